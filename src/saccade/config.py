@@ -1,0 +1,436 @@
+"""The recipe: every choice that changes the result, frozen, strict, TOML both ways.
+
+Each field's description is its only documentation: flags, `docs/recipe.md` and error messages come from
+here. "auto" means that the value is worked out later; what it became stands in `environment.json`, never here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from saccade.errors import RecipeError
+
+Auto = Literal["auto"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Triple = tuple[float, float, float]
+
+HARD_FINETUNE_RATIO = 0.1
+DEFAULT_FINETUNE_RATIO = 0.01
+
+
+class Section(BaseModel):
+    """A frozen part of the recipe that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """Which images, and how they become the network's input."""
+
+    image_size: AtLeastOne | Auto = "auto"
+    """Side of the network's square input in pixels; auto: the backbone's own (small_cnn: 32 to 224 by the images)."""
+    resize: Literal["crop", "pad", "squash"] | Auto = "auto"
+    """crop: short side to the size, centre cut out; pad: whole image, bars; squash: aspect ignored; auto: the weights' own, squash for small_cnn."""
+    interpolation: Literal["bilinear", "bicubic"] | Auto = "auto"
+    """Resampling filter (antialiased); auto: the weights' own."""
+    crop_fraction: Annotated[float, Field(ge=0.1, le=1)] | Auto = "auto"
+    """Share of the resized short side that the centre crop keeps; auto: the weights' own."""
+    mean: Triple | Auto = "auto"
+    """Channel means (RGB, 0 to 1); auto: the weights' own, for training from scratch the training images' own."""
+    std: tuple[Positive, Positive, Positive] | Auto = "auto"
+    """Channel standard deviations (RGB, 0 to 1); auto: as for mean."""
+    drop_empty: bool = False
+    """Leave out class folders without images instead of stopping."""
+    max_pixels: AtLeastOne = 50_000_000
+    """An image with more pixels is set aside before it is decoded."""
+    background: tuple[Count, Count, Count] = (255, 255, 255)
+    """Colour (RGB, 0 to 255) behind transparent pixels."""
+    decisions: str = ""
+    """A CSV of what you decided about earlier findings (path, other, decision); empty: audit-decisions.csv beside the data, if there."""
+
+
+class SplitConfig(Section):
+    """How the images are divided into train, validation and test."""
+
+    validation: Share = 0.15
+    """Share of the images that validates (unsplit data, or training images where no validation part is given)."""
+    test: Share = 0.15
+    """Share of the images that tests (unsplit data only)."""
+    group: str = ""
+    """Column of the list that names what must stay together (patient, video, site)."""
+    group_pattern: str = ""
+    """Regular expression on the path; its first group (or the whole match) names what must stay together."""
+    near_duplicates: bool = True
+    """Search near-duplicates and keep them in one part."""
+    repair: bool = False
+    """Move images of a given split so that no group and no near-duplicate crosses parts."""
+    allow_leaks: bool = False
+    """Train on a given split although groups cross its parts; the report shows promise 1 as broken."""
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> SplitConfig:
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation + test must lie below 1, got {self.validation} + {self.test}; "
+                "the rest of the images go to training"
+            )
+        return self
+
+
+class AugmentConfig(Section):
+    """What training images (never others) may look like. A named policy fills every "auto" below it."""
+
+    policy: Literal["none", "light", "medium", "strong"] = "medium"
+    """Named set of strengths; each field below overrides its part."""
+    random_resized_crop: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+    """Smallest share of the area that a random crop of random aspect may keep; 1 is off."""
+    random_crop: Share | Auto = "auto"
+    """Padding before a random crop of the input's size, as a share of it; 0 is off."""
+    horizontal_flip: Probability | Auto = "auto"
+    """Probability of mirroring left to right."""
+    vertical_flip: Probability | Auto = "auto"
+    """Probability of mirroring top to bottom."""
+    rotation: Annotated[float, Field(ge=0, le=180)] | Auto = "auto"
+    """Largest rotation to either side, in degrees."""
+    zoom: Share | Auto = "auto"
+    """Largest zoom in or out, as a share: 0.2 is 0.8 to 1.2 times."""
+    shift: Share | Auto = "auto"
+    """Largest shift in each direction, as a share of the side."""
+    shear: Annotated[float, Field(ge=0, lt=90)] | Auto = "auto"
+    """Largest shear to either side, in degrees."""
+    brightness: Probability | Auto = "auto"
+    """Largest change of brightness, as a share: 0.2 is 0.8 to 1.2 times."""
+    contrast: Probability | Auto = "auto"
+    """Largest change of contrast, as a share."""
+    saturation: Probability | Auto = "auto"
+    """Largest change of saturation, as a share."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] | Auto = "auto"
+    """Largest turn of the hue, as a share of the full circle (with the three above: colour jitter)."""
+    automatic: Literal["none", "auto_augment", "rand_augment", "trivial_augment"] | Auto = "auto"
+    """A published automatic policy, applied before the geometry."""
+    cutout: Probability | Auto = "auto"
+    """Probability of erasing a random rectangle (Cutout, random erasing)."""
+    mix_up: NotNegative | Auto = "auto"
+    """Alpha of MixUp's Beta distribution; 0 is off. With cut_mix also on, each batch draws one of the two."""
+    cut_mix: NotNegative | Auto = "auto"
+    """Alpha of CutMix's Beta distribution; 0 is off."""
+
+
+class ModelConfig(Section):
+    """The network: which backbone, which weights, which head."""
+
+    backbone: str = "efficientnet_b0"
+    """A name from `saccade backbones`; `timm/NAME` and `torchvision/NAME` force the library."""
+    pretrained: bool = True
+    """Start from ImageNet weights (small_cnn has none and always starts from scratch)."""
+    weights: str = ""
+    """A safetensors file with the backbone's weights, instead of its hub."""
+    head: Literal["linear", "mlp"] = "linear"
+    """linear: one dense layer on the pooled features; mlp: Dense 256, ReLU, Dropout 0.5, Dense."""
+    dropout: Share | Auto = "auto"
+    """Dropout before the linear head; auto: the 0.2 of common practice for pretrained backbones. small_cnn has its own."""
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Build options for the backbone, such as pad_type = "same"; the weights file's header wins nothing over these."""
+
+
+class TrainConfig(Section):
+    """How the weights are learnt."""
+
+    epochs: AtLeastOne = 20
+    """Epochs of the main phase (fine-tuning, or training from scratch)."""
+    head_epochs: Count = 5
+    """Epochs of phase 1, in which only the new head learns on a frozen base."""
+    batch_size: AtLeastOne = 32
+    """Images in one step."""
+    lr: Positive | Auto = "auto"
+    """Learning rate of phase 1 or of training from scratch; auto: 1e-3 for Adam and AdamW, 0.05 for SGD."""
+    finetune_lr: Positive | Auto = "auto"
+    """Learning rate of fine-tuning; auto: a hundredth of lr; more than a tenth is refused."""
+    allow_large_finetune_lr: bool = False
+    """Permit a fine-tuning rate above a tenth of lr."""
+    unfreeze: str = "2"
+    """What fine-tuning unfreezes: a number of stages from the end ("2"), a share of the layers ("0.3"), "layers:-100" (all but the first 100), "all"."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    """Adam, AdamW, or SGD with Nesterov momentum."""
+    momentum: Share = 0.9
+    """Momentum of SGD."""
+    weight_decay: NotNegative = 0.01
+    """Weight decay; never applied to norms and biases."""
+    schedule: Literal["constant", "cosine", "step", "plateau"] = "cosine"
+    """How the rate changes in each phase; plateau: ReduceLROnPlateau on the validation loss."""
+    warmup_epochs: NotNegative = 1.0
+    """Epochs (or part of one) over which the rate rises to its value."""
+    step_epochs: AtLeastOne = 10
+    """Epochs between two drops of the step schedule."""
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Factor of each drop of the step schedule."""
+    plateau_patience: Count = 3
+    """Epochs without a better validation loss before the plateau schedule drops the rate."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Factor of each drop of the plateau schedule."""
+    early_stopping: Count = 8
+    """Epochs without a better validation loss after which a phase stops; the best weights are restored. 0 is off."""
+    label_smoothing: Share = 0.0
+    """Share of the target spread over all classes."""
+    class_weights: bool = False
+    """Weigh the loss by the inverse frequency of each class."""
+    gradient_clip: NotNegative = 0.0
+    """Largest norm of the gradient; 0 is off."""
+    workers: Count | Auto = "auto"
+    """Processes that decode images; auto: none on 4 cores or fewer."""
+    cache_images: bool = True
+    """Keep decoded training images in memory where they fit into a quarter of it."""
+    time_limit: NotNegative = 0.0
+    """Seconds for the whole command; training stops early enough to finish within it. 0 is no limit."""
+
+
+class EvaluateConfig(Section):
+    """How the model is judged."""
+
+    top_k: tuple[AtLeastOne, ...] = (1, 5)
+    """Which k of top-k accuracy to report; only those up to the number of classes are."""
+    calibrate: bool = True
+    """Fit one temperature on the validation part, so that confidences mean what they say."""
+
+
+class ExportConfig(Section):
+    """What leaves the run folder, and how far it may differ."""
+
+    onnx: bool = True
+    """Write and certify export/model.onnx at the end of training."""
+    tolerance: Positive = 1e-3
+    """Largest difference of a probability between the exported file and the trained model."""
+    max_drop: NotNegative = 0.01
+    """Largest fall of validation accuracy that a reduced (int8) model may have."""
+    certify_images: AtLeastOne = 1000
+    """At most so many validation and test images are used for the certificate."""
+    calibration_images: AtLeastOne = 200
+    """At most so many training images calibrate an int8 model."""
+
+
+class Recipe(Section):
+    """Every choice of a run. With the data it determines the result."""
+
+    seed: Count = 0
+    """Source of every random draw."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["float32", "bfloat16"] | Auto = "auto"
+    """Arithmetic of training; auto: bfloat16 on a GPU that has it, float32 elsewhere. Evaluation is always float32."""
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _fine_tune_gently(self) -> Recipe:
+        lr, finetune = self.learning_rate, self.finetune_learning_rate
+        # the tiny factor forgives the rounding of, say, 0.003 * 0.1
+        if finetune > HARD_FINETUNE_RATIO * lr * (1 + 1e-9) and not self.train.allow_large_finetune_lr:
+            raise ValueError(
+                f"train.finetune_lr = {finetune:g} is more than a tenth of train.lr = {lr:g}, which destroys "
+                f"pretrained features; use {HARD_FINETUNE_RATIO * lr:g} or less "
+                f"(default {DEFAULT_FINETUNE_RATIO * lr:g}), or set allow_large_finetune_lr = true"
+            )
+        return self
+
+    @property
+    def learning_rate(self) -> float:
+        """`train.lr`, with "auto" worked out."""
+        if self.train.lr != "auto":
+            return self.train.lr
+        return 0.05 if self.train.optimizer == "sgd" else 1e-3
+
+    @property
+    def finetune_learning_rate(self) -> float:
+        """`train.finetune_lr`, with "auto" worked out: a hundredth of the head's rate (promise 5)."""
+        if self.train.finetune_lr != "auto":
+            return self.train.finetune_lr
+        return DEFAULT_FINETUNE_RATIO * self.learning_rate
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+        """Build from nested or dotted keys; every problem is reported at once in one RecipeError."""
+        nested = nest(values)
+        try:
+            return cls.model_validate(nested)
+        except pydantic.ValidationError as error:
+            lines = [_problem(entry) for entry in error.errors()]
+            raise RecipeError(f"{where}: " + "; ".join(lines)) from None
+
+    @classmethod
+    def from_toml(cls, text: str, *, where: str = "recipe") -> Recipe:
+        """Read TOML text; raises RecipeError for bad TOML, unknown keys and values that do not hold."""
+        return cls.from_mapping(parse_toml(text, where=where), where=where)
+
+    def to_toml(self) -> str:
+        """Every field, defaults included; `from_toml` gives an equal recipe."""
+        import tomli_w
+
+        return tomli_w.dumps(_plain(self.model_dump()))
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted key -> value, for comparing two recipes."""
+        return dict(_flatten(self.model_dump()))
+
+    def replaced(self, **dotted: Any) -> Recipe:
+        """A copy with some dotted keys (`train__epochs=3`) changed and everything checked again."""
+        changes = {key.replace("__", "."): value for key, value in dotted.items()}
+        return Recipe.from_mapping({**self.flat(), **changes})
+
+
+# Short flags of the command line: name -> field.
+SHORT_FLAGS: dict[str, str] = {
+    "backbone": "model.backbone",
+    "weights": "model.weights",
+    "pretrained": "model.pretrained",
+    "head": "model.head",
+    "epochs": "train.epochs",
+    "head-epochs": "train.head_epochs",
+    "lr": "train.lr",
+    "finetune-lr": "train.finetune_lr",
+    "unfreeze": "train.unfreeze",
+    "optimizer": "train.optimizer",
+    "schedule": "train.schedule",
+    "image-size": "data.image_size",
+    "batch-size": "train.batch_size",
+    "augment": "augment.policy",
+    "seed": "seed",
+    "device": "device",
+    "precision": "precision",
+    "time-limit": "train.time_limit",
+    "group": "split.group",
+    "group-pattern": "split.group_pattern",
+    "drop-empty": "data.drop_empty",
+    "repair-split": "split.repair",
+    "allow-leaks": "split.allow_leaks",
+}
+
+
+def parse_toml(text: str, *, where: str) -> dict[str, Any]:
+    """TOML text as nested dicts; raises RecipeError that says where it is broken."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where}: not valid TOML ({error}); correct that place") from None
+
+
+def read_recipe_file(path: str | Path) -> dict[str, Any]:
+    """The keys a recipe file sets, nested; raises RecipeError when it cannot be read."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"the recipe file {path} cannot be read ({error}); check the path") from None
+    return parse_toml(text, where=str(path))
+
+
+def merged_recipe(flags: Mapping[str, Any], file_values: Mapping[str, Any], *, where: str) -> Recipe:
+    """Precedence: flag, then recipe file, then default."""
+    merged = dict(_flatten(nest(file_values)))
+    merged.update(_flatten(nest(flags)))
+    return Recipe.from_mapping(merged, where=where)
+
+
+def field_table() -> list[tuple[str, str, Any, str]]:
+    """(dotted key, type, default, description) of every field, in order."""
+    return list(_walk(Recipe, ""))
+
+
+def differing_keys(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys in which two recipes differ, with both values."""
+    a, b = first.flat(), second.flat()
+    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+
+
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys become nested dicts: {"train.epochs": 3} -> {"train": {"epochs": 3}}."""
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        if isinstance(value, Mapping) and isinstance(place.get(name), dict):
+            place[name].update(value)
+        else:
+            place[name] = nest(value) if isinstance(value, Mapping) and key != "model.options" else value
+    return nested
+
+
+def _walk(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, Any, str]]:
+    for name, info in section.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield from _walk(annotation, f"{prefix}{name}.")
+        else:
+            default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
+            yield f"{prefix}{name}", _type_name(annotation), default, info.description or ""
+
+
+def _type_name(annotation: Any) -> str:
+    from typing import Union, get_args, get_origin
+    import types
+
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _type_name(get_args(annotation)[0])
+    if origin is Literal:
+        return " | ".join(str(value) for value in get_args(annotation))
+    if origin in (Union, types.UnionType):
+        return " | ".join(_type_name(part) for part in get_args(annotation))
+    if origin is tuple:
+        return ",".join(_type_name(part) for part in get_args(annotation) if part is not Ellipsis)
+    return getattr(annotation, "__name__", "value") if origin is None else origin.__name__
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and name != "model.options":
+            yield from _flatten(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _problem(entry: Mapping[str, Any]) -> str:
+    parts = [str(part) for part in entry["loc"]]
+    if entry["type"] == "extra_forbidden":
+        return _unknown_key(".".join(parts))
+    if entry["type"] == "value_error":
+        return str(entry["ctx"]["error"])
+    known = {key for key, *_ in field_table()}
+    key = next((".".join(parts[:n]) for n in (2, 1) if ".".join(parts[:n]) in known), ".".join(parts))
+    return f"{key}: {entry['msg'].lower()}, got {entry['input']!r}"
+
+
+def _unknown_key(key: str) -> str:
+    section, _, name = key.rpartition(".")
+    names = [k.rpartition(".")[2] for k, *_ in field_table() if k.rpartition(".")[0] == section]
+    if not section:
+        names += [name for name, info in Recipe.model_fields.items()]
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(set(names)))}"
+    return f"unknown key {key!r}{hint}"

@@ -1,0 +1,83 @@
+"""Every error saccade raises on purpose. Each message says what, where, got, and what to do.
+
+    SaccadeError                 caught by the command line: printed without a traceback, exit 2
+    ├── RecipeError              a key, flag or value of the recipe does not hold
+    ├── DataError                the data as a whole cannot be used
+    │   ├── SourceError          a folder, list or archive cannot be read as a data set
+    │   └── SplitError           no honest split can be made, or the given one leaks
+    ├── ImageError               one image cannot be used (set aside by name, never fatal for a data set)
+    ├── ModelError               a backbone, its weights or a model file cannot be used
+    ├── RunError                 a run folder is locked, damaged, or belongs to another recipe
+    ├── TrainingError            training cannot go on (loss not finite, out of memory)
+    ├── PromiseError             one of the ten promises would be broken
+    └── MissingExtraError        an optional dependency is absent; names the `pip install` line
+"""
+
+from __future__ import annotations
+
+
+class SaccadeError(Exception):
+    """A problem the user can act on; its text is a complete message."""
+
+
+class RecipeError(SaccadeError):
+    """A key, flag or value of the recipe does not hold."""
+
+
+class DataError(SaccadeError):
+    """The data as a whole cannot be used."""
+
+
+class SourceError(DataError):
+    """A folder, list or archive cannot be read as a data set."""
+
+
+class SplitError(DataError):
+    """No honest split can be made, or the given one leaks."""
+
+
+class ImageError(SaccadeError):
+    """One image cannot be used.
+
+    `reason` says what is wrong with the file (no path in it), `remedy` what to do about it.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}. Left out. {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return ImageError, (self.reason, self.remedy)  # crosses process boundaries
+
+
+class ModelError(SaccadeError):
+    """A backbone, its weights or a model file cannot be used."""
+
+
+class RunError(SaccadeError):
+    """A run folder is locked, damaged, or belongs to another recipe."""
+
+
+class TrainingError(SaccadeError):
+    """Training cannot go on."""
+
+
+class PromiseError(SaccadeError):
+    """One of the ten promises would be broken."""
+
+
+class MissingExtraError(SaccadeError):
+    """An optional dependency is absent."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed; "
+            f"do: pip install 'saccade[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+        self.purpose = purpose
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        return MissingExtraError, (self.package, self.extra, self.purpose)

@@ -1,0 +1,102 @@
+"""How pixels become the network's input: one frozen definition, stored with the weights.
+
+Training, evaluation, the exported graph and serving all read sizes and offsets from here.
+Everything is integer arithmetic, floored, so that torch and ONNX can do exactly the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from saccade.errors import ModelError
+
+ResizeMode = Literal["crop", "pad", "squash"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Integer plan for one image: resize to `height` x `width`, then cut or pad to the square.
+
+    `top` and `left` are the offsets of the square inside the resized image for "crop",
+    and of the resized image inside the square for "pad"; both 0 for "squash".
+    """
+
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """Resize, crop or pad, and normalise; pixel values are scaled to 0..1 before mean and std.
+
+    `size` is the side of the square input in pixels. `crop_fraction` is timm's `crop_pct`: with
+    resize "crop" the short side becomes `size / crop_fraction` pixels, then the centre is cut out.
+    "pad" fits the long side and fills with the mean colour; "squash" ignores the aspect.
+    """
+
+    size: int
+    resize: ResizeMode = "crop"
+    interpolation: Interpolation = "bilinear"
+    crop_fraction: float = 0.875
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.size < 1:
+            problems.append(f"size must be at least 1 pixel, got {self.size}")
+        if self.resize not in get_args(ResizeMode):
+            problems.append(f"resize must be one of {', '.join(get_args(ResizeMode))}, got {self.resize!r}")
+        if self.interpolation not in get_args(Interpolation):
+            names = ", ".join(get_args(Interpolation))
+            problems.append(f"interpolation must be one of {names}, got {self.interpolation!r}")
+        if not 0.1 <= self.crop_fraction <= 1:
+            problems.append(f"crop_fraction must lie between 0.1 and 1, got {self.crop_fraction}")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            problems.append(f"mean and std need three values each, got {self.mean} and {self.std}")
+        elif min(self.std) <= 0:
+            problems.append(f"every std must be above 0, got {self.std}")
+        if problems:
+            raise ModelError("the preprocessing does not hold: " + "; ".join(problems))
+
+    @property
+    def resize_pixels(self) -> int:
+        """Length of the short side after the resize of mode "crop", before the centre is cut out."""
+        return max(self.size, int(self.size / self.crop_fraction))
+
+    def geometry(self, height: int, width: int) -> Geometry:
+        """Plan for an image of `height` x `width` pixels; all divisions floored, no side below 1 pixel."""
+        size = self.size
+        if self.resize == "squash":
+            return Geometry(size, size, 0, 0)
+        if self.resize == "crop":
+            short = self.resize_pixels
+            shorter = min(height, width)
+            new_height = short * height // shorter
+            new_width = short * width // shorter
+            return Geometry(new_height, new_width, (new_height - size) // 2, (new_width - size) // 2)
+        longer = max(height, width)
+        new_height = max(1, size * height // longer)
+        new_width = max(1, size * width // longer)
+        return Geometry(new_height, new_width, (size - new_height) // 2, (size - new_width) // 2)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as they stand in `model.json` and in the metadata of `model.onnx`."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Preprocess:
+        """Read what `as_json` wrote; unknown or missing keys are refused with a ModelError."""
+        try:
+            return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        except (TypeError, KeyError, ValueError) as error:
+            raise ModelError(
+                f"the stored preprocessing cannot be read ({error}); export the model again"
+            ) from None

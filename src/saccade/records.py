@@ -1,0 +1,260 @@
+"""What flows through saccade: plain frozen values that can be printed, saved and tested."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+PARTS = ("train", "validation", "test")
+
+Status = Literal["used", "set_aside"]
+Severity = Literal["info", "warning", "error"]
+Confidence = Literal["certain", "likely", "look"]
+
+
+class Storage(Protocol):
+    """Where the bytes of a data set's images lie. Must survive pickling between worker processes."""
+
+    def read(self, path: str) -> bytes:
+        """The file's bytes; raises ImageError when it cannot be read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image: where it is, what it shows, and whether it is used.
+
+    `path` is relative to the data's root, with forward slashes. `part` is "" until a split is made.
+    `sha256` is of the file's bytes, `pixel_sha256` of the upright RGB pixels with their shape.
+    `width`, `height` in pixels, upright. `mode` is Pillow's (before conversion to RGB).
+    """
+
+    path: str
+    label: str
+    part: str = ""
+    group: str = ""
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    status: Status = "used"
+    note: str = ""
+    pixel_sha256: str = field(default="", compare=False)
+
+    @property
+    def used(self) -> bool:
+        return self.status == "used"
+
+    def set_aside(self, note: str) -> ImageRecord:
+        """The same record, left out of every part, with the reason."""
+        return replace(self, status="set_aside", part="", note=note)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Images, their labels and where their bytes lie. Records stand in a stable order (by path).
+
+    `classes` is the order of every probability column and confusion-matrix row from here on.
+    `given_parts` are the parts the user's own split names; empty for unsplit data.
+    `ignored` counts what was passed over by rule (hidden files, Thumbs.db, ...), by reason;
+    `listed` names what was seen but is no part of the data (files at the root, other folders), with why.
+    """
+
+    root: Path
+    records: tuple[ImageRecord, ...]
+    classes: tuple[str, ...]
+    storage: Storage
+    given_parts: tuple[str, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    listed: tuple[str, ...] = ()
+    empty_classes: tuple[str, ...] = ()
+
+    def used(self, part: str | None = None) -> tuple[ImageRecord, ...]:
+        """Records in use, of one part where named."""
+        return tuple(r for r in self.records if r.used and (part is None or r.part == part))
+
+    def counts(self, part: str | None = None) -> dict[str, int]:
+        """Images in use per class, in class order."""
+        tally = Counter(record.label for record in self.used(part))
+        return {label: tally[label] for label in self.classes}
+
+    def with_records(self, records: Iterable[ImageRecord]) -> Dataset:
+        return replace(self, records=tuple(records))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the audit found: what, how sure, which files, what to do.
+
+    `kind` is a stable name ("unreadable", "identical_files", "label_conflict", ...).
+    `paths` are relative to the root; for pair findings each two belong together when `pairs` is set.
+    `figure` holds the numbers behind the words.
+    """
+
+    kind: str
+    severity: Severity
+    message: str
+    remedy: str
+    paths: tuple[str, ...] = ()
+    confidence: Confidence = "certain"
+    figure: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two images that show the same thing, as verified by the search for near-duplicates."""
+
+    first: str
+    second: str
+    band: Confidence
+    score: float
+    how: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """All findings over a data set, and the near-duplicate pairs they rest on.
+
+    `dataset` is the audited data: what must be set aside is set aside there.
+    `clusters` gives each used path its cluster of (near-)duplicates; singletons are left out.
+    """
+
+    dataset: Dataset
+    findings: tuple[Finding, ...]
+    pairs: tuple[Pair, ...] = ()
+    clusters: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> Severity:
+        for severity in ("error", "warning"):
+            if any(finding.severity == severity for finding in self.findings):
+                return severity  # type: ignore[return-value]
+        return "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A data set whose used records all have a part, with what had to be said about it.
+
+    `reasons` name each place where a share could not be met. `crossing` are pairs that stand in two
+    parts (only possible in a split that the user made). `promise_kept` is promise 1.
+    """
+
+    dataset: Dataset
+    reasons: tuple[str, ...] = ()
+    crossing: tuple[Pair, ...] = ()
+    crossing_groups: tuple[str, ...] = ()
+    made_by_user: bool = False
+    verified: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def promise_kept(self) -> bool:
+        return not self.crossing and not self.crossing_groups
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Probabilities of a model on images. `probabilities` is (images, classes), rows sum to 1.
+
+    `labels` hold the true class names, "" where unknown; columns follow `classes`.
+    """
+
+    paths: tuple[str, ...]
+    labels: tuple[str, ...]
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        expected = (len(self.paths), len(self.classes))
+        assert self.probabilities.shape == expected, f"{self.probabilities.shape} is not {expected}"
+        assert len(self.labels) == len(self.paths), "one label an image, '' where unknown"
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """Name of the most probable class of each image; the first one wins a tie."""
+        return tuple(self.classes[i] for i in self.probabilities.argmax(axis=1))
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """(images,) probability of the predicted class."""
+        return self.probabilities.max(axis=1)
+
+    @property
+    def label_indices(self) -> NDArray[np.int64]:
+        """(images,) column of each true label; every label must be known."""
+        column = {label: i for i, label in enumerate(self.classes)}
+        return np.array([column[label] for label in self.labels], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMetrics:
+    """Figures of one class; `support` is the number of its images."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What `metrics/*.json` holds. Rows of `confusion` are true labels, columns predicted ones."""
+
+    images: int
+    accuracy: Interval
+    balanced_accuracy: float
+    macro_f1: float
+    top_k: Mapping[int, float]
+    per_class: tuple[ClassMetrics, ...]
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    log_loss: float
+    ece: float
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRow:
+    """One line of `history.jsonl`. `seconds` count from the moment the command was started."""
+
+    phase: str
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """How the exported file's answers compare with the trained model's on real images."""
+
+    kind: Literal["float", "int8"]
+    images: int
+    top1_agreement: float
+    max_probability_difference: float
+    accuracy_change: float
+    tolerance: float
+    passed: bool
+    extra: Mapping[str, Any] = field(default_factory=dict)
