@@ -1,14 +1,14 @@
 """The recipe: every choice that changes the result, frozen, strict, TOML both ways.
 
 Each field's description is its only documentation: flags, `docs/recipe.md` and error messages come from
-here. "auto" means that the value is worked out later; what it became stands in `environment.json`, never here.
+here. "auto" means: worked out later; what it became stands in `environment.json`, never here.
 """
 
 from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,15 +40,21 @@ class DataConfig(Section):
     """Which images, and how they become the network's input."""
 
     image_size: AtLeastOne | Auto = "auto"
-    """Side of the network's square input in pixels; auto: the backbone's own (small_cnn: 32 to 224 by the images)."""
+    """Side of the network's square input in pixels; auto: the backbone's own (small_cnn: 32 to 224 by
+    the images).
+    """
     resize: Literal["crop", "pad", "squash"] | Auto = "auto"
-    """crop: short side to the size, centre cut out; pad: whole image, bars; squash: aspect ignored; auto: the weights' own, squash for small_cnn."""
+    """crop: short side to the size, centre cut out; pad: whole image, bars; squash: aspect ignored;
+    auto: the weights' own, squash for small_cnn.
+    """
     interpolation: Literal["bilinear", "bicubic"] | Auto = "auto"
     """Resampling filter (antialiased); auto: the weights' own."""
     crop_fraction: Annotated[float, Field(ge=0.1, le=1)] | Auto = "auto"
     """Share of the resized short side that the centre crop keeps; auto: the weights' own."""
     mean: Triple | Auto = "auto"
-    """Channel means (RGB, 0 to 1); auto: the weights' own, for training from scratch the training images' own."""
+    """Channel means (RGB, 0 to 1); auto: the weights' own, for training from scratch the training
+    images' own.
+    """
     std: tuple[Positive, Positive, Positive] | Auto = "auto"
     """Channel standard deviations (RGB, 0 to 1); auto: as for mean."""
     drop_empty: bool = False
@@ -58,14 +64,18 @@ class DataConfig(Section):
     background: tuple[Count, Count, Count] = (255, 255, 255)
     """Colour (RGB, 0 to 255) behind transparent pixels."""
     decisions: str = ""
-    """A CSV of what you decided about earlier findings (path, other, decision); empty: audit-decisions.csv beside the data, if there."""
+    """A CSV of what you decided about earlier findings (path, other, decision); empty: audit-
+    decisions.csv beside the data, if there.
+    """
 
 
 class SplitConfig(Section):
     """How the images are divided into train, validation and test."""
 
     validation: Share = 0.15
-    """Share of the images that validates (unsplit data, or training images where no validation part is given)."""
+    """Share of the images that validates (unsplit data, or training images where no validation part is
+    given).
+    """
     test: Share = 0.15
     """Share of the images that tests (unsplit data only)."""
     group: str = ""
@@ -140,9 +150,13 @@ class ModelConfig(Section):
     head: Literal["linear", "mlp"] = "linear"
     """linear: one dense layer on the pooled features; mlp: Dense 256, ReLU, Dropout 0.5, Dense."""
     dropout: Share | Auto = "auto"
-    """Dropout before the linear head; auto: the 0.2 of common practice for pretrained backbones. small_cnn has its own."""
+    """Dropout before the linear head; auto: the 0.2 of common practice for pretrained backbones.
+    small_cnn has its own.
+    """
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """Build options for the backbone, such as pad_type = "same"; the weights file's header wins nothing over these."""
+    """Build options for the backbone, such as pad_type = "same"; the weights file's header wins nothing
+    over these.
+    """
 
 
 class TrainConfig(Section):
@@ -161,7 +175,9 @@ class TrainConfig(Section):
     allow_large_finetune_lr: bool = False
     """Permit a fine-tuning rate above a tenth of lr."""
     unfreeze: str = "2"
-    """What fine-tuning unfreezes: a number of stages from the end ("2"), a share of the layers ("0.3"), "layers:-100" (all but the first 100), "all"."""
+    """What fine-tuning unfreezes: a number of stages from the end ("2"), a share of the layers ("0.3"),
+    "layers:-100" (all but the first 100), "all".
+    """
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     """Adam, AdamW, or SGD with Nesterov momentum."""
     momentum: Share = 0.9
@@ -181,7 +197,9 @@ class TrainConfig(Section):
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Factor of each drop of the plateau schedule."""
     early_stopping: Count = 8
-    """Epochs without a better validation loss after which a phase stops; the best weights are restored. 0 is off."""
+    """Epochs without a better validation loss after which a phase stops; the best weights are restored.
+    0 is off.
+    """
     label_smoothing: Share = 0.0
     """Share of the target spread over all classes."""
     class_weights: bool = False
@@ -228,7 +246,9 @@ class Recipe(Section):
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["float32", "bfloat16"] | Auto = "auto"
-    """Arithmetic of training; auto: bfloat16 on a GPU that has it, float32 elsewhere. Evaluation is always float32."""
+    """Arithmetic of training; auto: bfloat16 on a GPU that has it, float32 elsewhere. Evaluation is
+    always float32.
+    """
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -270,7 +290,7 @@ class Recipe(Section):
         try:
             return cls.model_validate(nested)
         except pydantic.ValidationError as error:
-            lines = [_problem(entry) for entry in error.errors()]
+            lines = _problems(error.errors())
             raise RecipeError(f"{where}: " + "; ".join(lines)) from None
 
     @classmethod
@@ -319,6 +339,26 @@ SHORT_FLAGS: dict[str, str] = {
     "drop-empty": "data.drop_empty",
     "repair-split": "split.repair",
     "allow-leaks": "split.allow_leaks",
+}
+
+
+# What people call a field elsewhere -> its name here; used only in suggestions.
+SYNONYMS: dict[str, str] = {
+    "learning_rate": "lr",
+    "fine_tune_lr": "finetune_lr",
+    "patience": "early_stopping",
+    "dropout_rate": "dropout",
+    "architecture": "backbone",
+    "img_size": "image_size",
+    "input_size": "image_size",
+    "mixup": "mix_up",
+    "cutmix": "cut_mix",
+    "random_erasing": "cutout",
+    "color_jitter": "saturation",
+    "lr_schedule": "schedule",
+    "scheduler": "schedule",
+    "test_size": "test",
+    "validation_split": "validation",
 }
 
 
@@ -378,13 +418,14 @@ def _walk(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, Any
         if isinstance(annotation, type) and issubclass(annotation, Section):
             yield from _walk(annotation, f"{prefix}{name}.")
         else:
-            default = info.get_default(call_default_factory=True)  # type: ignore[call-arg]
-            yield f"{prefix}{name}", _type_name(annotation), default, info.description or ""
+            default = info.get_default(call_default_factory=True)
+            description = " ".join((info.description or "").split())
+            yield f"{prefix}{name}", _type_name(annotation), default, description
 
 
 def _type_name(annotation: Any) -> str:
-    from typing import Union, get_args, get_origin
     import types
+    from typing import Union, get_args, get_origin
 
     origin = get_origin(annotation)
     if origin is Annotated:
@@ -415,22 +456,50 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _problems(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line a field: of a union's branches only the first complaint, with "or auto" where that is open."""
+    lines: dict[str, str] = {}
+    for entry in entries:
+        key = _field_of([str(part) for part in entry["loc"]])
+        is_auto = entry["loc"][-1] == "literal['auto']"
+        if is_auto and key in lines:
+            lines[key] = lines[key].replace(", got ", " (or 'auto'), got ")
+        else:
+            lines.setdefault(key, _problem(entry))
+    return list(lines.values())
+
+
 def _problem(entry: Mapping[str, Any]) -> str:
     parts = [str(part) for part in entry["loc"]]
     if entry["type"] == "extra_forbidden":
-        return _unknown_key(".".join(parts))
+        return unknown_key(".".join(parts))
     if entry["type"] == "value_error":
         return str(entry["ctx"]["error"])
-    known = {key for key, *_ in field_table()}
-    key = next((".".join(parts[:n]) for n in (2, 1) if ".".join(parts[:n]) in known), ".".join(parts))
+    key = _field_of(parts)
     return f"{key}: {entry['msg'].lower()}, got {entry['input']!r}"
 
 
-def _unknown_key(key: str) -> str:
+def _field_of(parts: list[str]) -> str:
+    """The recipe's key in a location, without the branch of a union that pydantic appends."""
+    known = {key for key, *_ in field_table()}
+    candidates = (".".join(parts[:n]) for n in (2, 1))
+    return next((key for key in candidates if key in known), ".".join(parts))
+
+
+def unknown_key(key: str) -> str:
+    """Words for a key that no field has, with the nearest one that exists."""
     section, _, name = key.rpartition(".")
-    names = [k.rpartition(".")[2] for k, *_ in field_table() if k.rpartition(".")[0] == section]
+    known = [k.rpartition(".") for k, *_ in field_table()]
+    names = [tail for head, _, tail in known if head == section]
     if not section:
-        names += [name for name, info in Recipe.model_fields.items()]
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(set(names)))}"
-    return f"unknown key {key!r}{hint}"
+        names = list(Recipe.model_fields)
+    synonyms = {other: ours for other, ours in SYNONYMS.items() if ours in names}
+    close = difflib.get_close_matches(name, [*names, *synonyms], n=1)
+    if not close:
+        elsewhere = [".".join((head, tail)) for head, _, tail in known if head and tail == name]
+        hint = f"did you mean {elsewhere[0]!r}?" if elsewhere else f"known: {', '.join(sorted(names))}"
+    elif close[0] in synonyms:
+        hint = f"did you mean {synonyms[close[0]]!r} (the {close[0]})?"
+    else:
+        hint = f"did you mean {close[0]!r}?"
+    return f"unknown key {key!r}; {hint}"

@@ -1,16 +1,16 @@
 """Every error saccade raises on purpose. Each message says what, where, got, and what to do.
 
-    SaccadeError                 caught by the command line: printed without a traceback, exit 2
-    ├── RecipeError              a key, flag or value of the recipe does not hold
-    ├── DataError                the data as a whole cannot be used
-    │   ├── SourceError          a folder, list or archive cannot be read as a data set
-    │   └── SplitError           no honest split can be made, or the given one leaks
-    ├── ImageError               one image cannot be used (set aside by name, never fatal for a data set)
-    ├── ModelError               a backbone, its weights or a model file cannot be used
-    ├── RunError                 a run folder is locked, damaged, or belongs to another recipe
-    ├── TrainingError            training cannot go on (loss not finite, out of memory)
-    ├── PromiseError             one of the ten promises would be broken
-    └── MissingExtraError        an optional dependency is absent; names the `pip install` line
+SaccadeError                 caught by the command line: printed without a traceback, exit 2
+├── RecipeError              a key, flag or value of the recipe does not hold
+├── DataError                the data as a whole cannot be used
+│   ├── SourceError          a folder, list or archive cannot be read as a data set
+│   └── SplitError           no honest split can be made, or the given one leaks
+├── ImageError               one image cannot be used (set aside by name, never fatal for a data set)
+├── ModelError               a backbone, its weights or a model file cannot be used
+├── RunError                 a run folder is locked, damaged, or belongs to another recipe
+├── TrainingError            training cannot go on (loss not finite, out of memory)
+├── PromiseError             one of the ten promises would be broken
+└── MissingExtraError        an optional dependency is absent; names the `pip install` line
 """
 
 from __future__ import annotations

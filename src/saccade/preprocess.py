@@ -59,9 +59,9 @@ class Preprocess:
             problems.append(f"interpolation must be one of {names}, got {self.interpolation!r}")
         if not 0.1 <= self.crop_fraction <= 1:
             problems.append(f"crop_fraction must lie between 0.1 and 1, got {self.crop_fraction}")
-        if len(self.mean) != 3 or len(self.std) != 3:
+        if {len(self.mean), len(self.std)} != {3}:
             problems.append(f"mean and std need three values each, got {self.mean} and {self.std}")
-        elif min(self.std) <= 0:
+        if min(self.std, default=1) <= 0:
             problems.append(f"every std must be above 0, got {self.std}")
         if problems:
             raise ModelError("the preprocessing does not hold: " + "; ".join(problems))

@@ -132,9 +132,10 @@ class Audit:
 
     @property
     def worst(self) -> Severity:
-        for severity in ("error", "warning"):
+        severities: tuple[Severity, ...] = ("error", "warning")
+        for severity in severities:
             if any(finding.severity == severity for finding in self.findings):
-                return severity  # type: ignore[return-value]
+                return severity
         return "info"
 
 
@@ -186,7 +187,7 @@ class Predictions:
     @property
     def confidence(self) -> NDArray[np.float64]:
         """(images,) probability of the predicted class."""
-        return self.probabilities.max(axis=1)
+        return np.asarray(self.probabilities.max(axis=1), dtype=np.float64)
 
     @property
     def label_indices(self) -> NDArray[np.int64]:

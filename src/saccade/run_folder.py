@@ -1,0 +1,353 @@
+"""Every path of a run, and one read/write pair a file. Every write is atomic; one process at a time writes.
+
+Nothing here knows what a model is: values come in as records and plain JSON, and leave the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from saccade.config import Recipe, differing_keys
+from saccade.errors import RunError
+from saccade.records import EpochRow, ImageRecord, Predictions, Status
+
+DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height", "mode", "status", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Names every file of a run; creating one touches nothing on disk."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.toml"
+
+    @property
+    def environment(self) -> Path:
+        return self.root / "environment.json"
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset.csv"
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit.json"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "history.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def bundle(self) -> Path:
+        return self.root / "bundle"
+
+    @property
+    def model_json(self) -> Path:
+        return self.bundle / "model.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report" / "report.html"
+
+    @property
+    def onnx(self) -> Path:
+        return self.root / "export" / "model.onnx"
+
+    @property
+    def int8(self) -> Path:
+        return self.root / "export" / "model.int8.onnx"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    def predictions(self, part: str) -> Path:
+        return self.root / "predictions" / f"{part}.csv"
+
+    def metrics(self, part: str) -> Path:
+        return self.root / "metrics" / f"{part}.json"
+
+    def evaluation(self, name: str) -> RunFolder:
+        """The folder of `evaluate RUN DATA`, laid out like a run (predictions, metrics, report)."""
+        return RunFolder(self.root / "evaluations" / name)
+
+    def certificate(self, model: Path | None = None) -> Path:
+        """Where the certificate of a model file stands; the run's own export has the short name."""
+        if model is None or model.resolve() == self.onnx.resolve():
+            return self.root / "export" / "certificate.json"
+        return certificate_beside(model)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def read_recipe(self) -> Recipe:
+        return Recipe.from_toml(self._text(self.recipe), where=str(self.recipe))
+
+    def read_environment(self) -> dict[str, Any]:
+        return self._json(self.environment)
+
+    def read_audit(self) -> dict[str, Any]:
+        return self._json(self.audit)
+
+    def read_model(self) -> dict[str, Any]:
+        return self._json(self.model_json)
+
+    def read_certificate(self, model: Path | None = None) -> dict[str, Any]:
+        return self._json(self.certificate(model))
+
+    def read_metrics(self, part: str) -> dict[str, Any]:
+        return self._json(self.metrics(part))
+
+    def read_history(self) -> list[EpochRow]:
+        try:
+            return [EpochRow(**json.loads(line)) for line in self._text(self.history).splitlines()]
+        except (TypeError, json.JSONDecodeError) as error:
+            raise RunError(f"{self.history} is damaged ({error}); {_REMAKE}") from None
+
+    def read_dataset(self) -> tuple[ImageRecord, ...]:
+        return tuple(_record(row, self.dataset) for row in read_csv(self.dataset))
+
+    def read_predictions(self, part: str) -> Predictions:
+        return read_predictions(self.predictions(part))
+
+    def has(self, path: Path) -> bool:
+        return path.is_file()
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Written once; a recipe that is there already is never rewritten."""
+        if not self.recipe.exists():
+            write_text(self.recipe, recipe.to_toml())
+
+    def write_environment(self, values: Mapping[str, Any]) -> None:
+        write_json(self.environment, values)
+
+    def write_audit(self, values: Mapping[str, Any]) -> None:
+        write_json(self.audit, values)
+
+    def write_dataset(self, records: Iterable[ImageRecord]) -> None:
+        rows = ([getattr(record, name) for name in DATASET_COLUMNS] for record in records)
+        write_csv(self.dataset, DATASET_COLUMNS, rows)
+
+    def write_history(self, rows: Iterable[EpochRow]) -> None:
+        """The whole history each time, so that a continued run never repeats a line."""
+        write_text(self.history, "".join(json.dumps(asdict(row), allow_nan=True) + "\n" for row in rows))
+
+    def write_predictions(self, part: str, predictions: Predictions) -> None:
+        write_predictions(self.predictions(part), predictions)
+
+    def write_metrics(self, part: str, values: Mapping[str, Any]) -> None:
+        write_json(self.metrics(part), values)
+
+    def write_certificate(self, values: Mapping[str, Any], model: Path | None = None) -> None:
+        write_json(self.certificate(model), values)
+
+    # -- the life of a run -------------------------------------------------------------------
+
+    def start(self, recipe: Recipe, identity: Mapping[str, str]) -> bool:
+        """Make the folder or find it again; True when an earlier run continues.
+
+        `identity` names what must be the same besides the recipe (the data). Raises RunError naming
+        what differs, or when the folder holds something that is no run.
+        """
+        if not self.recipe.exists():
+            if self.root.exists() and (not self.root.is_dir() or any(self._foreign())):
+                raise RunError(f"{self.root} exists and is no run folder; give --out a new folder")
+            self.write_recipe(recipe)
+            return False
+        changes = differing_keys(self.read_recipe(), recipe)
+        if self.environment.exists():
+            stored = self.read_environment()
+            changes |= {k: (stored[k], v) for k, v in identity.items() if k in stored and stored[k] != v}
+        if changes:
+            listed = "; ".join(f"{key}: there {old!r}, now {new!r}" for key, (old, new) in changes.items())
+            raise RunError(
+                f"{self.root} holds a run with another recipe ({listed}); "
+                "give --out a new folder, or the same settings to continue"
+            )
+        return True
+
+    def _foreign(self) -> Iterator[Path]:
+        return (path for path in self.root.iterdir() if path.name != self.lock.name)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; a second one gets a RunError with the first one's process id."""
+        import fcntl
+
+        self.root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                raise RunError(
+                    f"{self.root} is in use by process {owner}; "
+                    "wait until it has finished, or use another --out"
+                ) from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
+            yield
+        finally:
+            os.close(handle)  # the kernel drops the lock with it, also after kill -9
+
+    def _text(self, path: Path) -> str:
+        try:
+            return path.read_text("utf-8", errors="surrogateescape")
+        except FileNotFoundError:
+            raise RunError(f"{path} is not there; {_REMAKE}") from None
+        except OSError as error:
+            raise RunError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        try:
+            values = json.loads(self._text(path))
+        except json.JSONDecodeError as error:
+            raise RunError(f"{path} is damaged ({error}); {_REMAKE}") from None
+        if not isinstance(values, dict):
+            raise RunError(f"{path} is damaged (no JSON object); {_REMAKE}")
+        return values
+
+
+_REMAKE = "run `saccade train` with the same settings again to remake it"
+
+
+def certificate_beside(model: Path) -> Path:
+    """`FILE.certificate.json` beside a model file that lies outside a run."""
+    return model.with_name(model.name + ".certificate.json")
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Predictions from a CSV with path,label,predicted,confidence,p_<class>... ; raises RunError."""
+    rows = read_csv(path)
+    if not rows:
+        raise RunError(f"{path} holds no predictions; {_REMAKE}")
+    classes = tuple(name[2:] for name in rows[0] if name.startswith("p_"))
+    try:
+        values = [[float(row[f"p_{label}"]) for label in classes] for row in rows]
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}); {_REMAKE}") from None
+    return Predictions(
+        paths=tuple(row["path"] for row in rows),
+        labels=tuple(row["label"] for row in rows),
+        classes=classes,
+        probabilities=np.array(values, dtype=np.float64).reshape(len(rows), len(classes)),
+    )
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """One row an image; probabilities with 9 significant digits."""
+    header = ("path", "label", "predicted", "confidence", *(f"p_{label}" for label in predictions.classes))
+    rows = (
+        [image, label, predicted, f"{confidence:.9g}", *(f"{p:.9g}" for p in row)]
+        for image, label, predicted, confidence, row in zip(
+            predictions.paths,
+            predictions.labels,
+            predictions.predicted,
+            predictions.confidence,
+            predictions.probabilities,
+            strict=True,
+        )
+    )
+    write_csv(path, header, rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV with a header, as written by `write_csv`; raises RunError when it is not there."""
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}); {_REMAKE}") from None
+    return rows
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """CSV with \\n line ends; names that are not UTF-8 survive by surrogateescape."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+def write_json(path: Path, values: Any) -> None:
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write atomically: temporary file, flush, fsync, rename, fsync of the folder; mode as `open` would give.
+
+    Raises RunError when the disk is full or the place cannot be written; the old file is then untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fchmod(stream.fileno(), _file_mode(path))
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written ({error.strerror}); it needs {len(data) / 1e6:.1f} MB: "
+            "free some space or permissions there, or give --out another folder"
+        ) from None
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename durable: the folder's own entry must reach the disk too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _file_mode(path: Path) -> int:
+    """The mode of the file that is replaced, else what the user's umask gives (never a temp file's 0600)."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _record(row: Mapping[str, str], where: Path) -> ImageRecord:
+    try:
+        status = row["status"]
+        if status not in get_args(Status):
+            raise ValueError(f"status {status!r}")
+        values = {name: row[name] for name in DATASET_COLUMNS if name not in ("width", "height")}
+        return ImageRecord(**values, width=int(row["width"]), height=int(row["height"]))  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{where} is damaged ({error}); {_REMAKE}") from None

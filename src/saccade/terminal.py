@@ -1,0 +1,93 @@
+"""What a person sees while saccade works: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Protocol, TextIO
+
+PLAIN_LINE_SECONDS = 10.0
+
+
+class Progress(Protocol):
+    """Told how far a piece of work is; watching it never changes the work."""
+
+    def __call__(self, done: int, total: int, detail: str = "") -> None: ...
+
+
+def silent(done: int, total: int, detail: str = "") -> None:
+    """A progress that shows nothing."""
+
+
+class Terminal:
+    """Says things on stdout; draws bars only where stdout is a terminal."""
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self.quiet = quiet
+        self.stream = stream or sys.stdout
+        self.interactive = not quiet and self.stream.isatty()
+
+    def say(self, text: str = "") -> None:
+        """One message; characters the terminal cannot show are escaped, never fatal."""
+        if self.quiet:
+            return
+        encoding = self.stream.encoding or "utf-8"
+        self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        self.stream.flush()
+
+    @contextlib.contextmanager
+    def progress(self, what: str, unit: str = "images") -> Iterator[Progress]:
+        """A bar with count, rate and time left; elsewhere a line every ten seconds."""
+        if self.quiet:
+            yield silent
+        elif self.interactive:
+            with self._bar(what, unit) as update:
+                yield update
+        else:
+            yield _PlainProgress(self, what, unit)
+
+    @contextlib.contextmanager
+    def _bar(self, what: str, unit: str) -> Iterator[Progress]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+        )
+        started = time.monotonic()
+        with Bar(*columns, console=Console(file=self.stream), transient=True) as bar:
+            task = bar.add_task(what, total=None, rate="", detail="")
+
+            def update(done: int, total: int, detail: str = "") -> None:
+                rate = done / max(time.monotonic() - started, 1e-9)
+                bar.update(task, completed=done, total=total, rate=f"{rate:,.0f}/s", detail=detail)
+
+            yield update
+
+
+class _PlainProgress:
+    """Says a line at most every ten seconds, and never for work shorter than that."""
+
+    def __init__(self, terminal: Terminal, what: str, unit: str) -> None:
+        self._terminal, self._what, self._unit = terminal, what, unit
+        self._started = self._spoke = time.monotonic()
+
+    def __call__(self, done: int, total: int, detail: str = "") -> None:
+        now = time.monotonic()
+        if now - self._spoke < PLAIN_LINE_SECONDS:
+            return
+        self._spoke = now
+        seconds = now - self._started
+        left = seconds * (total - done) / done if done else 0.0
+        rate = done / seconds
+        line = f"  {self._what}: {done}/{total} {self._unit}, {rate:,.0f}/s, {left:,.0f} s left {detail}"
+        self._terminal.say(line.rstrip())
