@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine with Python 3.11+ and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DATA ?=
+OUT ?= runs/photos
+FLAGS ?=
+
+# Byte code is kept: a second start imports torch in seconds less.
+unexport PYTHONDONTWRITEBYTECODE
+# Idle OpenMP threads that spin starve whatever else runs here; a value you set yourself is left alone.
+export GOMP_SPINCOUNT ?= 2000
+
+.PHONY: demo train test test-all check format bench clean
+
+demo: $(READY)
+	$(BIN)/saccade demo $(FLAGS)
+
+train: $(READY)
+	@test -n "$(DATA)" || { echo "say which images: make train DATA=photos/ OUT=runs/photos"; exit 2; }
+	$(BIN)/saccade train "$(DATA)" --out "$(OUT)" $(FLAGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(FLAGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+# uv lives inside the environment, so nothing outside the checkout is touched.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "saccade needs Python 3.11 or newer; do: make PYTHON=python3.12"; exit 2; }
+	$(BIN)/python -m pip install --quiet --upgrade uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,77 @@
+"""What several tests share: real images made on the spot, and the real data that SACCADE_DATA may name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from PIL import Image
+
+settings.register_profile(
+    "quick", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.register_profile(
+    "thorough", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("quick")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Path of a real file or folder below SACCADE_DATA; the test is skipped, by name, where it is absent."""
+
+    def find(name: str) -> Path:
+        root = os.environ.get("SACCADE_DATA", "")
+        if not root:
+            pytest.skip(f"needs real data ({name}): set SACCADE_DATA to the folder that holds it")
+        path = Path(root) / name
+        if not path.exists():
+            pytest.skip(f"needs real data: {path} is not there")
+        return path
+
+    return find
+
+
+def shape_image(kind: int, rng: np.random.Generator, side: int = 32) -> Image.Image:
+    """A noisy picture of a bright disc, bar or checkerboard: classes that a small network tells apart."""
+    y, x = np.mgrid[0:side, 0:side]
+    cy, cx = rng.uniform(0.35, 0.65, 2) * side
+    masks = (
+        (y - cy) ** 2 + (x - cx) ** 2 < (side * rng.uniform(0.2, 0.3)) ** 2,
+        abs(y - cy) < side * rng.uniform(0.08, 0.14),
+        ((x + int(cx)) // max(2, side // 8) + (y + int(cy)) // max(2, side // 8)) % 2 == 0,
+        abs(x - cx) < side * rng.uniform(0.08, 0.14),
+    )
+    colour = rng.uniform(120, 255, 3)
+    pixels = rng.normal(60, 18, (side, side, 3))
+    pixels[masks[kind % len(masks)]] += colour - 60
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def make_photos(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a folder of class folders with real PNG or JPEG files and returns it."""
+
+    def make(
+        name: str = "photos",
+        *,
+        classes: tuple[str, ...] = ("disc", "bar", "checker"),
+        images: int = 12,
+        side: int = 32,
+        suffix: str = ".png",
+        seed: int = 0,
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        root = tmp_path / name
+        for kind, label in enumerate(classes):
+            folder = root / label
+            folder.mkdir(parents=True, exist_ok=True)
+            for i in range(images):
+                shape_image(kind, rng, side).save(folder / f"{label}_{i:03d}{suffix}")
+        return root
+
+    return make
