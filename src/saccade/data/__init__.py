@@ -1,0 +1,1 @@
+"""From files to pixels, records, findings and parts; nothing in here imports torch."""

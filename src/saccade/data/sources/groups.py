@@ -1,0 +1,38 @@
+"""Groups from file names: a regular expression on the path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from saccade.data.sources.naming import some
+from saccade.errors import SourceError
+from saccade.records import ImageRecord
+
+
+def with_groups(records: Iterable[ImageRecord], pattern: str) -> tuple[ImageRecord, ...]:
+    r"""Records with the group that `pattern` finds in their path: its first group, or the whole match.
+
+    A path in which nothing is found stops the run, because an image without its group could leak;
+    a pattern that may match nothing, such as `(\d+)_|`, leaves such images without a group.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise SourceError(f"--group-pattern {pattern!r} is no regular expression: {error}") from None
+    done, failed = [], []
+    for record in records:
+        match = compiled.search(record.path)
+        if match is None:
+            failed.append(record.path)
+            continue
+        name = match.group(1) if compiled.groups else match.group()
+        done.append(replace(record, group=name or ""))
+    if failed:
+        raise SourceError(
+            f"--group-pattern {pattern!r} finds no group in {len(failed):,} of "
+            f"{len(failed) + len(done):,} paths: "
+            f"{some(failed, most=5)}; widen it, or end it with | to leave such images without a group"
+        )
+    return tuple(done)

@@ -1,0 +1,109 @@
+"""What names mean: which files are images, which are passed over, how classes are ordered."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Literal
+
+from saccade.errors import SourceError
+
+IMAGE_SUFFIXES = frozenset(
+    ("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib")
+    + ("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "avif", "avifs")
+)
+# Pictures the decoder refuses; they become records, so that each is set aside by name with its remedy.
+REFUSED_SUFFIXES = frozenset(
+    ("svg", "pdf", "eps", "ps", "psd", "heic", "heif", "jp2", "j2k", "jxl", "ico", "tga")
+    + ("dng", "cr2", "nef", "arw", "raw")
+)
+# Files that commonly lie beside images; counted, not listed one by one.
+SIDECAR_SUFFIXES = frozenset(
+    ("txt", "csv", "tsv", "json", "jsonl", "xml", "md", "html", "htm", "yaml", "yml", "toml")
+    + ("log", "py", "ipynb", "mat", "npy", "npz")
+)
+
+JUNK_NAMES = frozenset(
+    {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
+)
+
+PART_OF_FOLDER = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+
+Kind = Literal["image", "junk", "sidecar", "unknown"]
+
+
+def suffix(name: str) -> str:
+    """The extension in lower case without its dot; "" where there is none."""
+    stem, dot, end = name.rpartition(".")
+    return end.lower() if dot and stem else ""
+
+
+def kind_of(name: str) -> Kind:
+    """What a file is by its name alone."""
+    if name.startswith(".") or name.lower() in JUNK_NAMES:
+        return "junk"
+    end = suffix(name)
+    if end in IMAGE_SUFFIXES or end in REFUSED_SUFFIXES:
+        return "image"
+    return "sidecar" if end in SIDECAR_SUFFIXES else "unknown"
+
+
+def junk_reason(name: str, *, folder: bool) -> str:
+    """Under which heading an ignored file or folder is counted."""
+    known = name.lower() in JUNK_NAMES or name in (".DS_Store", ".ipynb_checkpoints")
+    return name if known else ("hidden folders" if folder else "hidden files")
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key in which 2 comes before 10, and which never ties two different names.
+
+    >>> sorted(["10", "2", "1", "b", "B"], key=natural_key)
+    ['1', '2', '10', 'B', 'b']
+    """
+    pieces = re.split(r"(\d+)", name)
+    key = [
+        (0, int(piece), "") if piece.isdecimal() else (1, 0, piece.casefold()) for piece in pieces if piece
+    ]
+    return (*key, (2, 0, name))
+
+
+def printable(name: str) -> str:
+    """The name as it can be printed anywhere: bytes that are not UTF-8 and control characters escaped."""
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def some(names: Iterable[str], *, most: int = 20) -> str:
+    """The first names, comma-separated and printable, with how many more there are."""
+    every = list(names)
+    shown = ", ".join(printable(name) for name in every[:most])
+    return shown if len(every) <= most else f"{shown} and {len(every) - most:,} more"
+
+
+def check_classes(classes: Iterable[str], where: str, *, min_classes: int) -> tuple[str, ...]:
+    """The class names in natural order; raises SourceError for look-alikes and for too few."""
+    ordered = tuple(sorted(classes, key=natural_key))
+    alike = defaultdict(list)
+    for name in ordered:
+        alike[unicodedata.normalize("NFC", name).casefold().strip()].append(name)
+    same = ["/".join(repr(printable(n)) for n in names) for names in alike.values() if len(names) > 1]
+    if same:
+        raise SourceError(
+            f"{where}: class names that differ only in case, spaces or accents' encoding: {', '.join(same)}; "
+            "merge each into one name"
+        )
+    if len(ordered) < min_classes:
+        have = f"only one class ({printable(ordered[0])})" if ordered else "no class"
+        raise SourceError(
+            f"{where}: {have} has images, a classifier needs at least {min_classes}; "
+            "do: put each class into a folder of its own and give the folder above them"
+        )
+    return ordered
