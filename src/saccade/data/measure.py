@@ -1,0 +1,283 @@
+"""What can be measured on one image without knowing what it shows: light, sharpness, border, file.
+
+All values are taken at a common scale: the longer side reduced to at most `MEASURE_SIDE` pixels.
+They feed the audit (blurred, dark, blank, ...) and its search for shortcuts (a property that gives the
+label away). Luma is that of ITU-R BT.601; levels are scaled to 0..1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+MEASURE_VERSION = 1  # raise when any value below changes its meaning: it invalidates cached results
+MEASURE_SIDE = 256
+UNIFORM_RANGE = 6  # levels; an edge line of pixels with no larger range in any channel is a border
+
+VALUES = np.dtype(
+    [
+        ("brightness", np.float32),  # mean luma
+        ("contrast", np.float32),  # standard deviation of luma
+        ("darkest", np.float32),  # 1st percentile of luma
+        ("brightest", np.float32),  # 99th percentile of luma
+        ("sharpness", np.float32),  # standard deviation of the luma's Laplacian
+        ("coarse_sharpness", np.float32),  # the same after halving the image: what blur leaves alone
+        ("saturation", np.float32),  # mean of (max - min) / max over the channels
+        ("border", np.float32),  # share of the rows and columns that are a uniform border, 0..1
+        ("border_brightness", np.float32),  # mean luma of the outermost ring of pixels
+        ("jpeg_quality", np.float32),  # IJG quality that fits the quantisation table best; NaN: no JPEG
+        ("file_bytes", np.int64),
+    ]
+)
+
+
+class FileFacts(NamedTuple):
+    """What a file says about itself before its pixels are decoded."""
+
+    jpeg_quality: float
+    quantisation: str
+    camera: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Measured values of a data set's images, row i for `dataset.records[i]`.
+
+    `values` is a structured array with the fields of `VALUES`; rows of images that could not be decoded
+    hold NaN. `formats`, `cameras` and `quantisations` (a hash of the JPEG's tables) are "" where unknown.
+    `descriptions` (of `saccade.data.similarity`) has one row for each decoded image; image i is row
+    `description_rows[i]`, -1 where there is none.
+    """
+
+    values: NDArray[Any]
+    formats: tuple[str, ...]
+    cameras: tuple[str, ...]
+    quantisations: tuple[str, ...]
+    descriptions: Any = None
+    description_rows: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """(images,) one measured value, as float64."""
+        return self.values[name].astype(np.float64)
+
+
+def blank_values(count: int) -> NDArray[Any]:
+    """Rows for images of which nothing is known: NaN, and 0 bytes."""
+    values = np.zeros(count, VALUES)
+    for name in VALUES.names or ():
+        if name != "file_bytes":
+            values[name] = np.nan
+    return values
+
+
+def measure(images: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
+    """Measured values of upright RGB images, each uint8 (height, width, 3); one row an image.
+
+    Images of one size are measured together, which is what makes thousands of small ones cheap.
+    `jpeg_quality` and `file_bytes` are facts of the file, not of the pixels: left at NaN and 0.
+    """
+    values = blank_values(len(images))
+    by_shape: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    reduced = [reduce_to_side(image, MEASURE_SIDE) for image in images]
+    for row, image in enumerate(reduced):
+        by_shape[image.shape].append(row)
+    for rows in by_shape.values():
+        _measure_stack(np.stack([reduced[row] for row in rows]), values, np.array(rows))
+    return values
+
+
+def reduce_to_side(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The image reduced (area average) so that its longer side has at most `side` pixels; never enlarged."""
+    height, width = pixels.shape[:2]
+    longer = max(height, width)
+    if longer <= side:
+        return pixels
+    size = (max(1, round(width * side / longer)), max(1, round(height * side / longer)))
+    reduced: NDArray[np.uint8] = np.asarray(
+        Image.fromarray(pixels).resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    )
+    return reduced
+
+
+def _measure_stack(stack: NDArray[np.uint8], values: NDArray[Any], rows: NDArray[np.int64]) -> None:
+    luma = _luma(stack)
+    histogram = _histograms(luma)
+    levels = np.arange(256) / 255.0
+    share = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    cumulative = share.cumsum(axis=1)
+    values["brightness"][rows] = mean
+    values["contrast"][rows] = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0))
+    values["darkest"][rows] = (cumulative >= 0.01).argmax(axis=1) / 255.0
+    values["brightest"][rows] = (cumulative >= 0.99 - 1e-12).argmax(axis=1) / 255.0
+    values["sharpness"][rows] = _laplacian_deviation(luma)
+    values["coarse_sharpness"][rows] = _laplacian_deviation(_halved(luma))
+    values["saturation"][rows] = _saturation(stack)
+    values["border"][rows] = _border_share(stack)
+    values["border_brightness"][rows] = _ring_mean(luma)
+
+
+def _luma(stack: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(n, height, width) BT.601 luma in levels, by integer arithmetic in 16 bits: 77 + 150 + 29 = 256."""
+    wide = stack.astype(np.uint16)
+    total = wide[..., 0] * np.uint16(77) + wide[..., 1] * np.uint16(150) + wide[..., 2] * np.uint16(29)
+    return (total >> 8).astype(np.uint8)
+
+
+def _histograms(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(n, 256) pixels at each level."""
+    count = len(luma)
+    offset = (np.arange(count, dtype=np.int64) * 256)[:, None]
+    flat = luma.reshape(count, -1) + offset
+    return np.bincount(flat.ravel(), minlength=count * 256).reshape(count, 256).astype(np.float64)
+
+
+def _halved(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Luma averaged over blocks of 2 x 2 pixels; odd last rows and columns fall away."""
+    height, width = luma.shape[1] // 2 * 2, luma.shape[2] // 2 * 2
+    if not height or not width:
+        return luma
+    wide = luma[:, :height, :width].astype(np.uint16)
+    rows = wide[:, ::2] + wide[:, 1::2]
+    return ((rows[:, :, ::2] + rows[:, :, 1::2] + np.uint16(2)) >> 2).astype(np.uint8)
+
+
+def _laplacian_deviation(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(n,) standard deviation of the 4-neighbour Laplacian, luma in 0..1; 0 below 3 pixels a side."""
+    if min(luma.shape[1:]) < 3:
+        return np.zeros(len(luma))
+    wide = luma.astype(np.int16)
+    inner = wide[:, 1:-1, 1:-1] * np.int16(4)
+    inner -= wide[:, :-2, 1:-1]
+    inner -= wide[:, 2:, 1:-1]
+    inner -= wide[:, 1:-1, :-2]
+    inner -= wide[:, 1:-1, 2:]
+    deviation: NDArray[np.float64] = inner.reshape(len(luma), -1).std(axis=1, dtype=np.float32) / 255.0
+    return deviation
+
+
+def _saturation(stack: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(n,) mean saturation of HSV over the pixels."""
+    red, green, blue = stack[..., 0], stack[..., 1], stack[..., 2]
+    high = np.maximum(np.maximum(red, green), blue)
+    low = np.minimum(np.minimum(red, green), blue)
+    ratio = (high - low) / np.maximum(high, 1).astype(np.float32)
+    mean: NDArray[np.float64] = ratio.reshape(len(stack), -1).mean(axis=1)
+    return mean
+
+
+def _border_share(stack: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(n,) uniform rows and columns counted from the four edges, as a share of all rows and columns."""
+    height, width = stack.shape[1:3]
+    rows = (stack.max(axis=2) - stack.min(axis=2)).max(axis=2) <= UNIFORM_RANGE  # (n, height)
+    columns = (stack.max(axis=1) - stack.min(axis=1)).max(axis=2) <= UNIFORM_RANGE  # (n, width)
+    uniform = _from_both_ends(rows) + _from_both_ends(columns)
+    share: NDArray[np.float64] = uniform / (height + width)
+    return share
+
+
+def _from_both_ends(lines: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(n,) length of the runs of True at the two ends of each row, never more than the row."""
+    runs = np.logical_and.accumulate(lines, axis=1).sum(axis=1)
+    runs = runs + np.logical_and.accumulate(lines[:, ::-1], axis=1).sum(axis=1)
+    capped: NDArray[np.int64] = np.minimum(runs, lines.shape[1])
+    return capped
+
+
+def _ring_mean(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(n,) mean luma of the outermost ring of pixels, 0..1."""
+    ring = np.concatenate([luma[:, 0], luma[:, -1], luma[:, :, 0], luma[:, :, -1]], axis=1)
+    mean: NDArray[np.float64] = ring.mean(axis=1) / 255.0
+    return mean
+
+
+# The luminance table of ITU-T T.81, annex K.1, in zigzag order as it stands in a file.
+_BASE_TABLE = np.array(
+    """
+    16  11  12  14  12  10  16  14  13  14  18  17  16  19  24  40
+    26  24  22  22  24  49  35  37  29  40  58  51  61  60  57  51
+    56  55  64  72  92  78  64  68  87  69  55  56  80 109  81  87
+    95  98 103 104 103  62  77 113 121 112 100 120  92 101 103  99
+    """.split(),
+    dtype=np.float64,
+)
+
+
+def file_facts(data: bytes) -> FileFacts:
+    """JPEG quality, a hash of the quantisation tables, the camera in EXIF; nothing for other formats.
+
+    Reads the segments before the first scan only, and never fails: a broken header yields nothing.
+    """
+    if data[:2] != b"\xff\xd8":
+        return FileFacts(float("nan"), "", "")
+    tables: list[bytes] = []
+    camera = ""
+    for marker, payload in _jpeg_segments(data):
+        if marker == 0xDB:
+            tables.append(payload)
+        elif marker == 0xE1 and payload[:6] == b"Exif\0\0" and not camera:
+            camera = _camera(payload[6:])
+    if not tables:
+        return FileFacts(float("nan"), "", camera)
+    joined = b"".join(tables)
+    return FileFacts(_ijg_quality(joined), hashlib.sha256(joined).hexdigest()[:12], camera)
+
+
+def _jpeg_segments(data: bytes) -> list[tuple[int, bytes]]:
+    """Marker and payload of each segment up to the start of the first scan."""
+    segments = []
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in (0xDA, 0xD9):
+            break
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        segments.append((marker, data[at + 4 : at + 2 + length]))
+        at += 2 + max(length, 2)
+    return segments
+
+
+def _ijg_quality(tables: bytes) -> float:
+    """Quality 1..100 whose scaled base table fits the first table best (libjpeg's jpeg_quality_scaling)."""
+    if not tables or tables[0] >> 4 or len(tables) < 65:  # 16-bit tables are not made by a quality setting
+        return float("nan")
+    table = np.frombuffer(tables[1:65], np.uint8).astype(np.float64)
+    free = (table > 1) & (table < 255)  # clipped entries say nothing about the scale
+    if not free.any():
+        return 100.0
+    percent = 100 * float(table[free].sum() / _BASE_TABLE[free].sum())
+    return round((200 - percent) / 2 if percent < 100 else 5000 / percent, 1)
+
+
+def _camera(tiff: bytes) -> str:
+    """Maker and model in a TIFF header's first directory, "" where absent or broken."""
+    order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
+    if order is None or len(tiff) < 8:
+        return ""
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(tiff[at : at + size], order)  # type: ignore[arg-type]
+
+    directory = number(4, 4)
+    found = {}
+    for entry in range(min(number(directory, 2), 200)):
+        at = directory + 2 + 12 * entry
+        tag, count = number(at, 2), number(at + 4, 4)
+        if tag in (0x010F, 0x0110) and number(at + 2, 2) == 2 and 0 < count <= 200:
+            start = at + 8 if count <= 4 else number(at + 8, 4)
+            found[tag] = tiff[start : start + count].split(b"\0")[0].decode("latin-1").strip()
+    maker, model = found.get(0x010F, ""), found.get(0x0110, "")
+    return (model if model.startswith(maker) else f"{maker} {model}").strip()
