@@ -1,0 +1,1 @@
+"""Figures out of predictions: metrics, intervals, calibration, diagnosis, comparison. Needs only numpy."""
