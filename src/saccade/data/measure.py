@@ -103,10 +103,8 @@ def reduce_to_side(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     if longer <= side:
         return pixels
     size = (max(1, round(width * side / longer)), max(1, round(height * side / longer)))
-    reduced: NDArray[np.uint8] = np.asarray(
-        Image.fromarray(pixels).resize(size, Image.Resampling.BOX, reducing_gap=2.0)
-    )
-    return reduced
+    reduced = Image.fromarray(pixels).resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    return np.asarray(reduced, dtype=np.uint8)
 
 
 def _measure_stack(stack: NDArray[np.uint8], values: NDArray[Any], rows: NDArray[np.int64]) -> None:
@@ -203,14 +201,14 @@ def _ring_mean(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 # The luminance table of ITU-T T.81, annex K.1, in zigzag order as it stands in a file.
 _BASE_TABLE = np.array(
-    """
-    16  11  12  14  12  10  16  14  13  14  18  17  16  19  24  40
-    26  24  22  22  24  49  35  37  29  40  58  51  61  60  57  51
-    56  55  64  72  92  78  64  68  87  69  55  56  80 109  81  87
-    95  98 103 104 103  62  77 113 121 112 100 120  92 101 103  99
-    """.split(),
+    [
+        [16, 11, 12, 14, 12, 10, 16, 14, 13, 14, 18, 17, 16, 19, 24, 40],
+        [26, 24, 22, 22, 24, 49, 35, 37, 29, 40, 58, 51, 61, 60, 57, 51],
+        [56, 55, 64, 72, 92, 78, 64, 68, 87, 69, 55, 56, 80, 109, 81, 87],
+        [95, 98, 103, 104, 103, 62, 77, 113, 121, 112, 100, 120, 92, 101, 103, 99],
+    ],
     dtype=np.float64,
-)
+).ravel()
 
 
 def file_facts(data: bytes) -> FileFacts:
