@@ -461,7 +461,7 @@ def _problems(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     lines: dict[str, str] = {}
     for entry in entries:
         key = _field_of([str(part) for part in entry["loc"]])
-        is_auto = entry["loc"][-1] == "literal['auto']"
+        is_auto = entry["loc"][-1:] == ("literal['auto']",)
         if is_auto and key in lines:
             lines[key] = lines[key].replace(", got ", " (or 'auto'), got ")
         else:

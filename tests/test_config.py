@@ -1,0 +1,120 @@
+"""The recipe is strict, frozen, and survives TOML."""
+
+from __future__ import annotations
+
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saccade.config import (
+    SHORT_FLAGS,
+    AugmentConfig,
+    Recipe,
+    differing_keys,
+    field_table,
+    merged_recipe,
+    parse_toml,
+)
+from saccade.errors import RecipeError
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(RecipeError, match=r"unknown key 'train\.epoch'; did you mean 'epochs'\?"):
+        Recipe.from_mapping({"train.epoch": 3})
+    with pytest.raises(RecipeError, match=r"unknown key 'train\.learning_rat'; did you mean 'lr'"):
+        Recipe.from_mapping({"train.learning_rat": 3})
+    with pytest.raises(RecipeError, match=r"unknown key 'backbone'; did you mean 'model\.backbone'\?"):
+        Recipe.from_toml('backbone = "resnet18"')
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.from_mapping({"train.epochs": 0, "data.resize": "stretch", "trian.lr": 1})
+    assert all(word in str(caught.value) for word in ("train.epochs", "data.resize", "'trian'"))
+
+
+def test_validation_and_test_must_leave_images_for_training() -> None:
+    with pytest.raises(RecipeError, match=r"got 0\.6 \+ 0\.5; the rest of the images go to training"):
+        Recipe.from_mapping({"split.validation": 0.6, "split.test": 0.5})
+
+
+def test_promise_5_a_large_fine_tuning_rate_is_refused() -> None:
+    with pytest.raises(RecipeError, match="more than a tenth"):
+        Recipe.from_mapping({"train.lr": 0.001, "train.finetune_lr": 0.00011})
+    assert Recipe.from_mapping({"train.lr": 0.003, "train.finetune_lr": 0.0003})
+    assert Recipe.from_mapping({"train.finetune_lr": 0.5, "train.allow_large_finetune_lr": True})
+
+
+def test_the_default_fine_tuning_rate_is_a_hundredth() -> None:
+    assert Recipe.from_mapping({"train.lr": 0.02}).finetune_learning_rate == pytest.approx(0.0002)
+
+
+def test_a_recipe_is_frozen() -> None:
+    with pytest.raises(pydantic.ValidationError):
+        Recipe().train.epochs = 3  # type: ignore[misc]
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults() -> None:
+    file = parse_toml(
+        'seed = 7\n[train]\nepochs = 5\nlr = 0.002\n[model.options]\npad_type = "same"', where="r.toml"
+    )
+    recipe = merged_recipe({"train.epochs": "9"}, file, where="test")
+    assert (recipe.train.epochs, recipe.train.lr, recipe.seed) == (9, 0.002, 7)
+    assert recipe.train.batch_size == Recipe().train.batch_size
+    assert recipe.model.options == {"pad_type": "same"}
+
+
+def test_broken_toml_names_the_file() -> None:
+    with pytest.raises(RecipeError, match=r"my\.toml: not valid TOML"):
+        parse_toml("[train", where="my.toml")
+
+
+def test_differing_keys_name_both_values() -> None:
+    assert differing_keys(Recipe(), Recipe.from_mapping({"train.epochs": 3})) == {"train.epochs": (20, 3)}
+
+
+def test_every_field_is_documented_and_every_short_flag_names_a_field() -> None:
+    table = field_table()
+    assert len(table) > 60
+    assert [key for key, _, _, text in table if len(text) < 10] == []
+    assert set(SHORT_FLAGS.values()) <= {key for key, *_ in table}
+
+
+def test_every_augmentation_of_the_policies_can_be_set_alone() -> None:
+    assert len([name for name in AugmentConfig.model_fields if name != "policy"]) == 16
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    epochs=st.integers(1, 1000),
+    validation=st.floats(0, 0.45),
+    test=st.floats(0, 0.45),
+    group=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20),
+    options=st.dictionaries(
+        st.from_regex(r"[a-z_]{1,12}", fullmatch=True), st.integers() | st.booleans() | st.text()
+    ),
+    lr=st.just("auto") | st.floats(1e-6, 10),
+    image_size=st.just("auto") | st.integers(1, 4096),
+)
+def test_a_recipe_survives_toml(
+    seed: int,
+    epochs: int,
+    validation: float,
+    test: float,
+    group: str,
+    options: dict[str, object],
+    lr: float | str,
+    image_size: int | str,
+) -> None:
+    bounded = {k: v for k, v in options.items() if not isinstance(v, int) or abs(v) < 2**63}
+    recipe = Recipe.from_mapping(
+        {
+            "seed": seed,
+            "train": {"epochs": epochs, "lr": lr},
+            "split": {"validation": validation, "test": test, "group": group},
+            "model": {"options": bounded},
+            "data": {"image_size": image_size},
+        }
+    )
+    assert Recipe.from_toml(recipe.to_toml()) == recipe

@@ -1,0 +1,135 @@
+"""Files of a run come back as they were written, whole or not at all, and one process writes at a time."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from saccade.config import Recipe
+from saccade.errors import RunError
+from saccade.records import EpochRow, ImageRecord, Predictions
+from saccade.run_folder import RunFolder, certificate_beside, read_predictions, write_bytes, write_predictions
+
+ODD_NAMES = (
+    'a b/"quoted".jpg',
+    "line\nbreak.png",
+    "-dash.png",
+    "emoji😀.png",
+    "bad\udce9utf8.png",
+    "=1+1.png",
+)
+
+
+def test_records_survive_the_csv(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    records = tuple(
+        ImageRecord(name, "cat, black", "train", "g1", "ab", 3, 4, "RGB", "used", "note, with comma")
+        for name in ODD_NAMES
+    )
+    run.write_dataset(records)
+    assert run.read_dataset() == records
+
+
+def test_predictions_keep_nine_digits_and_their_names(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.dirichlet([0.1] * 3, size=len(ODD_NAMES))
+    path = tmp_path / "p.csv"
+    write_predictions(path, Predictions(ODD_NAMES, ("x",) * len(ODD_NAMES), ("x", "p_y", "z z"), values))
+    back = read_predictions(path)
+    assert back.paths == ODD_NAMES
+    assert back.classes == ("x", "p_y", "z z")
+    np.testing.assert_allclose(back.probabilities, values, rtol=1e-8)
+
+
+def test_history_survives_even_a_loss_that_is_not_a_number(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    rows = [
+        EpochRow("head", 1, 0.1, 1.5, 0.5, 1.25, 0.625, 3.5),
+        EpochRow("head", 2, 0.1, float("inf"), 0, 1, 0, 4),
+    ]
+    run.write_history(rows)
+    run.write_history(rows)
+    assert run.read_history() == rows
+
+
+def test_another_recipe_in_the_same_folder_is_refused_by_key(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    assert run.start(Recipe(), {}) is False
+    assert run.start(Recipe(), {}) is True
+    with pytest.raises(RunError, match=r"train\.epochs: there 20, now 3"):
+        run.start(Recipe.from_mapping({"train.epochs": 3}), {})
+
+
+def test_other_data_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.start(Recipe(), {"root": "photos"})
+    run.write_environment({"root": "photos"})
+    with pytest.raises(RunError, match="root: there 'photos', now 'others'"):
+        run.start(Recipe(), {"root": "others"})
+
+
+def test_a_folder_with_other_files_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").write_text("years of work")
+    with pytest.raises(RunError, match="is no run folder"):
+        RunFolder(tmp_path).start(Recipe(), {})
+    assert (tmp_path / "thesis.doc").read_text() == "years of work"
+
+
+def test_a_second_process_is_refused_with_the_first_ones_id(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from saccade.run_folder import RunFolder\n"
+        "try:\n    with RunFolder(pathlib.Path(sys.argv[1])).locked(): print('got it')\n"
+        "except Exception as error: print(error)"
+    )
+    with RunFolder(tmp_path).locked():
+        second = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert f"in use by process {os.getpid()}" in second.stdout
+    third = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert third.stdout.strip() == "got it"
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.json"
+    write_bytes(path, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RunError, match=r"No space left on device.*give --out another folder"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["model.json"]
+
+
+def test_file_modes_are_those_of_an_ordinary_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    write_bytes(path, b"1")
+    ordinary = tmp_path / "y"
+    ordinary.write_bytes(b"1")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+    path.chmod(0o640)
+    write_bytes(path, b"2")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_certificates_stand_where_the_design_says(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run.certificate() == run.certificate(run.onnx) == tmp_path / "export" / "certificate.json"
+    assert run.certificate(run.int8).name == "model.int8.onnx.certificate.json"
+    assert certificate_beside(Path("m.onnx")) == Path("m.onnx.certificate.json")
+
+
+def test_damaged_files_say_what_to_do(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    with pytest.raises(RunError, match=r"audit\.json is not there; run `saccade train`"):
+        run.read_audit()
+    run.audit.write_text("{")
+    with pytest.raises(RunError, match=r"audit\.json is damaged"):
+        run.read_audit()
