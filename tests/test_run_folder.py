@@ -60,24 +60,25 @@ def test_history_survives_even_a_loss_that_is_not_a_number(tmp_path: Path) -> No
 
 def test_another_recipe_in_the_same_folder_is_refused_by_key(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    assert run.start(Recipe(), {}) is False
-    assert run.start(Recipe(), {}) is True
+    assert run.continues(Recipe(), {}) is False
+    run.write_recipe(Recipe())
+    assert run.continues(Recipe(), {}) is True
     with pytest.raises(RunError, match=r"train\.epochs: there 20, now 3"):
-        run.start(Recipe.from_mapping({"train.epochs": 3}), {})
+        run.continues(Recipe.from_mapping({"train.epochs": 3}), {})
 
 
 def test_other_data_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    run.start(Recipe(), {"root": "photos"})
+    run.write_recipe(Recipe())
     run.write_environment({"root": "photos"})
     with pytest.raises(RunError, match="root: there 'photos', now 'others'"):
-        run.start(Recipe(), {"root": "others"})
+        run.continues(Recipe(), {"root": "others"})
 
 
 def test_a_folder_with_other_files_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").write_text("years of work")
     with pytest.raises(RunError, match="is no run folder"):
-        RunFolder(tmp_path).start(Recipe(), {})
+        RunFolder(tmp_path).continues(Recipe(), {})
     assert (tmp_path / "thesis.doc").read_text() == "years of work"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -83,6 +84,14 @@ class Dataset:
         """Images in use per class, in class order."""
         tally = Counter(record.label for record in self.used(part))
         return {label: tally[label] for label in self.classes}
+
+    def fingerprint(self) -> str:
+        """SHA-256 over path, label, part and content of every image in use: equal data, equal fingerprint."""
+        digest = hashlib.sha256()
+        for record in sorted(self.used(), key=lambda record: record.path):
+            line = "\0".join((record.path, record.label, record.part, record.sha256))
+            digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+        return digest.hexdigest()
 
     def with_records(self, records: Iterable[ImageRecord]) -> Dataset:
         return replace(self, records=tuple(records))

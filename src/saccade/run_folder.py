@@ -162,16 +162,16 @@ class RunFolder:
 
     # -- the life of a run -------------------------------------------------------------------
 
-    def start(self, recipe: Recipe, identity: Mapping[str, str]) -> bool:
-        """Make the folder or find it again; True when an earlier run continues.
+    def continues(self, recipe: Recipe, identity: Mapping[str, str]) -> bool:
+        """Whether an earlier run stands here that the same settings continue; False for a new folder.
 
         `identity` names what must be the same besides the recipe (the data). Raises RunError naming
-        what differs, or when the folder holds something that is no run.
+        what differs, or when the folder holds something that is no run. Writes nothing, so that a
+        refusal later on (bad data, no weights) leaves no half-begun run behind.
         """
         if not self.recipe.exists():
             if self.root.exists() and (not self.root.is_dir() or any(self._foreign())):
                 raise RunError(f"{self.root} exists and is no run folder; give --out a new folder")
-            self.write_recipe(recipe)
             return False
         changes = differing_keys(self.read_recipe(), recipe)
         if self.environment.exists():
