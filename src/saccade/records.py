@@ -153,7 +153,8 @@ class Split:
     """A data set whose used records all have a part, with what had to be said about it.
 
     `reasons` name each place where a share could not be met. `crossing` are pairs that stand in two
-    parts (only possible in a split that the user made). `promise_kept` is promise 1.
+    parts (only possible in a split that the user made). `moved` holds (path, earlier part, part) of images
+    that had to leave the part they had before. `promise_kept` is promise 1.
     """
 
     dataset: Dataset
@@ -161,6 +162,7 @@ class Split:
     crossing: tuple[Pair, ...] = ()
     crossing_groups: tuple[str, ...] = ()
     made_by_user: bool = False
+    moved: tuple[tuple[str, str, str], ...] = ()
     verified: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,0 +1,8 @@
+"""Leak-free parts: no group, near-duplicate cluster or copy ever stands on both sides of a split."""
+
+from __future__ import annotations
+
+from saccade.data.split.files import read_split_csv, write_split_csv
+from saccade.data.split.splitting import split
+
+__all__ = ["read_split_csv", "split", "write_split_csv"]

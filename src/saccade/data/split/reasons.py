@@ -1,0 +1,131 @@
+"""Why a share could not be met, in words; and which classes are too small to be divided at all."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from saccade.data.split.allocate import AtomCounts
+from saccade.data.split.atoms import Atom
+from saccade.data.split.objective import Floats, Ints, tolerance
+from saccade.errors import SplitError
+from saccade.records import ImageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a division came to: (classes, parts) images there, wanted there, and there beforehand."""
+
+    labels: tuple[str, ...]
+    parts: tuple[str, ...]
+    images: Ints
+    wanted: Floats
+    base: Ints
+
+
+def refuse_small_classes(
+    labels: Sequence[str],
+    counts: Sequence[AtomCounts],
+    base: Ints,
+    standing: Container[int],
+    parts: Sequence[str],
+    must: Floats,
+    least: int | None,
+) -> None:
+    """Raises SplitError that lists every class with fewer atoms than parts that still need one."""
+    free = np.zeros(len(labels), dtype=np.int64)
+    images = base.sum(axis=1)
+    for number, atom in enumerate(counts):
+        if number not in standing:
+            for c, n in atom:
+                free[c] += 1
+                images[c] += n
+    needed = ((base == 0) & (must > 0)).sum(axis=1) if least is None else np.full(len(labels), least)
+    short = np.flatnonzero(free < needed)
+    if len(short):
+        listed = sorted(_size(labels[c], int(images[c]), int(free[c])) for c in short.tolist())
+        raise SplitError(_too_small(listed, len(labels), parts))
+
+
+def _too_small(listed: Sequence[str], classes: int, parts: Sequence[str]) -> str:
+    names = ", ".join(parts)
+    fewer = "ask for fewer parts (--split.test 0)" if "test" in parts else "use fewer parts"
+    return (
+        f"{len(listed)} of {classes} classes cannot have an image in each of {names}: {'; '.join(listed)}. "
+        f"Add independent images to these classes, merge or remove them, or {fewer}"
+    )
+
+
+def _size(label: str, images: int, free: int) -> str:
+    noun = "image" if images == 1 else "images"
+    if images == free:
+        return f"class {label!r} has {images} {noun}"
+    sets = "set that stays" if free == 1 else "sets that stay"
+    return f"class {label!r} has {images} {noun} in {free} {sets} together"
+
+
+def name_reasons(
+    outcome: Outcome, records: Sequence[ImageRecord], atoms: Sequence[Atom], counts: Sequence[AtomCounts]
+) -> tuple[str, ...]:
+    """One sentence for each class beyond the tolerance somewhere: where, and what holds it there."""
+    totals = outcome.images.sum(axis=1)
+    off = np.abs(outcome.images - outcome.wanted)
+    late = np.flatnonzero((off > tolerance(totals)[:, None] + 1e-9).any(axis=1))
+    if not len(late):
+        return ()
+    largest = _largest_atoms(counts, set(late.tolist()))
+    sentences = []
+    for c in late.tolist():
+        part, total = int(off[c].argmax()), int(totals[c])
+        got, wish = outcome.images[c, part] / total, outcome.wanted[c, part] / total
+        cause = _cause(outcome, c, part, largest.get(c, (0, -1)), records, atoms)
+        sentences.append(
+            f"class {outcome.labels[c]!r}: {got:.0%} in {outcome.parts[part]} instead of {wish:.0%}: {cause}"
+        )
+    return tuple(sorted(sentences))
+
+
+def _largest_atoms(counts: Sequence[AtomCounts], classes: Container[int]) -> dict[int, tuple[int, int]]:
+    """For each class the most images that one atom holds of it, and that atom's number."""
+    largest: dict[int, tuple[int, int]] = {}
+    for number, atom in enumerate(counts):
+        for c, n in atom:
+            if c in classes and n > largest.get(c, (0, -1))[0]:
+                largest[c] = (n, number)
+    return largest
+
+
+def _cause(
+    outcome: Outcome,
+    c: int,
+    part: int,
+    largest: tuple[int, int],
+    records: Sequence[ImageRecord],
+    atoms: Sequence[Atom],
+) -> str:
+    total = int(outcome.images[c].sum())
+    if outcome.base[c, part] > outcome.wanted[c, part] + 1:
+        return f"{outcome.base[c, part]} of its {total} images stood there before"
+    held, number = largest
+    if held <= 1:
+        return f"it has {total} images, too few for these shares"
+    return f"{_name(records, atoms[number])} holds {held} of its {total} images"
+
+
+def _name(records: Sequence[ImageRecord], atom: Atom) -> str:
+    groups = sorted({records[i].group for i in atom.members if records[i].group})
+    if len(groups) == 1:
+        return f"group {groups[0]!r}"
+    if groups:
+        more = " and more" if len(groups) > 3 else ""
+        return f"what copies join of groups {', '.join(map(repr, groups[:3]))}{more}"
+    return f"a set of copies around {min(records[i].path for i in atom.members)!r}"
+
+
+def group_names(groups: Mapping[str, set[str]], *, most: int = 10) -> str:
+    """Groups with the parts they stand in, the first ones by name."""
+    listed = [f"{name!r} ({', '.join(sorted(parts))})" for name, parts in sorted(groups.items())]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -1,0 +1,167 @@
+"""`split`: from an audited data set to one whose used records all have a part."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from saccade.data.split.atoms import Atom, gather_atoms, marks
+from saccade.data.split.files import checked_parts
+from saccade.data.split.given import groups_across, keep_given, most_held_out
+from saccade.data.split.making import Shares, assign
+from saccade.errors import SplitError
+from saccade.records import Audit, Confidence, ImageRecord, Pair, Split
+
+CrossCheck = Callable[[Mapping[str, str]], tuple[list[Pair], int]]
+ROUNDS = 10  # of searching again and joining what was found; one or two are enough in practice
+
+
+def split(
+    audit: Audit,
+    *,
+    validation: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    repair: bool = False,
+    allow_leaks: bool = False,
+    fixed: Mapping[str, str] | None = None,
+    cross_check: CrossCheck | None = None,
+) -> Split:
+    """Three parts in which no two images that belong together are apart; a split the user made is kept.
+
+    `fixed` gives paths the part they had in an earlier split: they keep it, new images of the same group
+    or near-duplicates follow, the others are allocated. `cross_check` searches pairs across the parts once
+    more, by other means: (path -> part) -> (verified pairs, number left unresolved); pairs it finds in
+    a split made here are joined, and the split is made again until there are none.
+    Raises SplitError where a class is too small, a given split leaks groups, or nothing can be trained.
+    """
+    plan = _Plan(Shares.of(validation, test), seed, repair, allow_leaks, checked_parts(fixed or {}))
+    _refuse_two_labels(audit.dataset.used())
+    joined: list[Pair] = []
+    for rounds in range(1, ROUNDS + 1):
+        made = _split_once(audit, plan, joined)
+        if cross_check is None:
+            return made
+        found, unresolved = cross_check({r.path: r.part for r in made.dataset.used()})
+        new = [pair for pair in found if pair not in joined]
+        if not new or rounds == ROUNDS:
+            break
+        joined += new
+    return verify(made, found, unresolved, descriptor=getattr(cross_check, "descriptor", ""), rounds=rounds)
+
+
+def verify(split: Split, found: Sequence[Pair], unresolved: int, **about: Any) -> Split:
+    """The split with the outcome of a second search: pairs verified across its parts, and those left open."""
+    known = {frozenset((pair.first, pair.second)) for pair in split.crossing}
+    new = tuple(pair for pair in found if frozenset((pair.first, pair.second)) not in known)
+    outcome = {"verified_pairs_across": len(found), "unresolved": unresolved, **about}
+    return replace(split, crossing=split.crossing + new, verified=outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    shares: Shares
+    seed: int
+    repair: bool
+    allow_leaks: bool
+    fixed: Mapping[str, str]
+
+
+def _split_once(audit: Audit, plan: _Plan, joined: Sequence[Pair]) -> Split:
+    records = audit.dataset.used()
+    atoms = gather_atoms(records, audit.clusters, seed=plan.seed, pairs=joined)
+    by_user = bool(audit.dataset.given_parts)
+    if by_user:
+        parts = [replace(r, part=r.part or plan.fixed.get(r.path, "")) for r in records]
+        kept = keep_given(
+            parts, atoms, validation=plan.shares.shares[1], repair=plan.repair, allow_leaks=plan.allow_leaks
+        )
+        part_of, reasons, moved = kept.part_of, kept.reasons, kept.moved
+    else:
+        standing, moved = _standing(records, atoms, plan.fixed)
+        made = assign(records, atoms, plan.shares, standing=standing)
+        part_of, reasons = made.part_of, made.reasons
+    return Split(
+        _with_parts(audit, records, part_of),
+        reasons=reasons,
+        crossing=_crossing_pairs(audit, records, part_of, joined),
+        crossing_groups=tuple(sorted(groups_across(records, part_of))),
+        made_by_user=by_user,
+        moved=tuple((records[i].path, old, part_of[i]) for i, old in sorted(moved.items())),
+    )
+
+
+def _standing(
+    records: Sequence[ImageRecord], atoms: Sequence[Atom], fixed: Mapping[str, str]
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Atoms with an image of an earlier split, by number, and the records that must leave their old part.
+
+    A new image can join atoms that stood apart: they go to the most held-out part, the test list only grows.
+    """
+    standing: dict[int, str] = {}
+    moved: dict[int, str] = {}
+    for number, atom in enumerate(atoms):
+        earlier = {i: fixed[records[i].path] for i in atom.members if records[i].path in fixed}
+        if earlier:
+            standing[number] = most_held_out(set(earlier.values()))
+            moved.update((i, part) for i, part in earlier.items() if part != standing[number])
+    return standing, moved
+
+
+def _refuse_two_labels(records: Sequence[ImageRecord]) -> None:
+    """The audit sets such pictures aside; whoever builds an Audit otherwise must do so too."""
+    first: dict[str, ImageRecord] = {}
+    pairs = []
+    for record in records:
+        known = first.setdefault(record.pixel_sha256 or record.sha256 or record.path, record)
+        if known.label != record.label:
+            pairs.append(f"{known.path!r} ({known.label}) and {record.path!r} ({record.label})")
+    if pairs:
+        raise SplitError(
+            f"the same picture has two labels: {'; '.join(pairs[:10])}. "
+            "Remove the wrong ones, or drop them in audit-decisions.csv"
+        )
+
+
+def _with_parts(audit: Audit, records: Sequence[ImageRecord], part_of: Mapping[int, str]) -> Any:
+    parts = {record.path: part_of[i] for i, record in enumerate(records)}
+    every = audit.dataset.records
+    return audit.dataset.with_records(replace(r, part=parts[r.path]) if r.used else r for r in every)
+
+
+def _crossing_pairs(
+    audit: Audit, records: Sequence[ImageRecord], part_of: Mapping[int, str], joined: Sequence[Pair]
+) -> tuple[Pair, ...]:
+    """Near-duplicates and copies that stand in two parts; bands below "likely" are not counted as such."""
+    part = {record.path: part_of[i] for i, record in enumerate(records)}
+    known = [p for p in (*audit.pairs, *joined) if p.band != "look" and p.first in part and p.second in part]
+    pairs = {frozenset((p.first, p.second)): p for p in known if part[p.first] != part[p.second]}
+    named = {path for pair in pairs for path in pair}
+    for pair in _copies_across(audit, records, part_of):
+        if not named.issuperset((pair.first, pair.second)):
+            pairs.setdefault(frozenset((pair.first, pair.second)), pair)
+    return tuple(pairs.values())
+
+
+def _copies_across(audit: Audit, records: Sequence[ImageRecord], part_of: Mapping[int, str]) -> list[Pair]:
+    """One pair for each set of copies and each further part in which it stands."""
+    first: dict[tuple[str, object], dict[str, str]] = defaultdict(dict)
+    how = {
+        "cluster": "same cluster of near-duplicates",
+        "file": "identical files",
+        "pixels": "identical pixels",
+    }
+    pairs = []
+    for i, record in enumerate(records):
+        for mark in marks(record, audit.clusters):
+            if mark[0] not in how:
+                continue
+            stands = first[mark]
+            if part_of[i] not in stands:
+                if stands:
+                    band: Confidence = "likely" if mark[0] == "cluster" else "certain"
+                    pairs.append(Pair(next(iter(stands.values())), record.path, band, 1.0, how[mark[0]]))
+                stands[part_of[i]] = record.path
+    return pairs
