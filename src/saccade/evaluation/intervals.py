@@ -19,8 +19,9 @@ def wilson(successes: int, images: int) -> Interval:
 
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212. `images` must be at least 1.
 
-    >>> wilson(9, 10)
-    Interval(value=0.9, low=0.5958499732047614, high=0.9821237869049271)
+    >>> nine_of_ten = wilson(9, 10)
+    >>> round(nine_of_ten.low, 3), round(nine_of_ten.high, 3)
+    (0.596, 0.982)
     """
     assert images > 0, "a share of no images has no interval"
     assert 0 <= successes <= images, f"{successes} of {images} is no share"

@@ -1,0 +1,265 @@
+"""Each illness from a made-up history that has it, and a neighbour that has not."""
+
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saccade.config import Recipe
+from saccade.evaluation.contract import example_predictions
+from saccade.evaluation.diagnosis import RULES, Evidence, diagnose, kept_index, phases
+from saccade.evaluation.metrics import measure
+from saccade.records import EpochRow, Predictions
+
+
+def rows(train_loss, validation_loss, train_accuracy, validation_accuracy, *, phase="finetune", lr=1e-3):
+    """One row an epoch; accuracies may be a single number for all epochs."""
+    epochs = len(train_loss)
+    spread = [x if isinstance(x, list) else [x] * epochs for x in (train_accuracy, validation_accuracy)]
+    columns = zip(range(1, epochs + 1), train_loss, validation_loss, *spread, strict=True)
+    return [EpochRow(phase, i, lr, tl, ta, vl, va, 10.0 * i) for i, tl, vl, ta, va in columns]
+
+
+@cache
+def figures(accuracy, *, images=1000, classes=4, confidence=None):
+    """Metrics of a part with this accuracy, mistakes spread evenly over the classes."""
+    names = tuple("abcdefghijkl"[:classes])
+    truth = np.arange(images) % classes
+    wrong = np.zeros(images, dtype=bool)
+    wrong[: round(images * (1 - accuracy))] = True  # whole rounds of the classes
+    predicted = np.where(wrong, (truth + 1 + np.arange(images) % (classes - 1)) % classes, truth)
+    top = confidence or max(accuracy, 1 / classes + 0.01)
+    probabilities = np.full((images, classes), (1 - top) / (classes - 1))
+    probabilities[np.arange(images), predicted] = top
+    paths = tuple(f"{i:05d}" for i in range(images))
+    return measure(Predictions(paths, tuple(names[i] for i in truth), names, probabilities))
+
+
+FALLING = [1.2, 0.7, 0.5, 0.42, 0.4, 0.399]
+HEALTHY = rows(FALLING, [1.0, 0.6, 0.48, 0.44, 0.43, 0.428], 0.9, 0.9)
+
+
+def kinds(history, **given):
+    recipe = given.pop("recipe", Recipe())
+    return [finding.kind for finding in diagnose(Evidence(tuple(history), recipe=recipe, **given))]
+
+
+def test_a_healthy_run_is_fine_and_nothing_else():
+    assert kinds(HEALTHY, validation=figures(0.9)) == ["fine"]
+    assert kinds(HEALTHY, validation=figures(0.9), test=figures(0.91)) == ["fine"]
+    assert kinds(HEALTHY) == ["fine"]
+
+
+def test_overfitting_is_a_gap_beyond_chance():
+    gap = rows(FALLING, [1.0, 0.8, 0.7, 0.68, 0.67, 0.668], 0.99, 0.8)
+    found = diagnose(Evidence(tuple(gap), validation=figures(0.8)))
+    assert [f.kind for f in found] == ["overfitting"]
+    assert (
+        "99.0 % of the training images are right, but only 80.0 % of the validation images"
+        in found[0].message
+    )
+    assert "--augment strong" in found[0].remedy
+    assert kinds(rows(FALLING, FALLING, 0.95, 0.9), validation=figures(0.9)) == ["fine"]
+
+
+def test_a_gap_that_a_small_validation_part_may_show_by_chance_is_not_overfitting():
+    gap = rows(FALLING, FALLING, 0.9, 0.79)
+    assert "overfitting" not in kinds(gap, validation=figures(0.79, images=40))
+    assert "overfitting" in kinds(gap, validation=figures(0.79, images=1000))
+
+
+def test_the_remedies_against_overfitting_leave_out_what_was_done_already():
+    gap = rows(FALLING, FALLING, 0.99, 0.7)
+    recipe = Recipe().replaced(augment__policy="strong", train__weight_decay=0.05)
+    (found,) = diagnose(Evidence(tuple(gap), validation=figures(0.7), recipe=recipe))[:1]
+    assert "--augment" not in found.remedy
+    assert "weight-decay" not in found.remedy
+    few = diagnose(Evidence(tuple(gap), validation=figures(0.7), smallest_class=50))[0]
+    assert few.remedy.startswith("In this order: collect more images")
+
+
+def test_overfitting_after_the_kept_epoch_does_no_harm_and_says_so():
+    history = rows(
+        [1.0, 0.5, 0.4, 0.2, 0.1, 0.05], [1.0, 0.5, 0.45, 0.5, 0.6, 0.8], [0.6, 0.8, 0.9, 1, 1, 1], 0.88
+    )
+    found = {f.kind: f for f in diagnose(Evidence(tuple(history), validation=figures(0.88)))}
+    assert found.keys() == {"fine", "turned"}
+    assert "The weights of epoch 3 were kept" in found["turned"].message
+    still = rows([1.0, 0.5, 0.4, 0.41, 0.4, 0.41], [1.0, 0.5, 0.45, 0.5, 0.6, 0.8], 0.9, 0.88)
+    assert "turned" not in kinds(still, validation=figures(0.88))  # the training loss did not fall
+
+
+def test_underfitting_is_low_in_both_parts():
+    flat = rows([1.3, 1.1, 1.05, 1.04, 1.04], [1.3, 1.1, 1.06, 1.05, 1.05], 0.55, 0.54)
+    found = diagnose(Evidence(tuple(flat), validation=figures(0.54)))
+    assert [f.kind for f in found] == ["underfitting"]
+    assert "train longer (--epochs 40)" in found[0].remedy
+    assert "underfitting" not in kinds(
+        rows(FALLING, FALLING, 0.9, 0.55), validation=figures(0.55)
+    )  # overfitting
+
+
+def test_training_accuracy_on_mixed_images_is_no_underfitting():
+    mixed = rows([2.0, 1.6, 1.5, 1.45, 1.44], [1.0, 0.6, 0.4, 0.38, 0.379], 0.45, 0.93)
+    assert kinds(mixed, validation=figures(0.93)) == ["fine"]
+
+
+def test_clean_training_figures_count_more_than_augmented_ones():
+    history = rows(FALLING, FALLING, 0.6, 0.66)
+    assert "overfitting" in kinds(history, validation=figures(0.66), train=figures(0.97))
+    assert "underfitting" in kinds(history, validation=figures(0.66), train=figures(0.68))
+
+
+def test_pretrained_and_scratch_get_different_remedies_against_underfitting():
+    flat = [1.3, 1.1, 1.05, 1.04, 1.04]
+    two = rows(flat, flat, 0.5, 0.5, phase="head") + rows(flat[2:], flat[2:], 0.5, 0.5)
+    assert "unfreeze more" in diagnose(Evidence(tuple(two), validation=figures(0.5)))[0].remedy
+    one = rows(flat, flat, 0.5, 0.5, phase="scratch")
+    assert "unfreeze" not in diagnose(Evidence(tuple(one), validation=figures(0.5)))[0].remedy
+
+
+def test_a_loss_that_is_no_number_is_too_high_a_rate():
+    history = rows([1.0, math.nan], [1.0, math.nan], 0.5, 0.3)
+    found = diagnose(Evidence(tuple(history)))
+    assert (found[0].kind, found[0].severity) == ("too_high_a_rate", "error")
+    assert "in epoch 2" in found[0].message
+    assert [f.kind for f in found].count("too_high_a_rate") == 1
+
+
+def test_jumping_losses_are_too_high_a_rate():
+    jumpy = rows([1.0, 1.4, 0.9, 1.3, 0.9, 1.2], [1.0, 1.1, 0.9, 1.2, 0.9, 1.0], 0.6, 0.6, lr=0.5)
+    found = diagnose(Evidence(tuple(jumpy), validation=figures(0.6), recipe=Recipe().replaced(train__lr=0.5)))
+    assert found[0].kind == "too_high_a_rate"
+    assert "0.5" in found[0].message
+    assert "--lr 0.2" in found[0].remedy
+    swinging = rows(FALLING, [0.5, 0.9, 0.5, 0.9, 0.5, 0.45], 0.85, 0.85)
+    assert "too_high_a_rate" in kinds(swinging, validation=figures(0.85))
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [1.0, 0.8, 0.85, 0.7, 0.72, 0.6],  # small steps up are noise
+        [0.02, 0.03, 0.01, 0.02, 0.01, 0.015],  # near zero every loss wanders
+        [1.0, 1.4, 0.9],  # three epochs are too few to tell
+    ],
+)
+def test_losses_that_merely_wander_are_no_high_rate(losses):
+    assert "too_high_a_rate" not in kinds(rows(losses, losses, 0.9, 0.9), validation=figures(0.9))
+
+
+def test_fine_tuning_that_breaks_the_head_is_too_high_a_rate():
+    head = rows([1.0, 0.6, 0.5], [0.9, 0.6, 0.5], 0.8, 0.8, phase="head", lr=1e-3)
+    broken = rows([1.5, 1.0, 0.9], [1.6, 1.1, 1.0], 0.6, 0.6, lr=1e-3)
+    found = diagnose(Evidence(tuple(head + broken), validation=figures(0.6)))
+    assert found[0].kind == "too_high_a_rate"
+    assert "'finetune' broke what the phase before had learnt" in found[0].message
+    assert "--finetune-lr" in found[0].remedy
+    gentle = rows([0.55, 0.45, 0.42], [0.48, 0.45, 0.449], 0.85, 0.85, lr=1e-5)
+    assert kinds(head + gentle, validation=figures(0.85)) == ["fine"]
+
+
+def test_stopped_too_early_is_a_loss_still_falling_at_the_end():
+    falling = rows([1.5, 1.2, 1.0, 0.8], [1.4, 1.1, 0.9, 0.75], 0.8, 0.8)
+    found = diagnose(Evidence(tuple(falling), validation=figures(0.8)))
+    assert [f.kind for f in found] == ["stopped_too_early"]
+    assert "--epochs 8" in found[0].remedy
+    assert "time-limit" not in found[0].remedy
+    limited = Evidence(
+        tuple(falling), validation=figures(0.8), recipe=Recipe().replaced(train__time_limit=60)
+    )
+    assert "time-limit" in diagnose(limited)[0].remedy
+
+
+def test_a_flat_end_or_a_perfect_one_was_not_stopped_too_early():
+    assert "stopped_too_early" not in kinds(HEALTHY)
+    perfect = rows([0.5, 0.1, 0.01], [0.4, 0.1, 0.02], 1.0, 1.0)
+    assert "stopped_too_early" not in kinds(perfect)
+    worse_at_the_end = rows(FALLING, [1.0, 0.6, 0.4, 0.3, 0.2, 0.21], 0.9, 0.9)
+    assert "stopped_too_early" not in kinds(worse_at_the_end)
+
+
+def test_too_little_data_to_learn_from_or_to_judge_with():
+    assert "too_little_data" in kinds(HEALTHY, validation=figures(0.9), smallest_class=12)
+    assert "too_little_data" not in kinds(HEALTHY, validation=figures(0.9), smallest_class=200)
+    found = {f.kind: f for f in diagnose(Evidence(tuple(HEALTHY), validation=figures(0.9, images=60)))}
+    assert "60 validation images tell little" in found["too_little_data"].message
+    assert "About 385 validation images" in found["too_little_data"].remedy
+
+
+def test_no_better_than_the_commonest_class():
+    names, truth = ("a", "b"), np.array([0] * 80 + [1] * 20)
+    probabilities = np.tile([0.9, 0.1], (100, 1))
+    made = Predictions(tuple(map(str, range(100))), tuple(names[i] for i in truth), names, probabilities)
+    found = {f.kind: f for f in diagnose(Evidence((), validation=measure(made)))}
+    assert found["worse_than_baseline"].severity == "error"
+    assert "always answering 'a' (80.0 %)" in found["worse_than_baseline"].message
+    assert "'b' (20 images)" in found["never_predicted"].message
+    assert "worse_than_baseline" not in kinds((), validation=figures(0.6))
+    assert "worse_than_baseline" in kinds((), validation=figures(0.35, images=40))  # 25 % is within chance
+
+
+def test_a_tiny_class_that_is_never_predicted_is_only_mentioned():
+    made = figures(0.9, images=200)
+    counts = [list(row) for row in made.confusion]
+    tiny = replace(made.per_class[0], support=2, recall=0.0)
+    for row in counts:
+        row[0] = 0
+    changed = replace(made, per_class=(tiny, *made.per_class[1:]), confusion=tuple(map(tuple, counts)))
+    found = {f.kind: f for f in diagnose(Evidence((), validation=changed))}
+    assert found["never_predicted"].severity == "info"
+
+
+def test_a_test_part_clearly_below_validation_is_believed():
+    assert "optimistic_validation" in kinds((), validation=figures(0.95), test=figures(0.8))
+    assert "optimistic_validation" not in kinds((), validation=figures(0.95), test=figures(0.94))
+
+
+def test_a_weak_class_is_named_with_what_it_is_taken_for():
+    names, truth = ("rose", "tulip", "daisy"), np.repeat([0, 1, 2], 100)
+    predicted = truth.copy()
+    predicted[:50] = 1
+    probabilities = np.full((300, 3), 0.05)
+    probabilities[np.arange(300), predicted] = 0.9
+    made = Predictions(
+        tuple(f"{i:03}" for i in range(300)), tuple(names[i] for i in truth), names, probabilities
+    )
+    found = {f.kind: f for f in diagnose(Evidence((), validation=measure(made)))}
+    assert "'rose' (50.0 %, most often taken for 'tulip')" in found["weak_classes"].message
+
+
+def test_misleading_confidence_is_told():
+    assert "misleading_confidence" in kinds((), validation=figures(0.8, confidence=0.98))
+    assert "misleading_confidence" not in kinds((), validation=figures(0.8, confidence=0.81))
+
+
+def test_the_kept_row_is_the_least_loss_of_the_last_phase():
+    head = rows([1.0, 0.5], [0.2, 0.1], 0.8, 0.8, phase="head")
+    fine = rows([0.9, 0.5, 0.4], [0.9, 0.3, 0.4], 0.8, 0.8)
+    assert kept_index(head + fine) == 3
+    assert [name for name, _ in phases(head + fine)] == ["head", "finetune"]
+    assert kept_index(rows([1.0, math.nan], [math.nan, math.nan], 0.1, 0.1)) == 1
+
+
+losses = st.one_of(st.floats(0, 50), st.just(math.nan), st.just(math.inf))
+shares = st.floats(0, 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(losses, losses, shares, shares, st.sampled_from(["head", "finetune"])), max_size=8))
+def test_any_history_gets_words_and_remedies(drawn):
+    drawn = sorted(drawn, key=lambda row: row[-1] != "head")
+    history = tuple(EpochRow(p, i, 0.1, tl, ta, vl, va, i) for i, (tl, vl, ta, va, p) in enumerate(drawn))
+    found = diagnose(Evidence(history, validation=measure(example_predictions(20, 3, seed=0))))
+    assert found
+    assert all(finding.message.endswith(".") and finding.remedy.endswith(".") for finding in found)
+    assert len({finding.kind for finding in found}) == len(found)
+
+
+def test_every_rule_answers_nothing_without_evidence():
+    assert len(RULES) == 12
+    assert [rule(Evidence(())) for rule in RULES] == [None] * 12
