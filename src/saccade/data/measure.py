@@ -36,6 +36,7 @@ VALUES = np.dtype(
         ("file_bytes", np.int64),
     ]
 )
+PIXEL_VALUES = tuple(name for name in VALUES.names or () if name not in ("jpeg_quality", "file_bytes"))
 
 
 class FileFacts(NamedTuple):
@@ -128,7 +129,9 @@ def _measure_stack(stack: NDArray[np.uint8], values: NDArray[Any], rows: NDArray
 def _luma(stack: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(n, height, width) BT.601 luma in levels, by integer arithmetic in 16 bits: 77 + 150 + 29 = 256."""
     wide = stack.astype(np.uint16)
-    total = wide[..., 0] * np.uint16(77) + wide[..., 1] * np.uint16(150) + wide[..., 2] * np.uint16(29)
+    total: NDArray[np.uint16] = (
+        wide[..., 0] * np.uint16(77) + wide[..., 1] * np.uint16(150) + wide[..., 2] * np.uint16(29)
+    )
     return (total >> 8).astype(np.uint8)
 
 
@@ -176,12 +179,21 @@ def _saturation(stack: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def _border_share(stack: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(n,) uniform rows and columns counted from the four edges, as a share of all rows and columns."""
-    height, width = stack.shape[1:3]
-    rows = (stack.max(axis=2) - stack.min(axis=2)).max(axis=2) <= UNIFORM_RANGE  # (n, height)
-    columns = (stack.max(axis=1) - stack.min(axis=1)).max(axis=2) <= UNIFORM_RANGE  # (n, width)
-    uniform = _from_both_ends(rows) + _from_both_ends(columns)
-    share: NDArray[np.float64] = uniform / (height + width)
+    share = np.zeros(len(stack))
+    edges = (stack[:, 0], stack[:, -1], stack[:, :, 0], stack[:, :, -1])  # each (n, pixels, 3)
+    framed = np.logical_or.reduce([_uniform(edge, axis=1) for edge in edges])
+    if framed.any():  # most photos have no border, and looking at every line costs more than all the rest
+        chosen = stack[framed]
+        uniform = _from_both_ends(_uniform(chosen, axis=2)) + _from_both_ends(_uniform(chosen, axis=1))
+        share[framed] = uniform / (stack.shape[1] + stack.shape[2])
     return share
+
+
+def _uniform(pixels: NDArray[np.uint8], *, axis: int) -> NDArray[np.bool_]:
+    """Whether the levels along `axis` keep within `UNIFORM_RANGE` in every channel (the last axis)."""
+    spread = pixels.max(axis=axis) - pixels.min(axis=axis)
+    within: NDArray[np.bool_] = spread.max(axis=-1) <= UNIFORM_RANGE
+    return within
 
 
 def _from_both_ends(lines: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -1,25 +1,49 @@
 """Decode every image of a data set once, and write down what it is.
 
-One bad file never stops a scan: it is set aside by name, with what is wrong and what to do.
+One bad file never stops a scan: it is set aside by name, with what is wrong and what to do. Several
+processes share the work once it is worth starting them; results are the same with any number of them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
+from saccade.data.cache import ScanCache, Stamp
 from saccade.data.images import DEFAULT_LIMITS, EXTREME_ASPECT, Decoded, Limits, decode, pixel_sha256
-from saccade.data.measure import FileFacts, Measurements, blank_values, file_facts, measure
+from saccade.data.measure import (
+    MEASURE_SIDE,
+    MEASURE_VERSION,
+    PIXEL_VALUES,
+    VALUES,
+    Measurements,
+    blank_values,
+    file_facts,
+    measure,
+    reduce_to_side,
+)
+from saccade.data.storage import FolderStorage
+from saccade.data.workers import available_cores, map_chunks
 from saccade.errors import ImageError
 from saccade.records import Dataset, ImageRecord, Storage
 from saccade.terminal import Progress, silent
 
+SCAN_VERSION = 1  # raise when the decoder or `Examined` changes what is written down
 CHUNK_IMAGES = 64
+ALONE_SECONDS = 1.0  # work this long before thinking about more processes
+WORTH_SECONDS = 2.0  # start them when at least so much work for one process is left
+FRESH_NS = 2_000_000_000  # a file changed so lately may change again without its stamp changing
 
 
 class Scan(NamedTuple):
@@ -29,8 +53,7 @@ class Scan(NamedTuple):
     measurements: Measurements
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(NamedTuple):
     """What one file turned out to be; `refusal` is empty for an image that can be used."""
 
     sha256: str = ""
@@ -45,19 +68,58 @@ class Examined:
     quantisation: str = ""
 
 
-def scan(dataset: Dataset, *, limits: Limits = DEFAULT_LIMITS, progress: Progress = silent) -> Scan:
-    """Every image decoded once: records get hashes, size, mode, notes; what cannot be used is set aside."""
-    examined: list[Examined] = []
-    values: list[NDArray[Any]] = []
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Results for a few files, row i for file i. `cached` tells which came from the cache."""
+
+    examined: list[Examined]
+    values: NDArray[Any]
+    stamps: list[Stamp | None]
+    cached: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker must know besides the paths; crosses process boundaries."""
+
+    storage: Storage
+    limits: Limits
+    cache_folder: Path | None = None
+    trust_stamps: bool = True
+
+    @property
+    def version(self) -> str:
+        """Everything besides the file's bytes and extension that the results depend on."""
+        parts = (SCAN_VERSION, MEASURE_VERSION, PIL.__version__, self.limits)
+        return ";".join(map(str, parts))
+
+
+def scan(
+    dataset: Dataset,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    workers: int | None = None,
+    cache: Path | None = None,
+    verify: bool = False,
+    progress: Progress = silent,
+) -> Scan:
+    """Every image decoded once: records get hashes, size, mode, notes; what cannot be used is set aside.
+
+    `workers` processes share the work; None: as many as there are cores, once it is worth it. `cache` is
+    a folder that keeps results by content hash. A file whose size and times are unchanged since the last
+    scan is not read again, unless `verify` asks for it.
+    """
+    job = Job(dataset.storage, limits, cache, not verify)
     paths = [record.path for record in dataset.records]
-    for chunk in _chunks(paths, CHUNK_IMAGES):
-        part, measured = examine_chunk(dataset.storage, chunk, limits)
-        examined += part
-        values.append(measured)
+    examined: list[Examined] = []
+    values = blank_values(len(paths))
+    for chunk in _examined_chunks(job, paths, workers):
+        values[len(examined) : len(examined) + len(chunk.examined)] = chunk.values
+        examined += chunk.examined
         progress(len(examined), len(paths))
     records = [_filled(record, found) for record, found in zip(dataset.records, examined, strict=True)]
     measurements = Measurements(
-        values=np.concatenate([blank_values(0), *values]),
+        values=values,
         formats=tuple(found.format for found in examined),
         cameras=tuple(found.camera for found in examined),
         quantisations=tuple(found.quantisation for found in examined),
@@ -65,40 +127,98 @@ def scan(dataset: Dataset, *, limits: Limits = DEFAULT_LIMITS, progress: Progres
     return Scan(dataset.with_records(records), measurements)
 
 
-def examine_chunk(
-    storage: Storage, paths: Sequence[str], limits: Limits
-) -> tuple[list[Examined], NDArray[Any]]:
-    """Read, decode and measure a few images; row i of the values belongs to path i."""
-    examined, values = [], blank_values(len(paths))
-    pixels: list[NDArray[np.uint8]] = []
-    rows: list[int] = []
+def _examined_chunks(job: Job, paths: Sequence[str], workers: int | None) -> Iterator[Chunk]:
+    """Chunks of results in order; new ones are kept in the cache as they come."""
+    if job.cache_folder is None:
+        yield from (chunk for _, chunk in _computed_chunks(job, paths, workers))
+        return
+    with ScanCache(job.cache_folder) as cache:
+        for some, chunk in _computed_chunks(job, paths, workers):
+            _keep(cache, job, some, chunk)
+            yield chunk
+
+
+def _computed_chunks(
+    job: Job, paths: Sequence[str], workers: int | None
+) -> Iterator[tuple[Sequence[str], Chunk]]:
+    started = time.perf_counter()
+    work = partial(examine_chunk, job)
+    chunks = _chunks(paths, CHUNK_IMAGES)
+    done = 0
+    for some in chunks:
+        yield some, work(some)
+        done += len(some)
+        count = _worthwhile_workers(time.perf_counter() - started, done, len(paths), workers)
+        if count > 1:
+            yield from map_chunks(work, chunks, workers=count, on_crash=_crashed)
+
+
+def _worthwhile_workers(seconds: float, done: int, total: int, workers: int | None) -> int:
+    """How many processes to start after the first `done` of `total` files took so long; 1 is none."""
+    if workers is not None:
+        return workers if done < total else 1
+    left_seconds = seconds / done * (total - done)
+    return available_cores() if seconds >= ALONE_SECONDS and left_seconds >= WORTH_SECONDS else 1
+
+
+def _crashed(path: str) -> Chunk:
+    refusal = ImageError("the decoder crashed on it", "Re-export it to use it")
+    return Chunk([Examined(refusal=str(refusal))], blank_values(1), [None], [False])
+
+
+def examine_chunk(job: Job, paths: Sequence[str]) -> Chunk:
+    """Read, decode and measure a few files, or find their results in the cache."""
+    size = len(paths)
+    chunk = Chunk([Examined()] * size, blank_values(size), [None] * size, [False] * size)
+    if job.cache_folder is None:
+        _examine(job, paths, chunk, None)
+    else:
+        with ScanCache(job.cache_folder) as cache:
+            _recall_by_stamp(cache, job, paths, chunk)
+            _examine(job, paths, chunk, cache)
+    return chunk
+
+
+def _examine(job: Job, paths: Sequence[str], chunk: Chunk, cache: ScanCache | None) -> None:
+    """Fill in every row that is not from the cache yet."""
+    small: dict[int, NDArray[np.uint8]] = {}  # reduced at once, so that a chunk of large photos stays small
     for row, path in enumerate(paths):
-        found, decoded, facts, file_bytes = _examine(storage, path, limits)
-        examined.append(found)
-        values["file_bytes"][row] = file_bytes
-        if decoded is not None:
-            values["jpeg_quality"][row] = facts.jpeg_quality
-            pixels.append(decoded.pixels)
-            rows.append(row)
-    measured = measure(pixels)
-    for name in measured.dtype.names or ():
-        if name not in ("jpeg_quality", "file_bytes"):
-            values[name][rows] = measured[name]
-    return examined, values
+        if chunk.cached[row]:
+            continue
+        try:
+            data, chunk.stamps[row] = _read(job.storage, path)
+        except ImageError as error:
+            chunk.examined[row] = Examined(refusal=str(error))
+            continue
+        sha256 = hashlib.sha256(data).digest()
+        if cache and _recall(cache, _key(job, path, sha256), chunk, row):
+            continue
+        chunk.examined[row], pixels = _examined(data, path, sha256.hex(), job.limits)
+        chunk.values["file_bytes"][row] = len(data)
+        if pixels is not None:
+            chunk.values["jpeg_quality"][row] = file_facts(data).jpeg_quality
+            small[row] = pixels
+    _measure_rows(small, chunk.values)
 
 
-def _examine(storage: Storage, path: str, limits: Limits) -> tuple[Examined, Decoded | None, FileFacts, int]:
-    nothing = FileFacts(float("nan"), "", "")
-    try:
-        data = storage.read(path)
-    except ImageError as error:
-        return Examined(refusal=str(error)), None, nothing, 0
-    sha256 = hashlib.sha256(data).hexdigest()
+def _read(storage: Storage, path: str) -> tuple[bytes, Stamp | None]:
+    """The file's bytes, and its stamp; raises ImageError when it changed while it was read."""
+    before = _stamp(storage, path)
+    data = storage.read(path)
+    if _stamp(storage, path) != before:
+        raise ImageError("the file changed while it was read", "Run again when nothing writes to it")
+    return data, before
+
+
+def _examined(
+    data: bytes, path: str, sha256: str, limits: Limits
+) -> tuple[Examined, NDArray[np.uint8] | None]:
+    """What the bytes turn out to be, and the pixels reduced to the scale at which they are measured."""
     try:
         decoded = decode(data, limits=limits, name=path)
         _refuse_extreme(decoded)
     except ImageError as error:
-        return Examined(sha256=sha256, refusal=str(error)), None, nothing, len(data)
+        return Examined(sha256=sha256, refusal=str(error)), None
     facts = file_facts(data)
     found = Examined(
         sha256=sha256,
@@ -111,7 +231,7 @@ def _examine(storage: Storage, path: str, limits: Limits) -> tuple[Examined, Dec
         camera=decoded.camera or facts.camera,
         quantisation=facts.quantisation,
     )
-    return found, decoded, facts, len(data)
+    return found, reduce_to_side(decoded.pixels, MEASURE_SIDE)
 
 
 def _refuse_extreme(decoded: Decoded) -> None:
@@ -124,7 +244,15 @@ def _refuse_extreme(decoded: Decoded) -> None:
         )
 
 
+def _measure_rows(pixels: Mapping[int, NDArray[np.uint8]], values: NDArray[Any]) -> None:
+    rows = list(pixels)
+    measured = measure(list(pixels.values()))
+    for name in PIXEL_VALUES:
+        values[name][rows] = measured[name]
+
+
 def _filled(record: ImageRecord, found: Examined) -> ImageRecord:
+    """The record with what was found; what a source said of the file already stands before it."""
     record = replace(
         record,
         sha256=found.sha256,
@@ -139,3 +267,73 @@ def _filled(record: ImageRecord, found: Examined) -> ImageRecord:
 
 def _chunks(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     return (paths[start : start + size] for start in range(0, len(paths), size))
+
+
+# -- the cache ---------------------------------------------------------------------------------
+
+
+def _recall_by_stamp(cache: ScanCache, job: Job, paths: Sequence[str], chunk: Chunk) -> None:
+    """Fill in the files that look as they did at the last scan, without reading them."""
+    if not job.trust_stamps:
+        return
+    stamps = {}
+    for row, path in enumerate(paths):
+        if stamp := _stamp(job.storage, path):
+            chunk.stamps[row] = stamp
+            stamps[_place(job.storage, path)] = stamp
+    hashes = cache.known_hashes(stamps)
+    for row, path in enumerate(paths):
+        sha256 = hashes.get(_place(job.storage, path))
+        if sha256 and _recall(cache, _key(job, path, sha256), chunk, row):
+            chunk.stamps[row] = None  # kept already
+
+
+def _recall(cache: ScanCache, key: bytes, chunk: Chunk, row: int) -> bool:
+    """Fill in one row from the cache; False when nothing is there."""
+    payload = cache.payload(key)
+    if payload is None:
+        return False
+    length = VALUES.itemsize
+    chunk.values[row] = np.frombuffer(payload[:length], VALUES)[0]
+    chunk.examined[row] = Examined(*json.loads(payload[length:]))
+    chunk.cached[row] = True
+    return True
+
+
+def _keep(cache: ScanCache, job: Job, paths: Sequence[str], chunk: Chunk) -> None:
+    """Put a chunk's new results into the cache; files that could not be read have no hash: not kept."""
+    payloads, stamps = {}, {}
+    for row, path in enumerate(paths):
+        found = chunk.examined[row]
+        if not found.sha256:
+            continue
+        sha256 = bytes.fromhex(found.sha256)
+        if not chunk.cached[row]:
+            text = json.dumps(found, ensure_ascii=True).encode("ascii")
+            payloads[_key(job, path, sha256)] = chunk.values[row].tobytes() + text
+        stamp = chunk.stamps[row]
+        if stamp and time.time_ns() - max(stamp[1:]) > FRESH_NS:
+            stamps[_place(job.storage, path)] = (stamp, sha256)
+    cache.add(payloads, stamps)
+
+
+def _key(job: Job, path: str, sha256: bytes) -> bytes:
+    """Content key: the bytes, the extension (the decoder notes one that does not fit) and all versions."""
+    suffix = os.path.splitext(path)[1].lower()
+    return hashlib.sha256(sha256 + os.fsencode(f"{suffix};{job.version}")).digest()
+
+
+def _stamp(storage: Storage, path: str) -> Stamp | None:
+    """Size and times of a file in a folder; None for other storages and for what is not there."""
+    if not isinstance(storage, FolderStorage):
+        return None
+    try:
+        status = os.stat(os.path.join(storage.root, path))
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _place(storage: Storage, path: str) -> bytes:
+    root = storage.root if isinstance(storage, FolderStorage) else ""
+    return os.fsencode(os.path.abspath(os.path.join(root, path)))

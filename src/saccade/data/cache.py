@@ -1,0 +1,156 @@
+"""What earlier scans found out, kept by content hash, so that a second audit costs only the new files.
+
+One SQLite file: safe for several processes, atomic. It is a cache and nothing more: damaged, locked or
+full, it is remade or gone without, never an error. Entries carry a checksum. The oldest go first.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+DEFAULT_MAX_BYTES = 4_000_000_000
+LOCK_SECONDS = 10
+_FILE_NAME = "scan.sqlite"
+_MANY = 500  # values in one query; SQLite allows 999 in its oldest versions
+
+Stamp = tuple[int, int, int]  # size in bytes, modification time, time of last change of its entry (both ns)
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, payload BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS stamps (
+    path BLOB PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, sha256 BLOB NOT NULL
+);
+"""
+
+
+def default_cache_folder() -> Path:
+    """The user's cache folder for saccade: XDG_CACHE_HOME, else ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "saccade"
+
+
+class ScanCache:
+    """Payloads by content key, and content hashes by path and stamp; a context manager.
+
+    `max_bytes` bounds the file: when it is reached, the oldest tenth of the payloads is dropped.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self._path = folder / _FILE_NAME
+        self._max_bytes = max_bytes
+        self._database = _open(self._path)
+
+    def __enter__(self) -> ScanCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def payload(self, key: bytes) -> bytes | None:
+        """The payload kept under a key, if it is there and whole."""
+        for (payload,) in self._select("SELECT payload FROM results WHERE key IN", [key]):
+            if _checksum(payload[4:]) == payload[:4]:
+                return bytes(payload[4:])
+        return None
+
+    def known_hashes(self, stamps: Mapping[bytes, Stamp]) -> dict[bytes, bytes]:
+        """SHA-256 of the files whose stamp is the one last seen, by path."""
+        rows = self._select(
+            "SELECT path, sha256, size, modified, changed FROM stamps WHERE path IN", list(stamps)
+        )
+        return {path: sha256 for path, sha256, *stamp in rows if tuple(stamp) == stamps[path]}
+
+    def add(self, payloads: Mapping[bytes, bytes], stamps: Mapping[bytes, tuple[Stamp, bytes]]) -> None:
+        """Keep payloads by key, and by path the stamp with the file's SHA-256."""
+        if self._database is None:
+            return
+        results = [(key, _checksum(payload) + payload) for key, payload in payloads.items()]
+        files = [(path, *stamp, sha256) for path, (stamp, sha256) in stamps.items()]
+        try:
+            with self._database:
+                self._database.executemany("INSERT OR IGNORE INTO results VALUES (?, ?)", results)
+                self._database.executemany("INSERT OR REPLACE INTO stamps VALUES (?, ?, ?, ?, ?)", files)
+                self._stay_within_bounds()
+        except sqlite3.Error as error:  # full disk, lost lock, damage: the scan goes on without its cache
+            self._give_up(error)
+
+    def _stay_within_bounds(self) -> None:
+        database = self._database
+        assert database is not None, "called with an open database"
+        (pages,), (free,), (size,) = (
+            database.execute(f"PRAGMA {name}").fetchone()
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        if (pages - free) * size > self._max_bytes:
+            oldest = "SELECT rowid FROM {0} ORDER BY rowid LIMIT 1 + (SELECT count(*) FROM {0}) / 10"
+            for table in ("results", "stamps"):
+                database.execute(f"DELETE FROM {table} WHERE rowid IN ({oldest.format(table)})")
+
+    def _select(self, query: str, values: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+        for start in range(0, len(values), _MANY):
+            some = values[start : start + _MANY]
+            if self._database is None:
+                return
+            try:
+                found = self._database.execute(f"{query} ({','.join('?' * len(some))})", some).fetchall()
+            except sqlite3.Error as error:
+                self._give_up(error)
+                return
+            yield from found
+
+    def _give_up(self, error: sqlite3.Error) -> None:
+        """Go on without; a damaged file is removed, so that the next scan makes a new one."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if not isinstance(error, sqlite3.OperationalError):
+            _remove(self._path)
+
+
+def _open(path: Path) -> sqlite3.Connection | None:
+    """The database, remade when it is damaged; None when there can be none."""
+    for _ in range(2):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            database = sqlite3.connect(path, timeout=LOCK_SECONDS)
+            try:
+                database.executescript(_TABLES)
+                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                _check(database)
+            except sqlite3.Error:
+                database.close()
+                raise
+            return database
+        except (OSError, sqlite3.OperationalError):
+            return None  # cannot be written there, or another process holds it for long
+        except sqlite3.DatabaseError:
+            _remove(path)
+    return None
+
+
+def _check(database: sqlite3.Connection) -> None:
+    """Raises DatabaseError when the tables' columns are not ours."""
+    try:
+        database.execute("SELECT key, payload FROM results LIMIT 1").fetchone()
+        database.execute("SELECT path, size, modified, changed, sha256 FROM stamps LIMIT 1").fetchone()
+    except sqlite3.OperationalError as error:
+        raise sqlite3.DatabaseError(str(error)) from None
+
+
+def _remove(path: Path) -> None:
+    for name in (path, path.with_name(path.name + "-journal")):
+        name.unlink(missing_ok=True)
+
+
+def _checksum(payload: bytes) -> bytes:
+    return zlib.crc32(payload).to_bytes(4, "big")
