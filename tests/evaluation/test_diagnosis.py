@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saccade.config import Recipe
-from saccade.evaluation.contract import example_predictions
 from saccade.evaluation.diagnosis import RULES, Evidence, diagnose, kept_index, phases
 from saccade.evaluation.metrics import measure
 from saccade.records import EpochRow, Predictions
@@ -163,6 +162,19 @@ def test_fine_tuning_that_breaks_the_head_is_too_high_a_rate():
     assert kinds(head + gentle, validation=figures(0.85)) == ["fine"]
 
 
+def test_fine_tuning_that_never_beats_the_head_is_told():
+    head = rows([1.0, 0.6, 0.5], [0.9, 0.6, 0.42], 0.8, 0.85, phase="head")
+    slow = rows([0.5, 0.49, 0.48], [0.5, 0.48, 0.46], 0.8, 0.85)
+    found = {f.kind: f for f in diagnose(Evidence(tuple(head + slow), validation=figures(0.85)))}
+    assert "Phase 'finetune' never beat epoch 3" in found["fine_tuning_did_not_help"].message
+    assert "--epochs 6" in found["fine_tuning_did_not_help"].remedy
+    worse = rows([0.5, 0.49, 0.48], [0.43, 0.44, 0.46], 0.8, 0.85)
+    found = {f.kind: f for f in diagnose(Evidence(tuple(head + worse), validation=figures(0.85)))}
+    assert "a third of the rate" in found["fine_tuning_did_not_help"].remedy
+    better = rows([0.4, 0.38, 0.37], [0.41, 0.4, 0.398], 0.8, 0.85)
+    assert kinds(head + better, validation=figures(0.85)) == ["fine"]
+
+
 def test_stopped_too_early_is_a_loss_still_falling_at_the_end():
     falling = rows([1.5, 1.2, 1.0, 0.8], [1.4, 1.1, 0.9, 0.75], 0.8, 0.8)
     found = diagnose(Evidence(tuple(falling), validation=figures(0.8)))
@@ -237,9 +249,9 @@ def test_misleading_confidence_is_told():
     assert "misleading_confidence" not in kinds((), validation=figures(0.8, confidence=0.81))
 
 
-def test_the_kept_row_is_the_least_loss_of_the_last_phase():
-    head = rows([1.0, 0.5], [0.2, 0.1], 0.8, 0.8, phase="head")
-    fine = rows([0.9, 0.5, 0.4], [0.9, 0.3, 0.4], 0.8, 0.8)
+def test_the_kept_row_is_the_first_of_the_least_loss():
+    head = rows([1.0, 0.5], [0.5, 0.4], 0.8, 0.8, phase="head")
+    fine = rows([0.9, 0.5, 0.4], [0.9, 0.3, 0.3], 0.8, 0.8)
     assert kept_index(head + fine) == 3
     assert [name for name, _ in phases(head + fine)] == ["head", "finetune"]
     assert kept_index(rows([1.0, math.nan], [math.nan, math.nan], 0.1, 0.1)) == 1
@@ -254,12 +266,12 @@ shares = st.floats(0, 1)
 def test_any_history_gets_words_and_remedies(drawn):
     drawn = sorted(drawn, key=lambda row: row[-1] != "head")
     history = tuple(EpochRow(p, i, 0.1, tl, ta, vl, va, i) for i, (tl, vl, ta, va, p) in enumerate(drawn))
-    found = diagnose(Evidence(history, validation=measure(example_predictions(20, 3, seed=0))))
+    found = diagnose(Evidence(history, validation=figures(0.7, images=24)))
     assert found
     assert all(finding.message.endswith(".") and finding.remedy.endswith(".") for finding in found)
     assert len({finding.kind for finding in found}) == len(found)
 
 
 def test_every_rule_answers_nothing_without_evidence():
-    assert len(RULES) == 12
-    assert [rule(Evidence(())) for rule in RULES] == [None] * 12
+    assert len(RULES) == 13
+    assert [rule(Evidence(())) for rule in RULES] == [None] * 13

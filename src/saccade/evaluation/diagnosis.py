@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
-from saccade.config import Recipe
+from saccade.config import HARD_FINETUNE_RATIO, Recipe
 from saccade.evaluation.intervals import images_needed, wilson
 from saccade.records import EpochRow, Finding, Metrics
 
@@ -90,12 +90,10 @@ def phases(history: Sequence[EpochRow]) -> list[tuple[str, list[EpochRow]]]:
 
 
 def kept_index(history: Sequence[EpochRow]) -> int:
-    """Index of the row whose weights were kept: the least validation loss of the last phase."""
+    """Index of the row whose weights were kept: the first of the least validation loss, over all phases."""
     assert history, "no epoch, no kept row"
-    last = history[-1].phase
-    rows = [(row.validation_loss, i) for i, row in enumerate(history) if row.phase == last]
-    finite = [entry for entry in rows if math.isfinite(entry[0])]
-    return min(finite or rows[-1:])[1]
+    rows = [(row.validation_loss, i) for i, row in enumerate(history) if math.isfinite(row.validation_loss)]
+    return min(rows, default=(0.0, len(history) - 1))[1]
 
 
 def diverged(evidence: Evidence) -> Finding | None:
@@ -197,9 +195,9 @@ def turned(evidence: Evidence) -> Finding | None:
     if not evidence.history or diverged(evidence):
         return None
     _, rows = phases(evidence.history)[-1]
-    if not _turned(rows):
-        return None
     kept = kept_index(evidence.history)
+    if not _turned(rows) or evidence.history[kept] not in rows:
+        return None
     return Finding(
         "turned",
         "info",
@@ -209,6 +207,25 @@ def turned(evidence: Evidence) -> Finding | None:
         f"Nothing needs to be done; {len(evidence.history) - kept - 1} epochs could have been saved with a "
         "smaller train.early_stopping.",
         figure={"kept_epoch": kept + 1, "epochs": len(evidence.history)},
+    )
+
+
+def fine_tuning_did_not_help(evidence: Evidence) -> Finding | None:
+    """The best epoch lies before the last phase, so that phase was for nothing."""
+    parts = phases(evidence.history)
+    if len(parts) < 2 or diverged(evidence) or too_high_a_rate(evidence):
+        return None
+    kept = kept_index(evidence.history)
+    phase, rows = parts[-1]
+    if kept >= len(evidence.history) - len(rows):
+        return None
+    return Finding(
+        "fine_tuning_did_not_help",
+        "info",
+        f"Phase {phase!r} never beat epoch {kept + 1}, whose weights were kept; its {_epochs(len(rows))} "
+        "changed nothing in the result.",
+        _other_rate(rows, evidence),
+        figure={"kept_epoch": kept + 1, "epochs": len(rows)},
     )
 
 
@@ -362,6 +379,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     never_predicted,
     too_little_data,
     turned,
+    fine_tuning_did_not_help,
     weak_classes,
     misleading_confidence,
 )
@@ -405,6 +423,14 @@ def _lower_rate(evidence: Evidence, phase: str) -> str:
 
 def _broken(before: float, after: float) -> bool:
     return after > max(BROKEN_START * before, before + NOISE)
+
+
+def _other_rate(rows: Sequence[EpochRow], evidence: Evidence) -> str:
+    rate = evidence.recipe.finetune_learning_rate
+    if rows[-1].validation_loss < rows[0].validation_loss:  # on its way, but too slow or too short
+        higher = min(3 * rate, HARD_FINETUNE_RATIO * evidence.recipe.learning_rate)
+        return f"Try more epochs (--epochs {2 * len(rows)}) or a higher rate (--finetune-lr {higher:.1g})."
+    return f"Try a third of the rate (--finetune-lr {rate / 3:.1g}), or believe that the head is enough."
 
 
 def _jumps(rows: Sequence[EpochRow], figure: str, factor: float) -> bool:
