@@ -1,0 +1,76 @@
+"""HTML pages out of templates: every value escaped, nothing loaded from elsewhere, no script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from saccade.errors import MissingExtraError
+
+TEMPLATES = Path(__file__).with_name("templates")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
+
+
+def render(template: str, **values: Any) -> str:
+    """The page as text that UTF-8 can hold; every string in `values` is escaped.
+
+    Raises MissingExtraError without Jinja2, and jinja2.UndefinedError for a value that was not given.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError:
+        raise MissingExtraError("jinja2", "train", "the report") from None
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.filters.update(percent=percent, bounds=bounds, number=number, count=count, block=block)
+    return environment.get_template(template).render(**values)
+
+
+def printable(text: str) -> str:
+    """One visible line: control characters as their pictures, bytes that are not UTF-8 as U+FFFD."""
+    shown = _CONTROL.sub(lambda match: chr(0x2400 + min(ord(match[0]), 0x21)), text)
+    return _NOT_UTF8.sub("\ufffd", shown)
+
+
+def block(text: str) -> Any:
+    """Text of several lines, escaped, its line ends kept."""
+    from markupsafe import Markup, escape
+
+    return Markup("\n").join(escape(printable(line)) for line in text.splitlines())
+
+
+def percent(share: float | None) -> str:
+    """A share as people write it: 0.8765 -> 87.7 %; no figure is a dash."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def bounds(interval: Sequence[float] | None, *, scale: float = 100) -> str:
+    """[low, high] of an interval: (0.829, 0.911) -> 82.9 – 91.1; no interval is nothing."""
+    if not interval:
+        return ""
+    low, high = (scale * end for end in interval)
+    return f"{low:.1f} – {high:.1f}" if scale == 100 else f"{low:.3g} – {high:.3g}"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A figure with so many significant digits."""
+    return f"{value:.{digits}g}"
+
+
+def count(value: int) -> str:
+    """A whole number with thin groups of three."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def _finalize(value: Any) -> Any:
+    # Markup is a str too, but already escaped and meant as it is
+    return printable(value) if type(value) is str else value
