@@ -1,0 +1,92 @@
+"""The registry: backbones of our own by builder, timm's and torchvision's by name.
+
+To add one, write `build(classes, *, weights, **options) -> nn.Module` and give it a line in BACKBONES;
+`check_backbone` of `saccade.models.contract` says whether it keeps to the contract.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from saccade.errors import ModelError
+from saccade.models import pretrained
+from saccade.models.small_cnn import small_cnn
+
+Builder = Callable[..., nn.Module]
+
+# name -> build(classes, *, weights, **options) -> network whose last dense layer gives the logits.
+# Where the builder has parameters `image_size` and `head` they are filled in.
+BACKBONES: dict[str, Builder] = {"small_cnn": small_cnn}
+
+OWN = "saccade"
+
+
+@dataclass(frozen=True)
+class BackboneRow:
+    """One line of `saccade backbones`; `parameters` in the whole published network, 0 where not known unbuilt."""
+
+    name: str
+    library: str
+    image_size: int
+    parameters: int = 0
+    pretrained: bool = False
+
+
+@dataclass(frozen=True)
+class BackboneName:
+    """A backbone that exists: its library ("saccade", "timm" or "torchvision") and its name there."""
+
+    library: str
+    name: str
+
+    def __str__(self) -> str:
+        return self.name if self.library == OWN else f"{self.library}/{self.name}"
+
+
+def find_backbone(text: str) -> BackboneName:
+    """Whose backbone a name means: ours, then timm's, then torchvision's; `timm/` and `torchvision/` force one.
+
+    Raises ModelError with the closest names.
+    """
+    library, _, name = text.rpartition("/")
+    candidates = [library] if library else [OWN, *pretrained.LIBRARIES]
+    for candidate in candidates:
+        if _has(candidate, name):
+            return BackboneName(candidate, name)
+    known = [row for candidate in candidates for row in _names(candidate)]
+    close = difflib.get_close_matches(name, sorted(set(known)), n=4, cutoff=0.5)
+    hint = f"did you mean {', '.join(close)}?" if close else "`saccade backbones` lists all"
+    raise ModelError(f"unknown backbone {text!r}; {hint}")
+
+
+def backbones(pattern: str = "*") -> list[BackboneRow]:
+    """Every backbone whose name matches (`*` and `?` are wild; a plain word matches anywhere), without building any."""
+    wild = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
+    own = [BackboneRow(name, OWN, image_size=224) for name in BACKBONES]
+    others = [BackboneRow(**row) for row in pretrained.listing()]
+    return [row for row in [*own, *others] if fnmatch.fnmatchcase(row.name, wild)]
+
+
+def _has(library: str, name: str) -> bool:
+    return name in BACKBONES if library == OWN else pretrained.has(library, name)
+
+
+def _names(library: str) -> list[str]:
+    return list(BACKBONES) if library == OWN else pretrained.names(library)
+
+
+def accepted(build: Builder, **wanted: Any) -> dict[str, Any]:
+    """Those of `wanted` that the builder has a parameter for."""
+    import inspect
+
+    parameters = inspect.signature(build).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return wanted
+    names = {parameter.name for parameter in parameters}
+    return {name: value for name, value in wanted.items() if name in names}

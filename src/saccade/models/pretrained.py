@@ -1,0 +1,307 @@
+"""timm and torchvision: the only file that knows their models, their defaults and where their weights lie.
+
+Both are imported inside functions, so that training `small_cnn` does not wait for them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade.errors import ModelError
+from saccade.models.network import without_last_layer
+from saccade.models.options import Option
+from saccade.models.weights import load_strictly, read_weights
+
+LIBRARIES = ("timm", "torchvision")
+HUB_SECONDS = 10.0
+
+# torchvision networks with extra outputs for training only, and what their published weights were made with
+TORCHVISION_EXTRAS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": False, "transform_input": True},
+    "inception_v3": {"aux_logits": False, "init_weights": False, "transform_input": True},
+}
+TORCHVISION_EXTRA_KEYS = ("aux1.", "aux2.", "AuxLogits.")
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How the library itself prepares images for an architecture, in its own words."""
+
+    image_size: int
+    crop_fraction: float
+    crop_mode: str
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Stripped:
+    """A network without its classifier; `dropped` are the prefixes of the classifier's weights."""
+
+    backbone: nn.Module
+    dropped: tuple[str, ...]
+
+
+def has(library: str, name: str) -> bool:
+    """Whether the library knows the name; for timm also with a tag, such as `resnet50.a1_in1k`."""
+    if library == "torchvision":
+        return name in names(library)
+    if library != "timm" or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?", name):
+        return False
+    import timm
+
+    base, _, tag = name.partition(".")
+    return bool(timm.is_model(base)) and (not tag or name in timm.list_pretrained(f"{base}.*"))
+
+
+def names(library: str) -> list[str]:
+    """All classification networks of the library, without tags."""
+    if library == "timm":
+        import timm
+
+        found: list[str] = timm.list_models()
+        return found
+    if library == "torchvision":
+        from torchvision import models
+
+        found = models.list_models(module=models)
+        return found
+    return []
+
+
+def listing() -> list[dict[str, Any]]:
+    """Name, library, image size, parameters (where published) and whether there are weights, of every network."""
+    import timm
+    from torchvision import models
+
+    rows: list[dict[str, Any]] = []
+    for name in timm.list_models():
+        cfg = timm.get_pretrained_cfg(name)
+        size = cfg.input_size[-1] if cfg else 224
+        rows.append({"name": name, "library": "timm", "image_size": size, "pretrained": timm.is_model_pretrained(name)})
+    for name in names("torchvision"):
+        weights = models.get_model_weights(name).DEFAULT
+        size = weights.transforms().crop_size[0]
+        count = weights.meta["num_params"]
+        row = {"name": name, "library": "torchvision", "image_size": size, "pretrained": True, "parameters": count}
+        rows.append(row)
+    return rows
+
+
+def defaults(library: str, name: str) -> Defaults:
+    """The architecture's own preprocessing, without building it or fetching anything."""
+    return _timm_defaults(name) if library == "timm" else _torchvision_defaults(name)
+
+
+def create(library: str, name: str, options: Mapping[str, Option]) -> Stripped:
+    """Build with random weights; raises ModelError when the network refuses the options."""
+    build = _create_timm if library == "timm" else _create_torchvision
+    try:
+        return build(name, dict(options))
+    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+        given = ", ".join(f"{key} = {value!r}" for key, value in options.items()) or "no options"
+        raise ModelError(
+            f"{library}/{name} cannot be built with {given}: {error}; change model.options"
+        ) from None
+
+
+def set_image_size(backbone: nn.Module, image_size: int, *, name: str) -> None:
+    """Tell a network of fixed size its new size, in place; position embeddings are resampled.
+
+    Networks that take any size need not be told. Raises ModelError where the size does not fit.
+    """
+    if not hasattr(backbone, "set_input_size"):
+        return
+    try:
+        backbone.set_input_size(img_size=(image_size, image_size))
+    except (AssertionError, RuntimeError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{name} cannot be set to {image_size} x {image_size} pixels ({error}); choose another --image-size"
+        ) from None
+
+
+def load(stripped: Stripped, tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Put published or given weights into the backbone, all of them; the old classifier's are left out.
+
+    Where the names are not timm's own, timm's converter for that architecture is tried.
+    """
+    unwanted = (*stripped.dropped, *TORCHVISION_EXTRA_KEYS)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(unwanted)}
+    backbone = stripped.backbone
+    if kept.keys() - backbone.state_dict().keys():
+        converter = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+        converted = converter(dict(kept), backbone) if converter else kept
+        kept = {name: tensor for name, tensor in converted.items() if not name.startswith(unwanted)}
+    load_strictly(backbone, kept, where=where)
+
+
+def hub_weights(library: str, name: str) -> dict[str, Tensor]:
+    """Published weights, from the cache or their hub; raises ModelError that names the ways without a hub."""
+    try:
+        path = _timm_file(name) if library == "timm" else _torchvision_file(name)
+    except OSError as error:  # every error of the network is one
+        raise ModelError(
+            f"the weights of {library}/{name} could not be fetched ({_first_line(error)}). Check the network, or give "
+            "a file with --weights FILE (safetensors), or train from scratch with --no-pretrained"
+        ) from None
+    return read_weights(path).tensors
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# timm
+
+
+def _create_timm(name: str, options: dict[str, Option]) -> Stripped:
+    import timm
+
+    backbone = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    classifiers = backbone.pretrained_cfg.get("classifier") or ()
+    listed = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    return Stripped(backbone, tuple(f"{classifier}." for classifier in listed))
+
+
+def _timm_cfg(name: str) -> Any:
+    import timm
+
+    return timm.get_pretrained_cfg(name)
+
+
+def _timm_defaults(name: str) -> Defaults:
+    from timm.data import resolve_data_config
+
+    cfg = _timm_cfg(name)
+    config = resolve_data_config(pretrained_cfg=cfg.to_dict())
+    height, width = config["input_size"][1:]
+    if height != width:
+        raise ModelError(f"timm/{name} takes images of {height} x {width} pixels; only square ones are made here")
+    return Defaults(
+        image_size=height,
+        crop_fraction=float(config["crop_pct"]),
+        crop_mode=config["crop_mode"],
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
+def _timm_file(name: str) -> Path:
+    """The safetensors file of a timm network in the Hugging Face cache, fetched when it is not there."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    cfg = _timm_cfg(name)
+    if not cfg or not cfg.hf_hub_id:
+        raise ModelError(
+            f"timm/{name} has no weights that are published as safetensors; give a file with --weights FILE, "
+            "or train from scratch with --no-pretrained"
+        )
+    repository, _, revision = cfg.hf_hub_id.partition("@")
+    filename = Path(cfg.hf_hub_filename or "model.safetensors").with_suffix(".safetensors").name
+    filename = filename.replace("pytorch_model", "model") if filename.startswith("pytorch_model") else filename
+    try:
+        return Path(hf_hub_download(repository, filename, revision=revision or None, etag_timeout=HUB_SECONDS))
+    except LocalEntryNotFoundError as error:
+        raise OSError(str(error)) from None
+    except EntryNotFoundError:
+        raise ModelError(
+            f"{repository} offers no {filename}, and pickled weights are never read; convert them to safetensors "
+            "elsewhere and give them with --weights FILE"
+        ) from None
+
+
+# torchvision
+
+
+def _create_torchvision(name: str, options: dict[str, Option]) -> Stripped:
+    from torchvision import models
+
+    network = models.get_model(name, weights=None, **{**TORCHVISION_EXTRAS.get(name, {}), **options})
+    backbone, classifier = without_last_layer(network)
+    return Stripped(backbone, (f"{classifier}.",))
+
+
+def _torchvision_weights(name: str) -> Any:
+    from torchvision import models
+
+    return models.get_model_weights(name).DEFAULT
+
+
+def _torchvision_defaults(name: str) -> Defaults:
+    transforms = _torchvision_weights(name).transforms()
+    size, short = transforms.crop_size[0], transforms.resize_size[0]
+    return Defaults(
+        image_size=size,
+        crop_fraction=crop_fraction(size, short),
+        crop_mode="center",
+        interpolation=transforms.interpolation.value,
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )
+
+
+def crop_fraction(size: int, short: int) -> float:
+    """The fraction for which `int(size / fraction)` is exactly `short`, whatever the rounding of floats."""
+    import math
+
+    fraction = size / short
+    while int(size / fraction) < short:
+        fraction = math.nextafter(fraction, 0)
+    return fraction
+
+
+def _torchvision_file(name: str) -> Path:
+    """Published weights as safetensors in our cache, fetched and converted when they are not there."""
+    url = _torchvision_weights(name).url
+    match = re.search(r"/([^/]+)-([0-9a-f]{8,})\.pth$", url)
+    if not match:
+        raise ModelError(f"torchvision/{name} publishes no hash with its weights; give a file with --weights FILE")
+    kept = cache_folder() / f"{match[1]}-{match[2]}.safetensors"
+    if not kept.exists():
+        _keep_as_safetensors(url, match[2], kept)
+    return kept
+
+
+def cache_folder() -> Path:
+    """Where converted weights are kept: SACCADE_CACHE, else XDG_CACHE_HOME/saccade, else ~/.cache/saccade."""
+    given = os.environ.get("SACCADE_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade"
+
+
+def _keep_as_safetensors(url: str, published_hash: str, target: Path) -> None:
+    """The one place where a pickle is read (promise 10): torchvision's, its hash checked, tensors only."""
+    import hashlib
+    import io
+    from urllib.request import urlopen
+
+    from safetensors.torch import save
+
+    with urlopen(url, timeout=HUB_SECONDS) as answer:
+        data = answer.read()
+    digest = hashlib.sha256(data).hexdigest()
+    if not digest.startswith(published_hash):
+        raise ModelError(
+            f"{url} has the hash {digest[:12]} instead of the published {published_hash}; it was damaged or changed "
+            "on the way, so it is not used; try again"
+        )
+    tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    from saccade.run_folder import write_bytes
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(target, save({key: tensor.contiguous() for key, tensor in tensors.items()}))
+
+

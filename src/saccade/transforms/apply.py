@@ -1,0 +1,77 @@
+"""`Preprocess` carried out in torch: the evaluation path. Nothing here is random, and nothing can be.
+
+No function takes a generator, a seed or an augmentation, so promise 2 (only training images are augmented)
+holds by construction. The exported graph does the same arithmetic in the same order: float32 first,
+antialiased resize, cut or pad, scale to 0..1, normalise. Bicubic overshoot is not clamped, here or there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as nn
+
+from saccade.preprocess import Geometry, Preprocess
+
+Pixels = NDArray[np.uint8] | Tensor
+
+
+def to_input(pixels: Pixels, preprocess: Preprocess) -> Tensor:
+    """One image as the network sees it: uint8 (height, width, 3) -> float32 (3, size, size)."""
+    image = channels_first(pixels).to(torch.float32)
+    height, width = image.shape[-2:]
+    plan = preprocess.geometry(height, width)
+    image = resize(image, plan.height, plan.width, preprocess)
+    if preprocess.resize == "pad":
+        return _pad(normalise(image, preprocess), plan, preprocess.size)
+    return normalise(_cut(image, plan, preprocess.size), preprocess)
+
+
+def channels_first(pixels: Pixels) -> Tensor:
+    """(height, width, 3) uint8, array or tensor, as a (3, height, width) tensor; shares memory."""
+    image = torch.from_numpy(np.ascontiguousarray(pixels)) if isinstance(pixels, np.ndarray) else pixels
+    assert image.ndim == 3, f"one image has 3 dimensions, got {tuple(image.shape)}"
+    assert image.shape[-1] == 3, f"the last dimension is RGB, got {tuple(image.shape)}"
+    assert image.dtype == torch.uint8, f"pixels are uint8, got {image.dtype}"
+    return image.permute(2, 0, 1)
+
+
+def resize(image: Tensor, height: int, width: int, preprocess: Preprocess) -> Tensor:
+    """Antialiased resize of a (3, H, W) image with the definition's filter; a no-op at equal size."""
+    if image.shape[-2:] == (height, width):
+        return image
+    mode = preprocess.interpolation
+    return nn.interpolate(image[None], (height, width), mode=mode, antialias=True, align_corners=False)[0]
+
+
+def normalise(images: Tensor, preprocess: Preprocess) -> Tensor:
+    """Pixels 0..255 (..., 3, H, W), uint8 or float, to float32 with the definition's mean and std."""
+    mean, std = channel_statistics(preprocess, images.device)
+    return (images.to(torch.float32) / 255 - mean) / std
+
+
+def denormalise(images: Tensor, preprocess: Preprocess) -> Tensor:
+    """The inverse of `normalise`, rounded to uint8: what a person can look at."""
+    mean, std = channel_statistics(preprocess, images.device)
+    return ((images * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def channel_statistics(preprocess: Preprocess, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Mean and std as (3, 1, 1) tensors."""
+    options: dict[str, Any] = {"dtype": torch.float32, "device": device}
+    mean = torch.tensor(preprocess.mean, **options).view(3, 1, 1)
+    return mean, torch.tensor(preprocess.std, **options).view(3, 1, 1)
+
+
+def _cut(image: Tensor, plan: Geometry, size: int) -> Tensor:
+    return image[..., plan.top : plan.top + size, plan.left : plan.left + size]
+
+
+def _pad(normalised: Tensor, plan: Geometry, size: int) -> Tensor:
+    canvas = normalised.new_zeros(3, size, size)  # 0 after normalisation is the mean colour
+    canvas[:, plan.top : plan.top + plan.height, plan.left : plan.left + plan.width] = normalised
+    return canvas

@@ -1,0 +1,147 @@
+"""AutoAugment, RandAugment and TrivialAugment with every draw taken from the generator passed in.
+
+torchvision's classes draw from the process's one global generator; with worker threads or a resumed run that
+would make results depend on what else drew. So the choices are made here and its functions change the pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+Generator = np.random.Generator
+Fill = list[float]
+Operation = Callable[[Tensor, float, Fill], Tensor]
+
+NEAREST = InterpolationMode.NEAREST
+
+
+class Policy(Protocol):
+    """A published policy: uint8 (3, H, W) -> the same shape and type."""
+
+    def __call__(self, image: Tensor, *, fill: Fill, rng: Generator) -> Tensor: ...
+
+
+def _affine(image: Tensor, fill: Fill, *, degrees: float = 0, x: int = 0, y: int = 0) -> Tensor:
+    return functional.affine(image, degrees, [x, y], 1.0, [0.0, 0.0], interpolation=NEAREST, fill=fill)
+
+
+def _shear(image: Tensor, fill: Fill, *, x: float = 0, y: float = 0) -> Tensor:
+    shear = [math.degrees(math.atan(x)), math.degrees(math.atan(y))]
+    return functional.affine(image, 0.0, [0, 0], 1.0, shear, interpolation=NEAREST, fill=fill, center=[0, 0])
+
+
+# name -> (image, magnitude, fill) -> image; shifts are in pixels, solarize's threshold is a share of 255
+OPERATIONS: dict[str, Operation] = {
+    "identity": lambda image, m, fill: image,
+    "shear_x": lambda image, m, fill: _shear(image, fill, x=m),
+    "shear_y": lambda image, m, fill: _shear(image, fill, y=m),
+    "translate_x": lambda image, m, fill: _affine(image, fill, x=int(m)),
+    "translate_y": lambda image, m, fill: _affine(image, fill, y=int(m)),
+    "rotate": lambda image, m, fill: functional.rotate(image, m, interpolation=NEAREST, fill=fill),
+    "brightness": lambda image, m, fill: functional.adjust_brightness(image, 1 + m),
+    "colour": lambda image, m, fill: functional.adjust_saturation(image, 1 + m),
+    "contrast": lambda image, m, fill: functional.adjust_contrast(image, 1 + m),
+    "sharpness": lambda image, m, fill: functional.adjust_sharpness(image, 1 + m),
+    "posterize": lambda image, m, fill: functional.posterize(image, int(m)),
+    "solarize": lambda image, m, fill: functional.solarize(image, 255 * m),
+    "autocontrast": lambda image, m, fill: functional.autocontrast(image),
+    "equalize": lambda image, m, fill: functional.equalize(image),
+    "invert": lambda image, m, fill: functional.invert(image),
+}
+SIGNED = {
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+    "brightness",
+    "colour",
+    "contrast",
+    "sharpness",
+}
+
+# The 25 pairs of Cubuk et al. 2019, "AutoAugment", ImageNet policy: operation, probability, level 0 to 9.
+AUTO_AUGMENT_PAIRS = """
+posterize .4 8, rotate .6 9 | solarize .6 5, autocontrast .6 0 | equalize .8 0, equalize .6 0
+posterize .6 7, posterize .6 6 | equalize .4 0, solarize .2 4 | equalize .4 0, rotate .8 8
+solarize .6 3, equalize .6 0 | posterize .8 5, equalize 1 0 | rotate .2 3, solarize .6 8
+equalize .6 0, posterize .4 6 | rotate .8 8, colour .4 0 | rotate .4 9, equalize .6 0
+equalize 0 0, equalize .8 0 | invert .6 0, equalize 1 0 | colour .6 4, contrast 1 8
+rotate .8 8, colour 1 2 | colour .8 8, solarize .8 7 | sharpness .4 7, invert .6 0
+shear_x .6 5, equalize 1 0 | colour .4 0, equalize .6 0 | equalize .4 0, solarize .2 4
+solarize .6 5, autocontrast .6 0 | invert .6 0, equalize 1 0 | colour .6 4, contrast 1 8
+equalize .8 0, equalize .6 0
+"""
+RAND_AUGMENT_OPERATIONS = tuple(name for name in OPERATIONS if name != "invert")
+RAND_AUGMENT_LEVEL = 9 / 30
+TRIVIAL_AUGMENT_LEVELS = 31
+
+
+def auto_augment(image: Tensor, *, fill: Fill, rng: Generator) -> Tensor:
+    """One of the 25 published pairs of operations. Cubuk et al. 2019, ImageNet policy."""
+    pairs = _parsed_pairs()
+    for name, probability, level in pairs[rng.integers(len(pairs))]:
+        chance, sign = rng.random(2)
+        if chance < probability:
+            image = _apply(image, name, _moderate(name, level / 9, image.shape[-1]), sign, fill)
+    return image
+
+
+def rand_augment(image: Tensor, *, fill: Fill, rng: Generator) -> Tensor:
+    """Two operations drawn with replacement, at magnitude 9 of 30. Cubuk et al. 2020."""
+    for _ in range(2):
+        name = RAND_AUGMENT_OPERATIONS[rng.integers(len(RAND_AUGMENT_OPERATIONS))]
+        image = _apply(image, name, _moderate(name, RAND_AUGMENT_LEVEL, image.shape[-1]), rng.random(), fill)
+    return image
+
+
+def trivial_augment(image: Tensor, *, fill: Fill, rng: Generator) -> Tensor:
+    """One operation at one strength, both uniform, from the wide ranges. Mueller and Hutter 2021."""
+    name = RAND_AUGMENT_OPERATIONS[rng.integers(len(RAND_AUGMENT_OPERATIONS))]
+    level = rng.integers(TRIVIAL_AUGMENT_LEVELS) / (TRIVIAL_AUGMENT_LEVELS - 1)
+    return _apply(image, name, _wide(name, level), rng.random(), fill)
+
+
+# name -> policy; each passes `check_augmentation` of the contract.
+AUTOMATIC: dict[str, Policy] = {
+    "auto_augment": auto_augment,
+    "rand_augment": rand_augment,
+    "trivial_augment": trivial_augment,
+}
+
+
+def _apply(image: Tensor, name: str, magnitude: float, sign: float, fill: Fill) -> Tensor:
+    signed = -magnitude if name in SIGNED and sign < 0.5 else magnitude
+    return OPERATIONS[name](image, signed, fill)
+
+
+def _moderate(name: str, share: float, side: int) -> float:
+    """Magnitude at `share` (0 to 1) of the ranges of AutoAugment and RandAugment."""
+    if name.startswith("translate"):
+        return share * side * 150 / 331
+    ranges = {"rotate": 30.0, "shear_x": 0.3, "shear_y": 0.3}
+    return _levelled(name, share, strongest=ranges.get(name, 0.9), fewest_bits=4)
+
+
+def _wide(name: str, share: float) -> float:
+    """Magnitude at `share` (0 to 1) of the wide ranges of TrivialAugment."""
+    ranges = {"translate_x": 32.0, "translate_y": 32.0, "rotate": 135.0}
+    return _levelled(name, share, strongest=ranges.get(name, 0.99), fewest_bits=2)
+
+
+def _levelled(name: str, share: float, *, strongest: float, fewest_bits: int) -> float:
+    if name == "posterize":
+        return round(8 - share * (8 - fewest_bits))
+    return 1 - share if name == "solarize" else share * strongest
+
+
+def _parsed_pairs() -> list[list[tuple[str, float, int]]]:
+    pairs = AUTO_AUGMENT_PAIRS.strip().replace("\n", " | ").split(" | ")
+    words = [[operation.split() for operation in pair.split(", ")] for pair in pairs]
+    return [[(name, float(chance), int(level)) for name, chance, level in pair] for pair in words]

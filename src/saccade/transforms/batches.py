@@ -1,0 +1,273 @@
+"""Batches of images for training (augmented, shuffled) and for evaluation (neither, and no way to).
+
+Order is f(seed, epoch), augmentation f(seed, epoch, image index): the number of worker processes, the cache
+and the batch at which a run was stopped change no pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from saccade.data.images import Limits, decode
+from saccade.errors import DataError, ImageError
+from saccade.preprocess import Preprocess
+from saccade.records import ImageRecord, Storage
+from saccade.transforms.apply import channels_first, normalise, to_input
+from saccade.transforms.augment import Augmentation, augment, stream
+from saccade.transforms.shrink import shrink
+
+UNKNOWN_LABEL = -1
+
+
+class Batch(NamedTuple):
+    """Images float32 (B, 3, S, S), class indices int64 (B,) (-1: no label), and the images' paths."""
+
+    images: Tensor
+    targets: Tensor
+    paths: tuple[str, ...]
+
+
+def batch_plan(order: Sequence[int], batch_size: int) -> list[list[int]]:
+    """`order` cut into batches; a last batch of one joins the one before (BatchNorm needs two images)."""
+    batches = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        last = batches.pop()
+        batches[-1] += last
+    return batches
+
+
+def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
+    """The order in which one epoch visits `count` images."""
+    order: list[int] = stream(seed, "order", epoch, 0).permutation(count).tolist()
+    return order
+
+
+class TrainingBatches:
+    """Augmented batches of the training images, epoch by epoch; keeps decoded images and workers between epochs.
+
+    `cache_bytes` bounds the memory for decoded images (0: none is kept). With worker processes the cache is
+    filled before they start, so that all share it.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        records: Sequence[ImageRecord],
+        classes: Sequence[str],
+        preprocess: Preprocess,
+        batch_size: int,
+        *,
+        augmentation: Augmentation,
+        seed: int,
+        limits: Limits | None = None,
+        workers: int = 0,
+        cache_bytes: int = 0,
+    ) -> None:
+        self._records = tuple(records)
+        self._preprocess = preprocess
+        self._batch_size = batch_size
+        self._seed = seed
+        self._targets = class_indices(records, classes)
+        reader = _Reader(storage, self._records, limits or Limits(), preprocess, cache_bytes)
+        self._images = _TrainingImages(reader, augmentation, seed)
+        self._loader = _Loader(self._images, workers)
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return len(batch_plan(range(len(self._records)), self._batch_size))
+
+    def epoch(self, epoch: int, *, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from `start_batch` on; raises DataError naming an image that went bad."""
+        order = epoch_order(len(self._records), seed=self._seed, epoch=epoch)
+        plan = batch_plan(order, self._batch_size)[start_batch:]
+        keys = [[(epoch, index) for index in batch] for batch in plan]
+        for indices, pixels in zip(plan, self._loader.batches(keys), strict=True):
+            paths = tuple(self._records[index].path for index in indices)
+            yield Batch(normalise(pixels, self._preprocess), self._targets[indices], paths)
+
+
+def training_batches(
+    storage: Storage,
+    records: Sequence[ImageRecord],
+    classes: Sequence[str],
+    preprocess: Preprocess,
+    batch_size: int,
+    *,
+    augmentation: Augmentation,
+    seed: int,
+    epoch: int,
+    start_batch: int = 0,
+    limits: Limits | None = None,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """One epoch of `TrainingBatches`, nothing kept afterwards."""
+    batches = TrainingBatches(
+        storage,
+        records,
+        classes,
+        preprocess,
+        batch_size,
+        augmentation=augmentation,
+        seed=seed,
+        limits=limits,
+        workers=workers,
+    )
+    return batches.epoch(epoch, start_batch=start_batch)
+
+
+def evaluation_batches(
+    storage: Storage,
+    records: Sequence[ImageRecord],
+    classes: Sequence[str],
+    preprocess: Preprocess,
+    batch_size: int,
+    *,
+    limits: Limits | None = None,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Every record once, in order, as the exported model will see it; raises DataError naming a bad image."""
+    records = tuple(records)
+    targets = class_indices(records, classes)
+    images = _EvaluationImages(storage, records, limits or Limits(), preprocess)
+    plan = [list(range(start, min(start + batch_size, len(records)))) for start in range(0, len(records), batch_size)]
+    keys = [[(0, index) for index in batch] for batch in plan]
+    for indices, inputs in zip(plan, _Loader(images, workers).batches(keys), strict=True):
+        yield Batch(inputs, targets[indices], tuple(records[index].path for index in indices))
+
+
+def class_indices(records: Sequence[ImageRecord], classes: Sequence[str]) -> Tensor:
+    """int64 (images,) column of each label, -1 where a record has none; raises DataError for a foreign label."""
+    column = {label: index for index, label in enumerate(classes)} | {"": UNKNOWN_LABEL}
+    foreign = sorted({record.label for record in records} - column.keys())
+    if foreign:
+        raise DataError(
+            f"labels that the model does not know: {', '.join(foreign)}; it knows {', '.join(classes)}; "
+            "rename those classes or leave their images out"
+        )
+    return torch.tensor([column[record.label] for record in records], dtype=torch.int64)
+
+
+Key = tuple[int, int]  # (epoch, image index)
+Loaded = Tensor | DataError  # an error crosses process boundaries as a value, so that its text stays as it is
+
+
+@dataclass
+class _Reader:
+    """Training images, shrunk to what training needs, kept in memory as far as `cache_bytes` allows."""
+
+    storage: Storage
+    records: tuple[ImageRecord, ...]
+    limits: Limits
+    preprocess: Preprocess
+    cache_bytes: int
+    cache: dict[int, Tensor] = field(default_factory=dict)
+    used_bytes: int = 0
+
+    def image(self, index: int) -> Tensor:
+        """uint8 (3, height, width)."""
+        if index in self.cache:
+            return self.cache[index]
+        pixels = read_pixels(self.storage, self.records[index], self.limits)
+        image = shrink(channels_first(pixels), self.preprocess).contiguous()
+        if self.used_bytes + image.nbytes <= self.cache_bytes:
+            self.cache[index] = image
+            self.used_bytes += image.nbytes
+        return image
+
+
+def read_pixels(storage: Storage, record: ImageRecord, limits: Limits) -> Any:
+    """Upright RGB uint8 (height, width, 3); raises DataError, since the scan found this image good."""
+    try:
+        return decode(storage.read(record.path), limits=limits, name=record.path).pixels
+    except ImageError as error:
+        raise DataError(
+            f"{record.path}: {error.reason}; it could be read when the data was scanned, so it has changed since; "
+            "put it back, or start again in a new run folder"
+        ) from None
+
+
+@dataclass
+class _TrainingImages(Dataset[Loaded]):
+    reader: _Reader
+    augmentation: Augmentation
+    seed: int
+
+    def __getitem__(self, key: Key) -> Loaded:
+        epoch, index = key
+        try:
+            image = self.reader.image(index)
+        except DataError as error:
+            return error
+        return augment(
+            image,
+            self.augmentation,
+            seed=self.seed,
+            epoch=epoch,
+            index=index,
+            preprocess=self.reader.preprocess,
+        )
+
+
+@dataclass
+class _EvaluationImages(Dataset[Loaded]):
+    storage: Storage
+    records: tuple[ImageRecord, ...]
+    limits: Limits
+    preprocess: Preprocess
+
+    def __getitem__(self, key: Key) -> Loaded:
+        try:
+            return to_input(read_pixels(self.storage, self.records[key[1]], self.limits), self.preprocess)
+        except DataError as error:
+            return error
+
+
+class _Keys:
+    """A batch sampler whose plan can be changed between epochs while workers stay alive."""
+
+    def __init__(self) -> None:
+        self.plan: list[list[Key]] = []
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.plan)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+
+class _Loader:
+    """Stacks images batch by batch, in this process or in `workers` others."""
+
+    def __init__(self, images: Dataset[Loaded], workers: int) -> None:
+        self._images = images
+        self._keys = _Keys()
+        self._loader: DataLoader[Loaded] | None = None
+        if workers:
+            self._loader = DataLoader(
+                images,
+                batch_sampler=self._keys,  # type: ignore[arg-type]
+                num_workers=workers,
+                collate_fn=_stack,
+                persistent_workers=True,
+            )
+
+    def batches(self, plan: list[list[Key]]) -> Iterator[Tensor]:
+        self._keys.plan = plan
+        stacked = self._loader or (_stack([self._images[key] for key in batch]) for batch in plan)
+        for batch in stacked:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+def _stack(items: Sequence[Loaded]) -> Loaded:
+    for item in items:
+        if isinstance(item, DataError):
+            return item
+    return torch.stack([item for item in items if isinstance(item, Tensor)])

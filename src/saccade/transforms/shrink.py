@@ -1,0 +1,24 @@
+"""The working copy of a training image: decoded pixels made no larger than training needs."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+from saccade.preprocess import Preprocess
+
+# Random crops enlarge what they cut out; a working copy this much larger than the evaluation's keeps them sharp.
+DETAIL = 1.25
+
+
+def shrink(image: Tensor, preprocess: Preprocess) -> Tensor:
+    """uint8 (3, H, W), never enlarged: evaluation's resized image times DETAIL, aspect kept."""
+    height, width = image.shape[-2:]
+    if preprocess.resize == "pad":
+        factor = DETAIL * preprocess.size / max(height, width)
+    else:
+        factor = DETAIL * preprocess.resize_pixels / min(height, width)
+    if factor >= 1:
+        return image
+    sides = [max(1, round(factor * height)), max(1, round(factor * width))]
+    return functional.resize(image, sides, interpolation=InterpolationMode.BILINEAR, antialias=True)
