@@ -11,6 +11,8 @@ SaccadeError                 caught by the command line: printed without a trace
 ├── TrainingError            training cannot go on (loss not finite, out of memory)
 ├── PromiseError             one of the ten promises would be broken
 └── MissingExtraError        an optional dependency is absent; names the `pip install` line
+
+Interrupted                  stopped by a signal: not a problem, so not of the family; exit 128 + signal
 """
 
 from __future__ import annotations
@@ -81,3 +83,16 @@ class MissingExtraError(SaccadeError):
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
         return MissingExtraError, (self.package, self.extra, self.purpose)
+
+
+class Interrupted(Exception):
+    """Stopped on request by a signal (2 is Ctrl-C, 15 is SIGTERM); what was finished is on disk."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"stopped by signal {signal}")
+        self.signal = signal
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM."""
+        return 128 + self.signal

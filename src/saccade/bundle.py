@@ -1,0 +1,269 @@
+"""Weights, class names and preprocessing in one folder, loaded without running code from it.
+
+`weights.safetensors` holds tensors only; `model.json` says how to rebuild the network (names and numbers
+from a closed registry), what its outputs mean and what its inputs must look like.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade._version import __version__
+from saccade.errors import ModelError
+from saccade.preprocess import Preprocess
+from saccade.run_folder import write_bytes, write_json
+
+SCHEMA_VERSION = 1
+WEIGHTS = "weights.safetensors"
+MODEL = "model.json"
+MAX_HEADER_BYTES = 1_000_000
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_KEYS = {
+    "schema_version",
+    "saccade_version",
+    "architecture",
+    "classes",
+    "preprocess",
+    "temperature",
+    "thresholds",
+    "data_fingerprint",
+    "weights_sha256",
+    "training",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A trained network with everything its answers depend on.
+
+    `classes` names the outputs, in order. `architecture` is what `models.rebuild` needs. `temperature`
+    divides the logits before softmax. `training` says in plain values how the weights came about.
+    """
+
+    module: nn.Module
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    architecture: Mapping[str, Any]
+    temperature: float = 1.0
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> str:
+    """Write both files, `model.json` last; returns the SHA-256 of the weights file."""
+    data = tensors_to_bytes(bundle.module.state_dict())
+    digest = hashlib.sha256(data).hexdigest()
+    write_bytes(folder / WEIGHTS, data)
+    write_json(folder / MODEL, _as_json(bundle, digest))
+    return digest
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Rebuild what `save_bundle` wrote, on the CPU and in evaluation mode.
+
+    Raises ModelError when a file is missing, damaged, of another schema, or does not fit the architecture.
+    """
+    from saccade.models import rebuild
+
+    values = _read_model(folder / MODEL)
+    data = _read_weights(folder / WEIGHTS, values["weights_sha256"])
+    tensors = tensors_from_bytes(data, where=str(folder / WEIGHTS))
+    module = rebuild(dict(values["architecture"]))
+    load_strictly(module, tensors, where=str(folder / WEIGHTS))
+    module.eval()
+    return Bundle(
+        module=module,
+        classes=tuple(values["classes"]),
+        preprocess=Preprocess.from_json(values["preprocess"]),
+        architecture=values["architecture"],
+        temperature=float(values["temperature"]),
+        thresholds=values["thresholds"],
+        data_fingerprint=values["data_fingerprint"],
+        training=values["training"],
+    )
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """A hash over every parameter and buffer with its name, type and shape; equal weights, equal hash."""
+    return hash_tensors(module.state_dict())
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(_bytes_of(tensor))
+    return digest.hexdigest()
+
+
+# -- safetensors, read with our own checks first -----------------------------------------------------
+
+
+def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Named tensors as a safetensors file; each is copied out of shared or strided memory."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return save(plain)  # type: ignore[no-any-return]
+
+
+def tensors_from_bytes(
+    data: bytes, *, where: str, max_header_bytes: int = MAX_HEADER_BYTES
+) -> dict[str, Tensor]:
+    """The tensors of a safetensors file whose header holds; raises ModelError naming `where` if not."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    problem = header_problem(data, max_header_bytes)
+    if problem:
+        raise ModelError(f"{where} is no sound safetensors file ({problem}); {_REMAKE}")
+    try:
+        return load(data)  # type: ignore[no-any-return]
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(f"{where} cannot be read ({error}); {_REMAKE}") from None
+
+
+def header_problem(data: bytes, max_header_bytes: int = MAX_HEADER_BYTES) -> str:
+    """What is wrong with a safetensors header, or "": size, duplicate names, shapes, gaps, trailing bytes."""
+    if len(data) < 8:
+        return "shorter than its own header"
+    size = int.from_bytes(data[:8], "little")
+    if size > max_header_bytes or 8 + size > len(data):
+        return f"a header of {size} bytes"
+    try:
+        header = json.loads(data[8 : 8 + size], object_pairs_hook=_without_duplicates)
+        if not isinstance(header, dict):
+            return "a header that is no JSON object"
+        spans = sorted(_span(name, entry) for name, entry in header.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"a damaged header: {error}"
+    return _gaps(spans, len(data) - 8 - size)
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Copy tensors into the module; raises ModelError unless names, shapes and types are exactly its own."""
+    own = module.state_dict()
+    problems = [f"missing {name}" for name in own if name not in tensors]
+    problems += [f"unexpected {name}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {tensors[name].dtype} {tuple(tensors[name].shape)}, not {o.dtype} {tuple(o.shape)}"
+        for name, o in own.items()
+        if name in tensors and (tensors[name].shape, tensors[name].dtype) != (o.shape, o.dtype)
+    ]
+    if problems:
+        listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise ModelError(f"{where} does not fit the network it names ({listed}); {_REMAKE}")
+    module.load_state_dict(dict(tensors))
+
+
+def _span(name: str, entry: Mapping[str, Any]) -> tuple[int, int]:
+    start, end = entry["data_offsets"]
+    shape, dtype = entry["shape"], _DTYPES.get(entry["dtype"])
+    if dtype is None:
+        raise ValueError(f"{name} has type {entry['dtype']!r}")
+    if not all(type(side) is int and side >= 0 for side in (*shape, start, end)):
+        raise ValueError(f"{name} has a shape or place that is no whole number")
+    count = 1
+    for side in shape:
+        count *= side
+    if end - start != count * dtype.itemsize:
+        raise ValueError(f"{name} has {end - start} bytes for the shape {shape}")
+    return start, end
+
+
+def _gaps(spans: list[tuple[int, int]], size: int) -> str:
+    reached = 0
+    for start, end in spans:
+        if start != reached:
+            return f"a gap or overlap at byte {min(start, reached)}"
+        reached = end
+    return "" if reached == size else f"{size - reached} bytes after the last tensor"
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name that appears twice")
+    return values
+
+
+# -- model.json --------------------------------------------------------------------------------------
+
+_REMAKE = "train or export the model again, or copy the folder again"
+
+
+def _as_json(bundle: Bundle, digest: str) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "saccade_version": __version__,
+        "architecture": dict(bundle.architecture),
+        "classes": list(bundle.classes),
+        "preprocess": bundle.preprocess.as_json(),
+        "temperature": bundle.temperature,
+        "thresholds": dict(bundle.thresholds),
+        "data_fingerprint": bundle.data_fingerprint,
+        "weights_sha256": digest,
+        "training": dict(bundle.training),
+    }
+
+
+def _read_model(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"), object_pairs_hook=_without_duplicates)
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read ({error.strerror}); give the folder of a finished run"
+        ) from None
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged ({error}); {_REMAKE}") from None
+    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
+        found = values.get("schema_version") if isinstance(values, dict) else None
+        raise ModelError(
+            f"{path} has schema version {found!r}, this saccade ({__version__}) reads {SCHEMA_VERSION}; "
+            "use the version of saccade that wrote it, or train again"
+        )
+    if values.keys() != _KEYS:
+        odd = ", ".join(sorted(values.keys() ^ _KEYS))
+        raise ModelError(f"{path} has missing or unknown keys ({odd}); {_REMAKE}")
+    return values
+
+
+def _read_weights(path: Path, expected_sha256: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); {_REMAKE}") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected_sha256:
+        raise ModelError(
+            f"{path} is not the file that model.json describes (SHA-256 {found[:12]}, "
+            f"not {str(expected_sha256)[:12]}); {_REMAKE}"
+        )
+    return data
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    return bytes(tensor.reshape(-1).view(torch.uint8).numpy().data)

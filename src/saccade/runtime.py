@@ -1,0 +1,193 @@
+"""Device, precision, ranks: the only file that knows Lightning Fabric.
+
+The training loop asks a `Runtime` to place a module, to run backward and to clip; everything else of the
+loop stays plain torch and visible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from saccade.errors import RecipeError
+
+Precision = Literal["float32", "bfloat16"]
+
+_FABRIC_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where and in which arithmetic a model is trained. Evaluation is float32 whatever `precision` says."""
+
+    device: torch.device
+    precision: Precision
+    fabric: Any  # lightning_fabric.Fabric
+
+    @classmethod
+    def create(cls, device: str = "auto", precision: str = "auto") -> Runtime:
+        """Resolve "auto" (cuda, then mps, then cpu; bfloat16 only on a GPU that has it).
+
+        Raises RecipeError for a device that is not here or a precision it cannot do.
+        """
+        _refuse_several_processes()
+        chosen = resolve_device(device)
+        arithmetic = resolve_precision(precision, chosen)
+        fabric = Fabric(
+            accelerator=chosen.type,
+            devices=[chosen.index] if chosen.type == "cuda" else 1,
+            precision=_FABRIC_PRECISION[arithmetic],
+        )
+        return cls(device=chosen, precision=arithmetic, fabric=fabric)
+
+    @property
+    def rank(self) -> int:
+        return int(self.fabric.global_rank)
+
+    @property
+    def ranks(self) -> int:
+        return int(self.fabric.world_size)
+
+    @property
+    def writes(self) -> bool:
+        """True on the one process that writes files and speaks to the user."""
+        return bool(self.fabric.is_global_zero)
+
+    def place(self, module: nn.Module) -> None:
+        """Move to the device, convolution weights in channels-last order (quicker on CPU and GPU)."""
+        module.to(self.device)
+        if self.device.type != "mps":
+            module.to(memory_format=torch.channels_last)
+
+    def images(self, images: Tensor) -> Tensor:
+        """A batch (B, 3, S, S) on the device, in the memory order `place` gave the weights."""
+        order = torch.preserve_format if self.device.type == "mps" else torch.channels_last
+        return images.to(self.device, non_blocking=True, memory_format=order)
+
+    def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        """The module and optimizer as Fabric wraps them: forward runs in the training precision."""
+        return self.fabric.setup(module, optimizer, move_to_device=False)  # type: ignore[no-any-return]
+
+    def backward(self, loss: Tensor) -> None:
+        self.fabric.backward(loss)
+
+    def clip(self, module: Any, optimizer: Any, norm: float) -> None:
+        """Shorten the gradient to at most `norm`."""
+        self.fabric.clip_gradients(module, optimizer, max_norm=norm)
+
+    def free_cache(self) -> None:
+        """Give memory that torch keeps for later back to the GPU."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @contextlib.contextmanager
+    def training_arithmetic(self) -> Iterator[None]:
+        """Deterministic operations on a CPU; the caller's own settings and random state come back after."""
+        before = torch.are_deterministic_algorithms_enabled()
+        warned = torch.is_deterministic_algorithms_warn_only_enabled()
+        memory: Any = torch.utils.deterministic
+        filling = memory.fill_uninitialized_memory
+        forked = [self.device] if self.device.type == "cuda" else []
+        try:
+            if self.device.type == "cpu":
+                torch.use_deterministic_algorithms(True, warn_only=True)
+                memory.fill_uninitialized_memory = False  # slow, and nothing reads it
+            with torch.random.fork_rng(devices=forked):
+                yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warned)
+            memory.fill_uninitialized_memory = filling
+
+    @contextlib.contextmanager
+    def evaluation_arithmetic(self) -> Iterator[None]:
+        """Plain float32 without gradients: no autocast, and no TF32 on GPUs that would use it."""
+        backends: Any = torch.backends
+        switches = (backends.cudnn.conv, backends.cuda.matmul)
+        before = [switch.fp32_precision for switch in switches]
+        try:
+            for switch in switches:
+                switch.fp32_precision = "ieee"
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+                yield
+        finally:
+            for switch, value in zip(switches, before, strict=True):
+                switch.fp32_precision = value
+
+    def describe(self) -> dict[str, Any]:
+        """What "auto" became and what it runs on, for `environment.json`."""
+        import lightning_fabric
+
+        return {
+            "device": str(self.device),
+            "device_name": _device_name(self.device),
+            "precision": self.precision,
+            "deterministic": self.device.type == "cpu",
+            "threads": torch.get_num_threads(),
+            "ranks": self.ranks,
+            "torch": torch.__version__,
+            "lightning_fabric": lightning_fabric.__version__,
+        }
+
+
+def draw_seed(*parts: int | str) -> int:
+    """A 63-bit seed that depends on every part: randomness as a function, not a state."""
+    digest = hashlib.blake2b(repr(parts).encode("utf-8"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def resolve_device(name: str) -> torch.device:
+    """ "auto", "cpu", "cuda", "cuda:1" or "mps" as a device that is here; raises RecipeError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    number = int(index) if index.isdecimal() else 0
+    if kind == "cpu" and not index:
+        return torch.device("cpu")
+    if kind == "mps" and not index and torch.backends.mps.is_available():
+        return torch.device("mps", 0)
+    if kind == "cuda" and (not index or index.isdecimal()) and number < torch.cuda.device_count():
+        return torch.device("cuda", number)
+    raise RecipeError(f"device {name!r} is not here; use one of: auto, {', '.join(available_devices())}")
+
+
+def available_devices() -> tuple[str, ...]:
+    """Names that `resolve_device` accepts on this machine, besides "auto"."""
+    gpus = tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+    return ("cpu", *(("mps",) if torch.backends.mps.is_available() else ()), *gpus)
+
+
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """ "auto" is bfloat16 on a GPU that computes in it, float32 elsewhere; raises RecipeError."""
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if name == "auto":
+        return "bfloat16" if native else "float32"
+    if name not in _FABRIC_PRECISION:
+        raise RecipeError(f"precision must be auto, float32 or bfloat16, got {name!r}")
+    if name == "bfloat16" and device.type == "cuda" and not native:
+        raise RecipeError(f"precision bfloat16 is not built into {_device_name(device)}; use float32")
+    return "bfloat16" if name == "bfloat16" else "float32"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    return f"CPU, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _refuse_several_processes() -> None:
+    """One process trains; several would each train the whole and write the same files."""
+    processes = int(os.environ.get("WORLD_SIZE", "1") or 1)
+    if processes > 1:
+        raise RecipeError(
+            f"this was started as {processes} processes, but training runs in one; start it without torchrun"
+        )

@@ -1,0 +1,110 @@
+"""Watchers of a training. What changes the result is in the recipe; a callback only sees copies."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from saccade.records import EpochRow
+from saccade.terminal import Progress, Terminal
+from saccade.training.state import Best
+
+
+@dataclass(frozen=True, slots=True)
+class EpochProgress:
+    """How far an epoch is: images done and to do, running mean loss and accuracy of the epoch so far."""
+
+    phase: str
+    epoch: int
+    last_epoch: int
+    images: int
+    total_images: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingView:
+    """What a callback may look at. `weights()` gives copies, so nothing here can change the training."""
+
+    phase: str
+    epoch: int
+    step: int
+    best: Best | None
+    history: tuple[EpochRow, ...]
+    weights: Callable[[], dict[str, Tensor]]
+
+
+class Callback:
+    """Override what you want to see; every method does nothing by default."""
+
+    def on_step(self, progress: EpochProgress) -> None:
+        """After a step (not every one where asking would make a GPU wait)."""
+
+    def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
+        """After an epoch, its validation and its checkpoint."""
+
+    def on_finish(self, state: TrainingView) -> None:
+        """After the last phase, with the best weights restored."""
+
+    def on_close(self) -> None:
+        """Last of all, also when training was stopped or failed."""
+
+
+class Callbacks(Callback):
+    """Several callbacks as one, in order."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self.callbacks = tuple(callbacks)
+
+    def on_step(self, progress: EpochProgress) -> None:
+        for callback in self.callbacks:
+            callback.on_step(progress)
+
+    def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
+        for callback in self.callbacks:
+            callback.on_epoch_end(state, row)
+
+    def on_finish(self, state: TrainingView) -> None:
+        for callback in self.callbacks:
+            callback.on_finish(state)
+
+    def on_close(self) -> None:
+        for callback in self.callbacks:
+            callback.on_close()
+
+
+class TerminalProgress(Callback):
+    """A bar for each epoch (loss, accuracy, images per second, time left) and a line when it is done."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self._open = contextlib.ExitStack()
+        self._update: Progress | None = None
+        self._started = 0.0
+
+    def on_step(self, progress: EpochProgress) -> None:
+        if self._update is None:
+            what = f"{progress.phase} {progress.epoch}/{progress.last_epoch}"
+            self._started = time.monotonic()
+            self._update = self._open.enter_context(self.terminal.progress(what))
+        detail = f"loss {progress.loss:.3f}, accuracy {progress.accuracy:.3f}"
+        self._update(progress.images, progress.total_images, detail)
+
+    def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
+        self.on_close()
+        best = " (best)" if state.best and state.best.epoch == row.epoch else ""
+        self.terminal.say(
+            f"  epoch {row.epoch:>3} {row.phase:<8}"
+            f" loss {row.train_loss:.3f}, accuracy {row.train_accuracy:.3f}"
+            f" | validation loss {row.validation_loss:.3f}, accuracy {row.validation_accuracy:.3f}"
+            f" | rate {row.lr:.2g}, {time.monotonic() - self._started:.1f} s{best}"
+        )
+
+    def on_close(self) -> None:
+        self._open.close()
+        self._update = None

@@ -1,0 +1,54 @@
+"""A network's raw answers on batches: float32, evaluation mode, no gradients, whatever trained it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from saccade.runtime import Runtime
+from saccade.terminal import Progress, silent
+
+Batch = tuple[Tensor, Tensor, tuple[str, ...]]
+
+
+def predict_logits(
+    module: nn.Module,
+    batches: Iterable[Batch],
+    runtime: Runtime,
+    *,
+    progress: Progress = silent,
+    images: int = 0,
+) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[str, ...]]:
+    """Logits (n, classes) with the label indices (n,) and paths of the same images, in the batches' order.
+
+    `images` is the number to expect, for the progress only.
+    """
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+    paths: list[str] = []
+    with runtime.evaluation_arithmetic(), evaluation_mode(module):
+        for batch_images, targets, batch_paths in batches:
+            logits.append(module(runtime.images(batch_images)).float())
+            labels.append(targets)
+            paths.extend(batch_paths)
+            progress(len(paths), images)
+        if not logits:
+            return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), ()
+        return torch.cat(logits).cpu().numpy(), torch.cat(labels).cpu().numpy(), tuple(paths)
+
+
+@contextlib.contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; every part's own mode (frozen parts differ from others) comes back after."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

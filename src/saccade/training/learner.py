@@ -1,0 +1,196 @@
+"""What one phase of training works with: network, optimizer, rate, mixing, and the watch over the loss."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saccade.config import Recipe
+from saccade.errors import TrainingError
+from saccade.models.finetune import freeze_backbone, unfreeze
+from saccade.models.network import Classifier
+from saccade.runtime import Runtime, draw_seed
+from saccade.training.inference import Batch
+from saccade.training.losses import classification_loss
+from saccade.training.optimizers import build_optimizer
+from saccade.training.phases import FINETUNE, HEAD, Phase
+from saccade.training.schedules import Span, learning_rate
+from saccade.training.state import flatten_optimizer, unflatten_optimizer
+from saccade.transforms.mix import mix, soft_targets
+
+SMALLEST_MICRO_BATCH = 2  # BatchNorm needs two images to have a variance
+FILES_NAMED = 32
+
+
+@dataclass(slots=True)
+class Learner:
+    """A network set up for one phase. `forward` is the network as Fabric wraps it, in training precision."""
+
+    classifier: Classifier
+    runtime: Runtime
+    recipe: Recipe
+    phase: Phase
+    span: Span
+    classes: int
+    class_weights: Tensor | None
+    mix_up: float
+    cut_mix: float
+    optimizer: torch.optim.Optimizer
+    forward: Any
+    stepper: Any  # the optimizer as Fabric wraps it
+    micro_batch: int = 0  # images at once; 0 is the whole batch
+    watch: LossWatch = field(default_factory=lambda: LossWatch())
+
+    def inputs(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) and soft targets (B, classes) on the device; mixing = f(seed, step)."""
+        images, targets, _ = batch
+        generator = torch.Generator().manual_seed(draw_seed(self.recipe.seed, "mix", step))
+        placed = self.runtime.images(images)
+        soft = soft_targets(targets.to(self.runtime.device), self.classes)
+        return mix(placed, soft, mix_up_alpha=self.mix_up, cut_mix_alpha=self.cut_mix, generator=generator)
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(B,) loss of each image."""
+        smoothing = self.recipe.train.label_smoothing
+        return classification_loss(logits, targets, class_weights=self.class_weights, smoothing=smoothing)
+
+    def parts(self, images: int) -> Iterator[slice]:
+        """The batch in pieces that fit into memory; one piece as long as it always did."""
+        size = self.micro_batch or images
+        return (slice(start, min(start + size, images)) for start in range(0, images, size))
+
+    def rate(self, phase_step: int, plateau_factor: float) -> float:
+        """The learning rate of a step of this phase."""
+        return learning_rate(
+            phase_step,
+            base=self.phase.learning_rate,
+            schedule=self.recipe.train.schedule,
+            span=self.span,
+            plateau_factor=plateau_factor,
+        )
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def halve_micro_batch(self, images: int) -> None:
+        """Work on half as many images at once; the gradient of the whole batch stays what it was.
+
+        Raises TrainingError when two images are already too many.
+        """
+        now = self.micro_batch or images
+        if now <= SMALLEST_MICRO_BATCH:
+            raise TrainingError(
+                f"memory is too small for {now} images at once on {self.runtime.device}; "
+                "use a smaller data.image_size or backbone, or free memory there"
+            )
+        self.micro_batch = max(SMALLEST_MICRO_BATCH, math.ceil(now / 2))
+        self.runtime.free_cache()
+
+    def optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """The optimizer's tensors and numbers by name, for a checkpoint."""
+        return flatten_optimizer(self.optimizer.state_dict()["state"])
+
+    def load_optimizer(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
+        """Continue from what `optimizer_state` gave, in the memory order the parameters have."""
+        state = unflatten_optimizer(tensors, numbers)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for index, entry in state.items():
+            for key, value in entry.items():
+                if isinstance(value, Tensor) and value.shape == parameters[index].shape:
+                    entry[key] = torch.empty_like(parameters[index], dtype=value.dtype).copy_(value)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+@dataclass(slots=True)
+class LossWatch:
+    """Looks at every loss; on a GPU one step late, so that the GPU need not wait.
+
+    `lag` is the number of steps a loss may stay unread.
+    """
+
+    lag: int = 0
+    where: str = ""
+    remedy: str = ""
+    _unread: deque[tuple[Tensor, tuple[str, ...]]] = field(default_factory=deque)
+
+    def see(self, losses: Tensor, paths: tuple[str, ...]) -> None:
+        """Raises TrainingError, naming the files, once a loss (B,) is not finite."""
+        self._unread.append((losses.detach(), paths))
+        while len(self._unread) > self.lag:
+            self._read()
+
+    def flush(self) -> None:
+        """Read what is left, at the end of an epoch."""
+        while self._unread:
+            self._read()
+
+    def _read(self) -> None:
+        losses, paths = self._unread.popleft()
+        if math.isfinite(float(losses.sum())):
+            return
+        values = losses.tolist()
+        bad = [path for path, value in zip(paths, values, strict=True) if not math.isfinite(value)]
+        more = f" and {len(bad) - FILES_NAMED} more" if len(bad) > FILES_NAMED else ""
+        raise TrainingError(
+            f"the loss is no longer a finite number {self.where}, for {len(bad)} of {len(paths)} images "
+            f"of the batch: {', '.join(bad[:FILES_NAMED])}{more}. {self.remedy}"
+        )
+
+
+def begin_phase(
+    classifier: Classifier,
+    runtime: Runtime,
+    recipe: Recipe,
+    phase: Phase,
+    *,
+    steps_per_epoch: int,
+    classes: int,
+    class_weights: Tensor | None,
+    mix_up: float,
+    cut_mix: float,
+    micro_batch: int,
+) -> Learner:
+    """Freeze what the phase freezes, build its optimizer over the rest, and hand both to the runtime."""
+    freeze_for(classifier, phase)
+    train = recipe.train
+    optimizer = build_optimizer(classifier, phase.learning_rate, train)
+    forward, stepper = runtime.setup(classifier, optimizer)
+    return Learner(
+        classifier=classifier,
+        runtime=runtime,
+        recipe=recipe,
+        phase=phase,
+        span=Span(phase.epochs, steps_per_epoch, train.warmup_epochs, train.step_epochs, train.step_factor),
+        classes=classes,
+        class_weights=class_weights,
+        mix_up=mix_up,
+        cut_mix=cut_mix,
+        optimizer=optimizer,
+        forward=forward,
+        stepper=stepper,
+        micro_batch=micro_batch,
+        watch=LossWatch(lag=0 if runtime.device.type == "cpu" else 1),
+    )
+
+
+def freeze_for(classifier: Classifier, phase: Phase) -> None:
+    """Phase "head" freezes the backbone; "finetune" all of it but what `unfreeze` names; "main" nothing."""
+    if phase.name == HEAD:
+        freeze_backbone(classifier)
+    elif phase.name == FINETUNE:
+        unfreeze(classifier, phase.unfreeze)
+    else:
+        classifier.requires_grad_(True)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was too small, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,434 @@
+"""Training: `fit` runs phases, a phase runs epochs, `train_epoch` runs steps, `train_step` learns.
+
+Randomness is a function of (seed, step), every finished epoch is on disk, so a run can stop anywhere and
+continue; on a CPU the result is then bit for bit that of a run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from saccade.bundle import load_strictly, weights_sha256
+from saccade.config import Recipe
+from saccade.errors import PromiseError, TrainingError
+from saccade.models.finetune import frozen_hash, set_training_mode
+from saccade.models.network import Classifier
+from saccade.records import EpochRow
+from saccade.run_folder import RunFolder
+from saccade.runtime import Runtime, draw_seed
+from saccade.training.budget import TimeBudget
+from saccade.training.callbacks import Callback, Callbacks, EpochProgress, TrainingView
+from saccade.training.inference import Batch, predict_logits
+from saccade.training.learner import Learner, begin_phase, out_of_memory
+from saccade.training.losses import inverse_frequency, log_loss_and_accuracy
+from saccade.training.phases import FINETUNE, Phase, finetune_ratio, plan_phases
+from saccade.training.state import Best, Checkpoint, Checkpoints, FitState, FrozenEvidence
+from saccade.training.stop import StopRequest
+
+EARLY_STOPPING, TIME_LIMIT, ALL_EPOCHS = "early stopping", "time limit", "all epochs done"
+GPU_PROGRESS_STEPS = 10  # reading a figure makes the GPU wait
+
+
+class TrainingSource(Protocol):
+    """Batches (images, class indices, paths) as a function of the epoch: `transforms.TrainingBatches`."""
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        ...
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 1 through all phases."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FitResult:
+    """What a training came to. The classifier given to `fit` holds the weights of `best`.
+
+    `frozen` is the evidence of promise 4 by phase, `finetune_ratio` that of promise 5 (0 from scratch).
+    """
+
+    history: tuple[EpochRow, ...]
+    best: Best
+    stopped: str
+    frozen: tuple[FrozenEvidence, ...]
+    finetune_ratio: float
+    weights_sha256: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that stays the same during one `fit`."""
+
+    classifier: Classifier
+    train: TrainingSource
+    validation: Callable[[], Iterable[Batch]]
+    validation_images: int
+    class_counts: tuple[int, ...]
+    recipe: Recipe
+    phases: tuple[Phase, ...]
+    runtime: Runtime
+    checkpoints: Checkpoints
+    mix_up: float
+    cut_mix: float
+    run: RunFolder
+    callbacks: Callback
+    stop: StopRequest
+    budget: TimeBudget
+
+
+def fit(
+    classifier: Classifier,
+    *,
+    train: TrainingSource,
+    validation: Callable[[], Iterable[Batch]],
+    class_counts: Mapping[str, int],
+    recipe: Recipe,
+    pretrained: bool,
+    runtime: Runtime,
+    run: RunFolder,
+    validation_images: int = 0,
+    mix_up: float = 0.0,
+    cut_mix: float = 0.0,
+    callbacks: Sequence[Callback] = (),
+    stop: StopRequest | None = None,
+    deadline: float | None = None,
+    started: float | None = None,
+) -> FitResult:
+    """Train in place, from the newest checkpoint where there is one, and end with the best weights.
+
+    `class_counts` are training images per class, in class order; `validation_images` (where known) helps to
+    keep a deadline. `started` and `deadline` are monotonic seconds. Writes `checkpoints/` and `history.jsonl`
+    of the run. Raises TrainingError, PromiseError, or Interrupted when `stop` was set.
+    """
+    job = Job(
+        classifier=classifier,
+        train=train,
+        validation=validation,
+        validation_images=validation_images,
+        class_counts=tuple(class_counts.values()),
+        recipe=recipe,
+        phases=plan_phases(recipe, pretrained=pretrained),
+        runtime=runtime,
+        checkpoints=Checkpoints(run.checkpoints),
+        mix_up=mix_up,
+        cut_mix=cut_mix,
+        run=run,
+        callbacks=Callbacks(callbacks),
+        stop=stop or StopRequest(),
+        budget=TimeBudget(
+            started=time.monotonic() if started is None else started,
+            deadline=math.inf if deadline is None else deadline,
+        ),
+    )
+    try:
+        with runtime.training_arithmetic():
+            return _result(job, _fit(job))
+    finally:
+        job.callbacks.on_close()
+
+
+def _fit(job: Job) -> FitState:
+    """Phase after phase, from wherever an earlier run stopped."""
+    job.runtime.place(job.classifier)
+    state, checkpoint = _start_or_continue(job)
+    while not state.finished:
+        state = fit_phase(job, job.phases[state.phase], state, checkpoint)
+        checkpoint = None  # only the phase that was interrupted has an optimizer to continue
+    _load_best(job, state)
+    job.callbacks.on_finish(_view(job, job.phases[-1], state))
+    return state
+
+
+def fit_phase(job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | None) -> FitState:
+    """Epochs until the phase's end, early stopping or the time limit; then back to the best weights."""
+    learner = begin_phase(
+        job.classifier,
+        job.runtime,
+        job.recipe,
+        phase,
+        steps_per_epoch=len(job.train),
+        classes=len(job.class_counts),
+        class_weights=_class_weights(job),
+        mix_up=job.mix_up,
+        cut_mix=job.cut_mix,
+        micro_batch=state.micro_batch,
+    )
+    if checkpoint:
+        learner.load_optimizer(checkpoint.optimizer, checkpoint.scalars)
+    state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
+    job.budget.new_phase()
+    while not (ending := _ending(job, phase, state)):
+        state = fit_epoch(job, learner, state)
+    return _end_phase(job, phase, state, ending)
+
+
+def fit_epoch(job: Job, learner: Learner, state: FitState) -> FitState:
+    """One epoch: train, validate, remember, write down."""
+    began = time.monotonic()
+    trained = train_epoch(job, learner, state)
+    validation_loss, validation_accuracy, validation_seconds = validate(job, learner, state)
+    row = EpochRow(
+        phase=learner.phase.name,
+        epoch=state.epoch + 1,
+        lr=trained.highest_rate,
+        train_loss=trained.loss,
+        train_accuracy=trained.accuracy,
+        validation_loss=validation_loss,
+        validation_accuracy=validation_accuracy,
+        seconds=round(job.budget.elapsed(), 3),
+    )
+    settings = job.recipe.train
+    state = replace(state, micro_batch=learner.micro_batch).after_epoch(
+        row, steps=trained.steps, patience=settings.plateau_patience, drop=settings.plateau_factor
+    )
+    state = _with_memory_note(learner, state)
+    job.checkpoints.save(state, job.classifier.state_dict(), *learner.optimizer_state())
+    job.run.write_history(state.history)
+    job.budget.note_epoch(time.monotonic() - began, validation_seconds)
+    job.callbacks.on_epoch_end(_view(job, learner.phase, state), row)
+    return state
+
+
+@dataclass(slots=True)
+class Tally:
+    """Running figures of an epoch. Sums stay on the device until somebody asks."""
+
+    steps: int = 0
+    images: int = 0
+    loss_sum: Tensor | float = 0.0
+    right: Tensor | float = 0.0
+    highest_rate: float = 0.0
+
+    def add(self, images: int, losses: Tensor, right: Tensor, rate: float) -> None:
+        self.steps += 1
+        self.images += images
+        self.loss_sum = self.loss_sum + losses.sum(dtype=torch.float64)
+        self.right = self.right + right
+        self.highest_rate = max(self.highest_rate, rate)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss an image: what is minimised, so with smoothing, weights and mixing where they are on."""
+        return float(self.loss_sum) / max(1, self.images)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images given their label, or the label with the larger share where two were mixed."""
+        return float(self.right) / max(1, self.images)
+
+
+def train_epoch(job: Job, learner: Learner, state: FitState) -> Tally:
+    """Step through the batches of one epoch, unless a signal or the time limit ends it before."""
+    epoch = state.epoch + 1
+    learner.watch.where = f"in epoch {epoch} (phase {learner.phase.name})"
+    learner.watch.remedy = _lower_rate(job, learner, state)
+    set_training_mode(learner.classifier)
+    tally, began = Tally(), time.monotonic()
+    for index, batch in enumerate(job.train.epoch(epoch)):
+        job.stop.check()
+        rate = learner.rate(state.phase_step + index, state.plateau.factor)
+        learner.set_rate(rate)
+        losses, right = _step_within_memory(learner, batch, state.step + index)
+        tally.add(len(batch[2]), losses, right, rate)
+        _report(job, learner, tally, epoch)
+        step_seconds = (time.monotonic() - began) / tally.steps
+        if job.budget.must_stop_now(step_seconds=step_seconds, validation_batches=_validation_batches(job)):
+            break
+    learner.watch.flush()
+    return tally
+
+
+def train_step(learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+    """Learn from one batch; returns the losses (B,) and the number of right answers.
+
+    Dropout, like mixing, is a function of (seed, step).
+    """
+    torch.manual_seed(draw_seed(learner.recipe.seed, "step", step))
+    images, targets = learner.inputs(batch, step)  # (B, 3, S, S), (B, classes) soft
+    clip, paths = learner.recipe.train.gradient_clip, batch[2]
+    seen, right = [], torch.zeros((), device=images.device)
+    for part in learner.parts(len(images)):
+        logits = learner.forward(images[part])  # (b, classes)
+        losses = learner.losses(logits, targets[part])
+        learner.watch.see(losses, paths[part])
+        learner.runtime.backward(losses.sum() / len(images))
+        seen.append(losses.detach())
+        right += (logits.argmax(1) == targets[part].argmax(1)).sum()
+    if clip:
+        learner.runtime.clip(learner.forward, learner.stepper, clip)
+    learner.stepper.step()
+    learner.stepper.zero_grad()
+    return torch.cat(seen), right
+
+
+def _step_within_memory(learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+    """`train_step`, again with half as many images at once each time memory is too small."""
+    while True:
+        try:
+            return train_step(learner, batch, step)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        learner.stepper.zero_grad()  # outside the except: the error holds on to the memory
+        learner.halve_micro_batch(len(batch[2]))
+
+
+def validate(job: Job, learner: Learner, state: FitState) -> tuple[float, float, float]:
+    """Loss and accuracy on the validation part, and the seconds it took. Raises TrainingError for NaN."""
+    began = time.monotonic()
+    logits, labels, _ = predict_logits(job.classifier, _until_stopped(job), job.runtime)
+    loss, accuracy = log_loss_and_accuracy(logits, labels)
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the validation loss is no longer a finite number after epoch {state.epoch + 1} "
+            f"(phase {learner.phase.name}). {_lower_rate(job, learner, state)}"
+        )
+    return loss, accuracy, time.monotonic() - began
+
+
+def _until_stopped(job: Job) -> Iterator[Batch]:
+    for batch in job.validation():
+        job.stop.check()
+        yield batch
+
+
+def _validation_batches(job: Job) -> int:
+    return math.ceil(job.validation_images / job.recipe.train.batch_size)
+
+
+# -- between epochs ----------------------------------------------------------------------------------
+
+
+def _start_or_continue(job: Job) -> tuple[FitState, Checkpoint | None]:
+    """The state and weights of the newest whole checkpoint, or the beginning."""
+    checkpoint, notes = job.checkpoints.latest()
+    state = checkpoint.state if checkpoint else FitState()
+    for note in notes:
+        state = state.with_note(note)
+    job.checkpoints.forget_after(state.epoch)
+    if checkpoint:
+        load_strictly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
+        job.budget.earlier_seconds = state.history[-1].seconds
+        job.run.write_history(state.history)
+    return state, checkpoint if checkpoint and state.phase_epoch else None
+
+
+def _ending(job: Job, phase: Phase, state: FitState) -> str:
+    """Why the phase ends here, or "" while it goes on."""
+    patience = job.recipe.train.early_stopping
+    if state.phase_epoch >= phase.epochs:
+        return ALL_EPOCHS
+    if patience and state.epochs_without_better >= patience:
+        return EARLY_STOPPING
+    # the very first epoch is always begun: without it there is nothing to give back
+    if state.epoch and not job.budget.epoch_fits():
+        return TIME_LIMIT
+    return ""
+
+
+def _end_phase(job: Job, phase: Phase, state: FitState, ending: str) -> FitState:
+    """Check promise 4, go back to the best weights, and say why the phase ended."""
+    evidence = _frozen_evidence(job, phase, state)
+    state = state.next_phase(evidence)
+    if ending != ALL_EPOCHS:
+        done = sum(row.phase == phase.name for row in state.history)
+        state = state.with_note(f"{phase.name}: {ending} after epoch {done} of {phase.epochs}")
+    _load_best(job, state)
+    if ending == TIME_LIMIT or state.phase == len(job.phases):
+        state = replace(state, finished=ending)
+        job.checkpoints.finish(state)
+    return state
+
+
+def _frozen_evidence(job: Job, phase: Phase, state: FitState) -> FrozenEvidence:
+    """Promise 4: frozen weights and BatchNorm statistics are bit-identical; raises PromiseError if not."""
+    frozen = sum(p.numel() for p in job.classifier.parameters() if not p.requires_grad)
+    evidence = FrozenEvidence(phase.name, frozen, state.frozen_before, frozen_hash(job.classifier))
+    if not evidence.kept:
+        raise PromiseError(
+            f"a frozen part changed during phase {phase.name} (hash {evidence.before[:12]} became "
+            f"{evidence.after[:12]}); this backbone changes itself in its forward pass: use another one, "
+            "or train.unfreeze = 'all' with head_epochs = 0"
+        )
+    return evidence
+
+
+def _load_best(job: Job, state: FitState) -> None:
+    weights = job.checkpoints.best_weights(state)
+    load_strictly(job.classifier, weights, where=str(job.checkpoints.folder))
+
+
+def _class_weights(job: Job) -> Tensor | None:
+    if not job.recipe.train.class_weights:
+        return None
+    return inverse_frequency(job.class_counts).to(job.runtime.device)
+
+
+# -- words and figures -------------------------------------------------------------------------------
+
+
+def _result(job: Job, state: FitState) -> FitResult:
+    assert state.best is not None, "a finished training has a best epoch"
+    tuned = any(phase.name == FINETUNE for phase in job.phases)
+    return FitResult(
+        history=state.history,
+        best=state.best,
+        stopped=state.finished,
+        frozen=state.frozen,
+        finetune_ratio=finetune_ratio(job.recipe) if tuned else 0.0,
+        weights_sha256=weights_sha256(job.classifier),
+        notes=state.notes,
+    )
+
+
+def _view(job: Job, phase: Phase, state: FitState) -> TrainingView:
+    def weights() -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in job.classifier.state_dict().items()}
+
+    return TrainingView(phase.name, state.epoch, state.step, state.best, state.history, weights)
+
+
+def _report(job: Job, learner: Learner, tally: Tally, epoch: int) -> None:
+    every = 1 if job.runtime.device.type == "cpu" else GPU_PROGRESS_STEPS
+    if tally.steps % every and tally.steps != len(job.train):
+        return
+    job.callbacks.on_step(
+        EpochProgress(
+            phase=learner.phase.name,
+            epoch=epoch,
+            last_epoch=sum(phase.epochs for phase in job.phases),
+            images=tally.images,
+            total_images=sum(job.class_counts),
+            loss=tally.loss,
+            accuracy=tally.accuracy,
+        )
+    )
+
+
+def _lower_rate(job: Job, learner: Learner, state: FitState) -> str:
+    """What is kept and what to do about a loss that is not finite."""
+    kept = f"The weights of epoch {state.epoch} are kept" if state.epoch else "No epoch was finished"
+    name = "train.finetune_lr" if learner.phase.name == FINETUNE else "train.lr"
+    rate = learner.phase.learning_rate
+    return (
+        f"{kept}. Train again with a lower {name} (it was {rate:g}; try {rate / 10:g}) and a new --out, "
+        "and look at those images"
+    )
+
+
+def _with_memory_note(learner: Learner, state: FitState) -> FitState:
+    if not learner.micro_batch:
+        return state
+    return state.with_note(
+        f"memory was too small for {learner.recipe.train.batch_size} images at once: the gradient of each "
+        f"batch was summed over pieces of {learner.micro_batch} (BatchNorm saw the pieces)"
+    )

@@ -1,0 +1,46 @@
+"""Optimizers by name. Norms and biases get no weight decay, frozen parameters get no optimizer at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from saccade.config import TrainConfig
+from saccade.models.finetune import parameter_groups
+from saccade.models.network import Classifier
+
+Groups = list[dict[str, Any]]
+
+
+def adam(groups: Groups, learning_rate: float, settings: TrainConfig) -> torch.optim.Optimizer:
+    """Adam with weight decay as part of the gradient. Kingma and Ba 2015."""
+    return torch.optim.Adam(groups, lr=learning_rate)
+
+
+def adamw(groups: Groups, learning_rate: float, settings: TrainConfig) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay. Loshchilov and Hutter 2019."""
+    return torch.optim.AdamW(groups, lr=learning_rate)
+
+
+def sgd(groups: Groups, learning_rate: float, settings: TrainConfig) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with Nesterov momentum (plain where the momentum is 0)."""
+    momentum = settings.momentum
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0)
+
+
+# name in the recipe -> builder
+OPTIMIZERS: dict[str, Callable[[Groups, float, TrainConfig], torch.optim.Optimizer]] = {
+    "adam": adam,
+    "adamw": adamw,
+    "sgd": sgd,
+}
+
+
+def build_optimizer(
+    classifier: Classifier, learning_rate: float, settings: TrainConfig
+) -> torch.optim.Optimizer:
+    """The recipe's optimizer over what is not frozen."""
+    groups = parameter_groups(classifier, weight_decay=settings.weight_decay)
+    return OPTIMIZERS[settings.optimizer](groups, learning_rate, settings)

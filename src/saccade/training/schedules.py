@@ -1,0 +1,83 @@
+"""The learning rate as a pure function of the step; ReduceLROnPlateau as a value that steps forward."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MAX_WARMUP_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A phase as a schedule sees it. `warmup_steps` rise linearly to the full rate."""
+
+    epochs: int
+    steps_per_epoch: int
+    warmup_epochs: float = 0.0
+    step_epochs: int = 10
+    step_factor: float = 0.1
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def warmup_steps(self) -> int:
+        """Never more than half of the phase, so that a short one still reaches its rate."""
+        wanted = round(self.warmup_epochs * self.steps_per_epoch)
+        return min(wanted, int(MAX_WARMUP_SHARE * self.steps))
+
+
+def constant(step: int, span: Span) -> float:
+    """The full rate."""
+    return 1.0
+
+
+def cosine(step: int, span: Span) -> float:
+    """Half a cosine from 1 towards 0 over what follows the warm-up. Loshchilov and Hutter 2017, "SGDR"."""
+    progress = (step - span.warmup_steps) / max(1, span.steps - span.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def drops(step: int, span: Span) -> float:
+    """`step_factor` for every `step_epochs` that have passed."""
+    epoch = step // max(1, span.steps_per_epoch)
+    return span.step_factor ** (epoch // span.step_epochs)
+
+
+# name in the recipe -> factor(step, span). "plateau" is constant here and multiplied by `Plateau.factor`.
+SCHEDULES: dict[str, Callable[[int, Span], float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "step": drops,
+    "plateau": constant,
+}
+
+
+def learning_rate(step: int, *, base: float, schedule: str, span: Span, plateau_factor: float = 1.0) -> float:
+    """The rate of `step`, counted from 0 at the start of the phase."""
+    if step < span.warmup_steps:
+        return base * plateau_factor * (step + 1) / span.warmup_steps
+    return base * plateau_factor * SCHEDULES[schedule](step, span)
+
+
+@dataclass(frozen=True, slots=True)
+class Plateau:
+    """ReduceLROnPlateau: the rate's factor falls when the validation loss has not improved for a while.
+
+    An improvement is a loss below `best` by one part in ten thousand, as in torch's scheduler.
+    """
+
+    factor: float = 1.0
+    best: float = math.inf
+    bad_epochs: int = 0
+
+    def after(self, validation_loss: float, *, patience: int, drop: float) -> Plateau:
+        """The state after an epoch with this validation loss; NaN never counts as better."""
+        if validation_loss < self.best * (1 - 1e-4):
+            return Plateau(self.factor, validation_loss, 0)
+        if self.bad_epochs + 1 > patience:
+            return Plateau(self.factor * drop, self.best, 0)
+        return Plateau(self.factor, self.best, self.bad_epochs + 1)

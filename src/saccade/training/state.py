@@ -1,0 +1,331 @@
+"""What a training remembers between epochs, and how it lies on disk: safetensors and JSON, never pickle.
+
+A checkpoint is a pair: `last-00007.safetensors` (weights, optimizer) and `last-00007.json` (everything
+else, with the SHA-256 of the tensors, of the best weights it belongs to, and of itself). The JSON is written
+last, so a pair is whole or not there. The two newest are kept; a damaged one falls back to the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from saccade.bundle import tensors_from_bytes, tensors_to_bytes
+from saccade.errors import ModelError, RunError
+from saccade.records import EpochRow
+from saccade.run_folder import write_bytes, write_json
+from saccade.training.schedules import Plateau
+
+KEPT = 2
+MAX_HEADER_BYTES = 20_000_000  # weights and two optimizer moments of the largest networks
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The epoch with the lowest validation loss so far."""
+
+    phase: str
+    epoch: int
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenEvidence:
+    """Promise 4 for one phase: hashes over all frozen weights and BatchNorm statistics, before and after.
+
+    `parameters` is the number of frozen weights; 0 where the phase froze nothing.
+    """
+
+    phase: str
+    parameters: int
+    before: str
+    after: str
+
+    @property
+    def kept(self) -> bool:
+        return self.before == self.after
+
+
+@dataclass(frozen=True, slots=True)
+class FitState:
+    """Where a training stands after a finished epoch; replaced, never changed.
+
+    `epoch` counts from 1 through all phases, `phase_epoch` and `phase_step` start again with each phase.
+    `micro_batch` is 0 until memory was too small for a whole batch. `finished` says why it ended.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    phase_epoch: int = 0
+    step: int = 0
+    phase_step: int = 0
+    best: Best | None = None
+    phase_best_loss: float = math.inf
+    epochs_without_better: int = 0
+    plateau: Plateau = field(default_factory=Plateau)
+    micro_batch: int = 0
+    frozen_before: str = ""
+    frozen: tuple[FrozenEvidence, ...] = ()
+    history: tuple[EpochRow, ...] = ()
+    notes: tuple[str, ...] = ()
+    finished: str = ""
+
+    def after_epoch(self, row: EpochRow, *, steps: int, patience: int, drop: float) -> FitState:
+        """The state after one more epoch; a validation loss that is NaN is never the best."""
+        better_in_phase = row.validation_loss < self.phase_best_loss
+        best = self.best
+        if row.validation_loss < (best.validation_loss if best else math.inf):
+            best = Best(row.phase, row.epoch, row.validation_loss, row.validation_accuracy)
+        return replace(
+            self,
+            epoch=row.epoch,
+            phase_epoch=self.phase_epoch + 1,
+            step=self.step + steps,
+            phase_step=self.phase_step + steps,
+            best=best,
+            phase_best_loss=row.validation_loss if better_in_phase else self.phase_best_loss,
+            epochs_without_better=0 if better_in_phase else self.epochs_without_better + 1,
+            plateau=self.plateau.after(row.validation_loss, patience=patience, drop=drop),
+            history=(*self.history, row),
+        )
+
+    def next_phase(self, evidence: FrozenEvidence) -> FitState:
+        """The state at the start of the following phase: its own patience, plateau and step count."""
+        return replace(
+            self,
+            phase=self.phase + 1,
+            phase_epoch=0,
+            phase_step=0,
+            phase_best_loss=math.inf,
+            epochs_without_better=0,
+            plateau=Plateau(),
+            frozen_before="",
+            frozen=(*self.frozen, evidence),
+        )
+
+    def with_note(self, note: str) -> FitState:
+        return self if note in self.notes else replace(self, notes=(*self.notes, note))
+
+    @property
+    def best_is_now(self) -> bool:
+        """True right after an epoch that was the best of all."""
+        return self.best is not None and self.best.epoch == self.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What `Checkpoints.latest` found: the state, the weights and the optimizer of its last epoch."""
+
+    state: FitState
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    scalars: dict[str, float]
+
+
+class Checkpoints:
+    """The `checkpoints/` folder of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._best_sha256 = ""  # of the best weights that the newest state names
+
+    def save(
+        self,
+        state: FitState,
+        weights: Mapping[str, Tensor],
+        optimizer: Mapping[str, Tensor],
+        scalars: Mapping[str, float],
+    ) -> None:
+        """Write the epoch's checkpoint, and the best weights where this epoch is the best."""
+        if state.best_is_now:
+            best = tensors_to_bytes(weights)
+            write_bytes(self._best(state), best)
+            self._best_sha256 = _sha256(best)
+        named = {f"weights/{name}": tensor for name, tensor in weights.items()}
+        named |= {f"optimizer/{name}": tensor for name, tensor in optimizer.items()}
+        data = tensors_to_bytes(named)
+        write_bytes(self._tensors(state.epoch), data)
+        self._write_state(state, _sha256(data), scalars)
+        self._remove_old()
+
+    def finish(self, state: FitState) -> None:
+        """Note in the newest checkpoint that training has ended, and why."""
+        body = self._read_state(self._json(state.epoch))
+        self._write_state(state, body["tensors_sha256"], body["scalars"])
+
+    def latest(self) -> tuple[Checkpoint | None, tuple[str, ...]]:
+        """The newest checkpoint that is whole, and a note for each newer one that is not."""
+        notes: list[str] = []
+        for path in self._newest_first():
+            try:
+                return self._load(path), tuple(notes)
+            except (RunError, ModelError) as error:
+                notes.append(f"{error} Went back to the checkpoint before it.")
+        if notes:
+            notes.append("No whole checkpoint is left, so training starts again from its beginning.")
+        return None, tuple(notes)
+
+    def best_weights(self, state: FitState) -> dict[str, Tensor]:
+        """The weights of the best epoch; raises RunError when the file is damaged."""
+        return _load_tensors(self._best(state), self._best_sha256)
+
+    def _load(self, path: Path) -> Checkpoint:
+        body = self._read_state(path)
+        state = state_from_json(body["state"])
+        tensors = _load_tensors(self._tensors(state.epoch), body["tensors_sha256"])
+        if state.best:
+            _verify(self._best(state), body["best_sha256"])
+            self._best_sha256 = body["best_sha256"]
+        return Checkpoint(
+            state=state,
+            weights=_below("weights/", tensors),
+            optimizer=_below("optimizer/", tensors),
+            scalars=body["scalars"],
+        )
+
+    def _write_state(self, state: FitState, tensors_sha256: str, scalars: Mapping[str, float]) -> None:
+        body = {
+            "tensors_sha256": tensors_sha256,
+            "best_file": self._best(state).name if state.best else "",
+            "best_sha256": self._best_sha256,
+            "scalars": dict(scalars),
+            "state": state_to_json(state),
+        }
+        write_json(self._json(state.epoch), {"sha256": _sha256(_canonical(body)), "body": body})
+
+    def _read_state(self, path: Path) -> dict[str, Any]:
+        try:
+            values = json.loads(path.read_text("utf-8", errors="surrogateescape"))
+            body = values["body"]
+            whole = values["sha256"] == _sha256(_canonical(body))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is damaged ({type(error).__name__}).") from None
+        if not whole:
+            raise RunError(f"{path} is damaged (its SHA-256 does not match).")
+        return dict(body)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("last-*.json"), reverse=True)
+
+    def _remove_old(self) -> None:
+        """Only the newest two checkpoints and the best weights they name stay."""
+        jsons = self._newest_first()[:KEPT]
+        keep = {path.name for path in jsons} | {path.with_suffix(".safetensors").name for path in jsons}
+        keep |= {str(self._read_state(path)["best_file"]) for path in jsons}
+        for path in (*self.folder.glob("last-*"), *self.folder.glob("best-*")):
+            if path.name not in keep:
+                path.unlink(missing_ok=True)
+
+    def forget_after(self, epoch: int) -> None:
+        """Remove what is newer than the checkpoint one goes on from, and temporary files of killed writes."""
+        newer = [path for path in self.folder.glob("last-*") if path.stem > f"last-{epoch:05d}"]
+        for path in (*newer, *self.folder.glob(".last-*"), *self.folder.glob(".best-*")):
+            path.unlink(missing_ok=True)
+
+    def _tensors(self, epoch: int) -> Path:
+        return self.folder / f"last-{epoch:05d}.safetensors"
+
+    def _json(self, epoch: int) -> Path:
+        return self.folder / f"last-{epoch:05d}.json"
+
+    def _best(self, state: FitState) -> Path:
+        assert state.best is not None, "best weights exist only once an epoch was the best"
+        return self.folder / f"best-{state.best.epoch:05d}.safetensors"
+
+
+# -- the state as JSON -------------------------------------------------------------------------------
+
+
+def state_to_json(state: FitState) -> dict[str, Any]:
+    """Plain values; an infinite loss ("none yet") becomes null."""
+    values = asdict(state)
+    values["phase_best_loss"] = _finite_or_none(state.phase_best_loss)
+    values["plateau"]["best"] = _finite_or_none(state.plateau.best)
+    return values
+
+
+def state_from_json(values: Mapping[str, Any]) -> FitState:
+    """What `state_to_json` wrote, bit for bit; raises RunError for anything else."""
+    try:
+        plateau = {**values["plateau"], "best": _or_infinite(values["plateau"]["best"])}
+        return FitState(
+            **{
+                **values,
+                "best": Best(**values["best"]) if values["best"] else None,
+                "phase_best_loss": _or_infinite(values["phase_best_loss"]),
+                "plateau": Plateau(**plateau),
+                "frozen": tuple(FrozenEvidence(**entry) for entry in values["frozen"]),
+                "history": tuple(EpochRow(**row) for row in values["history"]),
+                "notes": tuple(values["notes"]),
+            }
+        )
+    except (TypeError, KeyError) as error:
+        raise RunError(f"a checkpoint's state cannot be read ({error}).") from None
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _or_infinite(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+# -- optimizer states as named tensors ---------------------------------------------------------------
+
+
+def flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The "state" of a torch optimizer's state_dict as named tensors and named numbers ("3/exp_avg")."""
+    named = {f"{index}/{key}": value for index, entry in state.items() for key, value in entry.items()}
+    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    numbers = {name: value for name, value in named.items() if isinstance(value, int | float)}
+    return tensors, numbers
+
+
+def unflatten_optimizer(
+    tensors: Mapping[str, Tensor], numbers: Mapping[str, float]
+) -> dict[int, dict[str, Any]]:
+    """The inverse of `flatten_optimizer`."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in (*tensors.items(), *numbers.items()):
+        index, key = name.split("/", 1)
+        state.setdefault(int(index), {})[key] = value
+    return state
+
+
+# -- files -------------------------------------------------------------------------------------------
+
+
+def _load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    data = _verify(path, sha256)
+    return tensors_from_bytes(data, where=str(path), max_header_bytes=MAX_HEADER_BYTES)
+
+
+def _verify(path: Path, sha256: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}).") from None
+    if sha256 and _sha256(data) != sha256:
+        raise RunError(f"{path} is damaged (its SHA-256 does not match).")
+    return data
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _canonical(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
