@@ -1,0 +1,7 @@
+"""What is wrong with a data set: which files, how sure, what to do. The kinds stand in `kinds.KINDS`."""
+
+from saccade.data.audit.as_json import audit_as_json
+from saccade.data.audit.auditing import audit
+from saccade.data.audit.kinds import KINDS
+
+__all__ = ["KINDS", "audit", "audit_as_json"]

@@ -1,0 +1,110 @@
+"""Images that teach little or the wrong thing: blank, dark, bright, blurred, tiny, of odd shape or size.
+
+Thresholds were set so that none of 1,250 photos of flowers at 143 to 640 px, none of 720 at 224 px and
+none of 10,000 CIFAR-10 images is called dark, bright or blank (see docs/audit.md for the figures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.data.audit.kinds import count_of, finding, some
+from saccade.data.measure import Measurements
+from saccade.records import Dataset, Finding
+
+DARK_BRIGHTEST = 0.18  # 99 of 100 pixels are darker than this luma
+BRIGHT_DARKEST = 0.85  # 99 of 100 pixels are brighter than this luma
+BLANK_BORDER = 0.999  # every row and every column is uniform
+BLUR_SHARPNESS = 0.08  # deviation of the Laplacian over that of the luma; a blur of 1 % of the side: 0.05
+BLUR_CONTRAST = 0.02  # below, rounding to 8 bits decides the ratio
+TINY_SIDE = 16  # pixels of the shorter side, where the others have at least twice as many
+ODD_ASPECT = 2.5  # times as long or as wide as the median shape
+ODD_AREA = 16.0  # times as many or as few pixels as the median image
+ONE_SIZE = 0.98  # share of images of exactly one size from which on any other size is odd
+
+
+def image_quality(
+    dataset: Dataset, measurements: Measurements, *, accepted: Collection[str] = ()
+) -> list[Finding]:
+    """One finding a kind, with the images concerned; `accepted` paths were looked at and kept."""
+    rows = np.array(
+        [i for i, record in enumerate(dataset.records) if record.used and record.path not in accepted],
+        np.int64,
+    )
+    if not len(rows):
+        return []
+    return [
+        *_light(dataset, measurements, rows),
+        *_shape(dataset, rows),
+    ]
+
+
+def _light(dataset: Dataset, measurements: Measurements, rows: NDArray[np.int64]) -> list[Finding]:
+    def column(name: str) -> NDArray[np.float64]:
+        return measurements.column(name)[rows]
+
+    blank = column("border") >= BLANK_BORDER
+    dark = ~blank & (column("brightest") < DARK_BRIGHTEST)
+    bright = ~blank & (column("darkest") > BRIGHT_DARKEST)
+    contrast = column("contrast")
+    relative = column("sharpness") / np.maximum(contrast, 1e-6)
+    blurred = ~blank & ~dark & (contrast > BLUR_CONTRAST) & (relative < BLUR_SHARPNESS)
+    return [
+        *_about(dataset, rows, "blank", "of one colour, nothing to learn from", blank, -contrast),
+        *_about(dataset, rows, "too_dark", "almost black", dark, -column("brightness")),
+        *_about(dataset, rows, "too_bright", "almost white", bright, column("brightness")),
+        *_about(dataset, rows, "blurred", "blurred", blurred, -relative),
+    ]
+
+
+def _shape(dataset: Dataset, rows: NDArray[np.int64]) -> list[Finding]:
+    width = np.array([dataset.records[i].width for i in rows], np.float64)
+    height = np.array([dataset.records[i].height for i in rows], np.float64)
+    shorter, aspect, area = np.minimum(width, height), width / height, width * height
+    tiny = (shorter < TINY_SIDE) & (shorter * 2 <= np.median(shorter))
+    stretch = _factor(aspect, float(np.median(aspect)))
+    odd_shape = ~tiny & (np.minimum(stretch, _factor(1 / aspect, float(np.median(aspect)))) > ODD_ASPECT)
+    enlarged = _factor(area, float(np.median(area)))
+    usual, share = _usual_size(width, height)
+    odd_area = ~tiny & ((enlarged > ODD_AREA) | (~usual & (share >= ONE_SIZE)))
+    return [
+        *_about(dataset, rows, "tiny", f"less than {TINY_SIDE} pixels wide or high", tiny, -shorter),
+        *_about(dataset, rows, "odd_aspect", "much longer or wider than the others", odd_shape, stretch),
+        *_about(dataset, rows, "odd_size", "of another resolution than the others", odd_area, enlarged),
+    ]
+
+
+def _factor(values: NDArray[np.float64], reference: float) -> NDArray[np.float64]:
+    """How many times larger or smaller than the reference; at least 1."""
+    factor: NDArray[np.float64] = np.maximum(values / reference, reference / values)
+    return factor
+
+
+def _usual_size(width: NDArray[np.float64], height: NDArray[np.float64]) -> tuple[NDArray[np.bool_], float]:
+    """Which images have the most common size, and their share."""
+    sizes = width * 1e6 + height
+    values, counts = np.unique(sizes, return_counts=True)
+    usual: NDArray[np.bool_] = sizes == values[counts.argmax()]
+    return usual, float(counts.max() / len(sizes))
+
+
+def _about(
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    kind: str,
+    what: str,
+    chosen: NDArray[np.bool_],
+    strength: NDArray[np.float64],
+) -> list[Finding]:
+    """One finding about the chosen images, the strongest case first; none without any."""
+    if not chosen.any():
+        return []
+    order: Sequence[int] = np.flatnonzero(chosen)[np.argsort(-strength[chosen], kind="stable")].tolist()
+    paths = [dataset.records[rows[i]].path for i in order]
+    share = len(paths) / len(rows)
+    message = f"{count_of(len(paths), 'image')} {what}: {some(paths)}"
+    figure = {"images": len(paths), "share": share}
+    return [finding(kind, message, paths=paths, confidence="likely", figure=figure)]
