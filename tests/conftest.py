@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,5 +73,50 @@ def make_photos(tmp_path: Path) -> Callable[..., Path]:
             for i in range(images):
                 shape_image(kind, rng, side).save(folder / f"{label}_{i:03d}{suffix}")
         return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Path]:
+    """Writes a small but complete model.onnx: mean colour -> linear -> softmax; needs onnx, not torch."""
+
+    def make(
+        path: Path,
+        *,
+        classes: tuple[str, ...] = ("blue", "green", "red"),
+        size: int = 8,
+        resize: str = "squash",
+        temperature: float = 0.1,
+        metadata: Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> Path:
+        from onnx import TensorProto, helper, numpy_helper
+
+        from saccade.export.onnx import file_metadata, joined, write_model
+        from saccade.preprocess import Preprocess
+
+        rng = np.random.default_rng(seed)
+        weight = rng.normal(size=(3, len(classes))).astype(np.float32)
+        if len(classes) == 3:  # sorted: blue, green, red; the picture's strongest channel is its class
+            weight = np.eye(3, dtype=np.float32)[:, ::-1].copy()
+        nodes = [
+            helper.make_node("GlobalAveragePool", ["x"], ["pooled"], name="pool"),
+            helper.make_node("Flatten", ["pooled"], ["features"], name="flat"),
+            helper.make_node("Gemm", ["features", "weight"], ["y"], name="head"),
+        ]
+        network = helper.make_graph(
+            nodes,
+            "network",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, size, size])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", len(classes)])],
+            [numpy_helper.from_array(weight, "weight")],
+        )
+        preprocess = Preprocess(size, resize=resize)  # type: ignore[arg-type]
+        model = joined(helper.make_model(network), preprocess, temperature, len(classes))
+        texts = {**file_metadata(classes, preprocess, "f" * 16), **(metadata or {})}
+        helper.set_model_props(model, texts)
+        write_model(model, path)
+        return path
 
     return make

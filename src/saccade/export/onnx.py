@@ -1,0 +1,413 @@
+"""A trained network and its preprocessing as one ONNX file: pixels in, probabilities out.
+
+The graph has three parts, told apart by the prefix of their names: `preprocess/` (from uint8 pixels of
+any size to the network's input), `network/` (what torch exported) and `answer/` (temperature, softmax).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from saccade._version import __version__
+from saccade.artefact import (
+    CLASSES_KEY,
+    FINGERPRINT_KEY,
+    INPUT_NAME,
+    OUTPUT_NAME,
+    PREPROCESS_KEY,
+    SCHEMA,
+    SCHEMA_KEY,
+    VERSION_KEY,
+)
+from saccade.errors import MissingExtraError, ModelError
+from saccade.preprocess import Preprocess
+from saccade.run_folder import write_bytes
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+OPSET = 18  # the first whose Resize can antialias: the widest reach
+IR_VERSION = 10
+MAX_WEIGHT_BYTES = 2_000_000_000  # a protobuf message ends at 2 GiB, and the graph needs some of it
+PREPROCESS_PREFIX, NETWORK_PREFIX, ANSWER_PREFIX = "preprocess/", "network/", "answer/"
+PIXELS = f"{PREPROCESS_PREFIX}pixels"  # (batch, 3, size, size) float32, normalised
+LOGITS = f"{NETWORK_PREFIX}logits"
+CUBIC_A = -0.5  # torch's and Pillow's antialiased bicubic (Keys 1981); ONNX's own default is -0.75
+EXPORT_BATCH = 2  # a batch of 1 would be taken for a constant
+CHECKED_BATCHES = (1, 3)
+NETWORK_TOLERANCE = 1e-4  # of a probability, behind the preprocessing
+
+
+class Exportable(Protocol):
+    """What a file is written from; `saccade.bundle.Bundle` is one."""
+
+    @property
+    def module(self) -> torch.nn.Module: ...
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def preprocess(self) -> Preprocess: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def data_fingerprint(self) -> str: ...
+
+
+def write_onnx(bundle: Exportable, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> Path:
+    """Write `bundle` as one self-contained ONNX file, return its path; same bundle, same bytes.
+
+    `extra` is further metadata by full key (`saccade.thresholds`, ...), stored as JSON. Raises ModelError
+    when the network cannot be exported or does not fit one file, MissingExtraError without `onnx`.
+    """
+    _require("onnx")
+    import onnx
+
+    _check_weight_bytes(bundle.module)
+    network = export_network(bundle.module, bundle.preprocess.size)
+    model = joined(network, bundle.preprocess, bundle.temperature, len(bundle.classes))
+    texts = file_metadata(bundle.classes, bundle.preprocess, bundle.data_fingerprint)
+    onnx.helper.set_model_props(model, {**texts, **_as_json(extra or {})})
+    write_model(model, Path(path))
+    return Path(path)
+
+
+def write_model(model: onnx.ModelProto, path: Path) -> None:
+    """Check `model` and write it atomically, the same bytes for the same model."""
+    import onnx
+
+    data = model.SerializeToString(deterministic=True)
+    onnx.checker.check_model(data, full_check=True)
+    write_bytes(path, data)
+
+
+def _require(package: str) -> None:
+    try:
+        __import__(package)
+    except ModuleNotFoundError:
+        raise MissingExtraError(package, "train", "exporting to ONNX") from None
+
+
+def file_metadata(classes: Sequence[str], preprocess: Preprocess, fingerprint: str) -> dict[str, str]:
+    """What every file says about itself, each value as JSON."""
+    return _as_json(
+        {
+            SCHEMA_KEY: SCHEMA,
+            VERSION_KEY: __version__,
+            CLASSES_KEY: list(classes),
+            PREPROCESS_KEY: preprocess.as_json(),
+            FINGERPRINT_KEY: fingerprint,
+        }
+    )
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(value, ensure_ascii=False, sort_keys=True) for key, value in values.items()}
+
+
+def _check_weight_bytes(module: torch.nn.Module) -> None:
+    tensors = [*module.parameters(), *module.buffers()]
+    needed = sum(tensor.numel() * 4 for tensor in tensors)
+    if needed > MAX_WEIGHT_BYTES:
+        raise ModelError(
+            f"the network needs {needed / 1e9:.1f} GB of float32 weights, one ONNX file holds "
+            f"{MAX_WEIGHT_BYTES / 1e9:.0f} GB; choose a smaller backbone"
+        )
+
+
+# ── the network ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def export_network(module: torch.nn.Module, size: int) -> onnx.ModelProto:
+    """The network alone: `pixels` float32 (batch, 3, size, size) to `logits` (batch, classes).
+
+    torch's exporter that captures the program comes first, the older one that traces it second; either
+    is taken only if it answers like the network itself on batches of 1 and 3.
+    """
+    import torch
+
+    network = copy.deepcopy(module).to(device="cpu", dtype=torch.float32).eval()
+    network.requires_grad_(False)
+    problems = []
+    for exporter in (_capture, _trace):
+        try:
+            model = exporter(network, size)
+            _check_network(model, network, size)
+        except Exception as error:  # exporters raise anything; the reason is kept for the message
+            problems.append(f"{exporter.__name__.strip('_')}: {_first_words(error)}")
+        else:
+            return _stripped(model)
+    raise ModelError(
+        f"the network {type(module).__name__} cannot be exported to ONNX ({'; '.join(problems)}); "
+        "choose another backbone"
+    )
+
+
+def _first_words(error: Exception) -> str:
+    return f"{type(error).__name__} {' '.join(str(error).split())[:120]}".strip()
+
+
+def _capture(network: torch.nn.Module, size: int) -> onnx.ModelProto:
+    import torch
+
+    example = torch.zeros(EXPORT_BATCH, 3, size, size)
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=2**16)},),
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None, "torch.onnx.export with dynamo=True returns the program"
+    return program.model_proto
+
+
+def _trace(network: torch.nn.Module, size: int) -> onnx.ModelProto:
+    import io
+
+    import onnx
+    import torch
+
+    file = io.BytesIO()
+    with _quiet():
+        torch.onnx.export(
+            network,
+            (torch.zeros(EXPORT_BATCH, 3, size, size),),
+            file,  # type: ignore[arg-type]  # a file object is what this exporter takes
+            dynamo=False,
+            dynamic_axes={"pixels": {0: "batch"}, "logits": {0: "batch"}},
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=["logits"],
+        )
+    return onnx.load_model_from_string(file.getvalue())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's exporters warn and log about their own inner workings."""
+    import logging
+
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check_network(model: onnx.ModelProto, network: torch.nn.Module, size: int) -> None:
+    """Raise ValueError when a probability behind the preprocessing differs from torch's by more than 1e-4."""
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    random = np.random.default_rng(0)
+    for batch in CHECKED_BATCHES:
+        pixels = random.standard_normal((batch, 3, size, size), dtype=np.float32)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(pixels)).softmax(dim=1)
+        answer = torch.from_numpy(session.run(None, {"pixels": pixels})[0])
+        if answer.shape != expected.shape:
+            raise ValueError(f"answers have shape {tuple(answer.shape)} at batch {batch}")
+        difference = float((answer.softmax(dim=1) - expected).abs().max())
+        if not difference <= NETWORK_TOLERANCE:  # also when it is not a number
+            raise ValueError(f"probabilities differ by {difference:.2g} at batch {batch}")
+
+
+def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's notes: they name source files of this machine and change nothing."""
+    import onnx
+
+    model.ClearField("metadata_props")
+    for field in ("metadata_props", "doc_string", "value_info"):
+        model.graph.ClearField(field)
+    graph = model.graph
+    for entry in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+        entry.ClearField("metadata_props")
+        entry.ClearField("doc_string")
+    return onnx.compose.add_prefix(model, NETWORK_PREFIX)
+
+
+# ── preprocessing and answer around it ───────────────────────────────────────────────────────────────
+
+
+def joined(
+    network: onnx.ModelProto, preprocess: Preprocess, temperature: float, classes: int
+) -> onnx.ModelProto:
+    """The whole graph: `image` uint8 (batch, height, width, 3) to `probabilities` (batch, classes)."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    before, after = _Part(PREPROCESS_PREFIX), _Part(ANSWER_PREFIX)
+    _add_preprocess(before, preprocess)
+    _add_answer(after, temperature)
+    side = preprocess.size
+    graph = helper.make_graph(
+        [*before.nodes, *_with_input(network.graph, PIXELS), *after.nodes],
+        "saccade",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", "height", "width", 3])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", classes])],
+        [*before.constants, *network.graph.initializer, *after.constants],
+        # The network's input has a fixed size, which no shape inference could find behind the resize.
+        value_info=[helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, ["batch", 3, side, side])],
+    )
+    return helper.make_model(
+        graph,
+        producer_name="saccade",
+        producer_version=__version__,
+        ir_version=IR_VERSION,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        functions=network.functions,
+    )
+
+
+def _with_input(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
+    """The graph's nodes, reading `name` in place of its input and writing LOGITS."""
+    rename = {graph.input[0].name: name, graph.output[0].name: LOGITS}
+    for node in graph.node:
+        node.input[:] = [rename.get(value, value) for value in node.input]
+        node.output[:] = [rename.get(value, value) for value in node.output]
+    return list(graph.node)
+
+
+class _Part:
+    """Collects the nodes and constants of one part of the graph, each named by its prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, values: Any, dtype: type[np.generic] = np.int64) -> str:
+        from onnx import numpy_helper
+
+        full = f"{self.prefix}{name}"
+        self.constants.append(numpy_helper.from_array(np.asarray(values, dtype=dtype), full))
+        return full
+
+    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        from onnx import helper
+
+        output = name if name == OUTPUT_NAME else f"{self.prefix}{name}"
+        self.nodes.append(
+            helper.make_node(operator, inputs, [output], name=f"{self.prefix}{name}", **attributes)
+        )
+        return output
+
+
+def _add_preprocess(part: _Part, preprocess: Preprocess) -> None:
+    """Cast, resize, crop or pad, normalise: what `transforms.apply` does, with the sizes of `geometry`."""
+    planes = part.node("Transpose", [INPUT_NAME], "planes", perm=[0, 3, 1, 2])  # one byte a value to move
+    floats = part.node("Cast", [planes], "floats", to=1)
+    height = part.node("Shape", [INPUT_NAME], "height", start=1, end=2)
+    width = part.node("Shape", [INPUT_NAME], "width", start=2, end=3)
+    new_height, new_width = _add_sizes(part, preprocess, height, width)
+    resized = _add_resize(part, preprocess, floats, new_height, new_width)
+    if preprocess.resize == "crop":
+        resized = _add_crop(part, preprocess.size, resized, new_height, new_width)
+    mean, std = np.array(preprocess.mean), np.array(preprocess.std)
+    scale = part.constant("scale", (1 / (255 * std)).reshape(1, 3, 1, 1), np.float32)
+    shift = part.constant("shift", (mean / std).reshape(1, 3, 1, 1), np.float32)
+    scaled = part.node("Mul", [resized, scale], "scaled")
+    if preprocess.resize == "pad":
+        normalised = part.node("Sub", [scaled, shift], "normalised")
+        _add_pad(part, preprocess.size, normalised, new_height, new_width)
+    else:
+        part.node("Sub", [scaled, shift], "pixels")
+
+
+def _add_sizes(part: _Part, preprocess: Preprocess, height: str, width: str) -> tuple[str, str]:
+    """Height and width after the resize, each int64 (1,); Div floors, as all values are positive."""
+    if preprocess.resize == "squash":
+        side = part.constant("side", [preprocess.size])
+        return side, side
+    crop = preprocess.resize == "crop"
+    wanted = part.constant("wanted", [preprocess.resize_pixels if crop else preprocess.size])
+    given = part.node("Min" if crop else "Max", [height, width], "given_side")
+    one = part.constant("one", [1])
+    sizes = []
+    for name, length in (("height", height), ("width", width)):
+        product = part.node("Mul", [wanted, length], f"{name}_product")
+        floored = part.node("Div", [product, given], f"{name}_floored")
+        sizes.append(part.node("Max", [floored, one], f"new_{name}"))
+    return sizes[0], sizes[1]
+
+
+def _add_resize(part: _Part, preprocess: Preprocess, floats: str, height: str, width: str) -> str:
+    batch = part.node("Shape", [INPUT_NAME], "batch", start=0, end=1)
+    three = part.constant("three", [3])
+    sizes = part.node("Concat", [batch, three, height, width], "sizes", axis=0)
+    mode: dict[str, Any] = {"mode": "linear"}
+    if preprocess.interpolation == "bicubic":
+        mode = {"mode": "cubic", "cubic_coeff_a": CUBIC_A}
+    return part.node(
+        "Resize",
+        [floats, "", "", sizes],
+        "resized",
+        antialias=1,
+        coordinate_transformation_mode="half_pixel",
+        exclude_outside=1,  # as Pillow and torch: at the border only pixels that exist are weighed
+        **mode,
+    )
+
+
+def _add_offsets(part: _Part, outer: Sequence[str], inner: Sequence[str]) -> list[str]:
+    """(outer - inner) // 2 for height and width, each int64 (1,)."""
+    two = part.constant("two", [2])
+    offsets = []
+    for name, large, small in zip(("top", "left"), outer, inner, strict=True):
+        spare = part.node("Sub", [large, small], f"{name}_spare")
+        offsets.append(part.node("Div", [spare, two], name))
+    return offsets
+
+
+def _add_crop(part: _Part, size: int, resized: str, height: str, width: str) -> str:
+    side = part.constant("side", [size])
+    offsets = _add_offsets(part, (height, width), (side, side))
+    starts = part.node("Concat", offsets, "starts", axis=0)
+    ends = part.node("Add", [starts, side], "ends")
+    axes = part.constant("axes", [2, 3])
+    return part.node("Slice", [resized, starts, ends, axes], "cropped")
+
+
+def _add_pad(part: _Part, size: int, normalised: str, height: str, width: str) -> None:
+    """Zeros around the normalised image: the mean colour."""
+    side = part.constant("side", [size])
+    top, left = _add_offsets(part, (side, side), (height, width))
+    below, right = (
+        part.node("Sub", [part.node("Sub", [side, length], f"{name}_rest"), offset], name)
+        for name, length, offset in (("below", height, top), ("right", width, left))
+    )
+    none = part.constant("none", [0, 0])
+    pads = part.node("Concat", [none, top, left, none, below, right], "pads", axis=0)
+    part.node("Pad", [normalised, pads], "pixels", mode="constant")
+
+
+def _add_answer(part: _Part, temperature: float) -> None:
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise ModelError(f"the temperature must be above 0, got {temperature}; calibrate the model again")
+    divisor = part.constant("temperature", temperature, np.float32)
+    calm = part.node("Div", [LOGITS, divisor], "calibrated")
+    part.node("Softmax", [calm], OUTPUT_NAME, axis=1)

@@ -1,0 +1,220 @@
+"""The certificate: what passes, what fails, and what it names; judged without torch."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saccade.artefact import Artefact
+from saccade.errors import ImageError, ModelError
+from saccade.export.certify import certify, chosen_images
+from saccade.records import Predictions
+
+MakeModel = Callable[..., Path]
+COLOURS = {"red": (200, 60, 40), "green": (60, 180, 90), "blue": (40, 70, 190)}
+
+
+def photo(label: str, seed: int) -> bytes:
+    """A JPEG of noise around the class's colour; sizes vary."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(9, 40, 2)
+    pixels = rng.normal(COLOURS[label], 40, (height, width, 3)).clip(0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+class Case:
+    """A model file, images in memory, and what the trained model said about them (here: the file itself)."""
+
+    def __init__(self, model: Path, per_class: int = 5) -> None:
+        self.model = model
+        self.files: dict[str, bytes] = {}
+        artefact = Artefact.open(model)
+        self.predictions: dict[str, Predictions] = {}
+        for part in ("validation", "test"):
+            names = [(f"{part}/{label}/{i}.jpg", label) for label in COLOURS for i in range(per_class)]
+            self.files |= {name: photo(label, seed) for seed, (name, label) in enumerate(names)}
+            pixels = [np.asarray(Image.open(io.BytesIO(self.files[name]))) for name, _ in names]
+            self.predictions[part] = Predictions(
+                paths=tuple(name for name, _ in names),
+                labels=tuple(label for _, label in names),
+                classes=artefact.classes,
+                probabilities=artefact.probabilities(pixels),
+            )
+
+    def read(self, path: str) -> bytes:
+        if path not in self.files:
+            raise ImageError("cannot be read", "Check the disk.")
+        return self.files[path]
+
+    def shift(self, part: str, row: int, amount: float) -> None:
+        """Make the trained model have said something else about one image."""
+        probabilities = self.predictions[part].probabilities.copy()
+        top = probabilities[row].argmax()
+        probabilities[row, top] -= amount
+        probabilities[row, (top + 1) % 3] += amount
+        self.predictions[part] = replace(self.predictions[part], probabilities=probabilities)
+
+
+@pytest.fixture
+def case(make_model: MakeModel, tmp_path: Path) -> Case:
+    return Case(make_model(tmp_path / "model.onnx", temperature=0.5))
+
+
+def test_a_faithful_file_passes(case: Case) -> None:
+    certificate = certify(case.model, case.predictions, case.read)
+    assert certificate.passed
+    assert (certificate.kind, certificate.images, certificate.top1_agreement) == ("float", 30, 1.0)
+    assert certificate.max_probability_difference < 1e-6
+    assert certificate.accuracy_change == 0
+    assert certificate.tolerance == 1e-3
+    assert certificate.extra["sha256"] == Artefact.open(case.model).sha256
+    assert certificate.extra["validation_accuracy_before"] == certificate.extra["validation_accuracy_after"]
+
+
+@pytest.mark.parametrize(("amount", "passes"), [(5e-4, True), (2e-3, False)])
+def test_one_different_probability_decides(case: Case, amount: float, passes: bool) -> None:
+    case.shift("test", 4, amount)
+    certificate = certify(case.model, case.predictions, case.read)
+    assert certificate.passed is passes
+    assert certificate.max_probability_difference == pytest.approx(amount, rel=1e-2)
+    assert certificate.extra["worst_image"] == case.predictions["test"].paths[4]
+
+
+@pytest.mark.parametrize(("lead", "passes"), [(8e-4, True), (1.6e-3, False)])
+def test_a_changed_first_class_must_be_a_tie(case: Case, lead: float, passes: bool) -> None:
+    """The file says A by a hair, the trained model said B by `lead`; no probability differs by 1e-3."""
+    answer = case.predictions["test"].probabilities.copy()
+    answer[0] = [0.4 + 1e-5, 0.4, 0.2 - 1e-5]
+    said = answer.copy()
+    said[0] = [0.4 - lead / 2, 0.4 + lead / 2, 0.2]
+    from saccade.export.certify import Compared, judge
+
+    predictions = replace(case.predictions["test"], probabilities=said)
+    compared = Compared("test", predictions, np.arange(len(predictions)), answer)
+    certificate = judge([compared], kind="float", tolerance=1e-3, max_drop=0.01, sha256="")
+    assert certificate.max_probability_difference < 1e-3
+    assert certificate.top1_agreement == pytest.approx(1 - 1 / 15)
+    assert certificate.passed is passes
+
+
+def test_answers_that_are_no_numbers_fail(case: Case) -> None:
+    from saccade.export.certify import Compared, judge
+
+    predictions = case.predictions["test"]
+    answers = predictions.probabilities.copy()
+    answers[3] = np.nan
+    certificate = judge(
+        [Compared("test", predictions, np.arange(15), answers)],
+        kind="float",
+        tolerance=1e-3,
+        max_drop=0,
+        sha256="",
+    )
+    assert not certificate.passed
+    assert certificate.max_probability_difference == 1.0
+
+
+def test_int8_is_judged_by_validation_accuracy_alone(case: Case) -> None:
+    case.shift("test", 0, 0.9)  # a large difference on a test image changes nothing
+    assert certify(case.model, case.predictions, case.read, kind="int8").passed
+    labels = ["red", *case.predictions["validation"].labels[1:]]
+    wrong = case.predictions["validation"]
+    said_right = wrong.probabilities.copy()
+    for row in range(2):  # the trained model was right twice where the file is wrong
+        column = (said_right[row].argmax() + 1) % 3
+        labels[row] = wrong.classes[column]
+        said_right[row] = np.eye(3)[column]
+    case.predictions["validation"] = replace(wrong, labels=tuple(labels), probabilities=said_right)
+    certificate = certify(case.model, case.predictions, case.read, kind="int8", max_drop=0.1)
+    assert certificate.accuracy_change == pytest.approx(-2 / 15)
+    assert not certificate.passed
+    assert certify(case.model, case.predictions, case.read, kind="int8", max_drop=0.14).passed
+
+
+def test_int8_needs_validation_images(case: Case) -> None:
+    with pytest.raises(ModelError, match="no labelled validation images"):
+        certify(case.model, {"test": case.predictions["test"]}, case.read, kind="int8")
+
+
+def test_classes_are_matched_by_name(case: Case) -> None:
+    for part, predictions in case.predictions.items():
+        order = [2, 0, 1]
+        case.predictions[part] = replace(
+            predictions,
+            classes=tuple(predictions.classes[i] for i in order),
+            probabilities=predictions.probabilities[:, order],
+        )
+    assert certify(case.model, case.predictions, case.read).passed
+
+
+def test_other_classes_are_refused(case: Case) -> None:
+    predictions = case.predictions["test"]
+    renamed = replace(predictions, classes=("blue", "green", "rot"))
+    with pytest.raises(ModelError, match=r"do not name the same classes.*red, rot"):
+        certify(case.model, {"test": renamed}, case.read)
+
+
+def test_an_image_that_changed_since_fails_and_is_named(case: Case) -> None:
+    name = case.predictions["validation"].paths[0]
+    case.files[name] = photo("blue", 99)
+    certificate = certify(case.model, case.predictions, case.read)
+    assert not certificate.passed
+    assert certificate.extra["worst_image"] == name
+
+
+def test_unreadable_images_are_named_and_left_out(case: Case) -> None:
+    gone, cut = case.predictions["test"].paths[:2]
+    del case.files[gone]
+    case.files[cut] = case.files[cut][:200]
+    certificate = certify(case.model, case.predictions, case.read)
+    assert certificate.passed
+    assert certificate.images == 28
+    assert [entry.split(":")[0] for entry in certificate.extra["unreadable"]] == [gone, cut]
+
+
+def test_nothing_to_compare_is_an_error(case: Case) -> None:
+    case.files.clear()
+    with pytest.raises(ModelError, match="cannot be certified"):
+        certify(case.model, case.predictions, case.read)
+    with pytest.raises(ModelError, match="cannot be certified"):
+        certify(case.model, {}, case.read)
+
+
+def test_images_are_chosen_evenly_up_to_the_limit(case: Case) -> None:
+    def rows(count: int) -> Predictions:
+        names = tuple(f"{i:04d}.jpg" for i in range(count))
+        return Predictions(names, ("red",) * count, ("red",), np.ones((count, 1)))
+
+    given = {"validation": rows(300), "test": rows(100)}
+    both = chosen_images(given, max_images=40, kind="float")
+    assert (len(both["validation"]), len(both["test"])) == (30, 10)
+    assert np.diff(both["validation"]).tolist() == [10] * 29
+    int8 = chosen_images(given, max_images=310, kind="int8")
+    assert (len(int8["validation"]), len(int8["test"])) == (300, 10)
+    every = chosen_images(given, max_images=1000, kind="float")
+    assert (len(every["validation"]), len(every["test"])) == (300, 100)
+    assert certify(case.model, case.predictions, case.read, max_images=7).images == 7
+
+
+def test_a_certificate_can_be_made_again_beside_a_stale_one(case: Case, make_model: MakeModel) -> None:
+    (case.model.parent / "certificate.json").write_text('{"extra": {"sha256": "0"}}')
+    assert certify(case.model, case.predictions, case.read).passed
+
+
+def test_certifying_imports_no_torch() -> None:
+    code = (
+        "import sys, saccade.export.certify;"
+        "heavy = {'torch', 'onnx', 'timm', 'sklearn', 'pyarrow'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

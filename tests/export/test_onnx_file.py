@@ -1,0 +1,267 @@
+"""The exported file answers like torch: every mode, filter, size and batch, whole and behind the resize."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from saccade.artefact import Artefact
+from saccade.errors import ModelError
+from saccade.export.onnx import PIXELS, export_network, joined, write_onnx
+from saccade.preprocess import Preprocess
+from saccade.transforms.apply import to_input
+
+# At 40 pixels a 20:1 image keeps two columns: torch 2.15 resizes to a width of 1 wrongly (every row equal).
+SIDE = 40
+SIZES = [(60, 80), (80, 60), (64, 64), (9, 11), (SIDE, SIDE), (200, 10), (10, 200), (1, 1), (333, 257)]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `write_onnx` needs of a bundle."""
+
+    module: nn.Module
+    preprocess: Preprocess
+    classes: Sequence[str] = ("a", "b", "c", "d", "e")
+    temperature: float = 1.3
+    data_fingerprint: str = "0123456789abcdef"
+
+
+class SmallNet(nn.Module):
+    """Conv, BatchNorm with statistics of its own, pooling, dropout and a linear layer."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.Dropout(0.25)
+        )
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(images).mean((2, 3)))
+
+
+def sensitive(network: nn.Module) -> nn.Module:
+    """Random statistics and a steep last layer, so that a small change of the input shows."""
+    generator = torch.Generator().manual_seed(3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.2)
+            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    network = sensitive(SmallNet())
+    with torch.no_grad():
+        network.head.weight.mul_(8)
+    return network
+
+
+@pytest.fixture(scope="module")
+def exported(small_net: nn.Module) -> onnx.ModelProto:
+    return export_network(small_net, SIDE)
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def torch_answers(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    """The evaluation path: what the certificate's predictions are made with."""
+    with torch.inference_mode():
+        inputs = torch.stack([to_input(image, trained.preprocess) for image in images])
+        return (trained.module(inputs) / trained.temperature).softmax(1).double().numpy()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    ("resize", "crop_fraction"), [("crop", 0.875), ("crop", 1.0), ("pad", 0.875), ("squash", 0.875)]
+)
+def test_whole_graph_agrees_with_torch(
+    small_net: nn.Module,
+    exported: onnx.ModelProto,
+    tmp_path: Path,
+    resize: str,
+    crop_fraction: float,
+    interpolation: str,
+) -> None:
+    preprocess = Preprocess(SIDE, resize, interpolation, crop_fraction, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))  # type: ignore[arg-type]
+    trained = Trained(small_net, preprocess)
+    artefact = opened(exported, trained, tmp_path)
+    images = [noise(size, seed) for seed, size in enumerate([*SIZES, (60, 80), (60, 80)])]
+    expected = torch_answers(trained, images)
+    assert expected.std(axis=0).max() > 0.05, "the network must tell these images apart"
+    np.testing.assert_allclose(artefact.probabilities(images), expected, rtol=0, atol=1e-4)
+
+
+def opened(exported: onnx.ModelProto, trained: Trained, folder: Path) -> Artefact:
+    """The file around a network that was exported before; saves the exporter's seconds."""
+    from saccade.export.onnx import file_metadata, write_model
+
+    network = onnx.ModelProto()
+    network.CopyFrom(exported)
+    model = joined(network, trained.preprocess, trained.temperature, len(trained.classes))
+    onnx.helper.set_model_props(model, file_metadata(trained.classes, trained.preprocess, "f"))
+    write_model(model, folder / "model.onnx")
+    return Artefact.open(folder / "model.onnx")
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("resize", ["crop", "pad", "squash"])
+def test_pixels_reach_the_network_as_in_torch(
+    exported: onnx.ModelProto, resize: str, interpolation: str
+) -> None:
+    """The network's input itself, to a tenth of a grey level, over sizes that a network might forgive."""
+    import onnxruntime
+
+    preprocess = Preprocess(SIDE, resize, interpolation, 0.9)  # type: ignore[arg-type]
+    network = onnx.ModelProto()
+    network.CopyFrom(exported)
+    model = joined(network, preprocess, 1.0, 5)
+    model.graph.output.append(onnx.helper.make_tensor_value_info(PIXELS, 1, ["batch", 3, SIDE, SIDE]))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(0)
+    for seed in range(40):
+        height, width = random.integers(1, 120, 2).tolist()
+        image = noise((max(height, -(-width // 20)), max(width, -(-height // 20))), seed)
+        pixels = session.run([PIXELS], {"image": image[None]})[0][0]
+        expected = to_input(image, preprocess).numpy()
+        tenth_of_a_level = 0.1 / 255 / min(preprocess.std)
+        np.testing.assert_allclose(pixels, expected, rtol=0, atol=tenth_of_a_level, err_msg=str(image.shape))
+
+
+def test_file_is_complete_and_says_what_it_is(small_net: nn.Module, tmp_path: Path) -> None:
+    trained = Trained(small_net, Preprocess(SIDE))
+    path = write_onnx(trained, tmp_path / "new" / "model.onnx", extra={"saccade.licence": "CC0"})
+    model = onnx.load(path)
+    metadata = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert metadata["saccade.classes"] == ["a", "b", "c", "d", "e"]
+    assert Preprocess.from_json(metadata["saccade.preprocess"]) == trained.preprocess
+    assert metadata["saccade.data_fingerprint"] == trained.data_fingerprint
+    assert metadata["saccade.licence"] == "CC0"
+    assert [value.name for value in model.graph.input] == ["image"]
+    assert [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [
+        "batch", "height", "width", 3,
+    ]  # fmt: skip
+    assert [value.name for value in model.graph.output] == ["probabilities"]
+    assert [path.name for path in path.parent.iterdir()] == ["model.onnx"]
+
+
+def test_file_names_no_place_of_this_machine(small_net: nn.Module, tmp_path: Path) -> None:
+    data = write_onnx(Trained(small_net, Preprocess(SIDE)), tmp_path / "model.onnx").read_bytes()
+    for word in (b".py", b"site-packages", b"stack_trace", str(tmp_path).encode()):
+        assert word not in data, word
+
+
+def test_same_bundle_gives_the_same_bytes(small_net: nn.Module, tmp_path: Path) -> None:
+    trained = Trained(small_net, Preprocess(SIDE))
+    hashes = {
+        hashlib.sha256(write_onnx(trained, tmp_path / name).read_bytes()).hexdigest()
+        for name in ("a.onnx", "b.onnx")
+    }
+    assert len(hashes) == 1
+
+
+def test_exporting_leaves_the_network_as_it_was(small_net: nn.Module, tmp_path: Path) -> None:
+    small_net.train()
+    before = {name: tensor.clone() for name, tensor in small_net.state_dict().items()}
+    try:
+        write_onnx(Trained(small_net, Preprocess(SIDE)), tmp_path / "model.onnx")
+        assert small_net.training
+    finally:
+        small_net.eval()
+    assert all(parameter.requires_grad for parameter in small_net.parameters())
+    for name, tensor in small_net.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_refuses_what_one_file_cannot_hold(small_net: nn.Module, tmp_path: Path) -> None:
+    class Huge(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.empty(600_000_000, device="meta"))
+
+    with pytest.raises(ModelError, match=r"2\.4 GB of float32 weights"):
+        write_onnx(Trained(Huge(), Preprocess(SIDE)), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refuses_a_network_no_exporter_takes(tmp_path: Path) -> None:
+    class Untraceable(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(np.sort(images.numpy().mean((2, 3))))  # leaves torch
+
+    with pytest.raises(ModelError, match="cannot be exported to ONNX"):
+        write_onnx(Trained(Untraceable(), Preprocess(SIDE)), tmp_path / "model.onnx")
+
+
+def test_refuses_a_temperature_that_is_none(exported: onnx.ModelProto) -> None:
+    with pytest.raises(ModelError, match="temperature must be above 0"):
+        joined(exported, Preprocess(SIDE), 0.0, 5)
+
+
+class FixedBatch(nn.Module):
+    """Answers by the batch it was captured with, when captured carelessly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(images.mean((2, 3)))
+
+
+def test_batches_of_any_length(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained = Trained(FixedBatch().eval(), Preprocess(8))
+    artefact = Artefact.open(write_onnx(trained, tmp_path / "m.onnx"))
+    images = [noise((12, 12), seed) for seed in range(33)]
+    np.testing.assert_allclose(artefact.probabilities(images), torch_answers(trained, images), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("library", "name", "size"),
+    [
+        ("timm", "mobilenetv2_050", 64),
+        ("timm", "efficientnet_b0", 64),
+        ("timm", "vit_tiny_patch16_224", 224),
+        ("torchvision", "squeezenet1_1", 64),
+        ("torchvision", "resnet18", 64),
+    ],
+)
+def test_real_backbones_agree(library: str, name: str, size: int, tmp_path: Path) -> None:
+    """Behind the preprocessing 1e-4, end to end 1e-3, alone and in a batch."""
+    import timm
+    import torchvision
+
+    torch.manual_seed(0)
+    if library == "timm":
+        network = timm.create_model(name, num_classes=5)
+    else:
+        network = torchvision.models.get_model(name, num_classes=5)
+    trained = Trained(network.eval(), Preprocess(size, interpolation="bicubic"))
+    artefact = Artefact.open(write_onnx(trained, tmp_path / "m.onnx"))
+    images = [
+        noise(shape, seed)
+        for seed, shape in enumerate([(90, 120), (90, 120), (120, 90), (20, 30), (200, 10)])
+    ]
+    expected = torch_answers(trained, images)
+    assert np.abs(artefact.probabilities(images) - expected).max() <= 1e-3
+    ready = [noise((size, size), seed) for seed in range(3)]
+    plain = replace(trained, preprocess=Preprocess(size, resize="squash"))
+    exact = Artefact.open(write_onnx(plain, tmp_path / "plain.onnx"))
+    assert np.abs(exact.probabilities(ready) - torch_answers(plain, ready)).max() <= 1e-4

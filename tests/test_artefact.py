@@ -1,0 +1,313 @@
+"""The artefact: what it answers, and everything it refuses before onnxruntime sees the bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from saccade.artefact import Artefact, equal_sized_batches, inspect_model, usable_cores
+from saccade.errors import ModelError
+
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def model(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "model.onnx")
+
+
+def plain(colour: tuple[int, int, int], height: int = 9, width: int = 14) -> np.ndarray:
+    return np.full((height, width, 3), colour, dtype=np.uint8)
+
+
+def changed(model: Path, path: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
+    proto = onnx.load(model)
+    change(proto)
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_answers_by_colour_whatever_the_sizes(model: Path) -> None:
+    images = [
+        plain((250, 20, 20)),
+        plain((20, 20, 250), 30, 3),
+        plain((20, 250, 20)),
+        plain((250, 0, 0), 1, 1),
+    ]
+    artefact = Artefact.open(model)
+    probabilities = artefact.probabilities(images)
+    assert [artefact.classes[i] for i in probabilities.argmax(1)] == ["red", "blue", "green", "red"]
+    assert probabilities.dtype == np.float64
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+    alone = np.concatenate([artefact.probabilities([image]) for image in images])
+    np.testing.assert_allclose(probabilities, alone, atol=1e-6)
+
+
+def test_says_what_it_was_made_from(model: Path) -> None:
+    artefact = Artefact.open(model)
+    assert artefact.classes == ("blue", "green", "red")
+    assert artefact.preprocess.size == 8
+    assert artefact.fingerprint == "f" * 16
+    assert artefact.version[0].isdecimal()
+    assert artefact.sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
+
+
+def test_no_images_give_no_rows(model: Path) -> None:
+    assert Artefact.open(model).probabilities([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+    ids=["grey", "rgba", "float", "empty"],
+)
+def test_refuses_pixels_of_another_kind(model: Path, image: np.ndarray) -> None:
+    with pytest.raises(ModelError, match="must be uint8"):
+        Artefact.open(model).probabilities([image])
+
+
+def test_batches_hold_equal_sizes_and_stay_bounded() -> None:
+    sizes = [(10, 10)] * 5 + [(20, 10)] * 2 + [(10, 10)] * 2 + [(1000, 1000)]
+    batches = list(equal_sized_batches(sizes, max_images=3, max_pixels=250))
+    assert sorted(i for batch in batches for i in batch) == list(range(10))
+    assert all(len({sizes[i] for i in batch}) == 1 for batch in batches)
+    assert [len(batch) for batch in batches] == [2, 2, 2, 1, 1, 1, 1]
+
+
+def test_cores_follow_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert usable_cores() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "100000")
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+# ── what is refused ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _external(proto: onnx.ModelProto) -> None:
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "../../etc/passwd"
+
+
+def _external_in_attribute(proto: onnx.ModelProto) -> None:
+    tensor = TensorProto(name="x", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+    proto.graph.node.append(helper.make_node("Constant", [], ["unused"], value=tensor))
+
+
+def _external_in_subgraph(proto: onnx.ModelProto) -> None:
+    inner = helper.make_graph(
+        [], "inner", [], [], [TensorProto(name="x", data_location=TensorProto.EXTERNAL)]
+    )
+    proto.graph.node.append(helper.make_node("If", ["c"], ["d"], then_branch=inner, else_branch=inner))
+
+
+def _external_sparse(proto: onnx.ModelProto) -> None:
+    values = TensorProto(name="x", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+    proto.graph.sparse_initializer.append(onnx.SparseTensorProto(values=values, dims=[1]))
+
+
+def _custom_domain(proto: onnx.ModelProto) -> None:
+    proto.opset_import.append(helper.make_opsetid("com.evil", 1))
+
+
+def _custom_node(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].domain = "com.evil"
+
+
+def _function(proto: onnx.ModelProto) -> None:
+    node = helper.make_node("Relu", ["a"], ["b"])
+    proto.functions.append(
+        helper.make_function("local", "Evil", ["a"], ["b"], [node], proto.opset_import[:1])
+    )
+
+
+def _training(proto: onnx.ModelProto) -> None:
+    proto.training_info.add()
+
+
+def _old_opset(proto: onnx.ModelProto) -> None:
+    proto.opset_import[0].version = 11
+
+
+def _future_opset(proto: onnx.ModelProto) -> None:
+    proto.opset_import[0].version = 99
+
+
+def _deep(proto: onnx.ModelProto) -> None:
+    graph = helper.make_graph([], "leaf", [], [])
+    for _ in range(20):
+        graph = helper.make_graph([helper.make_node("If", ["c"], ["d"], then_branch=graph)], "g", [], [])
+    proto.graph.node.append(graph.node[0])
+
+
+EVIL = {
+    "external data": (_external, "another file"),
+    "external data in an attribute": (_external_in_attribute, "another file"),
+    "external data in a subgraph": (_external_in_subgraph, "another file"),
+    "external sparse data": (_external_sparse, "another file"),
+    "custom domain": (_custom_domain, "domain 'com.evil'"),
+    "custom operator": (_custom_node, "domain 'com.evil'"),
+    "function": (_function, "own functions"),
+    "training": (_training, "training information"),
+    "old opset": (_old_opset, "opset 11"),
+    "future opset": (_future_opset, "opset 99"),
+    "deep nesting": (_deep, "nests graphs"),
+}
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_refuses_a_model_that_reaches_outside(model: Path, tmp_path: Path, name: str) -> None:
+    change, words = EVIL[name]
+    path = changed(model, tmp_path / "evil.onnx", change)
+    with pytest.raises(ModelError, match=words) as caught:
+        Artefact.open(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x00" * 64, b"PK\x03\x04" + b"x" * 99, b"<!DOCTYPE html>", b"\x80\x04\x95"]
+)
+def test_refuses_what_is_no_onnx(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="is not an ONNX file"):
+        Artefact.open(path)
+
+
+def test_refuses_every_truncation_with_one_line(model: Path) -> None:
+    data = model.read_bytes()
+    for end in range(0, len(data), 7):
+        with pytest.raises(ModelError):
+            Artefact.open_bytes(data[:end], name="cut.onnx")
+
+
+def test_mutated_bytes_raise_only_our_error(model: Path) -> None:
+    data, rng = model.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        mutated = bytearray(data)
+        for position in rng.integers(0, len(data), 4):
+            mutated[position] = rng.integers(0, 256)
+        try:
+            inspect_model(bytes(mutated), name="mutated.onnx")
+        except ModelError:
+            refused += 1
+    assert refused > 50
+
+
+def test_refuses_a_missing_file_a_folder_and_a_pipe(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no model file"):
+        Artefact.open(tmp_path / "absent.onnx")
+    with pytest.raises(ModelError, match=r"not a plain file|cannot be read"):
+        Artefact.open(tmp_path)
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(ModelError, match="not a plain file"):
+        Artefact.open(tmp_path / "pipe.onnx")
+
+
+def test_refuses_a_file_above_the_limit(model: Path) -> None:
+    with pytest.raises(ModelError, match=r"more than the 1,000"):
+        Artefact.open(model, max_bytes=1000)
+
+
+@pytest.mark.parametrize(
+    "key", ["saccade.classes", "saccade.preprocess", "saccade.version", "saccade.data_fingerprint"]
+)
+def test_refuses_missing_metadata(model: Path, tmp_path: Path, key: str) -> None:
+    def drop(proto: onnx.ModelProto) -> None:
+        kept = [entry for entry in proto.metadata_props if entry.key != key]
+        del proto.metadata_props[:]
+        proto.metadata_props.extend(kept)
+
+    with pytest.raises(ModelError, match=f"lacks {key}"):
+        Artefact.open(changed(model, tmp_path / "m.onnx", drop))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"saccade.schema": "2"}, "schema version 2"),
+        ({"saccade.version": '"99.0.0"'}, "written by saccade 99.0.0"),
+        ({"saccade.classes": "not json"}, "is not JSON"),
+        ({"saccade.classes": '["a", "a", "b"]'}, "different words"),
+        ({"saccade.classes": '["a", "b"]'}, "gives 3 probabilities but names 2 classes"),
+        ({"saccade.preprocess": "[1]"}, "no JSON object"),
+        ({"saccade.preprocess": '{"size": 8}'}, "preprocessing"),
+    ],
+)
+def test_refuses_metadata_that_does_not_hold(
+    make_model: MakeModel, tmp_path: Path, metadata: dict[str, str], words: str
+) -> None:
+    with pytest.raises(ModelError, match=words):
+        Artefact.open(make_model(tmp_path / "m.onnx", metadata=metadata))
+
+
+def test_refuses_another_interface(model: Path, tmp_path: Path) -> None:
+    def rename(proto: onnx.ModelProto) -> None:
+        proto.graph.output[0].name = "logits"
+        proto.graph.node[-1].output[0] = "logits"
+
+    with pytest.raises(ModelError, match="does not take one uint8 'image'"):
+        Artefact.open(changed(model, tmp_path / "m.onnx", rename))
+
+
+def test_refuses_what_onnxruntime_refuses_in_one_line(model: Path, tmp_path: Path) -> None:
+    def unknown_operator(proto: onnx.ModelProto) -> None:
+        proto.graph.node[0].op_type = "NoSuchOperator"
+
+    with pytest.raises(ModelError, match="cannot be loaded by onnxruntime") as caught:
+        Artefact.open(changed(model, tmp_path / "m.onnx", unknown_operator))
+    assert "\n" not in str(caught.value)
+
+
+# ── the certificate beside it ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["certificate.json", "model.onnx.certificate.json"])
+def test_refuses_a_file_changed_after_its_certificate(
+    make_model: MakeModel, tmp_path: Path, name: str
+) -> None:
+    path = make_model(tmp_path / "model.onnx")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / name).write_text(json.dumps({"kind": "float", "extra": {"sha256": sha256}}))
+    assert Artefact.open(path).sha256 == sha256
+    make_model(path, temperature=0.2)
+    with pytest.raises(ModelError, match="SHA-256 differs"):
+        Artefact.open(path)
+    assert Artefact.open(path, verify=False).sha256 != sha256
+
+
+def test_refuses_a_damaged_certificate(make_model: MakeModel, tmp_path: Path) -> None:
+    path = make_model(tmp_path / "m.onnx")
+    (tmp_path / "m.onnx.certificate.json").write_text("{")
+    with pytest.raises(ModelError, match="saccade certify"):
+        Artefact.open(path)
+
+
+def test_opening_imports_neither_torch_nor_onnx(model: Path) -> None:
+    code = (
+        "import sys; from saccade.artefact import Artefact; import numpy as np;"
+        f"Artefact.open({str(model)!r}).probabilities([np.zeros((4, 4, 3), np.uint8)]);"
+        "heavy = {'torch', 'onnx', 'timm', 'torchvision', 'sklearn'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
