@@ -10,6 +10,7 @@ from typing import Any
 from saccade.errors import MissingExtraError
 
 TEMPLATES = Path(__file__).with_name("templates")
+DASH = "\u2013"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
 
@@ -50,15 +51,15 @@ def block(text: str) -> Any:
 
 def percent(share: float | None) -> str:
     """A share as people write it: 0.8765 -> 87.7 %; no figure is a dash."""
-    return "–" if share is None else f"{100 * share:.1f} %"
+    return DASH if share is None else f"{100 * share:.1f} %"
 
 
 def bounds(interval: Sequence[float] | None, *, scale: float = 100) -> str:
-    """[low, high] of an interval: (0.829, 0.911) -> 82.9 – 91.1; no interval is nothing."""
+    """[low, high] of an interval: (0.829, 0.911) -> "82.9 - 91.1"; no interval is nothing."""
     if not interval:
         return ""
     low, high = (scale * end for end in interval)
-    return f"{low:.1f} – {high:.1f}" if scale == 100 else f"{low:.3g} – {high:.3g}"
+    return f"{low:.1f} {DASH} {high:.1f}" if scale == 100 else f"{low:.3f} {DASH} {high:.3f}"
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Small pictures inside the page: decoded and encoded anew, so that no EXIF, GPS or other metadata travels."""
+"""Small pictures inside the page: decoded and encoded anew, so that no EXIF or GPS data travel along."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ReadImage = Callable[[str], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A picture as a data URI with its size in pixels; `uri` is "" and `missing` says why when there is none."""
+    """A picture as a data URI with its size in pixels; without one `uri` is "" and `missing` says why."""
 
     path: str
     uri: str = ""
@@ -38,7 +38,7 @@ def thumbnail(
     side_pixels: int = THUMBNAIL_PIXELS,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Thumbnail:
-    """The image at `path`, its long side at most `side_pixels`; never raises for an image that cannot be read."""
+    """The image at `path`, its long side at most `side_pixels`; an unreadable image never raises."""
     if read_image is None:
         return Thumbnail(path, missing="image not at hand")
     try:

@@ -1,0 +1,88 @@
+"""What a run folder holds, read once; whatever is missing is None or empty, and its section is left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from saccade.config import Recipe
+from saccade.evaluation.diagnosis import Evidence, diagnose
+from saccade.evaluation.metrics import metrics_from_json
+from saccade.records import EpochRow, Finding, ImageRecord, Metrics, Predictions
+from saccade.run_folder import RunFolder
+
+JUDGED_FIRST = ("test", "validation")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A run as the report sees it. `metrics` and `predictions` are by part."""
+
+    name: str
+    recipe: Recipe | None = None
+    recipe_text: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    certificate: Mapping[str, Any] = field(default_factory=dict)
+    history: tuple[EpochRow, ...] = ()
+    dataset: tuple[ImageRecord, ...] = ()
+    metrics: Mapping[str, Metrics] = field(default_factory=dict)
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+
+    @property
+    def part(self) -> str:
+        """The part that the result is told of: test, else validation, else what there is; "" for none."""
+        return next((part for part in (*JUDGED_FIRST, *self.metrics) if part in self.metrics), "")
+
+    @property
+    def figures(self) -> Metrics | None:
+        return self.metrics.get(self.part)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The diagnosis: as the run wrote it down, else read from curves and figures now."""
+        stored = self.environment.get("diagnosis")
+        if stored is not None:
+            return tuple(_finding(values) for values in stored)
+        return diagnose(self._evidence()) if self.history or self.metrics else ()
+
+    def _evidence(self) -> Evidence:
+        train = Counter(r.label for r in self.dataset if r.used and r.part == "train")
+        return Evidence(
+            self.history,
+            validation=self.metrics.get("validation"),
+            test=self.metrics.get("test"),
+            train=self.metrics.get("train"),
+            recipe=self.recipe or Recipe(),
+            smallest_class=min(train.values(), default=0),
+        )
+
+
+def read_facts(run: RunFolder) -> Facts:
+    """Everything the page tells; raises RunError for a damaged file, never for a missing one."""
+    parts = sorted(path.stem for path in run.metrics("any").parent.glob("*.json"))
+    return Facts(
+        name=run.root.resolve().name,
+        recipe=_if_there(run.recipe.is_file(), run.read_recipe),
+        recipe_text=run.recipe.read_text("utf-8") if run.recipe.is_file() else "",
+        environment=_if_there(run.has(run.environment), run.read_environment) or {},
+        model=_if_there(run.has(run.model_json), run.read_model) or {},
+        audit=_if_there(run.has(run.audit), run.read_audit) or {},
+        certificate=_if_there(run.has(run.certificate()), run.read_certificate) or {},
+        history=tuple(_if_there(run.has(run.history), run.read_history) or ()),
+        dataset=_if_there(run.has(run.dataset), run.read_dataset) or (),
+        metrics={part: metrics_from_json(run.read_metrics(part)) for part in parts},
+        predictions={p: run.read_predictions(p) for p in parts if run.has(run.predictions(p))},
+    )
+
+
+def _if_there(there: bool, read: Callable[[], T]) -> T | None:
+    return read() if there else None
+
+
+def _finding(values: Mapping[str, Any]) -> Finding:
+    return Finding(values["kind"], values["severity"], values["message"], values["remedy"])

@@ -1,0 +1,206 @@
+"""Curves, confusion matrix and reliability as SVG that takes its colours from the page, light or dark.
+
+matplotlib draws, without pyplot and so without global state. Colours are drawn as placeholders and then
+replaced by the page's CSS variables; texts stay texts.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.evaluation.calibration import ReliabilityBin
+from saccade.records import EpochRow, Metrics
+from saccade.report.render import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# placeholder -> CSS variable of templates/style.css; unlike any colour matplotlib draws by itself
+INK, SOFT, LINE, FIRST, SECOND = "#010203", "#010204", "#010205", "#010206", "#010207"
+VARIABLES = {INK: "--ink", SOFT: "--soft", LINE: "--line", FIRST: "--first", SECOND: "--second"}
+FIRST_RGB = (31 / 255, 95 / 255, 168 / 255)  # of --first; a picture inside the SVG cannot read CSS
+
+COUNTS_UP_TO_CLASSES = 25  # more cells are too small for a number
+MATRIX_CLASSES = 100  # more labels cannot be read; then those with most mistakes are shown
+LABEL_CHARACTERS = 22
+
+
+def curves(history: Sequence[EpochRow], kept: int) -> tuple[str, str]:
+    """(loss, accuracy) of both parts over the epochs; phases and the kept epoch are marked."""
+    return _curve(history, kept, "loss"), _curve(history, kept, "accuracy")
+
+
+def reliability_diagram(rows: Sequence[ReliabilityBin]) -> str:
+    """How often the model was right against how sure it was, one bar a bin; the line is perfect honesty."""
+    figure, axes = _figure(5.2, 3.9)
+    width = 1 / 15
+    axes.bar(
+        [row.low for row in rows],
+        [row.accuracy for row in rows],
+        width=width * 0.92,
+        align="edge",
+        color=FIRST,
+    )
+    axes.plot([0, 1], [0, 1], color=SECOND, linewidth=1.4, linestyle=(0, (4, 3)))
+    for row in rows:
+        axes.text(
+            row.low + width / 2, row.accuracy + 0.015, str(row.images), ha="center", color=SOFT, fontsize=7.5
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1.08), xlabel="Confidence", ylabel="Share that is right")
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    return _svg(figure, "reliability")
+
+
+def shown_classes(metrics: Metrics) -> list[int]:
+    """Columns of the classes in the picture: all, or the 100 with most mistakes (as true or predicted)."""
+    if len(metrics.classes) <= MATRIX_CLASSES:
+        return list(range(len(metrics.classes)))
+    counts = np.array(metrics.confusion)
+    right = np.diag(counts)
+    mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * right
+    return sorted(int(i) for i in np.argsort(-mistakes, kind="stable")[:MATRIX_CLASSES])
+
+
+def confusion_matrix(metrics: Metrics) -> str:
+    """Rows are true classes, columns predicted ones; the darker, the larger the share of the row."""
+    chosen = shown_classes(metrics)
+    counts = np.array(metrics.confusion, dtype=float)[np.ix_(chosen, chosen)]
+    rows = np.array(metrics.confusion, dtype=float)[chosen].sum(axis=1, keepdims=True)
+    shares = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
+    labels = [_label(metrics.classes[i]) for i in chosen]
+    size = len(chosen)
+    cell = 0.62 if size <= 8 else 0.44 if size <= COUNTS_UP_TO_CLASSES else 0.17  # inches
+    margin = 0.35 + 0.085 * max(map(len, labels))
+    figure, axes = _figure(size * cell + margin, size * cell + margin, grid=False)
+    axes.imshow(_shades(shares), interpolation="none", aspect="equal")
+    font = 9 if size <= COUNTS_UP_TO_CLASSES else 7.5
+    axes.set_xticks(range(size), labels, rotation=90 if size > 3 else 0, fontsize=font, parse_math=False)
+    axes.set_yticks(range(size), labels, fontsize=font, parse_math=False)
+    axes.set(xlabel="Predicted class", ylabel="True class")
+    axes.tick_params(length=0)
+    edges, ends = np.arange(size + 1) - 0.5, (-0.5, size - 0.5)
+    axes.vlines(edges, *ends, color=LINE, linewidth=0.4)
+    axes.hlines(edges, *ends, color=LINE, linewidth=0.4)
+    axes.set(xlim=ends, ylim=ends[::-1])
+    if size <= COUNTS_UP_TO_CLASSES:
+        _write_counts(axes, counts, shares)
+    return _svg(figure, "confusion")
+
+
+def _write_counts(axes: Axes, counts: NDArray[np.float64], shares: NDArray[np.float64]) -> None:
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        # white on the strong cells, in both colour schemes
+        colour = "#ffffff" if shares[row, column] > 0.55 else INK
+        axes.text(
+            column, row, f"{int(counts[row, column])}", ha="center", va="center", color=colour, fontsize=9
+        )
+
+
+def _shades(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(rows, columns, 4): one colour, its opacity the share; the square root lets rare mistakes show."""
+    shades = np.empty((*shares.shape, 4))
+    shades[..., :3] = FIRST_RGB
+    shades[..., 3] = np.sqrt(shares)
+    return shades
+
+
+def _curve(history: Sequence[EpochRow], kept: int, figure_name: str) -> str:
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _figure(5.2, 3.2)
+    epochs = np.arange(1, len(history) + 1)
+    marker = "o" if len(history) < 30 else None
+    for part, colour in (("train", FIRST), ("validation", SECOND)):
+        values = np.array([getattr(row, f"{part}_{figure_name}") for row in history], dtype=float)
+        values[~np.isfinite(values)] = np.nan
+        axes.plot(epochs, values, color=colour, linewidth=1.6, marker=marker, markersize=3)
+    _mark_phases(axes, history)
+    axes.axvline(kept + 1, color=SOFT, linewidth=0.9, linestyle=(0, (1.5, 2)))
+    axes.set(xlabel="Epoch", xlim=(0.5, max(len(history), 2) + 0.5))
+    if figure_name == "accuracy":
+        axes.set_ylim(top=1.0)
+        axes.margins(y=0.02)
+    else:
+        axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _svg(figure, figure_name)
+
+
+def _mark_phases(axes: Axes, history: Sequence[EpochRow]) -> None:
+    start = 1
+    phases = [(name, len(list(rows))) for name, rows in groupby(history, key=lambda row: row.phase)]
+    for name, epochs in phases if len(phases) > 1 else ():
+        if start > 1:
+            axes.axvline(start - 0.5, color=LINE, linewidth=1.2)
+        place = (start + (epochs - 1) / 2, 1.0)
+        transform = axes.get_xaxis_transform()
+        axes.text(
+            *place,
+            name,
+            transform=transform,
+            ha="center",
+            va="bottom",
+            fontsize=8,
+            color=SOFT,
+            parse_math=False,
+        )
+        start += epochs
+
+
+def _figure(width: float, height: float, *, grid: bool = True) -> tuple[Figure, Axes]:
+    """A figure (inches) with quiet axes in the placeholder colours."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    figure.patch.set_alpha(0)
+    axes.patch.set_alpha(0)
+    for side, spine in axes.spines.items():
+        spine.set(visible=side in ("left", "bottom") and grid, color=LINE)
+    axes.tick_params(colors=SOFT, labelsize=8.5, width=0.6)
+    axes.xaxis.label.set(color=SOFT, fontsize=9)
+    axes.yaxis.label.set(color=SOFT, fontsize=9)
+    if grid:
+        axes.grid(axis="y", color=LINE, linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as SVG for use inside a page: page fonts and colours, unique ids, no header, no date."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with (
+        mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}),
+        warnings.catch_warnings(),
+    ):
+        # a glyph that matplotlib's font lacks is drawn by the browser, so its absence is no news
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _for_page(buffer.getvalue(), name)
+
+
+def _for_page(svg: str, name: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.S)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)  # the page's own fonts
+    for placeholder, variable in VARIABLES.items():
+        svg = svg.replace(placeholder, f"var({variable})")
+    return svg.replace("<svg ", '<svg role="img" aria-hidden="true" ', 1)
+
+
+def _label(name: str) -> str:
+    shown = printable(name)
+    return shown if len(shown) <= LABEL_CHARACTERS else shown[: LABEL_CHARACTERS - 1] + "\u2026"

@@ -1,0 +1,51 @@
+"""The ten promises of saccade, and what a run wrote down about each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TITLES = (
+    ("No leak", "No two near-duplicate images, and no group, stand in two parts of the split."),
+    ("Only training images are augmented", "Evaluation has no place where a random operation could be put."),
+    (
+        "Preprocessing belongs to the weights",
+        "Resize, crop, interpolation, mean and std travel with the model.",
+    ),
+    ("Frozen is frozen", "Frozen weights and BatchNorm statistics are bit-identical before and after."),
+    ("Fine-tuning is gentle", "The fine-tuning rate is at most a tenth of the head's."),
+    ("The gap is watched", "Both curves are read, and what they mean is said with the remedy."),
+    (
+        "The test part is used once",
+        "After every choice; each figure has an interval and its number of images.",
+    ),
+    ("What is exported is certified", "The exported file answered real images like the trained model."),
+    ("Stopping loses nothing", "The same command in the same folder continues."),
+    ("No code in data", "No pickle is read or written."),
+)
+STATES = {True: "kept", False: "broken", None: "not applicable"}
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """One promise, its state in this run ("kept", "broken", "not applicable", "not shown"), the evidence."""
+
+    number: int
+    title: str
+    meaning: str
+    state: str
+    evidence: str
+
+
+def promises(environment: Mapping[str, Any]) -> list[Promise]:
+    """All ten, from the block `promises` of `environment.json`; one without an entry is "not shown"."""
+    block = environment.get("promises", {})
+    entries = [block.get(str(n)) for n in range(1, len(TITLES) + 1)]
+    return [_promise(n, *TITLES[n - 1], entry) for n, entry in enumerate(entries, start=1)]
+
+
+def _promise(number: int, title: str, meaning: str, entry: Mapping[str, Any] | None) -> Promise:
+    if entry is None:
+        return Promise(number, title, meaning, "not shown", "this run folder does not tell")
+    return Promise(number, title, meaning, STATES[entry["kept"]], entry["evidence"])
