@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from saccade.data.sources.archives import load_tar, load_zip, refuse_packed_tar
+from saccade.data.sources.columns import load_columns, load_saved, looks_saved, parquet_files, parquet_is_list
 from saccade.data.sources.groups import with_groups
 from saccade.data.sources.layout import arrange
 from saccade.data.sources.listing import list_folder
-from saccade.data.sources.lists import LIST_SUFFIXES, load_list
+from saccade.data.sources.lists import load_list
+from saccade.data.sources.named import PREFIX, load_named
 from saccade.data.sources.naming import natural_key, printable
+from saccade.data.sources.shards import is_shard, load_shards, shards_at
+from saccade.data.sources.tables import TEXT_SUFFIXES, read_parquet_table, read_text_table
 from saccade.data.storage import FolderStorage
 from saccade.errors import SourceError
 from saccade.records import Dataset
 
 __all__ = ["load_source", "natural_key", "printable"]
+
+_PACKED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
 def load_source(
@@ -27,38 +34,76 @@ def load_source(
 ) -> Dataset:
     """The data set at `location`; raises SourceError with every problem that was found.
 
-    `group` names a column of a list; `group_pattern` is a regular expression on the relative path.
+    A location is a folder of class folders (alone or below train/, val/, test/), a list (CSV, TSV,
+    JSON Lines, Parquet) with path,label[,part][,group], a zip or tar archive of either, WebDataset
+    shards (a folder, a tar or a pattern such as `train-{000..009}.tar`), a folder saved by Hugging
+    Face `datasets`, Parquet with an image column, or `torchvision:NAME`.
+
+    `group` names a column; `group_pattern` is a regular expression on the relative path.
     `drop_empty` leaves class folders without an image out instead of stopping.
     """
     if group and group_pattern:
         raise SourceError("--group and --group-pattern both name the groups; give one of them")
-    dataset = _load(location, group, drop_empty, min_classes)
+    options = {"group": group, "min_classes": min_classes}
+    dataset = _load(str(location), drop_empty, options)
     if group_pattern:
         dataset = dataset.with_records(with_groups(dataset.records, group_pattern))
     return dataset
 
 
-def _load(location: str | Path, group: str | None, drop_empty: bool, min_classes: int) -> Dataset:
+def _load(location: str, drop_empty: bool, options: dict[str, Any]) -> Dataset:
+    if location.startswith(PREFIX):
+        return load_named(location)
     path = Path(location).expanduser().absolute()
-    where = printable(str(location))
-    if not path.exists():
-        raise SourceError(f"{where}: no such file or folder; do: check the path")
-    if path.is_file() and path.suffix.lower().lstrip(".") in (*LIST_SUFFIXES, "parquet"):
-        return load_list(path, group=group, min_classes=min_classes)
-    if not path.is_dir():
-        raise SourceError(
-            f"{where}: is neither a folder of images nor a list; do: give a folder, or a CSV with path,label"
-        )
-    if group:
-        raise SourceError(
-            f"{where}: a folder has no columns, so --group {group!r} means nothing; use --group-pattern"
-        )
-    return _load_folder(path, where, drop_empty, min_classes)
+    if path.is_dir():
+        return _load_folder(path, drop_empty, options)
+    if path.is_file():
+        return _load_file(path, drop_empty, options)
+    shards = shards_at(path)  # a pattern
+    if shards:
+        return load_shards(path.parent, shards, **options)
+    raise SourceError(f"{printable(location)}: no such file or folder; do: check the path")
 
 
-def _load_folder(root: Path, where: str, drop_empty: bool, min_classes: int) -> Dataset:
+def _load_file(path: Path, drop_empty: bool, options: dict[str, Any]) -> Dataset:
+    name, ending = path.name.lower(), path.suffix.lower().lstrip(".")
+    if ending in TEXT_SUFFIXES:
+        return load_list(read_text_table(path), path, **options)
+    if ending == "parquet":
+        if parquet_is_list(path):
+            return load_list(read_parquet_table(path), path, **options)
+        return load_columns(path.parent, (path,), **options)
+    if ending == "zip":
+        return load_zip(path, drop_empty=drop_empty, **options)
+    if name.endswith(_PACKED_TARS):
+        refuse_packed_tar(path)
+    if ending == "tar":
+        if is_shard(path):
+            return load_shards(path.parent, (path,), **options)
+        return load_tar(path, drop_empty=drop_empty, **options)
+    raise SourceError(
+        f"{printable(str(path))}: not a data set that is read; do: give a folder of class folders, a list "
+        "(.csv, .tsv, .jsonl, .parquet) with path,label, or an archive (.zip, .tar)"
+    )
+
+
+def _load_folder(root: Path, drop_empty: bool, options: dict[str, Any]) -> Dataset:
+    where = printable(str(root))
+    if looks_saved(root):
+        return load_saved(root, **options)
     listing = list_folder(root)
-    layout = arrange(listing, where, drop_empty=drop_empty, min_classes=min_classes)
+    if not listing.files:
+        shards, tables = shards_at(root), parquet_files(root)
+        if shards:
+            return load_shards(root, shards, **options)
+        if tables:
+            return load_columns(root, tables, **options)
+    if options["group"]:
+        raise SourceError(
+            f"{where}: a folder has no columns, so --group {options['group']!r} means nothing; "
+            "use --group-pattern"
+        )
+    layout = arrange(listing, where, drop_empty=drop_empty, min_classes=options["min_classes"])
     return Dataset(
         root,
         layout.records,

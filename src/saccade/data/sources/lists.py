@@ -1,48 +1,38 @@
-"""Lists of images: CSV, TSV, JSON Lines or Parquet with path,label[,part][,group].
+"""Lists of images: path,label[,part][,group], row by row, all problems reported at once.
 
-Paths are relative to the folder of the list. All problems are reported at once, with their lines.
-A row whose file is missing is set aside by name, a repeated row is used once; both are listed. Rows
-that contradict each other, name no label or an unknown part, or an absolute path elsewhere stop the
-run, since nobody can say what was meant. A path may lead out of the list's folder with "../" (a list
-written by `saccade split` does when it lies elsewhere); that is listed with its line.
+Paths are relative to the folder of the list. A row whose file is missing is set aside by name, a
+repeated row is used once; both are listed. Rows that contradict each other, name no label or an
+unknown part, or an absolute path elsewhere stop the run, since nobody can say what was meant. A path
+may lead out of the list's folder with "../" (a list written by `saccade split` does when it lies
+elsewhere); that is listed with its line.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from saccade.data.sources.layout import classes_missing_in_parts
 from saccade.data.sources.naming import PART_OF_FOLDER, check_classes, printable, some
+from saccade.data.sources.tables import Fields, Table
 from saccade.data.storage import FolderStorage
-from saccade.errors import MissingExtraError, SourceError
-from saccade.records import PARTS, Dataset, ImageRecord
+from saccade.errors import SourceError
+from saccade.records import PARTS, Dataset, ImageRecord, Storage
 
-LIST_SUFFIXES = ("csv", "tsv", "jsonl", "ndjson")
 SHOWN_PROBLEMS = 20
-
-Fields = dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The rows of a list with the line each begins on (1 is the first line of the file)."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[int, Fields], ...]
-    problems: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
-class _Gathered:
-    """What reading the rows brings together."""
+class _Reading:
+    """How the rows are read, and what they bring together."""
 
+    name: str
+    root: Path
+    group_column: str
+    exists: Callable[[str], bool]
+    may_leave_root: bool
     records: dict[str, ImageRecord] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -50,73 +40,93 @@ class _Gathered:
     missing: int = 0
 
 
-def load_list(path: Path, *, group: str | None = None, min_classes: int = 2) -> Dataset:
-    """The data set that a list names; raises SourceError with every problem and its line."""
-    table = read_table(path)
-    group_column = _check_columns(table, path, group)
-    gathered = _Gathered(problems=list(table.problems))
-    for line, fields in table.rows:
-        _take_row(gathered, line, fields, path, group_column)
-    _raise_problems(gathered, path)
-    return _as_dataset(gathered, table, path, group_column, min_classes)
+def load_list(table: Table, path: Path, *, group: str | None = None, min_classes: int = 2) -> Dataset:
+    """The data set that a list in a folder names; raises SourceError with every problem and its line."""
+
+    def exists(name: str) -> bool:
+        return os.path.isfile(os.path.join(path.parent, name))
+
+    storage = FolderStorage(path.parent, outside=True)
+    reading = _Reading(path.name, path.parent, "", exists, may_leave_root=True)
+    return _load(table, reading, printable(str(path)), storage, group, min_classes)
 
 
-def _as_dataset(
-    gathered: _Gathered, table: Table, path: Path, group_column: str, min_classes: int
+def load_list_inside(
+    table: Table,
+    name: str,
+    root: Path,
+    storage: Storage,
+    exists: Callable[[str], bool],
+    *,
+    group: str | None = None,
+    min_classes: int = 2,
 ) -> Dataset:
-    where = printable(str(path))
-    records = tuple(gathered.records[key] for key in sorted(gathered.records))
+    """The data set that a list inside an archive names; no path may lead out of the archive."""
+    reading = _Reading(name, root, "", exists, may_leave_root=False)
+    return _load(table, reading, printable(f"{root}: {name}"), storage, group, min_classes)
+
+
+def _load(
+    table: Table, reading: _Reading, where: str, storage: Storage, group: str | None, min_classes: int
+) -> Dataset:
+    reading.group_column = check_columns(table, where, group)
+    reading.problems += table.problems
+    for line, fields in table.rows:
+        _take_row(reading, line, fields)
+    _raise_problems(reading, where)
+    records = tuple(reading.records[key] for key in sorted(reading.records))
     classes = check_classes({record.label for record in records}, where, min_classes=min_classes)
     given = tuple(part for part in PARTS if any(record.part == part for record in records))
-    unused = [name for name in table.columns if name not in ("path", "label", "part", group_column)]
-    listed = [*gathered.listed, *classes_missing_in_parts(records, classes, given)]
+    unused = [name for name in table.columns if name not in ("path", "label", "part", reading.group_column)]
+    listed = [*reading.listed, *classes_missing_in_parts(records, classes, given)]
     if unused:
-        listed.append(f"{printable(path.name)}: columns not used: {some(unused)}")
-    root = path.parent
-    return Dataset(root, records, classes, FolderStorage(root, outside=True), given, listed=tuple(listed))
+        listed.append(f"{printable(reading.name)}: columns not used: {some(unused)}")
+    return Dataset(reading.root, records, classes, storage, given, listed=tuple(listed))
 
 
-def _check_columns(table: Table, path: Path, group: str | None) -> str:
+def check_columns(table: Table, where: str, group: str | None) -> str:
     """The name of the group column, "" without one; raises SourceError where a column is absent."""
     wanted = ["path", "label"] + ([group] if group else [])
     absent = [name for name in wanted if name not in table.columns]
     if absent:
+        has = some(table.columns) if table.columns else "none"
         raise SourceError(
-            f"{printable(str(path))}: no column {some(absent)}; it has {some(table.columns)}. "
-            "The first line must name the columns: path,label and, where wanted, part,group"
+            f"{where}: no column {some(absent)}; its columns are: {has}. "
+            "The first line must name them: path,label and, where wanted, part,group"
         )
     return group or ("group" if "group" in table.columns else "")
 
 
-def _take_row(found: _Gathered, line: int, fields: Fields, list_path: Path, group_column: str) -> None:
+def _take_row(reading: _Reading, line: int, fields: Fields) -> None:
     """Check one row and add its record, or say with its line what is wrong."""
     label = fields["label"].strip()
     part = _part_name(fields.get("part", ""))
-    path, problem = _relative_path(fields["path"], list_path.parent)
+    path, problem = _relative_path(fields["path"], reading)
     if not label:
         problem = problem or "no label; fill it in or remove the row"
     if part is None:
         problem = problem or f"unknown part {fields['part']!r}; use {', '.join(PARTS)}, or leave it blank"
     if problem or part is None:
-        found.problems.append(f"line {line}: {problem}")
+        reading.problems.append(f"line {line}: {problem}")
         return
-    record = ImageRecord(path, label, part, fields.get(group_column, "").strip())
-    if path in found.records:
-        _repeated_row(found, line, record)
+    record = ImageRecord(path, label, part, fields.get(reading.group_column, "").strip())
+    if path in reading.records:
+        _repeated_row(reading, line, record)
         return
-    found.lines[path] = line
-    found.records[path] = _with_file_checked(found, line, record, list_path)
+    reading.lines[path] = line
+    reading.records[path] = _with_file_checked(reading, line, record)
 
 
-def _repeated_row(found: _Gathered, line: int, record: ImageRecord) -> None:
+def _repeated_row(reading: _Reading, line: int, record: ImageRecord) -> None:
     """The same path again: harmless when all agrees, a contradiction otherwise."""
-    first, name = found.records[record.path], printable(record.path)
-    if (record.label, record.part, record.group) == (first.label, first.part or record.part, first.group):
-        found.listed.append(f"{name}: line {line} repeats line {found.lines[record.path]}; used once")
+    first, name = reading.records[record.path], printable(record.path)
+    same_part = record.part == first.part or not first.used  # set aside: its part is gone
+    if (record.label, record.group) == (first.label, first.group) and same_part:
+        reading.listed.append(f"{name}: line {line} repeats line {reading.lines[record.path]}; used once")
         return
-    found.problems.append(
-        f"line {line}: {name} is {_said(record)} here and {_said(first)} in line {found.lines[record.path]}; "
-        "keep one of the rows"
+    reading.problems.append(
+        f"line {line}: {name} is {_said(record)} here and {_said(first)} in line "
+        f"{reading.lines[record.path]}; keep one of the rows"
     )
 
 
@@ -125,32 +135,32 @@ def _said(record: ImageRecord) -> str:
     return printable(", ".join(value for value in values if value))
 
 
-def _with_file_checked(found: _Gathered, line: int, record: ImageRecord, list_path: Path) -> ImageRecord:
+def _with_file_checked(reading: _Reading, line: int, record: ImageRecord) -> ImageRecord:
     name = printable(record.path)
-    if not os.path.isfile(os.path.join(list_path.parent, record.path)):
-        found.missing += 1
-        found.listed.append(f"{name}: no such file (line {line}); set aside, restore it or remove the row")
-        return record.set_aside(f"no such file (line {line} of {printable(list_path.name)})")
+    if not reading.exists(record.path):
+        reading.missing += 1
+        reading.listed.append(f"{name}: no such file (line {line}); set aside, restore it or remove the row")
+        return record.set_aside(f"no such file (line {line} of {printable(reading.name)})")
     if record.path.startswith("../"):
-        found.listed.append(f"{name}: outside the folder of the list (line {line}); used")
+        reading.listed.append(f"{name}: outside the folder of the list (line {line}); used")
     return record
 
 
-def _relative_path(text: str, root: Path) -> tuple[str, str]:
-    """The path with forward slashes below (or beside) the list's folder, and what is wrong with it."""
+def _relative_path(text: str, reading: _Reading) -> tuple[str, str]:
+    """The path below (or beside) the list's folder with forward slashes, and what is wrong with it."""
     if not text.strip():
         return "", "no path; fill it in or remove the row"
     if "\0" in text:
         return "", "a zero byte in the path; write the list again"
     if os.path.isabs(text):
-        inside = os.path.relpath(text, root)
-        if inside.startswith(".."):
-            return (
-                "",
-                f"absolute path {printable(text)} outside the list's folder; write it relative to the list",
-            )
-        text = inside
-    return os.path.normpath(text.replace("\\", "/") if os.sep == "\\" else text).replace(os.sep, "/"), ""
+        if os.path.relpath(text, reading.root).startswith(".."):
+            outside = f"absolute path {printable(text)} outside the list's folder"
+            return "", f"{outside}; write it relative to the list"
+        text = os.path.relpath(text, reading.root)
+    path = os.path.normpath(text).replace(os.sep, "/")
+    if path.startswith("../") and not reading.may_leave_root:
+        return "", f"path {printable(text)} leads out of the archive; name a file inside it"
+    return path, ""
 
 
 def _part_name(text: str) -> str | None:
@@ -159,121 +169,18 @@ def _part_name(text: str) -> str | None:
     return PART_OF_FOLDER.get(name) if name else ""
 
 
-def _raise_problems(found: _Gathered, path: Path) -> None:
-    where = printable(str(path))
-    if not found.records and not found.problems:
-        raise SourceError(f"{where}: no rows below the header; do: add one row path,label for each image")
-    if found.missing and found.missing == len(found.records) and not found.problems:
-        first = printable(next(iter(found.records)))
-        raise SourceError(
-            f"{where}: none of the {found.missing:,} files it names exist; the first is {first}. "
-            f"Paths are relative to the list's folder, {printable(str(path.parent))}; "
-            "move the list or correct them"
-        )
-    if found.problems:
-        shown = "\n  ".join(found.problems[:SHOWN_PROBLEMS])
-        more = len(found.problems) - SHOWN_PROBLEMS
+def _raise_problems(reading: _Reading, where: str) -> None:
+    if reading.problems:
+        shown = "\n  ".join(reading.problems[:SHOWN_PROBLEMS])
+        more = len(reading.problems) - SHOWN_PROBLEMS
         rest = f"\n  and {more:,} more" if more > 0 else ""
+        rows = "1 row" if len(reading.problems) == 1 else f"{len(reading.problems):,} rows"
+        raise SourceError(f"{where}: {rows} cannot be used; correct:\n  {shown}{rest}")
+    if not reading.records:
+        raise SourceError(f"{where}: no rows below the header; do: add one row path,label for each image")
+    if reading.missing == len(reading.records):
+        first = printable(next(iter(reading.records)))
         raise SourceError(
-            f"{where}: {len(found.problems):,} rows cannot be used; correct them:\n  {shown}{rest}"
+            f"{where}: none of the {reading.missing:,} files it names exist; the first is {first}. Paths are "
+            f"relative to {printable(str(reading.root))}; move the list or correct them"
         )
-
-
-# --- reading the three kinds of file -------------------------------------------------------------
-
-
-def read_table(path: Path) -> Table:
-    """The rows of a CSV, TSV, JSON Lines or Parquet file as text fields by lower-case column name."""
-    ending = path.suffix.lower()
-    if ending == ".parquet":
-        return _parquet_table(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{printable(str(path))}: cannot be opened ({error.strerror})") from None
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise SourceError(f"{printable(str(path))}: is UTF-16 text; save it as UTF-8 (CSV UTF-8)")
-    # surrogateescape: file names that are not UTF-8 still find their file
-    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    return _json_table(text, path) if ending in (".jsonl", ".ndjson") else _csv_table(text, path)
-
-
-def _delimiter(header: str) -> str:
-    """The separator that the first line uses most; a comma where there is none."""
-    return max(",;\t", key=lambda mark: (header.count(mark), mark == ","))
-
-
-def _csv_table(text: str, path: Path) -> Table:
-    first_line = text.lstrip("\r\n").partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(first_line), strict=True)
-    columns: tuple[str, ...] = ()
-    rows, problems = [], []
-    line = 1
-    try:
-        for values in reader:
-            start, line = line, reader.line_num + 1
-            if not any(value.strip() for value in values):
-                continue
-            if not columns:
-                columns = _column_names(values, path)
-            elif len(values) > len(columns):
-                problems.append(
-                    f"line {start}: {len(values)} fields, the header names {len(columns)}; quote paths"
-                )
-            else:
-                padded = values + [""] * (len(columns) - len(values))
-                rows.append((start, dict(zip(columns, padded, strict=True))))
-    except csv.Error as error:
-        problems.append(f"line {line}: cannot be read ({error}); look for a quote that is not closed")
-    return Table(columns, tuple(rows), tuple(problems))
-
-
-def _column_names(values: Iterable[str], path: Path) -> tuple[str, ...]:
-    """Names as the user wrote them, but the four known ones in lower case."""
-    known = ("path", "label", "part", "group")
-    names = [value.strip() for value in values]
-    names = [name.lower() if name.lower() in known else name for name in names]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SourceError(f"{printable(str(path))}: column {some(twice)} appears twice; keep one")
-    return tuple(names)
-
-
-def _json_table(text: str, path: Path) -> Table:
-    rows: list[tuple[int, Fields]] = []
-    problems: list[str] = []
-    columns: dict[str, None] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            problems.append(f'line {number}: not a JSON object; write {{"path": "...", "label": "..."}}')
-            continue
-        names = _column_names(value, path)
-        columns.update(dict.fromkeys(names))
-        rows.append((number, dict(zip(names, map(_as_text, value.values()), strict=True))))
-    complete = tuple((number, {**dict.fromkeys(columns, ""), **fields}) for number, fields in rows)
-    return Table(tuple(columns), complete, tuple(problems))
-
-
-def _as_text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def _parquet_table(path: Path) -> Table:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "train", "reading Parquet") from None
-    try:
-        table = parquet.read_table(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
-        raise SourceError(f"{printable(str(path))}: cannot be read as Parquet ({error})") from None
-    columns = _column_names(table.column_names, path)
-    values = [[_as_text(value) for value in column.to_pylist()] for column in table.columns]
-    rows = (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
-    return Table(columns, tuple(enumerate(rows, start=1)))

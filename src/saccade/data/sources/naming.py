@@ -10,20 +10,16 @@ from typing import Literal
 
 from saccade.errors import SourceError
 
-IMAGE_SUFFIXES = frozenset(
-    ("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib")
-    + ("tif", "tiff", "ppm", "pgm", "pbm", "pnm", "avif", "avifs")
-)
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+IMAGE_SUFFIXES = _words("jpg jpeg jpe jfif png apng webp gif bmp dib tif tiff ppm pgm pbm pnm avif avifs")
 # Pictures the decoder refuses; they become records, so that each is set aside by name with its remedy.
-REFUSED_SUFFIXES = frozenset(
-    ("svg", "pdf", "eps", "ps", "psd", "heic", "heif", "jp2", "j2k", "jxl", "ico", "tga")
-    + ("dng", "cr2", "nef", "arw", "raw")
-)
+REFUSED_SUFFIXES = _words("svg pdf eps ps psd heic heif jp2 j2k jxl ico tga dng cr2 nef arw raw")
 # Files that commonly lie beside images; counted, not listed one by one.
-SIDECAR_SUFFIXES = frozenset(
-    ("txt", "csv", "tsv", "json", "jsonl", "xml", "md", "html", "htm", "yaml", "yml", "toml")
-    + ("log", "py", "ipynb", "mat", "npy", "npz")
-)
+SIDECAR_SUFFIXES = _words("txt csv tsv json jsonl xml md html htm yaml yml toml log py ipynb mat npy npz")
 
 JUNK_NAMES = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
