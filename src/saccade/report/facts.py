@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A run as the report sees it. `metrics` and `predictions` are by part."""
+    """A run as the report sees it. `metrics` are by part; `predictions` are those of the judged part."""
 
     name: str
     recipe: Recipe | None = None
@@ -31,12 +31,12 @@ class Facts:
     history: tuple[EpochRow, ...] = ()
     dataset: tuple[ImageRecord, ...] = ()
     metrics: Mapping[str, Metrics] = field(default_factory=dict)
-    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    predictions: Predictions | None = None
 
     @property
     def part(self) -> str:
         """The part that the result is told of: test, else validation, else what there is; "" for none."""
-        return next((part for part in (*JUDGED_FIRST, *self.metrics) if part in self.metrics), "")
+        return judged_part(self.metrics)
 
     @property
     def figures(self) -> Metrics | None:
@@ -62,9 +62,15 @@ class Facts:
         )
 
 
+def judged_part(parts: Collection[str]) -> str:
+    """Which of these parts the result is told of; "" for none."""
+    return next((part for part in (*JUDGED_FIRST, *sorted(parts)) if part in parts), "")
+
+
 def read_facts(run: RunFolder) -> Facts:
     """Everything the page tells; raises RunError for a damaged file, never for a missing one."""
     parts = sorted(path.stem for path in run.metrics("any").parent.glob("*.json"))
+    judged = judged_part(parts)
     return Facts(
         name=run.root.resolve().name,
         recipe=_if_there(run.recipe.is_file(), run.read_recipe),
@@ -76,7 +82,7 @@ def read_facts(run: RunFolder) -> Facts:
         history=tuple(_if_there(run.has(run.history), run.read_history) or ()),
         dataset=_if_there(run.has(run.dataset), run.read_dataset) or (),
         metrics={part: metrics_from_json(run.read_metrics(part)) for part in parts},
-        predictions={p: run.read_predictions(p) for p in parts if run.has(run.predictions(p))},
+        predictions=_if_there(run.has(run.predictions(judged)), lambda: run.read_predictions(judged)),
     )
 
 

@@ -41,7 +41,7 @@ def curves(history: Sequence[EpochRow], kept: int) -> tuple[str, str]:
 
 def reliability_diagram(rows: Sequence[ReliabilityBin]) -> str:
     """How often the model was right against how sure it was, one bar a bin; the line is perfect honesty."""
-    figure, axes = _figure(5.2, 3.9)
+    figure, axes = _figure(4.7, 3.3)
     width = 1 / 15
     axes.bar(
         [row.low for row in rows],
@@ -78,12 +78,12 @@ def confusion_matrix(metrics: Metrics) -> str:
     shares = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
     labels = [_label(metrics.classes[i]) for i in chosen]
     size = len(chosen)
-    cell = 0.62 if size <= 8 else 0.44 if size <= COUNTS_UP_TO_CLASSES else 0.17  # inches
-    margin = 0.35 + 0.085 * max(map(len, labels))
-    figure, axes = _figure(size * cell + margin, size * cell + margin, grid=False)
-    axes.imshow(_shades(shares), interpolation="none", aspect="equal")
-    font = 9 if size <= COUNTS_UP_TO_CLASSES else 7.5
-    axes.set_xticks(range(size), labels, rotation=90 if size > 3 else 0, fontsize=font, parse_math=False)
+    cell = 0.62 if size <= 8 else 0.44 if size <= COUNTS_UP_TO_CLASSES else 0.14  # inches
+    font = 9 if size <= COUNTS_UP_TO_CLASSES else 7  # points, of 72 to the inch
+    room = 0.4 + 0.62 * font / 72 * max(map(len, labels))
+    figure, axes = _figure(size * cell, size * cell, left=room, bottom=room, grid=False)
+    axes.imshow(_shades(shares), interpolation="none", aspect="auto")
+    axes.set_xticks(range(size), labels, rotation=90, fontsize=font, parse_math=False)
     axes.set_yticks(range(size), labels, fontsize=font, parse_math=False)
     axes.set(xlabel="Predicted class", ylabel="True class")
     axes.tick_params(length=0)
@@ -116,7 +116,7 @@ def _shades(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 def _curve(history: Sequence[EpochRow], kept: int, figure_name: str) -> str:
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _figure(5.2, 3.2)
+    figure, axes = _figure(4.6, 2.6)
     epochs = np.arange(1, len(history) + 1)
     marker = "o" if len(history) < 30 else None
     for part, colour in (("train", FIRST), ("validation", SECOND)):
@@ -156,12 +156,18 @@ def _mark_phases(axes: Axes, history: Sequence[EpochRow]) -> None:
         start += epochs
 
 
-def _figure(width: float, height: float, *, grid: bool = True) -> tuple[Figure, Axes]:
-    """A figure (inches) with quiet axes in the placeholder colours."""
+def _figure(
+    width: float, height: float, *, left: float = 0.52, bottom: float = 0.46, grid: bool = True
+) -> tuple[Figure, Axes]:
+    """Quiet axes of `width` x `height` inches in the placeholder colours, with room (inches) for labels."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
+    right, top = 0.08, 0.24
+    whole = (left + width + right, bottom + height + top)
+    figure = Figure(figsize=whole)
+    # placed by hand: matplotlib's own layouts measure every label, twice
+    place = (left / whole[0], bottom / whole[1], width / whole[0], height / whole[1])
+    axes = figure.add_axes(place)
     figure.patch.set_alpha(0)
     axes.patch.set_alpha(0)
     for side, spine in axes.spines.items():

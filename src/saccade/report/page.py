@@ -155,7 +155,7 @@ def _reliability(metrics: Metrics | None) -> dict[str, Any] | None:
 
 def _mistakes(facts: Facts, read_image: ReadImage | None, limits: Limits) -> dict[str, Any] | None:
     """The most confident wrong answers, each with its picture."""
-    predictions = facts.predictions.get(facts.part)
+    predictions = facts.predictions
     if predictions is None:
         return None
     wrong = _wrong(predictions)

@@ -10,7 +10,7 @@ from typing import Any
 from saccade.errors import MissingExtraError
 
 TEMPLATES = Path(__file__).with_name("templates")
-DASH = "\u2013"
+DASH, NBSP = "\u2013", "\u00a0"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
 
@@ -32,7 +32,9 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.filters.update(percent=percent, bounds=bounds, number=number, count=count, block=block)
+    environment.filters.update(
+        percent=percent, bounds=bounds, number=number, count=count, block=block, sentence=sentence
+    )
     return environment.get_template(template).render(**values)
 
 
@@ -49,9 +51,14 @@ def block(text: str) -> Any:
     return Markup("\n").join(escape(printable(line)) for line in text.splitlines())
 
 
+def sentence(text: str) -> str:
+    """The text with a full stop where it has no end yet."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 def percent(share: float | None) -> str:
     """A share as people write it: 0.8765 -> 87.7 %; no figure is a dash."""
-    return DASH if share is None else f"{100 * share:.1f} %"
+    return DASH if share is None else f"{100 * share:.1f}{NBSP}%"
 
 
 def bounds(interval: Sequence[float] | None, *, scale: float = 100) -> str:
