@@ -12,6 +12,7 @@ from saccade.errors import MissingExtraError
 TEMPLATES = Path(__file__).with_name("templates")
 DASH, NBSP = "\u2013", "\u00a0"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
 _NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
 
 
@@ -33,7 +34,13 @@ def render(template: str, **values: Any) -> str:
         finalize=_finalize,
     )
     environment.filters.update(
-        percent=percent, bounds=bounds, number=number, count=count, block=block, sentence=sentence
+        percent=percent,
+        bounds=bounds,
+        number=number,
+        count=count,
+        block=block,
+        sentence=sentence,
+        flags=flags,
     )
     return environment.get_template(template).render(**values)
 
@@ -49,6 +56,13 @@ def block(text: str) -> Any:
     from markupsafe import Markup, escape
 
     return Markup("\n").join(escape(printable(line)) for line in text.splitlines())
+
+
+def flags(text: str) -> Any:
+    """The text, escaped, with `--flags` set as code that is not broken at a hyphen."""
+    from markupsafe import Markup, escape
+
+    return Markup(_FLAG.sub(r'<code class="flag">\g<0></code>', str(escape(printable(text)))))
 
 
 def sentence(text: str) -> str:
