@@ -29,7 +29,7 @@ OWN = "saccade"
 
 @dataclass(frozen=True)
 class BackboneRow:
-    """One line of `saccade backbones`; `parameters` in the whole published network, 0 where not known unbuilt."""
+    """One line of `saccade backbones`; `parameters` of the whole published network, 0 where not known."""
 
     name: str
     library: str
@@ -50,23 +50,27 @@ class BackboneName:
 
 
 def find_backbone(text: str) -> BackboneName:
-    """Whose backbone a name means: ours, then timm's, then torchvision's; `timm/` and `torchvision/` force one.
+    """Whose backbone a name means: ours, then timm's, then torchvision's; a prefix (`timm/`) decides.
 
     Raises ModelError with the closest names.
     """
     library, _, name = text.rpartition("/")
-    candidates = [library] if library else [OWN, *pretrained.LIBRARIES]
+    everywhere = [OWN, *pretrained.LIBRARIES]
+    if library and library not in everywhere:
+        raise ModelError(f"unknown library {library!r} in backbone {text!r}; known: {', '.join(everywhere)}")
+    candidates = [library] if library else everywhere
     for candidate in candidates:
         if _has(candidate, name):
             return BackboneName(candidate, name)
-    known = [row for candidate in candidates for row in _names(candidate)]
+    base = name.partition(".")[0] if "." in name else ""
+    known = [row for candidate in candidates for row in _names(candidate, base)]
     close = difflib.get_close_matches(name, sorted(set(known)), n=4, cutoff=0.5)
     hint = f"did you mean {', '.join(close)}?" if close else "`saccade backbones` lists all"
     raise ModelError(f"unknown backbone {text!r}; {hint}")
 
 
 def backbones(pattern: str = "*") -> list[BackboneRow]:
-    """Every backbone whose name matches (`*` and `?` are wild; a plain word matches anywhere), without building any."""
+    """Every backbone whose name matches (`*` and `?` are wild, a plain word stands anywhere); builds none."""
     wild = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
     own = [BackboneRow(name, OWN, image_size=224) for name in BACKBONES]
     others = [BackboneRow(**row) for row in pretrained.listing()]
@@ -77,8 +81,8 @@ def _has(library: str, name: str) -> bool:
     return name in BACKBONES if library == OWN else pretrained.has(library, name)
 
 
-def _names(library: str) -> list[str]:
-    return list(BACKBONES) if library == OWN else pretrained.names(library)
+def _names(library: str, base: str) -> list[str]:
+    return list(BACKBONES) if library == OWN else pretrained.names(library, tags_of=base)
 
 
 def accepted(build: Builder, **wanted: Any) -> dict[str, Any]:

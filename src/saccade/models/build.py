@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,13 +14,13 @@ from saccade.errors import ModelError
 from saccade.models import pretrained as libraries
 from saccade.models.backbones import BACKBONES, OWN, BackboneName, accepted, find_backbone
 from saccade.models.network import Classifier, feature_count, make_head, without_last_layer
-from saccade.models.options import Option, checked_options
+from saccade.models.options import checked_options
+from saccade.models.preparation import choose_preprocess
 from saccade.models.weights import Header, WeightsFile, read_weights
-from saccade.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from saccade.preprocess import Preprocess
 
 HEAD_DROPOUT = 0.2
 OWN_IMAGE_SIZE = 224
-RESIZE_MODES: dict[str, Literal["crop", "pad", "squash"]] = {"center": "crop", "squash": "squash", "border": "pad"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,45 @@ class BuiltModel:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """A network in plain values: all that decides its shape. `as_json` is `BuiltModel.architecture`."""
+
+    backbone: BackboneName
+    options: dict[str, Any]
+    head: str
+    classes: int
+    dropout: float
+    image_size: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "library": self.backbone.library,
+            "backbone": self.backbone.name,
+            "options": self.options,
+            "head": self.head,
+            "classes": self.classes,
+            "dropout": self.dropout,
+            "image_size": self.image_size,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> _Plan:
+        try:
+            return cls(
+                backbone=find_backbone(f"{values['library']}/{values['backbone']}"),
+                options=dict(values["options"]),
+                head=str(values["head"]),
+                classes=int(values["classes"]),
+                dropout=float(values["dropout"]),
+                image_size=int(values["image_size"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"the stored architecture does not hold ({type(error).__name__}: {error}); train it again"
+            ) from None
+
+
 def build_model(
     name: str,
     classes: int,
@@ -51,221 +90,133 @@ def build_model(
 ) -> BuiltModel:
     """Build a backbone by name, with published weights, weights from a file, or random ones, and a new head.
 
-    `image_size` None means the backbone's own. Random weights are f(seed); torch's global generator is left as
-    it was. Raises ModelError for an unknown name, weights that do not fit or cannot be fetched, and bad options.
+    `image_size` None means the backbone's own. Random weights are f(seed); torch's global generator is left
+    as it was. Raises ModelError for unknown names, bad options, and weights that do not fit or do not come.
     """
     if weights and not pretrained:
         raise ModelError(f"--no-pretrained and --weights {weights} exclude each other; leave one of them out")
-    found = find_backbone(name)
+    backbone = find_backbone(name)
+    given = dict(options or {})
     with _seeded(seed):
-        if found.library == OWN:
-            return _build_own(found, classes, weights, head, dropout, image_size, options or {})
-        return _build_published(found, classes, pretrained, weights, head, dropout, image_size, options or {})
+        if backbone.library == OWN:
+            share = 0.0 if dropout == "auto" else dropout
+            plan = _Plan(backbone, given, head, classes, share, image_size or OWN_IMAGE_SIZE)
+            return _own(plan, weights)
+        share = HEAD_DROPOUT if dropout == "auto" else dropout
+        given = checked_options(given, where="model.options")
+        plan = _Plan(backbone, given, head, classes, share, image_size or 0)
+        return _published(plan, pretrained, weights)
 
 
 def rebuild(architecture: Mapping[str, Any]) -> Classifier:
     """The network that `BuiltModel.architecture` describes, with random weights; fetches nothing.
 
-    Raises ModelError when the description is not one of ours.
+    Raises ModelError when the description does not hold.
     """
-    try:
-        found = find_backbone(f"{architecture['library']}/{architecture['backbone']}")
-        classes, image_size = int(architecture["classes"]), int(architecture["image_size"])
-        head, dropout = str(architecture["head"]), float(architecture["dropout"])
-        options = dict(architecture["options"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"the architecture in the bundle does not hold ({error}); train the model again") from None
+    plan = _Plan.from_json(architecture)
     with _seeded(0):
-        if found.library == OWN:
-            return _own_classifier(found, classes, "", head, dropout, image_size, options)
-        options = checked_options(options, where="options of the stored architecture")
-        stripped = libraries.create(found.library, found.name, options)
-        return _finished(stripped.backbone, found, classes, head, dropout, image_size)
+        if plan.backbone.library == OWN:
+            return _own_classifier(plan, weights="")
+        options = checked_options(plan.options, where="options of the stored architecture")
+        stripped = libraries.create(plan.backbone.library, plan.backbone.name, options)
+        return _sized(stripped.backbone, plan)
 
 
-def _build_own(
-    found: BackboneName,
-    classes: int,
-    weights: str,
-    head: str,
-    dropout: float | Literal["auto"],
-    image_size: int | None,
-    options: Mapping[str, Any],
-) -> BuiltModel:
-    size = image_size or OWN_IMAGE_SIZE
-    share = 0.0 if dropout == "auto" else dropout
-    module = _own_classifier(found, classes, weights, head, share, size, options)
-    note = f"{found.name} starts from the file {weights}" if weights else f"{found.name} starts from random weights"
+def _own(plan: _Plan, weights: str) -> BuiltModel:
+    source = f"the weights in {weights}" if weights else "random weights"
     return BuiltModel(
-        module=module,
-        preprocess=Preprocess(size=size, resize="squash", crop_fraction=1.0),
-        architecture=_architecture(found, classes, head, share, size, options),
+        module=_own_classifier(plan, weights),
+        preprocess=Preprocess(size=plan.image_size, resize="squash", crop_fraction=1.0),
+        architecture=plan.as_json(),
         pretrained=bool(weights),
-        notes=(note,),
+        notes=(f"{plan.backbone} starts from {source}",),
     )
 
 
-def _own_classifier(
-    found: BackboneName,
-    classes: int,
-    weights: str,
-    head: str,
-    dropout: float,
-    image_size: int,
-    options: Mapping[str, Any],
-) -> Classifier:
-    build = BACKBONES[found.name]
+def _own_classifier(plan: _Plan, weights: str) -> Classifier:
+    build = BACKBONES[plan.backbone.name]
+    filled_in = accepted(build, image_size=plan.image_size, head=plan.head)
     try:
-        network = build(classes, weights=weights, **accepted(build, image_size=image_size, head=head), **options)
+        network = build(plan.classes, weights=weights, **{**filled_in, **plan.options})
     except TypeError as error:
-        raise ModelError(f"{found.name} cannot be built with model.options {dict(options)}: {error}") from None
-    backbone, _ = without_last_layer(network)
-    return _with_head(backbone, found, classes, head, dropout, image_size)
+        raise ModelError(
+            f"{plan.backbone} cannot be built with {plan.options}: {error}; change model.options"
+        ) from None
+    return _with_head(without_last_layer(network)[0], plan)
 
 
-def _build_published(
-    found: BackboneName,
-    classes: int,
-    pretrained: bool,
-    weights: str,
-    head: str,
-    dropout: float | Literal["auto"],
-    image_size: int | None,
-    options: Mapping[str, Any],
-) -> BuiltModel:
-    given = checked_options(options, where="model.options")
+def _published(plan: _Plan, pretrained: bool, weights: str) -> BuiltModel:
+    """A network of timm or torchvision; its plan is completed by the weights file's header."""
+    backbone = plan.backbone
     file = read_weights(weights) if weights else None
     header = file.header if file else Header()
-    _check_architecture(found, header, weights)
-    merged: dict[str, Option] = {**header.options, **given}
-    stripped = libraries.create(found.library, found.name, merged)
+    _check_architecture(backbone, header, weights)
+    own = libraries.defaults(backbone.library, backbone.name)
+    preprocess, notes = choose_preprocess(
+        own, header, name=str(backbone), weights=weights, image_size=plan.image_size
+    )
+    merged = {**header.options, **plan.options}
+    plan = _Plan(backbone, merged, plan.head, plan.classes, plan.dropout, preprocess.size)
+    stripped = libraries.create(backbone.library, backbone.name, merged)
     if pretrained:
-        _load(stripped, found, file, weights)
-    preprocess, notes = choose_preprocess(found, header, weights, image_size)
-    share = HEAD_DROPOUT if dropout == "auto" else dropout
-    module = _finished(stripped.backbone, found, classes, head, share, preprocess.size)
+        _load(stripped, backbone, file, weights)
     return BuiltModel(
-        module=module,
+        module=_sized(stripped.backbone, plan),
         preprocess=preprocess,
-        architecture=_architecture(found, classes, head, share, preprocess.size, merged),
+        architecture=plan.as_json(),
         pretrained=pretrained,
-        notes=(_origin(found, pretrained, weights), *_option_notes(header, given), *notes),
+        notes=(_origin(backbone, pretrained, weights), *_option_notes(header, plan.options), *notes),
     )
 
 
-def _check_architecture(found: BackboneName, header: Header, weights: str) -> None:
+def _check_architecture(backbone: BackboneName, header: Header, weights: str) -> None:
+    """Names agree up to timm's tag: `resnet18.a1_in1k` is a resnet18."""
     if not header.architecture:
         return
-    same_name = header.architecture.partition(".")[0] == found.name.partition(".")[0]
-    if not same_name or header.library not in ("", found.library):
+    same_name = header.architecture.partition(".")[0] == backbone.name.partition(".")[0]
+    if not same_name or header.library not in ("", backbone.library):
         says = "/".join(part for part in (header.library, header.architecture) if part)
-        raise ModelError(f"{weights} holds weights of {says}, but the backbone is {found}; use --backbone {says}")
+        raise ModelError(
+            f"{weights} holds weights of {says}, but the backbone is {backbone}; use --backbone {says}"
+        )
 
 
-def _load(stripped: libraries.Stripped, found: BackboneName, file: WeightsFile | None, weights: str) -> None:
+def _load(
+    stripped: libraries.Stripped, backbone: BackboneName, file: WeightsFile | None, weights: str
+) -> None:
     if file:
         libraries.load(stripped, file.tensors, where=weights)
     else:
-        tensors = libraries.hub_weights(found.library, found.name)
-        libraries.load(stripped, tensors, where=f"the published file of {found}")
+        tensors = libraries.hub_weights(backbone.library, backbone.name)
+        libraries.load(stripped, tensors, where=f"the published file of {backbone}")
 
 
-def choose_preprocess(
-    found: BackboneName, header: Header, weights: str, image_size: int | None
-) -> tuple[Preprocess, tuple[str, ...]]:
-    """What belongs to these weights: the file's header, then the architecture's own; and which is which, in words."""
-    own = libraries.defaults(found.library, found.name)
-    said = {
-        "mean": header.mean,
-        "std": header.std,
-        "crop_fraction": header.crop_fraction,
-        "interpolation": header.interpolation,
-        "image_size": header.image_size,
-        "crop_mode": header.crop_mode,
-    }
-    chosen = replace(own, **{name: value for name, value in said.items() if value})
-    absent = [name for name, value in said.items() if not value]
-    notes = [_source_note(found, chosen, absent, weights)] if weights else []
-    interpolation, more = _interpolation(chosen.interpolation)
-    fraction, still_more = _crop_fraction(chosen.crop_fraction)
-    preprocess = Preprocess(
-        size=image_size or chosen.image_size,
-        resize=RESIZE_MODES.get(chosen.crop_mode, "crop"),
-        interpolation=interpolation,
-        crop_fraction=fraction,
-        mean=chosen.mean,
-        std=chosen.std,
-    )
-    return preprocess, (*notes, *more, *still_more)
-
-
-def _source_note(found: BackboneName, chosen: libraries.Defaults, absent: list[str], weights: str) -> str:
-    if not absent:
-        return f"preprocessing is that of the header of {weights}"
-    imagenet = (chosen.mean, chosen.std) == (IMAGENET_MEAN, IMAGENET_STD)
-    values = ", ".join(f"{name} {getattr(chosen, name)}" for name in absent)
-    also = " (mean and std are ImageNet's)" if imagenet and "mean" in absent else ""
-    return f"the header of {weights} does not say {', '.join(absent)}: {found}'s own are used, {values}{also}"
-
-
-def _interpolation(name: str) -> tuple[Literal["bilinear", "bicubic"], tuple[str, ...]]:
-    if name == "bilinear":
-        return "bilinear", ()
-    note = () if name == "bicubic" else (f"interpolation {name!r} is not offered here: bicubic is used",)
-    return "bicubic", note
-
-
-def _crop_fraction(value: float) -> tuple[float, tuple[str, ...]]:
-    if 0.1 <= value <= 1:
-        return value, ()
-    return min(max(value, 0.1), 1.0), (f"crop_pct {value:g} is not offered here: the nearest of 0.1 to 1 is used",)
-
-
-def _origin(found: BackboneName, pretrained: bool, weights: str) -> str:
+def _origin(backbone: BackboneName, pretrained: bool, weights: str) -> str:
     if weights:
-        return f"{found} starts from the weights in {weights}"
-    return f"{found} starts from its published weights" if pretrained else f"{found} starts from random weights"
+        return f"{backbone} starts from the weights in {weights}"
+    return f"{backbone} starts from {'its published' if pretrained else 'random'} weights"
 
 
-def _option_notes(header: Header, given: Mapping[str, Option]) -> tuple[str, ...]:
-    said = [f"{name} = {value!r}" for name, value in header.options.items() if name not in given]
-    over = [f"{name} = {given[name]!r} instead of {header.options[name]!r}" for name in given if name in header.options]
-    notes = [f"the file's header builds it with {', '.join(said)}"] if said else []
-    notes += [f"model.options overrules the file's header: {', '.join(over)}"] if over else []
+def _option_notes(header: Header, merged: Mapping[str, Any]) -> tuple[str, ...]:
+    followed = [f"{key} = {value!r}" for key, value in header.options.items() if merged[key] == value]
+    overruled = [
+        f"{key} = {merged[key]!r} instead of {value!r}"
+        for key, value in header.options.items()
+        if merged[key] != value
+    ]
+    notes = [f"the header of the weights builds it with {', '.join(followed)}"] if followed else []
+    notes += [f"model.options overrules the header: {', '.join(overruled)}"] if overruled else []
     return tuple(notes)
 
 
-def _finished(
-    backbone: nn.Module, found: BackboneName, classes: int, head: str, dropout: float, image_size: int
-) -> Classifier:
-    libraries.set_image_size(backbone, image_size, name=str(found))
-    return _with_head(backbone, found, classes, head, dropout, image_size)
+def _sized(backbone: nn.Module, plan: _Plan) -> Classifier:
+    libraries.set_image_size(backbone, plan.image_size, name=str(plan.backbone))
+    return _with_head(backbone, plan)
 
 
-def _with_head(
-    backbone: nn.Module, found: BackboneName, classes: int, head: str, dropout: float, image_size: int
-) -> Classifier:
-    features = feature_count(backbone, image_size, name=str(found))
-    return Classifier(backbone, make_head(head, features, classes, dropout=dropout))
-
-
-def _architecture(
-    found: BackboneName,
-    classes: int,
-    head: str,
-    dropout: float,
-    image_size: int,
-    options: Mapping[str, Any],
-) -> dict[str, Any]:
-    return {
-        "library": found.library,
-        "backbone": found.name,
-        "options": dict(options),
-        "head": head,
-        "classes": classes,
-        "dropout": dropout,
-        "image_size": image_size,
-    }
+def _with_head(backbone: nn.Module, plan: _Plan) -> Classifier:
+    features = feature_count(backbone, plan.image_size, name=str(plan.backbone))
+    return Classifier(backbone, make_head(plan.head, features, plan.classes, dropout=plan.dropout))
 
 
 @contextmanager

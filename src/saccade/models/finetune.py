@@ -1,6 +1,6 @@
-"""Freezing and unfreezing: which parts of a network learn, and that the others do not move (promises 4 and 5).
+"""Freezing and unfreezing: which parts of a network learn, and that the others do not move (promise 4).
 
-Frozen means parameters and BatchNorm statistics: a frozen module stays in evaluation mode while the rest trains.
+Frozen means parameters and BatchNorm statistics: a frozen module stays in evaluation mode while others train.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NORMS = ("Norm", "Frn", "FilterResponse")
 
 
 def stages(classifier: Classifier) -> dict[str, tuple[str, ...]]:
-    """The backbone's stages from input to output: name -> its layers, such as conv_stem, blocks.0 ... conv_head.
+    """The backbone's stages from input to output, name -> layers: conv_stem, blocks.0, ... conv_head.
 
     A norm that stands between two stages belongs to the one before it.
     """
@@ -38,7 +38,7 @@ def stages(classifier: Classifier) -> dict[str, tuple[str, ...]]:
 
 
 def layers(classifier: Classifier) -> tuple[str, ...]:
-    """Every module of the backbone that owns parameters itself, from input to output, by its name in the network."""
+    """Names of the backbone's modules that own parameters themselves, from input to output."""
     return tuple(f"backbone.{name}".rstrip(".") for name in _own_layers(classifier.backbone))
 
 
@@ -54,10 +54,10 @@ def freeze_backbone(classifier: Classifier) -> None:
 
 
 def unfreeze(classifier: Classifier, spec: str) -> tuple[str, ...]:
-    """Let the head and a part of the backbone learn, freeze the rest; returns the names of the layers that learn.
+    """Let the head and a part of the backbone learn, freeze the rest; returns those layers' names.
 
-    `spec`: "2" the last two stages, "0.3" the last three tenths of the layers, "layers:-100" all but the first
-    100 layers, "layers:20" the last 20, "all". Raises RecipeError for anything else or more than there is.
+    `spec`: "2" the last two stages, "0.3" the last three tenths of the layers, "layers:-100" all but the
+    first 100 layers, "layers:20" the last 20, "all". RecipeError for more than there is, or anything else.
     """
     chosen = _chosen(classifier, spec.strip())
     freeze_backbone(classifier)
@@ -70,14 +70,14 @@ def unfreeze(classifier: Classifier, spec: str) -> tuple[str, ...]:
 
 
 def set_training_mode(classifier: Classifier) -> None:
-    """Training mode for what learns; frozen modules stay in evaluation mode, so BatchNorm statistics stand still."""
+    """Training mode for what learns; frozen modules stay in evaluation mode, BatchNorm statistics too."""
     classifier.train()
     for module in _frozen_modules(classifier):
         module.training = False
 
 
 def frozen_hash(classifier: Classifier) -> str:
-    """SHA-256 over all frozen parameters and every buffer of the frozen modules; equal before and after a phase."""
+    """SHA-256 over frozen parameters and all buffers of frozen modules; equal before and after a phase."""
     digest = hashlib.sha256()
     for name, tensor in _frozen_tensors(classifier):
         values = tensor.detach().cpu().contiguous()
@@ -89,7 +89,8 @@ def frozen_hash(classifier: Classifier) -> str:
 def parameter_groups(classifier: Classifier, weight_decay: float) -> list[dict[str, Any]]:
     """What learns, for an optimiser: weights with decay; norms, biases and other vectors without."""
     spared = _no_decay_names(classifier)
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in classifier.named_parameters():
         if parameter.requires_grad:
             (others if parameter.ndim <= 1 or name in spared else decayed).append(parameter)
@@ -119,7 +120,11 @@ def _units(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
 
 
 def _own_layers(module: nn.Module) -> list[str]:
-    return [name for name, inner in module.named_modules() if next(inner.parameters(recurse=False), None) is not None]
+    return [
+        name
+        for name, inner in module.named_modules()
+        if next(inner.parameters(recurse=False), None) is not None
+    ]
 
 
 def _only_norms(module: nn.Module) -> bool:
@@ -139,8 +144,8 @@ def _chosen(classifier: Classifier, spec: str) -> tuple[str, ...]:
         return _by_share(names, float(spec))
     except ValueError as error:
         raise RecipeError(
-            f'train.unfreeze = "{spec}" does not hold ({error}); use a number of stages ("2"), a share of the '
-            'layers ("0.3"), "layers:-100" (all but the first 100) or "all"'
+            f'train.unfreeze = "{spec}" does not hold ({error}); use a number of stages ("2"), a share of '
+            'the layers ("0.3"), "layers:-100" (all but the first 100) or "all"'
         ) from None
 
 

@@ -28,7 +28,7 @@ class Classifier(nn.Module):
 
 
 def make_head(kind: str, features: int, classes: int, *, dropout: float) -> nn.Sequential:
-    """linear: Dropout, Dense; mlp: Dense 256, ReLU, Dropout 0.5, Dense. Input (B, features), output logits."""
+    """linear: Dropout, Dense; mlp: Dense 256, ReLU, Dropout 0.5, Dense. From (B, features) to logits."""
     if kind == "linear":
         layers: list[tuple[str, nn.Module]] = [("dropout", nn.Dropout(dropout))] if dropout else []
         layers.append(("dense", nn.Linear(features, classes)))
@@ -45,13 +45,15 @@ def make_head(kind: str, features: int, classes: int, *, dropout: float) -> nn.S
 
 
 def without_last_layer(network: nn.Module) -> tuple[nn.Module, str]:
-    """The network with its last dense (or 1x1 convolution) layer taken out, in place, and that layer's name.
+    """The network with its last dense or convolution layer taken out, in place, and that layer's name.
 
-    A dropout right before it goes too, since the new head brings its own. Raises ModelError when there is none.
+    A dropout right before it goes too, since the new head brings its own. ModelError when there is none.
     """
     named = [(name, m) for name, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     if not named or not named[-1][0]:
-        raise ModelError("no last dense layer was found, so no head can be put in its place; use another backbone")
+        raise ModelError(
+            "no last dense layer was found, so no head can be put in its place; use another backbone"
+        )
     name = named[-1][0]
     parent_name, _, child = name.rpartition(".")
     parent = network.get_submodule(parent_name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from saccade.errors import ModelError
 from saccade.models.network import without_last_layer
 from saccade.models.options import Option
+from saccade.models.preparation import Defaults
 from saccade.models.weights import load_strictly, read_weights
 
 LIBRARIES = ("timm", "torchvision")
@@ -30,18 +31,6 @@ TORCHVISION_EXTRAS: dict[str, dict[str, Any]] = {
     "inception_v3": {"aux_logits": False, "init_weights": False, "transform_input": True},
 }
 TORCHVISION_EXTRA_KEYS = ("aux1.", "aux2.", "AuxLogits.")
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """How the library itself prepares images for an architecture, in its own words."""
-
-    image_size: int
-    crop_fraction: float
-    crop_mode: str
-    interpolation: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -64,23 +53,21 @@ def has(library: str, name: str) -> bool:
     return bool(timm.is_model(base)) and (not tag or name in timm.list_pretrained(f"{base}.*"))
 
 
-def names(library: str) -> list[str]:
-    """All classification networks of the library, without tags."""
+def names(library: str, *, tags_of: str = "") -> list[str]:
+    """All classification networks of the library; for timm also the tagged names of `tags_of`."""
     if library == "timm":
         import timm
 
-        found: list[str] = timm.list_models()
-        return found
+        return [*timm.list_models(), *(timm.list_pretrained(f"{tags_of}.*") if tags_of else ())]
     if library == "torchvision":
         from torchvision import models
 
-        found = models.list_models(module=models)
-        return found
+        return list(models.list_models(module=models))
     return []
 
 
 def listing() -> list[dict[str, Any]]:
-    """Name, library, image size, parameters (where published) and whether there are weights, of every network."""
+    """Name, library, image size, whether there are weights, parameters where published; of every network."""
     import timm
     from torchvision import models
 
@@ -88,12 +75,25 @@ def listing() -> list[dict[str, Any]]:
     for name in timm.list_models():
         cfg = timm.get_pretrained_cfg(name)
         size = cfg.input_size[-1] if cfg else 224
-        rows.append({"name": name, "library": "timm", "image_size": size, "pretrained": timm.is_model_pretrained(name)})
+        rows.append(
+            {
+                "name": name,
+                "library": "timm",
+                "image_size": size,
+                "pretrained": timm.is_model_pretrained(name),
+            }
+        )
     for name in names("torchvision"):
         weights = models.get_model_weights(name).DEFAULT
         size = weights.transforms().crop_size[0]
         count = weights.meta["num_params"]
-        row = {"name": name, "library": "torchvision", "image_size": size, "pretrained": True, "parameters": count}
+        row = {
+            "name": name,
+            "library": "torchvision",
+            "image_size": size,
+            "pretrained": True,
+            "parameters": count,
+        }
         rows.append(row)
     return rows
 
@@ -123,10 +123,12 @@ def set_image_size(backbone: nn.Module, image_size: int, *, name: str) -> None:
     if not hasattr(backbone, "set_input_size"):
         return
     try:
-        backbone.set_input_size(img_size=(image_size, image_size))
+        resize: Any = backbone.set_input_size
+        resize(img_size=(image_size, image_size))
     except (AssertionError, RuntimeError, ValueError, TypeError) as error:
         raise ModelError(
-            f"{name} cannot be set to {image_size} x {image_size} pixels ({error}); choose another --image-size"
+            f"{name} cannot be set to {image_size} x {image_size} pixels ({error}); "
+            "choose another --image-size"
         ) from None
 
 
@@ -151,8 +153,8 @@ def hub_weights(library: str, name: str) -> dict[str, Tensor]:
         path = _timm_file(name) if library == "timm" else _torchvision_file(name)
     except OSError as error:  # every error of the network is one
         raise ModelError(
-            f"the weights of {library}/{name} could not be fetched ({_first_line(error)}). Check the network, or give "
-            "a file with --weights FILE (safetensors), or train from scratch with --no-pretrained"
+            f"the weights of {library}/{name} could not be fetched ({_first_line(error)}). Check the "
+            "network, or give a file with --weights FILE (safetensors), or train from scratch with --no-pretrained"
         ) from None
     return read_weights(path).tensors
 
@@ -186,7 +188,9 @@ def _timm_defaults(name: str) -> Defaults:
     config = resolve_data_config(pretrained_cfg=cfg.to_dict())
     height, width = config["input_size"][1:]
     if height != width:
-        raise ModelError(f"timm/{name} takes images of {height} x {width} pixels; only square ones are made here")
+        raise ModelError(
+            f"timm/{name} takes images of {height} x {width} pixels; only square ones are made here"
+        )
     return Defaults(
         image_size=height,
         crop_fraction=float(config["crop_pct"]),
@@ -199,9 +203,6 @@ def _timm_defaults(name: str) -> Defaults:
 
 def _timm_file(name: str) -> Path:
     """The safetensors file of a timm network in the Hugging Face cache, fetched when it is not there."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     cfg = _timm_cfg(name)
     if not cfg or not cfg.hf_hub_id:
         raise ModelError(
@@ -209,17 +210,39 @@ def _timm_file(name: str) -> Path:
             "or train from scratch with --no-pretrained"
         )
     repository, _, revision = cfg.hf_hub_id.partition("@")
-    filename = Path(cfg.hf_hub_filename or "model.safetensors").with_suffix(".safetensors").name
-    filename = filename.replace("pytorch_model", "model") if filename.startswith("pytorch_model") else filename
+    return fetch_from_hub(repository, safetensors_name(cfg.hf_hub_filename or ""), revision or None)
+
+
+def safetensors_name(filename: str) -> str:
+    """The name under which timm's repositories keep a weights file's safetensors form."""
+    if filename in ("", "pytorch_model.bin"):
+        return "model.safetensors"
+    return str(Path(filename).with_suffix(".safetensors"))
+
+
+def fetch_from_hub(repository: str, filename: str, revision: str | None) -> Path:
+    """One file of a Hugging Face repository, from its cache or the network.
+
+    One quick question comes first, since the hub's own client takes 23 s to give up on a dead network.
+    Raises OSError when the hub cannot be reached, ModelError when it has no such file.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
     try:
-        return Path(hf_hub_download(repository, filename, revision=revision or None, etag_timeout=HUB_SECONDS))
-    except LocalEntryNotFoundError as error:
-        raise OSError(str(error)) from None
+        return Path(hf_hub_download(repository, filename, revision=revision, local_files_only=True))
+    except OSError:
+        pass  # not in the cache
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, filename, revision=revision), timeout=HUB_SECONDS)
+        return Path(hf_hub_download(repository, filename, revision=revision))
     except EntryNotFoundError:
         raise ModelError(
-            f"{repository} offers no {filename}, and pickled weights are never read; convert them to safetensors "
-            "elsewhere and give them with --weights FILE"
+            f"{repository} offers no {filename}, and pickled weights are never read; convert them to "
+            "safetensors elsewhere and give them with --weights FILE"
         ) from None
+    except Exception as error:  # the client passes on whatever its HTTP library raises
+        raise OSError(_first_line(error)) from None
 
 
 # torchvision
@@ -267,7 +290,9 @@ def _torchvision_file(name: str) -> Path:
     url = _torchvision_weights(name).url
     match = re.search(r"/([^/]+)-([0-9a-f]{8,})\.pth$", url)
     if not match:
-        raise ModelError(f"torchvision/{name} publishes no hash with its weights; give a file with --weights FILE")
+        raise ModelError(
+            f"torchvision/{name} publishes no hash with its weights; give a file with --weights FILE"
+        )
     kept = cache_folder() / f"{match[1]}-{match[2]}.safetensors"
     if not kept.exists():
         _keep_as_safetensors(url, match[2], kept)
@@ -295,13 +320,11 @@ def _keep_as_safetensors(url: str, published_hash: str, target: Path) -> None:
     digest = hashlib.sha256(data).hexdigest()
     if not digest.startswith(published_hash):
         raise ModelError(
-            f"{url} has the hash {digest[:12]} instead of the published {published_hash}; it was damaged or changed "
-            "on the way, so it is not used; try again"
+            f"{url} has the hash {digest[:12]} instead of the published {published_hash}; it was damaged or "
+            "changed on the way, so it is not used; try again"
         )
     tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     from saccade.run_folder import write_bytes
 
     target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, save({key: tensor.contiguous() for key, tensor in tensors.items()}))
-
-

@@ -14,10 +14,10 @@ SMALLEST_SIDE = 2 ** len(CHANNELS)
 
 
 def small_cnn(classes: int, *, weights: str = "", image_size: int = 224, head: str = "linear") -> nn.Module:
-    """Three blocks of (Conv 3x3, ReLU, BatchNorm) x 2, MaxPool, Dropout 0.25; then Dense 512 and Dense `classes`.
+    """Three blocks of (Conv 3x3, ReLU, BatchNorm) x 2, MaxPool, Dropout 0.25; Dense 512, Dense `classes`.
 
-    Input (B, 3, image_size, image_size), output logits (B, classes). 51,674,794 parameters at 224 pixels and
-    10 classes. With head "mlp" the blocks are averaged over the picture instead of flattened into Dense 512.
+    Input (B, 3, image_size, image_size), output logits (B, classes). 51,674,794 parameters at 224 pixels
+    and 10 classes. With head "mlp" the blocks are averaged over the picture, not flattened into Dense 512.
     """
     if weights:
         raise ModelError(f"small_cnn has no pretrained weights, got {weights}; leave --weights out")
@@ -28,7 +28,9 @@ def small_cnn(classes: int, *, weights: str = "", image_size: int = 224, head: s
     for number, channels in enumerate(CHANNELS, start=1):
         layers[f"block{number}"] = _block(incoming, channels)
         incoming = channels
-    layers["top"] = _average() if head == "mlp" else _flatten_and_dense(incoming * (image_size // SMALLEST_SIDE) ** 2)
+    layers["top"] = (
+        _average() if head == "mlp" else _flatten_and_dense(incoming * (image_size // SMALLEST_SIDE) ** 2)
+    )
     layers["classifier"] = nn.Linear(CHANNELS[-1] if head == "mlp" else DENSE, classes)
     return nn.Sequential(layers)
 

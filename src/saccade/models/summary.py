@@ -61,7 +61,11 @@ def as_text(table: Summary) -> str:
     head = ("layer", "kind", "output shape", "parameters")
     body = [(r.name, r.kind, " x ".join(map(str, r.output_shape)), f"{r.parameters:,}") for r in table.rows]
     widths = [max(len(line[column]) for line in [head, *body]) for column in range(4)]
-    lines = [_line(head, widths), "  ".join("-" * width for width in widths), *(_line(row, widths) for row in body)]
+    lines = [
+        _line(head, widths),
+        "  ".join("-" * width for width in widths),
+        *(_line(row, widths) for row in body),
+    ]
     lines += ["", f"trainable parameters: {table.trainable:,}", f"not trainable: {table.not_trainable:,}"]
     return "\n".join(lines)
 

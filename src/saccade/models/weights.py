@@ -1,6 +1,6 @@
 """Weights from safetensors files: checked before they are read, and what their header says about the network.
 
-Format: https://github.com/huggingface/safetensors#format. The header is a length, JSON, then the tensors' bytes.
+Format: https://github.com/huggingface/safetensors#format (a length, a JSON header, the tensors' bytes).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class WeightsFile:
 
 
 def read_weights(path: str | Path) -> WeightsFile:
-    """Read a safetensors file after checking its header; raises ModelError that says what is wrong with it."""
+    """Read a safetensors file after checking its header; raises ModelError saying what is wrong with it."""
     from safetensors.torch import load_file
 
     metadata = check_header(path)
@@ -68,7 +68,9 @@ def check_header(path: str | Path) -> dict[str, str]:
             file.seek(0)
             header = _read_header(file.read(8), file.read(MAX_HEADER_BYTES), total)
     except OSError as error:
-        raise ModelError(f"the weights file {path} cannot be read ({error.strerror}); check the path") from None
+        raise ModelError(
+            f"the weights file {path} cannot be read ({error.strerror}); check the path"
+        ) from None
     except ValueError as error:
         raise ModelError(
             f"{path} is not a sound safetensors file: {error}; download it again, or convert your weights "
@@ -76,6 +78,15 @@ def check_header(path: str | Path) -> dict[str, str]:
         ) from None
     metadata: dict[str, str] = header.get("__metadata__", {})
     return metadata
+
+
+def header_problem(data: bytes) -> str:
+    """What `check_header` would find wrong with a whole file that is in memory already, or ""."""
+    try:
+        _read_header(data[:8], data[8 : 8 + MAX_HEADER_BYTES], len(data))
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return ""
 
 
 def _read_header(length_bytes: bytes, start: bytes, total: int) -> dict[str, Any]:
@@ -130,9 +141,9 @@ def _span(name: str, entry: Any) -> tuple[int, int, str]:
 
 
 def parse_metadata(metadata: Mapping[str, str], *, where: str) -> Header:
-    """Read arch, kwargs, mean, std, crop_pct, crop_mode, interpolation, input_size; other keys are ignored.
+    """Read arch, kwargs, mean, std, crop_pct, crop_mode, interpolation and input_size, ignore other keys.
 
-    Lists may be JSON or comma-separated, kwargs JSON or `name=value,...`. Raises ModelError naming file and key.
+    Lists may be JSON or comma-separated, kwargs JSON or `name=value,...`. ModelError names file and key.
     """
     library, architecture = split_architecture(metadata.get("arch", metadata.get("architecture", "")))
     try:
@@ -172,7 +183,11 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: st
     ]
     problems = [
         f"{len(found)} {what}: {shortened(found)}"
-        for what, found in (("missing", missing), ("not known to it", unexpected), ("of another shape", shapes))
+        for what, found in (
+            ("missing", missing),
+            ("not known to it", unexpected),
+            ("of another shape", shapes),
+        )
         if found
     ]
     if problems:
@@ -196,7 +211,10 @@ def _options(text: str, *, where: str) -> dict[str, Option]:
     else:
         pairs = [part.partition("=") for part in text.split(",") if part.strip()]
         values = {name.strip(): value.strip() for name, _, value in pairs}
-    for name, needed in (("num_classes", None), ("in_chans", 3)):  # a head is replaced; images have 3 channels
+    for name, needed in (
+        ("num_classes", None),
+        ("in_chans", 3),
+    ):  # a head is replaced; images have 3 channels
         value = values.pop(name, needed)
         if needed is not None and str(value) != str(needed):
             raise ValueError(f"{name} must be {needed}, got {value!r}")

@@ -32,8 +32,13 @@ def to_input(pixels: Pixels, preprocess: Preprocess) -> Tensor:
 
 
 def channels_first(pixels: Pixels) -> Tensor:
-    """(height, width, 3) uint8, array or tensor, as a (3, height, width) tensor; shares memory."""
-    image = torch.from_numpy(np.ascontiguousarray(pixels)) if isinstance(pixels, np.ndarray) else pixels
+    """(height, width, 3) uint8, array or tensor, as a (3, height, width) tensor that shares its memory."""
+    # torch cannot share memory that is read-only, so such an array is copied
+    image = (
+        torch.from_numpy(np.require(pixels, requirements=("C", "W")))
+        if isinstance(pixels, np.ndarray)
+        else pixels
+    )
     assert image.ndim == 3, f"one image has 3 dimensions, got {tuple(image.shape)}"
     assert image.shape[-1] == 3, f"the last dimension is RGB, got {tuple(image.shape)}"
     assert image.dtype == torch.uint8, f"pixels are uint8, got {image.dtype}"

@@ -1,7 +1,7 @@
 """Augmentation of training images: every random change, drawn from f(seed, epoch, image index).
 
-A policy is a row of one table; each field of the recipe overrides its part. An image passes through STEPS in
-order: crop, automatic policy, flips, one affine map (rotation, zoom, shift and shear together), colour, cutout.
+A policy is a row of one table; each field of the recipe overrides its part. An image passes through STEPS
+in order: crop, automatic policy, flips, one affine map (rotation, zoom, shift, shear), colour, cutout.
 Pixels are changed by torchvision's `transforms.v2.functional` on uint8. What an affine map, padding or cutout
 uncovers is filled with the mean colour, which is 0 after normalisation, as in resize mode "pad".
 Only `TrainingBatches` and the preview call this; the evaluation path (`apply`) cannot.
@@ -132,7 +132,9 @@ def flip(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Gen
     horizontal, vertical = rng.random(2)
     if horizontal < strength.horizontal_flip:
         image = functional.horizontal_flip(image)
-    return functional.vertical_flip(image) if vertical < strength.vertical_flip else image
+    if vertical < strength.vertical_flip:
+        image = functional.vertical_flip(image)
+    return image
 
 
 def affine(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
@@ -141,7 +143,7 @@ def affine(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: G
         return image
     angle, zoom, shift_x, shift_y, shear = rng.uniform(-1, 1, 5)
     side = image.shape[-1]
-    return functional.affine(
+    moved: Tensor = functional.affine(
         image,
         angle=angle * strength.rotation,
         translate=[round(shift_x * strength.shift * side), round(shift_y * strength.shift * side)],
@@ -150,6 +152,7 @@ def affine(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: G
         interpolation=InterpolationMode.BILINEAR,
         fill=mean_colour(preprocess),
     )
+    return moved
 
 
 def colour(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
@@ -171,7 +174,8 @@ def cutout(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: G
     boxes = _boxes(height, width, CUTOUT_AREA, CUTOUT_RATIO, rng)
     top, left, box_height, box_width = _first_that_fits(boxes, height, width, rng)
     fill = torch.tensor(mean_colour(preprocess), dtype=torch.uint8).view(3, 1, 1)
-    return functional.erase(image, top, left, box_height, box_width, fill)
+    covered: Tensor = functional.erase(image, top, left, box_height, box_width, fill)
+    return covered
 
 
 Step = Callable[[Tensor, Augmentation, Preprocess, Generator], Tensor]
@@ -211,13 +215,15 @@ def as_evaluated(image: Tensor, preprocess: Preprocess) -> Tensor:
 
 def _resized(image: Tensor, height: int, width: int, preprocess: Preprocess) -> Tensor:
     mode = InterpolationMode(preprocess.interpolation)
-    return functional.resize(image, [height, width], interpolation=mode, antialias=True)
+    resized: Tensor = functional.resize(image, [height, width], interpolation=mode, antialias=True)
+    return resized
 
 
 def _on_square(image: Tensor, top: int, left: int, side: int, preprocess: Preprocess) -> Tensor:
     height, width = image.shape[-2:]
     borders = [left, top, side - width - left, side - height - top]
-    return functional.pad(image, borders, fill=mean_colour(preprocess))
+    padded: Tensor = functional.pad(image, borders, fill=mean_colour(preprocess))
+    return padded
 
 
 def _random_resized_crop(image: Tensor, smallest: float, preprocess: Preprocess, rng: Generator) -> Tensor:
@@ -233,15 +239,16 @@ def _random_resized_crop(image: Tensor, smallest: float, preprocess: Preprocess,
     top, left, box_height, box_width = _first_that_fits(boxes, height, width, rng)
     size = [preprocess.size, preprocess.size]
     mode = InterpolationMode(preprocess.interpolation)
-    return functional.resized_crop(
+    cropped: Tensor = functional.resized_crop(
         image, top, left, box_height, box_width, size, interpolation=mode, antialias=True
     )
+    return cropped
 
 
 def _padded_crop(image: Tensor, share: float, preprocess: Preprocess, rng: Generator) -> Tensor:
     border = round(share * preprocess.size)
     top, left = rng.integers(0, 2 * border + 1, 2)
-    padded = functional.pad(image, [border] * 4, fill=mean_colour(preprocess))
+    padded: Tensor = functional.pad(image, [border] * 4, fill=mean_colour(preprocess))
     return padded[..., top : top + preprocess.size, left : left + preprocess.size]
 
 

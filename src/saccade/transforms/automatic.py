@@ -28,12 +28,19 @@ class Policy(Protocol):
 
 
 def _affine(image: Tensor, fill: Fill, *, degrees: float = 0, x: int = 0, y: int = 0) -> Tensor:
-    return functional.affine(image, degrees, [x, y], 1.0, [0.0, 0.0], interpolation=NEAREST, fill=fill)
+    moved: Tensor = functional.affine(
+        image, degrees, [x, y], 1.0, [0.0, 0.0], interpolation=NEAREST, fill=fill
+    )
+    return moved
 
 
 def _shear(image: Tensor, fill: Fill, *, x: float = 0, y: float = 0) -> Tensor:
     shear = [math.degrees(math.atan(x)), math.degrees(math.atan(y))]
-    return functional.affine(image, 0.0, [0, 0], 1.0, shear, interpolation=NEAREST, fill=fill, center=[0, 0])
+    corner = [0, 0]  # the fixed point, as in the published code
+    sheared: Tensor = functional.affine(
+        image, 0.0, [0, 0], 1.0, shear, interpolation=NEAREST, fill=fill, center=corner
+    )
+    return sheared
 
 
 # name -> (image, magnitude, fill) -> image; shifts are in pixels, solarize's threshold is a share of 255

@@ -7,6 +7,7 @@ and the batch at which a run was stopped change no pixel.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from saccade.transforms.augment import Augmentation, augment, stream
 from saccade.transforms.shrink import shrink
 
 UNKNOWN_LABEL = -1
+FILL_AT_ONCE = 64
 
 
 class Batch(NamedTuple):
@@ -49,7 +51,7 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
 
 
 class TrainingBatches:
-    """Augmented batches of the training images, epoch by epoch; keeps decoded images and workers between epochs.
+    """Augmented batches of training images, epoch by epoch; keeps decoded images and workers between epochs.
 
     `cache_bytes` bounds the memory for decoded images (0: none is kept). With worker processes the cache is
     filled before they start, so that all share it.
@@ -76,7 +78,8 @@ class TrainingBatches:
         self._targets = class_indices(records, classes)
         reader = _Reader(storage, self._records, limits or Limits(), preprocess, cache_bytes)
         self._images = _TrainingImages(reader, augmentation, seed)
-        self._loader = _Loader(self._images, workers)
+        self._loader = _Loader(self._images, workers, keep=True)
+        self._workers = workers
 
     def __len__(self) -> int:
         """Batches in one epoch."""
@@ -84,6 +87,8 @@ class TrainingBatches:
 
     def epoch(self, epoch: int, *, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from `start_batch` on; raises DataError naming an image that went bad."""
+        if self._workers:
+            self._images.reader.fill(self._workers)
         order = epoch_order(len(self._records), seed=self._seed, epoch=epoch)
         plan = batch_plan(order, self._batch_size)[start_batch:]
         keys = [[(epoch, index) for index in batch] for batch in plan]
@@ -135,14 +140,17 @@ def evaluation_batches(
     records = tuple(records)
     targets = class_indices(records, classes)
     images = _EvaluationImages(storage, records, limits or Limits(), preprocess)
-    plan = [list(range(start, min(start + batch_size, len(records)))) for start in range(0, len(records), batch_size)]
+    plan = [
+        list(range(start, min(start + batch_size, len(records))))
+        for start in range(0, len(records), batch_size)
+    ]
     keys = [[(0, index) for index in batch] for batch in plan]
     for indices, inputs in zip(plan, _Loader(images, workers).batches(keys), strict=True):
         yield Batch(inputs, targets[indices], tuple(records[index].path for index in indices))
 
 
 def class_indices(records: Sequence[ImageRecord], classes: Sequence[str]) -> Tensor:
-    """int64 (images,) column of each label, -1 where a record has none; raises DataError for a foreign label."""
+    """int64 (images,) column of each label, -1 where there is none; raises DataError for a foreign label."""
     column = {label: index for index, label in enumerate(classes)} | {"": UNKNOWN_LABEL}
     foreign = sorted({record.label for record in records} - column.keys())
     if foreign:
@@ -168,17 +176,44 @@ class _Reader:
     cache_bytes: int
     cache: dict[int, Tensor] = field(default_factory=dict)
     used_bytes: int = 0
+    filled: bool = False
 
     def image(self, index: int) -> Tensor:
         """uint8 (3, height, width)."""
         if index in self.cache:
             return self.cache[index]
-        pixels = read_pixels(self.storage, self.records[index], self.limits)
-        image = shrink(channels_first(pixels), self.preprocess).contiguous()
-        if self.used_bytes + image.nbytes <= self.cache_bytes:
-            self.cache[index] = image
-            self.used_bytes += image.nbytes
+        image = self._decoded(index)
+        self._keep(index, image)
         return image
+
+    def fill(self, threads: int) -> None:
+        """Decode as many images as the cache holds, before worker processes start and share it."""
+        if not self.cache_bytes or self.filled:
+            return
+        self.filled = True
+        with ThreadPoolExecutor(threads) as pool:
+            for start in range(0, len(self.records), FILL_AT_ONCE):
+                indices = range(start, min(start + FILL_AT_ONCE, len(self.records)))
+                for index, image in zip(indices, pool.map(self._attempt, indices), strict=True):
+                    if image is not None and not self._keep(index, image):
+                        return
+
+    def _attempt(self, index: int) -> Tensor | None:
+        try:
+            return self._decoded(index)
+        except DataError:
+            return None  # said when a batch asks for it
+
+    def _decoded(self, index: int) -> Tensor:
+        pixels = read_pixels(self.storage, self.records[index], self.limits)
+        return shrink(channels_first(pixels), self.preprocess).contiguous()
+
+    def _keep(self, index: int, image: Tensor) -> bool:
+        if self.used_bytes + image.nbytes > self.cache_bytes:
+            return False
+        self.cache[index] = image
+        self.used_bytes += image.nbytes
+        return True
 
 
 def read_pixels(storage: Storage, record: ImageRecord, limits: Limits) -> Any:
@@ -187,8 +222,8 @@ def read_pixels(storage: Storage, record: ImageRecord, limits: Limits) -> Any:
         return decode(storage.read(record.path), limits=limits, name=record.path).pixels
     except ImageError as error:
         raise DataError(
-            f"{record.path}: {error.reason}; it could be read when the data was scanned, so it has changed since; "
-            "put it back, or start again in a new run folder"
+            f"{record.path}: {error.reason}; it was sound when the data was scanned, so it has changed "
+            "since; put it back, or start again in a new run folder"
         ) from None
 
 
@@ -244,17 +279,17 @@ class _Keys:
 class _Loader:
     """Stacks images batch by batch, in this process or in `workers` others."""
 
-    def __init__(self, images: Dataset[Loaded], workers: int) -> None:
+    def __init__(self, images: Dataset[Loaded], workers: int, *, keep: bool = False) -> None:
         self._images = images
         self._keys = _Keys()
         self._loader: DataLoader[Loaded] | None = None
         if workers:
             self._loader = DataLoader(
                 images,
-                batch_sampler=self._keys,  # type: ignore[arg-type]
+                batch_sampler=self._keys,
                 num_workers=workers,
                 collate_fn=_stack,
-                persistent_workers=True,
+                persistent_workers=keep,
             )
 
     def batches(self, plan: list[list[Key]]) -> Iterator[Tensor]:

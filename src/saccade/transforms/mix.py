@@ -35,7 +35,7 @@ def mix_up(images: Tensor, targets: Tensor, *, alpha: float, generator: torch.Ge
 def cut_mix(images: Tensor, targets: Tensor, *, alpha: float, generator: torch.Generator) -> Mixed:
     """Paste a rectangle of another image of the batch; targets are weighted by the area that is left.
 
-    The rectangle's wanted area comes from Beta(alpha, alpha); alpha 0 changes nothing. Yun et al. 2019, "CutMix".
+    The rectangle's wanted area comes from Beta(alpha, alpha); alpha 0 changes nothing. Yun et al. 2019.
     """
     if alpha == 0 or len(images) < 2:
         return images, targets
@@ -66,7 +66,7 @@ MIXINGS = {"mix_up": mix_up, "cut_mix": cut_mix}
 
 
 def beta(alpha: float, generator: torch.Generator) -> float:
-    """One draw from Beta(alpha, alpha) out of a torch generator on the CPU (numpy turns its bits into the draw)."""
+    """One draw from Beta(alpha, alpha); a torch generator on the CPU gives the bits, numpy makes the draw."""
     import numpy as np
 
     bits = int(torch.randint(0, 2**62, (), generator=generator))
@@ -81,9 +81,7 @@ def _uniform(generator: torch.Generator) -> float:
     return float(torch.rand((), generator=generator))
 
 
-def _rectangle(
-    height: int, width: int, area: float, generator: torch.Generator
-) -> tuple[int, int, int, int]:
+def _rectangle(height: int, width: int, area: float, generator: torch.Generator) -> tuple[int, int, int, int]:
     half = math.sqrt(area) / 2
     middle_y, middle_x = _uniform(generator) * height, _uniform(generator) * width
     top, bottom = round(middle_y - half * height), round(middle_y + half * height)

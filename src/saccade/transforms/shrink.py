@@ -7,7 +7,7 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 
 from saccade.preprocess import Preprocess
 
-# Random crops enlarge what they cut out; a working copy this much larger than the evaluation's keeps them sharp.
+# Random crops enlarge what they cut out; a copy this much larger than evaluation's keeps them sharp.
 DETAIL = 1.25
 
 
@@ -21,4 +21,5 @@ def shrink(image: Tensor, preprocess: Preprocess) -> Tensor:
     if factor >= 1:
         return image
     sides = [max(1, round(factor * height)), max(1, round(factor * width))]
-    return functional.resize(image, sides, interpolation=InterpolationMode.BILINEAR, antialias=True)
+    small: Tensor = functional.resize(image, sides, interpolation=InterpolationMode.BILINEAR, antialias=True)
+    return small
