@@ -9,8 +9,6 @@ FLAGS ?=
 
 # Byte code is kept: a second start imports torch in seconds less.
 unexport PYTHONDONTWRITEBYTECODE
-# Idle OpenMP threads that spin starve whatever else runs here; a value you set yourself is left alone.
-export GOMP_SPINCOUNT ?= 2000
 
 .PHONY: demo train test test-all check format bench clean
 

@@ -1,5 +1,42 @@
-"""saccade turns a folder of labelled images into an image classifier that can be trusted and shipped."""
+"""saccade turns a folder of labelled images into an image classifier that can be trusted and shipped.
+
+Importing it imports no torch; what needs more is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from saccade._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from saccade.classifier import ImageClassifier
+    from saccade.config import Recipe
+    from saccade.errors import SaccadeError
+    from saccade.predict import Predictor
+
+__all__ = ["ImageClassifier", "Predictor", "Recipe", "SaccadeError", "__version__", "load"]
+
+_HOMES = {
+    "ImageClassifier": "saccade.classifier",
+    "Predictor": "saccade.predict",
+    "Recipe": "saccade.config",
+    "SaccadeError": "saccade.errors",
+}
+
+
+def load(model: str | Path) -> Predictor:
+    """A predictor from a `.onnx` file or a run folder; needs no torch. Raises ModelError."""
+    from saccade.predict import Predictor
+
+    return Predictor(model)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'saccade' has no attribute {name!r}")

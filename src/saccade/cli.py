@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from saccade._version import __version__
-from saccade.errors import RecipeError, SaccadeError
+from saccade.errors import Interrupted, RecipeError, SaccadeError
+from saccade.threads import calm_openmp
 
 if TYPE_CHECKING:
     from saccade.config import Recipe
@@ -26,6 +28,7 @@ STARTED = time.monotonic()
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback reaches the user."""
+    calm_openmp()
     words = list(sys.argv[1:] if arguments is None else arguments)
     app = build_app(words[0] if words else "")
     try:
@@ -36,11 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error} See: saccade {command}--help")
     except SaccadeError as error:
         return _fail(str(error))
+    except Interrupted as error:
+        return _stopped(words, error.exit_code)
     except KeyboardInterrupt:
-        return 130
+        return _stopped(words, 130)
     except BrokenPipeError:  # the reader (head, less) has gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _stopped(words: Sequence[str], code: int) -> int:
+    continuing = words[:1] == ["train"]
+    again = f"; what was finished is kept, to continue: saccade {shlex.join(words)}" if continuing else ""
+    _fail(f"stopped{again}")
+    return code
 
 
 def _fail(message: str) -> int:
@@ -79,9 +91,8 @@ def audit(
 ) -> int:
     """Say what is wrong with these images (exit 1 when a finding is a warning or worse)."""
     chosen = _recipe(flags, recipe)
-    return _exit(
-        _pipeline().audit_command(data, chosen, _terminal(), out=out, verify=verify, cache=not no_cache)
-    )
+    audited = _pipeline().audit_data(data, chosen, _terminal(), out=out, verify=verify, cache=not no_cache)
+    return 0 if audited.worst == "info" else 1
 
 
 def split(
@@ -94,7 +105,8 @@ def split(
 ) -> int:
     """Make a leak-free train/validation/test split."""
     chosen = _recipe(flags, recipe)
-    return _exit(_pipeline().split_command(data, chosen, _terminal(), out=out, folds=folds))
+    _pipeline().split_data(data, chosen, _terminal(), out=out, folds=folds)
+    return 0
 
 
 def augment(
@@ -108,7 +120,8 @@ def augment(
 ) -> int:
     """Show what the model will see of training images, beside what it sees when evaluated."""
     chosen = _recipe(flags, recipe)
-    return _exit(_pipeline().augment_command(data, chosen, _terminal(), out=out, images=images, draws=draws))
+    _pipeline().augment_preview(data, chosen, _terminal(), out=out, images=images, draws=draws)
+    return 0
 
 
 # -- training ------------------------------------------------------------------------------------
@@ -124,9 +137,8 @@ def train(
     """Audit, split, train, evaluate, export and report; run again to continue."""
     chosen = _recipe(flags, recipe)
     command = ["saccade", *sys.argv[1:]]
-    return _exit(
-        _pipeline().train_command(data, chosen, _terminal(), out=out, command=command, started=STARTED)
-    )
+    result = _pipeline().train(data, chosen, _terminal(), out=out, command=command, started=STARTED)
+    return int(result.exit_code)
 
 
 def evaluate(
@@ -136,7 +148,8 @@ def evaluate(
     name: Annotated[str, Parameter(help="Name of the evaluation; default: the data's own name.")] = "",
 ) -> int:
     """Make metrics and report again from the predictions, or measure on new data."""
-    return _exit(_pipeline().evaluate_command(run, data, _terminal(), name=name))
+    _pipeline().evaluate(run, data, _terminal(), name=name)
+    return 0
 
 
 def compare(
@@ -146,7 +159,8 @@ def compare(
     part: Annotated[str, Parameter(help="Which part to compare on; default: test where both have it.")] = "",
 ) -> int:
     """Say which of two runs is better, and whether the difference is real."""
-    return _exit(_pipeline().compare_command(first, second, _terminal(), part=part))
+    _pipeline().compare(first, second, _terminal(), part=part)
+    return 0
 
 
 # -- shipping ------------------------------------------------------------------------------------
@@ -173,7 +187,8 @@ def export(
     out: Annotated[str, Parameter(help="Where to write; default: the run's export folder.")] = "",
 ) -> int:
     """Write the trained model as one certified file."""
-    return _exit(_pipeline().export_command(run, _terminal(), format=format, int8=int8, out=out))
+    certificate = _pipeline().export(run, _terminal(), format=format, int8=int8, out=out)
+    return 0 if certificate.passed else 1
 
 
 def certify(
@@ -182,7 +197,7 @@ def certify(
     against: Annotated[str, Parameter(help="The run folder whose predictions it must repeat.")],
 ) -> int:
     """Run the certificate of an exported file again, on real images."""
-    return _exit(_pipeline().certify_command(file, against, _terminal()))
+    return 0 if _pipeline().certify(file, against, _terminal()).passed else 1
 
 
 def bench(
@@ -191,7 +206,8 @@ def bench(
     rounds: Annotated[int, Parameter(help="Interleaved rounds of every engine.")] = 5,
 ) -> int:
     """Measure latency, throughput, size and accuracy here, engines side by side."""
-    return _exit(_pipeline().bench_command(model, _terminal(), rounds=rounds))
+    _pipeline().bench(model, _terminal(), rounds=rounds)
+    return 0
 
 
 # -- looking -------------------------------------------------------------------------------------
@@ -205,14 +221,13 @@ def summary(
     head: Annotated[str, Parameter(help="linear or mlp.")] = "linear",
 ) -> int:
     """Print layer, output shape and parameters of a network."""
-    return _exit(
-        _pipeline().summary_command(backbone, _terminal(), classes=classes, size=image_size, head=head)
-    )
+    _pipeline().summarize(backbone, _terminal(), classes=classes, image_size=image_size, head=head)
+    return 0
 
 
 def backbones(pattern: Annotated[str, Parameter(help="Part of a name, * matches anything.")] = "") -> int:
     """List the networks that can be trained."""
-    return _exit(_pipeline().backbones_command(pattern, _terminal()))
+    return 0 if _pipeline().list_backbones(pattern, _terminal()) else 1
 
 
 def demo(
@@ -248,11 +263,6 @@ _COMMANDS: tuple[Callable[..., int], ...] = (
     doctor,
 )
 _RECIPE_COMMANDS = (audit, split, augment, train)
-
-
-def _exit(code: object) -> int:
-    assert isinstance(code, int), "a command returns its exit code"
-    return code
 
 
 def _recipe(flags: dict[str, Any], file: str) -> Recipe:

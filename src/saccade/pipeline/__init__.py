@@ -1,0 +1,22 @@
+"""One function a stage; the only place where stages meet. The command line and Python both call these."""
+
+from saccade.pipeline.judge import compare, evaluate
+from saccade.pipeline.look import augment_preview, list_backbones, summarize
+from saccade.pipeline.prepare import audit_data, split_data
+from saccade.pipeline.ship import bench, certify, export
+from saccade.pipeline.train import TrainResult, train
+
+__all__ = [
+    "TrainResult",
+    "audit_data",
+    "augment_preview",
+    "bench",
+    "certify",
+    "compare",
+    "evaluate",
+    "export",
+    "list_backbones",
+    "split_data",
+    "summarize",
+    "train",
+]

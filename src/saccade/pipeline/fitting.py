@@ -1,0 +1,260 @@
+"""The network of a run: built from the recipe, fitted on the training part, kept as a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.bundle import Bundle, save_bundle
+from saccade.config import Recipe
+from saccade.data.images import decode
+from saccade.errors import Interrupted
+from saccade.evaluation.calibration import fit_temperature
+from saccade.models import BuiltModel, build_model
+from saccade.pipeline.prepare import limits_of
+from saccade.preprocess import Preprocess
+from saccade.records import Dataset, ImageRecord
+from saccade.run_folder import RunFolder
+from saccade.runtime import Runtime
+from saccade.terminal import Terminal
+from saccade.threads import usable_cores
+from saccade.training import FitResult, StopRequest, TerminalProgress, fit, predict_logits
+from saccade.transforms import Augmentation, Batch, TrainingBatches, evaluation_batches
+
+SMALL_CNN_SIZES = (32, 64, 96, 128, 160, 224)
+STATISTICS_IMAGES = 500
+SMALLEST_STD = 0.02
+
+
+def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
+    """The untrained network with its preprocessing, every "auto" of data and model worked out."""
+    model = recipe.model
+    size = None if recipe.data.image_size == "auto" else recipe.data.image_size
+    if size is None and model.backbone == "small_cnn":
+        size = fitting_size(dataset.used("train"))
+    built = build_model(
+        model.backbone,
+        len(dataset.classes),
+        pretrained=model.pretrained,
+        weights=model.weights,
+        head=model.head,
+        dropout=model.dropout,
+        image_size=size,
+        options=model.options,
+        seed=recipe.seed,
+    )
+    return dataclasses.replace(built, preprocess=_preprocess(built, dataset, recipe))
+
+
+def fitting_size(records: Iterable[ImageRecord]) -> int:
+    """The smallest usual input size that holds the median image's short side."""
+    sides = sorted(min(record.width, record.height) for record in records)
+    median = sides[len(sides) // 2] if sides else SMALL_CNN_SIZES[-1]
+    return next((size for size in SMALL_CNN_SIZES if size >= median), SMALL_CNN_SIZES[-1])
+
+
+def _preprocess(built: BuiltModel, dataset: Dataset, recipe: Recipe) -> Preprocess:
+    """The weights' own preprocessing (promise 3), with what the recipe sets in its place."""
+    fields = ("resize", "interpolation", "crop_fraction", "mean", "std")
+    chosen = {name: value for name in fields if (value := getattr(recipe.data, name)) != "auto"}
+    if not built.pretrained and not {"mean", "std"} <= chosen.keys():
+        mean, std = channel_statistics(dataset, recipe)
+        chosen = {"mean": mean, "std": std, **chosen}
+    return dataclasses.replace(built.preprocess, **chosen)
+
+
+def channel_statistics(
+    dataset: Dataset, recipe: Recipe
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and std of each channel (0 to 1) over at most 500 training images, evenly chosen."""
+    records = dataset.used("train")
+    stride = -(-len(records) // STATISTICS_IMAGES)
+    sums = np.zeros((3, 3))
+    for record in records[::stride]:
+        pixels = decode(dataset.storage.read(record.path), limits=limits_of(recipe), name=record.path).pixels
+        values = pixels.reshape(-1, 3) / 255.0
+        sums += (np.ones(3), values.mean(axis=0), (values**2).mean(axis=0))
+    mean = sums[1] / sums[0]
+    std = np.sqrt(np.maximum(sums[2] / sums[0] - mean**2, SMALLEST_STD**2))
+    return _triple(mean), _triple(std)
+
+
+def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    red, green, blue = (round(float(value), 4) for value in values)
+    return red, green, blue
+
+
+def resolved_values(network: BuiltModel, recipe: Recipe) -> dict[str, Any]:
+    """What every "auto" of the recipe became."""
+    return {
+        "data.preprocess": network.preprocess.as_json(),
+        "model.architecture": dict(network.architecture),
+        "model.pretrained": network.pretrained,
+        "model.notes": list(network.notes),
+        "train.lr": recipe.learning_rate,
+        "train.finetune_lr": recipe.finetune_learning_rate,
+        "train.workers": worker_count(recipe),
+        "augment": Augmentation.from_config(recipe.augment).as_json(),
+    }
+
+
+def worker_count(recipe: Recipe) -> int:
+    """Processes that decode images: none on four cores or fewer, where they would only fight."""
+    if recipe.train.workers != "auto":
+        return recipe.train.workers
+    cores = usable_cores()
+    return 0 if cores <= 4 else min(8, cores - 2)
+
+
+def fit_network(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal, began: float) -> None:
+    """Train (or continue), fit the temperature on the validation part, and write the bundle."""
+    runtime = Runtime.create(recipe.device, recipe.precision)
+    network = build_network(dataset, recipe)
+    _say_network(network, runtime, terminal)
+    strength = Augmentation.from_config(recipe.augment)
+    validation = ValidationBatches(dataset, network.preprocess, recipe)
+    with stop_on_signals() as stop:
+        result = fit(
+            network.module,
+            train=training_batches(dataset, network.preprocess, recipe),
+            validation=lambda: validation,
+            validation_images=len(dataset.used("validation")),
+            class_counts=dataset.counts("train"),
+            recipe=recipe,
+            pretrained=network.pretrained,
+            runtime=runtime,
+            run=run,
+            mix_up=strength.mix_up,
+            cut_mix=strength.cut_mix,
+            callbacks=[TerminalProgress(terminal)],
+            stop=stop,
+            deadline=began + recipe.train.time_limit if recipe.train.time_limit else None,
+            started=began,
+        )
+    for note in result.notes:
+        terminal.say(f"          {note}")
+    temperature = _temperature(network, validation, runtime) if recipe.evaluate.calibrate else 1.0
+    save_bundle(_bundle(network, dataset, result, temperature), run.bundle)
+
+
+def _say_network(network: BuiltModel, runtime: Runtime, terminal: Terminal) -> None:
+    parameters = sum(parameter.numel() for parameter in network.module.parameters())
+    start = "pretrained" if network.pretrained else "from scratch"
+    size = network.preprocess.size
+    terminal.say(
+        f"Model     {network.architecture['backbone']}, {start}, {parameters:,} parameters, "
+        f"{size} x {size} pixels, on {runtime.device} in {runtime.precision}"
+    )
+    for note in network.notes:
+        terminal.say(f"          {note}")
+
+
+def training_batches(dataset: Dataset, preprocess: Preprocess, recipe: Recipe) -> TrainingBatches:
+    """Augmented batches of the training part, epoch by epoch."""
+    return TrainingBatches(
+        dataset.storage,
+        dataset.used("train"),
+        dataset.classes,
+        preprocess,
+        recipe.train.batch_size,
+        augmentation=Augmentation.from_config(recipe.augment),
+        seed=recipe.seed,
+        limits=limits_of(recipe),
+        workers=worker_count(recipe),
+        cache_bytes=memory_bytes() // 4 if recipe.train.cache_images else 0,
+    )
+
+
+class ValidationBatches:
+    """The validation part by the evaluation path, kept in memory where small: every epoch asks again."""
+
+    def __init__(self, dataset: Dataset, preprocess: Preprocess, recipe: Recipe) -> None:
+        self._dataset, self._preprocess, self._recipe = dataset, preprocess, recipe
+        self._records = dataset.used("validation")
+        size_bytes = len(self._records) * 3 * 4 * preprocess.size**2
+        self._keeps = recipe.train.cache_images and size_bytes <= memory_bytes() // 8
+        self._kept: list[Batch] = []
+
+    def __len__(self) -> int:
+        return -(-len(self._records) // self._recipe.train.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if len(self._kept) == len(self):
+            yield from self._kept
+            return
+        self._kept = []
+        for batch in evaluation_batches(
+            self._dataset.storage,
+            self._records,
+            self._dataset.classes,
+            self._preprocess,
+            self._recipe.train.batch_size,
+            limits=limits_of(self._recipe),
+            workers=worker_count(self._recipe),
+        ):
+            if self._keeps:
+                self._kept.append(batch)
+            yield batch
+
+
+def memory_bytes() -> int:
+    """Memory of this machine, or of the container where that has less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return min(total, int(text)) if text.isdecimal() else total
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """SIGTERM and Ctrl-C end training before its next step; a second one ends it at once."""
+    stop = StopRequest()
+
+    def handle(number: int, frame: object) -> None:
+        if stop.signal:
+            raise Interrupted(number)
+        stop.set(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Python delivers signals to the main thread only
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _temperature(network: BuiltModel, validation: ValidationBatches, runtime: Runtime) -> float:
+    logits, labels, _ = predict_logits(network.module, validation, runtime)
+    return fit_temperature(logits, labels) if len(labels) else 1.0
+
+
+def _bundle(network: BuiltModel, dataset: Dataset, result: FitResult, temperature: float) -> Bundle:
+    training = {
+        "stopped": result.stopped,
+        "best": dataclasses.asdict(result.best),
+        "frozen": [dataclasses.asdict(evidence) for evidence in result.frozen],
+        "finetune_ratio": result.finetune_ratio,
+        "weights_sha256": result.weights_sha256,
+        "notes": [*network.notes, *result.notes],
+    }
+    return Bundle(
+        module=network.module,
+        classes=dataset.classes,
+        preprocess=network.preprocess,
+        architecture=network.architecture,
+        temperature=temperature,
+        data_fingerprint=dataset.fingerprint(),
+        training=training,
+    )

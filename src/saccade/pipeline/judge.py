@@ -1,0 +1,272 @@
+"""From a trained bundle to predictions, figures, promises and the report; and again without the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.config import Recipe
+from saccade.data.sources import load_source
+from saccade.errors import DataError, RunError
+from saccade.evaluation import compare as comparing
+from saccade.evaluation.calibration import softmax
+from saccade.evaluation.diagnosis import Evidence, diagnose
+from saccade.evaluation.metrics import measure, metrics_as_json, metrics_from_json
+from saccade.pipeline import prepare
+from saccade.pipeline.promises import promises
+from saccade.records import Dataset, Finding, ImageRecord, Metrics, Predictions
+from saccade.report import write_report
+from saccade.run_folder import RunFolder
+from saccade.terminal import Terminal
+
+if TYPE_CHECKING:
+    from saccade.bundle import Bundle
+
+JUDGED_PARTS = ("validation", "test")
+EVALUATION_BATCH = 32
+
+
+def judge_parts(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> None:
+    """Predictions and figures of validation, then (every choice made) of test; each part once.
+
+    The training images are measured too, as they are and not augmented, so that the gap is an honest one.
+    """
+    bundle = None
+    for part in (*JUDGED_PARTS, "train"):
+        records = dataset.used(part)
+        if part == "train":
+            records = _every_nth(records, most=max(500, len(dataset.used("validation"))))
+        if records and not run.has(run.predictions(part)):
+            bundle = bundle or _load(run)
+            answered = predict_records(bundle, dataset, records, recipe, terminal, what=f"measuring {part}")
+            run.write_predictions(part, answered)
+        if records:
+            figures = measure(run.read_predictions(part), top_k=recipe.evaluate.top_k)
+            run.write_metrics(part, metrics_as_json(figures))
+
+
+def _every_nth(records: tuple[ImageRecord, ...], *, most: int) -> tuple[ImageRecord, ...]:
+    return records[:: -(-len(records) // most)] if records else records
+
+
+def _load(run: RunFolder) -> Bundle:
+    from saccade.bundle import load_bundle
+
+    return load_bundle(run.bundle)
+
+
+def predict_records(
+    bundle: Bundle,
+    dataset: Dataset,
+    records: tuple[ImageRecord, ...],
+    recipe: Recipe,
+    terminal: Terminal,
+    *,
+    what: str,
+) -> Predictions:
+    """Calibrated probabilities of the trained model on some records, by the evaluation path."""
+    from saccade.runtime import Runtime
+    from saccade.training import predict_logits
+    from saccade.transforms import evaluation_batches
+
+    runtime = Runtime.create(recipe.device, "float32")
+    runtime.place(bundle.module)
+    batches = evaluation_batches(
+        dataset.storage,
+        records,
+        bundle.classes,
+        bundle.preprocess,
+        EVALUATION_BATCH,
+        limits=prepare.limits_of(recipe),
+    )
+    with terminal.progress(what) as progress:
+        logits, _, paths = predict_logits(
+            bundle.module, batches, runtime, progress=progress, images=len(records)
+        )
+    labels = tuple(record.label for record in records)
+    return Predictions(paths, labels, bundle.classes, softmax(logits, bundle.temperature))
+
+
+# -- the end of a run ----------------------------------------------------------------------------
+
+
+def conclude(run: RunFolder, dataset: Dataset, terminal: Terminal, *, seconds: float) -> None:
+    """Write promises, diagnosis and report, and mark the run as finished."""
+    values = run.read_environment()
+    values |= {"promises": promises(run), "diagnosis": [dataclasses.asdict(f) for f in diagnosis(run)]}
+    run.write_environment(values)
+    with terminal.progress("writing the report", "pages"):
+        write_report(run, read_image=dataset.storage.read)
+    run.write_environment(values | {"finished": True, "seconds": round(seconds, 1)})
+
+
+def diagnosis(run: RunFolder) -> tuple[Finding, ...]:
+    """What curves and figures say, in words."""
+    history = tuple(run.read_history()) if run.has(run.history) else ()
+    train = [record.label for record in run.read_dataset() if record.used and record.part == "train"]
+    smallest = min((train.count(label) for label in set(train)), default=0)
+    evidence = Evidence(
+        history=history,
+        validation=_figures(run, "validation"),
+        test=_figures(run, "test"),
+        train=_figures(run, "train"),
+        recipe=run.read_recipe(),
+        smallest_class=smallest,
+    )
+    return diagnose(evidence)
+
+
+def _figures(run: RunFolder, part: str) -> Metrics | None:
+    return metrics_from_json(run.read_metrics(part)) if run.has(run.metrics(part)) else None
+
+
+def say_result(run: RunFolder, terminal: Terminal) -> None:
+    """Figures with interval and number of images, the diagnosis, the certificate, and where things lie."""
+    for part in JUDGED_PARTS:
+        figures = _figures(run, part)
+        if figures is not None:
+            terminal.say(_result_line(part, figures))
+    if not run.has(run.metrics("test")):
+        terminal.say(
+            "          there is no test part: validation chose the model, so its figures are optimistic"
+        )
+    values = run.read_environment()
+    for finding in values.get("diagnosis", []):
+        terminal.say(f"Diagnosis {finding['message']} {finding['remedy']}".rstrip())
+    broken = [number for number, promise in values.get("promises", {}).items() if promise["kept"] is False]
+    for number in broken:
+        terminal.say(f"BROKEN    promise {number}: {values['promises'][number]['evidence']}")
+    if run.has(run.certificate()):
+        terminal.say(certificate_line(run.read_certificate(), run.onnx))
+    terminal.say(f"Report    {run.report}")
+
+
+def _result_line(part: str, figures: Metrics) -> str:
+    value = figures.accuracy
+    rest = f"balanced {figures.balanced_accuracy:.1%}, macro F1 {figures.macro_f1:.3f}"
+    return (
+        f"{part.capitalize():<10} accuracy {value.value:.1%} (95 %: {value.low:.1%} to {value.high:.1%}, "
+        f"{figures.images:,} images), {rest}"
+    )
+
+
+def certificate_line(values: Mapping[str, Any], file: Path) -> str:
+    """One sentence on an exported file and its certificate."""
+    verdict = "certified" if values["passed"] else "FAILED its certificate"
+    size = file.stat().st_size / 1e6 if file.exists() else 0.0
+    what = (
+        f"validation accuracy {values['accuracy_change']:+.2%} (allowed -{values['tolerance']:.2%})"
+        if values["kind"] == "int8"
+        else f"largest probability difference {values['max_probability_difference']:.1e}"
+    )
+    return (
+        f"Export    {file} ({size:.1f} MB) {verdict}: {values['images']} images, "
+        f"same first class {values['top1_agreement']:.2%}, {what}"
+    )
+
+
+# -- again, or on new data -----------------------------------------------------------------------
+
+
+def evaluate(run_path: str, data: str, terminal: Terminal, *, name: str = "") -> dict[str, Metrics]:
+    """`saccade evaluate`: figures and report again from the predictions, or the model on new data.
+
+    Returns the figures by part. New data are measured whole, into `RUN/evaluations/<name>/`.
+    """
+    run = RunFolder(Path(run_path))
+    recipe = run.read_recipe()
+    with run.locked():
+        if data:
+            return _evaluate_new(run, recipe, data, terminal, name or Path(data).resolve().stem)
+        return _evaluate_again(run, recipe, terminal)
+
+
+def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal) -> dict[str, Metrics]:
+    parts = [part for part in (*JUDGED_PARTS, "train") if run.has(run.predictions(part))]
+    if not parts:
+        raise RunError(f"{run.root} has no predictions yet; run `saccade train` with the same settings again")
+    for part in parts:
+        run.write_metrics(
+            part, metrics_as_json(measure(run.read_predictions(part), top_k=recipe.evaluate.top_k))
+        )
+    values = run.read_environment()
+    values["diagnosis"] = [dataclasses.asdict(finding) for finding in diagnosis(run)]
+    run.write_environment(values)
+    write_report(run, read_image=_reader(values))
+    say_result(run, terminal)
+    return {part: metrics_from_json(run.read_metrics(part)) for part in parts}
+
+
+def _reader(values: Mapping[str, Any]) -> Callable[[str], bytes] | None:
+    """Reads images where the data still lie; the report does without where they do not."""
+    try:
+        return load_source(values["data"], drop_empty=True, min_classes=1).storage.read
+    except DataError:
+        return None
+
+
+def _evaluate_new(
+    run: RunFolder, recipe: Recipe, data: str, terminal: Terminal, name: str
+) -> dict[str, Metrics]:
+    dataset = load_source(data, drop_empty=True, min_classes=1)
+    bundle = _load(run)
+    unknown = [label for label in dataset.classes if label not in bundle.classes]
+    if unknown:
+        raise DataError(
+            f"{data} has classes that {run.root} does not know ({', '.join(unknown)}); "
+            f"it knows {', '.join(bundle.classes)}: rename those folders or leave them out"
+        )
+    audited = prepare.examine(dataset, recipe, terminal)
+    prepare.say_data(audited.dataset, terminal)
+    _warn_of_known_images(run, audited.dataset, terminal)
+    place = run.evaluation(name)
+    measured = {}
+    for part, records in _by_part(audited.dataset).items():
+        answered = predict_records(
+            bundle, audited.dataset, records, recipe, terminal, what=f"measuring {part}"
+        )
+        place.write_predictions(part, answered)
+        measured[part] = measure(answered, top_k=recipe.evaluate.top_k)
+        place.write_metrics(part, metrics_as_json(measured[part]))
+        terminal.say(_result_line(part, measured[part]))
+    place.write_dataset(audited.dataset.records)
+    terminal.say(f"Written   {place.root}")
+    return measured
+
+
+def _by_part(dataset: Dataset) -> dict[str, tuple[ImageRecord, ...]]:
+    """Records of each given part; data without parts are one test part."""
+    parts = {part: dataset.used(part) for part in dataset.given_parts} or {"test": dataset.used()}
+    found = {part: records for part, records in parts.items() if records}
+    if not found:
+        raise DataError("none of these images can be used; `saccade audit` says what is wrong with each")
+    return found
+
+
+def _warn_of_known_images(run: RunFolder, dataset: Dataset, terminal: Terminal) -> None:
+    """New data that hold training images flatter the model."""
+    known = {
+        record.sha256
+        for record in run.read_dataset()
+        if record.used and record.part in ("train", "validation")
+    }
+    repeated = [record.path for record in dataset.used() if record.sha256 in known]
+    if repeated:
+        shown = ", ".join(repeated[:5]) + (" ..." if len(repeated) > 5 else "")
+        terminal.say(
+            f"LEAK      {len(repeated)} of these {len(dataset.used())} images were trained on ({shown}); "
+            "the figures below flatter the model"
+        )
+
+
+def compare(first: str, second: str, terminal: Terminal, *, part: str = "") -> comparing.Comparison:
+    """`saccade compare`: which run is better on the same images, and is the difference real."""
+    runs = [RunFolder(Path(first)), RunFolder(Path(second))]
+    chosen = part or ("test" if all(run.has(run.predictions("test")) for run in runs) else "validation")
+    comparison = comparing.compare(*(run.read_predictions(chosen) for run in runs))
+    terminal.say(comparison.in_words(first, second))
+    if chosen == "validation":
+        terminal.say("These are validation images, which chose both models: the figures are optimistic.")
+    return comparison

@@ -1,0 +1,69 @@
+"""Looking before training: what the model will see, which networks there are, what one looks like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from saccade.config import Recipe
+from saccade.errors import DataError
+from saccade.pipeline import prepare
+from saccade.records import Dataset, ImageRecord
+from saccade.run_folder import write_bytes
+from saccade.terminal import Terminal
+
+
+def augment_preview(
+    location: str, recipe: Recipe, terminal: Terminal, *, out: str, images: int, draws: int
+) -> None:
+    """`saccade augment`: a picture of training images as evaluated (first column) and as augmented."""
+    from saccade.pipeline.fitting import build_network
+    from saccade.transforms import Augmentation
+    from saccade.transforms.preview import preview
+
+    audited = prepare.examine(prepare.list_data(location, recipe), recipe, terminal)
+    made = prepare.divide(audited, recipe)
+    network = build_network(made.dataset, recipe.replaced(model__pretrained=False, model__weights=""))
+    picture = preview(
+        made.dataset.storage,
+        spread_over_classes(made.dataset, images),
+        Augmentation.from_config(recipe.augment),
+        network.preprocess,
+        draws=draws,
+        seed=recipe.seed,
+        limits=prepare.limits_of(recipe),
+    )
+    write_bytes(Path(out), picture)
+    terminal.say(
+        f"Written   {out}: each row an image, first as it is evaluated, then {draws} augmented draws"
+    )
+
+
+def spread_over_classes(dataset: Dataset, count: int) -> tuple[ImageRecord, ...]:
+    """Training images, one of each class in turn."""
+    by_class = [[r for r in dataset.used("train") if r.label == label] for label in dataset.classes]
+    longest = max((len(records) for records in by_class), default=0)
+    turns = [records[i] for i in range(longest) for records in by_class if i < len(records)]
+    if not turns:
+        raise DataError("there is no training image to show; `saccade audit` says what is wrong")
+    return tuple(turns[:count])
+
+
+def summarize(backbone: str, terminal: Terminal, *, classes: int, image_size: int, head: str) -> None:
+    """`saccade summary`: layer, output shape, parameters, and the totals."""
+    from saccade.models import as_text, build_model, summary
+
+    size = image_size or None
+    built = build_model(backbone, classes, pretrained=False, head=head, image_size=size)
+    terminal.say(as_text(summary(built.module, built.preprocess.size)))
+
+
+def list_backbones(pattern: str, terminal: Terminal) -> int:
+    """`saccade backbones`: names, library, input size; returns how many match."""
+    from saccade.models import backbones
+
+    rows = backbones(pattern or "*")
+    for row in rows:
+        weights = "pretrained weights" if row.pretrained else "from scratch"
+        terminal.say(f"{row.name:<50} {row.library:<12} {row.image_size:>4} px  {weights}")
+    terminal.say(f"{len(rows)} backbones")
+    return len(rows)

@@ -1,0 +1,147 @@
+"""From a bundle to one file that gives the same answer everywhere, with the proof."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from saccade.config import Recipe
+from saccade.data.sources import load_source
+from saccade.errors import RecipeError, RunError
+from saccade.export.certify import CERTIFIED_PARTS, Kind
+from saccade.export.certify import certify as make_certificate
+from saccade.pipeline.judge import certificate_line
+from saccade.pipeline.prepare import limits_of
+from saccade.records import Certificate, Dataset, Predictions
+from saccade.run_folder import RunFolder, certificate_beside, write_json
+from saccade.terminal import Terminal
+
+FORMATS = ("onnx",)
+
+
+def export_and_certify(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> Certificate:
+    """Write the run's own export/model.onnx where it is missing, and certify it."""
+    if not run.has(run.onnx):
+        _write(run, run.onnx)
+    return _certify(run, run.onnx, dataset, recipe, terminal, kind="float")
+
+
+def export(
+    run_path: str, terminal: Terminal, *, format: str = "onnx", int8: bool = False, out: str = ""
+) -> Certificate:
+    """`saccade export`: one certified file, float or int8."""
+    if format not in FORMATS:
+        raise RecipeError(f"format {format!r} is not offered; use one of: {', '.join(FORMATS)}")
+    run = finished_run(run_path)
+    recipe, dataset = run.read_recipe(), data_of(run)
+    with run.locked():
+        target = Path(out) if out else (run.int8 if int8 else run.onnx)
+        if int8:
+            _write_int8(run, target, dataset, recipe, terminal)
+        else:
+            _write(run, target)
+        certificate = _certify(run, target, dataset, recipe, terminal, kind="int8" if int8 else "float")
+    terminal.say(certificate_line(dataclasses.asdict(certificate), target))
+    return certificate
+
+
+def certify(file: str, run_path: str, terminal: Terminal) -> Certificate:
+    """`saccade certify`: run the certificate again; works without torch."""
+    run = finished_run(run_path)
+    path = Path(file)
+    kind: Kind = "int8" if _stored_kind(run, path) == "int8" else "float"
+    certificate = _certify(run, path, data_of(run), run.read_recipe(), terminal, kind=kind)
+    terminal.say(certificate_line(dataclasses.asdict(certificate), path))
+    return certificate
+
+
+def finished_run(path: str) -> RunFolder:
+    """The run folder at `path`; raises RunError when there is none, or none that is trained."""
+    run = RunFolder(Path(path))
+    if not run.has(run.recipe):
+        raise RunError(
+            f"{path} is no run folder (it has no recipe.toml); give a folder that `saccade train` made"
+        )
+    if not run.has(run.model_json):
+        raise RunError(f"{path} is not trained to the end; run `saccade train` with the same settings again")
+    return run
+
+
+def data_of(run: RunFolder) -> Dataset:
+    """The run's data, where they still lie, with the parts they had."""
+    listed = load_source(run.read_environment()["data"], drop_empty=True, min_classes=1)
+    return listed.with_records(run.read_dataset())
+
+
+def _write(run: RunFolder, target: Path) -> None:
+    from saccade.bundle import load_bundle
+    from saccade.export.onnx import write_onnx
+
+    write_onnx(load_bundle(run.bundle), target)
+
+
+def _write_int8(run: RunFolder, target: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> None:
+    from saccade.data.images import decode
+    from saccade.export.quantize import quantize
+
+    if not run.has(run.onnx):
+        _write(run, run.onnx)
+    records = dataset.used("train")
+    chosen = records[:: -(-len(records) // recipe.export.calibration_images)]
+    images = (
+        decode(dataset.storage.read(r.path), limits=limits_of(recipe), name=r.path).pixels for r in chosen
+    )
+    with terminal.progress("calibrating int8 on training images"):
+        quantize(run.onnx, target, images)
+
+
+def _certify(
+    run: RunFolder, file: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal, *, kind: Kind
+) -> Certificate:
+    with terminal.progress("certifying the exported file"):
+        certificate = make_certificate(
+            file,
+            predictions_of(run),
+            dataset.storage.read,
+            tolerance=recipe.export.tolerance,
+            max_drop=recipe.export.max_drop,
+            max_images=recipe.export.certify_images,
+            kind=kind,
+            limits=limits_of(recipe),
+        )
+    write_json(certificate_path(run, file), certificate_as_json(certificate))
+    return certificate
+
+
+def certificate_path(run: RunFolder, file: Path) -> Path:
+    """Inside the run for its own export, beside the file for any other."""
+    return run.certificate() if file.resolve() == run.onnx.resolve() else certificate_beside(file)
+
+
+def certificate_as_json(certificate: Certificate) -> dict[str, Any]:
+    """The content of certificate.json: the design's fields, then what else was found."""
+    values = dataclasses.asdict(certificate)
+    return {**values.pop("extra"), **values}
+
+
+def predictions_of(run: RunFolder) -> dict[str, Predictions]:
+    """The trained model's answers on validation and test."""
+    return {part: run.read_predictions(part) for part in CERTIFIED_PARTS if run.has(run.predictions(part))}
+
+
+def _stored_kind(run: RunFolder, file: Path) -> str:
+    """float or int8, as an earlier certificate of this file says."""
+    import json
+
+    path = certificate_path(run, file)
+    values: Mapping[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return str(values.get("kind", "int8" if "int8" in file.name else "float"))
+
+
+def bench(model: str, terminal: Terminal, *, rounds: int) -> None:
+    """`saccade bench`: latency, throughput, size and accuracy of every engine at hand, side by side."""
+    from saccade.export.bench import bench as measure_engines
+
+    measure_engines(model, rounds=rounds)

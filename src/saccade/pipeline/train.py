@@ -1,0 +1,154 @@
+"""`saccade train`: audit, split, build, fit, judge, export, report; run again to continue."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saccade.config import Recipe
+from saccade.data.audit import audit_as_json
+from saccade.errors import ImageError, RunError
+from saccade.pipeline import judge, prepare, ship
+from saccade.pipeline.environment import environment
+from saccade.records import Dataset, Split
+from saccade.run_folder import RunFolder
+from saccade.terminal import Terminal
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run; `exit_code` is 1 when its exported file failed the certificate."""
+
+    run: RunFolder
+    exit_code: int
+
+
+def train(
+    location: str,
+    recipe: Recipe,
+    terminal: Terminal,
+    *,
+    out: str,
+    command: Sequence[str] = (),
+    started: float | None = None,
+) -> TrainResult:
+    """Train in the folder `out`, or continue there; a finished run only prints its result.
+
+    Raises SaccadeError when it cannot go on. `started` is `time.monotonic()` when the command began.
+    """
+    began = time.monotonic() if started is None else started
+    run = RunFolder(Path(out))
+    with run.locked():
+        if not run.continues(recipe, identity(location)):
+            dataset = _begin(run, location, recipe, terminal, command)
+        elif run.read_environment().get("finished"):
+            terminal.say(f"{run.root} is finished; this is its result.")
+            judge.say_result(run, terminal)
+            return _result(run)
+        else:
+            dataset = stored_data(run, location, recipe)
+            terminal.say(f"{run.root} continues where it was stopped")
+        _carry_out(run, dataset, recipe, terminal, began)
+        return _result(run)
+
+
+def identity(location: str) -> dict[str, str]:
+    """What besides the recipe makes two commands the same run: the data."""
+    return {"data": str(Path(location).expanduser().absolute())}
+
+
+def _begin(
+    run: RunFolder, location: str, recipe: Recipe, terminal: Terminal, command: Sequence[str]
+) -> Dataset:
+    """Audit and split; the recipe is written last, so that a refusal leaves no half-begun run."""
+    from saccade.pipeline.fitting import build_network, resolved_values
+    from saccade.runtime import Runtime
+
+    runtime = Runtime.create(recipe.device, recipe.precision)
+    listed = prepare.list_data(location, recipe)
+    audited = prepare.examine(listed, recipe, terminal)
+    prepare.say_data(audited.dataset, terminal)
+    prepare.say_findings(audited, terminal)
+    made = prepare.divide(audited, recipe)
+    prepare.say_split(made, terminal)
+    network = build_network(made.dataset, recipe)
+    run.write_dataset(made.dataset.records)
+    run.write_audit(audit_as_json(audited))
+    values = environment(
+        command=command,
+        identity={**identity(location), "root": str(made.dataset.root)},
+        runtime=runtime.describe(),
+        resolved=resolved_values(network, recipe),
+    )
+    run.write_environment(values | {"classes": made.dataset.classes, "split": split_as_json(made)})
+    run.write_recipe(recipe)
+    return made.dataset
+
+
+def stored_data(run: RunFolder, location: str, recipe: Recipe) -> Dataset:
+    """The data of a run that continues, as they were divided; raises RunError when files changed since."""
+    listed = prepare.list_data(location, recipe)
+    records = run.read_dataset()
+    classes = tuple(run.read_environment()["classes"])
+    dataset = dataclasses.replace(listed, records=records, classes=classes)
+    there, before = {record.path for record in listed.records}, {record.path for record in records}
+    changed = [
+        *(f"{path} is new" for path in sorted(there - before)),
+        *(f"{path} is gone" for path in sorted(before - there)),
+        *(
+            f"{record.path} has other bytes"
+            for record in dataset.used()
+            if _changed(dataset, record.path, record.sha256)
+        ),
+    ]
+    if changed:
+        shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+        raise RunError(
+            f"the images of {run.root} changed since it began ({shown}); "
+            "put them back, or train the new data in a new folder (--out)"
+        )
+    return dataset
+
+
+def _changed(dataset: Dataset, path: str, sha256: str) -> bool:
+    try:
+        return hashlib.sha256(dataset.storage.read(path)).hexdigest() != sha256
+    except ImageError:
+        return True
+
+
+def split_as_json(made: Split) -> dict[str, Any]:
+    """What the report says about the split, plain values."""
+    return {
+        "made_by_user": made.made_by_user,
+        "reasons": list(made.reasons),
+        "crossing": [[pair.first, pair.second, pair.band, pair.score, pair.how] for pair in made.crossing],
+        "crossing_groups": list(made.crossing_groups),
+        "verified": dict(made.verified),
+        "promise_kept": made.promise_kept,
+    }
+
+
+def _carry_out(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal, began: float) -> None:
+    """Everything after the split; each step is skipped when its files are there already."""
+    if not run.has(run.model_json):
+        from saccade.pipeline.fitting import fit_network
+
+        fit_network(run, dataset, recipe, terminal, began)
+    judge.judge_parts(run, dataset, recipe, terminal)
+    if recipe.export.onnx:
+        ship.export_and_certify(run, dataset, recipe, terminal)
+    judge.conclude(run, dataset, terminal, seconds=time.monotonic() - began)
+    judge.say_result(run, terminal)
+
+
+def _result(run: RunFolder) -> TrainResult:
+    certificate: Mapping[str, Any] = (
+        run.read_certificate() if run.has(run.certificate()) else {"passed": True}
+    )
+    return TrainResult(run, 0 if certificate["passed"] else 1)
