@@ -101,8 +101,16 @@ class ExampleRun:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(picture(1000 * number + i))
                 label = self.classes[i % len(self.classes)]
-                records.append(ImageRecord(path, label, part, sha256=f"{number}{i:063d}", width=128, height=96, mode="RGB"))
-        records.append(ImageRecord("train/0/broken.jpg", self.classes[0]).set_aside("truncated JPEG. Left out. Re-export it"))
+                records.append(
+                    ImageRecord(
+                        path, label, part, sha256=f"{number}{i:063d}", width=128, height=96, mode="RGB"
+                    )
+                )
+        records.append(
+            ImageRecord("train/0/broken.jpg", self.classes[0]).set_aside(
+                "truncated JPEG. Left out. Re-export it"
+            )
+        )
         self.run.write_dataset(records)
 
     def _write_part(self, part: str) -> None:
@@ -144,14 +152,22 @@ class ExampleRun:
             "device": "cpu",
             "versions": {"saccade": "0.1.0", "python": "3.11.7"},
             "resolved": {"data.preprocess": {"size": 224, "mean": [0.5, 0.5, 0.5]}, "train.lr": 0.001},
-            "split": {"made_by_user": True, "crossing": [crossing], "crossing_groups": [], "reasons": ["rose: 14 % instead of 15 %"]},
+            "split": {
+                "made_by_user": True,
+                "crossing": [crossing],
+                "crossing_groups": [],
+                "reasons": ["rose: 14 % instead of 15 %"],
+            },
             "promises": kept,
         }
 
     def _write_model(self) -> None:
         from saccade.run_folder import write_json
 
-        write_json(self.run.model_json, {"weights_sha256": "ab" * 32, "data_fingerprint": "cd" * 16, "temperature": 1.25})
+        write_json(
+            self.run.model_json,
+            {"weights_sha256": "ab" * 32, "data_fingerprint": "cd" * 16, "temperature": 1.25},
+        )
 
     def _certificate(self) -> dict[str, Any]:
         return {

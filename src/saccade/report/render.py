@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saccade.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).with_name("templates")
 DASH, NBSP = "\u2013", "\u00a0"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*\w")
-_NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
+# bytes that were not UTF-8, C1 controls, and marks that turn the direction of the text around them
+_UNPRINTABLE = re.compile(r"[\ud800-\udfff\x80-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def render(template: str, **values: Any) -> str:
@@ -21,6 +26,11 @@ def render(template: str, **values: Any) -> str:
 
     Raises MissingExtraError without Jinja2, and jinja2.UndefinedError for a value that was not given.
     """
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError:
@@ -42,13 +52,13 @@ def render(template: str, **values: Any) -> str:
         sentence=sentence,
         flags=flags,
     )
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def printable(text: str) -> str:
-    """One visible line: control characters as their pictures, bytes that are not UTF-8 as U+FFFD."""
+    """One visible line: control characters as their pictures, what has no sight or no UTF-8 as U+FFFD."""
     shown = _CONTROL.sub(lambda match: chr(0x2400 + min(ord(match[0]), 0x21)), text)
-    return _NOT_UTF8.sub("\ufffd", shown)
+    return _UNPRINTABLE.sub("\ufffd", shown)
 
 
 def block(text: str) -> Any:
