@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if os.environ.get("SACCADE_TRACEBACK"):
+            raise
+        return _fail(f"{_defect(error)} See more with SACCADE_TRACEBACK=1, and please report it.")
+
+
+def _defect(error: Exception) -> str:
+    """Words for a mistake of ours, with the place in our own code where it showed."""
+    places = [frame for frame in traceback.extract_tb(error.__traceback__) if "saccade" in frame.filename]
+    place = f" at {os.path.basename(places[-1].filename)}:{places[-1].lineno}" if places else ""
+    return f"this is a defect of saccade {__version__}{place}: {type(error).__name__}: {error}."
 
 
 def _stopped(words: Sequence[str], code: int) -> int:
