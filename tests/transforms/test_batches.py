@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from saccade.config import AugmentConfig
+from saccade.data.images import Limits, decode
+from saccade.data.storage import FolderStorage
+from saccade.errors import DataError
+from saccade.preprocess import Preprocess
+from saccade.records import ImageRecord
+from saccade.transforms import Augmentation, TrainingBatches, evaluation_batches, to_input, training_batches
+from saccade.transforms.batches import UNKNOWN_LABEL, batch_plan, epoch_order
+from saccade.transforms.shrink import shrink
+
+CLASSES = ("bar", "checker", "disc")
+PREPROCESS = Preprocess(24)
+STRONG = Augmentation.from_config(AugmentConfig(policy="strong"))
+
+
+@pytest.fixture
+def photos(make_photos) -> tuple[FolderStorage, list[ImageRecord]]:
+    root = make_photos(images=5, side=40)
+    paths = sorted(root.rglob("*.png"))
+    records = [ImageRecord(path.relative_to(root).as_posix(), path.parent.name) for path in paths]
+    return FolderStorage(root), records
+
+
+def training(photos, **settings) -> TrainingBatches:
+    storage, records = photos
+    settings = {"augmentation": STRONG, "seed": 3, **settings}
+    return TrainingBatches(storage, records, CLASSES, PREPROCESS, 4, **settings)
+
+
+def flat(batches) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    images, targets, paths = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(targets), [path for group in paths for path in group]
+
+
+def same(first, second) -> bool:
+    return torch.equal(first[0], second[0]) and torch.equal(first[1], second[1]) and first[2] == second[2]
+
+
+def test_an_epoch_visits_every_image_once_with_its_label(photos):
+    images, targets, paths = flat(training(photos).epoch(0))
+    assert images.shape == (15, 3, 24, 24)
+    assert images.dtype == torch.float32
+    assert sorted(paths) == sorted(record.path for record in photos[1])
+    assert [CLASSES[i] for i in targets] == [path.split("/")[0] for path in paths]
+
+
+def test_order_and_pixels_are_f_of_seed_and_epoch(photos):
+    first = flat(training(photos).epoch(1))
+    assert same(first, flat(training(photos).epoch(1)))
+    assert first[2] != flat(training(photos).epoch(2))[2]
+    assert first[2] != flat(training(photos, seed=4).epoch(1))[2]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 10_000_000])
+def test_worker_processes_change_nothing(photos, cache_bytes):
+    alone = training(photos)
+    helped = training(photos, workers=2, cache_bytes=cache_bytes)
+    for epoch in (0, 1):
+        assert same(flat(alone.epoch(epoch)), flat(helped.epoch(epoch)))
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 20_000, 10_000_000])
+def test_the_cache_changes_nothing_and_keeps_its_bound(photos, cache_bytes):
+    cached = training(photos, cache_bytes=cache_bytes)
+    for epoch in (0, 1):
+        assert same(flat(cached.epoch(epoch)), flat(training(photos).epoch(epoch)))
+    reader = cached._images.reader
+    held = sum(image.nbytes for image in reader.cache.values())
+    assert held == reader.used_bytes <= cache_bytes
+    assert len(reader.cache) == {0: 0, 20_000: 5, 10_000_000: 15}[cache_bytes]
+
+
+def test_a_cached_image_is_not_read_again(photos):
+    cached = training(photos, cache_bytes=10_000_000)
+    first = flat(cached.epoch(0))
+    for record in photos[1]:
+        (photos[0].root / record.path).unlink()
+    assert same(first, flat(cached.epoch(0)))
+
+
+def test_an_epoch_can_start_in_its_middle(photos):
+    whole = list(training(photos).epoch(2))
+    rest = list(training(photos).epoch(2, start_batch=2))
+    assert len(whole) == len(training(photos)) == 4
+    assert len(rest) == 2
+    assert same(flat(whole[2:]), flat(rest))
+
+
+def test_the_function_gives_the_same_as_the_class(photos):
+    storage, records = photos
+    once = training_batches(
+        storage, records, CLASSES, PREPROCESS, 4, augmentation=STRONG, seed=3, epoch=5, start_batch=1
+    )
+    assert same(flat(once), flat(training(photos).epoch(5, start_batch=1)))
+
+
+def test_a_last_batch_of_one_joins_the_one_before():
+    assert [len(batch) for batch in batch_plan(range(9), 4)] == [4, 5]
+    assert [len(batch) for batch in batch_plan(range(10), 4)] == [4, 4, 2]
+    assert [len(batch) for batch in batch_plan(range(3), 1)] == [1, 1, 1]
+    assert batch_plan(range(1), 4) == [[0]]
+    assert batch_plan(range(0), 4) == []
+    assert sorted(sum(batch_plan(epoch_order(9, seed=0, epoch=0), 4), [])) == list(range(9))
+
+
+def test_promise_2_evaluation_sees_each_image_as_it_is(photos):
+    storage, records = photos
+    images, targets, paths = flat(evaluation_batches(storage, records, CLASSES, PREPROCESS, 4))
+    assert paths == [record.path for record in records]
+    assert [CLASSES[i] for i in targets] == [record.label for record in records]
+    for image, path in zip(images, paths, strict=True):
+        assert torch.equal(image, to_input(decode(storage.read(path)).pixels, PREPROCESS))
+    assert not set(inspect.signature(evaluation_batches).parameters) & {"augmentation", "seed", "epoch"}
+
+
+def test_evaluation_with_workers_is_the_same(photos):
+    storage, records = photos
+    alone = flat(evaluation_batches(storage, records, CLASSES, PREPROCESS, 4))
+    assert same(alone, flat(evaluation_batches(storage, records, CLASSES, PREPROCESS, 4, workers=2)))
+
+
+def test_images_without_label_and_foreign_labels(photos):
+    storage, records = photos
+    unknown = [ImageRecord(record.path, "") for record in records]
+    _, targets, _ = flat(evaluation_batches(storage, unknown, CLASSES, PREPROCESS, 4))
+    assert set(targets.tolist()) == {UNKNOWN_LABEL}
+    with pytest.raises(DataError, match=r"does not know: disc; it knows bar, checker"):
+        list(evaluation_batches(storage, records, CLASSES[:2], PREPROCESS, 4))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_went_bad_is_named(photos, workers):
+    storage, records = photos
+    spoiled = records[7].path
+    (storage.root / spoiled).write_bytes(b"gone")
+    with pytest.raises(DataError, match=rf"^{spoiled}: .*changed since") as raised:
+        list(training(photos, workers=workers).epoch(0))
+    assert "Traceback" not in str(raised.value)
+    with pytest.raises(DataError, match=spoiled):
+        list(evaluation_batches(storage, records, CLASSES, PREPROCESS, 4, workers=workers))
+
+
+def test_limits_reach_the_decoder(photos):
+    storage, records = photos
+    with pytest.raises(DataError, match="pixels"):
+        list(evaluation_batches(storage, records, CLASSES, PREPROCESS, 4, limits=Limits(max_pixels=100)))
+
+
+def test_large_images_are_kept_small_and_small_ones_untouched():
+    large = torch.zeros((3, 400, 300), dtype=torch.uint8)
+    assert shrink(large, PREPROCESS).shape == (3, 45, 34)  # 1.25 x floor(24 / 0.875) = 33.75
+    small = torch.zeros((3, 30, 20), dtype=torch.uint8)
+    assert shrink(small, PREPROCESS) is small
+    assert shrink(large, Preprocess(24, resize="pad")).shape == (3, 30, 22)
+
+
+def test_training_pixels_come_from_the_shrunk_copy(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    batches = TrainingBatches(
+        FolderStorage(tmp_path),
+        [ImageRecord("a.png", "disc")],
+        CLASSES,
+        PREPROCESS,
+        4,
+        augmentation=Augmentation(),
+        seed=0,
+        cache_bytes=10**6,
+    )
+    image = next(batches.epoch(0)).images[0]
+    evaluated = to_input(decode((tmp_path / "a.png").read_bytes()).pixels, PREPROCESS)
+    assert image.shape == evaluated.shape
+    assert batches._images.reader.cache[0].shape == (3, 34, 45)
