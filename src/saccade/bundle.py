@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,37 +19,26 @@ from torch import Tensor, nn
 
 from saccade._version import __version__
 from saccade.errors import ModelError
+from saccade.models.weights import header_problem
 from saccade.preprocess import Preprocess
 from saccade.run_folder import write_bytes, write_json
 
 SCHEMA_VERSION = 1
 WEIGHTS = "weights.safetensors"
 MODEL = "model.json"
-MAX_HEADER_BYTES = 1_000_000
 
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-_KEYS = {
-    "schema_version",
-    "saccade_version",
-    "architecture",
-    "classes",
-    "preprocess",
-    "temperature",
-    "thresholds",
-    "data_fingerprint",
-    "weights_sha256",
-    "training",
+# key of model.json -> type
+_KEYS: dict[str, type | tuple[type, ...]] = {
+    "schema_version": int,
+    "saccade_version": str,
+    "architecture": dict,
+    "classes": list,
+    "preprocess": dict,
+    "temperature": (int, float),
+    "thresholds": dict,
+    "data_fingerprint": str,
+    "weights_sha256": str,
+    "training": dict,
 }
 
 
@@ -90,7 +80,7 @@ def load_bundle(folder: Path) -> Bundle:
     data = _read_weights(folder / WEIGHTS, values["weights_sha256"])
     tensors = tensors_from_bytes(data, where=str(folder / WEIGHTS))
     module = rebuild(dict(values["architecture"]))
-    load_strictly(module, tensors, where=str(folder / WEIGHTS))
+    load_exactly(module, tensors, where=str(folder / WEIGHTS))
     module.eval()
     return Bundle(
         module=module,
@@ -119,25 +109,26 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-# -- safetensors, read with our own checks first -----------------------------------------------------
+# -- tensors as safetensors -----------------------------------------------------
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Named tensors as a safetensors file; each is copied out of shared or strided memory."""
     from safetensors.torch import save
 
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
     return save(plain)  # type: ignore[no-any-return]
 
 
-def tensors_from_bytes(
-    data: bytes, *, where: str, max_header_bytes: int = MAX_HEADER_BYTES
-) -> dict[str, Tensor]:
+def tensors_from_bytes(data: bytes, *, where: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file whose header holds; raises ModelError naming `where` if not."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    problem = header_problem(data, max_header_bytes)
+    problem = header_problem(data)
     if problem:
         raise ModelError(f"{where} is no sound safetensors file ({problem}); {_REMAKE}")
     try:
@@ -146,24 +137,7 @@ def tensors_from_bytes(
         raise ModelError(f"{where} cannot be read ({error}); {_REMAKE}") from None
 
 
-def header_problem(data: bytes, max_header_bytes: int = MAX_HEADER_BYTES) -> str:
-    """What is wrong with a safetensors header, or "": size, duplicate names, shapes, gaps, trailing bytes."""
-    if len(data) < 8:
-        return "shorter than its own header"
-    size = int.from_bytes(data[:8], "little")
-    if size > max_header_bytes or 8 + size > len(data):
-        return f"a header of {size} bytes"
-    try:
-        header = json.loads(data[8 : 8 + size], object_pairs_hook=_without_duplicates)
-        if not isinstance(header, dict):
-            return "a header that is no JSON object"
-        spans = sorted(_span(name, entry) for name, entry in header.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return f"a damaged header: {error}"
-    return _gaps(spans, len(data) - 8 - size)
-
-
-def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
+def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
     """Copy tensors into the module; raises ModelError unless names, shapes and types are exactly its own."""
     own = module.state_dict()
     problems = [f"missing {name}" for name in own if name not in tensors]
@@ -177,37 +151,6 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: st
         listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise ModelError(f"{where} does not fit the network it names ({listed}); {_REMAKE}")
     module.load_state_dict(dict(tensors))
-
-
-def _span(name: str, entry: Mapping[str, Any]) -> tuple[int, int]:
-    start, end = entry["data_offsets"]
-    shape, dtype = entry["shape"], _DTYPES.get(entry["dtype"])
-    if dtype is None:
-        raise ValueError(f"{name} has type {entry['dtype']!r}")
-    if not all(type(side) is int and side >= 0 for side in (*shape, start, end)):
-        raise ValueError(f"{name} has a shape or place that is no whole number")
-    count = 1
-    for side in shape:
-        count *= side
-    if end - start != count * dtype.itemsize:
-        raise ValueError(f"{name} has {end - start} bytes for the shape {shape}")
-    return start, end
-
-
-def _gaps(spans: list[tuple[int, int]], size: int) -> str:
-    reached = 0
-    for start, end in spans:
-        if start != reached:
-            return f"a gap or overlap at byte {min(start, reached)}"
-        reached = end
-    return "" if reached == size else f"{size - reached} bytes after the last tensor"
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a name that appears twice")
-    return values
 
 
 # -- model.json --------------------------------------------------------------------------------------
@@ -232,7 +175,7 @@ def _as_json(bundle: Bundle, digest: str) -> dict[str, Any]:
 
 def _read_model(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text("utf-8"), object_pairs_hook=_without_duplicates)
+        values = json.loads(path.read_text("utf-8", errors="surrogateescape"))
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read ({error.strerror}); give the folder of a finished run"
@@ -245,10 +188,27 @@ def _read_model(path: Path) -> dict[str, Any]:
             f"{path} has schema version {found!r}, this saccade ({__version__}) reads {SCHEMA_VERSION}; "
             "use the version of saccade that wrote it, or train again"
         )
-    if values.keys() != _KEYS:
-        odd = ", ".join(sorted(values.keys() ^ _KEYS))
-        raise ModelError(f"{path} has missing or unknown keys ({odd}); {_REMAKE}")
+    problem = _problem(values)
+    if problem:
+        raise ModelError(f"{path} does not hold ({problem}); {_REMAKE}")
     return values
+
+
+def _problem(values: Mapping[str, Any]) -> str:
+    """What is wrong with the values of model.json, or ""; the parts check themselves when they are built."""
+    if values.keys() != _KEYS.keys():
+        return "missing or unknown keys: " + ", ".join(sorted(values.keys() ^ _KEYS.keys()))
+    odd = [key for key, kind in _KEYS.items() if not isinstance(values[key], kind)]
+    if odd:
+        return "wrong type of " + ", ".join(odd)
+    classes, outputs = values["classes"], values["architecture"].get("classes")
+    if not all(isinstance(label, str) for label in classes) or len(set(classes)) != len(classes):
+        return "class names must be different texts"
+    if len(classes) != outputs:
+        return f"{len(classes)} class names for a network with {outputs} outputs"
+    if not 0 < values["temperature"] < math.inf:
+        return f"the temperature must be above 0, got {values['temperature']}"
+    return ""
 
 
 def _read_weights(path: Path, expected_sha256: str) -> bytes:
@@ -265,5 +225,5 @@ def _read_weights(path: Path, expected_sha256: str) -> bytes:
     return data
 
 
-def _bytes_of(tensor: Tensor) -> bytes:
-    return bytes(tensor.reshape(-1).view(torch.uint8).numpy().data)
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data

@@ -86,10 +86,7 @@ class Learner:
         """
         now = self.micro_batch or images
         if now <= SMALLEST_MICRO_BATCH:
-            raise TrainingError(
-                f"memory is too small for {now} images at once on {self.runtime.device}; "
-                "use a smaller data.image_size or backbone, or free memory there"
-            )
+            raise TrainingError(memory_message(now, self.runtime))
         self.micro_batch = max(SMALLEST_MICRO_BATCH, math.ceil(now / 2))
         self.runtime.free_cache()
 
@@ -103,7 +100,7 @@ class Learner:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for index, entry in state.items():
             for key, value in entry.items():
-                if isinstance(value, Tensor) and value.shape == parameters[index].shape:
+                if key != "step" and isinstance(value, Tensor) and value.shape == parameters[index].shape:
                     entry[key] = torch.empty_like(parameters[index], dtype=value.dtype).copy_(value)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -189,6 +186,14 @@ def freeze_for(classifier: Classifier, phase: Phase) -> None:
         unfreeze(classifier, phase.unfreeze)
     else:
         classifier.requires_grad_(True)
+
+
+def memory_message(images: int, runtime: Runtime) -> str:
+    """What was too much, and what to do."""
+    return (
+        f"memory is too small for {images} images at once on {runtime.device}; use a smaller "
+        "train.batch_size, data.image_size or backbone, or end what else uses that memory"
+    )
 
 
 def out_of_memory(error: BaseException) -> bool:

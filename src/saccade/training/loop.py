@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from saccade.bundle import load_strictly, weights_sha256
+from saccade.bundle import load_exactly, weights_sha256
 from saccade.config import Recipe
 from saccade.errors import PromiseError, TrainingError
 from saccade.models.finetune import frozen_hash, set_training_mode
@@ -26,8 +26,9 @@ from saccade.runtime import Runtime, draw_seed
 from saccade.training.budget import TimeBudget
 from saccade.training.callbacks import Callback, Callbacks, EpochProgress, TrainingView
 from saccade.training.inference import Batch, predict_logits
-from saccade.training.learner import Learner, begin_phase, out_of_memory
+from saccade.training.learner import Learner, begin_phase, freeze_for, memory_message, out_of_memory
 from saccade.training.losses import inverse_frequency, log_loss_and_accuracy
+from saccade.training.optimizers import MOMENTS
 from saccade.training.phases import FINETUNE, Phase, finetune_ratio, plan_phases
 from saccade.training.state import Best, Checkpoint, Checkpoints, FitState, FrozenEvidence
 from saccade.training.stop import StopRequest
@@ -132,12 +133,20 @@ def fit(
     try:
         with runtime.training_arithmetic():
             return _result(job, _fit(job))
+    except TrainingError:
+        _load_last(job)
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(memory_message(recipe.train.batch_size, runtime)) from None
     finally:
         job.callbacks.on_close()
 
 
 def _fit(job: Job) -> FitState:
     """Phase after phase, from wherever an earlier run stopped."""
+    _refuse_early(job)
     job.runtime.place(job.classifier)
     state, checkpoint = _start_or_continue(job)
     while not state.finished:
@@ -211,7 +220,8 @@ class Tally:
     def add(self, images: int, losses: Tensor, right: Tensor, rate: float) -> None:
         self.steps += 1
         self.images += images
-        self.loss_sum = self.loss_sum + losses.sum(dtype=torch.float64)
+        exact = torch.float32 if losses.device.type == "mps" else torch.float64  # Apple's GPUs have no 64 bit
+        self.loss_sum = self.loss_sum + losses.sum(dtype=exact)
         self.right = self.right + right
         self.highest_rate = max(self.highest_rate, rate)
 
@@ -308,6 +318,16 @@ def _validation_batches(job: Job) -> int:
 # -- between epochs ----------------------------------------------------------------------------------
 
 
+def _refuse_early(job: Job) -> None:
+    """Raises now what would otherwise stop the run hours later: a bad `unfreeze`, a full disk."""
+    learnt = 0
+    for phase in job.phases:
+        freeze_for(job.classifier, phase)
+        learnt = max(learnt, sum(p.nbytes for p in job.classifier.parameters() if p.requires_grad))
+    weights = sum(tensor.nbytes for tensor in job.classifier.state_dict().values())
+    job.checkpoints.require_space(weights, weights + MOMENTS[job.recipe.train.optimizer] * learnt)
+
+
 def _start_or_continue(job: Job) -> tuple[FitState, Checkpoint | None]:
     """The state and weights of the newest whole checkpoint, or the beginning."""
     checkpoint, notes = job.checkpoints.latest()
@@ -316,7 +336,7 @@ def _start_or_continue(job: Job) -> tuple[FitState, Checkpoint | None]:
         state = state.with_note(note)
     job.checkpoints.forget_after(state.epoch)
     if checkpoint:
-        load_strictly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
+        load_exactly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
         job.budget.earlier_seconds = state.history[-1].seconds
         job.run.write_history(state.history)
     return state, checkpoint if checkpoint and state.phase_epoch else None
@@ -341,7 +361,9 @@ def _end_phase(job: Job, phase: Phase, state: FitState, ending: str) -> FitState
     state = state.next_phase(evidence)
     if ending != ALL_EPOCHS:
         done = sum(row.phase == phase.name for row in state.history)
-        state = state.with_note(f"{phase.name}: {ending} after epoch {done} of {phase.epochs}")
+        left = "".join(f"; {later.name} was not begun" for later in job.phases[state.phase :])
+        skipped = left if ending == TIME_LIMIT else ""
+        state = state.with_note(f"{phase.name}: {ending} after epoch {done} of {phase.epochs}{skipped}")
     _load_best(job, state)
     if ending == TIME_LIMIT or state.phase == len(job.phases):
         state = replace(state, finished=ending)
@@ -362,9 +384,16 @@ def _frozen_evidence(job: Job, phase: Phase, state: FitState) -> FrozenEvidence:
     return evidence
 
 
+def _load_last(job: Job) -> None:
+    """Out of a failed step, back to the weights of the last finished epoch, where there is one."""
+    checkpoint, _ = job.checkpoints.latest()
+    if checkpoint:
+        load_exactly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
+
+
 def _load_best(job: Job, state: FitState) -> None:
     weights = job.checkpoints.best_weights(state)
-    load_strictly(job.classifier, weights, where=str(job.checkpoints.folder))
+    load_exactly(job.classifier, weights, where=str(job.checkpoints.folder))
 
 
 def _class_weights(job: Job) -> Tensor | None:

@@ -38,6 +38,10 @@ OPTIMIZERS: dict[str, Callable[[Groups, float, TrainConfig], torch.optim.Optimiz
 }
 
 
+# tensors that each remembers for a weight
+MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}
+
+
 def build_optimizer(
     classifier: Classifier, learning_rate: float, settings: TrainConfig
 ) -> torch.optim.Optimizer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,6 @@ from saccade.run_folder import write_bytes, write_json
 from saccade.training.schedules import Plateau
 
 KEPT = 2
-MAX_HEADER_BYTES = 20_000_000  # weights and two optimizer moments of the largest networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +160,18 @@ class Checkpoints:
         """Note in the newest checkpoint that training has ended, and why."""
         body = self._read_state(self._json(state.epoch))
         self._write_state(state, body["tensors_sha256"], body["scalars"])
+
+    def require_space(self, best_bytes: int, last_bytes: int) -> None:
+        """Raises RunError unless the disk holds what is kept of both, and one more of each while writing."""
+        needed = (KEPT + 1) * (best_bytes + last_bytes)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        there = sum(path.stat().st_size for path in self.folder.iterdir())
+        free = shutil.disk_usage(self.folder).free
+        if free + there < needed:
+            raise RunError(
+                f"training needs {needed / 1e6:,.0f} MB for its checkpoints and has {free / 1e6:,.0f} MB in "
+                f"{self.folder}; free some space there, or give --out another folder"
+            )
 
     def latest(self) -> tuple[Checkpoint | None, tuple[str, ...]]:
         """The newest checkpoint that is whole, and a note for each newer one that is not."""
@@ -306,7 +318,7 @@ def unflatten_optimizer(
 
 def _load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     data = _verify(path, sha256)
-    return tensors_from_bytes(data, where=str(path), max_header_bytes=MAX_HEADER_BYTES)
+    return tensors_from_bytes(data, where=str(path))
 
 
 def _verify(path: Path, sha256: str) -> bytes:

@@ -1,0 +1,143 @@
+"""Promise 9: killed with SIGKILL in a step, in a write or anywhere, and started again: bit-identical.
+
+One process imports torch once and forks a process for each attempt, which is then really killed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)  # a process with threads cannot fork
+
+from saccade.config import Recipe
+from saccade.run_folder import RunFolder
+from saccade.runtime import Runtime
+from saccade.training import Callback, fit
+from saccade.training import state as state_module
+from saccade.training.contract import TinyData, tiny_classifier, timeless
+
+
+class KillAtStep(Callback):
+    def __init__(self, step):
+        self.left = step
+
+    def on_step(self, progress):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_inside_write(count):
+    real = os.replace
+    left = [count]
+
+    def replace(source, target):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(source, target)
+
+    os.replace = replace
+
+
+def train(folder, callbacks=()):
+    recipe = Recipe().replaced(
+        seed=3, train__epochs=3, train__head_epochs=2, train__batch_size=8, train__lr=0.02,
+        train__schedule="plateau", train__plateau_patience=0, train__unfreeze="1",
+    )
+    data = TinyData()
+    network = tiny_classifier()
+    result = fit(
+        network, train=data, validation=data.validation, class_counts=data.class_counts, recipe=recipe,
+        pretrained=True, runtime=Runtime.create("cpu"), run=RunFolder(folder), mix_up=0.2,
+        callbacks=callbacks,
+    )
+    return result
+
+
+def attempt(folder, step=0, write=0, seconds=0.0):
+    "One process; returns how it ended: 0 well, -9 killed."
+    child = os.fork()
+    if child == 0:
+        try:
+            if write:
+                kill_inside_write(write)
+            result = train(folder, (KillAtStep(step),) if step else ())
+            last = sorted((folder / "checkpoints").glob("last-*.safetensors"))[-1]
+            told = {
+                "weights": result.weights_sha256,
+                "history": [timeless(row) for row in result.history],
+                "lines": [timeless(row) for row in RunFolder(folder).read_history()],
+                "optimizer and weights": state_module._sha256(last.read_bytes()),
+                "frozen": [[e.before, e.after] for e in result.frozen],
+                "best": result.best.epoch,
+                "notes": result.notes,
+            }
+            (folder / "told.json").write_text(json.dumps(told))
+            os._exit(0)
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+    if seconds:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+root, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
+endings = []
+for number, kills in enumerate(plan):
+    folder = root / str(number)
+    folder.mkdir()
+    endings.append([attempt(folder, **kill) for kill in kills] + [attempt(folder)])
+print(json.dumps(endings))
+"""
+
+
+def run_plan(
+    folder: Path, plan: list[list[dict[str, float]]]
+) -> tuple[list[list[int]], list[dict[str, object]]]:
+    """Endings of every attempt, and what the last attempt of each run told."""
+    command = [sys.executable, "-c", SCRIPT, str(folder), json.dumps(plan)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    endings = json.loads(done.stdout)
+    return endings, [json.loads((folder / str(i) / "told.json").read_text()) for i in range(len(plan))]
+
+
+def test_killed_in_mid_epoch_and_mid_write_it_ends_bit_identical(tmp_path):
+    plan: list[list[dict[str, float]]] = [
+        [],
+        [{"step": 2}, {"step": 5}],  # before the first checkpoint, then in epoch 2
+        [{"step": 8}, {"step": 1}, {"step": 4}],  # head, fine-tuning, fine-tuning
+        [{"write": 1}, {"write": 3}, {"write": 7}],  # best weights, state, a later epoch
+        [{"write": 2}, {"write": 4}, {"write": 13}],
+    ]
+    endings, told = run_plan(tmp_path, plan)
+    assert [len(kills) for kills in endings] == [1, 3, 4, 4, 4]
+    assert all(kills == [-9] * (len(kills) - 1) + [0] for kills in endings), endings
+    assert [row[1] for row in told[0]["lines"]] == [1, 2, 3, 4, 5]
+    for number, other in enumerate(told[1:], start=1):
+        assert other == told[0], plan[number]
+
+
+@pytest.mark.slow
+def test_killed_at_fifty_random_moments_it_ends_bit_identical(tmp_path):
+    plan: list[list[dict[str, float]]] = [[]]
+    plan += [[{"seconds": 0.01 + 0.37 * ((7 * i + j) % 50) / 50} for j in range(2)] for i in range(25)]
+    endings, told = run_plan(tmp_path, plan)
+    killed = sum(ending == -9 for kills in endings for ending in kills)
+    assert killed >= 25, "the moments must hit the training"
+    assert all(other == told[0] for other in told[1:])

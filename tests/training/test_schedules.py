@@ -1,0 +1,80 @@
+"""Schedules against torch's own, and the properties no schedule may break."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saccade.training.schedules import SCHEDULES, Plateau, Span, learning_rate
+
+
+def torch_rates(scheduler_class, steps: int, **options) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
+    scheduler = scheduler_class(optimizer, **options)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def our_rates(schedule: str, span: Span) -> list[float]:
+    return [learning_rate(step, base=0.4, schedule=schedule, span=span) for step in range(span.steps)]
+
+
+def test_cosine_is_torchs_without_warm_up():
+    expected = torch_rates(torch.optim.lr_scheduler.CosineAnnealingLR, 30, T_max=30)
+    assert our_rates("cosine", Span(epochs=6, steps_per_epoch=5)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_step_is_torchs():
+    expected = torch_rates(torch.optim.lr_scheduler.StepLR, 30, step_size=10, gamma=0.3)
+    span = Span(epochs=6, steps_per_epoch=5, step_epochs=2, step_factor=0.3)
+    assert our_rates("step", span) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_warm_up_rises_in_even_steps_to_the_full_rate(schedule):
+    rates = our_rates(schedule, Span(epochs=10, steps_per_epoch=4, warmup_epochs=1.5))
+    assert rates[:6] == pytest.approx([0.4 * (i + 1) / 6 for i in range(6)])
+    assert rates[6] == pytest.approx(0.4, rel=0.01)
+
+
+def test_warm_up_takes_at_most_half_of_a_phase():
+    rates = our_rates("constant", Span(epochs=1, steps_per_epoch=4, warmup_epochs=5))
+    assert rates == pytest.approx([0.2, 0.4, 0.4, 0.4])
+
+
+@given(
+    schedule=st.sampled_from(sorted(SCHEDULES)),
+    epochs=st.integers(1, 30),
+    steps_per_epoch=st.integers(1, 20),
+    warmup=st.floats(0, 40),
+)
+def test_every_rate_is_above_zero_and_at_most_the_base(schedule, epochs, steps_per_epoch, warmup):
+    span = Span(epochs, steps_per_epoch, warmup)
+    rates = our_rates(schedule, span)
+    assert len(rates) == epochs * steps_per_epoch
+    assert all(0 < rate <= 0.4 * (1 + 1e-12) for rate in rates)
+
+
+@given(losses=st.lists(st.floats(0.01, 10), min_size=1, max_size=40), patience=st.integers(0, 4))
+def test_plateau_is_torchs(losses, patience):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience, eps=0)
+    plateau = Plateau()
+    for loss in losses:
+        reference.step(loss)
+        plateau = plateau.after(loss, patience=patience, drop=0.5)
+        assert plateau.factor == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+
+
+def test_a_loss_that_is_no_number_never_is_the_plateaus_best():
+    plateau = Plateau().after(math.nan, patience=3, drop=0.5)
+    assert plateau.best == math.inf
+    assert plateau.bad_epochs == 1

@@ -1,0 +1,162 @@
+"""What is remembered between epochs, and that damaged files are noticed and gone around."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saccade.errors import RunError
+from saccade.records import EpochRow
+from saccade.training.state import (
+    Checkpoints,
+    FitState,
+    FrozenEvidence,
+    flatten_optimizer,
+    state_from_json,
+    state_to_json,
+    unflatten_optimizer,
+)
+
+
+def row(epoch: int, validation_loss: float, phase: str = "main") -> EpochRow:
+    return EpochRow(phase, epoch, 0.1, 1.0, 0.5, validation_loss, 0.5, float(epoch))
+
+
+def after(losses: list[float]) -> FitState:
+    state = FitState()
+    for epoch, loss in enumerate(losses, start=1):
+        state = state.after_epoch(row(epoch, loss), steps=3, patience=2, drop=0.5)
+    return state
+
+
+def test_the_best_epoch_has_the_lowest_validation_loss_and_the_first_of_equals():
+    state = after([3.0, 1.0, 2.0, 1.0])
+    assert state.best is not None
+    assert (state.best.epoch, state.best.validation_loss) == (2, 1.0)
+    assert state.epochs_without_better == 2
+    assert not state.best_is_now
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_no_finite_number_is_never_the_best(bad):
+    assert after([bad]).best is None
+    state = after([bad, 5.0, bad])
+    assert state.best is not None
+    assert state.best.epoch == 2
+
+
+def test_each_phase_has_its_own_patience_but_the_best_is_over_all():
+    state = after([1.0, 2.0]).next_phase(FrozenEvidence("head", 5, "a", "a"))
+    assert (state.epochs_without_better, state.phase_epoch, state.phase_step) == (0, 0, 0)
+    state = state.after_epoch(row(3, 1.5, "finetune"), steps=3, patience=2, drop=0.5)
+    assert state.epochs_without_better == 0, "1.5 is the finetune phase's best"
+    assert state.best is not None
+    assert state.best.epoch == 1, "but not the best of all"
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=6), st.integers(0, 64), st.text(max_size=20))
+def test_a_state_survives_json_bit_for_bit(losses, micro_batch, note):
+    state = after(losses).with_note(note)
+    state = FitState(
+        **{**{f: getattr(state, f) for f in state.__dataclass_fields__}, "micro_batch": micro_batch}
+    )
+    assert state_from_json(json.loads(json.dumps(state_to_json(state), allow_nan=False))) == state
+
+
+def test_a_real_optimizers_state_survives_flattening():
+    parameters = [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(3))]
+    optimizer = torch.optim.AdamW(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    state = optimizer.state_dict()["state"]
+    tensors, numbers = flatten_optimizer(state)
+    assert sorted(tensors) == ["0/exp_avg", "0/exp_avg_sq", "0/step", "1/exp_avg", "1/exp_avg_sq", "1/step"]
+    again = unflatten_optimizer(tensors, {**numbers, "0/some_number": 3})
+    assert again[0].pop("some_number") == 3
+    assert again == {0: state[0], 1: state[1]}
+
+
+# -- damage ------------------------------------------------------------------------------------------
+
+
+def saved(folder: Path, losses: list[float]) -> list[dict[str, torch.Tensor]]:
+    """A checkpoint an epoch; returns the weights of each."""
+    checkpoints, state, kept = Checkpoints(folder), FitState(), []
+    for epoch, loss in enumerate(losses, start=1):
+        state = state.after_epoch(row(epoch, loss), steps=3, patience=2, drop=0.5)
+        weights = {"w": torch.full((5, 7), float(epoch))}
+        checkpoints.save(state, weights, {"0/exp_avg": torch.ones(2)}, {"0/step": float(epoch)})
+        kept.append(weights)
+    return kept
+
+
+def test_two_checkpoints_and_their_best_weights_are_kept(tmp_path):
+    saved(tmp_path, [3.0, 1.0, 2.0, 2.5])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best-00002.safetensors",
+        "last-00003.json",
+        "last-00003.safetensors",
+        "last-00004.json",
+        "last-00004.safetensors",
+    ]
+
+
+def test_the_newest_is_found_with_weights_optimizer_and_numbers(tmp_path):
+    saved(tmp_path, [3.0, 1.0, 2.0])
+    checkpoints = Checkpoints(tmp_path)
+    found, notes = checkpoints.latest()
+    assert found is not None
+    assert notes == ()
+    assert found.state.epoch == 3
+    assert found.weights["w"].unique().tolist() == [3.0]
+    assert (list(found.optimizer), found.scalars) == (["0/exp_avg"], {"0/step": 3.0})
+    assert checkpoints.best_weights(found.state)["w"].unique().tolist() == [2.0]
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+def test_a_damaged_newest_checkpoint_falls_back_and_is_named(tmp_path, suffix, how):
+    saved(tmp_path, [3.0, 2.0, 1.0])
+    path = tmp_path / f"last-00003.{suffix}"
+    whole = path.read_bytes()
+    places = range(0, len(whole), max(1, len(whole) // 60))
+    assert len(places) >= 50
+    for place in places:
+        flipped = bytes([whole[place] ^ (1 << place % 8)])
+        path.write_bytes(whole[:place] + (flipped + whole[place + 1 :] if how == "flipped" else b""))
+        found, notes = Checkpoints(tmp_path).latest()
+        assert found is not None
+        assert found.state.epoch == 2
+        assert found.weights["w"].unique().tolist() == [2.0]
+        assert path.name in notes[0]
+        assert "the one before" in notes[0] or "checkpoint before it" in notes[0]
+
+
+def test_damaged_best_weights_make_both_checkpoints_worthless(tmp_path):
+    saved(tmp_path, [1.0, 2.0, 3.0])
+    path = tmp_path / "best-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    found, notes = Checkpoints(tmp_path).latest()
+    assert found is None
+    assert "starts again from its beginning" in notes[-1]
+
+
+def test_what_is_newer_than_the_checkpoint_gone_back_to_is_removed(tmp_path):
+    saved(tmp_path, [3.0, 2.0, 1.0])
+    (tmp_path / ".last-00004.safetensors.abc").write_bytes(b"a killed write")
+    Checkpoints(tmp_path).forget_after(2)
+    assert not list(tmp_path.glob("*00003.json"))
+    assert not list(tmp_path.glob(".last*"))
+    assert len(list(tmp_path.glob("last-00002*"))) == 2
+
+
+def test_a_disk_without_room_is_refused_before_training(tmp_path):
+    with pytest.raises(RunError, match=r"needs .* MB for its checkpoints and has .* MB in .*--out another"):
+        Checkpoints(tmp_path / "checkpoints").require_space(10**17, 10**17)
