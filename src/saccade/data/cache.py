@@ -124,6 +124,7 @@ def _open(path: Path) -> sqlite3.Connection | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             database = sqlite3.connect(path, timeout=LOCK_SECONDS)
             try:
+                database.execute("PRAGMA synchronous = OFF")  # lost power may cost the cache, nothing else
                 database.executescript(_TABLES)
                 database.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 _check(database)

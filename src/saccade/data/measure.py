@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from saccade.data.similarity.descriptors import Descriptions
 
 MEASURE_VERSION = 1  # raise when any value below changes its meaning: it invalidates cached results
 MEASURE_SIDE = 256
@@ -32,19 +34,11 @@ VALUES = np.dtype(
         ("saturation", np.float32),  # mean of (max - min) / max over the channels
         ("border", np.float32),  # share of the rows and columns that are a uniform border, 0..1
         ("border_brightness", np.float32),  # mean luma of the outermost ring of pixels
-        ("jpeg_quality", np.float32),  # IJG quality that fits the quantisation table best; NaN: no JPEG
+        ("jpeg_quality", np.float32),  # as the decoder estimates it; NaN: no JPEG
         ("file_bytes", np.int64),
     ]
 )
 PIXEL_VALUES = tuple(name for name in VALUES.names or () if name not in ("jpeg_quality", "file_bytes"))
-
-
-class FileFacts(NamedTuple):
-    """What a file says about itself before its pixels are decoded."""
-
-    jpeg_quality: float
-    quantisation: str
-    camera: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +46,16 @@ class Measurements:
     """Measured values of a data set's images, row i for `dataset.records[i]`.
 
     `values` is a structured array with the fields of `VALUES`; rows of images that could not be decoded
-    hold NaN. `formats`, `cameras` and `quantisations` (a hash of the JPEG's tables) are "" where unknown.
-    `descriptions` (of `saccade.data.similarity`) has one row for each decoded image; image i is row
-    `description_rows[i]`, -1 where there is none.
+    hold NaN. `formats`, `cameras` and `compressions` (a hash of the JPEG's tables) are "" where unknown.
+    `descriptions` are what the search for near-duplicates compares; a row of an image that could not be
+    decoded is all zero.
     """
 
     values: NDArray[Any]
     formats: tuple[str, ...]
     cameras: tuple[str, ...]
-    quantisations: tuple[str, ...]
-    descriptions: Any = None
-    description_rows: NDArray[np.int64] | None = None
+    compressions: tuple[str, ...]
+    descriptions: Descriptions
 
     def __len__(self) -> int:
         return len(self.values)
@@ -211,83 +204,25 @@ def _ring_mean(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
     return mean
 
 
-# The luminance table of ITU-T T.81, annex K.1, in zigzag order as it stands in a file.
-_BASE_TABLE = np.array(
-    [
-        [16, 11, 12, 14, 12, 10, 16, 14, 13, 14, 18, 17, 16, 19, 24, 40],
-        [26, 24, 22, 22, 24, 49, 35, 37, 29, 40, 58, 51, 61, 60, 57, 51],
-        [56, 55, 64, 72, 92, 78, 64, 68, 87, 69, 55, 56, 80, 109, 81, 87],
-        [95, 98, 103, 104, 103, 62, 77, 113, 121, 112, 100, 120, 92, 101, 103, 99],
-    ],
-    dtype=np.float64,
-).ravel()
+def compression_tables(data: bytes) -> str:
+    """Short hash of a JPEG's quantisation tables, which encoders and cameras are known by; else "".
 
-
-def file_facts(data: bytes) -> FileFacts:
-    """JPEG quality, a hash of the quantisation tables, the camera in EXIF; nothing for other formats.
-
-    Reads the segments before the first scan only, and never fails: a broken header yields nothing.
+    Reads the segments before the first scan only, and never fails: a broken header yields "".
     """
-    if data[:2] != b"\xff\xd8":
-        return FileFacts(float("nan"), "", "")
-    tables: list[bytes] = []
-    camera = ""
-    for marker, payload in _jpeg_segments(data):
-        if marker == 0xDB:
-            tables.append(payload)
-        elif marker == 0xE1 and payload[:6] == b"Exif\0\0" and not camera:
-            camera = _camera(payload[6:])
-    if not tables:
-        return FileFacts(float("nan"), "", camera)
-    joined = b"".join(tables)
-    return FileFacts(_ijg_quality(joined), hashlib.sha256(joined).hexdigest()[:12], camera)
+    tables = b"".join(payload for marker, payload in _jpeg_segments(data) if marker == 0xDB)
+    return hashlib.sha256(tables).hexdigest()[:12] if tables else ""
 
 
-def _jpeg_segments(data: bytes) -> list[tuple[int, bytes]]:
-    """Marker and payload of each segment up to the start of the first scan."""
-    segments = []
-    at = 2
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and payload of each segment up to the start of the first scan; nothing for other formats."""
+    at = 2 if data[:2] == b"\xff\xd8" else len(data)
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker in (0xDA, 0xD9):
-            break
+            return
         if marker == 0xFF:  # fill byte
             at += 1
             continue
         length = int.from_bytes(data[at + 2 : at + 4], "big")
-        segments.append((marker, data[at + 4 : at + 2 + length]))
+        yield marker, data[at + 4 : at + 2 + length]
         at += 2 + max(length, 2)
-    return segments
-
-
-def _ijg_quality(tables: bytes) -> float:
-    """Quality 1..100 whose scaled base table fits the first table best (libjpeg's jpeg_quality_scaling)."""
-    if not tables or tables[0] >> 4 or len(tables) < 65:  # 16-bit tables are not made by a quality setting
-        return float("nan")
-    table = np.frombuffer(tables[1:65], np.uint8).astype(np.float64)
-    free = (table > 1) & (table < 255)  # clipped entries say nothing about the scale
-    if not free.any():
-        return 100.0
-    percent = 100 * float(table[free].sum() / _BASE_TABLE[free].sum())
-    return round((200 - percent) / 2 if percent < 100 else 5000 / percent, 1)
-
-
-def _camera(tiff: bytes) -> str:
-    """Maker and model in a TIFF header's first directory, "" where absent or broken."""
-    order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
-    if order is None or len(tiff) < 8:
-        return ""
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(tiff[at : at + size], order)  # type: ignore[arg-type]
-
-    directory = number(4, 4)
-    found = {}
-    for entry in range(min(number(directory, 2), 200)):
-        at = directory + 2 + 12 * entry
-        tag, count = number(at, 2), number(at + 4, 4)
-        if tag in (0x010F, 0x0110) and number(at + 2, 2) == 2 and 0 < count <= 200:
-            start = at + 8 if count <= 4 else number(at + 8, 4)
-            found[tag] = tiff[start : start + count].split(b"\0")[0].decode("latin-1").strip()
-    maker, model = found.get(0x010F, ""), found.get(0x0110, "")
-    return (model if model.startswith(maker) else f"{maker} {model}").strip()

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,18 +21,18 @@ import PIL
 from numpy.typing import NDArray
 
 from saccade.data.cache import ScanCache, Stamp
-from saccade.data.images import DEFAULT_LIMITS, EXTREME_ASPECT, Decoded, Limits, decode, pixel_sha256
+from saccade.data.images import DEFAULT_LIMITS, Limits, decode, pixel_sha256
 from saccade.data.measure import (
     MEASURE_SIDE,
     MEASURE_VERSION,
     PIXEL_VALUES,
-    VALUES,
     Measurements,
     blank_values,
-    file_facts,
+    compression_tables,
     measure,
     reduce_to_side,
 )
+from saccade.data.similarity.descriptors import Descriptions, describe, empty_descriptions, stack
 from saccade.data.storage import FolderStorage
 from saccade.data.workers import available_cores, map_chunks
 from saccade.errors import ImageError
@@ -65,7 +65,7 @@ class Examined(NamedTuple):
     note: str = ""
     refusal: str = ""
     camera: str = ""
-    quantisation: str = ""
+    compression: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class Chunk:
 
     examined: list[Examined]
     values: NDArray[Any]
+    descriptions: Descriptions
     stamps: list[Stamp | None]
     cached: list[bool]
 
@@ -112,9 +113,11 @@ def scan(
     job = Job(dataset.storage, limits, cache, not verify)
     paths = [record.path for record in dataset.records]
     examined: list[Examined] = []
-    values = blank_values(len(paths))
+    values, descriptions = blank_values(len(paths)), empty_descriptions(len(paths))
     for chunk in _examined_chunks(job, paths, workers):
-        values[len(examined) : len(examined) + len(chunk.examined)] = chunk.values
+        rows = slice(len(examined), len(examined) + len(chunk.examined))
+        values[rows] = chunk.values
+        _put(descriptions, rows, chunk.descriptions)
         examined += chunk.examined
         progress(len(examined), len(paths))
     records = [_filled(record, found) for record, found in zip(dataset.records, examined, strict=True)]
@@ -122,7 +125,8 @@ def scan(
         values=values,
         formats=tuple(found.format for found in examined),
         cameras=tuple(found.camera for found in examined),
-        quantisations=tuple(found.quantisation for found in examined),
+        compressions=tuple(found.compression for found in examined),
+        descriptions=descriptions,
     )
     return Scan(dataset.with_records(records), measurements)
 
@@ -163,13 +167,21 @@ def _worthwhile_workers(seconds: float, done: int, total: int, workers: int | No
 
 def _crashed(path: str) -> Chunk:
     refusal = ImageError("the decoder crashed on it", "Re-export it to use it")
-    return Chunk([Examined(refusal=str(refusal))], blank_values(1), [None], [False])
+    chunk = _empty_chunk(1)
+    chunk.examined[0] = Examined(refusal=str(refusal))
+    return chunk
+
+
+def _empty_chunk(size: int) -> Chunk:
+    nothing = Examined()
+    return Chunk(
+        [nothing] * size, blank_values(size), empty_descriptions(size), [None] * size, [False] * size
+    )
 
 
 def examine_chunk(job: Job, paths: Sequence[str]) -> Chunk:
     """Read, decode and measure a few files, or find their results in the cache."""
-    size = len(paths)
-    chunk = Chunk([Examined()] * size, blank_values(size), [None] * size, [False] * size)
+    chunk = _empty_chunk(len(paths))
     if job.cache_folder is None:
         _examine(job, paths, chunk, None)
     else:
@@ -187,18 +199,35 @@ def _examine(job: Job, paths: Sequence[str], chunk: Chunk, cache: ScanCache | No
             continue
         try:
             data, chunk.stamps[row] = _read(job.storage, path)
+            sha256 = hashlib.sha256(data)
+            if cache and _recall(cache, _key(job, path, sha256.digest()), chunk, row):
+                continue
+            chunk.values["file_bytes"][row] = len(data)
+            chunk.examined[row] = Examined(sha256=sha256.hexdigest())
+            small[row] = _decode_into(chunk, row, data, path, job.limits)
         except ImageError as error:
-            chunk.examined[row] = Examined(refusal=str(error))
-            continue
-        sha256 = hashlib.sha256(data).digest()
-        if cache and _recall(cache, _key(job, path, sha256), chunk, row):
-            continue
-        chunk.examined[row], pixels = _examined(data, path, sha256.hex(), job.limits)
-        chunk.values["file_bytes"][row] = len(data)
-        if pixels is not None:
-            chunk.values["jpeg_quality"][row] = file_facts(data).jpeg_quality
-            small[row] = pixels
-    _measure_rows(small, chunk.values)
+            chunk.examined[row] = chunk.examined[row]._replace(refusal=str(error))
+    measured = measure(list(small.values()))
+    for name in PIXEL_VALUES:
+        chunk.values[name][list(small)] = measured[name]
+
+
+def _decode_into(chunk: Chunk, row: int, data: bytes, path: str, limits: Limits) -> NDArray[np.uint8]:
+    """Write down what one file's bytes turn out to be; returns its pixels, reduced for measuring."""
+    decoded = decode(data, limits=limits, name=path)
+    chunk.examined[row] = chunk.examined[row]._replace(
+        pixel_sha256=pixel_sha256(decoded.pixels),
+        width=decoded.width,
+        height=decoded.height,
+        mode=decoded.mode,
+        format=decoded.format,
+        note="; ".join(decoded.notes),
+        camera=decoded.camera,
+        compression=compression_tables(data),
+    )
+    chunk.values["jpeg_quality"][row] = decoded.quality or np.nan
+    _put(chunk.descriptions, slice(row, row + 1), stack([describe(decoded.pixels)]))
+    return reduce_to_side(decoded.pixels, MEASURE_SIDE)
 
 
 def _read(storage: Storage, path: str) -> tuple[bytes, Stamp | None]:
@@ -210,45 +239,9 @@ def _read(storage: Storage, path: str) -> tuple[bytes, Stamp | None]:
     return data, before
 
 
-def _examined(
-    data: bytes, path: str, sha256: str, limits: Limits
-) -> tuple[Examined, NDArray[np.uint8] | None]:
-    """What the bytes turn out to be, and the pixels reduced to the scale at which they are measured."""
-    try:
-        decoded = decode(data, limits=limits, name=path)
-        _refuse_extreme(decoded)
-    except ImageError as error:
-        return Examined(sha256=sha256, refusal=str(error)), None
-    facts = file_facts(data)
-    found = Examined(
-        sha256=sha256,
-        pixel_sha256=pixel_sha256(decoded.pixels),
-        width=decoded.width,
-        height=decoded.height,
-        mode=decoded.mode,
-        format=decoded.format,
-        note="; ".join(decoded.notes),
-        camera=decoded.camera or facts.camera,
-        quantisation=facts.quantisation,
-    )
-    return found, reduce_to_side(decoded.pixels, MEASURE_SIDE)
-
-
-def _refuse_extreme(decoded: Decoded) -> None:
-    longer, shorter = max(decoded.width, decoded.height), min(decoded.width, decoded.height)
-    if longer > EXTREME_ASPECT * shorter:
-        raise ImageError(
-            f"extreme shape: {decoded.width} x {decoded.height} pixels, "
-            f"more than {EXTREME_ASPECT} times as long as wide",
-            "Crop it to use it",
-        )
-
-
-def _measure_rows(pixels: Mapping[int, NDArray[np.uint8]], values: NDArray[Any]) -> None:
-    rows = list(pixels)
-    measured = measure(list(pixels.values()))
-    for name in PIXEL_VALUES:
-        values[name][rows] = measured[name]
+def _put(descriptions: Descriptions, rows: slice, some: Descriptions) -> None:
+    for name, array in descriptions.arrays().items():
+        array[rows] = some.arrays()[name]
 
 
 def _filled(record: ImageRecord, found: Examined) -> ImageRecord:
@@ -293,9 +286,13 @@ def _recall(cache: ScanCache, key: bytes, chunk: Chunk, row: int) -> bool:
     payload = cache.payload(key)
     if payload is None:
         return False
-    length = VALUES.itemsize
-    chunk.values[row] = np.frombuffer(payload[:length], VALUES)[0]
-    chunk.examined[row] = Examined(*json.loads(payload[length:]))
+    arrays = [chunk.values, *chunk.descriptions.arrays().values()]
+    start = 0
+    for array in arrays:
+        length = array[row].nbytes
+        array[row] = np.frombuffer(payload[start : start + length], array.dtype).reshape(array[row].shape)
+        start += length
+    chunk.examined[row] = Examined(*json.loads(payload[start:]))
     chunk.cached[row] = True
     return True
 
@@ -310,7 +307,8 @@ def _keep(cache: ScanCache, job: Job, paths: Sequence[str], chunk: Chunk) -> Non
         sha256 = bytes.fromhex(found.sha256)
         if not chunk.cached[row]:
             text = json.dumps(found, ensure_ascii=True).encode("ascii")
-            payloads[_key(job, path, sha256)] = chunk.values[row].tobytes() + text
+            rows = [array[row].tobytes() for array in (chunk.values, *chunk.descriptions.arrays().values())]
+            payloads[_key(job, path, sha256)] = b"".join([*rows, text])
         stamp = chunk.stamps[row]
         if stamp and time.time_ns() - max(stamp[1:]) > FRESH_NS:
             stamps[_place(job.storage, path)] = (stamp, sha256)

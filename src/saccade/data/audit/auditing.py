@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from saccade.data.audit.classes import class_sizes
-from saccade.data.audit.copies import identical_copies, same_picture, settle_conflicts
+from saccade.data.audit.copies import identical_copies, same_picture, set_aside, settle_conflicts
 from saccade.data.audit.files import name_forms, remarks, unreadable
-from saccade.data.audit.kinds import in_order
+from saccade.data.audit.kinds import count_of, finding, in_order, some
 from saccade.data.audit.quality import image_quality
+from saccade.data.audit.shortcuts import shortcuts
+from saccade.data.decisions import NO_DECISIONS, Decisions
 from saccade.data.measure import Measurements
-from saccade.records import Audit, Dataset
+from saccade.records import Audit, Dataset, Finding
 from saccade.terminal import Progress, silent
 
 PARTS_TO_FILL = 3
@@ -18,22 +20,44 @@ def audit(
     dataset: Dataset,
     measurements: Measurements,
     *,
+    decisions: Decisions = NO_DECISIONS,
     parts_to_fill: int = PARTS_TO_FILL,
     progress: Progress = silent,
 ) -> Audit:
     """Findings over a scanned data set, worst first; what must be set aside is set aside in `.dataset`.
 
-    `measurements` stand in the order of the records. `parts_to_fill` is how many parts the split will
-    make of unsplit data.
+    `measurements` stand in the order of the records. `decisions` are a person's about an earlier audit.
+    `parts_to_fill` is how many parts the split will make of unsplit data.
     """
     assert len(measurements) == len(dataset.records), "measurements stand in the order of the records"
-    findings = [*unreadable(dataset), *remarks(dataset), *name_forms(dataset)]
-    dataset, conflicts = settle_conflicts(dataset, kept=())
-    findings += conflicts
-    findings += identical_copies(dataset)
+    findings = [*unreadable(dataset), *name_forms(dataset), *_decided(dataset, decisions)]
+    dataset = _drop(dataset, decisions)
+    dataset, conflicts = settle_conflicts(dataset, decisions.kept)
+    findings += [*conflicts, *remarks(dataset), *identical_copies(dataset)]
     clusters = {
         record.path: cluster for cluster, group in enumerate(same_picture(dataset.used())) for record in group
     }
     findings += class_sizes(dataset, clusters, parts_to_fill=parts_to_fill)
-    findings += image_quality(dataset, measurements)
+    findings += image_quality(dataset, measurements, accepted=decisions.kept)
+    findings += shortcuts(dataset, measurements, clusters)
     return Audit(dataset, in_order(findings), clusters=clusters)
+
+
+def _drop(dataset: Dataset, decisions: Decisions) -> Dataset:
+    return set_aside(dataset, dict.fromkeys(decisions.dropped, "dropped by audit-decisions.csv"))
+
+
+def _decided(dataset: Dataset, decisions: Decisions) -> list[Finding]:
+    """What the decisions did, and which of them name files that are not there."""
+    known = {record.path for record in dataset.records}
+    findings = []
+    if dropped := sorted(decisions.dropped & known):
+        message = f"{count_of(len(dropped), 'image')} dropped by audit-decisions.csv: {some(dropped)}"
+        findings.append(finding("dropped", message, paths=dropped))
+    if unknown := sorted(decisions.paths - known):
+        message = (
+            f"audit-decisions.csv names {count_of(len(unknown), 'file')} that the data lacks: {some(unknown)}"
+        )
+        remedy = "Correct these paths, or delete the rows"
+        findings.append(finding("decisions", message, paths=unknown, remedy=remedy))
+    return findings
