@@ -7,12 +7,16 @@ belong to that class, and `listed` says so. Images beside the class folders have
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from saccade.data.sources.listing import Listing
 from saccade.data.sources.naming import PART_OF_FOLDER, check_classes, natural_key, printable, some
 from saccade.errors import SourceError
 from saccade.records import PARTS, ImageRecord
+
+_BESIDE = "lies beside the class folders, so it has no class"
+_MOST_LINES = 1000  # about one thing; how many more there are is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,44 +33,53 @@ class Layout:
 def arrange(listing: Listing, where: str, *, drop_empty: bool, min_classes: int) -> Layout:
     """Give each image its label and part by its folders; raises SourceError where that has no sense."""
     part_of = _part_folders(listing, where)
-    records, listed = [], list(listing.listed)
-    deeper: Counter[str] = Counter()
-    beside: Counter[str] = Counter()
-    for path in listing.files:
-        folders = path.split("/")[:-1]
-        part = part_of.get(folders[0], "") if part_of and folders else ""
-        if part_of and folders and not part:
-            beside[folders[0]] += 1
-            continue
-        inside = folders[1:] if part_of else folders
-        if not inside:
-            listed.append(
-                f"{printable(path)}: lies beside the class folders, so it has no class; move it into one"
-            )
-            continue
-        if len(inside) > 1:
-            deeper["/".join(folders[: -len(inside) + 1])] += 1
-        records.append(ImageRecord(path, inside[0], part))
-    listed += [
-        f"{printable(top)}/: {_images(n)}, not one of train, validation, test; left alone"
-        for top, n in sorted(beside.items())
-    ]
-    listed += [
-        f"{printable(top)}/: {_images(n)} in folders deeper down count as this class"
-        for top, n in sorted(deeper.items())
-    ]
-    empty = _empty_classes(listing, part_of, {record.label for record in records})
+    records, said = _labelled(listing.files, part_of)
+    listed = [*listing.listed, *said]
     if not records:
-        raise SourceError(_nothing_found(where, listed))
+        raise SourceError(_nothing_found(where, said))
+    empty = _empty_classes(listing, part_of, {record.label for record in records})
     if empty and not drop_empty:
+        closed = "".join(f"\n  {line}" for line in listed if ": cannot be opened" in line)
         raise SourceError(
             f"{where}: class folders without an image: {some(empty)}; "
-            "fill or remove them, or pass --drop-empty"
+            f"fill or remove them, or pass --drop-empty{closed}"
         )
-    classes = check_classes({r.label for r in records}, where, min_classes=min_classes)
+    classes = check_classes({record.label for record in records}, where, min_classes=min_classes)
     given = tuple(part for part in PARTS if any(record.part == part for record in records))
     listed += classes_missing_in_parts(records, classes, given)
     return Layout(tuple(records), classes, given, tuple(listed), empty)
+
+
+def _labelled(files: Iterable[str], part_of: Mapping[str, str]) -> tuple[list[ImageRecord], list[str]]:
+    """A record for each image that has a class, and lines about those that have none or lie deeper."""
+    records: list[ImageRecord] = []
+    at_root: list[str] = []
+    deeper: Counter[str] = Counter()
+    beside: Counter[str] = Counter()
+    for path in files:
+        folders = path.split("/")[:-1]
+        part = part_of.get(folders[0], "") if part_of and folders else ""
+        inside = folders[1:] if part_of else folders
+        if part_of and folders and not part:
+            beside[folders[0]] += 1
+        elif not inside:
+            at_root.append(path)
+        else:
+            records.append(ImageRecord(path, inside[0], part))
+            if len(inside) > 1:
+                deeper["/".join(folders[: len(folders) - len(inside) + 1])] += 1
+    lines = [f"{printable(path)}: {_BESIDE}; move it into one" for path in at_root[:_MOST_LINES]]
+    if len(at_root) > _MOST_LINES:
+        lines.append(f"and {len(at_root) - _MOST_LINES:,} more images: {_BESIDE}")
+    lines += [
+        f"{printable(top)}/: {_images(n)}, not one of train, validation, test; left alone"
+        for top, n in sorted(beside.items())
+    ]
+    lines += [
+        f"{printable(top)}/: {_images(n)} in folders deeper down count as this class"
+        for top, n in sorted(deeper.items())
+    ]
+    return records, lines
 
 
 def _images(count: int) -> str:
@@ -105,7 +118,7 @@ def _empty_classes(listing: Listing, part_of: dict[str, str], filled: set[str]) 
 
 
 def classes_missing_in_parts(
-    records: list[ImageRecord] | tuple[ImageRecord, ...], classes: tuple[str, ...], given: tuple[str, ...]
+    records: Sequence[ImageRecord], classes: tuple[str, ...], given: tuple[str, ...]
 ) -> list[str]:
     """One line for each given part in which some class has no image; classes are matched by name."""
     seen = defaultdict(set)
@@ -115,11 +128,10 @@ def classes_missing_in_parts(
     return [f"{part}: no image of {some(labels)}" for part, labels in missing.items() if labels]
 
 
-def _nothing_found(where: str, listed: list[str]) -> str:
-    beside = sum("beside the class folders" in line for line in listed)
-    if beside:
+def _nothing_found(where: str, said: list[str]) -> str:
+    if any(_BESIDE in line for line in said):
         return (
-            f"{where}: {_images(beside)} and no class folders; "
+            f"{where}: images, but no class folders; "
             "do: put each class into a folder of its own, or give a list with path,label"
         )
     return f"{where}: no images found; do: check the path, it must hold a folder of images for each class"

@@ -12,6 +12,8 @@ from pathlib import Path
 from saccade.data.sources.naming import junk_reason, kind_of, printable, suffix
 from saccade.errors import SourceError
 
+_MOST_NAMED = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -34,6 +36,7 @@ class Collector:
     folders: set[str] = field(default_factory=set)
     ignored: Counter[str] = field(default_factory=Counter)
     listed: list[str] = field(default_factory=list)
+    unknown: Counter[str] = field(default_factory=Counter)
 
     def note(self, path: str, why: str) -> None:
         self.listed.append(f"{printable(path)}: {why}")
@@ -48,7 +51,16 @@ class Collector:
             self.ignored[junk_reason(name, folder=False)] += 1
         elif kind == "sidecar":
             self.ignored[f".{suffix(name)} files"] += 1
-        elif suffix(name):
+        else:
+            self._unknown(path, suffix(name))
+
+    def _unknown(self, path: str, extension: str) -> None:
+        """Name a file of an unknown kind; after a thousand of one kind, only count."""
+        kind = f".{extension} files" if extension else "files without extension"
+        self.unknown[kind] += 1
+        if self.unknown[kind] > _MOST_NAMED:
+            self.ignored[f"further {kind}"] += 1
+        elif extension:
             self.note(path, "not an image by its extension; ignored, rename it if it is one")
         else:
             self.note(path, "no extension; ignored, rename it to use it (for example to .jpg)")
@@ -65,7 +77,7 @@ class Collector:
     def listing(self) -> Listing:
         self._warn_of_twin_names()
         files, folders = tuple(sorted(self.files)), tuple(sorted(self.folders))
-        return Listing(files, folders, dict(sorted(self.ignored.items())), tuple(self.listed))
+        return Listing(files, folders, dict(sorted(self.ignored.items())), tuple(sorted(self.listed)))
 
     def _warn_of_twin_names(self) -> None:
         """Names that look the same and differ in the encoding of their accents: both kept, said."""
@@ -98,7 +110,16 @@ class _Walk:
     def run(self) -> None:
         self._visit_all("")
         while self.linked:
-            self._follow_folder(self.linked.pop())
+            links, self.linked = sorted(self.linked), []
+            for link in links:
+                if self._seen(os.path.join(self.root, link)):
+                    self.found.note(link, "a link to a folder that is read anyway; read once")
+                elif self.found.folder(link):
+                    self._visit_all(link)
+
+    def _seen(self, full: str) -> bool:
+        status = os.stat(full)
+        return (status.st_dev, status.st_ino) in self.visited
 
     def _visit_all(self, start: str) -> None:
         waiting = [start]
@@ -109,13 +130,16 @@ class _Walk:
         """Take in one folder's entries; the real folders in it are returned, to be visited next."""
         full = os.path.join(self.root, folder) if folder else self.root
         try:
-            status = os.stat(full)
-            if (status.st_dev, status.st_ino) in self.visited:
-                self.found.note(folder, "the same folder as one already visited; visited once")
+            if self._seen(full):
+                self.found.note(folder, "the same folder as one already read; read once")
                 return []
+            status = os.stat(full)
             self.visited.add((status.st_dev, status.st_ino))
-            with os.scandir(full) as entries:
-                ordered = sorted(entries, key=lambda entry: entry.name)
+            with os.scandir(full) as entries:  # not held as a list: a folder may have a million
+                inner = [
+                    self._entry(entry, f"{folder}/{entry.name}" if folder else entry.name)
+                    for entry in entries
+                ]
         except OSError as error:
             if not folder:
                 raise SourceError(
@@ -123,8 +147,7 @@ class _Walk:
                 ) from None
             self.found.note(folder, f"cannot be opened ({error.strerror}); do: chmod u+rx, or move it up")
             return []
-        inner = [self._entry(entry, f"{folder}/{entry.name}" if folder else entry.name) for entry in ordered]
-        return [path for path in inner if path]
+        return sorted(path for path in inner if path)
 
     def _entry(self, entry: os.DirEntry[str], path: str) -> str:
         """Take in one entry; a folder that must be visited is returned, else ""."""
@@ -153,7 +176,3 @@ class _Walk:
             self.found.file(path)
         else:
             self.found.note(path, "a link that leads nowhere, or to no file; skipped, remove it")
-
-    def _follow_folder(self, path: str) -> None:
-        if self.found.folder(path):
-            self._visit_all(path)
