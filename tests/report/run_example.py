@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 SECRET = b"GPS-SECRET-48.2N-16.3E"
 
 
+@cache
 def picture(seed: int, *, side: int = 96) -> bytes:
     """A JPEG with a block of EXIF that must not travel."""
     generator = np.random.default_rng(seed)
