@@ -108,7 +108,9 @@ def _find_columns(schema: Any, features: dict[str, Any], where: str, group: str 
 
     images = [name for name in schema.names if holds_images(name)]
     class_labels = [
-        name for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"
+        name
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and name in schema.names
     ]
     labels = [name for name in ("label", "labels") if name in schema.names] or class_labels
     has = some(schema.names)

@@ -23,16 +23,25 @@ def with_groups(records: Iterable[ImageRecord], pattern: str) -> tuple[ImageReco
         raise SourceError(f"--group-pattern {pattern!r} is no regular expression: {error}") from None
     done, failed = [], []
     for record in records:
-        match = compiled.search(record.path)
-        if match is None:
+        group = _group_in(record.path, compiled)
+        if group is None:
             failed.append(record.path)
-            continue
-        name = match.group(1) if compiled.groups else match.group()
-        done.append(replace(record, group=name or ""))
+        else:
+            done.append(replace(record, group=group))
     if failed:
         raise SourceError(
             f"--group-pattern {pattern!r} finds no group in {len(failed):,} of "
-            f"{len(failed) + len(done):,} paths: "
-            f"{some(failed, most=5)}; widen it, or end it with | to leave such images without a group"
+            f"{len(failed) + len(done):,} paths: {some(failed, most=5)}; "
+            "widen it, or end it with | to leave such images without a group"
         )
     return tuple(done)
+
+
+def _group_in(path: str, pattern: re.Pattern[str]) -> str | None:
+    """The first match that is not empty; "" when all are, None when there is none."""
+    group = None
+    for match in pattern.finditer(path):
+        group = (match.group(1) if pattern.groups else match.group()) or ""
+        if group:
+            return group
+    return group
