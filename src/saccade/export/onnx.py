@@ -28,6 +28,7 @@ from saccade.artefact import (
     VERSION_KEY,
 )
 from saccade.errors import MissingExtraError, ModelError
+from saccade.export.folding import fold_shapes
 from saccade.preprocess import Preprocess
 from saccade.run_folder import write_bytes
 
@@ -129,15 +130,16 @@ def _check_weight_bytes(module: torch.nn.Module) -> None:
 def export_network(module: torch.nn.Module, size: int) -> onnx.ModelProto:
     """The network alone: `pixels` float32 (batch, 3, size, size) to `logits` (batch, classes).
 
-    torch's exporter that captures the program comes first, the older one that traces it second; either
-    is taken only if it answers like the network itself on batches of 1 and 3.
+    torch has two exporters: one traces the network (about a second), one captures its program (5 to 20);
+    the second is asked where the first fails. Either is believed only once its graph has answered like
+    the network itself, alone and in a batch.
     """
     import torch
 
     network = copy.deepcopy(module).to(device="cpu", dtype=torch.float32).eval()
     network.requires_grad_(False)
     problems = []
-    for exporter in (_capture, _trace):
+    for exporter in (_trace, _capture):
         try:
             model = exporter(network, size)
             _check_network(model, network, size)
@@ -193,7 +195,7 @@ def _trace(network: torch.nn.Module, size: int) -> onnx.ModelProto:
             input_names=["pixels"],
             output_names=["logits"],
         )
-    return onnx.load_model_from_string(file.getvalue())
+    return fold_shapes(onnx.load_model_from_string(file.getvalue()), size)
 
 
 @contextmanager
@@ -218,7 +220,7 @@ def _check_network(model: onnx.ModelProto, network: torch.nn.Module, size: int) 
     import torch
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # a failure is answered here, by the next exporter
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
