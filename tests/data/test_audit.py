@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from saccade.data.audit import audit, audit_as_json
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from saccade.data.audit import KINDS, audit, audit_as_json
+from saccade.data.audit.shortcuts import cross_validated
+from saccade.data.decisions import Decisions, parse_decisions
 from saccade.data.scan import scan
 from saccade.data.storage import FolderStorage
 from saccade.records import Audit, Dataset, Finding, ImageRecord
@@ -20,8 +28,9 @@ def folder_dataset(root: Path) -> Dataset:
     return Dataset(root, records, classes, FolderStorage(root))
 
 
-def audited(root: Path) -> Audit:
-    return audit(*scan(folder_dataset(root)))
+def audited(root: Path, decisions: str = "") -> Audit:
+    text = f"path,other,decision\n{decisions}"
+    return audit(*scan(folder_dataset(root)), decisions=parse_decisions(text, where="decisions"))
 
 
 def of_kind(result: Audit, kind: str) -> list[Finding]:
@@ -77,9 +86,227 @@ def test_a_class_of_two_images_is_too_small(make_photos: Callable[..., Path]) ->
     assert "bar (2)" in finding.message
 
 
-def test_json_holds_plain_values(make_photos: Callable[..., Path]) -> None:
-    import json
+def test_copies_do_not_make_a_class_large_enough(make_photos: Callable[..., Path]) -> None:
+    root = make_photos()
+    for path in sorted((root / "bar").iterdir())[2:]:
+        shutil.copy(root / "bar" / "bar_000.png", path)
+    (finding,) = of_kind(audited(root), "too_small")
+    assert finding.severity == "error"
+    assert "bar (2)" in finding.message
 
+
+def test_imbalance_is_reported_with_both_counts(make_photos: Callable[..., Path]) -> None:
+    root = make_photos(images=40)
+    for path in sorted((root / "bar").iterdir())[4:]:
+        path.unlink()
+    (finding,) = of_kind(audited(root), "imbalance")
+    assert "40 and 4" in finding.message
+    assert "macro F1" in finding.remedy
+    assert finding.figure["ratio"] == 10
+
+
+def test_names_that_differ_in_unicode_form_only(make_photos: Callable[..., Path]) -> None:
+    root = make_photos()
+    (root / "bar" / "bar_000.png").rename(root / "bar" / "caf\u00e9.png")
+    (root / "bar" / "bar_001.png").rename(root / "bar" / "cafe\u0301.png")
+    result = audited(root)
+    (finding,) = of_kind(result, "name_forms")
+    assert len(finding.paths) == 2
+    assert len(result.dataset.used()) == 36
+
+
+def test_findings_stand_in_the_order_of_the_table(make_photos: Callable[..., Path]) -> None:
+    root = make_photos(images=40)
+    shutil.copy(root / "bar" / "bar_000.png", root / "disc" / "other.png")
+    shutil.copy(root / "bar" / "bar_001.png", root / "bar" / "copy.png")
+    (root / "bar" / "empty.png").touch()
+    order = [list(KINDS).index(finding.kind) for finding in audited(root).findings]
+    assert len(set(order)) >= 4
+    assert order == sorted(order)
+
+
+# -- single images -----------------------------------------------------------------------------
+
+
+def photo(rng: np.random.Generator, side: int = 160) -> Image.Image:
+    """Something with detail at all scales, as photos have."""
+    layers = [
+        np.asarray(
+            Image.fromarray(rng.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize((side, side), 3), float
+        )
+        for n in (4, 12, 40, side)
+    ]
+    return Image.fromarray(
+        sum(w * layer for w, layer in zip((0.4, 0.3, 0.2, 0.1), layers, strict=True)).astype(np.uint8)
+    )
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(3)
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(12):
+            photo(rng).save(tmp_path / label / f"{i:02d}.png")
+    return tmp_path
+
+
+def planted(kind: str) -> Image.Image:
+    image = photo(np.random.default_rng(99))
+    return {
+        "blank": lambda: Image.new("RGB", (160, 160), (10, 200, 90)),
+        "too_dark": lambda: image.point(lambda level: level * 0.1),
+        "too_bright": lambda: image.point(lambda level: 235 + level * 0.08),
+        "blurred": lambda: image.filter(ImageFilter.GaussianBlur(4)),
+        "tiny": lambda: image.resize((10, 10)),
+        "odd_aspect": lambda: image.crop((0, 0, 160, 30)),
+        "odd_size": lambda: image.resize((1000, 1000)),
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind", ["blank", "too_dark", "too_bright", "blurred", "tiny", "odd_aspect", "odd_size"]
+)
+def test_a_planted_image_is_found_and_nothing_else(photos: Path, kind: str) -> None:
+    planted(kind).save(photos / "a" / "planted.png")
+    result = audited(photos)
+    (finding,) = of_kind(result, kind)
+    assert finding.paths == ("a/planted.png",)
+    single = ("blank", "too_dark", "too_bright", "blurred", "tiny", "odd_aspect")
+    assert [found.kind for found in result.findings if found.kind in single] == [kind] * (kind in single)
+    assert "a/planted.png" in {record.path for record in result.dataset.used()}
+
+
+@pytest.mark.parametrize("edit", ["turned", "halved", "jpeg", "slightly_blurred", "darker"])
+def test_ordinary_images_are_not_called_bad(photos: Path, edit: str) -> None:
+    image = photo(np.random.default_rng(99))
+    edits: Mapping[str, Callable[[], Image.Image]] = {
+        "turned": lambda: image.resize((160, 100)).rotate(90, expand=True),
+        "halved": lambda: image.resize((80, 80)),
+        "jpeg": lambda: image,
+        "slightly_blurred": lambda: image.filter(ImageFilter.GaussianBlur(0.7)),
+        "darker": lambda: image.point(lambda level: level * 0.4),
+    }
+    suffix = ".jpg" if edit == "jpeg" else ".png"
+    edits[edit]().save(photos / "a" / f"edited{suffix}")
+    kinds = {finding.kind for finding in audited(photos).findings}
+    assert not kinds & {"blank", "too_dark", "too_bright", "blurred", "tiny", "odd_aspect"}
+
+
+# -- shortcuts ---------------------------------------------------------------------------------
+
+
+def shortcut_photos(root: Path, save: Callable[[Image.Image, Path, str], None]) -> Path:
+    rng = np.random.default_rng(1)
+    for label in ("a", "b"):
+        (root / label).mkdir()
+        for i in range(40):
+            save(photo(rng, 64), root / label / str(i), label)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("JPEG quality", lambda im, path, label: im.save(f"{path}.jpg", quality=90 if label == "a" else 60)),
+        ("the file format", lambda im, path, label: im.save(f"{path}.{'png' if label == 'a' else 'bmp'}")),
+        (
+            "the exact size",
+            lambda im, path, label: im.resize((64, 64) if label == "a" else (64, 48)).save(f"{path}.png"),
+        ),
+        (
+            "brightness",
+            lambda im, path, label: im.point(lambda v: v * (1 if label == "a" else 0.5)).save(f"{path}.png"),
+        ),
+        (
+            "the colour mode",
+            lambda im, path, label: im.convert("RGB" if label == "a" else "L").save(f"{path}.png"),
+        ),
+    ],
+)
+def test_a_property_that_gives_the_label_away_is_found(
+    tmp_path: Path, name: str, save: Callable[[Image.Image, Path, str], None]
+) -> None:
+    findings = of_kind(audited(shortcut_photos(tmp_path, save)), "shortcut")
+    named = {finding.figure["property"]: finding for finding in findings}
+    assert named[name].figure["accuracy"] >= 0.95
+    assert "alone" in named[name].message
+    assert {path.split("/")[0] for path in named[name].paths} == {"a", "b"}
+    assert set(named[name].figure["per_class"]) == {"a", "b"}
+
+
+def test_no_shortcut_where_there_is_none(tmp_path: Path) -> None:
+    result = audited(shortcut_photos(tmp_path, lambda im, path, label: im.save(f"{path}.jpg")))
+    assert not of_kind(result, "shortcut")
+    (checked,) = of_kind(result, "shortcuts_checked")
+    assert set(checked.figure["balanced_accuracy"]) >= {"file size", "brightness", "the camera"}
+
+
+@pytest.mark.parametrize("categories", [False, True])
+def test_random_values_score_like_chance(categories: bool) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(3000) % 3
+    scores = []
+    for _ in range(30):
+        values = rng.integers(0, 8, 3000).astype(float) if categories else rng.normal(size=3000)
+        scores.append(cross_validated(values, labels, np.arange(3000), categories=categories))
+    assert max(abs(score.deviations) for score in scores) < 5
+    assert abs(np.mean([score.accuracy for score in scores]) - 1 / 3) < 0.01
+
+
+def test_copies_in_one_fold_cannot_vouch_for_each_other() -> None:
+    rng = np.random.default_rng(0)
+    values: NDArray[np.float64] = np.repeat(rng.normal(size=24), 50)
+    labels, units = np.repeat(rng.integers(0, 2, 24), 50), np.repeat(np.arange(24), 50)
+    apart = cross_validated(values, labels, np.arange(1200))
+    together = cross_validated(values, labels, units)
+    assert apart.accuracy > 0.8  # the value is as good as the image's name
+    assert together.accuracy < 0.7
+
+
+# -- decisions ---------------------------------------------------------------------------------
+
+
+def test_a_kept_copy_settles_a_conflict(make_photos: Callable[..., Path]) -> None:
+    root = make_photos()
+    shutil.copy(root / "bar" / "bar_000.png", root / "disc" / "other.png")
+    result = audited(root, "bar/bar_000.png,,keep\n")
+    assert not of_kind(result, "label_conflict")
+    used = {record.path for record in result.dataset.used()}
+    assert "bar/bar_000.png" in used
+    assert "disc/other.png" not in used
+
+
+def test_keeping_both_sides_of_a_conflict_settles_nothing(make_photos: Callable[..., Path]) -> None:
+    root = make_photos()
+    shutil.copy(root / "bar" / "bar_000.png", root / "disc" / "other.png")
+    result = audited(root, "bar/bar_000.png,,keep\ndisc/other.png,,keep\n")
+    assert len(of_kind(result, "label_conflict")) == 1
+
+
+def test_a_dropped_image_is_left_out(make_photos: Callable[..., Path]) -> None:
+    result = audited(make_photos(), "bar/bar_000.png,,drop\n")
+    (finding,) = of_kind(result, "dropped")
+    assert finding.paths == ("bar/bar_000.png",)
+    assert len(result.dataset.used()) == 35
+
+
+def test_a_kept_image_is_not_reported_again(photos: Path) -> None:
+    planted("blurred").save(photos / "a" / "planted.png")
+    assert not of_kind(audited(photos, "a/planted.png,,keep\n"), "blurred")
+
+
+def test_a_decision_about_a_file_that_is_gone_is_said(make_photos: Callable[..., Path]) -> None:
+    (finding,) = of_kind(audited(make_photos(), "bar/gone.png,,keep\n"), "decisions")
+    assert finding.paths == ("bar/gone.png",)
+
+
+def test_no_decisions_change_nothing(make_photos: Callable[..., Path]) -> None:
+    scanned = scan(folder_dataset(make_photos()))
+    assert audit(*scanned) == audit(*scanned, decisions=Decisions())
+
+
+def test_json_holds_plain_values(make_photos: Callable[..., Path]) -> None:
     root = make_photos()
     shutil.copy(root / "bar" / "bar_000.png", root / "bar" / "copy.png")
     values = json.loads(json.dumps(audit_as_json(audited(root))))

@@ -19,7 +19,8 @@ DARK_BRIGHTEST = 0.18  # 99 of 100 pixels are darker than this luma
 BRIGHT_DARKEST = 0.85  # 99 of 100 pixels are brighter than this luma
 BLANK_BORDER = 0.999  # every row and every column is uniform
 BLUR_SHARPNESS = 0.08  # deviation of the Laplacian over that of the luma; a blur of 1 % of the side: 0.05
-BLUR_CONTRAST = 0.02  # below, rounding to 8 bits decides the ratio
+BLUR_CONTRAST = 0.02  # below, what is left of the rounding to 8 bits decides the ratio
+ROUNDING = (20 / 12) ** 0.5 / 255  # deviation that it alone gives a Laplacian of weights 4, -1, -1, -1, -1
 TINY_SIDE = 16  # pixels of the shorter side, where the others have at least twice as many
 ODD_ASPECT = 2.5  # times as long or as wide as the median shape
 ODD_AREA = 16.0  # times as many or as few pixels as the median image
@@ -50,7 +51,7 @@ def _light(dataset: Dataset, measurements: Measurements, rows: NDArray[np.int64]
     dark = ~blank & (column("brightest") < DARK_BRIGHTEST)
     bright = ~blank & (column("darkest") > BRIGHT_DARKEST)
     contrast = column("contrast")
-    relative = column("sharpness") / np.maximum(contrast, 1e-6)
+    relative = _without_rounding(column("sharpness")) / np.maximum(contrast, 1e-6)
     blurred = ~blank & ~dark & (contrast > BLUR_CONTRAST) & (relative < BLUR_SHARPNESS)
     return [
         *_about(dataset, rows, "blank", "of one colour, nothing to learn from", blank, -contrast),
@@ -58,6 +59,11 @@ def _light(dataset: Dataset, measurements: Measurements, rows: NDArray[np.int64]
         *_about(dataset, rows, "too_bright", "almost white", bright, column("brightness")),
         *_about(dataset, rows, "blurred", "blurred", blurred, -relative),
     ]
+
+
+def _without_rounding(sharpness: NDArray[np.float64]) -> NDArray[np.float64]:
+    remaining: NDArray[np.float64] = np.sqrt(np.maximum(sharpness**2 - ROUNDING**2, 0))
+    return remaining
 
 
 def _shape(dataset: Dataset, rows: NDArray[np.int64]) -> list[Finding]:
