@@ -13,16 +13,17 @@ import stat
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.data.archive_index import TarMember, ZipMember, archive_index
 from saccade.data.images import DEFAULT_MAX_BYTES
-from saccade.errors import ImageError
+from saccade.errors import ImageError, SourceError
 
 MOST_UNPACKED_RATIO = 100  # of a zip member above the size below; photographs reach about 2
 _RATIO_MATTERS_BYTES = 1_000_000
@@ -82,71 +83,71 @@ def unreadable(error: OSError) -> ImageError:
     return ImageError(f"cannot be read ({error.strerror})", "Check the disk, then copy the file again")
 
 
-class TarMember(NamedTuple):
-    """Where a member's bytes lie: in which of the storage's files, and from where."""
-
-    file: int
-    offset: int
-    size: int
-
-
 @dataclass(frozen=True, slots=True)
-class TarStorage:
-    """Members of one or several uncompressed tar files, read in place."""
+class ArchiveStorage:
+    """Members of a zip or an uncompressed tar file below `folder`, read in place.
 
-    files: tuple[str, ...]
-    members: Mapping[str, TarMember] = field(repr=False)
-    max_bytes: int = DEFAULT_MAX_BYTES
-
-    def read(self, path: str) -> bytes:
-        """The member's bytes; raises ImageError when it cannot be read."""
-        member = _member(self.members, path)
-        refuse_size(member.size, self.max_bytes)
-        return read_range(self.files[member.file], member.offset, member.size)
-
-
-class ZipMember(NamedTuple):
-    """Where a member's local header lies, and what its packed and unpacked bytes must be."""
-
-    offset: int
-    packed: int
-    size: int
-    crc: int
-    method: int
-
-
-@dataclass(frozen=True, slots=True)
-class ZipStorage:
-    """Members of a zip file, read in place; sizes and checksums are held against its directory."""
+    Only the file's name travels to worker processes: each makes the index of members once for itself.
+    Sizes and checksums of zip members are held against the archive's directory.
+    """
 
     file: str
-    members: Mapping[str, ZipMember] = field(repr=False)
+    folder: str = ""
     max_bytes: int = DEFAULT_MAX_BYTES
 
     def read(self, path: str) -> bytes:
         """The member's bytes; raises ImageError when it is damaged, too large, or packed too tightly."""
-        member = _member(self.members, path)
-        refuse_size(member.size, self.max_bytes)
-        if member.size > max(_RATIO_MATTERS_BYTES, MOST_UNPACKED_RATIO * member.packed):
-            raise ImageError(
-                f"packed more than {MOST_UNPACKED_RATIO} to 1, as decompression bombs are",
-                "Unpack the archive and give the folder",
-            )
-        return _unpacked(self._packed(member), member)
-
-    def _packed(self, member: ZipMember) -> bytes:
-        """The bytes behind the member's local header, which repeats its name and some extra fields."""
-        slack = 30 + 512  # nearly always enough for header, name and extra fields: one read
-        data = read_up_to(self.file, member.offset, slack + member.packed)
-        if data[:4] != b"PK\x03\x04" or len(data) < 30:
-            raise _damaged_member("no local header")
-        start = 30 + sum(struct.unpack_from("<HH", data, 26))
-        if start > slack:
-            return read_range(self.file, member.offset + start, member.packed)
-        return data[start : start + member.packed]
+        return read_member(self.file, f"{self.folder}/{path}" if self.folder else path, self.max_bytes)
 
 
-def _unpacked(packed: bytes, member: ZipMember) -> bytes:
+@dataclass(frozen=True, slots=True)
+class ShardStorage:
+    """Members of the tar files below a folder; a path is SHARD.tar/MEMBER."""
+
+    root: Path
+    max_bytes: int = DEFAULT_MAX_BYTES
+
+    def read(self, path: str) -> bytes:
+        """The member's bytes; raises ImageError when it cannot be read."""
+        shard, _, name = path.partition(".tar/")
+        return read_member(os.path.join(self.root, f"{shard}.tar"), name, self.max_bytes)
+
+
+def read_member(file: str, name: str, max_bytes: int) -> bytes:
+    """The bytes of one member of an archive; raises ImageError when it cannot be read."""
+    try:
+        member = archive_index(file).files.get(name)
+    except SourceError:
+        raise ImageError("its archive cannot be read any more", "Copy the archive again") from None
+    except OSError as error:
+        raise unreadable(error) from None
+    if member is None:
+        raise ImageError("not in the archive", "Check the name, or run again")
+    refuse_size(member.size, max_bytes)
+    if isinstance(member, TarMember):
+        return read_range(file, member.offset, member.size)
+    if member.size > max(_RATIO_MATTERS_BYTES, MOST_UNPACKED_RATIO * member.packed):
+        raise ImageError(
+            f"packed more than {MOST_UNPACKED_RATIO} to 1, as decompression bombs are",
+            "Unpack the archive and give the folder",
+        )
+    return unpack(_packed(file, member), member)
+
+
+def _packed(file: str, member: ZipMember) -> bytes:
+    """The bytes behind a zip member's local header, which repeats its name and some extra fields."""
+    slack = 30 + 512  # nearly always enough for header, name and extra fields: one read
+    data = read_up_to(file, member.offset, slack + member.packed)
+    if data[:4] != b"PK\x03\x04" or len(data) < 30:
+        raise _damaged_member("no local header")
+    start = 30 + sum(struct.unpack_from("<HH", data, 26))
+    if start > slack:
+        return read_range(file, member.offset + start, member.packed)
+    return data[start : start + member.packed]
+
+
+def unpack(packed: bytes, member: ZipMember) -> bytes:
+    """A zip member's bytes, which must have its size and checksum; raises ImageError."""
     if member.method == 0:
         data = packed
     elif member.method == 8:
@@ -165,13 +166,6 @@ def _unpacked(packed: bytes, member: ZipMember) -> bytes:
 
 def _damaged_member(what: str) -> ImageError:
     return ImageError(f"damaged in its archive ({what})", "Copy the archive again from its source")
-
-
-def _member(members: Mapping[str, Any], path: str) -> Any:
-    member = members.get(path)
-    if member is None:
-        raise ImageError("not in the archive", "Check the name, or run again")
-    return member
 
 
 def read_range(file: str, offset: int, size: int) -> bytes:

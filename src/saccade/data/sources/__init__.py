@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from saccade.data.sources.archives import load_tar, load_zip, refuse_packed_tar
+from saccade.data.names import natural_key, printable
+from saccade.data.sources.archives import load_archive, refuse_packed_tar
 from saccade.data.sources.columns import load_columns, load_saved, looks_saved, parquet_files, parquet_is_list
 from saccade.data.sources.groups import with_groups
 from saccade.data.sources.layout import arrange
 from saccade.data.sources.listing import list_folder
 from saccade.data.sources.lists import load_list
 from saccade.data.sources.named import PREFIX, load_named
-from saccade.data.sources.naming import natural_key, printable
 from saccade.data.sources.shards import is_shard, load_shards, shards_at
 from saccade.data.sources.tables import TEXT_SUFFIXES, read_parquet_table, read_text_table
 from saccade.data.storage import FolderStorage
@@ -74,13 +74,13 @@ def _load_file(path: Path, drop_empty: bool, options: dict[str, Any]) -> Dataset
             return load_list(read_parquet_table(path), path, **options)
         return load_columns(path.parent, (path,), **options)
     if ending == "zip":
-        return load_zip(path, drop_empty=drop_empty, **options)
+        return load_archive(path, drop_empty=drop_empty, **options)
     if name.endswith(_PACKED_TARS):
         refuse_packed_tar(path)
     if ending == "tar":
         if is_shard(path):
             return load_shards(path.parent, (path,), **options)
-        return load_tar(path, drop_empty=drop_empty, **options)
+        return load_archive(path, drop_empty=drop_empty, **options)
     raise SourceError(
         f"{printable(str(path))}: not a data set that is read; do: give a folder of class folders, a list "
         "(.csv, .tsv, .jsonl, .parquet) with path,label, or an archive (.zip, .tar)"

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saccade.data.names import natural_key, printable, some
 from saccade.data.sources.layout import classes_missing_in_parts
-from saccade.data.sources.naming import PART_OF_FOLDER, check_classes, natural_key, printable, some
+from saccade.data.sources.naming import PART_OF_FOLDER, check_classes
 from saccade.data.sources.tables import as_text, parquet_module
 from saccade.data.storage import ColumnStorage
 from saccade.errors import MissingExtraError, SourceError

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from saccade.data.sources.naming import some
+from saccade.data.names import some
 from saccade.errors import SourceError
 from saccade.records import ImageRecord
 

@@ -10,8 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from saccade.data.names import natural_key, printable, some
 from saccade.data.sources.listing import Listing
-from saccade.data.sources.naming import PART_OF_FOLDER, check_classes, natural_key, printable, some
+from saccade.data.sources.naming import PART_OF_FOLDER, check_classes
 from saccade.errors import SourceError
 from saccade.records import PARTS, ImageRecord
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from saccade.data.sources.naming import junk_reason, kind_of, printable, suffix
+from saccade.data.names import printable
+from saccade.data.sources.naming import junk_reason, kind_of, suffix
 from saccade.errors import SourceError
 
 _MOST_NAMED = 1000

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from saccade.data.names import printable, some
 from saccade.data.sources.layout import classes_missing_in_parts
-from saccade.data.sources.naming import PART_OF_FOLDER, check_classes, printable, some
+from saccade.data.sources.naming import PART_OF_FOLDER, check_classes
 from saccade.data.sources.tables import Fields, Table
 from saccade.data.storage import FolderStorage
-from saccade.errors import SourceError
+from saccade.errors import ImageError, SourceError
 from saccade.records import PARTS, Dataset, ImageRecord, Storage
 
 SHOWN_PROBLEMS = 20
@@ -140,7 +141,8 @@ def _with_file_checked(reading: _Reading, line: int, record: ImageRecord) -> Ima
     if not reading.exists(record.path):
         reading.missing += 1
         reading.listed.append(f"{name}: no such file (line {line}); set aside, restore it or remove the row")
-        return record.set_aside(f"no such file (line {line} of {printable(reading.name)})")
+        where = f"no such file (line {line} of {printable(reading.name)})"
+        return record.set_aside(str(ImageError(where, "Restore it or remove the row")))
     if record.path.startswith("../"):
         reading.listed.append(f"{name}: outside the folder of the list (line {line}); used")
     return record

@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from saccade.data.sources.naming import natural_key, printable
+from saccade.data.names import natural_key, printable
 from saccade.data.storage import IdxStorage, read_idx
 from saccade.errors import SourceError
 from saccade.records import Dataset, ImageRecord

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal
 
+from saccade.data.names import natural_key, printable
 from saccade.errors import SourceError
 
 
@@ -56,32 +56,6 @@ def junk_reason(name: str, *, folder: bool) -> str:
     """Under which heading an ignored file or folder is counted."""
     known = name.lower() in JUNK_NAMES or name in (".DS_Store", ".ipynb_checkpoints")
     return name if known else ("hidden folders" if folder else "hidden files")
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key in which 2 comes before 10, and which never ties two different names.
-
-    >>> sorted(["10", "2", "1", "b", "B"], key=natural_key)
-    ['1', '2', '10', 'B', 'b']
-    """
-    pieces = re.split(r"(\d+)", name)
-    key = [
-        (0, int(piece), "") if piece.isdecimal() else (1, 0, piece.casefold()) for piece in pieces if piece
-    ]
-    return (*key, (2, 0, name))
-
-
-def printable(name: str) -> str:
-    """The name as it can be printed anywhere: bytes that are not UTF-8 and control characters escaped."""
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def some(names: Iterable[str], *, most: int = 20) -> str:
-    """The first names, comma-separated and printable, with how many more there are."""
-    every = list(names)
-    shown = ", ".join(printable(name) for name in every[:most])
-    return shown if len(every) <= most else f"{shown} and {len(every) - most:,} more"
 
 
 def check_classes(classes: Iterable[str], where: str, *, min_classes: int) -> tuple[str, ...]:

@@ -13,18 +13,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from saccade.data.sources.archives import Index, tar_index
+from saccade.data.archive_index import Index, TarMember, archive_index
+from saccade.data.names import natural_key, printable, some
 from saccade.data.sources.layout import classes_missing_in_parts
-from saccade.data.sources.naming import (
-    IMAGE_SUFFIXES,
-    PART_OF_FOLDER,
-    check_classes,
-    natural_key,
-    printable,
-    some,
-)
+from saccade.data.sources.naming import IMAGE_SUFFIXES, PART_OF_FOLDER, check_classes
 from saccade.data.sources.tables import as_text
-from saccade.data.storage import TarMember, TarStorage, read_range
+from saccade.data.storage import ShardStorage, read_range
 from saccade.errors import ImageError, SourceError
 from saccade.records import PARTS, Dataset, ImageRecord
 
@@ -60,7 +54,7 @@ def _expand_braces(pattern: str) -> list[str]:
 
 def is_shard(path: Path) -> bool:
     """Whether a tar holds samples (an image with its label beside it under one key), not class folders."""
-    samples = _samples(tar_index(path))
+    samples = _samples(archive_index(str(path)))
     return any(_image_of(sample) and ("cls" in sample or _flat(sample)) for sample in samples.values())
 
 
@@ -91,23 +85,20 @@ def load_shards(
     files = tuple(shards)
     where = printable(str(root))
     parts = _parts(root, files)
-    members: dict[str, TarMember] = {}
     records: list[ImageRecord] = []
     unlabelled: list[str] = []
     listed: list[str] = []
-    for number, (shard, part) in enumerate(zip(files, parts, strict=True)):
-        index = tar_index(shard, file_number=number)
+    for shard, part in zip(files, parts, strict=True):
+        index = archive_index(str(shard))
         listed += index.passed_over
         for sample in _samples(index).values():
             extension = _image_of(sample)
             if not extension:
                 continue
-            name, member = sample[extension]
-            path = f"{shard.relative_to(root).as_posix()}/{name}"
+            path = f"{shard.relative_to(root).as_posix()}/{sample[extension][0]}"
             label, its_group = _label_and_group(shard, sample, group)
             if not label:
                 unlabelled.append(path)
-            members[path] = member
             records.append(ImageRecord(path, label, part, its_group))
     if unlabelled:
         raise SourceError(
@@ -118,8 +109,7 @@ def load_shards(
     classes = check_classes({record.label for record in records}, where, min_classes=min_classes)
     given = tuple(part for part in PARTS if part in parts)
     listed += classes_missing_in_parts(records, classes, given)
-    storage = TarStorage(tuple(str(shard) for shard in files), members)
-    return Dataset(root, tuple(records), classes, storage, given, listed=tuple(listed))
+    return Dataset(root, tuple(records), classes, ShardStorage(root), given, listed=tuple(listed))
 
 
 def _parts(root: Path, shards: tuple[Path, ...]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade.data.sources.naming import printable, some
+from saccade.data.names import printable, some
 from saccade.errors import MissingExtraError, SourceError
 
 TEXT_SUFFIXES = ("csv", "tsv", "jsonl", "ndjson")
