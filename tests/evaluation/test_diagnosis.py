@@ -102,6 +102,12 @@ def test_underfitting_is_low_in_both_parts():
     )  # overfitting
 
 
+def test_low_accuracies_are_never_fine_and_have_one_name():
+    flat = [1.3, 1.1, 1.05, 1.04, 1.04]
+    assert kinds(rows(flat, flat, 0.68, 0.6), validation=figures(0.6)) == ["underfitting"]
+    assert kinds(rows(flat, flat, 0.72, 0.6), validation=figures(0.6)) == ["overfitting"]
+
+
 def test_training_accuracy_on_mixed_images_is_no_underfitting():
     mixed = rows([2.0, 1.6, 1.5, 1.45, 1.44], [1.0, 0.6, 0.4, 0.38, 0.379], 0.45, 0.93)
     assert kinds(mixed, validation=figures(0.93)) == ["fine"]
@@ -144,11 +150,18 @@ def test_jumping_losses_are_too_high_a_rate():
     [
         [1.0, 0.8, 0.85, 0.7, 0.72, 0.6],  # small steps up are noise
         [0.02, 0.03, 0.01, 0.02, 0.01, 0.015],  # near zero every loss wanders
-        [1.0, 1.4, 0.9],  # three epochs are too few to tell
+        [0.8, 1.2, 1.7],  # three epochs are too few to tell
+        [0.8, 0.86, 0.8, 0.86, 0.8, 0.86],  # by 7 %
+        [1.2, 1.0, 1.2, 0.8, 0.7, 0.9, 0.6, 0.5, 0.45, 0.44],  # twice in ten epochs
     ],
 )
 def test_losses_that_merely_wander_are_no_high_rate(losses):
     assert "too_high_a_rate" not in kinds(rows(losses, losses, 0.9, 0.9), validation=figures(0.9))
+
+
+def test_a_validation_loss_that_swings_by_a_fifth_is_no_high_rate():
+    swinging = rows(FALLING, [0.6, 0.75, 0.6, 0.74, 0.6, 0.58], 0.85, 0.85)
+    assert "too_high_a_rate" not in kinds(swinging, validation=figures(0.85))
 
 
 def test_fine_tuning_that_breaks_the_head_is_too_high_a_rate():

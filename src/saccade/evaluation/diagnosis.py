@@ -25,8 +25,6 @@ TURNED_LOSS = 1.15
 # Share of the way from "always the commonest class" to perfect. Below it even the training images are not
 # learnt: 7 tenths is 0.85 accuracy for two balanced classes, 0.73 for ten.
 UNDERFIT_SKILL = 0.7
-# Underfitting means that both parts are equally bad; a larger gap is another illness.
-UNDERFIT_GAP = 0.05
 # A loss that rises by more than this from one epoch to the next jumps. Training loss is a mean over many
 # images and rises by 10 % only when steps are too long; validation loss wanders more.
 TRAIN_JUMP, VALIDATION_JUMP = 1.10, 1.30
@@ -231,13 +229,19 @@ def fine_tuning_did_not_help(evidence: Evidence) -> Finding | None:
 
 def underfitting(evidence: Evidence) -> Finding | None:
     """Both parts are bad alike, and more epochs as they are would not change it."""
-    if not evidence.history or stopped_too_early(evidence) or too_high_a_rate(evidence) or diverged(evidence):
+    others = (
+        diverged,
+        too_high_a_rate,
+        overfitting,
+        stopped_too_early,
+    )  # each explains low figures by itself
+    if not evidence.history or any(rule(evidence) for rule in others):
         return None
     row, figures = evidence.history[kept_index(evidence.history)], evidence.validation
     value = figures.accuracy.value if figures else row.validation_accuracy
     # on augmented images training accuracy is pessimistic; the validation images show what was learnt
     train = evidence.train.accuracy.value if evidence.train else max(row.train_accuracy, value)
-    if _skill(train, figures) >= UNDERFIT_SKILL or train - value > UNDERFIT_GAP:
+    if _skill(train, figures) >= UNDERFIT_SKILL:
         return None
     return Finding(
         "underfitting",
