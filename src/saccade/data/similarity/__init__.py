@@ -1,0 +1,38 @@
+"""Near-duplicates: the same photo under another size, crop, colour or format. How: docs/near-duplicates.md.
+
+descriptions = describe_many(images)
+pairs = find_pairs(descriptions)
+labels, notes, broken = cluster(len(descriptions), pairs)
+"""
+
+from __future__ import annotations
+
+from saccade.data.similarity.clusters import Clusters, PairIndices, cluster
+from saccade.data.similarity.cross_check import CrossCheck, cross_check
+from saccade.data.similarity.descriptors import (
+    Description,
+    Descriptions,
+    describe,
+    describe_many,
+    empty_descriptions,
+    stack,
+)
+from saccade.data.similarity.pairs import CERTAIN_SCORE, LIKELY_SCORE, LOOK_SCORE, find_pairs
+
+__all__ = [
+    "CERTAIN_SCORE",
+    "LIKELY_SCORE",
+    "LOOK_SCORE",
+    "Clusters",
+    "CrossCheck",
+    "Description",
+    "Descriptions",
+    "PairIndices",
+    "cluster",
+    "cross_check",
+    "describe",
+    "describe_many",
+    "empty_descriptions",
+    "find_pairs",
+    "stack",
+]

@@ -1,0 +1,119 @@
+"""How much two pictures that lie on each other agree, beyond what chance and the freedom of the map allow.
+
+Gradients are compared, not gray values: pictures of one kind share their light and dark, hardly their
+edges. Correlation alone would favour pictures with few edges (an aeroplane on a plain sky), so it is weighed
+by how many points carry the gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.data.similarity.descriptors import Floats
+
+INNER_MARGIN = 0.2  # of the side that the inner comparison leaves away, so that a shared frame is no match
+INNER_WEIGHT = 0.5
+NATIVE_POINTS = 32 * 32  # an image of fewer pixels holds less evidence than the grid has points
+POINTS_POWER = 0.25
+MAP_PENALTY = 2.0  # for each unit of rotation (radians) and of stretch (log ratio of the sides)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Arrays (m,): `score` is the evidence, `correlation` of the gradients in -1..1, `covered` share of the
+    template that lies on the other picture."""
+
+    score: Floats
+    correlation: Floats
+    covered: Floats
+
+
+Products = tuple[Floats, Floats, Floats]
+
+
+def gradient_products(template: Floats, values: Floats, counts: NDArray[np.bool_]) -> Products:
+    """Products of gradients at the inner points of a grid: (m, grid - 2, grid - 2) each.
+
+    Template with values, template with itself, values with themselves; zero where a point that the
+    difference needs does not count. `template`, `values`, `counts`: (m, grid * grid).
+    """
+    grid = round(template.shape[1] ** 0.5)
+    first, second = template.reshape(-1, grid, grid), values.reshape(-1, grid, grid)
+    valid = counts.reshape(-1, grid, grid)
+    known = valid[:, 1:-1, 2:] & valid[:, 1:-1, :-2] & valid[:, 2:, 1:-1] & valid[:, :-2, 1:-1]
+    first_x, first_y = _differences(first)
+    second_x, second_y = _differences(second)
+    first_x *= known
+    first_y *= known
+    second_x *= known
+    second_y *= known
+    return (
+        first_x * second_x + first_y * second_y,
+        first_x * first_x + first_y * first_y,
+        second_x * second_x + second_y * second_y,
+    )
+
+
+def _differences(values: Floats) -> tuple[Floats, Floats]:
+    return values[:, 1:-1, 2:] - values[:, 1:-1, :-2], values[:, 2:, 1:-1] - values[:, :-2, 1:-1]
+
+
+def correlation(cross: Floats, first: Floats, second: Floats) -> Floats:
+    """(m,) of the gradients, from their products."""
+    axes = tuple(range(1, cross.ndim))
+    energy = first.sum(axis=axes) * second.sum(axis=axes)
+    result: Floats = cross.sum(axis=axes) / np.sqrt(np.maximum(energy, 1e-6))
+    return result
+
+
+def evidence(cross: Floats, first: Floats, second: Floats, native_share: Floats) -> Floats:
+    """(m,) Fisher's z of the correlation, times a slow power of the number of points that carry it.
+
+    `native_share` (m,) says how many points of the grid one pixel of the image stands for, at most 1.
+    """
+    carried = np.sqrt(first * second)
+    total = carried.sum(axis=(1, 2))
+    points = total * total / np.maximum((carried * carried).sum(axis=(1, 2)), 1e-9)
+    agree = np.minimum(np.abs(correlation(cross, first, second)), 0.9999)
+    result: Floats = np.arctanh(agree) * (points * native_share) ** POINTS_POWER
+    return result
+
+
+def map_cost(maps: Floats) -> Floats:
+    """(m,) how far maps are from upright and equal scaling: real copies seldom are, chance fits often.
+
+    Mirror images and quarter turns cost nothing.
+    """
+    a, b, c, d = (maps[:, i, j].astype(np.float64) for i in (0, 1) for j in (0, 1))
+    # singular values of a 2 x 2 matrix; rotation modulo a quarter turn and mirroring
+    sum_, difference = np.hypot(a + d, c - b), np.hypot(a - d, b + c)
+    stretch = np.log((sum_ + difference) / np.maximum(np.abs(sum_ - difference), 1e-6))
+    mirrored = (a * d - b * c) < 0
+    angle = np.where(mirrored, np.arctan2(b + c, a - d), np.arctan2(c - b, a + d))
+    turn = np.abs((angle + np.pi / 4) % (np.pi / 2) - np.pi / 4)
+    cost: Floats = (MAP_PENALTY * (stretch + turn)).astype(np.float32)
+    return cost
+
+
+def agreement(
+    template: Floats, values: Floats, counts: NDArray[np.bool_], maps: Floats, native_share: Floats
+) -> Agreement:
+    """Of pictures laid on each other, all (m, grid * grid); `counts`: inside the picture and the window."""
+    products = gradient_products(template, values, counts)
+    rows = counts.reshape(len(counts), round(counts.shape[1] ** 0.5), -1)[:, 1:-1, 1:-1]
+    cross, first, second = (product * _inner(rows) for product in products)
+    inner = evidence(cross, first, second, native_share)
+    score = evidence(*products, native_share) + INNER_WEIGHT * inner - map_cost(maps)
+    return Agreement(score, correlation(*products), counts.mean(axis=1, dtype=np.float32))
+
+
+def _inner(counts: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(m, side, side) without a margin, above and below that of the rows that count at all."""
+    side = counts.shape[1]
+    margin = round(side * INNER_MARGIN)
+    inner = np.zeros((1, side, side), bool)
+    inner[:, margin:-margin, margin:-margin] = True
+    return inner & counts

@@ -1,0 +1,184 @@
+"""Which pairs are worth registering: nearest neighbours among the whitened views, found with faiss.
+
+Neighbours are taken by rank and by cosine, and the cosine asked for rises until the number of pairs fits
+a budget that is proportional to the number of images: so the cost of verifying stays linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.data.similarity.descriptors import in_batches
+from saccade.data.similarity.views import BANDS, View
+
+EXACT_IMAGES = 300_000  # up to here whole pictures are searched exhaustively, beyond through inverted lists
+COMPRESSED_FROM = 20_000  # from here quadrants and bands are searched through 4-bit codes
+LIST_IMAGES = 256  # images an inverted list has on average
+PROBES = 64  # lists that are searched for each image
+QUERY_BATCH = 16_384
+SURE_COSINE = 0.75  # neighbours at least so close are taken up to the larger rank
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is taken from the search with one kind of view: the `rank` nearest, `sure_rank` of the very near,
+    none below the cosine `floor`, and no more than `pairs_per_image` of all of them."""
+
+    rank: int
+    sure_rank: int
+    floor: float
+    pairs_per_image: float
+
+
+BUDGETS = {
+    "whole": Budget(rank=10, sure_rank=24, floor=0.35, pairs_per_image=4.0),
+    "quadrant": Budget(rank=3, sure_rank=8, floor=0.5, pairs_per_image=4.0),
+    "band": Budget(rank=4, sure_rank=12, floor=0.6, pairs_per_image=1.5),
+}
+
+
+def kind_of(view: View) -> str:
+    return "whole" if view.part == "whole" else "band" if view.part in BANDS else "quadrant"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs to verify: image `viewed` in the view numbered `view` looks like image `like`; arrays (m,)."""
+
+    like: NDArray[np.int32]
+    viewed: NDArray[np.int32]
+    view: NDArray[np.int16]
+    cosine: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.like)
+
+    def __getitem__(self, rows: Any) -> Candidates:
+        return Candidates(self.like[rows], self.viewed[rows], self.view[rows], self.cosine[rows])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Candidates]) -> Candidates:
+        columns = zip(*((p.like, p.viewed, p.view, p.cosine) for p in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
+
+
+def no_candidates() -> Candidates:
+    nothing = np.zeros(0, np.int32)
+    return Candidates(nothing, nothing, np.zeros(0, np.int16), np.zeros(0, np.float32))
+
+
+def find_candidates(
+    vectors: NDArray[np.float16], views: Sequence[View], kind: str, *, new: NDArray[np.bool_] | None = None
+) -> Candidates:
+    """Pairs that look alike in the views of one kind; `vectors` (views, n, 64) as in `view_vectors`.
+
+    With `new` (n,) only pairs with at least one new image are looked for.
+    """
+    budget, count = BUDGETS[kind], vectors.shape[1]
+    found = []
+    for database in ("whole",) if kind != "band" else BANDS:
+        row = next(i for i, v in enumerate(views) if v.part == database and v.symmetry == views[0].symmetry)
+        numbers = [i for i, v in enumerate(views) if kind_of(v) == kind and v.looks_like == database]
+        for asked, among in _halves(count, new):
+            index = _build_index(vectors[row, among], compressed=kind != "whole")
+            found += [_nearest(index, vectors[i], asked, among, i, budget) for i in numbers]
+    asking = count if new is None else int(new.sum())
+    return _within_budget(Candidates.concatenate(found), views, budget, count, asking)
+
+
+def _halves(count: int, new: NDArray[np.bool_] | None) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(images that ask, images asked about): all with all, or new with all and old with new."""
+    everything = np.arange(count)
+    if new is None:
+        return [(everything, everything)]
+    halves = [(np.flatnonzero(new), everything), (np.flatnonzero(~new), np.flatnonzero(new))]
+    return [(asked, among) for asked, among in halves if len(asked) and len(among)]
+
+
+def _nearest(
+    index: Any,
+    vectors: NDArray[np.float16],
+    asked: NDArray[np.int64],
+    among: NDArray[np.int64],
+    view: int,
+    budget: Budget,
+) -> Candidates:
+    """The pairs that the search in one view proposes, an image with itself left out."""
+    parts = []
+    for rows in in_batches(len(asked), QUERY_BATCH):
+        queries = vectors[asked[rows]].astype(np.float32)
+        cosines, neighbours = index.search(queries, min(budget.sure_rank + 1, len(among)))
+        cosines, neighbours = cosines[:, : budget.sure_rank + 1], neighbours[:, : budget.sure_rank + 1]
+        rank = np.arange(cosines.shape[1])
+        close = (cosines >= budget.floor) & ((rank <= budget.rank) | (cosines >= SURE_COSINE))
+        query, column = np.nonzero(close & (neighbours >= 0))
+        like, viewed = among[neighbours[query, column]], asked[rows][query]
+        other = like != viewed
+        parts.append(
+            Candidates(
+                like[other].astype(np.int32),
+                viewed[other].astype(np.int32),
+                np.full(other.sum(), view, np.int16),
+                cosines[query, column][other],
+            )
+        )
+    return Candidates.concatenate(parts)
+
+
+def _within_budget(
+    found: Candidates, views: Sequence[View], budget: Budget, count: int, asking: int
+) -> Candidates:
+    """Each pair once for each symmetry, by its best cosine, and only as many as the budget allows."""
+    low, high = np.minimum(found.like, found.viewed), np.maximum(found.like, found.viewed)
+    symmetry_numbers = {symmetry: i for i, symmetry in enumerate(dict.fromkeys(v.symmetry for v in views))}
+    symmetry = np.array([symmetry_numbers[view.symmetry] for view in views])[found.view]
+    key = (low.astype(np.int64) * count + high) * len(symmetry_numbers) + symmetry
+    order = np.lexsort((found.view, found.viewed, -found.cosine, key))
+    first = np.ones(len(order), bool)
+    first[1:] = key[order][1:] != key[order][:-1]
+    kept = order[first]
+    allowed = int(budget.pairs_per_image * asking * len(symmetry_numbers)) + 100
+    if len(kept) > allowed:
+        kept = kept[np.argsort(-found.cosine[kept], kind="stable")[:allowed]]
+    return found[np.sort(kept)]
+
+
+def _build_index(vectors: NDArray[np.float16], *, compressed: bool) -> Any:
+    """A faiss index by inner product over (n, 64) unit vectors."""
+    import faiss
+
+    count, length = vectors.shape
+    if count > EXACT_IMAGES:
+        return inverted_lists(vectors)
+    index: Any = faiss.IndexFlatIP(length)
+    if compressed and count >= COMPRESSED_FROM:
+        index = faiss.IndexPQFastScan(length, length // 2, 4, faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors[:: max(1, count // 16_384)].astype(np.float32))
+    for rows in in_batches(count, QUERY_BATCH):
+        index.add(vectors[rows].astype(np.float32))
+    return index
+
+
+def inverted_lists(vectors: NDArray[np.float16]) -> Any:
+    """A faiss index whose search visits a fixed number of lists of fixed size, so that cost grows as n."""
+    import faiss
+
+    count, length = vectors.shape
+    lists = count // LIST_IMAGES
+    coarse = faiss.IndexFlatIP(length)
+    index = faiss.IndexIVFScalarQuantizer(
+        coarse, length, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    )
+    index.cp.niter = 6
+    index.cp.max_points_per_centroid = 40
+    index.cp.min_points_per_centroid = 1
+    index.nprobe = PROBES
+    index.train(vectors[:: max(1, count // (lists * 40))].astype(np.float32))
+    for rows in in_batches(count, QUERY_BATCH):
+        index.add(vectors[rows].astype(np.float32))
+    return index

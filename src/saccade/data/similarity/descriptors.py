@@ -1,0 +1,266 @@
+"""What the search for near-duplicates keeps of an image, and the vectors it is compared by.
+
+An image is kept as a 64 x 64 gray thumbnail of what lies inside its uniform border (4 kB). All else is
+computed from that in batches: gradient-orientation grids of the whole picture and of parts of it, of its
+mirror image and of quarter turns.
+
+The grid is the one of SIFT and HOG, once over the whole picture: Lowe, "Distinctive Image Features from
+Scale-Invariant Keypoints", IJCV 2004; square root after Arandjelovic and Zisserman, CVPR 2012.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+THUMBNAIL_SIDE = 64
+GRID_SIDE = 32  # gradients are taken at this size
+BINS = 8  # of orientation, modulo 180 degrees, so that an inverted image has the same grid
+CELLS = 4
+GRID_LENGTH = BINS * CELLS * CELLS
+
+BORDER_TOLERANCE = 6  # levels by which a border may vary
+SMALLEST_KEPT = 12  # pixels of a side that trimming always leaves
+WORKING_SIDE = 128  # a photo is reduced until its shorter side is just above this
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """One image; the fields are rows of those of Descriptions."""
+
+    thumbnail: NDArray[np.uint8]
+    border: NDArray[np.uint8]
+    size: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Descriptions:
+    """Many images, one row each; plain arrays that can be indexed, joined, saved and loaded.
+
+    `thumbnails` uint8 (n, 64, 64), gray, of what lies inside the border.
+    `borders` uint8 (n, 4): per cent of the side cut away at the top, bottom, left and right.
+    `sizes` int32 (n, 2): height and width in pixels of what is left.
+    """
+
+    thumbnails: NDArray[np.uint8]
+    borders: NDArray[np.uint8]
+    sizes: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.thumbnails)
+
+    def __getitem__(self, rows: Any) -> Descriptions:
+        """The rows named by a slice, an integer array or a boolean array."""
+        return Descriptions(self.thumbnails[rows], self.borders[rows], self.sizes[rows])
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The plain arrays by name, fit for `numpy.savez`."""
+        return {"thumbnails": self.thumbnails, "borders": self.borders, "sizes": self.sizes}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Descriptions:
+        return cls(arrays["thumbnails"], arrays["borders"], arrays["sizes"])
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Descriptions]) -> Descriptions:
+        if not parts:
+            return empty_descriptions()
+        return cls(
+            np.concatenate([part.thumbnails for part in parts]),
+            np.concatenate([part.borders for part in parts]),
+            np.concatenate([part.sizes for part in parts]),
+        )
+
+
+def empty_descriptions(count: int = 0) -> Descriptions:
+    side = THUMBNAIL_SIDE
+    return Descriptions(
+        np.zeros((count, side, side), np.uint8),
+        np.zeros((count, 4), np.uint8),
+        np.zeros((count, 2), np.int32),
+    )
+
+
+def describe(pixels: NDArray[np.uint8]) -> Description:
+    """Thumbnail of an upright RGB image, uint8 (height, width, 3), inside its uniform border."""
+    assert pixels.dtype == np.uint8, f"pixels must be uint8, got {pixels.dtype}"
+    assert pixels.shape[2:] == (3,), f"pixels must be (height, width, 3), got {pixels.shape}"
+    reduced = _reduce(Image.fromarray(pixels))
+    small = np.asarray(reduced)
+    top, bottom, left, right = _inside_border(small)
+    height, width = small.shape[:2]
+    inside = reduced.crop((left, top, right, bottom)).convert("L")
+    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    thumbnail = np.asarray(inside.resize(side, Image.Resampling.BILINEAR))
+    cut = np.array([top / height, 1 - bottom / height, left / width, 1 - right / width])
+    kept = np.array([(bottom - top) / height * pixels.shape[0], (right - left) / width * pixels.shape[1]])
+    return Description(thumbnail, np.rint(cut * 100).astype(np.uint8), np.rint(kept).astype(np.int32))
+
+
+def describe_many(images: Sequence[NDArray[np.uint8]]) -> Descriptions:
+    """Descriptions of many images, one row each, in order."""
+    return stack([describe(pixels) for pixels in images])
+
+
+def stack(descriptions: Sequence[Description]) -> Descriptions:
+    """Rows out of single descriptions."""
+    if not descriptions:
+        return empty_descriptions()
+    return Descriptions(
+        np.stack([each.thumbnail for each in descriptions]),
+        np.stack([each.border for each in descriptions]),
+        np.stack([each.size for each in descriptions]),
+    )
+
+
+def _reduce(image: Image.Image) -> Image.Image:
+    """Averaged over whole blocks until the shorter side is just above WORKING_SIDE pixels."""
+    factor = min(image.size) // WORKING_SIDE
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _inside_border(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of what a border of one colour encloses; (height, width, 3) uint8.
+
+    A row or column belongs to the border while every value lies within the tolerance of that side's
+    outermost line. A sky that only shades off slowly is therefore no border.
+    """
+    top, bottom, left, right = 0, pixels.shape[0], 0, pixels.shape[1]
+    top += _border_lines(pixels[: max(0, bottom - SMALLEST_KEPT)])
+    bottom -= _border_lines(pixels[top + SMALLEST_KEPT :][::-1])
+    columns = pixels[top:bottom].swapaxes(0, 1)
+    left += _border_lines(columns[: max(0, right - SMALLEST_KEPT)])
+    right -= _border_lines(columns[left + SMALLEST_KEPT :][::-1])
+    return top, bottom, left, right
+
+
+def _border_lines(lines: NDArray[np.uint8]) -> int:
+    """How many of the first lines, (lines, length, 3), have the colour of the outermost one."""
+    if len(lines) == 0:
+        return 0
+    colour = np.median(lines[0], axis=0)
+    low, high = colour - BORDER_TOLERANCE, colour + BORDER_TOLERANCE
+    for count, line in enumerate(lines):
+        if (line < low).any() or (line > high).any():
+            return count
+    return len(lines)
+
+
+# --- from thumbnails to vectors ---------------------------------------------------------------------------
+
+
+def shrink(thumbnails: NDArray[np.uint8], side: int) -> Floats:
+    """(n, 64, 64) averaged over blocks to float32 (n, side, side)."""
+    block = THUMBNAIL_SIDE // side
+    blocks = thumbnails.reshape(len(thumbnails), side, block, side, block)
+    small: Floats = blocks.mean(axis=(2, 4), dtype=np.float32)
+    return small
+
+
+def orientation_maps(gray: Floats) -> Floats:
+    """(n, side, side) to (n, 8, side, side): gradient magnitude, shared by the two nearest orientations."""
+    padded = np.pad(gray, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    along_x = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+    along_y = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
+    magnitude = np.hypot(along_x, along_y)
+    angle = np.arctan2(along_y, along_x) * np.float32(BINS / np.pi)
+    angle %= BINS
+    maps = np.empty((len(gray), BINS, *gray.shape[1:]), np.float32)
+    for orientation in range(BINS):
+        distance = np.abs(angle - orientation)
+        if orientation == 0:  # orientation 8 is orientation 0 again
+            np.minimum(distance, BINS - angle, out=distance)
+        np.subtract(1, distance, out=distance)
+        np.maximum(distance, 0, out=distance)
+        np.multiply(distance, magnitude, out=maps[:, orientation])
+    return maps
+
+
+def pooling_matrix(start: float, length: float, *, cells: int = CELLS, side: int = GRID_SIDE) -> Floats:
+    """(cells, side) triangular weights of the pixels for each cell of the stretch [start, start + length].
+
+    Positions are shares of the side. Pixels outside the stretch weigh nothing.
+    """
+    centre = (np.arange(side) + 0.5) / side
+    width = length / cells
+    cell_centre = start + (np.arange(cells) + 0.5) * width
+    weight = np.maximum(0, 1 - np.abs(centre - cell_centre[:, None]) / width)
+    low, high = centre - 0.5 / side, centre + 0.5 / side
+    covered = np.clip((np.minimum(high, start + length) - np.maximum(low, start)) * side, 0, 1)
+    matrix: Floats = (weight * covered).astype(np.float32)
+    return matrix
+
+
+def pool(maps: Floats, along_y: Floats, along_x: Floats) -> Floats:
+    """(n, 8, side, side) to (n, 8, rows, columns) by a (rows, side) and a (columns, side) matrix."""
+    count, bins, side, _ = maps.shape
+    columns = (maps.reshape(-1, side) @ along_x.T).reshape(count * bins, side, len(along_x))
+    pooled: Floats = np.matmul(along_y, columns).reshape(count, bins, len(along_y), len(along_x))
+    return pooled
+
+
+def unit_grid(pooled: Floats) -> Floats:
+    """(n, 8, 4, 4) to unit vectors (n, 128) of square roots; zero where there is no gradient at all."""
+    return unit(np.sqrt(pooled).reshape(len(pooled), -1))
+
+
+def unit(vectors: Floats) -> Floats:
+    """Rows scaled to length 1; rows of zeros stay."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Floats = (vectors / np.maximum(length, 1e-9)).astype(np.float32, copy=False)
+    return scaled
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """Mirrored left to right if `mirrored`, then `quarter_turns` counter-clockwise."""
+
+    mirrored: bool = False
+    quarter_turns: int = 0
+
+    @property
+    def matrix(self) -> Floats:
+        """(2, 2): where in the original (x right, y down) a point of the changed picture comes from."""
+        turn = np.array([[0, -1], [1, 0]], np.float32)
+        flip = np.diag(np.array([-1 if self.mirrored else 1, 1], np.float32))
+        matrix: Floats = (flip @ np.linalg.matrix_power(turn, self.quarter_turns)).astype(np.float32)
+        return matrix
+
+    def images(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """The changed pictures, (n, side, side)."""
+        return np.rot90(pixels[:, :, ::-1] if self.mirrored else pixels, self.quarter_turns, axes=(1, 2))
+
+    def grid(self, grids: Floats) -> Floats:
+        """Grids (n, 128) of the changed pictures, from those of the originals."""
+        if not self.mirrored and not self.quarter_turns:
+            return grids
+        cells = grids.reshape(-1, BINS, CELLS, CELLS)
+        bins = np.arange(BINS)
+        if self.mirrored:
+            cells = cells[:, -bins % BINS, :, ::-1]
+        if self.quarter_turns % 2:
+            cells = cells[:, (bins + BINS // 2) % BINS]
+        turned = np.rot90(cells, self.quarter_turns, axes=(2, 3))
+        changed: Floats = np.ascontiguousarray(turned).reshape(len(grids), -1)
+        return changed
+
+
+def symmetry_list(count: int) -> tuple[Symmetry, ...]:
+    """The first 1, 2 or 8: as it is, mirrored, and these with quarter turns."""
+    assert count in (1, 2, 8), f"symmetries must be 1, 2 or 8, got {count}"
+    turns = (0,) if count < 8 else (0, 1, 2, 3)
+    mirrorings = (False,) if count == 1 else (False, True)
+    return tuple(Symmetry(mirrored, turn) for turn in turns for mirrored in mirrorings)
+
+
+def in_batches(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover range(count)."""
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))

@@ -1,0 +1,187 @@
+"""Candidates in, verified pairs out: registration in three rounds, each finer and on fewer pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.data.similarity.agreement import (
+    NATIVE_POINTS,
+    agreement,
+    correlation,
+    gradient_products,
+)
+from saccade.data.similarity.candidates import Candidates
+from saccade.data.similarity.descriptors import Descriptions, Floats, in_batches
+from saccade.data.similarity.registration import (
+    COARSE_GRID,
+    FINE_GRID,
+    WINDOWS,
+    Pictures,
+    Templates,
+    coarse_pictures,
+    fine_pictures,
+    grid_points,
+    inside,
+    inverted,
+    robust_fit,
+    rough_fit,
+    window_weights,
+)
+from saccade.data.similarity.views import View
+
+ROUGH_STEPS, COARSE_STEPS, FINE_STEPS = 3, 5, 4
+ROUGH_CORRELATION = 0.5  # of the gradients, to go on to the coarse round
+COARSE_CORRELATION = 0.75  # to go on to the fine one
+COARSE_BATCH, FINE_BATCH = 512, 128
+SMALLEST_COVER = 0.45  # share of the template that must lie on the other picture
+AREA_CHANGES = (0.45, 2.2)
+
+Run = Callable[[Callable[[slice], None], Sequence[slice]], Any]
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Registered pairs, arrays (m,): the map leads from picture `template` into picture `other`."""
+
+    template: NDArray[np.int32]
+    other: NDArray[np.int32]
+    maps: Floats
+    start: Floats
+    window: NDArray[np.int64]
+    quality: Floats
+
+    def __len__(self) -> int:
+        return len(self.template)
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        return self.template, self.other, self.maps, self.start, self.window, self.quality
+
+    def __getitem__(self, rows: Any) -> Fits:
+        return Fits(*(column[rows] for column in self.columns))
+
+
+def starting_fits(candidates: Candidates, views: Sequence[View]) -> Fits:
+    """The maps that the views suggest, pairs of one template next to each other."""
+    windows = {name: number for number, name in enumerate(WINDOWS)}
+    start = np.stack([view.start for view in views])[candidates.view]
+    window = np.array([windows.get(view.part, 0) for view in views])[candidates.view]
+    fits = Fits(
+        candidates.like, candidates.viewed, start, start, window, np.zeros(len(candidates), np.float32)
+    )
+    return fits[np.argsort(candidates.like, kind="stable")]
+
+
+def the_other_way(fits: Fits) -> Fits:
+    """The same pairs with the roles exchanged."""
+    order = np.argsort(fits.other, kind="stable")
+    maps, start = inverted(fits.maps), inverted(fits.start)
+    return Fits(fits.other, fits.template, maps, start, fits.window, fits.quality)[order]
+
+
+class Verifier:
+    """Holds the pictures that pairs are registered on; `run` may spread batches over threads."""
+
+    def __init__(self, descriptions: Descriptions, run: Run) -> None:
+        self.thumbnails = descriptions.thumbnails
+        self.run = run
+        pixels = descriptions.sizes.astype(np.float32).prod(axis=1)
+        self.native_share = np.minimum(1, pixels / NATIVE_POINTS).astype(np.float32)
+        self.blurred = Pictures(np.empty((len(descriptions), 32, 32), np.uint8))
+
+        def blur(rows: slice) -> None:
+            self.blurred.pixels[rows] = coarse_pictures(self.thumbnails[rows])
+
+        run(blur, list(in_batches(len(descriptions), 1024)))
+
+    def verify(self, fits: Fits) -> tuple[Fits, Floats]:
+        """What survives all three rounds, its quality being the score; and the correlations, signed."""
+        return self.fine(self.coarse(fits))
+
+    def coarse(self, fits: Fits) -> Fits:
+        """What survives the first two rounds."""
+        rough = self.rough_round(fits)
+        coarse = self.coarse_round(rough[rough.quality >= ROUGH_CORRELATION])
+        return coarse[coarse.quality >= COARSE_CORRELATION]
+
+    def rough_round(self, fits: Fits) -> Fits:
+        """Plain steps on the blurred pictures."""
+
+        def work(some: Fits, templates: Templates) -> tuple[Floats, Floats]:
+            maps = rough_fit(templates, self.blurred, some.other, some.start, steps=ROUGH_STEPS)
+            values = self.blurred.at(grid_points(COARSE_GRID), some.other, maps, smooth=False)
+            counts = window_weights(some.window, COARSE_GRID) > 0
+            return maps, np.abs(correlation(*gradient_products(templates.contrast, values, counts)))
+
+        return self._round(fits, work)
+
+    def coarse_round(self, fits: Fits) -> Fits:
+        """Robust steps on the blurred pictures, pixels outside left out."""
+        points = grid_points(COARSE_GRID)
+
+        def work(some: Fits, templates: Templates) -> tuple[Floats, Floats]:
+            maps = robust_fit(
+                templates,
+                self.blurred,
+                some.other,
+                some.maps,
+                some.start,
+                grid=COARSE_GRID,
+                steps=COARSE_STEPS,
+            )
+            values = self.blurred.at(points, some.other, maps, smooth=True)
+            counts = inside(points, maps) & (window_weights(some.window, COARSE_GRID) > 0)
+            return maps, np.abs(correlation(*gradient_products(templates.contrast, values, counts)))
+
+        return self._round(fits, work)
+
+    def _round(self, fits: Fits, work: Callable[[Fits, Templates], tuple[Floats, Floats]]) -> Fits:
+        """`work` on batches of pairs with the templates of the blurred pictures."""
+        maps, quality = np.empty_like(fits.maps), np.empty(len(fits), np.float32)
+
+        def batch(rows: slice) -> None:
+            some = fits[rows]
+            keys, row = np.unique(some.template * len(WINDOWS) + some.window, return_inverse=True)
+            window = window_weights(keys % len(WINDOWS), COARSE_GRID)
+            templates = Templates.of(self.blurred.pixels[keys // len(WINDOWS)], COARSE_GRID, window)[row]
+            maps[rows], quality[rows] = work(some, templates)
+
+        self.run(batch, list(in_batches(len(fits), COARSE_BATCH)))
+        return Fits(fits.template, fits.other, maps, fits.start, fits.window, quality)
+
+    def fine(self, fits: Fits) -> tuple[Fits, Floats]:
+        """Robust steps on the full thumbnails; quality becomes the score, 0 where the map is impossible."""
+        maps, score = np.empty_like(fits.maps), np.empty(len(fits), np.float32)
+        signed = np.empty(len(fits), np.float32)
+        points = grid_points(FINE_GRID)
+
+        def batch(rows: slice) -> None:
+            some = fits[rows]
+            images, row = np.unique(np.stack([some.template, some.other]), return_inverse=True)
+            template, other = row.reshape(2, -1)
+            pictures = Pictures(fine_pictures(self.thumbnails[images]))
+            weights = window_weights(some.window, FINE_GRID)
+            templates = Templates.of(pictures.pixels[template], FINE_GRID, weights)
+            maps[rows] = robust_fit(
+                templates, pictures, other, some.maps, some.start, grid=FINE_GRID, steps=FINE_STEPS
+            )
+            values = pictures.at(points, other, maps[rows], smooth=True)
+            counts = inside(points, maps[rows]) & (weights > 0)
+            native = np.minimum(self.native_share[some.template], self.native_share[some.other])
+            found = agreement(templates.contrast, values, counts, maps[rows], native)
+            possible = (found.covered >= SMALLEST_COVER) & _possible_area(maps[rows])
+            score[rows], signed[rows] = np.where(possible, found.score, 0), found.correlation
+
+        self.run(batch, list(in_batches(len(fits), FINE_BATCH)))
+        return Fits(fits.template, fits.other, maps, fits.start, fits.window, score), signed
+
+
+def _possible_area(maps: Floats) -> NDArray[np.bool_]:
+    area = np.abs(maps[:, 0, 0] * maps[:, 1, 1] - maps[:, 0, 1] * maps[:, 1, 0])
+    low, high = AREA_CHANGES
+    return (area >= low) & (area <= high)
