@@ -177,7 +177,9 @@ def main() -> int:
         warnings.simplefilter("always")
         outcomes, longest = run(options.mutations, options.seed)
     total = sum(outcomes.values())
-    print(f"{total:,} damaged files: {dict(outcomes)}; longest {longest * 1000:.0f} ms; {len(leaked)} warnings")
+    print(
+        f"{total:,} damaged files: {dict(outcomes)}; longest {longest * 1000:.0f} ms; {len(leaked)} warnings"
+    )
     for warning in leaked[:5]:
         print(f"  leaked: {warning.message}")
     return 1 if leaked else 0

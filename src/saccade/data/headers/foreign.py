@@ -52,9 +52,11 @@ def refuse_foreign(data: bytes) -> None:
 
 def is_avif(data: bytes) -> bool:
     """Whether an ISO media file names AVIF as its brand, or as a compatible one."""
+    if data[4:8] != b"ftyp":
+        return False
     length = min(int.from_bytes(data[:4], "big"), 512)
     brands = [data[8:12], *(data[i : i + 4] for i in range(16, length - 3, 4))]
-    return data[4:8] == b"ftyp" and any(brand in _AVIF_BRANDS for brand in brands)
+    return any(brand in _AVIF_BRANDS for brand in brands)
 
 
 def _refuse_text(data: bytes) -> None:
