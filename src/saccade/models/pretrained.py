@@ -153,8 +153,9 @@ def hub_weights(library: str, name: str) -> dict[str, Tensor]:
         path = _timm_file(name) if library == "timm" else _torchvision_file(name)
     except OSError as error:  # every error of the network is one
         raise ModelError(
-            f"the weights of {library}/{name} could not be fetched ({_first_line(error)}). Check the "
-            "network, or give a file with --weights FILE (safetensors), or train from scratch with --no-pretrained"
+            f"the weights of {library}/{name} could not be fetched ({_first_line(error)}). "
+            "Check the network, or give a file with --weights FILE (safetensors), or train from scratch "
+            "with --no-pretrained"
         ) from None
     return read_weights(path).tensors
 
@@ -315,6 +316,8 @@ def _keep_as_safetensors(url: str, published_hash: str, target: Path) -> None:
 
     from safetensors.torch import save
 
+    from saccade.run_folder import write_bytes
+
     with urlopen(url, timeout=HUB_SECONDS) as answer:
         data = answer.read()
     digest = hashlib.sha256(data).hexdigest()
@@ -323,8 +326,9 @@ def _keep_as_safetensors(url: str, published_hash: str, target: Path) -> None:
             f"{url} has the hash {digest[:12]} instead of the published {published_hash}; it was damaged or "
             "changed on the way, so it is not used; try again"
         )
-    tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    from saccade.run_folder import write_bytes
-
+    try:
+        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch raises, the file is not what it should be
+        raise ModelError(f"{url} holds more than tensors and is not read: {_first_line(error)}") from None
     target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, save({key: tensor.contiguous() for key, tensor in tensors.items()}))

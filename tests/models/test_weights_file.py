@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save, save_file
+
+from saccade.errors import ModelError
+from saccade.models.options import checked_options
+from saccade.models.weights import check_header, parse_metadata, read_weights, split_architecture
+
+GOOD = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+
+
+def raw(header: str | dict, data: bytes = b"\0" * 8) -> bytes:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def test_a_sound_file_is_read_with_what_it_says(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file(
+        {"a": torch.ones(2), "b": torch.zeros(0, 3)}, path, metadata={"arch": "timm.resnet18", "mean": "0.5"}
+    )
+    file = read_weights(path)
+    assert torch.equal(file.tensors["a"], torch.ones(2))
+    assert (file.header.library, file.header.architecture) == ("timm", "resnet18")
+    assert file.header.mean == (0.5, 0.5, 0.5)
+
+
+BROKEN = {
+    "empty": (b"", "ends before its header"),
+    "a pickle": (b"\x80\x02}q\x00." + b"\0" * 40, "header claims"),
+    "a huge header": (struct.pack("<Q", 2**40) + b"{}", "header claims"),
+    "no JSON": (raw("{nonsense"), "not a sound safetensors file"),
+    "not UTF-8": (struct.pack("<Q", 2) + b"\xff\xfe", "not a sound safetensors file"),
+    "a list": (raw("[]"), "not a table"),
+    "a name twice": (raw('{"a":{},"a":{}}'), "'a' stands in it twice"),
+    "bytes left over": (raw(GOOD, b"\0" * 9), "8 bytes, but 9 follow"),
+    "cut short": (raw(GOOD, b"\0" * 4), "8 bytes, but 4 follow"),
+    "a gap": (
+        raw({"a": {"dtype": "U8", "shape": [4], "data_offsets": [4, 8]}}),
+        "starts at byte 4, where 0 was due",
+    ),
+    "an overlap": (
+        raw({**GOOD, "b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}),
+        "'b' starts at byte 4, where 8 was due",
+    ),
+    "a wrong shape": (raw({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}), "needs 12 bytes"),
+    "an unknown type": (
+        raw({"a": {"dtype": "OBJ", "shape": [8], "data_offsets": [0, 8]}}),
+        "unknown type 'OBJ'",
+    ),
+    "a negative size": (
+        raw({"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}),
+        "no whole number",
+    ),
+    "a switch as size": (
+        raw({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, b"\0" * 4),
+        "no whole",
+    ),
+    "three offsets": (
+        raw({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8, 8]}}),
+        "no whole number",
+    ),
+    "an extra field": (raw({"a": {**GOOD["a"], "code": "x"}}), "not described by"),
+    "no description": (raw({"a": 3}), "not described by"),
+    "odd metadata": (raw({"__metadata__": {"x": 1}, **GOOD}), "not a table of texts"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_refused_by_name(name, tmp_path):
+    data, words = BROKEN[name]
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=words) as raised:
+        read_weights(path)
+    assert str(path) in str(raised.value)
+    assert "download it again" in str(raised.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"absent.safetensors cannot be read \(No such file"):
+        read_weights(tmp_path / "absent.safetensors")
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_weights(tmp_path)
+
+
+SOUND = save({"a": torch.ones(2, 3), "b": torch.zeros(4, dtype=torch.int64)}, metadata={"mean": "0.5"})
+
+
+@given(st.integers(0, len(SOUND) - 1), st.binary(min_size=0, max_size=3), st.booleans())
+def test_mutated_files_are_read_or_refused_and_nothing_else(tmp_path_factory, place, put, cut):
+    path = tmp_path_factory.getbasetemp() / "mutated.safetensors"
+    path.write_bytes(SOUND[:place] + put + (b"" if cut else SOUND[place + len(put) :]))
+    with contextlib.suppress(ModelError):
+        read_weights(path)
+
+
+def test_metadata_in_both_spellings():
+    texts = {"mean": "0.5,0.4,0.3", "std": "[0.1, 0.2, 0.3]", "kwargs": "pad_type=same,drop_path_rate=0.1"}
+    commas = parse_metadata({**texts, "input_size": "3,96,96", "crop_pct": "0.95"}, where="f")
+    assert (commas.mean, commas.std, commas.image_size) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3), 96)
+    assert commas.options == {"pad_type": "same", "drop_path_rate": 0.1}
+    assert commas.crop_fraction == 0.95
+    as_json = parse_metadata(
+        {"kwargs": '{"pad_type": "same", "class_token": false, "num_classes": 10}'}, where="f"
+    )
+    assert as_json.options == {"pad_type": "same", "class_token": False}
+    assert parse_metadata({"format": "pt"}, where="f").mean is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"mean": "grey"}, "mean must be numbers, got 'grey'"),
+        ({"mean": "0.1,0.2"}, "one or three numbers"),
+        ({"std": "nan"}, "std must be finite"),
+        ({"input_size": "3,224,192"}, "must be square"),
+        ({"crop_pct": "0.1,0.2"}, "one number"),
+        ({"kwargs": "act_layer=os.system"}, "act_layer must be one of"),
+        ({"kwargs": "module=os"}, "unknown build option 'module'"),
+        ({"kwargs": "in_chans=1"}, "in_chans must be 3, got '1'"),
+        ({"kwargs": '{"a": 1, "a": 2}'}, "'a' stands in it twice"),
+        ({"kwargs": "img_size=64"}, "set by data.image_size"),
+    ],
+)
+def test_metadata_that_does_not_hold_is_refused(metadata, words):
+    with pytest.raises(ModelError, match=words) as raised:
+        parse_metadata(metadata, where="some.safetensors")
+    assert "some.safetensors" in str(raised.value)
+
+
+def test_names_of_architectures():
+    assert split_architecture("timm.resnet18.a1_in1k") == ("timm", "resnet18.a1_in1k")
+    assert split_architecture("torchvision/resnet18") == ("torchvision", "resnet18")
+    assert split_architecture("resnet18") == ("", "resnet18")
+
+
+def test_options_get_their_types_and_every_problem_is_told_at_once():
+    good = {"bn_eps": "1e-3", "output_stride": "16", "class_token": "True", "pad_type": "same"}
+    assert checked_options(good, where="x") == {
+        "bn_eps": 0.001,
+        "output_stride": 16,
+        "class_token": True,
+        "pad_type": "same",
+    }
+    bad = {"bn_eps": "inf", "output_stride": 1.5, "class_token": 1, "reg_tokens": True, "drop_rate": 0.1}
+    with pytest.raises(ModelError) as raised:
+        checked_options(bad, where="model.options")
+    for words in (
+        "bn_eps must be a number",
+        "output_stride must be a whole number, got 1.5",
+        "class_token must be a switch",
+        "reg_tokens must be a whole number",
+        "drop_rate is set by model.dropout",
+    ):
+        assert words in str(raised.value)
+
+
+def test_the_real_files_pass(shared_data):
+    files = sorted(Path(shared_data("weights")).glob("*.safetensors"))
+    assert len(files) >= 3
+    for path in files:
+        check_header(path)
