@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,27 +53,37 @@ def shape_image(kind: int, rng: np.random.Generator, side: int = 32) -> Image.Im
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def write_photos(
+    root: Path,
+    *,
+    classes: tuple[str, ...] = ("disc", "bar", "checker"),
+    images: int = 12,
+    side: int = 32,
+    suffix: str = ".png",
+    seed: int = 0,
+) -> Path:
+    """Write a folder of class folders with real PNG or JPEG files and return it."""
+    rng = np.random.default_rng(seed)
+    for kind, label in enumerate(classes):
+        folder = root / label
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(images):
+            shape_image(kind, rng, side).save(folder / f"{label}_{i:03d}{suffix}")
+    return root
+
+
+@pytest.fixture(scope="session")
+def photo_writer() -> Callable[..., Path]:
+    """`write_photos`, for fixtures that live longer than one test."""
+    return write_photos
+
+
 @pytest.fixture
 def make_photos(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a folder of class folders with real PNG or JPEG files and returns it."""
+    """Writes photos below the test's own folder: make_photos(name, classes=..., images=...)."""
 
-    def make(
-        name: str = "photos",
-        *,
-        classes: tuple[str, ...] = ("disc", "bar", "checker"),
-        images: int = 12,
-        side: int = 32,
-        suffix: str = ".png",
-        seed: int = 0,
-    ) -> Path:
-        rng = np.random.default_rng(seed)
-        root = tmp_path / name
-        for kind, label in enumerate(classes):
-            folder = root / label
-            folder.mkdir(parents=True, exist_ok=True)
-            for i in range(images):
-                shape_image(kind, rng, side).save(folder / f"{label}_{i:03d}{suffix}")
-        return root
+    def make(name: str = "photos", **options: Any) -> Path:
+        return write_photos(tmp_path / name, **options)
 
     return make
 
