@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,43 +76,51 @@ def name_reasons(
     late = np.flatnonzero((off > tolerance(totals)[:, None] + 1e-9).any(axis=1))
     if not len(late):
         return ()
-    largest = _largest_atoms(counts, set(late.tolist()))
+    held = _held(counts, set(late.tolist()))
     sentences = []
     for c in late.tolist():
         part, total = int(off[c].argmax()), int(totals[c])
         got, wish = outcome.images[c, part] / total, outcome.wanted[c, part] / total
-        cause = _cause(outcome, c, part, largest.get(c, (0, -1)), records, atoms)
+        cause = _cause(outcome, c, part, held[c], records, atoms)
         sentences.append(
             f"class {outcome.labels[c]!r}: {got:.0%} in {outcome.parts[part]} instead of {wish:.0%}: {cause}"
         )
     return tuple(sorted(sentences))
 
 
-def _largest_atoms(counts: Sequence[AtomCounts], classes: Container[int]) -> dict[int, tuple[int, int]]:
-    """For each class the most images that one atom holds of it, and that atom's number."""
-    largest: dict[int, tuple[int, int]] = {}
+@dataclass(slots=True)
+class Held:
+    """Of one class: the most images that one atom holds and that atom's number, and images in mixed atoms."""
+
+    most: int = 0
+    atom: int = -1
+    mixed: int = 0
+
+
+def _held(counts: Sequence[AtomCounts], classes: Container[int]) -> dict[int, Held]:
+    found: dict[int, Held] = defaultdict(Held)
     for number, atom in enumerate(counts):
         for c, n in atom:
-            if c in classes and n > largest.get(c, (0, -1))[0]:
-                largest[c] = (n, number)
-    return largest
+            if c in classes:
+                held = found[c]
+                held.mixed += n if len(atom) > 1 else 0
+                if n > held.most:
+                    held.most, held.atom = n, number
+    return found
 
 
 def _cause(
-    outcome: Outcome,
-    c: int,
-    part: int,
-    largest: tuple[int, int],
-    records: Sequence[ImageRecord],
-    atoms: Sequence[Atom],
+    outcome: Outcome, c: int, part: int, held: Held, records: Sequence[ImageRecord], atoms: Sequence[Atom]
 ) -> str:
-    total = int(outcome.images[c].sum())
+    """What keeps the class from its share: what stood before, one large atom, ties to other classes, or size."""
+    total, off = int(outcome.images[c].sum()), abs(outcome.images[c, part] - outcome.wanted[c, part])
     if outcome.base[c, part] > outcome.wanted[c, part] + 1:
         return f"{outcome.base[c, part]} of its {total} images stood there before"
-    held, number = largest
-    if held <= 1:
-        return f"it has {total} images, too few for these shares"
-    return f"{_name(records, atoms[number])} holds {held} of its {total} images"
+    if held.most > 1 and (held.most >= off or not held.mixed):
+        return f"{_name(records, atoms[held.atom])} holds {held.most} of its {total} images"
+    if held.mixed:
+        return f"{held.mixed} of its {total} images must stay with images of other classes"
+    return f"it has {total} images, too few for these shares"
 
 
 def _name(records: Sequence[ImageRecord], atom: Atom) -> str:
