@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from saccade.evaluation.intervals import (
     bootstrap,
+    f1_interval,
     images_needed,
+    mean_interval,
     percentile_interval,
     resample_weights,
     wilson,
@@ -52,6 +54,40 @@ def test_a_share_of_no_images_is_our_own_mistake():
         wilson(0, 0)
     with pytest.raises(AssertionError, match="3 of 2"):
         wilson(3, 2)
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_f1_lies_between_its_bounds_and_is_never_certain(right, wrong):
+    if right + wrong == 0:
+        return
+    interval = f1_interval(right, wrong)
+    assert interval.value == pytest.approx(2 * right / (2 * right + wrong))
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
+    assert interval.high - interval.low > 0.01
+
+
+@pytest.mark.parametrize(
+    ("shares", "images"),
+    [
+        ([0.9, 0.8, 0.99], [30, 30, 30]),
+        ([0.97] * 8, [40] * 8),
+        ([0.5, 0.9], [20, 200]),
+        ([0.95] * 3, [10, 50, 90]),
+    ],
+)
+def test_the_mean_of_shares_is_covered_about_95_times_in_100(shares, images):
+    generator = np.random.default_rng(0)
+    means = (generator.binomial(images, shares, size=(2000, len(shares))) / images).mean(axis=1)
+    intervals = [mean_interval(float(mean), images) for mean in means]
+    covered = np.mean([interval.low <= np.mean(shares) <= interval.high for interval in intervals])
+    assert 0.93 < covered < 0.985
+
+
+def test_the_mean_over_balanced_classes_has_the_interval_of_the_accuracy():
+    assert mean_interval(0.9, [25] * 4) == wilson(90, 100)
+    assert mean_interval(1.0, [25] * 4) == wilson(100, 100)
+    small = mean_interval(0.9, [1000, 3])  # no surer than its smallest class
+    assert small.high - small.low > 0.3
 
 
 def test_images_needed_gives_the_half_width_asked_for():

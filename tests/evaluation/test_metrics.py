@@ -74,10 +74,12 @@ def test_figures_stay_within_bounds_and_inside_their_intervals(made):
     intervals = result.extra["intervals"]
     for name in ("balanced_accuracy", "macro_f1", "log_loss", "ece"):
         low, high = intervals[name]
-        assert low <= getattr(result, name) <= high, name
-    for row, f1, recall in zip(result.per_class, intervals["f1"], intervals["recall"], strict=True):
-        assert f1[0] <= row.f1 <= f1[1]
-        assert (recall is None) == (row.support == 0)
+        assert low - 1e-12 <= getattr(result, name) <= high + 1e-12, name
+    for i, row in enumerate(result.per_class):
+        assert (intervals["recall"][i] is None) == (row.support == 0)
+        for name in ("precision", "recall", "f1"):
+            bounds = intervals[name][i]
+            assert bounds is None or bounds[0] <= getattr(row, name) <= bounds[1], name
     assert sum(map(sum, result.confusion)) == result.images == len(made)
 
 
@@ -135,6 +137,16 @@ def test_mixed_up_pairs_and_the_baseline_are_told():
     assert extra["confused_pairs"][0] == {"true": "a", "predicted": "b", "images": 2}
     assert extra["majority_baseline"] == {"label": "b", "accuracy": 0.6}
     assert extra["metrics"].keys() == {"brier"}
+
+
+def test_perfect_answers_are_not_certain():
+    labels = [name for name in "abcd" for _ in range(25)]
+    rows = [(label, [float(label == name) for name in "abcd"]) for label in labels]
+    intervals = measure(from_rows(*rows, classes=tuple("abcd"))).extra["intervals"]
+    for name in ("balanced_accuracy", "macro_f1"):
+        assert 0.95 < intervals[name][0] < 0.98
+        assert intervals[name][1] == 1
+    assert all(0.8 < low < 0.95 for name in ("precision", "recall", "f1") for low, _ in intervals[name])
 
 
 def test_what_cannot_be_measured_is_refused_with_words():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,44 @@ def wilson(successes: int, images: int) -> Interval:
     """
     assert images > 0, "a share of no images has no interval"
     assert 0 <= successes <= images, f"{successes} of {images} is no share"
-    share = successes / images
+    return wilson_of_share(successes / images, images)
+
+
+def wilson_of_share(share: float, images: float) -> Interval:
+    """Wilson's interval of a share that is worth `images` images, which need not be a whole number."""
     spread = Z_95**2 / images
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
     # rounding must not push a bound past the value or out of 0..1
-    low = 0.0 if successes == 0 else min(centre - half, share)
-    high = 1.0 if successes == images else max(centre + half, share)
+    low = 0.0 if share <= 0 else min(centre - half, share)
+    high = 1.0 if share >= 1 else max(centre + half, share)
     return Interval(share, low, high)
+
+
+def f1_interval(right: int, wrong: int) -> Interval:
+    """95 % interval of F1 from `right` = TP and `wrong` = FP + FN, not both 0.
+
+    Of the images that are, or are called, this class, the share J = TP / (TP + FP + FN) is right: a plain
+    share with Wilson's interval. F1 = 2 J / (1 + J) rises with J, so its bounds are the bounds of J, mapped.
+    """
+    share = wilson(right, right + wrong)
+    value, low, high = (2 * j / (1 + j) for j in (share.value, share.low, share.high))
+    return Interval(value, low, high)
+
+
+def mean_interval(share: float, images: Sequence[int]) -> Interval:
+    """95 % interval of the mean `share` of classes with so many `images` each, every class counting the same.
+
+    Wilson's, with the number of images that a balanced part would need to say as much: classes squared
+    over the sum of 1 / images. It equals the interval of the accuracy where the classes are balanced, is no
+    surer than the smallest class, and never calls a perfect part certain, as a bootstrap would.
+    """
+    return wilson_of_share(share, len(images) ** 2 / math.fsum(1 / n for n in images))
+
+
+def widest(first: Interval, second: Interval) -> Interval:
+    """Both intervals in one, around the first one's value."""
+    return Interval(first.value, min(first.low, second.low), max(first.high, second.high))
 
 
 def images_needed(share: float, half_width: float) -> int:

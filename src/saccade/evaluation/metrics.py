@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from saccade.errors import DataError
 from saccade.evaluation.calibration import calibration_error, image_losses, reliability
-from saccade.evaluation.intervals import bootstrap, percentile_interval, wilson
+from saccade.evaluation.intervals import (
+    bootstrap,
+    f1_interval,
+    mean_interval,
+    percentile_interval,
+    widest,
+    wilson,
+)
 from saccade.records import ClassMetrics, Interval, Metrics, Predictions
 
 DEFAULT_TOP_K = (1, 5)
@@ -273,33 +280,48 @@ def confused_pairs(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> li
 
 
 def _intervals(data: Answers, confusion: NDArray[np.int64], counts: Mapping[int, int]) -> dict[str, Any]:
-    """95 % [low, high] of every figure: Wilson's for shares, bootstrap over the images for the others."""
+    """95 % [low, high] of every figure; null for a class that has none.
+
+    Shares have Wilson's, and so has their mean. Log loss and ECE are resampled over the images; so is macro
+    F1, where mistakes tie classes together, and the wider of both is taken.
+    """
+    right, predicted, support = (np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
+    f1 = [
+        f1_interval(int(r), int(n - r)) if n else None
+        for r, n in zip(right, predicted + support - right, strict=True)
+    ]
+    worth = [int(n) for n in support if n]
+    resampled_f1, loss, error = _resampled(data)
+    return {
+        "balanced_accuracy": _bounds(mean_interval(mean_recall(confusion), worth)),
+        "macro_f1": _bounds(widest(mean_interval(mean_f1(confusion), worth), resampled_f1)),
+        "log_loss": _bounds(loss),
+        "ece": _bounds(error),
+        "top_k": {str(k): _bounds(wilson(n, len(data.truth))) for k, n in counts.items()},
+        "precision": [_bounds(x) for x in _shares(right, predicted)],
+        "recall": [_bounds(x) for x in _shares(right, support)],
+        "f1": [_bounds(x) for x in f1],
+    }
+
+
+def _resampled(data: Answers) -> list[Interval]:
+    """Intervals of macro F1, log loss and ECE by resampling the images."""
     losses = image_losses(data.probabilities, data.truth)
     confidence, correct = data.confidence, data.correct
 
     def figures(weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        resampled = data.confusion(weights)
-        error = calibration_error(confidence, correct, weights=weights)
         loss = float(weights @ losses) / len(losses)
-        head = [mean_recall(resampled), mean_f1(resampled), loss, error]
-        return np.concatenate([head, precision_recall_f1(resampled)[2]])
+        error = calibration_error(confidence, correct, weights=weights)
+        return np.array([mean_f1(data.confusion(weights)), loss, error])
 
     once = figures(np.ones(len(losses), dtype=np.int64))
     drawn = bootstrap(len(losses), figures, seed=BOOTSTRAP_SEED)
-    bounds = [_bounds(percentile_interval(float(v), drawn[:, i])) for i, v in enumerate(once)]
-    right, predicted, support = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
-    return {
-        **dict(zip(("balanced_accuracy", "macro_f1", "log_loss", "ece"), bounds, strict=False)),
-        "top_k": {str(k): _bounds(wilson(n, len(losses))) for k, n in counts.items()},
-        "precision": _shares(right, predicted),
-        "recall": _shares(right, support),
-        "f1": bounds[4:],
-    }
+    return [percentile_interval(float(value), drawn[:, i]) for i, value in enumerate(once)]
 
 
-def _bounds(interval: Interval) -> list[float]:
-    return [interval.low, interval.high]
+def _shares(right: NDArray[np.int64], of: NDArray[np.int64]) -> list[Interval | None]:
+    return [wilson(int(r), int(n)) if n else None for r, n in zip(right, of, strict=True)]
 
 
-def _shares(right: NDArray[np.int64], of: NDArray[np.int64]) -> list[list[float] | None]:
-    return [_bounds(wilson(int(r), int(n))) if n else None for r, n in zip(right, of, strict=True)]
+def _bounds(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]

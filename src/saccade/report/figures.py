@@ -41,7 +41,7 @@ def curves(history: Sequence[EpochRow], kept: int) -> tuple[str, str]:
 
 def reliability_diagram(rows: Sequence[ReliabilityBin]) -> str:
     """How often the model was right against how sure it was, one bar a bin; the line is perfect honesty."""
-    figure, axes = _figure(4.7, 3.3)
+    figure, axes = _figure(4.7, 3.3, left=0.68)
     width = 1 / 15
     axes.bar(
         [row.low for row in rows],
@@ -83,7 +83,8 @@ def confusion_matrix(metrics: Metrics) -> str:
     room = 0.4 + 0.62 * font / 72 * max(map(len, labels))
     figure, axes = _figure(size * cell, size * cell, left=room, bottom=room, grid=False)
     axes.imshow(_shades(shares), interpolation="none", aspect="auto")
-    axes.set_xticks(range(size), labels, rotation=90, fontsize=font, parse_math=False)
+    fits = 0.7 * font / 72 * max(map(len, labels)) < cell
+    axes.set_xticks(range(size), labels, rotation=0 if fits else 90, fontsize=font, parse_math=False)
     axes.set_yticks(range(size), labels, fontsize=font, parse_math=False)
     axes.set(xlabel="Predicted class", ylabel="True class")
     axes.tick_params(length=0)
@@ -162,7 +163,7 @@ def _figure(
     """Quiet axes of `width` x `height` inches in the placeholder colours, with room (inches) for labels."""
     from matplotlib.figure import Figure
 
-    right, top = 0.08, 0.24
+    right, top = 0.16, 0.24
     whole = (left + width + right, bottom + height + top)
     figure = Figure(figsize=whole)
     # placed by hand: matplotlib's own layouts measure every label, twice
