@@ -38,7 +38,7 @@ def shared_data() -> Callable[[str], Path]:
 
 
 def shape_image(kind: int, rng: np.random.Generator, side: int = 32) -> Image.Image:
-    """A noisy picture of a bright disc, bar or checkerboard: classes that a small network tells apart."""
+    """A bright disc, bar or checkerboard on a random ground: classes that a small network tells apart."""
     y, x = np.mgrid[0:side, 0:side]
     cy, cx = rng.uniform(0.35, 0.65, 2) * side
     masks = (
@@ -47,9 +47,11 @@ def shape_image(kind: int, rng: np.random.Generator, side: int = 32) -> Image.Im
         ((x + int(cx)) // max(2, side // 8) + (y + int(cy)) // max(2, side // 8)) % 2 == 0,
         abs(x - cx) < side * rng.uniform(0.08, 0.14),
     )
-    colour = rng.uniform(120, 255, 3)
-    pixels = rng.normal(60, 18, (side, side, 3))
-    pixels[masks[kind % len(masks)]] += colour - 60
+    # a background of its own, so that no two pictures pass for copies of each other
+    coarse = Image.fromarray(rng.integers(0, 160, (5, 5, 3), dtype=np.uint8))
+    pixels = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
+    pixels[masks[kind % len(masks)]] += 95
+    pixels += rng.normal(0, 5, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
