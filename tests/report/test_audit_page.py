@@ -38,7 +38,7 @@ def faulty(make_photos: Callable[..., Path]) -> Dataset:
 
 
 def page_of(dataset: Dataset) -> str:
-    return audit_html(audit(*scan(dataset)), dataset.storage.read)
+    return audit_html(audit(*scan(dataset), near_duplicates=False), dataset.storage.read)
 
 
 class Tags(HTMLParser):
@@ -94,7 +94,7 @@ def test_pictures_carry_no_metadata(make_photos: Callable[..., Path]) -> None:
 
 
 def test_without_images_the_page_says_so(faulty: Dataset) -> None:
-    page = audit_html(audit(*scan(faulty)))
+    page = audit_html(audit(*scan(faulty), near_duplicates=False))
     assert "image not at hand" in page
 
 
@@ -123,7 +123,9 @@ def test_thousands_of_findings_keep_the_page_small(make_photos: Callable[..., Pa
 
 def test_clean_data_is_called_good(make_photos: Callable[..., Path], tmp_path: Path) -> None:
     dataset = folder_dataset(make_photos())
-    path = write_audit_page(audit(*scan(dataset)), tmp_path / "out" / "audit.html", dataset.storage.read)
+    path = write_audit_page(
+        audit(*scan(dataset), near_duplicates=False), tmp_path / "out" / "audit.html", dataset.storage.read
+    )
     text = path.read_text("utf-8")
     assert "Nothing that needs doing" in text
     assert "disc" in text

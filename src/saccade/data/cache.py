@@ -6,17 +6,21 @@ full, it is remade or gone without, never an error. Entries carry a checksum. Th
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
+
+from saccade._version import __version__
 
 DEFAULT_MAX_BYTES = 4_000_000_000
 LOCK_SECONDS = 10
 _FILE_NAME = "scan.sqlite"
+_SEARCHES = 20  # kept at most
 _MANY = 500  # values in one query; SQLite allows 999 in its oldest versions
 
 Stamp = tuple[int, int, int]  # size in bytes, modification time, time of last change of its entry (both ns)
@@ -26,6 +30,9 @@ CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, payload BLOB NOT NULL)
 CREATE TABLE IF NOT EXISTS stamps (
     path BLOB PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, sha256 BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS searches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, version BLOB NOT NULL, members BLOB UNIQUE, pairs BLOB NOT NULL
+);
 """
 
 
@@ -33,6 +40,17 @@ def default_cache_folder() -> Path:
     """The user's cache folder for saccade: XDG_CACHE_HOME, else ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base) / "saccade"
+
+
+def code_version(*modules: ModuleType) -> str:
+    """Hash of the modules' source code, of packages with all they hold: what they once found holds no longer
+    when they change."""
+    digest = hashlib.sha256(__version__.encode())
+    for module in modules:
+        source = Path(module.__file__ or "")
+        for file in sorted(source.parent.rglob("*.py")) if source.name == "__init__.py" else [source]:
+            digest.update(file.read_bytes() if file.is_file() else b"")
+    return digest.hexdigest()[:16]
 
 
 class ScanCache:
@@ -84,6 +102,30 @@ class ScanCache:
         except sqlite3.Error as error:  # full disk, lost lock, damage: the scan goes on without its cache
             self._give_up(error)
 
+    def searches(self, version: bytes) -> list[tuple[bytes, bytes]]:
+        """(members, pairs) of earlier searches of this version, the latest first."""
+        query = "SELECT members, pairs FROM searches WHERE version IN"
+        rows = list(self._select(query, [version], "ORDER BY id DESC"))
+        return [
+            (members[4:], pairs) for members, pairs in rows if _checksum(members[4:] + pairs) == members[:4]
+        ]
+
+    def add_search(self, version: bytes, members: bytes, pairs: bytes) -> None:
+        """Keep a search; only the latest few are kept."""
+        if self._database is None:
+            return
+        try:
+            with self._database:
+                self._database.execute(
+                    "INSERT OR REPLACE INTO searches (version, members, pairs) VALUES (?, ?, ?)",
+                    (version, _checksum(members + pairs) + members, pairs),
+                )
+                self._database.execute(
+                    "DELETE FROM searches WHERE id <= (SELECT max(id) FROM searches) - ?", (_SEARCHES,)
+                )
+        except sqlite3.Error as error:
+            self._give_up(error)
+
     def _stay_within_bounds(self) -> None:
         database = self._database
         assert database is not None, "called with an open database"
@@ -96,13 +138,15 @@ class ScanCache:
             for table in ("results", "stamps"):
                 database.execute(f"DELETE FROM {table} WHERE rowid IN ({oldest.format(table)})")
 
-    def _select(self, query: str, values: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+    def _select(self, query: str, values: Sequence[bytes], order: str = "") -> Iterator[tuple[Any, ...]]:
         for start in range(0, len(values), _MANY):
             some = values[start : start + _MANY]
             if self._database is None:
                 return
             try:
-                found = self._database.execute(f"{query} ({','.join('?' * len(some))})", some).fetchall()
+                found = self._database.execute(
+                    f"{query} ({','.join('?' * len(some))}) {order}", some
+                ).fetchall()
             except sqlite3.Error as error:
                 self._give_up(error)
                 return
@@ -144,6 +188,7 @@ def _check(database: sqlite3.Connection) -> None:
     try:
         database.execute("SELECT key, payload FROM results LIMIT 1").fetchone()
         database.execute("SELECT path, size, modified, changed, sha256 FROM stamps LIMIT 1").fetchone()
+        database.execute("SELECT id, version, members, pairs FROM searches LIMIT 1").fetchone()
     except sqlite3.OperationalError as error:
         raise sqlite3.DatabaseError(str(error)) from None
 

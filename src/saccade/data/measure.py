@@ -19,7 +19,6 @@ from PIL import Image
 
 from saccade.data.similarity.descriptors import Descriptions
 
-MEASURE_VERSION = 1  # raise when any value below changes its meaning: it invalidates cached results
 MEASURE_SIDE = 256
 UNIFORM_RANGE = 6  # levels; an edge line of pixels with no larger range in any channel is a border
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +21,12 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from saccade.data.cache import ScanCache, Stamp
+from saccade.data import headers, images, plugins
+from saccade.data import measure as _measuring
+from saccade.data.cache import ScanCache, Stamp, code_version
 from saccade.data.images import DEFAULT_LIMITS, Limits, decode, pixel_sha256
 from saccade.data.measure import (
     MEASURE_SIDE,
-    MEASURE_VERSION,
     PIXEL_VALUES,
     Measurements,
     blank_values,
@@ -32,6 +34,7 @@ from saccade.data.measure import (
     measure,
     reduce_to_side,
 )
+from saccade.data.similarity import descriptors
 from saccade.data.similarity.descriptors import Descriptions, describe, empty_descriptions, stack
 from saccade.data.storage import FolderStorage
 from saccade.data.workers import available_cores, map_chunks
@@ -39,7 +42,6 @@ from saccade.errors import ImageError
 from saccade.records import Dataset, ImageRecord, Storage
 from saccade.terminal import Progress, silent
 
-SCAN_VERSION = 1  # raise when the decoder or `Examined` changes what is written down
 CHUNK_IMAGES = 64
 ALONE_SECONDS = 1.0  # work this long before thinking about more processes
 WORTH_SECONDS = 2.0  # start them when at least so much work for one process is left
@@ -87,12 +89,7 @@ class Job:
     limits: Limits
     cache_folder: Path | None = None
     trust_stamps: bool = True
-
-    @property
-    def version(self) -> str:
-        """Everything besides the file's bytes and extension that the results depend on."""
-        parts = (SCAN_VERSION, MEASURE_VERSION, PIL.__version__, self.limits)
-        return ";".join(map(str, parts))
+    version: str = ""  # everything besides the file's bytes and extension that the results depend on
 
 
 def scan(
@@ -110,7 +107,7 @@ def scan(
     a folder that keeps results by content hash. A file whose size and times are unchanged since the last
     scan is not read again, unless `verify` asks for it.
     """
-    job = Job(dataset.storage, limits, cache, not verify)
+    job = Job(dataset.storage, limits, cache, not verify, _version(limits) if cache else "")
     paths = [record.path for record in dataset.records]
     examined: list[Examined] = []
     values, descriptions = blank_values(len(paths)), empty_descriptions(len(paths))
@@ -129,6 +126,11 @@ def scan(
         descriptions=descriptions,
     )
     return Scan(dataset.with_records(records), measurements)
+
+
+def _version(limits: Limits) -> str:
+    code = code_version(images, headers, plugins, _measuring, descriptors, sys.modules[__name__])
+    return f"{code};{PIL.__version__};{np.__version__};{limits}"
 
 
 def _examined_chunks(job: Job, paths: Sequence[str], workers: int | None) -> Iterator[Chunk]:

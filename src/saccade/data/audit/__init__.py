@@ -3,5 +3,6 @@
 from saccade.data.audit.as_json import audit_as_json
 from saccade.data.audit.auditing import audit
 from saccade.data.audit.kinds import KINDS
+from saccade.data.audit.similar import SecondSearch
 
-__all__ = ["KINDS", "audit", "audit_as_json"]
+__all__ = ["KINDS", "SecondSearch", "audit", "audit_as_json"]

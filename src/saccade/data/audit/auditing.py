@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from saccade.data.audit.classes import class_sizes
-from saccade.data.audit.copies import identical_copies, same_picture, set_aside, settle_conflicts
+from pathlib import Path
+
+from saccade.data.audit.classes import class_sizes, group_leaks
+from saccade.data.audit.copies import identical_copies, set_aside, settle_conflicts
 from saccade.data.audit.files import name_forms, remarks, unreadable
 from saccade.data.audit.kinds import count_of, finding, in_order, some
+from saccade.data.audit.memory import SearchMemory
 from saccade.data.audit.quality import image_quality
 from saccade.data.audit.shortcuts import shortcuts
+from saccade.data.audit.similar import find_similar, similar_findings
 from saccade.data.decisions import NO_DECISIONS, Decisions
 from saccade.data.measure import Measurements
 from saccade.records import Audit, Dataset, Finding
@@ -21,26 +25,32 @@ def audit(
     measurements: Measurements,
     *,
     decisions: Decisions = NO_DECISIONS,
+    near_duplicates: bool = True,
     parts_to_fill: int = PARTS_TO_FILL,
+    cache: Path | None = None,
     progress: Progress = silent,
 ) -> Audit:
     """Findings over a scanned data set, worst first; what must be set aside is set aside in `.dataset`.
 
     `measurements` stand in the order of the records. `decisions` are a person's about an earlier audit.
-    `parts_to_fill` is how many parts the split will make of unsplit data.
+    `parts_to_fill` is how many parts the split will make of unsplit data. `cache` is the scan's: with it,
+    near-duplicates are searched for new images only. Raises MissingExtraError without faiss, unless
+    `near_duplicates` is off.
     """
     assert len(measurements) == len(dataset.records), "measurements stand in the order of the records"
     findings = [*unreadable(dataset), *name_forms(dataset), *_decided(dataset, decisions)]
     dataset = _drop(dataset, decisions)
     dataset, conflicts = settle_conflicts(dataset, decisions.kept)
-    findings += [*conflicts, *remarks(dataset), *identical_copies(dataset)]
-    clusters = {
-        record.path: cluster for cluster, group in enumerate(same_picture(dataset.used())) for record in group
-    }
-    findings += class_sizes(dataset, clusters, parts_to_fill=parts_to_fill)
+    findings += [*conflicts, *remarks(dataset), *identical_copies(dataset), *group_leaks(dataset)]
+    memory = SearchMemory(cache) if cache else None
+    similar = find_similar(
+        dataset, measurements, decisions, search=near_duplicates, memory=memory, progress=progress
+    )
+    findings += similar_findings(dataset, similar, decisions)
+    findings += class_sizes(dataset, similar.clusters, parts_to_fill=parts_to_fill)
     findings += image_quality(dataset, measurements, accepted=decisions.kept)
-    findings += shortcuts(dataset, measurements, clusters)
-    return Audit(dataset, in_order(findings), clusters=clusters)
+    findings += shortcuts(dataset, measurements, similar.clusters)
+    return Audit(dataset, in_order(findings), similar.pairs, similar.clusters)
 
 
 def _drop(dataset: Dataset, decisions: Decisions) -> Dataset:

@@ -29,6 +29,23 @@ def class_sizes(dataset: Dataset, clusters: Mapping[str, int], *, parts_to_fill:
     return findings + _imbalance(counts)
 
 
+def group_leaks(dataset: Dataset) -> list[Finding]:
+    """Declared groups (patient, video, site) that stand in more than one part of a given split."""
+    parts: defaultdict[str, dict[str, str]] = defaultdict(dict)  # group -> part -> one of its paths
+    for record in dataset.used():
+        if record.group and record.part:
+            parts[record.group].setdefault(record.part, record.path)
+    return [
+        finding(
+            "group_leak",
+            f"group {group} stands in {' and '.join(sorted(by_part))}",
+            paths=[*by_part.values()],
+        )
+        for group, by_part in parts.items()
+        if len(by_part) > 1
+    ]
+
+
 def _too_small(dataset: Dataset, clusters: Mapping[str, int], parts_to_fill: int) -> list[Finding]:
     units: defaultdict[str, set[object]] = defaultdict(set)
     for record in dataset.used():

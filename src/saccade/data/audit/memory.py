@@ -1,0 +1,66 @@
+"""Remembers the pairs of earlier searches by the pictures' hashes, so that only new images are searched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.data import similarity
+from saccade.data.cache import ScanCache, code_version
+from saccade.data.similarity import PairIndices
+
+_NAME_BYTES = 16  # of a SHA-256; enough that no two pictures of a data set share them
+_LEAST_KNOWN = 0.5  # share of the images that must be known for a restricted search to be worth it
+
+
+class Recalled(NamedTuple):
+    """Known pairs, in the numbers of the images at hand, and which of these are new."""
+
+    pairs: list[PairIndices]
+    new: NDArray[np.bool_]
+
+
+class SearchMemory:
+    """Searches kept in the scan's cache, each with the pictures it compared."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._version = folder, code_version(similarity).encode()
+
+    def recall(self, names: Sequence[bytes]) -> Recalled | None:
+        """What the earlier search that shares most pictures found; None when too few are known."""
+        wanted = [name[:_NAME_BYTES] for name in names]
+        with ScanCache(self._folder) as cache:
+            searches = cache.searches(self._version)
+        best: tuple[list[bytes], bytes] | None = None
+        most = _LEAST_KNOWN * len(wanted)
+        for members, pairs in searches:
+            known = [members[at : at + _NAME_BYTES] for at in range(0, len(members), _NAME_BYTES)]
+            shared = len(set(known).intersection(wanted))
+            if shared >= most:
+                best, most = (known, pairs), shared + 1
+        return None if best is None else _translated(wanted, *best)
+
+    def keep(self, names: Sequence[bytes], pairs: Sequence[PairIndices]) -> None:
+        """Remember a whole search over these pictures."""
+        rows = [(pair.first, pair.second, pair.band, pair.score, pair.how) for pair in pairs]
+        members = b"".join(name[:_NAME_BYTES] for name in names)
+        with ScanCache(self._folder) as cache:
+            cache.add_search(self._version, members, json.dumps(rows).encode("ascii"))
+
+
+def _translated(wanted: Sequence[bytes], known: Sequence[bytes], pairs: bytes) -> Recalled:
+    place = {name: i for i, name in enumerate(wanted)}
+    at = [place.get(name, -1) for name in known]
+    translated = [
+        PairIndices(min(at[first], at[second]), max(at[first], at[second]), *rest)
+        for first, second, *rest in json.loads(pairs)
+        if at[first] >= 0 and at[second] >= 0
+    ]
+    seen = set(known)
+    new = np.array([name not in seen for name in wanted], bool)
+    return Recalled(sorted(translated, key=lambda pair: (pair.first, pair.second)), new)
