@@ -197,6 +197,16 @@ def test_a_missing_piece_leaves_out_its_section_only(tmp_path, missing):
     )
 
 
+def test_an_audit_that_is_missing_is_not_called_clean(tmp_path):
+    assert "holds no audit.json" in page_of(ExampleRun(tmp_path, without=("audit",)).write()).text
+    run = ExampleRun(tmp_path / "clean").write()
+    run.write_audit({"findings": []})
+    assert "What the audit found Nothing." in page_of(run).text
+    finding = {"kind": "x", "severity": "info", "message": "m", "remedy": "r", "paths": []}
+    run.write_audit({"findings": [finding] * 45})
+    assert "15 more findings" in page_of(run).text
+
+
 def test_an_empty_folder_still_gives_a_page_that_promises_nothing(tmp_path):
     page = page_of(ExampleRun(tmp_path, without=PIECES).write())
     assert [attrs["id"] for attrs in page.all("section")] == ["promises"]

@@ -209,6 +209,7 @@ def _data(facts: Facts) -> dict[str, Any] | None:
         "totals": [sum(counts[label, part] for label in labels) for part in parts],
         "used": len(used),
         "left_out": len(facts.dataset) - len(used),
+        "audited": bool(facts.audit),
         "findings": facts.audit.get("findings", []),
         "reasons": facts.environment.get("split", {}).get("reasons", []),
     }
