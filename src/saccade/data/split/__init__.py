@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from saccade.data.split.files import read_split_csv, write_split_csv
-from saccade.data.split.splitting import split
+from saccade.data.split.folds import Folds, k_folds, write_folds_csv
+from saccade.data.split.splitting import split, verify
 
-__all__ = ["read_split_csv", "split", "write_split_csv"]
+__all__ = ["Folds", "k_folds", "read_split_csv", "split", "verify", "write_folds_csv", "write_split_csv"]

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from saccade.records import ImageRecord, Pair
+from saccade.records import Audit, ImageRecord, Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,15 @@ def gather_atoms(
     keys = [order_key(seed, record.path) for record in records]
     atoms = (Atom(tuple(sorted(m, key=keys.__getitem__)), min(keys[i] for i in m)) for m in forest.sets())
     return sorted(atoms, key=lambda atom: (atom.key, records[atom.members[0]].path))
+
+
+def linked_pairs(audit: Audit) -> list[Pair]:
+    """Pairs that count as the same picture: verified, and not cut by the guard against chains.
+
+    The guard puts the two ends of a weak link into different clusters; that decision is respected here.
+    """
+    cluster = audit.clusters.get
+    return [p for p in audit.pairs if p.band != "look" and cluster(p.first) == cluster(p.second)]
 
 
 def marks(record: ImageRecord, clusters: Mapping[str, int]) -> list[tuple[str, object]]:

@@ -20,7 +20,7 @@ def write_split_csv(split: Split, path: Path | str) -> None:
     not lie below it).
     """
     target = Path(path)
-    to_root = _way(target, split.dataset.root)
+    to_root = way_to_root(target, split.dataset.root)
     records = split.dataset.used()
     write_csv(target, COLUMNS, ([to_root + r.path, r.label, r.part, r.group] for r in records))
 
@@ -31,7 +31,7 @@ def read_split_csv(path: Path | str, dataset: Dataset) -> dict[str, str]:
     Raises SplitError when the file is no such list.
     """
     source = Path(path)
-    to_root = _way(source, dataset.root)
+    to_root = way_to_root(source, dataset.root)
     rows = read_csv(source)
     if rows and not {"path", "part"} <= set(rows[0]):
         raise SplitError(f"{source} is no split: it has no columns path and part; give --out another name")
@@ -49,7 +49,7 @@ def checked_parts(fixed: Mapping[str, str]) -> Mapping[str, str]:
     return fixed
 
 
-def _way(csv_file: Path, root: Path) -> str:
+def way_to_root(csv_file: Path, root: Path) -> str:
     """What leads from the CSV's folder to the data's root: "", "photos/", "../photos/"."""
     way = Path(os.path.relpath(os.path.realpath(root), os.path.realpath(csv_file.parent))).as_posix()
     return "" if way == "." else f"{way}/"

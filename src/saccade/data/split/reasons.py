@@ -43,19 +43,20 @@ def refuse_small_classes(
             for c, n in atom:
                 free[c] += 1
                 images[c] += n
-    needed = ((base == 0) & (must > 0)).sum(axis=1) if least is None else np.full(len(labels), least)
+    each = ((base == 0) & (must > 0)).sum(axis=1)
+    needed = each if least is None else np.minimum(each, least)
     short = np.flatnonzero(free < needed)
     if len(short):
         listed = sorted(_size(labels[c], int(images[c]), int(free[c])) for c in short.tolist())
-        raise SplitError(_too_small(listed, len(labels), parts))
+        raise SplitError(_too_small(listed, len(labels), parts if least is None else ()))
 
 
 def _too_small(listed: Sequence[str], classes: int, parts: Sequence[str]) -> str:
-    names = ", ".join(parts)
-    fewer = "ask for fewer parts (--split.test 0)" if "test" in parts else "use fewer parts"
+    aim = f"have an image in each of {', '.join(parts)}" if parts else "both train and be held out"
+    fewer = ", or ask for fewer parts (--split.test 0)" if "test" in parts else ""
     return (
-        f"{len(listed)} of {classes} classes cannot have an image in each of {names}: {'; '.join(listed)}. "
-        f"Add independent images to these classes, merge or remove them, or {fewer}"
+        f"{len(listed)} of {classes} classes cannot {aim}: {'; '.join(listed)}. "
+        f"Add independent images to these classes, merge or remove them{fewer}"
     )
 
 
@@ -112,7 +113,7 @@ def _held(counts: Sequence[AtomCounts], classes: Container[int]) -> dict[int, He
 def _cause(
     outcome: Outcome, c: int, part: int, held: Held, records: Sequence[ImageRecord], atoms: Sequence[Atom]
 ) -> str:
-    """What keeps the class from its share: what stood before, one large atom, ties to other classes, or size."""
+    """What keeps the class from its share: what stood before, a large atom, other classes, or its size."""
     total, off = int(outcome.images[c].sum()), abs(outcome.images[c, part] - outcome.wanted[c, part])
     if outcome.base[c, part] > outcome.wanted[c, part] + 1:
         return f"{outcome.base[c, part]} of its {total} images stood there before"
@@ -131,6 +132,14 @@ def _name(records: Sequence[ImageRecord], atom: Atom) -> str:
         more = " and more" if len(groups) > 3 else ""
         return f"what copies join of groups {', '.join(map(repr, groups[:3]))}{more}"
     return f"a set of copies around {min(records[i].path for i in atom.members)!r}"
+
+
+def moved_sentence(moved: Sequence[tuple[str, str, str]], *, most: int = 5) -> str:
+    """How many images had to leave their part, and the first of them: (path, earlier part, part)."""
+    listed = [f"{path!r} ({old} to {new})" for path, old, new in moved[:most]]
+    more = f" and {len(moved) - most} more" if len(moved) > most else ""
+    noun = "image" if len(moved) == 1 else "images"
+    return f"moved {len(moved)} {noun} to keep groups and copies together: {', '.join(listed)}{more}"
 
 
 def group_names(groups: Mapping[str, set[str]], *, most: int = 10) -> str:

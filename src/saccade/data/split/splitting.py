@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from saccade.data.split.atoms import Atom, gather_atoms, marks
+from saccade.data.split.atoms import Atom, gather_atoms, linked_pairs, marks
 from saccade.data.split.files import checked_parts
-from saccade.data.split.given import groups_across, keep_given, most_held_out
+from saccade.data.split.given import Kept, groups_across, keep_given, most_held_out
 from saccade.data.split.making import Shares, assign
+from saccade.data.split.reasons import moved_sentence
 from saccade.errors import SplitError
-from saccade.records import Audit, Confidence, ImageRecord, Pair, Split
+from saccade.records import Audit, Confidence, Dataset, ImageRecord, Pair, Split
 
 CrossCheck = Callable[[Mapping[str, str]], tuple[list[Pair], int]]
 ROUNDS = 10  # of searching again and joining what was found; one or two are enough in practice
@@ -39,25 +40,38 @@ def split(
     """
     plan = _Plan(Shares.of(validation, test), seed, repair, allow_leaks, checked_parts(fixed or {}))
     _refuse_two_labels(audit.dataset.used())
+    made = _split_once(audit, plan, ())
+    return made if cross_check is None else _searched_again(audit, plan, made, cross_check)
+
+
+def _searched_again(audit: Audit, plan: _Plan, made: Split, cross_check: CrossCheck) -> Split:
+    """Search, join what was found, split again; until nothing new is found or nothing moves any more."""
     joined: list[Pair] = []
-    for rounds in range(1, ROUNDS + 1):
-        made = _split_once(audit, plan, joined)
-        if cross_check is None:
-            return made
-        found, unresolved = cross_check({r.path: r.part for r in made.dataset.used()})
+    about = {"descriptor": getattr(cross_check, "descriptor", ""), "rounds": 0}
+    while True:
+        about["rounds"] += 1
+        parts = _parts(made)
+        found, unresolved = cross_check(parts)
         new = [pair for pair in found if pair not in joined]
-        if not new or rounds == ROUNDS:
-            break
         joined += new
-    return verify(made, found, unresolved, descriptor=getattr(cross_check, "descriptor", ""), rounds=rounds)
+        if not new or about["rounds"] == ROUNDS:
+            return verify(made, found, unresolved, **about)
+        made = _split_once(audit, plan, joined)
+        if _parts(made) == parts:
+            return verify(made, found, unresolved, **about)
+
+
+def _parts(made: Split) -> dict[str, str]:
+    return {record.path: record.part for record in made.dataset.used()}
 
 
 def verify(split: Split, found: Sequence[Pair], unresolved: int, **about: Any) -> Split:
     """The split with the outcome of a second search: pairs verified across its parts, and those left open."""
     known = {frozenset((pair.first, pair.second)) for pair in split.crossing}
     new = tuple(pair for pair in found if frozenset((pair.first, pair.second)) not in known)
-    outcome = {"verified_pairs_across": len(found), "unresolved": unresolved, **about}
-    return replace(split, crossing=split.crossing + new, verified=outcome)
+    crossing = split.crossing + new
+    outcome = {"verified_pairs_across": len(crossing), "unresolved": unresolved, **about}
+    return replace(split, crossing=crossing, verified=outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +85,36 @@ class _Plan:
 
 def _split_once(audit: Audit, plan: _Plan, joined: Sequence[Pair]) -> Split:
     records = audit.dataset.used()
-    atoms = gather_atoms(records, audit.clusters, seed=plan.seed, pairs=joined)
-    by_user = bool(audit.dataset.given_parts)
-    if by_user:
-        parts = [replace(r, part=r.part or plan.fixed.get(r.path, "")) for r in records]
-        kept = keep_given(
-            parts, atoms, validation=plan.shares.shares[1], repair=plan.repair, allow_leaks=plan.allow_leaks
+    atoms = gather_atoms(records, audit.clusters, seed=plan.seed, pairs=[*linked_pairs(audit), *joined])
+    if audit.dataset.given_parts:
+        completed = [replace(r, part=r.part or plan.fixed.get(r.path, "")) for r in records]
+        made = keep_given(
+            completed,
+            atoms,
+            validation=plan.shares.shares[1],
+            repair=plan.repair,
+            allow_leaks=plan.allow_leaks,
         )
-        part_of, reasons, moved = kept.part_of, kept.reasons, kept.moved
     else:
-        standing, moved = _standing(records, atoms, plan.fixed)
-        made = assign(records, atoms, plan.shares, standing=standing)
-        part_of, reasons = made.part_of, made.reasons
+        made = _grown(records, atoms, plan)
+    moved = tuple((records[i].path, old, made.part_of[i]) for i, old in sorted(made.moved.items()))
     return Split(
-        _with_parts(audit, records, part_of),
-        reasons=reasons,
-        crossing=_crossing_pairs(audit, records, part_of, joined),
-        crossing_groups=tuple(sorted(groups_across(records, part_of))),
-        made_by_user=by_user,
-        moved=tuple((records[i].path, old, part_of[i]) for i, old in sorted(moved.items())),
+        _with_parts(audit, records, made.part_of),
+        reasons=(*made.reasons, moved_sentence(moved)) if moved else made.reasons,
+        crossing=_crossing_pairs(audit, records, made.part_of, joined),
+        crossing_groups=tuple(sorted(groups_across(records, made.part_of))),
+        made_by_user=bool(audit.dataset.given_parts),
+        moved=moved,
     )
+
+
+def _grown(records: Sequence[ImageRecord], atoms: Sequence[Atom], plan: _Plan) -> Kept:
+    """A new split; where an earlier one is given, what stands in it stays and the rest is divided."""
+    standing, moved = _standing(records, atoms, plan.fixed)
+    made = assign(records, atoms, plan.shares, standing=standing)
+    gone = len(plan.fixed) - sum(record.path in plan.fixed for record in records)
+    reasons = (f"{gone} images of the earlier split are no longer in use",) if gone else ()
+    return Kept(made.part_of, made.reasons + reasons, moved)
 
 
 def _standing(
@@ -125,7 +149,7 @@ def _refuse_two_labels(records: Sequence[ImageRecord]) -> None:
         )
 
 
-def _with_parts(audit: Audit, records: Sequence[ImageRecord], part_of: Mapping[int, str]) -> Any:
+def _with_parts(audit: Audit, records: Sequence[ImageRecord], part_of: Mapping[int, str]) -> Dataset:
     parts = {record.path: part_of[i] for i, record in enumerate(records)}
     every = audit.dataset.records
     return audit.dataset.with_records(replace(r, part=parts[r.path]) if r.used else r for r in every)
@@ -134,9 +158,9 @@ def _with_parts(audit: Audit, records: Sequence[ImageRecord], part_of: Mapping[i
 def _crossing_pairs(
     audit: Audit, records: Sequence[ImageRecord], part_of: Mapping[int, str], joined: Sequence[Pair]
 ) -> tuple[Pair, ...]:
-    """Near-duplicates and copies that stand in two parts; bands below "likely" are not counted as such."""
+    """Near-duplicates and copies that stand in two parts, each pair once."""
     part = {record.path: part_of[i] for i, record in enumerate(records)}
-    known = [p for p in (*audit.pairs, *joined) if p.band != "look" and p.first in part and p.second in part]
+    known = [p for p in (*linked_pairs(audit), *joined) if p.first in part and p.second in part]
     pairs = {frozenset((p.first, p.second)): p for p in known if part[p.first] != part[p.second]}
     named = {path for pair in pairs for path in pair}
     for pair in _copies_across(audit, records, part_of):
