@@ -67,7 +67,7 @@ KINDS: dict[str, Kind] = {
     "near_duplicates": Kind(
         "warning",
         "Near-duplicates",
-        f"Nothing for the split, which keeps them in one part; delete copies, {_DECIDE}",
+        f"The split keeps them in one part; delete what adds nothing, {_DECIDE}",
     ),
     # single images that teach little or the wrong thing
     "blank": Kind("warning", "Blank images", "Delete them: they show nothing"),

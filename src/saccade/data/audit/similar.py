@@ -138,22 +138,24 @@ def _about_cluster(
     accepted = all(record.path in decisions.kept for record in group)
     findings = []
     if len(parts) > 1:
-        findings.append(_cluster_finding("leak", group, links, f" in {' and '.join(parts)}", part=True))
+        findings.append(_cluster_finding("leak", group, links, f" in {' and '.join(parts)}"))
     if links and len(labels) > 1 and not accepted:
-        findings.append(_cluster_finding("near_duplicate_conflict", group, links, f" as {', '.join(labels)}"))
+        findings.append(
+            _cluster_finding("near_duplicate_conflict", group, links, f" as {' and '.join(labels)}")
+        )
     elif links and len(parts) < 2 and not accepted:
         findings.append(_cluster_finding("near_duplicates", group, links, ""))
     return findings
 
 
-def _cluster_finding(
-    kind: str, group: Sequence[ImageRecord], links: Sequence[Pair], where: str, *, part: bool = False
-) -> Finding:
+def _cluster_finding(kind: str, group: Sequence[ImageRecord], links: Sequence[Pair], where: str) -> Finding:
     paths = [record.path for record in group]
     strongest = max(links, key=lambda pair: pair.score, default=None)
-    how = f" ({strongest.how})" if strongest and strongest.how and len(group) == 2 else ""
-    named = " and ".join(paths) if len(paths) == 2 else f"{count_of(len(paths), 'image')}: {some(paths)}"
-    message = f"the same picture{where}{how}: {named}"
+    how = f": {strongest.how}" if strongest and strongest.how and len(paths) == 2 else ""
+    if len(paths) == 2:
+        message = f"{paths[0]} and {paths[1]} show the same thing{where}{how}"
+    else:
+        message = f"{len(paths)} images show the same thing{where}: {some(paths)}"
     weakest: Confidence = min((pair.band for pair in links), key=BANDS.index, default="certain")
     figure = {
         "labels": sorted({record.label for record in group}),
@@ -170,9 +172,7 @@ def _to_look_at(pairs: Iterable[Pair]) -> list[Finding]:
         return []
     listed = ranked[:LOOK_LISTED]
     paths = [path for pair in listed for path in (pair.first, pair.second)]
-    message = (
-        f"{count_of(len(ranked), 'pair')} of images may show the same picture; they are not kept together"
-    )
+    message = f"{count_of(len(ranked), 'pair')} of images may show the same thing; they are not kept together"
     figure = {
         "pairs": [[pair.first, pair.second, pair.band, pair.score, pair.how] for pair in listed],
         "all_pairs": len(ranked),
