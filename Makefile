@@ -10,7 +10,7 @@ FLAGS ?=
 # Byte code is kept: a second start imports torch in seconds less.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo train test test-all check format bench clean
+.PHONY: demo train test check format docs bench clean
 
 demo: $(READY)
 	$(BIN)/saccade demo $(FLAGS)
@@ -31,6 +31,9 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)
+	$(BIN)/python -c 'from saccade.config import recipe_as_markdown; print(recipe_as_markdown(), end="")' > docs/recipe.md
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pydantic
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from saccade.config import (
     field_table,
     merged_recipe,
     parse_toml,
+    recipe_as_markdown,
 )
 from saccade.errors import RecipeError
 
@@ -79,6 +82,11 @@ def test_every_field_is_documented_and_every_short_flag_names_a_field() -> None:
     assert len(table) > 60
     assert [key for key, _, _, text in table if len(text) < 10] == []
     assert set(SHORT_FLAGS.values()) <= {key for key, *_ in table}
+
+
+def test_the_page_on_the_recipe_is_up_to_date() -> None:
+    page = Path(__file__).parents[1] / "docs" / "recipe.md"
+    assert page.read_text("utf-8") == recipe_as_markdown(), "run `make docs`"
 
 
 def test_every_augmentation_of_the_policies_can_be_set_alone() -> None:

@@ -391,6 +391,36 @@ def field_table() -> list[tuple[str, str, Any, str]]:
     return list(_walk(Recipe, ""))
 
 
+def recipe_as_markdown() -> str:
+    """The content of docs/recipe.md: one table a section, made from the fields themselves."""
+    short = {field: flag for flag, field in SHORT_FLAGS.items()}
+    lines = ["# The recipe", "", _RECIPE_INTRODUCTION]
+    section = None
+    for key, kind, default, text in field_table():
+        head = key.partition(".")[0] if "." in key else "top level"
+        if head != section:
+            section = head
+            lines += [
+                "",
+                f"## {head}",
+                "",
+                "| key | flags | type | default | meaning |",
+                "|---|---|---|---|---|",
+            ]
+        flags = f"`--{key}`" + (f" `--{short[key]}`" if short.get(key, key) != key else "")
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default).replace("{}", "")
+        cells = (f"`{key}`", flags, kind.replace("|", "\\|"), shown, text.replace("|", "\\|"))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+_RECIPE_INTRODUCTION = (
+    "Every choice that changes the result. A flag wins over the recipe file (`--recipe FILE.toml`), which wins over "
+    "the default.\nUnknown keys are refused. `auto` is worked out later; what it became stands in "
+    "`environment.json`.\n\nThis page is made from the fields in `src/saccade/config.py` (`make docs`)."
+)
+
+
 def differing_keys(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
     """Dotted keys in which two recipes differ, with both values."""
     a, b = first.flat(), second.flat()

@@ -232,7 +232,7 @@ def _evaluate_new(
         place.write_metrics(part, metrics_as_json(measured[part]))
         terminal.say(_result_line(part, measured[part]))
     place.write_dataset(audited.dataset.records)
-    terminal.say(f"Written   {place.root}")
+    terminal.say(f"Report    {write_report(place, read_image=dataset.storage.read)}")
     return measured
 
 
