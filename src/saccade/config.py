@@ -415,8 +415,8 @@ def recipe_as_markdown() -> str:
 
 
 _RECIPE_INTRODUCTION = (
-    "Every choice that changes the result. A flag wins over the recipe file (`--recipe FILE.toml`), which wins over "
-    "the default.\nUnknown keys are refused. `auto` is worked out later; what it became stands in "
+    "Every choice that changes the result. A flag wins over the recipe file (`--recipe FILE.toml`), which "
+    "wins over the default.\nUnknown keys are refused. `auto` is worked out later; what it became stands in "
     "`environment.json`.\n\nThis page is made from the fields in `src/saccade/config.py` (`make docs`)."
 )
 

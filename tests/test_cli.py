@@ -1,0 +1,118 @@
+"""What the command line says and returns before any image is read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from saccade.cli import main
+from saccade.config import field_table
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def answer(capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main(words)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+COMMANDS = (
+    *("audit", "augment", "backbones", "bench", "certify", "compare", "demo"),
+    *("doctor", "evaluate", "export", "predict", "split", "summary", "train"),
+)
+
+
+def test_help_lists_every_command_and_loads_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys; from saccade.cli import main; code = main(['--help'])\n"
+        "heavy = [m for m in ('torch', 'numpy', 'PIL', 'onnxruntime', 'pydantic') if m in sys.modules]\n"
+        "print('LOADED', heavy); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert [name for name in COMMANDS if name not in done.stdout] == []
+    assert "LOADED []" in done.stdout
+
+
+def test_importing_saccade_imports_no_torch() -> None:
+    code = "import sys, saccade; saccade.ImageClassifier(epochs=3); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_train_offers_a_flag_for_every_field(answer: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # narrow terminals break long names over two lines
+    code, out, _ = answer("train", "--help")
+    text = "".join(out.split())
+    assert code == 0
+    assert len(field_table()) > 60
+    assert [key for key, *_ in field_table() if f"--{key}" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["trian"], 'Did you mean "train"'),
+        (["train", "x", "--out", "y", "--epchs", "3"], "Did you mean --epochs"),
+        (["train", "x", "--out", "y", "--train.learning_rat", "3"], "--train.learning_rat"),
+        (["train", "x"], "--out"),
+        (["train", "x", "--out", "y", "--epochs", "0"], "train.epochs"),
+        (["train", "no/such/folder", "--out", "y"], "no such file or folder"),
+        (["train", "x", "--out", "y", "--recipe", "none.toml"], "none.toml"),
+        (["train", "x", "--out", "y", "--model.options", "pad_type"], "name=value"),
+        (["evaluate", "no/such/run"], "recipe.toml is not there"),
+        (["export", "no/such/run"], "is no run folder"),
+        (["export", "no/such/run", "--format", "tflite"], "is not offered"),
+        (["summary", "resnet_18"], "resnet18"),
+    ],
+)
+def test_what_cannot_go_on_exits_2_with_one_line(answer: Command, words: Sequence[str], wanted: str) -> None:
+    code, _, err = answer(*words)
+    assert code == 2
+    assert wanted in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_defect_of_ours_is_called_one_without_a_traceback(
+    answer: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saccade import pipeline
+
+    def broken(*_: object, **__: object) -> int:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.delenv("SACCADE_TRACEBACK", raising=False)
+    monkeypatch.setattr(pipeline, "list_backbones", broken)
+    code, _, err = answer("backbones")
+    assert code == 2
+    assert "this is a defect of saccade" in err
+    assert "Traceback" not in err
+
+
+def test_the_tutorial_network_has_the_tutorials_parameters(answer: Command) -> None:
+    code, out, _ = answer("summary", "small_cnn", "--classes", "10", "--image-size", "224")
+    assert code == 0
+    assert "51,674,794" in out
+
+
+def test_backbones_are_found_by_part_of_their_name(answer: Command) -> None:
+    code, out, _ = answer("backbones", "squeezenet")
+    assert code == 0
+    assert "squeezenet1_1" in out
+    assert answer("backbones", "no_such_network")[0] == 1
+
+
+def test_doctor_says_what_is_there(answer: Command) -> None:
+    code, out, _ = answer("doctor")
+    assert code == 0
+    assert "saccade[train]" in out
