@@ -218,7 +218,7 @@ def _evaluate_new(
             f"{data} has classes that {run.root} does not know ({', '.join(unknown)}); "
             f"it knows {', '.join(bundle.classes)}: rename those folders or leave them out"
         )
-    audited = prepare.examine(dataset, recipe, terminal)
+    audited = prepare.examine(dataset, recipe, terminal).audit
     prepare.say_data(audited.dataset, terminal)
     _warn_of_known_images(run, audited.dataset, terminal)
     place = run.evaluation(name)

@@ -20,8 +20,8 @@ def augment_preview(
     from saccade.transforms import Augmentation
     from saccade.transforms.preview import preview
 
-    audited = prepare.examine(prepare.list_data(location, recipe), recipe, terminal)
-    made = prepare.divide(audited, recipe)
+    examined = prepare.examine(prepare.list_data(location, recipe), recipe, terminal)
+    made = prepare.divide(examined, recipe, terminal)
     network = build_network(made.dataset, recipe.replaced(model__pretrained=False, model__weights=""))
     picture = preview(
         made.dataset.storage,

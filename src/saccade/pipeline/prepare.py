@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from saccade.config import Recipe
-from saccade.data.audit import audit, audit_as_json
+from saccade.data.audit import SecondSearch, audit, audit_as_json
+from saccade.data.decisions import NO_DECISIONS, Decisions, decisions_beside, read_decisions
 from saccade.data.images import Limits
+from saccade.data.measure import Measurements
 from saccade.data.scan import scan
 from saccade.data.sources import load_source
-from saccade.data.split import split, write_split_csv
+from saccade.data.split import read_split_csv, split, write_split_csv
+from saccade.data.split.folds import Folds, k_folds, write_folds_csv
 from saccade.records import Audit, Dataset, Finding, Split
+from saccade.report.audit_page import write_audit_page
 from saccade.run_folder import write_json
-from saccade.terminal import Terminal
+from saccade.terminal import Progress, Terminal
 
 SHOWN_FINDINGS = 8
-SHOWN_PATHS = 20
+SHOWN_BY_AUDIT = 20
 
 
 def cache_folder() -> Path:
@@ -40,27 +47,65 @@ def list_data(location: str, recipe: Recipe) -> Dataset:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """Audited data, with what a second search for near-duplicates across parts needs."""
+
+    audit: Audit
+    measurements: Measurements
+    decisions: Decisions
+
+
 def examine(
     dataset: Dataset, recipe: Recipe, terminal: Terminal, *, verify: bool = False, cache: bool = True
-) -> Audit:
+) -> Examined:
     """Decode every image once and search for what is wrong."""
     place = cache_folder() if cache else None
+    decisions = decisions_of(dataset, recipe)
     with terminal.progress("reading images") as progress:
         scanned = scan(dataset, limits=limits_of(recipe), cache=place, verify=verify, progress=progress)
-    with terminal.progress("searching near-duplicates", "pairs") as progress:
-        return audit(scanned.dataset, scanned.measurements, progress=progress)
+    with terminal.progress("searching near-duplicates", "steps") as progress:
+        audited = audit(
+            scanned.dataset,
+            scanned.measurements,
+            decisions=decisions,
+            near_duplicates=recipe.split.near_duplicates,
+            parts_to_fill=1 + (recipe.split.validation > 0) + (recipe.split.test > 0),
+            cache=place,
+            progress=progress,
+        )
+    return Examined(audited, scanned.measurements, decisions)
 
 
-def divide(audited: Audit, recipe: Recipe) -> Split:
-    """Train, validation and test, with nothing that belongs together in two of them."""
-    return split(
-        audited,
-        validation=recipe.split.validation,
-        test=recipe.split.test,
-        seed=recipe.seed,
-        repair=recipe.split.repair,
-        allow_leaks=recipe.split.allow_leaks,
-    )
+def decisions_of(dataset: Dataset, recipe: Recipe) -> Decisions:
+    """What a person decided about earlier findings: the recipe's file, else the one beside the data."""
+    path = Path(recipe.data.decisions) if recipe.data.decisions else decisions_beside(dataset.root)
+    return read_decisions(path) if path else NO_DECISIONS
+
+
+def divide(
+    examined: Examined, recipe: Recipe, terminal: Terminal, *, fixed: Mapping[str, str] | None = None
+) -> Split:
+    """Train, validation and test, with nothing that belongs together in two of them; searched twice.
+
+    `fixed` gives images the part they had in an earlier split.
+    """
+    with terminal.progress("searching once more across parts", "steps") as progress:
+        return split(
+            examined.audit,
+            validation=recipe.split.validation,
+            test=recipe.split.test,
+            seed=recipe.seed,
+            repair=recipe.split.repair,
+            allow_leaks=recipe.split.allow_leaks,
+            fixed=fixed,
+            cross_check=second_search(examined, progress) if recipe.split.near_duplicates else None,
+        )
+
+
+def second_search(examined: Examined, progress: Progress) -> SecondSearch:
+    """Finds what the audit's own search missed, by another descriptor."""
+    return SecondSearch(examined.audit, examined.measurements, examined.decisions, progress=progress)
 
 
 def audit_data(
@@ -72,27 +117,38 @@ def audit_data(
     verify: bool = False,
     cache: bool = True,
 ) -> Audit:
-    """`saccade audit`: print what one can act on, and write audit.json where `out` names a folder."""
-    audited = examine(list_data(location, recipe), recipe, terminal, verify=verify, cache=cache)
+    """`saccade audit`: print what one can act on; `out` names a folder for audit.json and audit.html."""
+    audited = examine(list_data(location, recipe), recipe, terminal, verify=verify, cache=cache).audit
     say_data(audited.dataset, terminal)
-    say_findings(audited, terminal, most=SHOWN_PATHS)
+    say_findings(audited, terminal, most=SHOWN_BY_AUDIT)
     if out:
         folder = Path(out)
         write_json(folder / "audit.json", audit_as_json(audited))
-        terminal.say(f"Written   {folder / 'audit.json'}")
+        page = write_audit_page(audited, folder / "audit.html", audited.dataset.storage.read)
+        terminal.say(f"Written   {folder / 'audit.json'} and {page}")
+    else:
+        terminal.say("          --out FOLDER writes all of it, with pictures")
     return audited
 
 
-def split_data(location: str, recipe: Recipe, terminal: Terminal, *, out: str) -> Split:
-    """`saccade split`: write a list that is itself a data set."""
-    audited = examine(list_data(location, recipe), recipe, terminal)
-    say_data(audited.dataset, terminal)
-    say_findings(audited, terminal)
-    made = divide(audited, recipe)
-    say_split(made, terminal)
-    write_split_csv(made, Path(out))
+def split_data(location: str, recipe: Recipe, terminal: Terminal, *, out: str, folds: int = 0) -> None:
+    """`saccade split`: write a list that is itself a data set; an earlier list there is kept and added to."""
+    target = Path(out)
+    examined = examine(list_data(location, recipe), recipe, terminal)
+    say_data(examined.audit.dataset, terminal)
+    say_findings(examined.audit, terminal)
+    if folds:
+        made = k_folds(examined.audit, folds=folds, seed=recipe.seed)
+        write_folds_csv(made, examined.audit, target)
+        say_folds(made, terminal)
+    else:
+        fixed = read_split_csv(target, examined.audit.dataset) if target.exists() else {}
+        divided = divide(examined, recipe, terminal, fixed=fixed)
+        say_split(divided, terminal)
+        write_split_csv(divided, target)
+        if fixed:
+            terminal.say(f"          {len(fixed):,} images kept the part they had in {out}")
     terminal.say(f"Written   {out}")
-    return made
 
 
 # -- words ---------------------------------------------------------------------------------------
@@ -139,6 +195,21 @@ def say_split(made: Split, terminal: Terminal) -> None:
     sizes = ", ".join(f"{part} {count:,}" for part, count in parts.items() if count)
     kept = "nothing that belongs together stands in two parts" if made.promise_kept else _crossing(made)
     terminal.say(f"Split     {sizes}; {kept}")
+    if made.verified:
+        across, unresolved = made.verified["verified_pairs_across"], made.verified["unresolved"]
+        terminal.say(
+            f"          searched again by another descriptor: {across} verified pairs across parts, "
+            f"{unresolved} unresolved"
+        )
+    for reason in made.reasons:
+        terminal.say(f"          {reason}")
+
+
+def say_folds(made: Folds, terminal: Terminal) -> None:
+    """How many images each fold has, and what could not be met."""
+    sizes = Counter(made.fold_of.values())
+    listed = ", ".join(f"{sizes[fold]:,}" for fold in range(made.count))
+    terminal.say(f"Folds     {made.count} folds of {listed} images; nothing that belongs together is parted")
     for reason in made.reasons:
         terminal.say(f"          {reason}")
 

@@ -71,14 +71,14 @@ def _begin(
 
     runtime = Runtime.create(recipe.device, recipe.precision)
     listed = prepare.list_data(location, recipe)
-    audited = prepare.examine(listed, recipe, terminal)
-    prepare.say_data(audited.dataset, terminal)
-    prepare.say_findings(audited, terminal)
-    made = prepare.divide(audited, recipe)
+    examined = prepare.examine(listed, recipe, terminal)
+    prepare.say_data(examined.audit.dataset, terminal)
+    prepare.say_findings(examined.audit, terminal)
+    made = prepare.divide(examined, recipe, terminal)
     prepare.say_split(made, terminal)
     network = build_network(made.dataset, recipe)
     run.write_dataset(made.dataset.records)
-    run.write_audit(audit_as_json(audited))
+    run.write_audit(audit_as_json(examined.audit))
     values = environment(
         command=command,
         identity={**identity(location), "root": str(made.dataset.root)},
