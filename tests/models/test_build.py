@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from saccade.errors import ModelError
-from saccade.models import BACKBONES, backbones, build_model, rebuild
+from saccade.models import BACKBONES, backbones, build_model, preparation, rebuild
 from saccade.models import build as building
 from saccade.models.backbones import find_backbone
 from saccade.models.pretrained import crop_fraction
@@ -81,7 +81,9 @@ def test_the_architecture_is_json_and_enough_to_rebuild(published):
         ({"library": "os"}, "unknown library"),
         ({"options": {"act_layer": "os.system"}}, "act_layer must be one of"),
         ({"options": {"cls": "x"}}, "unknown build option"),
-        ({"classes": "three"}, "does not hold"),
+        ({"classes": "three"}, "classes must be a whole number from 1 to 1000000, got 'three'"),
+        ({"image_size": 10**9}, "image_size must be a whole number from 1 to 4096"),
+        ({"dropout": []}, "does not hold"),
         ({"head": "eval"}, "unknown head"),
     ],
 )
@@ -138,6 +140,16 @@ def test_what_the_header_does_not_say_is_the_architectures_own():
     assert (made.mean, made.std) == (IMAGENET_MEAN, IMAGENET_STD)
     assert (made.size, made.resize_pixels, made.interpolation) == (224, 256, "bilinear")
     assert built.notes == ("torchvision/squeezenet1_1 starts from random weights",)
+
+
+def test_the_preprocessing_can_be_had_without_building(published):
+    built = build_model(SMALL, 3, weights=str(published), image_size=40)
+    preprocess, notes = preparation(SMALL, weights=str(published), image_size=40)
+    assert preprocess == built.preprocess
+    assert set(notes) < set(built.notes)
+    assert preparation("small_cnn", image_size=40)[0] == build_model("small_cnn", 3, image_size=40).preprocess
+    with pytest.raises(ModelError, match="holds weights of"):
+        preparation("resnet18", weights=str(published))
 
 
 def test_squeezenet_gives_pooled_features_although_its_classifier_is_a_convolution():

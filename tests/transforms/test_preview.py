@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 
 import numpy as np
-import torch
 from PIL import Image
 
 from saccade.config import AugmentConfig
@@ -12,9 +11,7 @@ from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord
 from saccade.transforms import Augmentation
 from saccade.transforms.apply import denormalise, to_input
-from saccade.transforms.memory import cache_bytes
 from saccade.transforms.preview import CAPTION_PIXELS, GAP_PIXELS, preview
-from saccade.transforms.statistics import channel_statistics_of
 
 SIZE = 32
 PREPROCESS = Preprocess(SIZE)
@@ -54,26 +51,3 @@ def test_the_other_columns_are_training_draws(make_photos):
     assert len(set(tiles)) == 4
     calm = drawn(make_photos, "none")
     assert len({tile(calm, 0, column).tobytes() for column in range(1, 4)}) == 1
-
-
-def test_channel_statistics_are_those_of_the_images(make_photos):
-    storage, records = photos(make_photos)
-    mean, std = channel_statistics_of(storage, records, PREPROCESS)
-    preprocess = Preprocess(SIZE, mean=(0, 0, 0), std=(1, 1, 1))
-    stacked = torch.stack(
-        [to_input(np.asarray(Image.open(storage.root / r.path)), preprocess) for r in records]
-    )
-    assert np.allclose(mean, stacked.mean((0, 2, 3)).tolist(), atol=2e-3)
-    assert np.allclose(std, stacked.std((0, 2, 3)).tolist(), atol=2e-3)
-    assert channel_statistics_of(storage, records, PREPROCESS, most=1) != (mean, std)
-
-
-def test_constant_images_have_a_std_above_zero(tmp_path):
-    Image.new("RGB", (40, 40), (0, 128, 255)).save(tmp_path / "plain.png")
-    mean, std = channel_statistics_of(FolderStorage(tmp_path), [ImageRecord("plain.png", "a")], PREPROCESS)
-    assert mean == (0.0, 0.502, 1.0)
-    assert min(std) > 0
-
-
-def test_the_cache_takes_a_quarter_of_the_memory():
-    assert 100_000_000 < cache_bytes() < 2**40

@@ -1,7 +1,7 @@
 """Networks: `build_model` by name, `rebuild` from a bundle, freezing and unfreezing, the summary table."""
 
 from saccade.models.backbones import BACKBONES, BackboneRow, backbones
-from saccade.models.build import BuiltModel, build_model, rebuild
+from saccade.models.build import BuiltModel, build_model, preparation, rebuild
 from saccade.models.finetune import (
     freeze,
     freeze_backbone,
@@ -30,6 +30,7 @@ __all__ = [
     "frozen_hash",
     "layers",
     "parameter_groups",
+    "preparation",
     "rebuild",
     "set_training_mode",
     "stages",

@@ -16,10 +16,18 @@ from saccade.models.backbones import BACKBONES, OWN, BackboneName, accepted, fin
 from saccade.models.network import Classifier, feature_count, make_head, without_last_layer
 from saccade.models.options import checked_options
 from saccade.models.preparation import choose_preprocess
-from saccade.models.weights import Header, WeightsFile, read_weights
+from saccade.models.weights import (
+    MAX_IMAGE_SIZE,
+    Header,
+    WeightsFile,
+    check_header,
+    parse_metadata,
+    read_weights,
+)
 from saccade.preprocess import Preprocess
 
 HEAD_DROPOUT = 0.2
+MAX_CLASSES = 1_000_000
 OWN_IMAGE_SIZE = 224
 
 
@@ -66,14 +74,21 @@ class _Plan:
                 backbone=find_backbone(f"{values['library']}/{values['backbone']}"),
                 options=dict(values["options"]),
                 head=str(values["head"]),
-                classes=int(values["classes"]),
+                classes=_within("classes", values["classes"], MAX_CLASSES),
                 dropout=float(values["dropout"]),
-                image_size=int(values["image_size"]),
+                image_size=_within("image_size", values["image_size"], MAX_IMAGE_SIZE),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"the stored architecture does not hold ({type(error).__name__}: {error}); train it again"
             ) from None
+
+
+def _within(name: str, value: Any, most: int) -> int:
+    """A damaged or hostile description must not ask for all the memory there is."""
+    if type(value) is not int or not 1 <= value <= most:
+        raise ValueError(f"{name} must be a whole number from 1 to {most}, got {value!r}")
+    return value
 
 
 def build_model(
@@ -108,6 +123,22 @@ def build_model(
         return _published(plan, pretrained, weights)
 
 
+def preparation(
+    name: str, *, weights: str = "", image_size: int | None = None
+) -> tuple[Preprocess, tuple[str, ...]]:
+    """The preprocessing that `build_model` would give, and what must be said about it, without building.
+
+    Raises ModelError as `build_model` does for names and for the header of the weights file.
+    """
+    backbone = find_backbone(name)
+    if backbone.library == OWN:
+        return _own_preprocess(image_size or OWN_IMAGE_SIZE), ()
+    header = parse_metadata(check_header(weights), where=weights) if weights else Header()
+    _check_architecture(backbone, header, weights)
+    own = libraries.defaults(backbone.library, backbone.name)
+    return choose_preprocess(own, header, name=str(backbone), weights=weights, image_size=image_size or 0)
+
+
 def rebuild(architecture: Mapping[str, Any]) -> Classifier:
     """The network that `BuiltModel.architecture` describes, with random weights; fetches nothing.
 
@@ -126,11 +157,15 @@ def _own(plan: _Plan, weights: str) -> BuiltModel:
     source = f"the weights in {weights}" if weights else "random weights"
     return BuiltModel(
         module=_own_classifier(plan, weights),
-        preprocess=Preprocess(size=plan.image_size, resize="squash", crop_fraction=1.0),
+        preprocess=_own_preprocess(plan.image_size),
         architecture=plan.as_json(),
         pretrained=bool(weights),
         notes=(f"{plan.backbone} starts from {source}",),
     )
+
+
+def _own_preprocess(image_size: int) -> Preprocess:
+    return Preprocess(size=image_size, resize="squash", crop_fraction=1.0)
 
 
 def _own_classifier(plan: _Plan, weights: str) -> Classifier:
@@ -150,11 +185,7 @@ def _published(plan: _Plan, pretrained: bool, weights: str) -> BuiltModel:
     backbone = plan.backbone
     file = read_weights(weights) if weights else None
     header = file.header if file else Header()
-    _check_architecture(backbone, header, weights)
-    own = libraries.defaults(backbone.library, backbone.name)
-    preprocess, notes = choose_preprocess(
-        own, header, name=str(backbone), weights=weights, image_size=plan.image_size
-    )
+    preprocess, notes = preparation(str(backbone), weights=weights, image_size=plan.image_size)
     merged = {**header.options, **plan.options}
     plan = _Plan(backbone, merged, plan.head, plan.classes, plan.dropout, preprocess.size)
     stripped = libraries.create(backbone.library, backbone.name, merged)

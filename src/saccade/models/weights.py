@@ -19,6 +19,7 @@ from saccade.errors import ModelError
 from saccade.models.options import Option, checked_options
 
 MAX_HEADER_BYTES = 10_000_000
+MAX_IMAGE_SIZE = 4096
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -51,10 +52,14 @@ class WeightsFile:
 
 def read_weights(path: str | Path) -> WeightsFile:
     """Read a safetensors file after checking its header; raises ModelError saying what is wrong with it."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    metadata = check_header(path)
-    return WeightsFile(load_file(str(path)), parse_metadata(metadata, where=str(path)))
+    header = parse_metadata(check_header(path), where=str(path))
+    try:
+        return WeightsFile(load_file(str(path)), header)
+    except SafetensorError as error:
+        raise _not_sound(path, error) from None
 
 
 def check_header(path: str | Path) -> dict[str, str]:
@@ -71,13 +76,17 @@ def check_header(path: str | Path) -> dict[str, str]:
         raise ModelError(
             f"the weights file {path} cannot be read ({error.strerror}); check the path"
         ) from None
-    except ValueError as error:
-        raise ModelError(
-            f"{path} is not a sound safetensors file: {error}; download it again, or convert your weights "
-            "with safetensors.torch.save_file"
-        ) from None
+    except (ValueError, RecursionError) as error:
+        raise _not_sound(path, error) from None
     metadata: dict[str, str] = header.get("__metadata__", {})
     return metadata
+
+
+def _not_sound(path: str | Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path} is not a sound safetensors file: {error}; download it again, or convert your weights "
+        "with safetensors.torch.save_file"
+    )
 
 
 def header_problem(data: bytes) -> str:
@@ -253,4 +262,8 @@ def _image_size(metadata: Mapping[str, str]) -> int | None:
     sides = _numbers("input_size", metadata)[-2:]
     if len(set(sides)) > 1:
         raise ValueError(f"input_size must be square, got {metadata['input_size']!r}")
+    if sides and not (sides[0].is_integer() and 1 <= sides[0] <= MAX_IMAGE_SIZE):
+        raise ValueError(
+            f"input_size must lie between 1 and {MAX_IMAGE_SIZE}, got {metadata['input_size']!r}"
+        )
     return int(sides[0]) if sides else None
