@@ -7,6 +7,7 @@ by how many points carry the gradients.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ INNER_MARGIN = 0.2  # of the side that the inner comparison leaves away, so that
 INNER_WEIGHT = 0.5
 NATIVE_POINTS = 32 * 32  # an image of fewer pixels holds less evidence than the grid has points
 POINTS_POWER = 0.25
+SOFTEN = 0.5
 MAP_PENALTY = 2.0  # for each unit of rotation (radians) and of stretch (log ratio of the sides)
 
 
@@ -34,22 +36,21 @@ class Agreement:
 Products = tuple[Floats, Floats, Floats]
 
 
-def gradient_products(template: Floats, values: Floats, counts: NDArray[np.bool_]) -> Products:
+def gradient_products(
+    template: Floats, values: Floats, counts: NDArray[np.bool_], *, soften: float = math.inf
+) -> Products:
     """Products of gradients at the inner points of a grid: (m, grid - 2, grid - 2) each.
 
     Template with values, template with itself, values with themselves; zero where a point that the
-    difference needs does not count. `template`, `values`, `counts`: (m, grid * grid).
+    difference needs does not count. `template`, `values`, `counts`: (m, grid * grid). With `soften`
+    gradients much larger than so many times the picture's typical one count as equally large: a curve put
+    over the brightness changes lengths of gradients, hardly their directions.
     """
     grid = round(template.shape[1] ** 0.5)
-    first, second = template.reshape(-1, grid, grid), values.reshape(-1, grid, grid)
     valid = counts.reshape(-1, grid, grid)
     known = valid[:, 1:-1, 2:] & valid[:, 1:-1, :-2] & valid[:, 2:, 1:-1] & valid[:, :-2, 1:-1]
-    first_x, first_y = _differences(first)
-    second_x, second_y = _differences(second)
-    first_x *= known
-    first_y *= known
-    second_x *= known
-    second_y *= known
+    first_x, first_y = _gradients(template.reshape(-1, grid, grid), known, soften)
+    second_x, second_y = _gradients(values.reshape(-1, grid, grid), known, soften)
     return (
         first_x * second_x + first_y * second_y,
         first_x * first_x + first_y * first_y,
@@ -57,8 +58,17 @@ def gradient_products(template: Floats, values: Floats, counts: NDArray[np.bool_
     )
 
 
-def _differences(values: Floats) -> tuple[Floats, Floats]:
-    return values[:, 1:-1, 2:] - values[:, 1:-1, :-2], values[:, 2:, 1:-1] - values[:, :-2, 1:-1]
+def _gradients(values: Floats, known: NDArray[np.bool_], soften: float) -> tuple[Floats, Floats]:
+    """Central differences along x and y where known, softened."""
+    along_x = (values[:, 1:-1, 2:] - values[:, 1:-1, :-2]) * known
+    along_y = (values[:, 2:, 1:-1] - values[:, :-2, 1:-1]) * known
+    if soften < math.inf:
+        length = np.hypot(along_x, along_y)
+        energy = np.square(length).sum(axis=(1, 2)) / np.maximum(known.sum(axis=(1, 2), dtype=np.float32), 1)
+        scale = 1 / (length + soften * np.sqrt(energy)[:, None, None] + 1e-6)
+        along_x *= scale
+        along_y *= scale
+    return along_x, along_y
 
 
 def correlation(cross: Floats, first: Floats, second: Floats) -> Floats:
@@ -102,12 +112,29 @@ def agreement(
     template: Floats, values: Floats, counts: NDArray[np.bool_], maps: Floats, native_share: Floats
 ) -> Agreement:
     """Of pictures laid on each other, all (m, grid * grid); `counts`: inside the picture and the window."""
-    products = gradient_products(template, values, counts)
+    as_they_are = correlation(*gradient_products(template, values, counts))
+    toned = tone_curve(template, values, counts)
+    products = gradient_products(toned, values, counts, soften=SOFTEN)
     rows = counts.reshape(len(counts), round(counts.shape[1] ** 0.5), -1)[:, 1:-1, 1:-1]
     cross, first, second = (product * _inner(rows) for product in products)
     inner = evidence(cross, first, second, native_share)
     score = evidence(*products, native_share) + INNER_WEIGHT * inner - map_cost(maps)
-    return Agreement(score, correlation(*products), counts.mean(axis=1, dtype=np.float32))
+    return Agreement(score, as_they_are, counts.mean(axis=1, dtype=np.float32))
+
+
+def tone_curve(template: Floats, values: Floats, counts: NDArray[np.bool_]) -> Floats:
+    """The template under the cubic curve that brings it nearest to `values` where `counts`; (m, points).
+
+    So gamma, contrast and brightness that differ take nothing from the agreement; inversion, too.
+    """
+    powers = np.stack([template**power for power in range(4)], axis=1)
+    counted = powers * counts[:, None]
+    normal = np.matmul(counted, powers.transpose(0, 2, 1))
+    diagonal = np.arange(4)
+    normal[:, diagonal, diagonal] += 0.01 * template.shape[1]
+    curve = np.linalg.solve(normal, np.matmul(counted, values[:, :, None]))[:, :, 0]
+    toned: Floats = np.matmul(curve[:, None, 1:], powers[:, 1:])[:, 0]
+    return toned
 
 
 def _inner(counts: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -27,7 +27,7 @@ SURE_COSINE = 0.75  # neighbours at least so close are taken up to the larger ra
 @dataclass(frozen=True)
 class Budget:
     """What is taken from the search with one kind of view: the `rank` nearest, `sure_rank` of the very near,
-    none below the cosine `floor`, and no more than `pairs_per_image` of all of them."""
+    none below the cosine `floor`, and of those that are not very near `pairs_per_image` in all."""
 
     rank: int
     sure_rank: int
@@ -142,10 +142,12 @@ def _within_budget(
     first = np.ones(len(order), bool)
     first[1:] = key[order][1:] != key[order][:-1]
     kept = order[first]
+    sure = found.cosine[kept] >= SURE_COSINE
+    doubtful = kept[~sure]
     allowed = int(budget.pairs_per_image * asking * len(symmetry_numbers)) + 100
-    if len(kept) > allowed:
-        kept = kept[np.argsort(-found.cosine[kept], kind="stable")[:allowed]]
-    return found[np.sort(kept)]
+    if len(doubtful) > allowed:
+        doubtful = doubtful[np.argsort(-found.cosine[doubtful], kind="stable")[:allowed]]
+    return found[np.sort(np.concatenate([kept[sure], doubtful]))]
 
 
 def _build_index(vectors: NDArray[np.float16], *, compressed: bool) -> Any:

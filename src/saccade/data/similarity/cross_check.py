@@ -24,16 +24,17 @@ from saccade.data.similarity.descriptors import (
     shrink,
     symmetry_list,
     unit,
+    variants,
 )
 from saccade.data.similarity.pairs import (
     BLANK_LEVELS,
-    SAME_SCORE,
     Verified,
     best_of_each,
     in_words,
     need_faiss,
     representatives,
     running,
+    unique_pairs,
 )
 from saccade.data.similarity.verify import Run, Verifier, starting_fits
 from saccade.data.similarity.views import View
@@ -76,16 +77,22 @@ def cross_check(
     assert len(parts) == len(descriptions), f"{len(parts)} parts for {len(descriptions)} images"
     need_faiss()
     progress = progress or silent
-    part = np.asarray(parts, dtype=str)
+    among, copies = representatives(variants(descriptions))
+    part = np.asarray(parts, dtype=str)[among.image]
     views = [View("whole", symmetry) for symmetry in symmetry_list(symmetries)]
     with running(workers) as run:
-        candidates = _across(descriptions.thumbnails, part, views, run)
+        candidates = _across(among.thumbnails, part, views, run)
         progress(1, 2, f"verifying {len(candidates)} pairs")
-        fits, correlation = Verifier(descriptions, run).verify(starting_fits(candidates, views))
-    found = best_of_each(Verified(fits, correlation), len(descriptions))
-    pairs = in_words(descriptions, found, np.arange(len(descriptions)))
-    by_images = {(pair.first, pair.second): pair for pair in [*pairs, *_same_thumbnails(descriptions, part)]}
-    pairs = [by_images[key] for key in sorted(by_images.keys() - set(ignored))]
+        verifier = Verifier(among.thumbnails, among.sizes, run)
+        fits, correlation = verifier.verify(starting_fits(candidates, views))
+    found = best_of_each(Verified(fits, correlation), among.image)
+    crossing = [pair for pair in copies if _crosses(parts[pair.first], parts[pair.second])]
+    known = set(ignored)
+    pairs = [
+        pair
+        for pair in unique_pairs(in_words(among, found) + crossing)
+        if (pair.first, pair.second) not in known
+    ]
     progress(2, 2, "done")
     return CrossCheck(
         tuple(pair for pair in pairs if pair.band != "look"),
@@ -138,8 +145,5 @@ def _across(
     return Candidates.concatenate(found)
 
 
-def _same_thumbnails(descriptions: Descriptions, part: NDArray[np.str_]) -> list[PairIndices]:
-    """Pairs in two parts whose thumbnails are equal to the last bit, each image with the first one."""
-    _, copies = representatives(descriptions)
-    across = [(i, j) for i, j in copies if part[i] != part[j] and part[i] and part[j]]
-    return [PairIndices(i, j, "certain", SAME_SCORE, "the same picture") for i, j in across]
+def _crosses(first: str, second: str) -> bool:
+    return bool(first and second and first != second)

@@ -1,6 +1,6 @@
 """What the search for near-duplicates keeps of an image, and the vectors it is compared by.
 
-An image is kept as a 64 x 64 gray thumbnail of what lies inside its uniform border (4 kB). All else is
+An image is kept as a 64 x 64 gray thumbnail and the width of its uniform border (4 kB). All else is
 computed from that in batches: gradient-orientation grids of the whole picture and of parts of it, of its
 mirror image and of quarter turns.
 
@@ -26,6 +26,8 @@ GRID_LENGTH = BINS * CELLS * CELLS
 
 BORDER_TOLERANCE = 6  # levels by which a border may vary
 SMALLEST_KEPT = 12  # pixels of a side that trimming always leaves
+BORDER_UNITS = 256
+SMALLEST_BORDER = 5  # units; less is not worth a second look
 WORKING_SIDE = 128  # a photo is reduced until its shorter side is just above this
 
 Floats = NDArray[np.float32]
@@ -45,9 +47,8 @@ class Description:
 class Descriptions:
     """Many images, one row each; plain arrays that can be indexed, joined, saved and loaded.
 
-    `thumbnails` uint8 (n, 64, 64), gray, of what lies inside the border.
-    `borders` uint8 (n, 4): per cent of the side cut away at the top, bottom, left and right.
-    `sizes` int32 (n, 2): height and width in pixels of what is left.
+    `thumbnails` uint8 (n, 64, 64), gray. `borders` uint8 (n, 4): 256ths of the side that are a border of one
+    colour at the top, bottom, left and right. `sizes` int32 (n, 2): height and width in pixels.
     """
 
     thumbnails: NDArray[np.uint8]
@@ -90,19 +91,20 @@ def empty_descriptions(count: int = 0) -> Descriptions:
 
 
 def describe(pixels: NDArray[np.uint8]) -> Description:
-    """Thumbnail of an upright RGB image, uint8 (height, width, 3), inside its uniform border."""
+    """Thumbnail and border of an upright RGB image, uint8 (height, width, 3)."""
     assert pixels.dtype == np.uint8, f"pixels must be uint8, got {pixels.dtype}"
     assert pixels.shape[2:] == (3,), f"pixels must be (height, width, 3), got {pixels.shape}"
     reduced = _reduce(Image.fromarray(pixels))
-    small = np.asarray(reduced)
-    top, bottom, left, right = _inside_border(small)
-    height, width = small.shape[:2]
-    inside = reduced.crop((left, top, right, bottom)).convert("L")
     side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    thumbnail = np.asarray(inside.resize(side, Image.Resampling.BILINEAR))
+    thumbnail = reduced.convert("L").resize(side, Image.Resampling.BILINEAR)
+    top, bottom, left, right = _inside_border(np.asarray(reduced))
+    width, height = reduced.size
     cut = np.array([top / height, 1 - bottom / height, left / width, 1 - right / width])
-    kept = np.array([(bottom - top) / height * pixels.shape[0], (right - left) / width * pixels.shape[1]])
-    return Description(thumbnail, np.rint(cut * 100).astype(np.uint8), np.rint(kept).astype(np.int32))
+    return Description(
+        np.asarray(thumbnail),
+        np.floor(cut * BORDER_UNITS).astype(np.uint8),
+        np.array(pixels.shape[:2], np.int32),
+    )
 
 
 def describe_many(images: Sequence[NDArray[np.uint8]]) -> Descriptions:
@@ -152,6 +154,53 @@ def _border_lines(lines: NDArray[np.uint8]) -> int:
         if (line < low).any() or (line > high).any():
             return count
     return len(lines)
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Pictures to compare: every image as it is, then once more without its border where it has one.
+
+    `thumbnails` (m, 64, 64), `sizes` (m, 2), `image` (m,) the row of Descriptions, `trimmed` (m,).
+    """
+
+    thumbnails: NDArray[np.uint8]
+    sizes: NDArray[np.int32]
+    image: NDArray[np.int64]
+    trimmed: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.thumbnails)
+
+    def __getitem__(self, rows: Any) -> Variants:
+        return Variants(self.thumbnails[rows], self.sizes[rows], self.image[rows], self.trimmed[rows])
+
+
+def variants(descriptions: Descriptions) -> Variants:
+    """Where one copy of a photo has a border and another has none, one of their variants agrees.
+
+    Both are kept because what looks like a border is sometimes a part of the photo (a dark background), and
+    noise or compression may hide it in one copy.
+    """
+    bordered = np.flatnonzero(descriptions.borders.max(axis=1, initial=0) >= SMALLEST_BORDER)
+    inside = [_without_border(descriptions, row) for row in bordered.tolist()]
+    cut = descriptions.borders[bordered].astype(np.float64) / BORDER_UNITS
+    kept = 1 - np.stack([cut[:, :2].sum(axis=1), cut[:, 2:].sum(axis=1)], axis=1)
+    sizes = np.rint(descriptions.sizes[bordered] * kept).astype(np.int32)
+    count = len(descriptions)
+    return Variants(
+        np.concatenate([descriptions.thumbnails, *(each[None] for each in inside)]),
+        np.concatenate([descriptions.sizes, sizes]),
+        np.concatenate([np.arange(count), bordered]),
+        np.arange(count + len(bordered)) >= count,
+    )
+
+
+def _without_border(descriptions: Descriptions, row: int) -> NDArray[np.uint8]:
+    side = THUMBNAIL_SIDE
+    top, bottom, left, right = (descriptions.borders[row] / BORDER_UNITS * side).tolist()
+    thumbnail = Image.fromarray(descriptions.thumbnails[row])
+    box = (left, top, side - right, side - bottom)
+    return np.asarray(thumbnail.resize((side, side), Image.Resampling.BILINEAR, box=box))
 
 
 # --- from thumbnails to vectors ---------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from saccade.data.similarity.candidates import find_candidates, no_candidates
 from saccade.data.similarity.clusters import PairIndices
-from saccade.data.similarity.descriptors import Descriptions, Floats, in_batches, symmetry_list
+from saccade.data.similarity.descriptors import (
+    Descriptions,
+    Floats,
+    Variants,
+    in_batches,
+    symmetry_list,
+    variants,
+)
 from saccade.data.similarity.relation import relation_words
 from saccade.data.similarity.verify import Fits, Run, Verifier, starting_fits, the_other_way
 from saccade.data.similarity.views import all_views, fit_whitening, view_vectors
@@ -55,16 +62,22 @@ def find_pairs(
     the band "look" is left out. Raises MissingExtraError without faiss.
     """
     need_faiss()
-    rows, copies = representatives(descriptions)
-    among = descriptions[rows]
-    new_rows = None if new is None else new[rows]
+    among, copies = representatives(variants(descriptions))
+    new_rows = None if new is None else new[among.image]
     with running(workers) as run:
         found = _verified(among, symmetries, new_rows, run, progress or silent)
-    pairs = in_words(among, found, rows)
-    pairs += [PairIndices(i, j, "certain", SAME_SCORE, "the same picture") for i, j in copies]
-    if new is not None:
-        pairs = [pair for pair in pairs if new[pair.first] or new[pair.second]]
-    return sorted(pairs, key=lambda pair: (pair.first, pair.second))
+    pairs = unique_pairs(in_words(among, found) + copies)
+    return pairs if new is None else [pair for pair in pairs if new[pair.first] or new[pair.second]]
+
+
+def unique_pairs(pairs: Iterable[PairIndices]) -> list[PairIndices]:
+    """Sorted by (first, second), each once, by its best score."""
+    best: dict[tuple[int, int], PairIndices] = {}
+    for pair in pairs:
+        key = (pair.first, pair.second)
+        if key not in best or pair.score > best[key].score:
+            best[key] = pair
+    return [best[key] for key in sorted(best)]
 
 
 def band_of(score: float) -> Confidence:
@@ -95,26 +108,23 @@ def running(workers: int | None) -> Iterator[Run]:
         yield run
 
 
-def representatives(descriptions: Descriptions) -> tuple[NDArray[np.intp], list[tuple[int, int]]]:
-    """Rows to search among, and (row, copy) where a thumbnail equals an earlier one; no blank ones."""
-    textured = np.concatenate(
-        [np.zeros(0, bool)]
-        + [
-            descriptions.thumbnails[rows].std(axis=(1, 2)) >= BLANK_LEVELS
-            for rows in in_batches(len(descriptions), 1024)
-        ]
-    )
+def representatives(pictures: Variants) -> tuple[Variants, list[PairIndices]]:
+    """One of each set of equal thumbnails, none blank; and the pairs of images that equal ones make."""
+    batches = in_batches(len(pictures), 1024)
+    deviation = [pictures.thumbnails[rows].std(axis=(1, 2)) for rows in batches]
+    textured = np.flatnonzero(np.concatenate([np.zeros(0), *deviation]) >= BLANK_LEVELS)
     first: dict[bytes, int] = {}
     copies = []
-    for row in np.flatnonzero(textured).tolist():
-        original = first.setdefault(descriptions.thumbnails[row].tobytes(), row)
-        if original != row:
-            copies.append((original, row))
-    return np.array(sorted(first.values()), np.intp), copies
+    for row in textured.tolist():
+        original = first.setdefault(pictures.thumbnails[row].tobytes(), row)
+        low, high = sorted((int(pictures.image[original]), int(pictures.image[row])))
+        if low != high:
+            copies.append(PairIndices(low, high, "certain", SAME_SCORE, "the same picture"))
+    return pictures[np.array(sorted(first.values()), np.intp)], copies
 
 
 def _verified(
-    among: Descriptions,
+    among: Variants,
     symmetries: int,
     new: NDArray[np.bool_] | None,
     run: Run,
@@ -125,35 +135,38 @@ def _verified(
     stages, total = ("whole", "quadrant", "band"), 8
     progress(0, total, "describing")
     vectors = view_vectors(among.thumbnails, views, fit_whitening(among.thumbnails), run)
-    verifier = Verifier(among, run)
+    verifier = Verifier(among.thumbnails, among.sizes, run)
     found = Verified(starting_fits(no_candidates(), views), np.zeros(0, np.float32))
     for number, kind in enumerate(stages):
         progress(1 + 2 * number, total, f"searching ({kind})")
         candidates = find_candidates(vectors, views, kind, new=new) if len(among) > 1 else no_candidates()
-        fits = _not_yet(starting_fits(candidates, views), found.fits, len(among))
+        fits = _not_yet(starting_fits(candidates, views), found.fits, among.image)
         progress(2 + 2 * number, total, f"verifying {len(fits)} pairs ({kind})")
         fine, correlation = verify_both_ways(verifier, fits) if kind == "whole" else verifier.verify(fits)
-        found = best_of_each(joined(found, Verified(fine, correlation)), len(among))
+        found = best_of_each(joined(found, Verified(fine, correlation)), among.image)
     progress(total, total, "done")
     return found
 
 
 def verify_both_ways(verifier: Verifier, fits: Fits) -> tuple[Fits, Floats]:
     """Like `Verifier.verify`, each picture being the template once; the better way ends in the last round."""
-    ways = [verifier.coarse(each) for each in (fits, the_other_way(fits))]
-    both = _joined_fits(*ways)
-    return verifier.fine(_best_rows(both, len(verifier.thumbnails)))
+    both = _joined_fits(*(verifier.coarse(each) for each in (fits, the_other_way(fits))))
+    pictures = np.arange(len(verifier.thumbnails))
+    return verifier.fine(both[_best_order(both, pictures)])
 
 
-def _not_yet(fits: Fits, found: Fits, count: int) -> Fits:
-    """Without the pairs that are already known to be at least likely."""
-    known = _keys(found, count)[found.quality >= LIKELY_SCORE]
-    return fits[~np.isin(_keys(fits, count), known)]
+def _not_yet(fits: Fits, found: Fits, image: NDArray[np.int64]) -> Fits:
+    """Without the pairs that are known to be likely at least, and those of an image with itself."""
+    known = _keys(found, image)[found.quality >= LIKELY_SCORE]
+    other = image[fits.template] != image[fits.other]
+    return fits[other & ~np.isin(_keys(fits, image), known)]
 
 
-def _keys(fits: Fits, count: int) -> NDArray[np.int64]:
-    low, high = np.minimum(fits.template, fits.other), np.maximum(fits.template, fits.other)
-    keys: NDArray[np.int64] = low.astype(np.int64) * count + high
+def _keys(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(m,) one number for each pair of images."""
+    first, second = image[fits.template], image[fits.other]
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    keys: NDArray[np.int64] = low * (image.max(initial=0) + 1) + high
     return keys
 
 
@@ -166,9 +179,9 @@ def joined(first: Verified, second: Verified) -> Verified:
     return Verified(_joined_fits(first.fits, second.fits), correlation)
 
 
-def _best_order(fits: Fits, count: int) -> NDArray[np.intp]:
-    """Rows of the best fit of each pair, ordered by template."""
-    keys = _keys(fits, count)
+def _best_order(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Rows of the best fit of each pair of images, ordered by template."""
+    keys = _keys(fits, image)
     order = np.lexsort((-fits.quality, keys))
     first = np.ones(len(order), bool)
     first[1:] = keys[order][1:] != keys[order][:-1]
@@ -176,24 +189,18 @@ def _best_order(fits: Fits, count: int) -> NDArray[np.intp]:
     return rows[np.argsort(fits.template[rows], kind="stable")]
 
 
-def _best_rows(fits: Fits, count: int) -> Fits:
-    return fits[_best_order(fits, count)]
-
-
-def best_of_each(found: Verified, count: int) -> Verified:
-    """Each pair once, by its highest score, if that reaches the band "look"."""
-    rows = _best_order(found.fits, count)
+def best_of_each(found: Verified, image: NDArray[np.int64]) -> Verified:
+    """Each pair of images once, by its highest score, if that reaches the band "look"."""
+    rows = _best_order(found.fits, image)
     return found[rows[found.fits.quality[rows] >= LOOK_SCORE]]
 
 
-def in_words(among: Descriptions, found: Verified, rows: NDArray[np.intp]) -> list[PairIndices]:
-    """Verified pairs with their band and what differs; `rows` are the images' numbers outside."""
+def in_words(among: Variants, found: Verified) -> list[PairIndices]:
+    """Verified pairs of images, with their band and what differs."""
     fits = found.fits
     words = relation_words(among, fits, found.correlation)
-    pairs = []
-    for template, other, score, how in zip(
-        rows[fits.template].tolist(), rows[fits.other].tolist(), fits.quality.tolist(), words, strict=True
-    ):
-        first, second = min(template, other), max(template, other)
-        pairs.append(PairIndices(first, second, band_of(score), round(score, 2), how))
-    return pairs
+    images = np.sort(np.stack([among.image[fits.template], among.image[fits.other]], axis=1), axis=1)
+    return [
+        PairIndices(first, second, band_of(score), round(score, 2), how)
+        for (first, second), score, how in zip(images.tolist(), fits.quality.tolist(), words, strict=True)
+    ]

@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.similarity.descriptors import Descriptions, Floats
+from saccade.data.similarity.descriptors import Floats, Variants
 from saccade.data.similarity.registration import WINDOWS
 from saccade.data.similarity.verify import Fits
 
 NOTICED_CROP = 0.94  # share of the side; less is called a crop
 NOTICED_SHIFT = 0.06  # of the half side
 NOTICED_TURN = 2.5  # degrees
-NOTICED_BORDER = 3  # per cent of the side
 NOTICED_RESIZE = 1.5
 
 
-def relation_words(descriptions: Descriptions, fits: Fits, correlation: Floats) -> list[str]:
+def relation_words(among: Variants, fits: Fits, correlation: Floats) -> list[str]:
     """One text a pair: "mirrored, cropped to 80 %", "the same framing" when nothing differs."""
     determinant = fits.maps[:, 0, 0] * fits.maps[:, 1, 1] - fits.maps[:, 0, 1] * fits.maps[:, 1, 0]
     mirrored = determinant < 0
@@ -24,10 +23,8 @@ def relation_words(descriptions: Descriptions, fits: Fits, correlation: Floats) 
     scale = np.sqrt(np.abs(determinant))
     scale = np.minimum(scale, 1 / scale)
     shift = np.abs(fits.maps[:, :, 2]).max(axis=1)
-    bordered = np.abs(descriptions.borders[fits.template].astype(int) - descriptions.borders[fits.other]).max(
-        axis=1
-    )
-    sides = descriptions.sizes.min(axis=1).astype(float)
+    bordered = among.trimmed[fits.template] != among.trimmed[fits.other]
+    sides = among.sizes.min(axis=1).astype(float)
     resized = sides[fits.template] / np.maximum(sides[fits.other], 1)
     covered = [name for name in WINDOWS if name != "whole"]
     texts = []
@@ -40,7 +37,7 @@ def relation_words(descriptions: Descriptions, fits: Fits, correlation: Floats) 
             "shifted": shift[i] > NOTICED_SHIFT and not cropped,
             f"rotated by about {round(abs(angle[i]))} degrees": abs(angle[i]) > NOTICED_TURN,
             "inverted": correlation[i] < 0,
-            "border removed": bordered[i] >= NOTICED_BORDER,
+            "border removed": bordered[i],
             "different size": not 1 / NOTICED_RESIZE < resized[i] < NOTICED_RESIZE,
         }
         if fits.window[i]:

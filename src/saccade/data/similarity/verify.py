@@ -16,9 +16,10 @@ from saccade.data.similarity.agreement import (
     gradient_products,
 )
 from saccade.data.similarity.candidates import Candidates
-from saccade.data.similarity.descriptors import Descriptions, Floats, in_batches
+from saccade.data.similarity.descriptors import Floats, in_batches
 from saccade.data.similarity.registration import (
     COARSE_GRID,
+    COARSE_SIDE,
     FINE_GRID,
     WINDOWS,
     Pictures,
@@ -87,17 +88,17 @@ def the_other_way(fits: Fits) -> Fits:
 class Verifier:
     """Holds the pictures that pairs are registered on; `run` may spread batches over threads."""
 
-    def __init__(self, descriptions: Descriptions, run: Run) -> None:
-        self.thumbnails = descriptions.thumbnails
+    def __init__(self, thumbnails: NDArray[np.uint8], sizes: NDArray[np.int32], run: Run) -> None:
+        self.thumbnails = thumbnails
         self.run = run
-        pixels = descriptions.sizes.astype(np.float32).prod(axis=1)
+        pixels = sizes.astype(np.float32).prod(axis=1)
         self.native_share = np.minimum(1, pixels / NATIVE_POINTS).astype(np.float32)
-        self.blurred = Pictures(np.empty((len(descriptions), 32, 32), np.uint8))
+        self.blurred = Pictures(np.empty((len(thumbnails), COARSE_SIDE, COARSE_SIDE), np.uint8))
 
         def blur(rows: slice) -> None:
             self.blurred.pixels[rows] = coarse_pictures(self.thumbnails[rows])
 
-        run(blur, list(in_batches(len(descriptions), 1024)))
+        run(blur, list(in_batches(len(thumbnails), 1024)))
 
     def verify(self, fits: Fits) -> tuple[Fits, Floats]:
         """What survives all three rounds, its quality being the score; and the correlations, signed."""
