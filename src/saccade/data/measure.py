@@ -29,7 +29,6 @@ VALUES = np.dtype(
         ("darkest", np.float32),  # 1st percentile of luma
         ("brightest", np.float32),  # 99th percentile of luma
         ("sharpness", np.float32),  # standard deviation of the luma's Laplacian
-        ("coarse_sharpness", np.float32),  # the same after halving the image: what blur leaves alone
         ("saturation", np.float32),  # mean of (max - min) / max over the channels
         ("border", np.float32),  # share of the rows and columns that are a uniform border, 0..1
         ("border_brightness", np.float32),  # mean luma of the outermost ring of pixels
@@ -112,7 +111,6 @@ def _measure_stack(stack: NDArray[np.uint8], values: NDArray[Any], rows: NDArray
     values["darkest"][rows] = (cumulative >= 0.01).argmax(axis=1) / 255.0
     values["brightest"][rows] = (cumulative >= 0.99 - 1e-12).argmax(axis=1) / 255.0
     values["sharpness"][rows] = _laplacian_deviation(luma)
-    values["coarse_sharpness"][rows] = _laplacian_deviation(_halved(luma))
     values["saturation"][rows] = _saturation(stack)
     values["border"][rows] = _border_share(stack)
     values["border_brightness"][rows] = _ring_mean(luma)
@@ -133,16 +131,6 @@ def _histograms(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
     offset = (np.arange(count, dtype=np.int64) * 256)[:, None]
     flat = luma.reshape(count, -1) + offset
     return np.bincount(flat.ravel(), minlength=count * 256).reshape(count, 256).astype(np.float64)
-
-
-def _halved(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Luma averaged over blocks of 2 x 2 pixels; odd last rows and columns fall away."""
-    height, width = luma.shape[1] // 2 * 2, luma.shape[2] // 2 * 2
-    if not height or not width:
-        return luma
-    wide = luma[:, :height, :width].astype(np.uint16)
-    rows = wide[:, ::2] + wide[:, 1::2]
-    return ((rows[:, :, ::2] + rows[:, :, 1::2] + np.uint16(2)) >> 2).astype(np.uint8)
 
 
 def _laplacian_deviation(luma: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -40,6 +40,7 @@ def audit(
     assert len(measurements) == len(dataset.records), "measurements stand in the order of the records"
     findings = [*unreadable(dataset), *name_forms(dataset), *_decided(dataset, decisions)]
     dataset = _drop(dataset, decisions)
+    findings += image_quality(dataset, measurements, accepted=decisions.kept)
     dataset, conflicts = settle_conflicts(dataset, decisions.kept)
     findings += [*conflicts, *remarks(dataset), *identical_copies(dataset), *group_leaks(dataset)]
     memory = SearchMemory(cache) if cache else None
@@ -48,7 +49,6 @@ def audit(
     )
     findings += similar_findings(dataset, similar, decisions)
     findings += class_sizes(dataset, similar.clusters, parts_to_fill=parts_to_fill)
-    findings += image_quality(dataset, measurements, accepted=decisions.kept)
     findings += shortcuts(dataset, measurements, similar.clusters)
     return Audit(dataset, in_order(findings), similar.pairs, similar.clusters)
 

@@ -123,6 +123,7 @@ def properties(dataset: Dataset, measurements: Measurements) -> list[Property]:
         for name, field in (
             ("brightness", "brightness"),
             ("contrast", "contrast"),
+            ("colour saturation", "saturation"),
             ("sharpness", "sharpness"),
             ("the width of a uniform border", "border"),
             ("the brightness of the border", "border_brightness"),
