@@ -284,9 +284,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """CSV with \\n line ends; names that are not UTF-8 survive by surrogateescape."""
     buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    plain = csv.writer(buffer, lineterminator="\n")
+    quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(header)
+    for row in rows:  # a carriage return in a name ends the row unless it is quoted, which csv leaves out
+        returns = any(isinstance(value, str) and "\r" in value for value in row)
+        (quoted if returns else plain).writerow(row)
     write_text(path, buffer.getvalue())
 
 

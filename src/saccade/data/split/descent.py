@@ -22,7 +22,7 @@ from saccade.data.split.objective import (
 
 _AT_ONCE = 40_000
 _FEW_ROWS = 400  # moves judged together; few, since of those that share a class only one can be taken
-MOST_KICKS = 30  # in a row that find nothing better
+MOST_KICKS = 100  # in a row that find nothing better
 _KICKED = 3
 _CALL = 200  # what calling numpy costs beyond the rows, in rows
 

@@ -35,7 +35,8 @@ def read_split_csv(path: Path | str, dataset: Dataset) -> dict[str, str]:
     rows = read_csv(source)
     if rows and not {"path", "part"} <= set(rows[0]):
         raise SplitError(f"{source} is no split: it has no columns path and part; give --out another name")
-    return {_from_root(row["path"], to_root): row["part"] for row in rows if row["part"]}
+    folder, root = Path(os.path.realpath(source.parent)), Path(os.path.realpath(dataset.root))
+    return {_from_root(row["path"], to_root, folder, root): row["part"] for row in rows if row["part"]}
 
 
 def checked_parts(fixed: Mapping[str, str]) -> Mapping[str, str]:
@@ -55,7 +56,7 @@ def way_to_root(csv_file: Path, root: Path) -> str:
     return "" if way == "." else f"{way}/"
 
 
-def _from_root(path: str, to_root: str) -> str:
+def _from_root(path: str, to_root: str, folder: Path, root: Path) -> str:
     if path.startswith(to_root):
         return path[len(to_root) :]
-    return os.path.relpath(path, to_root).replace(os.sep, "/")
+    return Path(os.path.relpath(folder / path, root)).as_posix()  # written by hand, another way round

@@ -114,10 +114,11 @@ def _cause(
     outcome: Outcome, c: int, part: int, held: Held, records: Sequence[ImageRecord], atoms: Sequence[Atom]
 ) -> str:
     """What keeps the class from its share: what stood before, a large atom, other classes, or its size."""
-    total, off = int(outcome.images[c].sum()), abs(outcome.images[c, part] - outcome.wanted[c, part])
+    total = int(outcome.images[c].sum())
+    window = 2 * tolerance(outcome.images[c].sum(keepdims=True))[0]
     if outcome.base[c, part] > outcome.wanted[c, part] + 1:
         return f"{outcome.base[c, part]} of its {total} images stood there before"
-    if held.most > 1 and (held.most >= off or not held.mixed):
+    if held.most > window or (held.most > 1 and not held.mixed):  # smaller atoms alone never miss
         return f"{_name(records, atoms[held.atom])} holds {held.most} of its {total} images"
     if held.mixed:
         return f"{held.mixed} of its {total} images must stay with images of other classes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from saccade.data.split.atoms import Atom, gather_atoms, linked_pairs, marks
@@ -47,18 +48,18 @@ def split(
 def _searched_again(audit: Audit, plan: _Plan, made: Split, cross_check: CrossCheck) -> Split:
     """Search, join what was found, split again; until nothing new is found or nothing moves any more."""
     joined: list[Pair] = []
-    about = {"descriptor": getattr(cross_check, "descriptor", ""), "rounds": 0}
-    while True:
-        about["rounds"] += 1
+    descriptor = getattr(cross_check, "descriptor", "")
+    for rounds in count(1):
         parts = _parts(made)
         found, unresolved = cross_check(parts)
         new = [pair for pair in found if pair not in joined]
         joined += new
-        if not new or about["rounds"] == ROUNDS:
-            return verify(made, found, unresolved, **about)
+        if not new or rounds == ROUNDS:
+            break
         made = _split_once(audit, plan, joined)
         if _parts(made) == parts:
-            return verify(made, found, unresolved, **about)
+            break  # a given split does not move
+    return verify(made, found, unresolved, descriptor=descriptor, rounds=rounds)
 
 
 def _parts(made: Split) -> dict[str, str]:
@@ -88,12 +89,9 @@ def _split_once(audit: Audit, plan: _Plan, joined: Sequence[Pair]) -> Split:
     atoms = gather_atoms(records, audit.clusters, seed=plan.seed, pairs=[*linked_pairs(audit), *joined])
     if audit.dataset.given_parts:
         completed = [replace(r, part=r.part or plan.fixed.get(r.path, "")) for r in records]
+        share = plan.shares.shares[1]
         made = keep_given(
-            completed,
-            atoms,
-            validation=plan.shares.shares[1],
-            repair=plan.repair,
-            allow_leaks=plan.allow_leaks,
+            completed, atoms, validation=share, repair=plan.repair, allow_leaks=plan.allow_leaks
         )
     else:
         made = _grown(records, atoms, plan)
