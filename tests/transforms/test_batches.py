@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,20 @@ def test_an_image_that_went_bad_is_named(photos, workers):
     assert "Traceback" not in str(raised.value)
     with pytest.raises(DataError, match=spoiled):
         list(evaluation_batches(storage, records, CLASSES, PREPROCESS, 4, workers=workers))
+
+
+def test_workers_are_gone_right_after_an_error(photos):
+    (photos[0].root / photos[1][7].path).write_bytes(b"gone")
+    batches = training(photos, workers=2)
+    with pytest.raises(DataError):
+        list(batches.epoch(0))
+    assert multiprocessing.active_children() == []
+
+
+def test_an_epoch_left_early_does_not_disturb_the_next(photos):
+    helped = training(photos, workers=2)
+    next(helped.epoch(0))
+    assert same(flat(helped.epoch(1)), flat(training(photos).epoch(1)))
 
 
 def test_limits_reach_the_decoder(photos):

@@ -6,7 +6,7 @@ and the batch at which a run was stopped change no pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -277,28 +277,39 @@ class _Keys:
 
 
 class _Loader:
-    """Stacks images batch by batch, in this process or in `workers` others."""
+    """Stacks images batch by batch, in this process or in `workers` others, which `keep` leaves alive."""
 
     def __init__(self, images: Dataset[Loaded], workers: int, *, keep: bool = False) -> None:
         self._images = images
+        self._workers = workers
+        self._keep = keep
         self._keys = _Keys()
         self._loader: DataLoader[Loaded] | None = None
-        if workers:
-            self._loader = DataLoader(
-                images,
-                batch_sampler=self._keys,
-                num_workers=workers,
-                collate_fn=_stack,
-                persistent_workers=keep,
-            )
 
     def batches(self, plan: list[list[Key]]) -> Iterator[Tensor]:
-        self._keys.plan = plan
-        stacked = self._loader or (_stack([self._images[key] for key in batch]) for batch in plan)
-        for batch in stacked:
+        problem: DataError | None = None
+        for batch in self._stacked(plan):
             if isinstance(batch, DataError):
-                raise batch
+                problem = batch
+                break
             yield batch
+        if problem:
+            # Workers are stopped here: caught in the error's traceback, they would be waited for (5 s each).
+            self._loader = None
+            raise problem
+
+    def _stacked(self, plan: list[list[Key]]) -> Iterable[Loaded]:
+        if not self._workers:
+            return (_stack([self._images[key] for key in batch]) for batch in plan)
+        self._keys.plan = plan
+        self._loader = self._loader or DataLoader(
+            self._images,
+            batch_sampler=self._keys,
+            num_workers=self._workers,
+            collate_fn=_stack,
+            persistent_workers=self._keep,
+        )
+        return self._loader
 
 
 def _stack(items: Sequence[Loaded]) -> Loaded:
