@@ -41,7 +41,6 @@ def run_fit(
         network,
         train=data,
         validation=data.validation,
-        validation_images=data.images,
         class_counts=data.class_counts,
         recipe=recipe,
         pretrained=pretrained,

@@ -253,6 +253,8 @@ def test_early_stopping_can_be_switched_off(fit_tiny, recipe):
 
 
 class SlowData(TinyData):
+    """Three steps and 60 milliseconds an epoch."""
+
     def epoch(self, epoch: int) -> Iterator[tuple]:
         for batch in super().epoch(epoch):
             time.sleep(0.02)
@@ -270,6 +272,25 @@ def test_a_deadline_is_kept_and_said(fit_tiny, recipe, seconds):
     assert 1 <= len(result.history) < 40
     assert any("time limit after epoch" in note for note in result.notes)
     assert math.isfinite(result.best.validation_loss)
+
+
+class LongEpoch(SlowData):
+    """An epoch far longer than its validation."""
+
+    def validation(self) -> Iterator[tuple]:
+        return TinyData(8).validation()
+
+
+def test_an_epoch_longer_than_the_time_limit_is_cut(fit_tiny):
+    recorder = Recorder()
+    data = LongEpoch(images=3000)  # 375 steps, at least 7.5 seconds
+    fit_tiny("warm")
+    began = time.monotonic()
+    _, result = fit_tiny(data=data, deadline=began + 1.0, callbacks=(recorder,))
+    assert time.monotonic() < began + 2.0
+    assert len(result.history) == 1
+    assert 1 <= len(recorder.progress) < 60
+    assert result.stopped == "time limit"
 
 
 def test_a_deadline_in_the_head_phase_says_that_fine_tuning_was_not_begun(fit_tiny, recipe):

@@ -53,7 +53,8 @@ def kill_inside_write(count):
 
 def train(folder, callbacks=()):
     recipe = Recipe().replaced(
-        seed=3, train__epochs=3, train__head_epochs=2, train__batch_size=8, train__lr=0.02,
+        seed=3, train__epochs=3, train__head_epochs=2, train__batch_size=8, train__lr=3.0,
+        train__finetune_lr=0.3,
         train__schedule="plateau", train__plateau_patience=0, train__unfreeze="1",
     )
     data = TinyData()
@@ -120,15 +121,15 @@ def run_plan(
 def test_killed_in_mid_epoch_and_mid_write_it_ends_bit_identical(tmp_path):
     plan: list[list[dict[str, float]]] = [
         [],
-        [{"step": 2}, {"step": 5}],  # before the first checkpoint, then in epoch 2
+        [{"step": 2}, {"step": 5}, {"step": 11}],  # before the first checkpoint, in epochs 2 and 5
         [{"step": 8}, {"step": 1}, {"step": 4}],  # head, fine-tuning, fine-tuning
-        [{"write": 1}, {"write": 3}, {"write": 7}],  # best weights, state, a later epoch
-        [{"write": 2}, {"write": 4}, {"write": 13}],
+        [{"write": 1}, {"write": 2}, {"write": 3}, {"write": 13}],  # best weights, checkpoint, state, epoch 4
     ]
     endings, told = run_plan(tmp_path, plan)
-    assert [len(kills) for kills in endings] == [1, 3, 4, 4, 4]
+    assert [len(kills) for kills in endings] == [1, 4, 4, 5]
     assert all(kills == [-9] * (len(kills) - 1) + [0] for kills in endings), endings
     assert [row[1] for row in told[0]["lines"]] == [1, 2, 3, 4, 5]
+    assert len({row[2] for row in told[0]["lines"]}) > 2, "the plateau schedule must have dropped a rate"
     for number, other in enumerate(told[1:], start=1):
         assert other == told[0], plan[number]
 
