@@ -1,0 +1,135 @@
+"""Promise 9: a run that is really killed, or asked to stop, ends bit for bit like one that never was."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saccade.run_folder import RunFolder
+
+FLAGS = (
+    *("--backbone", "small_cnn", "--image-size", "16", "--batch-size", "8", "--epochs", "8"),
+    *("--train.early_stopping", "0", "--no-export.onnx"),
+)
+Saccade = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, photo_writer: Callable[..., Path]) -> Path:
+    return photo_writer(tmp_path_factory.mktemp("data") / "photos", images=40)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> RunFolder:
+    """The run that was never stopped."""
+    from saccade.cli import main
+
+    out = tmp_path_factory.mktemp("straight") / "run"
+    assert main(["train", str(photos), "--out", str(out), *FLAGS]) == 0
+    return RunFolder(out)
+
+
+def start_and_signal(photos: Path, out: Path, number: int, *, after_epochs: int) -> tuple[int, str]:
+    """Start `saccade train` in a process of its own and send it a signal once some epochs are done."""
+    command = [sys.executable, "-m", "saccade.cli", "train", str(photos), "--out", str(out), *FLAGS]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    history = RunFolder(out).history
+    give_up = time.monotonic() + 100
+    while not (history.exists() and len(history.read_text().splitlines()) >= after_epochs):
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert time.monotonic() < give_up, "no epoch within 100 seconds"
+        time.sleep(0.005)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output
+
+
+def assert_same_result(run: RunFolder, straight: RunFolder) -> None:
+    for name in ("bundle/weights.safetensors", "predictions/validation.csv", "predictions/test.csv"):
+        assert (run.root / name).read_bytes() == (straight.root / name).read_bytes(), name
+    figures = (
+        "phase",
+        "epoch",
+        "lr",
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+    )
+    rows, wanted = run.read_history(), straight.read_history()
+    assert [[getattr(r, f) for f in figures] for r in rows] == [
+        [getattr(r, f) for f in figures] for r in wanted
+    ]
+
+
+@pytest.mark.parametrize("after_epochs", [1, 3])
+def test_a_killed_run_continues_bit_for_bit(
+    saccade: Saccade, photos: Path, straight: RunFolder, tmp_path: Path, after_epochs: int
+) -> None:
+    out = tmp_path / "run"
+    code, _ = start_and_signal(photos, out, signal.SIGKILL, after_epochs=after_epochs)
+    assert code == -signal.SIGKILL
+    assert not RunFolder(out).model_json.exists(), "it was killed too late to show anything"
+    answer = saccade("train", photos, "--out", out, *FLAGS)
+    assert answer.code == 0, answer.err
+    assert "continues where it was stopped" in answer.out
+    assert_same_result(RunFolder(out), straight)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_says_how_to_continue(
+    saccade: Saccade, photos: Path, straight: RunFolder, tmp_path: Path, number: int, code: int
+) -> None:
+    out = tmp_path / "run"
+    returned, output = start_and_signal(photos, out, number, after_epochs=2)
+    assert returned == code
+    assert f"to continue: saccade train {photos}" in output
+    assert "Traceback" not in output
+    assert saccade("train", photos, "--out", out, *FLAGS).code == 0
+    assert_same_result(RunFolder(out), straight)
+
+
+def test_images_that_changed_since_are_named(saccade: Saccade, tmp_path: Path, make_photos: Saccade) -> None:
+    photos, out = make_photos(images=8), tmp_path / "run"
+    assert saccade("train", photos, "--out", out, *FLAGS).code == 0
+    run = RunFolder(out)
+    run.write_environment({**run.read_environment(), "finished": False})
+    (run.root / "bundle" / "model.json").unlink()
+    changed = next((photos / "bar").glob("*.png"))
+    changed.write_bytes((photos / "disc" / "disc_000.png").read_bytes())
+    answer = saccade("train", photos, "--out", out, *FLAGS)
+    assert answer.code == 2
+    assert f"bar/{changed.name} has other bytes" in answer.err
+
+
+def test_a_run_in_use_is_refused_with_the_process_that_holds_it(
+    saccade: Saccade, straight: RunFolder, photos: Path
+) -> None:
+    with straight.locked():
+        code = "import sys; from saccade.cli import main; sys.exit(main(sys.argv[1:]))"
+        command = [sys.executable, "-c", code, "train", str(photos), "--out", str(straight.root), *FLAGS]
+        second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 2
+    assert "in use by process" in second.stderr
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(
+    saccade: Saccade, photos: Path, straight: RunFolder, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    start_and_signal(photos, out, signal.SIGKILL, after_epochs=3)
+    last = max(RunFolder(out).checkpoints.glob("last-*.safetensors"))
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    answer = saccade("train", photos, "--out", out, *FLAGS)
+    assert answer.code == 0, answer.err
+    assert_same_result(RunFolder(out), straight)
+    notes = json.loads(RunFolder(out).model_json.read_text())["training"]["notes"]
+    assert any(last.stem in note for note in notes), notes
