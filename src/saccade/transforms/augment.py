@@ -143,16 +143,17 @@ def affine(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: G
         return image
     angle, zoom, shift_x, shift_y, shear = rng.uniform(-1, 1, 5)
     side = image.shape[-1]
+    # about the mean colour, so that the edge fades into it; torchvision's own fill leaves a dark line there
+    fill = _mean_colour_plane(preprocess)
     moved: Tensor = functional.affine(
-        image,
+        image - fill,
         angle=angle * strength.rotation,
         translate=[round(shift_x * strength.shift * side), round(shift_y * strength.shift * side)],
         scale=1 + zoom * strength.zoom,
         shear=[shear * strength.shear, 0.0],
         interpolation=InterpolationMode.BILINEAR,
-        fill=mean_colour(preprocess),
     )
-    return moved
+    return (moved + fill).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def colour(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
@@ -173,7 +174,7 @@ def cutout(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: G
     height, width = image.shape[-2:]
     boxes = _boxes(height, width, CUTOUT_AREA, CUTOUT_RATIO, rng)
     top, left, box_height, box_width = _first_that_fits(boxes, height, width, rng)
-    fill = torch.tensor(mean_colour(preprocess), dtype=torch.uint8).view(3, 1, 1)
+    fill = _mean_colour_plane(preprocess).to(torch.uint8)
     covered: Tensor = functional.erase(image, top, left, box_height, box_width, fill)
     return covered
 
@@ -202,6 +203,10 @@ _JITTERS: tuple[tuple[str, Callable[[Tensor, float], Tensor], float], ...] = (
 def mean_colour(preprocess: Preprocess) -> list[float]:
     """The colour (0 to 255) that becomes 0 after normalisation, to the nearest level."""
     return [float(round(255 * value)) for value in preprocess.mean]
+
+
+def _mean_colour_plane(preprocess: Preprocess) -> Tensor:
+    return torch.tensor(mean_colour(preprocess)).view(3, 1, 1)
 
 
 def as_evaluated(image: Tensor, preprocess: Preprocess) -> Tensor:
