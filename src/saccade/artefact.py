@@ -23,7 +23,6 @@ from saccade._version import __version__
 from saccade.data.workers import available_cores
 from saccade.errors import ModelError
 from saccade.preprocess import Preprocess
-from saccade.run_folder import certificate_beside
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -36,6 +35,7 @@ PREPROCESS_KEY = "saccade.preprocess"
 VERSION_KEY = "saccade.version"
 FINGERPRINT_KEY = "saccade.data_fingerprint"
 SCHEMA_KEY = "saccade.schema"
+BACKGROUND_KEY = "saccade.background"
 REQUIRED_KEYS = (CLASSES_KEY, PREPROCESS_KEY, VERSION_KEY, FINGERPRINT_KEY)
 
 MAX_MODEL_BYTES = 2**31 - 1  # a protobuf message cannot be longer
@@ -99,6 +99,12 @@ class Artefact:
     def fingerprint(self) -> str:
         """Hash of the data the model was trained on."""
         return str(self.metadata[FINGERPRINT_KEY])
+
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """Colour under transparent pixels, as in training; white where the file does not say."""
+        red, green, blue = self.metadata.get(BACKGROUND_KEY, (255, 255, 255))
+        return int(red), int(green), int(blue)
 
     def probabilities(self, images: Sequence[Image]) -> NDArray[np.float64]:
         """(images, classes); each image uint8 (height, width, 3), RGB, upright, any size.
@@ -207,7 +213,7 @@ def certificate_path(model: Path) -> Path:
     """Where the certificate of `model` lies: beside it; `certificate.json` in a run's export folder."""
     if model.name == "model.onnx" and (model.parent / "certificate.json").exists():
         return model.parent / "certificate.json"
-    return certificate_beside(model)
+    return model.with_name(f"{model.name}.certificate.json")
 
 
 def _check_certificate(path: Path, sha256: str) -> None:
@@ -215,7 +221,7 @@ def _check_certificate(path: Path, sha256: str) -> None:
     place = certificate_path(path)
     try:
         certificate = json.loads(place.read_text("utf-8"))
-        expected = certificate["extra"]["sha256"] if "extra" in certificate else certificate.get("sha256")
+        expected = certificate.get("sha256") or certificate.get("extra", {}).get("sha256")
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -245,6 +251,7 @@ def _decoded_metadata(raw: Mapping[str, str], *, name: str) -> dict[str, Any]:
             raise ModelError(f"{name}: its metadata {key} is not JSON; export the model again") from None
     _check_versions(values, name=name)
     _check_classes(values[CLASSES_KEY], name=name)
+    _check_background(values.get(BACKGROUND_KEY, [0, 0, 0]), name=name)
     if not isinstance(values[PREPROCESS_KEY], dict):
         raise ModelError(f"{name}: its metadata {PREPROCESS_KEY} is no JSON object; export the model again")
     return values
@@ -268,6 +275,14 @@ def _check_classes(classes: Any, *, name: str) -> None:
     if not good or len(set(names)) != len(names):
         raise ModelError(
             f"{name}: its class names must be different words, got {str(classes)[:80]}; export again"
+        )
+
+
+def _check_background(colour: Any, *, name: str) -> None:
+    good = isinstance(colour, list) and len(colour) == 3
+    if not good or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour):
+        raise ModelError(
+            f"{name}: its {BACKGROUND_KEY} is no RGB colour, got {str(colour)[:80]}; export again"
         )
 
 

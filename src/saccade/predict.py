@@ -1,0 +1,407 @@
+"""Images in, ranked labels out, from one `model.onnx`; needs numpy, Pillow and onnxruntime, no torch.
+
+Every image goes through the one decoder and, inside the file, the one preprocessing. An image that
+cannot be used is named and the others go on; none is ever replaced by another.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.artefact import MAX_BATCH_IMAGES, MAX_BATCH_PIXELS, Artefact, Image, usable_cores
+from saccade.data.images import DEFAULT_LIMITS, Limits, decode
+from saccade.errors import DataError, ImageError, ModelError, RecipeError
+
+if TYPE_CHECKING:
+    from PIL import Image as Pillow
+
+    from saccade.terminal import Terminal
+
+FAILURES_SHOWN = 20
+PILLOW_LOSSLESS_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")  # what PNG keeps as it is
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What the model says about one input. `error` is "" for an image that could be used.
+
+    `probabilities` is (classes,), in the order of `classes`; all zero where there is an error.
+    """
+
+    path: str
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    error: str = ""
+
+    def top(self, count: int) -> tuple[tuple[str, float], ...]:
+        """The `count` most probable classes with their probabilities; the first one wins a tie."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count]
+        return tuple((self.classes[i], float(self.probabilities[i])) for i in order)
+
+    @property
+    def predicted(self) -> str:
+        return self.top(1)[0][0]
+
+    @property
+    def confidence(self) -> float:
+        return float(self.probabilities.max())
+
+
+class Predictor:
+    """A model file, or a run folder's `export/model.onnx`, ready to answer.
+
+    Images are paths, folders of images, uint8 arrays (height, width, 3) or Pillow images, alone or in
+    lists. Raises ModelError when there is no model to use.
+    """
+
+    def __init__(self, model: str | Path, *, threads: int = 0, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.artefact = Artefact.open(model_file(Path(model)), threads=threads)
+        self.limits = replace(limits, background=self.artefact.background)
+        self.threads = threads or usable_cores()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.artefact.classes
+
+    @overload
+    def predict(self, images: Any, *, top_k: Literal[1] = 1) -> list[str]: ...
+    @overload
+    def predict(self, images: Any, *, top_k: int) -> list[str] | list[tuple[str, ...]]: ...
+    def predict(self, images: Any, *, top_k: int = 1) -> list[str] | list[tuple[str, ...]]:
+        """The most probable class of each image, or with `top_k` above 1 the `top_k` most probable ones.
+
+        Raises DataError, naming them, when images cannot be used; `answers` goes on instead.
+        """
+        answers = self._all(images)
+        if top_k == 1:
+            return [answer.predicted for answer in answers]
+        return [tuple(label for label, _ in answer.top(top_k)) for answer in answers]
+
+    def predict_proba(self, images: Any) -> NDArray[np.float64]:
+        """(images, classes) probabilities, columns in the order of `classes`; raises as `predict` does."""
+        rows = [answer.probabilities for answer in self._all(images)]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.classes))
+
+    def answers(self, images: Any) -> Iterator[Answer]:
+        """One answer an image, in order, while later images are being decoded; never stops for a bad one."""
+        waiting: list[tuple[str, Image | ImageError]] = []
+        pixels = 0
+        for name, found in self._decoded(inputs_of(images)):
+            waiting.append((name, found))
+            pixels += 0 if isinstance(found, ImageError) else found.shape[0] * found.shape[1]
+            if len(waiting) >= MAX_BATCH_IMAGES or pixels >= MAX_BATCH_PIXELS:
+                yield from self._answered(waiting)
+                waiting, pixels = [], 0
+        yield from self._answered(waiting)
+
+    def _all(self, images: Any) -> list[Answer]:
+        answers = list(self.answers(images))
+        failed = [f"{answer.path}: {answer.error}" for answer in answers if answer.error]
+        if failed:
+            more = f" (and {len(failed) - 3} more)" if len(failed) > 3 else ""
+            raise DataError(f"{len(failed)} of {len(answers)} inputs failed: {' | '.join(failed[:3])}{more}")
+        return answers
+
+    def _decoded(self, inputs: Iterable[Input]) -> Iterator[tuple[str, Image | ImageError]]:
+        """Inputs in order, decoded by threads a few images ahead (Pillow lets other threads run)."""
+        ahead: deque[tuple[str, Future[Image | ImageError]]] = deque()
+        with ThreadPoolExecutor(self.threads) as pool:
+            for name, content in inputs:
+                ahead.append((name, pool.submit(pixels_of, name, content, self.limits)))
+                if len(ahead) > 2 * self.threads:
+                    first, future = ahead.popleft()
+                    yield first, future.result()
+            for first, future in ahead:
+                yield first, future.result()
+
+    def _answered(self, decoded: Sequence[tuple[str, Image | ImageError]]) -> Iterator[Answer]:
+        good = [found for _, found in decoded if not isinstance(found, ImageError)]
+        probabilities = iter(self.artefact.probabilities(good))
+        nothing = np.zeros(len(self.classes))
+        for name, found in decoded:
+            if isinstance(found, ImageError):
+                yield Answer(name, self.classes, nothing, str(found))
+            else:
+                yield Answer(name, self.classes, next(probabilities))
+
+
+def model_file(model: Path) -> Path:
+    """The `.onnx` file that `model` names: itself, or a run folder's own export."""
+    if not model.is_dir():
+        return model
+    exported = model / "export" / "model.onnx"
+    if exported.is_file():
+        return exported
+    if (model / "recipe.toml").is_file():
+        raise ModelError(f"{model} has no export/model.onnx yet; do: saccade export {model}")
+    raise ModelError(
+        f"{model} is neither a run folder nor an .onnx file; give a folder that `saccade train` made"
+    )
+
+
+# ── what can be given ────────────────────────────────────────────────────────────────────────────────
+
+Content = str | NDArray[Any] | ImageError | Any
+Input = tuple[str, Content]  # (name, path | array | Pillow image | why not)
+
+
+def inputs_of(images: Any) -> Iterator[Input]:
+    """Every single image of what was given, with a name: its path, or `image 3` by position."""
+    if isinstance(images, str | os.PathLike):
+        yield from _paths(os.fspath(images))
+    elif isinstance(images, np.ndarray) and images.ndim == 4:
+        yield from inputs_of(list(images))
+    elif isinstance(images, np.ndarray) or not isinstance(images, Iterable):
+        yield "image 0", images
+    else:
+        for position, image in enumerate(images):
+            if isinstance(image, str | os.PathLike):
+                yield from _paths(os.fspath(image))
+            else:
+                yield f"image {position}", image
+
+
+def _paths(given: str) -> Iterator[Input]:
+    """The path itself, or every image below it where it is a folder; hidden ones are passed over."""
+    if not os.path.isdir(given):
+        yield given, given
+        return
+    from saccade.data.sources.listing import list_folder
+
+    files = list_folder(Path(given)).files
+    if not files:
+        yield given, ImageError("a folder without images", "Give a folder that holds some")
+    for file in files:
+        path = os.path.join(given, file)
+        yield path, path
+
+
+def pixels_of(name: str, content: Content, limits: Limits) -> Image | ImageError:
+    """uint8 (height, width, 3), or why there are none; never raises for what an image holds."""
+    try:
+        if isinstance(content, ImageError):
+            return content
+        if isinstance(content, str):
+            return decode(read_file(content, limits), limits=limits, name=name).pixels
+        if isinstance(content, np.ndarray):
+            return _checked_array(content)
+        return _from_pillow(content, limits)
+    except ImageError as error:
+        return error
+
+
+def read_file(path: str, limits: Limits) -> bytes:
+    """The file's bytes; raises ImageError when it is not there, not a file, or too large."""
+    from saccade.data.storage import FolderStorage
+
+    if not os.path.lexists(path):
+        raise ImageError("there is no such file", "Check the path")
+    return FolderStorage(Path(), max_bytes=limits.max_bytes, outside=True).read(path)
+
+
+def _checked_array(array: NDArray[Any]) -> Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ImageError(
+            f"an array of {array.dtype} {array.shape}, not uint8 (height, width, 3)",
+            "Convert it to RGB with values from 0 to 255",
+        )
+    return np.ascontiguousarray(array)
+
+
+def _from_pillow(image: Any, limits: Limits) -> Image:
+    """Through the one decoder, as a PNG in memory: upright, and every mode treated as in a file."""
+    import io
+
+    from PIL import Image as Pillow
+    from PIL import ImageOps
+
+    if not isinstance(image, Pillow.Image):
+        raise ImageError(
+            f"a {type(image).__name__} is no image",
+            "Give a path, a uint8 array (height, width, 3) or a Pillow image",
+        )
+    upright: Pillow.Image = ImageOps.exif_transpose(image)
+    if upright.mode not in PILLOW_LOSSLESS_MODES:
+        upright = upright.convert("RGB")
+    file = io.BytesIO()
+    upright.save(file, "PNG", compress_level=1)
+    return decode(file.getvalue(), limits=limits).pixels
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────
+
+FORMULA_STARTS = "=+-@\t\r"
+
+
+def spreadsheet_safe(text: str) -> str:
+    """The text so that no spreadsheet takes it for a formula: one ' in front, which `from_spreadsheet` drops.
+
+    Quotes alone do not help: spreadsheets drop them and run the formula (OWASP, "CSV Injection").
+
+    >>> spreadsheet_safe("=1+1"), spreadsheet_safe("tulip"), spreadsheet_safe("'=1")
+    ("'=1+1", 'tulip', "''=1")
+    """
+    return f"'{text}" if _looks_like_formula(text) else text
+
+
+def from_spreadsheet(text: str) -> str:
+    """What `spreadsheet_safe` was given."""
+    return text[1:] if text.startswith("'") and _looks_like_formula(text) else text
+
+
+def _looks_like_formula(text: str) -> bool:
+    bare = text.lstrip("'")
+    return bare[:1] in tuple(FORMULA_STARTS)
+
+
+def check_out(out: str) -> None:
+    """Refuse a file name that nothing can be written to, before any work is done."""
+    if Path(out).suffix not in _WRITERS:
+        raise RecipeError(f"--out {out}: the name must end in one of {', '.join(_WRITERS)}")
+    if Path(out).suffix == ".parquet":
+        _pyarrow()
+
+
+def write_answers(path: Path, answers: Sequence[Answer], *, top_k: int = 1) -> None:
+    """One row an image: path,label,predicted,confidence, further ranks, p_<class>...; failed ones left out.
+
+    The name decides: .csv, .jsonl or .parquet. `label` is empty, so that the columns are those of
+    `predictions/*.csv`. Probabilities have 9 significant digits in text.
+    """
+    _WRITERS[path.suffix](path, [answer for answer in answers if not answer.error], top_k)
+
+
+def _columns(classes: Sequence[str], top_k: int) -> list[str]:
+    further = [f"{word}_{rank}" for rank in range(2, top_k + 1) for word in ("predicted", "confidence")]
+    return ["path", "label", "predicted", "confidence", *further, *(f"p_{label}" for label in classes)]
+
+
+def _row(answer: Answer, top_k: int) -> list[Any]:
+    ranked = [value for pair in answer.top(top_k) for value in pair]
+    return [answer.path, "", *ranked, *answer.probabilities.tolist()]
+
+
+def _write_csv(path: Path, answers: Sequence[Answer], top_k: int) -> None:
+    from saccade.run_folder import write_csv
+
+    def cell(value: Any) -> str:
+        return f"{value:.9g}" if isinstance(value, float) else spreadsheet_safe(value)
+
+    header = _columns(answers[0].classes if answers else (), top_k)
+    write_csv(path, header, [[cell(value) for value in _row(answer, top_k)] for answer in answers])
+
+
+def _write_jsonl(path: Path, answers: Sequence[Answer], top_k: int) -> None:
+    from saccade.run_folder import write_text
+
+    write_text(path, "".join(_json_line(answer, top_k) for answer in answers))
+
+
+def _json_line(answer: Answer, top_k: int) -> str:
+    import json
+
+    values = {
+        "path": answer.path,
+        "predicted": answer.predicted,
+        "confidence": answer.confidence,
+        "top": [{"label": label, "probability": probability} for label, probability in answer.top(top_k)],
+        "probabilities": dict(zip(answer.classes, answer.probabilities.tolist(), strict=True)),
+    }
+    utf8 = answer.path.isascii() or answer.path == answer.path.encode("utf-8", "replace").decode("utf-8")
+    return json.dumps(values, ensure_ascii=not utf8) + "\n"  # bytes that are no UTF-8 stay valid JSON
+
+
+def _write_parquet(path: Path, answers: Sequence[Answer], top_k: int) -> None:
+    import io
+
+    from saccade.run_folder import write_bytes
+
+    pyarrow = _pyarrow()
+    import pyarrow.parquet as parquet
+
+    header = _columns(answers[0].classes if answers else (), top_k)
+    rows = [_row(replace(answer, path=_utf8(answer.path)), top_k) for answer in answers]
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), file)
+    write_bytes(path, file.getvalue())
+
+
+def _utf8(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+    except ModuleNotFoundError:
+        from saccade.errors import MissingExtraError
+
+        raise MissingExtraError("pyarrow", "train", "writing a .parquet file") from None
+    return pyarrow
+
+
+_WRITERS = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def predict_command(
+    model: str, inputs: Sequence[str], terminal: Terminal, *, out: str = "", top_k: int = 1
+) -> int:
+    """`saccade predict`: 0 when every input was answered, 1 when some failed, 2 when all did."""
+    if top_k < 1:
+        raise RecipeError(f"--top-k must be at least 1, got {top_k}")
+    if out:
+        check_out(out)
+    predictor = Predictor(model)
+    top_k = min(top_k, len(predictor.classes))
+    answers, failed = [], 0
+    with terminal.progress("predicting") as progress:
+        for answer in predictor.answers(list(inputs)):
+            answers.append(answer)
+            failed += bool(answer.error)
+            progress(len(answers), max(len(answers), len(inputs)))
+            if not out and not answer.error:
+                terminal.say(_line(answer, top_k))
+    if out:
+        write_answers(Path(out), answers, top_k=top_k)
+        terminal.say(f"{len(answers) - failed} predictions written to {out}")
+    _report_failures([answer for answer in answers if answer.error], out)
+    return 0 if not failed else (2 if failed == len(answers) else 1)
+
+
+def _line(answer: Answer, top_k: int) -> str:
+    ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top(top_k))
+    return f"{answer.path}: {ranked}"
+
+
+def _report_failures(failed: Sequence[Answer], out: str) -> None:
+    """The first failures on stderr; with `out` all of them in a file beside it."""
+    from saccade.terminal import Terminal
+
+    errors = Terminal(stream=sys.stderr)
+    for answer in failed[:FAILURES_SHOWN]:
+        errors.say(f"{answer.path}: {answer.error}")
+    if not failed:
+        return
+    rest = len(failed) - FAILURES_SHOWN
+    if out:
+        from saccade.run_folder import write_csv
+
+        place = Path(out).with_name(f"{Path(out).name}.failed.csv")
+        write_csv(place, ("path", "reason"), [[spreadsheet_safe(a.path), a.error] for a in failed])
+        errors.say(f"all {len(failed)} inputs that failed are listed in {place}")
+    elif rest > 0:
+        errors.say(f"and {rest} more; give --out to have them all listed in a file")
