@@ -129,7 +129,7 @@ class AugmentConfig(Section):
     hue: Annotated[float, Field(ge=0, le=0.5)] | Auto = "auto"
     """Largest turn of the hue, as a share of the full circle (with the three above: colour jitter)."""
     automatic: Literal["none", "auto_augment", "rand_augment", "trivial_augment"] | Auto = "auto"
-    """A published automatic policy, applied before the geometry."""
+    """A published automatic policy, applied after the crop and before all else."""
     cutout: Probability | Auto = "auto"
     """Probability of erasing a random rectangle (Cutout, random erasing)."""
     mix_up: NotNegative | Auto = "auto"

@@ -19,7 +19,7 @@ from saccade.config import Recipe
 from saccade.data.images import decode
 from saccade.errors import Interrupted
 from saccade.evaluation.calibration import fit_temperature
-from saccade.models import BuiltModel, build_model
+from saccade.models import BACKBONES, BuiltModel, build_model, preparation
 from saccade.pipeline.prepare import limits_of
 from saccade.preprocess import Preprocess
 from saccade.records import Dataset, ImageRecord
@@ -38,9 +38,6 @@ SMALLEST_STD = 0.02
 def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
     """The untrained network with its preprocessing, every "auto" of data and model worked out."""
     model = recipe.model
-    size = None if recipe.data.image_size == "auto" else recipe.data.image_size
-    if size is None and model.backbone == "small_cnn":
-        size = fitting_size(dataset.used("train"))
     built = build_model(
         model.backbone,
         len(dataset.classes),
@@ -48,11 +45,27 @@ def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
         weights=model.weights,
         head=model.head,
         dropout=model.dropout,
-        image_size=size,
+        image_size=input_size(dataset, recipe),
         options=model.options,
         seed=recipe.seed,
     )
-    return dataclasses.replace(built, preprocess=_preprocess(built, dataset, recipe))
+    preprocess = with_overrides(built.preprocess, dataset, recipe, pretrained=built.pretrained)
+    return dataclasses.replace(built, preprocess=preprocess)
+
+
+def planned_preprocess(dataset: Dataset, recipe: Recipe) -> Preprocess:
+    """What `build_network` would come to, without building or fetching anything."""
+    model, size = recipe.model, input_size(dataset, recipe)
+    own, _ = preparation(model.backbone, weights=model.weights, image_size=size)
+    scratch = model.backbone in BACKBONES or not model.pretrained
+    return with_overrides(own, dataset, recipe, pretrained=not scratch)
+
+
+def input_size(dataset: Dataset, recipe: Recipe) -> int | None:
+    """Side of the input where the recipe or the images decide it; None: the backbone's own."""
+    if recipe.data.image_size != "auto":
+        return recipe.data.image_size
+    return fitting_size(dataset.used("train")) if recipe.model.backbone == "small_cnn" else None
 
 
 def fitting_size(records: Iterable[ImageRecord]) -> int:
@@ -62,14 +75,14 @@ def fitting_size(records: Iterable[ImageRecord]) -> int:
     return next((size for size in SMALL_CNN_SIZES if size >= median), SMALL_CNN_SIZES[-1])
 
 
-def _preprocess(built: BuiltModel, dataset: Dataset, recipe: Recipe) -> Preprocess:
+def with_overrides(own: Preprocess, dataset: Dataset, recipe: Recipe, *, pretrained: bool) -> Preprocess:
     """The weights' own preprocessing (promise 3), with what the recipe sets in its place."""
     fields = ("resize", "interpolation", "crop_fraction", "mean", "std")
     chosen = {name: value for name in fields if (value := getattr(recipe.data, name)) != "auto"}
-    if not built.pretrained and not {"mean", "std"} <= chosen.keys():
+    if not pretrained and not {"mean", "std"} <= chosen.keys():
         mean, std = channel_statistics(dataset, recipe)
         chosen = {"mean": mean, "std": std, **chosen}
-    return dataclasses.replace(built.preprocess, **chosen)
+    return dataclasses.replace(own, **chosen)
 
 
 def channel_statistics(

@@ -16,18 +16,17 @@ def augment_preview(
     location: str, recipe: Recipe, terminal: Terminal, *, out: str, images: int, draws: int
 ) -> None:
     """`saccade augment`: a picture of training images as evaluated (first column) and as augmented."""
-    from saccade.pipeline.fitting import build_network
+    from saccade.pipeline.fitting import planned_preprocess
     from saccade.transforms import Augmentation
     from saccade.transforms.preview import preview
 
     examined = prepare.examine(prepare.list_data(location, recipe), recipe, terminal)
     made = prepare.divide(examined, recipe, terminal)
-    network = build_network(made.dataset, recipe.replaced(model__pretrained=False, model__weights=""))
     picture = preview(
         made.dataset.storage,
         spread_over_classes(made.dataset, images),
         Augmentation.from_config(recipe.augment),
-        network.preprocess,
+        planned_preprocess(made.dataset, recipe),
         draws=draws,
         seed=recipe.seed,
         limits=prepare.limits_of(recipe),
