@@ -20,8 +20,8 @@ from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.training.callbacks import Callback
-from saccade.training.inference import Batch
 from saccade.training.loop import fit
+from saccade.transforms.batches import Batch
 
 SIDE_PIXELS = 8
 CLASSES = 3
@@ -121,7 +121,7 @@ class TinyData:
         order = torch.randperm(self.images, generator=torch.Generator().manual_seed(epoch))
         for start in range(0, self.images, self.batch_size):
             chosen = order[start : start + self.batch_size]
-            yield images[chosen], self.labels[chosen], tuple(self.paths[i] for i in chosen.tolist())
+            yield Batch(images[chosen], self.labels[chosen], tuple(self.paths[i] for i in chosen.tolist()))
 
     def validation(self) -> Iterator[Batch]:
         """Always the same images, other than those of any epoch."""

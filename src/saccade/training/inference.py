@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from saccade.runtime import Runtime
 from saccade.terminal import Progress, silent
-
-Batch = tuple[Tensor, Tensor, tuple[str, ...]]
+from saccade.transforms.batches import Batch
 
 
 def predict_logits(
@@ -32,10 +31,10 @@ def predict_logits(
     labels: list[Tensor] = []
     paths: list[str] = []
     with runtime.evaluation_arithmetic(), evaluation_mode(module):
-        for batch_images, targets, batch_paths in batches:
-            logits.append(module(runtime.images(batch_images)).float())
-            labels.append(targets)
-            paths.extend(batch_paths)
+        for batch in batches:
+            logits.append(module(runtime.images(batch.images)).float())
+            labels.append(batch.targets)
+            paths.extend(batch.paths)
             progress(len(paths), images)
         if not logits:
             return np.zeros((0, 0), np.float32), np.zeros(0, np.int64), ()

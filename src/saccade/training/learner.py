@@ -13,15 +13,15 @@ from torch import Tensor
 
 from saccade.config import Recipe
 from saccade.errors import TrainingError
-from saccade.models.finetune import freeze_backbone, unfreeze
 from saccade.models.network import Classifier
 from saccade.runtime import Runtime, draw_seed
-from saccade.training.inference import Batch
+from saccade.training.job import Job, class_weights
 from saccade.training.losses import classification_loss
 from saccade.training.optimizers import build_optimizer
-from saccade.training.phases import FINETUNE, HEAD, Phase
+from saccade.training.phases import Phase, freeze_for
 from saccade.training.schedules import Span, learning_rate
 from saccade.training.state import flatten_optimizer, unflatten_optimizer
+from saccade.transforms.batches import Batch
 from saccade.transforms.mix import mix, soft_targets
 
 SMALLEST_MICRO_BATCH = 2  # BatchNorm needs two images to have a variance
@@ -49,11 +49,10 @@ class Learner:
 
     def inputs(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) and soft targets (B, classes) on the device; mixing = f(seed, step)."""
-        images, targets, _ = batch
         generator = torch.Generator().manual_seed(draw_seed(self.recipe.seed, "mix", step))
-        placed = self.runtime.images(images)
-        soft = soft_targets(targets.to(self.runtime.device), self.classes)
-        return mix(placed, soft, mix_up_alpha=self.mix_up, cut_mix_alpha=self.cut_mix, generator=generator)
+        images = self.runtime.images(batch.images)
+        targets = soft_targets(batch.targets.to(self.runtime.device), self.classes)
+        return mix(images, targets, mix_up_alpha=self.mix_up, cut_mix_alpha=self.cut_mix, generator=generator)
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B,) loss of each image."""
@@ -142,50 +141,28 @@ class LossWatch:
         )
 
 
-def begin_phase(
-    classifier: Classifier,
-    runtime: Runtime,
-    recipe: Recipe,
-    phase: Phase,
-    *,
-    steps_per_epoch: int,
-    classes: int,
-    class_weights: Tensor | None,
-    mix_up: float,
-    cut_mix: float,
-    micro_batch: int,
-) -> Learner:
+def begin_phase(job: Job, phase: Phase, *, micro_batch: int) -> Learner:
     """Freeze what the phase freezes, build its optimizer over the rest, and hand both to the runtime."""
-    freeze_for(classifier, phase)
-    train = recipe.train
-    optimizer = build_optimizer(classifier, phase.learning_rate, train)
-    forward, stepper = runtime.setup(classifier, optimizer)
+    freeze_for(job.classifier, phase)
+    train = job.recipe.train
+    optimizer = build_optimizer(job.classifier, phase.learning_rate, train)
+    forward, stepper = job.runtime.setup(job.classifier, optimizer)
     return Learner(
-        classifier=classifier,
-        runtime=runtime,
-        recipe=recipe,
+        classifier=job.classifier,
+        runtime=job.runtime,
+        recipe=job.recipe,
         phase=phase,
-        span=Span(phase.epochs, steps_per_epoch, train.warmup_epochs, train.step_epochs, train.step_factor),
-        classes=classes,
-        class_weights=class_weights,
-        mix_up=mix_up,
-        cut_mix=cut_mix,
+        span=Span(phase.epochs, len(job.train), train.warmup_epochs, train.step_epochs, train.step_factor),
+        classes=len(job.class_counts),
+        class_weights=class_weights(job),
+        mix_up=job.mix_up,
+        cut_mix=job.cut_mix,
         optimizer=optimizer,
         forward=forward,
         stepper=stepper,
         micro_batch=micro_batch,
-        watch=LossWatch(lag=0 if runtime.device.type == "cpu" else 1),
+        watch=LossWatch(lag=0 if job.runtime.device.type == "cpu" else 1),
     )
-
-
-def freeze_for(classifier: Classifier, phase: Phase) -> None:
-    """Phase "head" freezes the backbone; "finetune" all of it but what `unfreeze` names; "main" nothing."""
-    if phase.name == HEAD:
-        freeze_backbone(classifier)
-    elif phase.name == FINETUNE:
-        unfreeze(classifier, phase.unfreeze)
-    else:
-        classifier.requires_grad_(True)
 
 
 def memory_message(images: int, runtime: Runtime) -> str:

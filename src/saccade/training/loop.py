@@ -10,43 +10,40 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from saccade.bundle import load_exactly, weights_sha256
+from saccade.bundle import weights_sha256
 from saccade.config import Recipe
-from saccade.errors import PromiseError, TrainingError
+from saccade.errors import TrainingError
 from saccade.models.finetune import frozen_hash, set_training_mode
 from saccade.models.network import Classifier
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime, draw_seed
 from saccade.training.budget import TimeBudget
-from saccade.training.callbacks import Callback, Callbacks, EpochProgress, TrainingView
-from saccade.training.inference import Batch, predict_logits
-from saccade.training.learner import Learner, begin_phase, freeze_for, memory_message, out_of_memory
-from saccade.training.losses import inverse_frequency, log_loss_and_accuracy
-from saccade.training.optimizers import MOMENTS
+from saccade.training.callbacks import Callback, Callbacks, EpochProgress
+from saccade.training.inference import predict_logits
+from saccade.training.job import (
+    Job,
+    TrainingSource,
+    end_phase,
+    load_best,
+    load_last,
+    phase_ending,
+    refuse_early,
+    start_or_continue,
+    view,
+)
+from saccade.training.learner import Learner, begin_phase, memory_message, out_of_memory
+from saccade.training.losses import log_loss_and_accuracy
 from saccade.training.phases import FINETUNE, Phase, finetune_ratio, plan_phases
 from saccade.training.state import Best, Checkpoint, Checkpoints, FitState, FrozenEvidence
 from saccade.training.stop import StopRequest
+from saccade.transforms.batches import Batch
 
-EARLY_STOPPING, TIME_LIMIT, ALL_EPOCHS = "early stopping", "time limit", "all epochs done"
 GPU_PROGRESS_STEPS = 10  # reading a figure makes the GPU wait
-
-
-class TrainingSource(Protocol):
-    """Batches (images, class indices, paths) as a function of the epoch: `transforms.TrainingBatches`."""
-
-    def __len__(self) -> int:
-        """Batches in one epoch."""
-        ...
-
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 1 through all phases."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +60,6 @@ class FitResult:
     finetune_ratio: float
     weights_sha256: str
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """All that stays the same during one `fit`."""
-
-    classifier: Classifier
-    train: TrainingSource
-    validation: Callable[[], Iterable[Batch]]
-    validation_images: int
-    class_counts: tuple[int, ...]
-    recipe: Recipe
-    phases: tuple[Phase, ...]
-    runtime: Runtime
-    checkpoints: Checkpoints
-    mix_up: float
-    cut_mix: float
-    run: RunFolder
-    callbacks: Callback
-    stop: StopRequest
-    budget: TimeBudget
 
 
 def fit(
@@ -110,74 +86,69 @@ def fit(
     keep a deadline. `started` and `deadline` are monotonic seconds. Writes `checkpoints/` and `history.jsonl`
     of the run. Raises TrainingError, PromiseError, or Interrupted when `stop` was set.
     """
-    job = Job(
-        classifier=classifier,
-        train=train,
-        validation=validation,
-        validation_images=validation_images,
-        class_counts=tuple(class_counts.values()),
-        recipe=recipe,
-        phases=plan_phases(recipe, pretrained=pretrained),
-        runtime=runtime,
-        checkpoints=Checkpoints(run.checkpoints),
-        mix_up=mix_up,
-        cut_mix=cut_mix,
-        run=run,
-        callbacks=Callbacks(callbacks),
-        stop=stop or StopRequest(),
-        budget=TimeBudget(
-            started=time.monotonic() if started is None else started,
-            deadline=math.inf if deadline is None else deadline,
-        ),
+    return _guarded(
+        Job(
+            classifier=classifier,
+            train=train,
+            validation=validation,
+            validation_images=validation_images,
+            class_counts=tuple(class_counts.values()),
+            recipe=recipe,
+            phases=plan_phases(recipe, pretrained=pretrained),
+            runtime=runtime,
+            checkpoints=Checkpoints(run.checkpoints),
+            mix_up=mix_up,
+            cut_mix=cut_mix,
+            run=run,
+            callbacks=Callbacks(callbacks),
+            stop=stop or StopRequest(),
+            budget=TimeBudget(
+                started=time.monotonic() if started is None else started,
+                deadline=math.inf if deadline is None else deadline,
+            ),
+        )
     )
+
+
+def _guarded(job: Job) -> FitResult:
+    """Phase after phase; after a failed step the network has the weights of the last finished epoch again."""
     try:
-        with runtime.training_arithmetic():
+        with job.runtime.training_arithmetic():
             return _result(job, _fit(job))
     except TrainingError:
-        _load_last(job)
+        load_last(job)
         raise
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise TrainingError(memory_message(recipe.train.batch_size, runtime)) from None
+        raise TrainingError(memory_message(job.recipe.train.batch_size, job.runtime)) from None
     finally:
         job.callbacks.on_close()
 
 
 def _fit(job: Job) -> FitState:
     """Phase after phase, from wherever an earlier run stopped."""
-    _refuse_early(job)
+    refuse_early(job)
     job.runtime.place(job.classifier)
-    state, checkpoint = _start_or_continue(job)
+    state, checkpoint = start_or_continue(job)
     while not state.finished:
         state = fit_phase(job, job.phases[state.phase], state, checkpoint)
         checkpoint = None  # only the phase that was interrupted has an optimizer to continue
-    _load_best(job, state)
-    job.callbacks.on_finish(_view(job, job.phases[-1], state))
+    load_best(job, state)
+    job.callbacks.on_finish(view(job, job.phases[-1], state))
     return state
 
 
 def fit_phase(job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | None) -> FitState:
     """Epochs until the phase's end, early stopping or the time limit; then back to the best weights."""
-    learner = begin_phase(
-        job.classifier,
-        job.runtime,
-        job.recipe,
-        phase,
-        steps_per_epoch=len(job.train),
-        classes=len(job.class_counts),
-        class_weights=_class_weights(job),
-        mix_up=job.mix_up,
-        cut_mix=job.cut_mix,
-        micro_batch=state.micro_batch,
-    )
+    learner = begin_phase(job, phase, micro_batch=state.micro_batch)
     if checkpoint:
         learner.load_optimizer(checkpoint.optimizer, checkpoint.scalars)
     state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
     job.budget.new_phase()
-    while not (ending := _ending(job, phase, state)):
+    while not (ending := phase_ending(job, phase, state)):
         state = fit_epoch(job, learner, state)
-    return _end_phase(job, phase, state, ending)
+    return end_phase(job, phase, state, ending)
 
 
 def fit_epoch(job: Job, learner: Learner, state: FitState) -> FitState:
@@ -203,7 +174,7 @@ def fit_epoch(job: Job, learner: Learner, state: FitState) -> FitState:
     job.checkpoints.save(state, job.classifier.state_dict(), *learner.optimizer_state())
     job.run.write_history(state.history)
     job.budget.note_epoch(time.monotonic() - began, validation_seconds)
-    job.callbacks.on_epoch_end(_view(job, learner.phase, state), row)
+    job.callbacks.on_epoch_end(view(job, learner.phase, state), row)
     return state
 
 
@@ -248,7 +219,7 @@ def train_epoch(job: Job, learner: Learner, state: FitState) -> Tally:
         rate = learner.rate(state.phase_step + index, state.plateau.factor)
         learner.set_rate(rate)
         losses, right = _step_within_memory(learner, batch, state.step + index)
-        tally.add(len(batch[2]), losses, right, rate)
+        tally.add(len(batch.paths), losses, right, rate)
         _report(job, learner, tally, epoch)
         step_seconds = (time.monotonic() - began) / tally.steps
         if job.budget.must_stop_now(step_seconds=step_seconds, validation_batches=_validation_batches(job)):
@@ -264,17 +235,16 @@ def train_step(learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tenso
     """
     torch.manual_seed(draw_seed(learner.recipe.seed, "step", step))
     images, targets = learner.inputs(batch, step)  # (B, 3, S, S), (B, classes) soft
-    clip, paths = learner.recipe.train.gradient_clip, batch[2]
     seen, right = [], torch.zeros((), device=images.device)
     for part in learner.parts(len(images)):
         logits = learner.forward(images[part])  # (b, classes)
         losses = learner.losses(logits, targets[part])
-        learner.watch.see(losses, paths[part])
+        learner.watch.see(losses, batch.paths[part])
         learner.runtime.backward(losses.sum() / len(images))
         seen.append(losses.detach())
         right += (logits.argmax(1) == targets[part].argmax(1)).sum()
-    if clip:
-        learner.runtime.clip(learner.forward, learner.stepper, clip)
+    if learner.recipe.train.gradient_clip:
+        learner.runtime.clip(learner.forward, learner.stepper, learner.recipe.train.gradient_clip)
     learner.stepper.step()
     learner.stepper.zero_grad()
     return torch.cat(seen), right
@@ -289,13 +259,14 @@ def _step_within_memory(learner: Learner, batch: Batch, step: int) -> tuple[Tens
             if not out_of_memory(error):
                 raise
         learner.stepper.zero_grad()  # outside the except: the error holds on to the memory
-        learner.halve_micro_batch(len(batch[2]))
+        learner.halve_micro_batch(len(batch.paths))
 
 
 def validate(job: Job, learner: Learner, state: FitState) -> tuple[float, float, float]:
     """Loss and accuracy on the validation part, and the seconds it took. Raises TrainingError for NaN."""
     began = time.monotonic()
     logits, labels, _ = predict_logits(job.classifier, _until_stopped(job), job.runtime)
+    assert len(labels), "every data set has a validation part by now"
     loss, accuracy = log_loss_and_accuracy(logits, labels)
     if not math.isfinite(loss):
         raise TrainingError(
@@ -315,93 +286,6 @@ def _validation_batches(job: Job) -> int:
     return math.ceil(job.validation_images / job.recipe.train.batch_size)
 
 
-# -- between epochs ----------------------------------------------------------------------------------
-
-
-def _refuse_early(job: Job) -> None:
-    """Raises now what would otherwise stop the run hours later: a bad `unfreeze`, a full disk."""
-    learnt = 0
-    for phase in job.phases:
-        freeze_for(job.classifier, phase)
-        learnt = max(learnt, sum(p.nbytes for p in job.classifier.parameters() if p.requires_grad))
-    weights = sum(tensor.nbytes for tensor in job.classifier.state_dict().values())
-    job.checkpoints.require_space(weights, weights + MOMENTS[job.recipe.train.optimizer] * learnt)
-
-
-def _start_or_continue(job: Job) -> tuple[FitState, Checkpoint | None]:
-    """The state and weights of the newest whole checkpoint, or the beginning."""
-    checkpoint, notes = job.checkpoints.latest()
-    state = checkpoint.state if checkpoint else FitState()
-    for note in notes:
-        state = state.with_note(note)
-    job.checkpoints.forget_after(state.epoch)
-    if checkpoint:
-        load_exactly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
-        job.budget.earlier_seconds = state.history[-1].seconds
-        job.run.write_history(state.history)
-    return state, checkpoint if checkpoint and state.phase_epoch else None
-
-
-def _ending(job: Job, phase: Phase, state: FitState) -> str:
-    """Why the phase ends here, or "" while it goes on."""
-    patience = job.recipe.train.early_stopping
-    if state.phase_epoch >= phase.epochs:
-        return ALL_EPOCHS
-    if patience and state.epochs_without_better >= patience:
-        return EARLY_STOPPING
-    # the very first epoch is always begun: without it there is nothing to give back
-    if state.epoch and not job.budget.epoch_fits():
-        return TIME_LIMIT
-    return ""
-
-
-def _end_phase(job: Job, phase: Phase, state: FitState, ending: str) -> FitState:
-    """Check promise 4, go back to the best weights, and say why the phase ended."""
-    evidence = _frozen_evidence(job, phase, state)
-    state = state.next_phase(evidence)
-    if ending != ALL_EPOCHS:
-        done = sum(row.phase == phase.name for row in state.history)
-        left = "".join(f"; {later.name} was not begun" for later in job.phases[state.phase :])
-        skipped = left if ending == TIME_LIMIT else ""
-        state = state.with_note(f"{phase.name}: {ending} after epoch {done} of {phase.epochs}{skipped}")
-    _load_best(job, state)
-    if ending == TIME_LIMIT or state.phase == len(job.phases):
-        state = replace(state, finished=ending)
-        job.checkpoints.finish(state)
-    return state
-
-
-def _frozen_evidence(job: Job, phase: Phase, state: FitState) -> FrozenEvidence:
-    """Promise 4: frozen weights and BatchNorm statistics are bit-identical; raises PromiseError if not."""
-    frozen = sum(p.numel() for p in job.classifier.parameters() if not p.requires_grad)
-    evidence = FrozenEvidence(phase.name, frozen, state.frozen_before, frozen_hash(job.classifier))
-    if not evidence.kept:
-        raise PromiseError(
-            f"a frozen part changed during phase {phase.name} (hash {evidence.before[:12]} became "
-            f"{evidence.after[:12]}); this backbone changes itself in its forward pass: use another one, "
-            "or train.unfreeze = 'all' with head_epochs = 0"
-        )
-    return evidence
-
-
-def _load_last(job: Job) -> None:
-    """Out of a failed step, back to the weights of the last finished epoch, where there is one."""
-    checkpoint, _ = job.checkpoints.latest()
-    if checkpoint:
-        load_exactly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
-
-
-def _load_best(job: Job, state: FitState) -> None:
-    weights = job.checkpoints.best_weights(state)
-    load_exactly(job.classifier, weights, where=str(job.checkpoints.folder))
-
-
-def _class_weights(job: Job) -> Tensor | None:
-    if not job.recipe.train.class_weights:
-        return None
-    return inverse_frequency(job.class_counts).to(job.runtime.device)
-
-
 # -- words and figures -------------------------------------------------------------------------------
 
 
@@ -417,13 +301,6 @@ def _result(job: Job, state: FitState) -> FitResult:
         weights_sha256=weights_sha256(job.classifier),
         notes=state.notes,
     )
-
-
-def _view(job: Job, phase: Phase, state: FitState) -> TrainingView:
-    def weights() -> dict[str, Tensor]:
-        return {name: tensor.detach().clone() for name, tensor in job.classifier.state_dict().items()}
-
-    return TrainingView(phase.name, state.epoch, state.step, state.best, state.history, weights)
 
 
 def _report(job: Job, learner: Learner, tally: Tally, epoch: int) -> None:

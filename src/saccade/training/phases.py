@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from saccade.config import HARD_FINETUNE_RATIO, Recipe
 from saccade.errors import PromiseError
+from saccade.models.finetune import freeze_backbone, unfreeze
+from saccade.models.network import Classifier
 
 HEAD, FINETUNE, MAIN = "head", "finetune", "main"
 
@@ -47,3 +49,13 @@ def refuse_large_finetune_rate(recipe: Recipe) -> None:
 def finetune_ratio(recipe: Recipe) -> float:
     """Fine-tuning rate over the head's rate."""
     return recipe.finetune_learning_rate / recipe.learning_rate
+
+
+def freeze_for(classifier: Classifier, phase: Phase) -> None:
+    """Phase "head" freezes the backbone; "finetune" all of it but what `unfreeze` names; "main" nothing."""
+    if phase.name == HEAD:
+        freeze_backbone(classifier)
+    elif phase.name == FINETUNE:
+        unfreeze(classifier, phase.unfreeze)
+    else:
+        classifier.requires_grad_(True)

@@ -180,14 +180,18 @@ class Checkpoints:
             try:
                 return self._load(path), tuple(notes)
             except (RunError, ModelError) as error:
-                notes.append(f"{error} Went back to the checkpoint before it.")
+                notes.append(f"{error}: went back to the checkpoint before it")
         if notes:
-            notes.append("No whole checkpoint is left, so training starts again from its beginning.")
+            notes.append("no whole checkpoint is left, so training starts again from its beginning")
         return None, tuple(notes)
 
     def best_weights(self, state: FitState) -> dict[str, Tensor]:
         """The weights of the best epoch; raises RunError when the file is damaged."""
-        return _load_tensors(self._best(state), self._best_sha256)
+        try:
+            return _load_tensors(self._best(state), self._best_sha256)
+        except RunError as error:
+            again = "give the same command again, it goes back to a whole checkpoint"
+            raise RunError(f"{error}; {again}") from None
 
     def _load(self, path: Path) -> Checkpoint:
         body = self._read_state(path)
@@ -219,9 +223,9 @@ class Checkpoints:
             body = values["body"]
             whole = values["sha256"] == _sha256(_canonical(body))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is damaged ({type(error).__name__}).") from None
+            raise RunError(f"{path} is damaged ({type(error).__name__})") from None
         if not whole:
-            raise RunError(f"{path} is damaged (its SHA-256 does not match).")
+            raise RunError(f"{path} is damaged (its SHA-256 does not match)")
         return dict(body)
 
     def _newest_first(self) -> list[Path]:
@@ -280,7 +284,7 @@ def state_from_json(values: Mapping[str, Any]) -> FitState:
             }
         )
     except (TypeError, KeyError) as error:
-        raise RunError(f"a checkpoint's state cannot be read ({error}).") from None
+        raise RunError(f"a checkpoint's state cannot be read ({error})") from None
 
 
 def _finite_or_none(value: float) -> float | None:
@@ -325,9 +329,9 @@ def _verify(path: Path, sha256: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}).") from None
+        raise RunError(f"{path} cannot be read ({error.strerror})") from None
     if sha256 and _sha256(data) != sha256:
-        raise RunError(f"{path} is damaged (its SHA-256 does not match).")
+        raise RunError(f"{path} is damaged (its SHA-256 does not match)")
     return data
 
 

@@ -1,0 +1,151 @@
+"""What stays the same during one `fit`, and what happens between epochs: starting, continuing, ending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
+
+from saccade.bundle import load_exactly
+from saccade.config import Recipe
+from saccade.errors import PromiseError
+from saccade.models.finetune import frozen_hash
+from saccade.models.network import Classifier
+from saccade.run_folder import RunFolder
+from saccade.runtime import Runtime
+from saccade.training.budget import TimeBudget
+from saccade.training.callbacks import Callback, TrainingView
+from saccade.training.losses import inverse_frequency
+from saccade.training.optimizers import MOMENTS
+from saccade.training.phases import Phase, freeze_for
+from saccade.training.state import Checkpoint, Checkpoints, FitState, FrozenEvidence
+from saccade.training.stop import StopRequest
+from saccade.transforms.batches import Batch
+
+EARLY_STOPPING, TIME_LIMIT, ALL_EPOCHS = "early stopping", "time limit", "all epochs done"
+
+
+class TrainingSource(Protocol):
+    """Batches (images, class indices, paths) as a function of the epoch: `transforms.TrainingBatches`."""
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        ...
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 1 through all phases."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that stays the same during one `fit`."""
+
+    classifier: Classifier
+    train: TrainingSource
+    validation: Callable[[], Iterable[Batch]]
+    validation_images: int
+    class_counts: tuple[int, ...]
+    recipe: Recipe
+    phases: tuple[Phase, ...]
+    runtime: Runtime
+    checkpoints: Checkpoints
+    mix_up: float
+    cut_mix: float
+    run: RunFolder
+    callbacks: Callback
+    stop: StopRequest
+    budget: TimeBudget
+
+
+def refuse_early(job: Job) -> None:
+    """Raises now what would otherwise stop the run hours later: a bad `unfreeze`, a full disk."""
+    learnt = 0
+    for phase in job.phases:
+        freeze_for(job.classifier, phase)
+        learnt = max(learnt, sum(p.nbytes for p in job.classifier.parameters() if p.requires_grad))
+    weights = sum(tensor.nbytes for tensor in job.classifier.state_dict().values())
+    job.checkpoints.require_space(weights, weights + MOMENTS[job.recipe.train.optimizer] * learnt)
+
+
+def start_or_continue(job: Job) -> tuple[FitState, Checkpoint | None]:
+    """The state and weights of the newest whole checkpoint, or the beginning."""
+    checkpoint, notes = job.checkpoints.latest()
+    state = checkpoint.state if checkpoint else FitState()
+    for note in notes:
+        state = state.with_note(note)
+    job.checkpoints.forget_after(state.epoch)
+    if checkpoint:
+        load_exactly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
+        job.budget.earlier_seconds = state.history[-1].seconds
+        job.run.write_history(state.history)
+    return state, checkpoint if checkpoint and state.phase_epoch else None
+
+
+def phase_ending(job: Job, phase: Phase, state: FitState) -> str:
+    """Why the phase ends here, or "" while it goes on."""
+    patience = job.recipe.train.early_stopping
+    if state.phase_epoch >= phase.epochs:
+        return ALL_EPOCHS
+    if patience and state.epochs_without_better >= patience:
+        return EARLY_STOPPING
+    # the very first epoch is always begun: without it there is nothing to give back
+    if state.epoch and not job.budget.epoch_fits():
+        return TIME_LIMIT
+    return ""
+
+
+def end_phase(job: Job, phase: Phase, state: FitState, ending: str) -> FitState:
+    """Check promise 4, go back to the best weights, and say why the phase ended."""
+    evidence = frozen_evidence(job, phase, state)
+    state = state.next_phase(evidence)
+    if ending != ALL_EPOCHS:
+        done = sum(row.phase == phase.name for row in state.history)
+        left = "".join(f"; {later.name} was not begun" for later in job.phases[state.phase :])
+        skipped = left if ending == TIME_LIMIT else ""
+        state = state.with_note(f"{phase.name}: {ending} after epoch {done} of {phase.epochs}{skipped}")
+    load_best(job, state)
+    if ending == TIME_LIMIT or state.phase == len(job.phases):
+        state = replace(state, finished=ending)
+        job.checkpoints.finish(state)
+    return state
+
+
+def frozen_evidence(job: Job, phase: Phase, state: FitState) -> FrozenEvidence:
+    """Promise 4: frozen weights and BatchNorm statistics are bit-identical; raises PromiseError if not."""
+    frozen = sum(p.numel() for p in job.classifier.parameters() if not p.requires_grad)
+    evidence = FrozenEvidence(phase.name, frozen, state.frozen_before, frozen_hash(job.classifier))
+    if not evidence.kept:
+        raise PromiseError(
+            f"a frozen part changed during phase {phase.name} (hash {evidence.before[:12]} became "
+            f"{evidence.after[:12]}); this backbone changes itself in its forward pass: use another one, "
+            "or train.unfreeze = 'all' with head_epochs = 0"
+        )
+    return evidence
+
+
+def load_last(job: Job) -> None:
+    """Out of a failed step, back to the weights of the last finished epoch, where there is one."""
+    checkpoint, _ = job.checkpoints.latest()
+    if checkpoint:
+        load_exactly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
+
+
+def load_best(job: Job, state: FitState) -> None:
+    weights = job.checkpoints.best_weights(state)
+    load_exactly(job.classifier, weights, where=str(job.checkpoints.folder))
+
+
+def class_weights(job: Job) -> Tensor | None:
+    if not job.recipe.train.class_weights:
+        return None
+    return inverse_frequency(job.class_counts).to(job.runtime.device)
+
+
+def view(job: Job, phase: Phase, state: FitState) -> TrainingView:
+    def weights() -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in job.classifier.state_dict().items()}
+
+    return TrainingView(phase.name, state.epoch, state.step, state.best, state.history, weights)
