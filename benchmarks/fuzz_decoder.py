@@ -159,7 +159,8 @@ def run(count: int, seed: int = 0) -> tuple[Counter[str], float]:
             outcomes["noted" if decoded.notes else "decoded"] += 1
         except ImageError as error:
             outcomes["refused"] += 1
-            assert error.reason.isprintable() and error.remedy, name
+            if not (error.reason.isprintable() and error.remedy):
+                raise AssertionError(f"{name}: an error without words: {error!r}") from error
         except BaseException as error:
             raise AssertionError(f"{name}: {error!r}") from error
         seconds = time.perf_counter() - start

@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from saccade.data.headers import read_header
 from saccade.data.images import Decoded, Limits, decode, pixel_sha256
 from saccade.errors import ImageError
 
@@ -415,6 +416,12 @@ def test_other_formats_cut_in_the_middle_are_refused(kind: str) -> None:
     assert "truncated" in reason or kind == "AVIF"
 
 
+def test_what_only_pillow_finds_is_an_image_error_too() -> None:
+    data = bytearray(saved(smooth(), "BMP"))
+    data[28:30] = struct.pack("<H", 30_000)
+    assert refusal(bytes(data)).reason == "cannot be decoded (Unsupported BMP pixel depth (30000))"
+
+
 def test_a_wrong_checksum_is_named() -> None:
     data = bytearray(saved(smooth(), "PNG"))
     data[data.index(b"IDAT") + 20] ^= 1
@@ -522,6 +529,15 @@ def test_too_many_pixels_are_refused_from_the_header_alone(kind: str) -> None:
     assert time.perf_counter() - start <= 0.1
     assert "more than the limit of 50,000,000" in error.reason
     assert "--data.max-pixels" in error.remedy
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM"])
+def test_the_size_is_checked_before_pillow_sees_the_file(kind: str) -> None:
+    def refuse(width: int, height: int) -> None:
+        raise ImageError(f"{width} x {height}", "Stop")
+
+    with pytest.raises(ImageError, match="64 x 48"):
+        read_header(saved(smooth(), kind), refuse)
 
 
 def test_the_pixel_limit_can_be_raised_and_lowered() -> None:

@@ -231,6 +231,15 @@ def test_a_linked_folder_inside_the_root_is_a_class(tmp_path: Path) -> None:
     assert labels(load_source(root)) == {"a/1.png": "a", "b/1.png": "b"}
 
 
+def test_a_folder_linked_twice_at_two_depths_is_read_once(tmp_path: Path) -> None:
+    root = fill(tmp_path, [".store/b/1.png", ".store/b/sub/2.png", "c/3.png"])
+    (root / "a").symlink_to(root / ".store" / "b" / "sub")
+    (root / "b").symlink_to(root / ".store" / "b")
+    dataset = load_source(root)
+    assert set(labels(dataset)) == {"a/2.png", "b/1.png", "c/3.png"}
+    assert "b/sub: the same folder as one already read; read once" in dataset.listed
+
+
 def test_chain_of_forty_links(tmp_path: Path) -> None:
     root = fill(tmp_path, FLAT)
     for n in range(40):
@@ -532,7 +541,7 @@ def test_archives_hold_the_same_layouts_as_folders(tmp_path: Path, kind: str) ->
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_a_folder_around_everything_is_looked_through(tmp_path: Path, kind: str) -> None:
-    names = [f"photos/v2/{name}" for name in FLAT]
+    names = [*(f"photos/v2/{name}" for name in FLAT), "__MACOSX/photos/._v2"]
     dataset = load_source(MAKERS[kind](tmp_path / f"a.{kind}", pictures(names)))
     assert set(labels(dataset)) == set(FLAT)
     assert "everything lies in photos/v2/" in dataset.listed[0]

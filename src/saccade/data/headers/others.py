@@ -126,12 +126,7 @@ _PPM_TOKEN = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([0-9]{1,10})(?=[\s#])")
 
 
 def read_ppm(data: bytes, check_size: SizeCheck) -> Header:
-    """Header of a PBM, PGM or PPM; "Pf" (floating-point) is refused."""
-    if data[:2] in (b"Pf", b"PF"):
-        raise unsupported(
-            "PFM, an image of floating-point values",
-            "Give the range: convert it to 8 or 16 bits with a black and white you choose",
-        )
+    """Header of a PBM, PGM or PPM, or of a PFM, whose floating-point values are refused after it."""
     plain = data[1:2] in b"123"
     if plain and len(data) > _MOST_SLOW_BYTES:
         raise unsupported("a plain-text PPM of more than 8 MB", "Convert it to PNG to use it")
