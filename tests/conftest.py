@@ -38,19 +38,24 @@ def shared_data() -> Callable[[str], Path]:
 
 
 def shape_image(kind: int, rng: np.random.Generator, side: int = 32) -> Image.Image:
-    """A bright disc, bar or checkerboard on a random ground: classes that a small network tells apart."""
-    y, x = np.mgrid[0:side, 0:side]
-    cy, cx = rng.uniform(0.35, 0.65, 2) * side
+    """A disc, a bar, a checkerboard or a ring, each unlike the last, on a ground of its own.
+
+    Classes that a small network tells apart, and pictures that do not pass for copies of each other.
+    """
+    y, x = (np.mgrid[0:side, 0:side] + 0.5) / side - rng.uniform(0.35, 0.65, (2, 1, 1))
+    turn = rng.uniform(0, np.pi)
+    along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    radius, width = rng.uniform(0.15, 0.3), rng.uniform(0.05, 0.14)
+    cell = rng.uniform(0.1, 0.2)
     masks = (
-        (y - cy) ** 2 + (x - cx) ** 2 < (side * rng.uniform(0.2, 0.3)) ** 2,
-        abs(y - cy) < side * rng.uniform(0.08, 0.14),
-        ((x + int(cx)) // max(2, side // 8) + (y + int(cy)) // max(2, side // 8)) % 2 == 0,
-        abs(x - cx) < side * rng.uniform(0.08, 0.14),
+        x**2 + y**2 < radius**2,
+        abs(across) < width,
+        (np.floor(along / cell) + np.floor(across / cell)) % 2 == 0,
+        abs(np.sqrt(x**2 + y**2) - radius) < width / 2,
     )
-    # a background of its own, so that no two pictures pass for copies of each other
-    coarse = Image.fromarray(rng.integers(0, 160, (5, 5, 3), dtype=np.uint8))
+    coarse = Image.fromarray(rng.integers(0, 200, (6, 6, 3), dtype=np.uint8))
     pixels = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
-    pixels[masks[kind % len(masks)]] += 95
+    pixels[masks[kind % len(masks)]] += rng.uniform(60, 100)
     pixels += rng.normal(0, 5, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 

@@ -17,6 +17,7 @@ from saccade.data.scan import scan
 from saccade.data.sources import load_source
 from saccade.data.split import read_split_csv, split, write_split_csv
 from saccade.data.split.folds import Folds, k_folds, write_folds_csv
+from saccade.errors import DataError
 from saccade.records import Audit, Dataset, Finding, Split
 from saccade.report.audit_page import write_audit_page
 from saccade.run_folder import write_json
@@ -90,6 +91,9 @@ def divide(
 
     `fixed` gives images the part they had in an earlier split.
     """
+    if not examined.audit.dataset.used():
+        total = len(examined.audit.dataset.records)
+        raise DataError(f"none of the {total} images can be used; do what the findings above say")
     with terminal.progress("searching once more across parts", "steps") as progress:
         return split(
             examined.audit,
