@@ -10,7 +10,7 @@ import numpy as np
 
 from saccade.data.split.allocate import AtomCounts
 from saccade.data.split.atoms import Atom
-from saccade.data.split.objective import Floats, Ints, tolerance
+from saccade.data.split.objective import Floats, Ints, fill_with_singles, tolerance
 from saccade.errors import SplitError
 from saccade.records import ImageRecord
 
@@ -120,9 +120,20 @@ def _cause(
         return f"{outcome.base[c, part]} of its {total} images stood there before"
     if held.most > window or (held.most > 1 and not held.mixed):  # smaller atoms alone never miss
         return f"{_name(records, atoms[held.atom])} holds {held.most} of its {total} images"
-    if held.mixed:
-        return f"{held.mixed} of its {total} images must stay with images of other classes"
+    if held.mixed and not _too_few(outcome, c):
+        some = "all" if held.mixed == total else f"{held.mixed} of"
+        return f"{some} its {total} images must stay with images of other classes"
     return f"it has {total} images, too few for these shares"
+
+
+def _too_few(outcome: Outcome, c: int) -> bool:
+    """Whether the class would miss its shares even if each of its images stood alone."""
+    wanted = outcome.wanted[c : c + 1]
+    total = outcome.images[c : c + 1].sum(axis=1)
+    alone = fill_with_singles(
+        np.zeros_like(outcome.images[c : c + 1]), total, wanted, np.ones(wanted.shape[1])
+    )
+    return bool((np.abs(alone - wanted) > tolerance(total)[:, None]).any())
 
 
 def _name(records: Sequence[ImageRecord], atom: Atom) -> str:
