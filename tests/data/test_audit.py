@@ -179,6 +179,22 @@ def test_a_planted_image_is_found_and_nothing_else(photos: Path, kind: str) -> N
     assert "a/planted.png" in {record.path for record in result.dataset.used()}
 
 
+def test_a_dull_blurred_image_is_found_behind_the_rounding(photos: Path) -> None:
+    dull = planted("blurred").point(lambda level: 40 + level * 0.6)
+    dull.save(photos / "a" / "planted.png")
+    assert [finding.paths for finding in of_kind(audited(photos), "blurred")] == [("a/planted.png",)]
+
+
+def test_portraits_among_landscapes_are_not_odd(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(6):
+            image = photo(rng).resize((200, 100))
+            (image.rotate(90, expand=True) if i == 0 else image).save(tmp_path / label / f"{i}.png")
+    assert not of_kind(audited(tmp_path), "odd_aspect")
+
+
 @pytest.mark.parametrize("edit", ["turned", "halved", "jpeg", "slightly_blurred", "darker"])
 def test_ordinary_images_are_not_called_bad(photos: Path, edit: str) -> None:
     image = photo(np.random.default_rng(99))
