@@ -20,17 +20,16 @@ INNER_WEIGHT = 0.5
 NATIVE_POINTS = 32 * 32  # an image of fewer pixels holds less evidence than the grid has points
 POINTS_POWER = 0.25
 SOFTEN = 0.5
+UNMOVED_BONUS = 3.0  # what a fitted map gains on pictures that have nothing in common
 MAP_PENALTY = 2.0  # for each unit of rotation (radians) and of stretch (log ratio of the sides)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Arrays (m,): `score` is the evidence, `correlation` of the gradients in -1..1, `covered` share of the
-    template that lies on the other picture."""
+    """Arrays (m,): `score` is the evidence, `correlation` of the gradients in -1..1, negative if inverted."""
 
     score: Floats
     correlation: Floats
-    covered: Floats
 
 
 Products = tuple[Floats, Floats, Floats]
@@ -119,7 +118,7 @@ def agreement(
     cross, first, second = (product * _inner(rows) for product in products)
     inner = evidence(cross, first, second, native_share)
     score = evidence(*products, native_share) + INNER_WEIGHT * inner - map_cost(maps)
-    return Agreement(score, as_they_are, counts.mean(axis=1, dtype=np.float32))
+    return Agreement(score, as_they_are)
 
 
 def tone_curve(template: Floats, values: Floats, counts: NDArray[np.bool_]) -> Floats:

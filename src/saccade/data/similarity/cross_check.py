@@ -31,6 +31,7 @@ from saccade.data.similarity.pairs import (
     Verified,
     best_of_each,
     in_words,
+    joined,
     need_faiss,
     representatives,
     running,
@@ -83,9 +84,10 @@ def cross_check(
     with running(workers) as run:
         candidates = _across(among.thumbnails, part, views, run)
         progress(1, 2, f"verifying {len(candidates)} pairs")
-        verifier = Verifier(among.thumbnails, among.sizes, run)
-        fits, correlation = verifier.verify(starting_fits(candidates, views))
-    found = best_of_each(Verified(fits, correlation), among.image)
+        verifier = Verifier(among, run)
+        fits = starting_fits(candidates, views)
+        found = joined(Verified(*verifier.verify(fits)), Verified(*verifier.verify_unmoved(fits)))
+    found = best_of_each(found, among.image)
     crossing = [pair for pair in copies if _crosses(parts[pair.first], parts[pair.second])]
     known = set(ignored)
     pairs = [

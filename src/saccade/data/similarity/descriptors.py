@@ -26,12 +26,15 @@ GRID_LENGTH = BINS * CELLS * CELLS
 
 BORDER_TOLERANCE = 6  # levels by which a border may vary
 SMALLEST_KEPT = 12  # pixels of a side that trimming always leaves
+EQUAL_CHANNELS = (1 / 3, 1 / 3, 1 / 3, 0)  # gray that a change of hue moves less than it moves luma
 BORDER_UNITS = 256
 SMALLEST_BORDER = 5  # units; less is not worth a second look
 WORKING_SIDE = 128  # a photo is reduced until its shorter side is just above this
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.integer[Any]]
+
+WHOLE_BOX = np.array([-1, 1, -1, 1], np.float32)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def describe(pixels: NDArray[np.uint8]) -> Description:
     assert pixels.shape[2:] == (3,), f"pixels must be (height, width, 3), got {pixels.shape}"
     reduced = _reduce(Image.fromarray(pixels))
     side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    thumbnail = reduced.convert("L").resize(side, Image.Resampling.BILINEAR)
+    thumbnail = reduced.convert("L", EQUAL_CHANNELS).resize(side, Image.Resampling.BILINEAR)
     top, bottom, left, right = _inside_border(np.asarray(reduced))
     width, height = reduced.size
     cut = np.array([top / height, 1 - bottom / height, left / width, 1 - right / width])
@@ -160,19 +163,22 @@ def _border_lines(lines: NDArray[np.uint8]) -> int:
 class Variants:
     """Pictures to compare: every image as it is, then once more without its border where it has one.
 
-    `thumbnails` (m, 64, 64), `sizes` (m, 2), `image` (m,) the row of Descriptions, `trimmed` (m,).
+    `thumbnails` (m, 64, 64), `sizes` (m, 2), `image` (m,) the row of Descriptions, `trimmed` (m,). `boxes`
+    (m, 4): left, right, top, bottom of what is no border, on a picture that spans -1..1.
     """
 
     thumbnails: NDArray[np.uint8]
     sizes: NDArray[np.int32]
     image: NDArray[np.int64]
     trimmed: NDArray[np.bool_]
+    boxes: Floats
 
     def __len__(self) -> int:
         return len(self.thumbnails)
 
     def __getitem__(self, rows: Any) -> Variants:
-        return Variants(self.thumbnails[rows], self.sizes[rows], self.image[rows], self.trimmed[rows])
+        columns = (self.thumbnails, self.sizes, self.image, self.trimmed, self.boxes)
+        return Variants(*(column[rows] for column in columns))
 
 
 def variants(descriptions: Descriptions) -> Variants:
@@ -183,8 +189,9 @@ def variants(descriptions: Descriptions) -> Variants:
     """
     bordered = np.flatnonzero(descriptions.borders.max(axis=1, initial=0) >= SMALLEST_BORDER)
     inside = [_without_border(descriptions, row) for row in bordered.tolist()]
-    cut = descriptions.borders[bordered].astype(np.float64) / BORDER_UNITS
-    kept = 1 - np.stack([cut[:, :2].sum(axis=1), cut[:, 2:].sum(axis=1)], axis=1)
+    top, bottom, left, right = descriptions.borders.T.astype(np.float32) / BORDER_UNITS
+    boxes = np.stack([2 * left - 1, 1 - 2 * right, 2 * top - 1, 1 - 2 * bottom], axis=1)
+    kept = np.stack([1 - top - bottom, 1 - left - right], axis=1)[bordered]
     sizes = np.rint(descriptions.sizes[bordered] * kept).astype(np.int32)
     count = len(descriptions)
     return Variants(
@@ -192,6 +199,7 @@ def variants(descriptions: Descriptions) -> Variants:
         np.concatenate([descriptions.sizes, sizes]),
         np.concatenate([np.arange(count), bordered]),
         np.arange(count + len(bordered)) >= count,
+        np.concatenate([boxes, np.tile(WHOLE_BOX, (len(bordered), 1))]),
     )
 
 

@@ -29,9 +29,9 @@ from saccade.records import Confidence
 from saccade.terminal import Progress, silent
 
 # What the bands mean, measured on photos of 32 and 128 pixels: docs/near-duplicates.md
-CERTAIN_SCORE = 12.5
-LIKELY_SCORE = 8.8
-LOOK_SCORE = 7.0
+CERTAIN_SCORE = 13.5
+LIKELY_SCORE = 9.5
+LOOK_SCORE = 8.0
 BLANK_LEVELS = 1.5  # standard deviation of gray levels below which a picture has nothing to compare
 SAME_SCORE = 100.0  # of pictures whose thumbnails are equal to the last bit
 
@@ -135,15 +135,18 @@ def _verified(
     stages, total = ("whole", "quadrant", "band"), 8
     progress(0, total, "describing")
     vectors = view_vectors(among.thumbnails, views, fit_whitening(among.thumbnails), run)
-    verifier = Verifier(among.thumbnails, among.sizes, run)
+    verifier = Verifier(among, run)
     found = Verified(starting_fits(no_candidates(), views), np.zeros(0, np.float32))
     for number, kind in enumerate(stages):
         progress(1 + 2 * number, total, f"searching ({kind})")
         candidates = find_candidates(vectors, views, kind, new=new) if len(among) > 1 else no_candidates()
         fits = _not_yet(starting_fits(candidates, views), found.fits, among.image)
         progress(2 + 2 * number, total, f"verifying {len(fits)} pairs ({kind})")
-        fine, correlation = verify_both_ways(verifier, fits) if kind == "whole" else verifier.verify(fits)
-        found = best_of_each(joined(found, Verified(fine, correlation)), among.image)
+        fitted = verify_both_ways(verifier, fits) if kind == "whole" else verifier.verify(fits)
+        found = best_of_each(joined(found, Verified(*fitted)), among.image)
+        if kind != "quadrant":
+            unmoved = verifier.verify_unmoved(_not_yet(fits, found.fits, among.image))
+            found = best_of_each(joined(found, Verified(*unmoved)), among.image)
     progress(total, total, "done")
     return found
 

@@ -227,6 +227,14 @@ def inside(points: Floats, maps: Floats) -> NDArray[np.bool_]:
     return within
 
 
+def inside_boxes(points: Floats, maps: Floats, boxes: Floats) -> NDArray[np.bool_]:
+    """(m, points): where the mapped point lies in a box (left, right, top, bottom) of the other picture."""
+    x, y = (maps.reshape(-1, 3) @ points).reshape(len(maps), 2, -1).swapaxes(0, 1)
+    left, right, top, bottom = boxes.T[:, :, None]
+    within: NDArray[np.bool_] = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+    return within
+
+
 def window_weights(windows: Indices, grid: int) -> Floats:
     """(m, grid * grid) of 0 and 1: which points count, for windows numbered as in WINDOWS."""
     row = (np.arange(grid) + 0.5) / grid

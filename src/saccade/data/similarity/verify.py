@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from saccade.data.similarity.agreement import (
     NATIVE_POINTS,
+    UNMOVED_BONUS,
     agreement,
     correlation,
     gradient_products,
 )
 from saccade.data.similarity.candidates import Candidates
-from saccade.data.similarity.descriptors import Floats, in_batches
+from saccade.data.similarity.descriptors import Floats, Variants, in_batches
 from saccade.data.similarity.registration import (
     COARSE_GRID,
     COARSE_SIDE,
@@ -28,6 +29,7 @@ from saccade.data.similarity.registration import (
     fine_pictures,
     grid_points,
     inside,
+    inside_boxes,
     inverted,
     robust_fit,
     rough_fit,
@@ -37,9 +39,12 @@ from saccade.data.similarity.views import View
 
 ROUGH_STEPS, COARSE_STEPS, FINE_STEPS = 3, 5, 4
 ROUGH_CORRELATION = 0.5  # of the gradients, to go on to the coarse round
+STANDING_CORRELATION = 0.5  # of pictures that are compared without fitting
 COARSE_CORRELATION = 0.75  # to go on to the fine one
 COARSE_BATCH, FINE_BATCH = 512, 128
 SMALLEST_COVER = 0.45  # share of the template that must lie on the other picture
+BORDER_REACH = 2 / FINE_GRID  # of a border into the picture, once smoothed
+IDENTITY = np.eye(2, 3, dtype=np.float32)
 AREA_CHANGES = (0.45, 2.2)
 
 Run = Callable[[Callable[[slice], None], Sequence[slice]], Any]
@@ -88,10 +93,11 @@ def the_other_way(fits: Fits) -> Fits:
 class Verifier:
     """Holds the pictures that pairs are registered on; `run` may spread batches over threads."""
 
-    def __init__(self, thumbnails: NDArray[np.uint8], sizes: NDArray[np.int32], run: Run) -> None:
-        self.thumbnails = thumbnails
+    def __init__(self, pictures: Variants, run: Run) -> None:
+        self.thumbnails = thumbnails = pictures.thumbnails
         self.run = run
-        pixels = sizes.astype(np.float32).prod(axis=1)
+        self.boxes = _without_edges(pictures.boxes)
+        pixels = pictures.sizes.astype(np.float32).prod(axis=1)
         self.native_share = np.minimum(1, pixels / NATIVE_POINTS).astype(np.float32)
         self.blurred = Pictures(np.empty((len(thumbnails), COARSE_SIDE, COARSE_SIDE), np.uint8))
 
@@ -103,6 +109,11 @@ class Verifier:
     def verify(self, fits: Fits) -> tuple[Fits, Floats]:
         """What survives all three rounds, its quality being the score; and the correlations, signed."""
         return self.fine(self.coarse(fits))
+
+    def verify_unmoved(self, fits: Fits) -> tuple[Fits, Floats]:
+        """Like `verify`, the map left as it started: what was only recoloured agrees without any fitting."""
+        standing = self.standing_round(fits)
+        return self.fine(standing[standing.quality >= STANDING_CORRELATION], steps=0)
 
     def coarse(self, fits: Fits) -> Fits:
         """What survives the first two rounds."""
@@ -118,6 +129,18 @@ class Verifier:
             values = self.blurred.at(grid_points(COARSE_GRID), some.other, maps, smooth=False)
             counts = window_weights(some.window, COARSE_GRID) > 0
             return maps, np.abs(correlation(*gradient_products(templates.contrast, values, counts)))
+
+        return self._round(fits, work)
+
+    def standing_round(self, fits: Fits) -> Fits:
+        """No steps: how much the blurred pictures agree as they are."""
+        points = grid_points(COARSE_GRID)
+
+        def work(some: Fits, templates: Templates) -> tuple[Floats, Floats]:
+            values = self.blurred.at(points, some.other, some.start, smooth=False)
+            counts = window_weights(some.window, COARSE_GRID) > 0
+            agree = correlation(*gradient_products(templates.contrast, values, counts))
+            return some.start, np.abs(agree)
 
         return self._round(fits, work)
 
@@ -155,8 +178,11 @@ class Verifier:
         self.run(batch, list(in_batches(len(fits), COARSE_BATCH)))
         return Fits(fits.template, fits.other, maps, fits.start, fits.window, quality)
 
-    def fine(self, fits: Fits) -> tuple[Fits, Floats]:
-        """Robust steps on the full thumbnails; quality becomes the score, 0 where the map is impossible."""
+    def fine(self, fits: Fits, *, steps: int = FINE_STEPS) -> tuple[Fits, Floats]:
+        """Robust steps on the full thumbnails; quality becomes the score, 0 where the map is impossible.
+
+        Without steps the score gains what fitting a map by chance is worth.
+        """
         maps, score = np.empty_like(fits.maps), np.empty(len(fits), np.float32)
         signed = np.empty(len(fits), np.float32)
         points = grid_points(FINE_GRID)
@@ -169,17 +195,26 @@ class Verifier:
             weights = window_weights(some.window, FINE_GRID)
             templates = Templates.of(pictures.pixels[template], FINE_GRID, weights)
             maps[rows] = robust_fit(
-                templates, pictures, other, some.maps, some.start, grid=FINE_GRID, steps=FINE_STEPS
+                templates, pictures, other, some.maps, some.start, grid=FINE_GRID, steps=steps
             )
             values = pictures.at(points, other, maps[rows], smooth=True)
-            counts = inside(points, maps[rows]) & (weights > 0)
+            on_other = inside(points, maps[rows])
+            counts = inside_boxes(points, np.tile(IDENTITY, (len(some), 1, 1)), self.boxes[some.template])
+            counts &= inside_boxes(points, maps[rows], self.boxes[some.other]) & on_other & (weights > 0)
             native = np.minimum(self.native_share[some.template], self.native_share[some.other])
             found = agreement(templates.contrast, values, counts, maps[rows], native)
-            possible = (found.covered >= SMALLEST_COVER) & _possible_area(maps[rows])
-            score[rows], signed[rows] = np.where(possible, found.score, 0), found.correlation
+            possible = (on_other.mean(axis=1) >= SMALLEST_COVER) & _possible_area(maps[rows])
+            earned = found.score if steps else found.score + UNMOVED_BONUS
+            score[rows], signed[rows] = np.where(possible, earned, 0), found.correlation
 
         self.run(batch, list(in_batches(len(fits), FINE_BATCH)))
         return Fits(fits.template, fits.other, maps, fits.start, fits.window, score), signed
+
+
+def _without_edges(boxes: Floats) -> Floats:
+    """Boxes that begin inside the picture, made smaller by what the edge of the border reaches inwards."""
+    reach = np.array([1, -1, 1, -1], np.float32) * BORDER_REACH
+    return np.where(np.abs(boxes) < 1, boxes + reach, boxes)
 
 
 def _possible_area(maps: Floats) -> NDArray[np.bool_]:
