@@ -1,7 +1,7 @@
 """Images that teach little or the wrong thing: blank, dark, bright, blurred, tiny, of odd shape or size.
 
 Thresholds were set on 2,690 photos of flowers of 143 to 640 px, of which one is called blurred and none dark,
-bright or blank. A Gaussian blur of 0.5 / 1 / 1.5 % of the longer side, saved as JPEG 85, is found in 18 / 91 /
+bright or blank. A Gaussian blur of 0.5, 1, 1.5 % of the longer side, saved as JPEG 85, is found in 18, 91,
 98 % of 500 of them. Below about 64 px blur cannot be told from low resolution.
 """
 
