@@ -26,24 +26,37 @@ def open_with_plugin(kind: str, file: io.BytesIO) -> Image.Image:
 def _plugin(kind: str) -> type[ImageFile.ImageFile]:
     """The plugin's class, imported when the first file of its format comes."""
     if kind == "JPEG":
-        from PIL.JpegImagePlugin import JpegImageFile as plugin
-    elif kind == "PNG":
-        from PIL.PngImagePlugin import PngImageFile as plugin
-    elif kind == "WEBP":
-        from PIL.WebPImagePlugin import WebPImageFile as plugin
-    elif kind == "GIF":
-        from PIL.GifImagePlugin import GifImageFile as plugin
-    elif kind == "BMP":
-        from PIL.BmpImagePlugin import BmpImageFile as plugin
-    elif kind == "TIFF":
-        from PIL.TiffImagePlugin import TiffImageFile as plugin
+        from PIL.JpegImagePlugin import JpegImageFile
+
+        return JpegImageFile
+    if kind == "PNG":
+        from PIL.PngImagePlugin import PngImageFile
+
+        return PngImageFile
+    if kind == "WEBP":
+        from PIL.WebPImagePlugin import WebPImageFile
+
+        return WebPImageFile
+    if kind == "GIF":
+        from PIL.GifImagePlugin import GifImageFile
+
+        return GifImageFile
+    if kind == "BMP":
+        from PIL.BmpImagePlugin import BmpImageFile
+
+        return BmpImageFile
+    if kind == "TIFF":
+        from PIL.TiffImagePlugin import TiffImageFile
 
         _silence_bundled_libtiff()
-    elif kind == "PPM":
-        from PIL.PpmImagePlugin import PpmImageFile as plugin
-    else:
-        from PIL.AvifImagePlugin import AvifImageFile as plugin
-    return plugin
+        return TiffImageFile
+    if kind == "PPM":
+        from PIL.PpmImagePlugin import PpmImageFile
+
+        return PpmImageFile
+    from PIL.AvifImagePlugin import AvifImageFile
+
+    return AvifImageFile
 
 
 def _silence_bundled_libtiff() -> None:
