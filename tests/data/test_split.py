@@ -147,6 +147,14 @@ def test_other_classes_are_named_where_no_group_is_large() -> None:
     )
 
 
+def test_too_few_images_are_the_reason_even_where_groups_hold_other_classes() -> None:
+    records = images("cat", 40) + images("rare", 3)
+    records = [replace(r, group=f"g{r.path[-9:-4]}") for r in records]
+    assert split(audited(records)).reasons == (
+        "class 'rare': 33% in train instead of 70%: it has 3 images, too few for these shares",
+    )
+
+
 def test_three_images_give_each_part_one_and_say_so() -> None:
     made = split(audited(images("rare", 3) + images("cat", 40)))
     assert sizes(made, "rare") == (1, 1, 1)
@@ -183,6 +191,12 @@ def test_one_picture_with_two_labels_is_refused() -> None:
     records = images("cat", 9) + images("dog", 9)
     records[3] = replace(records[3], pixel_sha256=records[12].pixel_sha256)
     with pytest.raises(SplitError, match=r"'cat/00003.jpg' \(cat\) and 'dog/00003.jpg' \(dog\)"):
+        split(audited(records))
+
+
+def test_a_class_without_usable_images_is_refused() -> None:
+    records = images("cat", 20) + [record.set_aside("truncated") for record in images("dog", 2)]
+    with pytest.raises(SplitError, match=r"no usable image of 'dog' \(2 set aside\)"):
         split(audited(records))
 
 

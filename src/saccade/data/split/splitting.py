@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -40,6 +40,7 @@ def split(
     Raises SplitError where a class is too small, a given split leaks groups, or nothing can be trained.
     """
     plan = _Plan(Shares.of(validation, test), seed, repair, allow_leaks, checked_parts(fixed or {}))
+    _refuse_empty_classes(audit.dataset)
     _refuse_two_labels(audit.dataset.used())
     made = _split_once(audit, plan, ())
     return made if cross_check is None else _searched_again(audit, plan, made, cross_check)
@@ -130,6 +131,16 @@ def _standing(
             standing[number] = most_held_out(set(earlier.values()))
             moved.update((i, part) for i, part in earlier.items() if part != standing[number])
     return standing, moved
+
+
+def _refuse_empty_classes(dataset: Dataset) -> None:
+    aside = Counter(record.label for record in dataset.records if not record.used)
+    empty = [f"{label!r} ({aside[label]} set aside)" for label, n in dataset.counts().items() if not n]
+    if empty:
+        raise SplitError(
+            f"no usable image of {', '.join(empty)}; the audit says why they were set aside: "
+            "replace them, or remove the classes"
+        )
 
 
 def _refuse_two_labels(records: Sequence[ImageRecord]) -> None:
