@@ -11,7 +11,6 @@ import pytest
 from saccade.cli import main
 from saccade.config import field_table
 
-
 Command = Callable[..., tuple[int, str, str]]
 
 
