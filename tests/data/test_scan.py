@@ -118,7 +118,7 @@ def test_progress_counts_every_file(make_photos: Callable[..., Path]) -> None:
         folder_dataset(make_photos(images=40)),
         progress=lambda done, total, detail="": seen.append((done, total)),
     )
-    assert seen == [(64, 120), (120, 120)]
+    assert seen == [(32, 120), (64, 120), (96, 120), (120, 120)]
 
 
 # -- the cache ---------------------------------------------------------------------------------

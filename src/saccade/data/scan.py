@@ -42,7 +42,8 @@ from saccade.errors import ImageError
 from saccade.records import Dataset, ImageRecord, Storage
 from saccade.terminal import Progress, silent
 
-CHUNK_IMAGES = 64
+CHUNK_IMAGES = 32  # small enough that large photos show progress, enough to measure small ones together
+LARGEST_CHUNK, CHUNK_SECONDS = 128, 0.5  # of the work that processes share
 ALONE_SECONDS = 1.0  # work this long before thinking about more processes
 WORTH_SECONDS = 2.0  # start them when at least so much work for one process is left
 FRESH_NS = 2_000_000_000  # a file changed so lately may change again without its stamp changing
@@ -147,16 +148,20 @@ def _examined_chunks(job: Job, paths: Sequence[str], workers: int | None) -> Ite
 def _computed_chunks(
     job: Job, paths: Sequence[str], workers: int | None
 ) -> Iterator[tuple[Sequence[str], Chunk]]:
+    """Alone at first; shared between processes once what is left is worth starting them."""
     started = time.perf_counter()
     work = partial(examine_chunk, job)
-    chunks = _chunks(paths, CHUNK_IMAGES)
     done = 0
-    for some in chunks:
+    while done < len(paths):
+        some = paths[done : done + CHUNK_IMAGES]
         yield some, work(some)
         done += len(some)
-        count = _worthwhile_workers(time.perf_counter() - started, done, len(paths), workers)
+        seconds = time.perf_counter() - started
+        count = _worthwhile_workers(seconds, done, len(paths), workers)
         if count > 1:
-            yield from map_chunks(work, chunks, workers=count, on_crash=_crashed)
+            size = min(LARGEST_CHUNK, max(1, int(CHUNK_SECONDS * done / seconds)))
+            yield from map_chunks(work, _chunks(paths[done:], size), workers=count, on_crash=_crashed)
+            return
 
 
 def _worthwhile_workers(seconds: float, done: int, total: int, workers: int | None) -> int:
