@@ -95,6 +95,16 @@ def test_a_second_process_is_refused_with_the_first_ones_id(tmp_path: Path) -> N
     assert third.stdout.strip() == "got it"
 
 
+def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(RuntimeError), run.locked():
+        raise RuntimeError
+    assert not run.root.exists()
+    with run.locked():
+        run.write_recipe(Recipe())
+    assert run.recipe.exists()
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.json"
     write_bytes(path, b"old")

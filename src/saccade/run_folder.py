@@ -208,7 +208,15 @@ class RunFolder:
             os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
             yield
         finally:
+            self._remove_if_nothing_began()
             os.close(handle)  # the kernel drops the lock with it, also after kill -9
+
+    def _remove_if_nothing_began(self) -> None:
+        """A refusal leaves no folder behind that held nothing but the lock."""
+        if not any(self._foreign()):
+            self.lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.root.rmdir()
 
     def _text(self, path: Path) -> str:
         try:
