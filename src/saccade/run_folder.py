@@ -206,9 +206,11 @@ class RunFolder:
                 ) from None
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
-            yield
+            try:
+                yield
+            finally:
+                self._remove_if_nothing_began()
         finally:
-            self._remove_if_nothing_began()
             os.close(handle)  # the kernel drops the lock with it, also after kill -9
 
     def _remove_if_nothing_began(self) -> None:

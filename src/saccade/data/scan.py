@@ -253,6 +253,8 @@ def _put(descriptions: Descriptions, rows: slice, some: Descriptions) -> None:
 
 def _filled(record: ImageRecord, found: Examined) -> ImageRecord:
     """The record with what was found; what a source said of the file already stands before it."""
+    if not record.used:  # a list that names a missing file says it with the line
+        return record
     record = replace(
         record,
         sha256=found.sha256,
