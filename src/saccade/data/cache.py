@@ -7,7 +7,6 @@ full, it is remade or gone without, never an error. Entries carry a checksum. Th
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,12 +33,6 @@ CREATE TABLE IF NOT EXISTS searches (
     id INTEGER PRIMARY KEY AUTOINCREMENT, version BLOB NOT NULL, members BLOB UNIQUE, pairs BLOB NOT NULL
 );
 """
-
-
-def default_cache_folder() -> Path:
-    """The user's cache folder for saccade: XDG_CACHE_HOME, else ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "saccade"
 
 
 def code_version(*modules: ModuleType) -> str:
