@@ -334,3 +334,9 @@ def test_json_holds_plain_values(make_photos: Callable[..., Path]) -> None:
     assert {"kind", "severity", "paths", "remedy", "message", "confidence", "figure"} <= set(
         values["findings"][0]
     )
+
+
+def test_the_manual_names_every_kind() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "audit.md").read_text("utf-8")
+    assert len(KINDS) > 20
+    assert [kind for kind in KINDS if f"`{kind}`" not in manual] == []
