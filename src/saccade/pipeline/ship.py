@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from saccade.config import Recipe
 from saccade.data.sources import load_source
 from saccade.errors import RecipeError, RunError
+from saccade.export.bench import DEFAULT_SHAPE, BenchRow, Spread
+from saccade.export.bench import bench as measure_engines
 from saccade.export.certify import CERTIFIED_PARTS, Kind
 from saccade.export.certify import certify as make_certificate
 from saccade.pipeline.judge import certificate_line
@@ -140,8 +142,33 @@ def _stored_kind(run: RunFolder, file: Path) -> str:
     return str(values.get("kind", "int8" if "int8" in file.name else "float"))
 
 
-def bench(model: str, terminal: Terminal, *, rounds: int) -> None:
+def bench(model: str, terminal: Terminal, *, rounds: int) -> tuple[BenchRow, ...]:
     """`saccade bench`: latency, throughput, size and accuracy of every engine at hand, side by side."""
-    from saccade.export.bench import bench as measure_engines
+    rows = measure_engines(model, rounds=rounds)
+    say_engines(rows, terminal)
+    return rows
 
-    measure_engines(model, rounds=rounds)
+
+def say_engines(rows: Sequence[BenchRow], terminal: Terminal) -> None:
+    """The table, with what was measured and how often."""
+    first = rows[0]
+    height, width = DEFAULT_SHAPE
+    terminal.say(
+        f"{first.threads} threads, photos of {width} x {height} pixels with preprocessing; latency over "
+        f"{first.timings} calls, throughput as median (lowest to highest) of {first.rounds} interleaved rounds"
+    )
+    sizes = sorted(first.throughput)
+    heads = [f"{'engine':<20}", f"{'MB':>6}", f"{'p50 ms':>8}", f"{'p95 ms':>8}"]
+    heads += [f"{f'images/s, batch {size}':>26}" for size in sizes]
+    terminal.say("  ".join([*heads, "validation accuracy"]))
+    for row in rows:
+        cells = [f"{row.engine:<20}", f"{row.megabytes:>6.1f}"]
+        cells += [f"{row.latency_p50_ms:>8.2f}", f"{row.latency_p95_ms:>8.2f}"]
+        cells += [f"{_spread(row.throughput[size]):>26}" for size in sizes]
+        known = row.accuracy is not None
+        cells.append(f"{row.accuracy:.1%} ({row.accuracy_images} images)" if known else "not measured")
+        terminal.say("  ".join(cells))
+
+
+def _spread(figure: Spread) -> str:
+    return f"{figure.median:,.0f} ({figure.low:,.0f} to {figure.high:,.0f})"
