@@ -1,0 +1,82 @@
+"""saccade's own format keeps the contract of an exporter, and the contract notices those that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from saccade.bundle import Bundle
+from saccade.export.contract import check_exporter, onnx_load
+from saccade.export.onnx import write_onnx
+
+
+def test_onnx_keeps_it() -> None:
+    check_exporter(write_onnx, onnx_load, suffix=".onnx")
+
+
+def _wrong_mean(bundle: Bundle, path: Path) -> None:
+    write_onnx(replace(bundle, preprocess=replace(bundle.preprocess, mean=(0.1, 0.2, 0.3))), path)
+
+
+def _wrong_filter(bundle: Bundle, path: Path) -> None:
+    other = "bicubic" if bundle.preprocess.interpolation == "bilinear" else "bilinear"
+    write_onnx(replace(bundle, preprocess=replace(bundle.preprocess, interpolation=other)), path)  # type: ignore[arg-type]
+
+
+def _without_temperature(bundle: Bundle, path: Path) -> None:
+    write_onnx(replace(bundle, temperature=1.0), path)
+
+
+def _two_files(bundle: Bundle, path: Path) -> None:
+    write_onnx(bundle, path)
+    path.with_suffix(".weights").write_bytes(b"")
+
+
+def _touches_the_network(bundle: Bundle, path: Path) -> None:
+    write_onnx(bundle, path)
+    bundle.module.norm.running_mean.add_(1)  # type: ignore[union-attr,operator]
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (_wrong_mean, "differ from torch's"),
+        (_wrong_filter, "differ from torch's"),
+        (_without_temperature, "differ from torch's"),
+        (_two_files, "one file was asked for"),
+        (_touches_the_network, "writing changed the network's norm.running_mean"),
+    ],
+)
+def test_it_notices_what_is_wrong_in_the_file(write: Any, words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        check_exporter(write, onnx_load, suffix=".onnx")
+
+
+def _sorted_classes(path: Path) -> Any:
+    answer = onnx_load(path)
+    return lambda images: answer(images)[:, [1, 2, 0]]
+
+
+def _by_position(path: Path) -> Any:
+    answer = onnx_load(path)
+
+    def shifted(images: Sequence[Any]) -> np.ndarray:
+        probabilities = answer(images)
+        probabilities[-1] = np.roll(probabilities[-1], 1) if len(images) == 1 else probabilities[-1]
+        return probabilities
+
+    return shifted
+
+
+@pytest.mark.parametrize(
+    ("load", "words"),
+    [(_sorted_classes, "differ from torch's"), (_by_position, "alone and the same in a batch")],
+)
+def test_it_notices_what_is_wrong_in_the_answers(load: Any, words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        check_exporter(write_onnx, load, suffix=".onnx")
