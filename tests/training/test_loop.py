@@ -174,6 +174,21 @@ def plain_weights(tmp_path_factory) -> str:
     ).weights_sha256
 
 
+def test_the_training_loss_is_measured_as_the_validation_loss_is(fit_tiny, recipe):
+    """Smoothing and class weights shape the gradient; the two curves must stay comparable."""
+    rows = [
+        fit_tiny(name, recipe=recipe(train__epochs=1, train__lr=1e-9, **dotted), pretrained=False)[1].history[
+            0
+        ]
+        for name, dotted in {
+            "plain": {},
+            "smooth": {"train__label_smoothing": 0.5},
+            "weighted": {"train__class_weights": True},
+        }.items()
+    ]
+    assert [row.train_loss for row in rows[1:]] == pytest.approx([rows[0].train_loss] * 2, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -210,6 +225,32 @@ def test_the_callers_random_state_is_left_alone(fit_tiny):
     torch.manual_seed(5)
     fit_tiny()
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_optimizers_step_as_torchs_plain_ones_do_on_weights_in_either_memory_order(recipe, name):
+    settings = recipe(train__optimizer=name, train__weight_decay=0.1, train__momentum=0.8).train
+    reference = {
+        "adam": lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1, foreach=False),
+        "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1, foreach=False),
+        "sgd": lambda p: torch.optim.SGD(
+            p, lr=0.1, weight_decay=0.1, momentum=0.8, nesterov=True, foreach=False
+        ),
+    }[name]
+    ours, plain = (without_norms(TinyBackbone()) for _ in range(2))
+    plain.load_state_dict(ours.state_dict())
+    ours.to(memory_format=torch.channels_last)
+    images = torch.randn(4, 3, 8, 8)
+    weights = [p for p in plain.parameters() if p.ndim > 1]
+    others = [{"params": [p for p in plain.parameters() if p.ndim <= 1], "weight_decay": 0.0}]
+    optimizers = build_optimizer(ours, 0.1, settings), reference([{"params": weights}, *others])
+    for _ in range(3):
+        for network, optimizer in zip((ours, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            network(images.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+            optimizer.step()
+    for first, second in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(first, second, atol=1e-5, rtol=1e-4)
 
 
 def test_weight_decay_spares_norms_and_biases(recipe):

@@ -59,6 +59,10 @@ class Learner:
         smoothing = self.recipe.train.label_smoothing
         return classification_loss(logits, targets, class_weights=self.class_weights, smoothing=smoothing)
 
+    def plain_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(B,) cross-entropy without smoothing and class weights, as the validation part is measured."""
+        return classification_loss(logits.detach(), targets, class_weights=None, smoothing=0.0)
+
     def parts(self, images: int) -> Iterator[slice]:
         """The batch in pieces that fit into memory; one piece as long as it always did."""
         size = self.micro_batch or images

@@ -198,7 +198,7 @@ class Tally:
 
     @property
     def loss(self) -> float:
-        """Mean loss an image: what is minimised, so with smoothing, weights and mixing where they are on."""
+        """Mean cross-entropy an image, as on the validation part (with mixing, of the mixed targets)."""
         return float(self.loss_sum) / max(1, self.images)
 
     @property
@@ -229,7 +229,7 @@ def train_epoch(job: Job, learner: Learner, state: FitState) -> Tally:
 
 
 def train_step(learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-    """Learn from one batch; returns the losses (B,) and the number of right answers.
+    """Learn from one batch; returns the plain losses (B,) and the number of right answers.
 
     Dropout, like mixing, is a function of (seed, step).
     """
@@ -241,7 +241,7 @@ def train_step(learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tenso
         losses = learner.losses(logits, targets[part])
         learner.watch.see(losses, batch.paths[part])
         learner.runtime.backward(losses.sum() / len(images))
-        seen.append(losses.detach())
+        seen.append(learner.plain_losses(logits, targets[part]))
         right += (logits.argmax(1) == targets[part].argmax(1)).sum()
     if learner.recipe.train.gradient_clip:
         learner.runtime.clip(learner.forward, learner.stepper, learner.recipe.train.gradient_clip)
