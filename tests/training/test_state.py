@@ -148,6 +148,17 @@ def test_damaged_best_weights_make_both_checkpoints_worthless(tmp_path):
     assert "starts again from its beginning" in notes[-1]
 
 
+def test_best_weights_that_were_damaged_meanwhile_are_refused(tmp_path):
+    saved(tmp_path, [1.0, 2.0])
+    checkpoints = Checkpoints(tmp_path)
+    found, _ = checkpoints.latest()
+    assert found is not None
+    path = tmp_path / "best-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    with pytest.raises(RunError, match=r"best-00001\.safetensors is damaged .*give the same command again"):
+        checkpoints.best_weights(found.state)
+
+
 def test_what_is_newer_than_the_checkpoint_gone_back_to_is_removed(tmp_path):
     saved(tmp_path, [3.0, 2.0, 1.0])
     (tmp_path / ".last-00004.safetensors.abc").write_bytes(b"a killed write")
