@@ -36,8 +36,8 @@ class Budget:
 
 
 BUDGETS = {
-    "whole": Budget(rank=10, sure_rank=24, floor=0.35, pairs_per_image=4.0),
-    "quadrant": Budget(rank=3, sure_rank=8, floor=0.5, pairs_per_image=4.0),
+    "whole": Budget(rank=10, sure_rank=24, floor=0.35, pairs_per_image=3.0),
+    "quadrant": Budget(rank=3, sure_rank=8, floor=0.5, pairs_per_image=3.0),
     "band": Budget(rank=4, sure_rank=12, floor=0.6, pairs_per_image=1.5),
 }
 

@@ -30,7 +30,7 @@ from saccade.terminal import Progress, silent
 
 # What the bands mean, measured on photos of 32 and 128 pixels: docs/near-duplicates.md
 CERTAIN_SCORE = 13.5
-LIKELY_SCORE = 9.5
+LIKELY_SCORE = 9.7
 LOOK_SCORE = 8.0
 BLANK_LEVELS = 1.5  # standard deviation of gray levels below which a picture has nothing to compare
 SAME_SCORE = 100.0  # of pictures whose thumbnails are equal to the last bit

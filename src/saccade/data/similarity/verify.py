@@ -17,7 +17,7 @@ from saccade.data.similarity.agreement import (
     gradient_products,
 )
 from saccade.data.similarity.candidates import Candidates
-from saccade.data.similarity.descriptors import Floats, Variants, in_batches
+from saccade.data.similarity.descriptors import Floats, Indices, Variants, in_batches
 from saccade.data.similarity.registration import (
     COARSE_GRID,
     COARSE_SIDE,
@@ -38,10 +38,13 @@ from saccade.data.similarity.registration import (
 from saccade.data.similarity.views import View
 
 ROUGH_STEPS, COARSE_STEPS, FINE_STEPS = 3, 5, 4
-ROUGH_CORRELATION = 0.5  # of the gradients, to go on to the coarse round
-STANDING_CORRELATION = 0.5  # of pictures that are compared without fitting
-COARSE_CORRELATION = 0.75  # to go on to the fine one
-COARSE_BATCH, FINE_BATCH = 512, 128
+# Correlations of the gradients that a pair needs to go on: docs/near-duplicates.md says what each costs.
+ROUGH_CORRELATION = 0.55  # after the rough round
+COARSE_CORRELATION = 0.8  # after the coarse one
+FINE_CORRELATION = 0.55  # before the fine one, on the full thumbnails
+STANDING_CORRELATION = 0.62  # of blurred pictures that are compared without fitting
+UNMOVED_CORRELATION = 0.65  # of the full thumbnails, without fitting
+COARSE_BATCH, FINE_BATCH = 512, 256
 SMALLEST_COVER = 0.45  # share of the template that must lie on the other picture
 BORDER_REACH = 2 / FINE_GRID  # of a border into the picture, once smoothed
 IDENTITY = np.eye(2, 3, dtype=np.float32)
@@ -179,36 +182,57 @@ class Verifier:
         return Fits(fits.template, fits.other, maps, fits.start, fits.window, quality)
 
     def fine(self, fits: Fits, *, steps: int = FINE_STEPS) -> tuple[Fits, Floats]:
-        """Robust steps on the full thumbnails; quality becomes the score, 0 where the map is impossible.
+        """Robust steps on the full thumbnails; quality becomes the score, 0 where it cannot be one.
 
         Without steps the score gains what fitting a map by chance is worth.
         """
-        maps, score = np.empty_like(fits.maps), np.empty(len(fits), np.float32)
-        signed = np.empty(len(fits), np.float32)
-        points = grid_points(FINE_GRID)
+        maps, score = fits.maps.copy(), np.zeros(len(fits), np.float32)
+        signed = np.zeros(len(fits), np.float32)
 
         def batch(rows: slice) -> None:
             some = fits[rows]
             images, row = np.unique(np.stack([some.template, some.other]), return_inverse=True)
-            template, other = row.reshape(2, -1)
             pictures = Pictures(fine_pictures(self.thumbnails[images]))
-            weights = window_weights(some.window, FINE_GRID)
-            templates = Templates.of(pictures.pixels[template], FINE_GRID, weights)
-            maps[rows] = robust_fit(
-                templates, pictures, other, some.maps, some.start, grid=FINE_GRID, steps=steps
-            )
-            values = pictures.at(points, other, maps[rows], smooth=True)
-            on_other = inside(points, maps[rows])
-            counts = inside_boxes(points, np.tile(IDENTITY, (len(some), 1, 1)), self.boxes[some.template])
-            counts &= inside_boxes(points, maps[rows], self.boxes[some.other]) & on_other & (weights > 0)
-            native = np.minimum(self.native_share[some.template], self.native_share[some.other])
-            found = agreement(templates.contrast, values, counts, maps[rows], native)
-            possible = (on_other.mean(axis=1) >= SMALLEST_COVER) & _possible_area(maps[rows])
-            earned = found.score if steps else found.score + UNMOVED_BONUS
-            score[rows], signed[rows] = np.where(possible, earned, 0), found.correlation
+            template, other = row.reshape(2, -1)
+            worth = self._worth_fitting(some, pictures, template, other, unmoved=not steps)
+            kept = np.flatnonzero(worth)
+            if len(kept):
+                found = self._fit_and_score(some[kept], pictures, template[kept], other[kept], steps)
+                at = rows.start + kept
+                maps[at], score[at], signed[at] = found
 
         self.run(batch, list(in_batches(len(fits), FINE_BATCH)))
         return Fits(fits.template, fits.other, maps, fits.start, fits.window, score), signed
+
+    def _worth_fitting(
+        self, fits: Fits, pictures: Pictures, template: Indices, other: Indices, *, unmoved: bool
+    ) -> NDArray[np.bool_]:
+        """Whether the full thumbnails agree already to some degree, by the map so far."""
+        points = grid_points(FINE_GRID)
+        own = pictures.at(points, template, np.tile(IDENTITY, (len(fits), 1, 1)), smooth=True)
+        values = pictures.at(points, other, fits.maps, smooth=True)
+        counts = inside(points, fits.maps) & (window_weights(fits.window, FINE_GRID) > 0)
+        agree = np.abs(correlation(*gradient_products(own, values, counts)))
+        needed = UNMOVED_CORRELATION if unmoved else FINE_CORRELATION
+        return np.greater_equal(agree, needed)
+
+    def _fit_and_score(
+        self, fits: Fits, pictures: Pictures, template: Indices, other: Indices, steps: int
+    ) -> tuple[Floats, Floats, Floats]:
+        """Maps, scores and signed correlations."""
+        points, weights = grid_points(FINE_GRID), window_weights(fits.window, FINE_GRID)
+        templates = Templates.of(pictures.pixels[template], FINE_GRID, weights)
+        maps = robust_fit(templates, pictures, other, fits.maps, fits.start, grid=FINE_GRID, steps=steps)
+        values = pictures.at(points, other, maps, smooth=True)
+        on_other = inside(points, maps)
+        upright = np.tile(IDENTITY, (len(fits), 1, 1))
+        counts = inside_boxes(points, upright, self.boxes[fits.template])
+        counts &= inside_boxes(points, maps, self.boxes[fits.other]) & on_other & (weights > 0)
+        native = np.minimum(self.native_share[fits.template], self.native_share[fits.other])
+        found = agreement(templates.contrast, values, counts, maps, native)
+        possible = (on_other.mean(axis=1) >= SMALLEST_COVER) & _possible_area(maps)
+        earned = found.score if steps else found.score + UNMOVED_BONUS
+        return maps, np.where(possible, earned, 0).astype(np.float32), found.correlation
 
 
 def _without_edges(boxes: Floats) -> Floats:
