@@ -20,6 +20,7 @@ from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.training import Callback, StopRequest, fit
 from saccade.training.contract import TinyBackbone, TinyData, tiny_classifier
+from saccade.training.learner import LossWatch
 from saccade.training.optimizers import build_optimizer
 from saccade.training.phases import plan_phases
 
@@ -493,3 +494,14 @@ def test_a_finished_training_is_not_done_again(fit_tiny):
     assert not again_recorder.progress
     assert second == first
     assert same(network.state_dict(), again.state_dict())
+
+
+def test_a_gpus_losses_are_read_one_step_late_and_at_the_end_of_the_epoch():
+    watch = LossWatch(lag=1, where="in epoch 1", remedy="Lower the rate")
+    watch.see(torch.tensor([1.0, torch.inf]), ("good.png", "bad.png"))
+    with pytest.raises(TrainingError, match=r"in epoch 1, for 1 of 2 images of the batch: bad\.png\. Lower"):
+        watch.see(torch.tensor([1.0, 2.0]), ("c.png", "d.png"))
+    watch.flush()
+    watch.see(torch.tensor([torch.nan]), ("last.png",))
+    with pytest.raises(TrainingError, match=r"last\.png"):
+        watch.flush()
