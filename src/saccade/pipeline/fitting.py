@@ -33,6 +33,9 @@ from saccade.transforms import Augmentation, Batch, TrainingBatches, evaluation_
 SMALL_CNN_SIZES = (32, 64, 96, 128, 160, 224)
 STATISTICS_IMAGES = 500
 SMALLEST_STD = 0.02
+# What comes after training, as a slow core needs it: the time limit is for the whole command.
+EXPORT_AND_REPORT_SECONDS = 15.0
+JUDGING_SECONDS_AN_IMAGE = 0.04
 
 
 def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
@@ -150,13 +153,25 @@ def fit_network(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Term
             cut_mix=strength.cut_mix,
             callbacks=[TerminalProgress(terminal)],
             stop=stop,
-            deadline=began + recipe.train.time_limit if recipe.train.time_limit else None,
+            deadline=deadline(dataset, recipe, began),
             started=began,
         )
     for note in result.notes:
         terminal.say(f"          {note}")
     temperature = _temperature(network, validation, runtime) if recipe.evaluate.calibrate else 1.0
     save_bundle(_bundle(network, dataset, result, temperature), run.bundle)
+
+
+def deadline(dataset: Dataset, recipe: Recipe, began: float) -> float | None:
+    """When training must end (monotonic seconds), so that judging, export and report fit into the limit too."""
+    limit = recipe.train.time_limit
+    if not limit:
+        return None
+    judged = 2 * len(dataset.used("validation")) + len(
+        dataset.used("test")
+    )  # once each, and the training sample
+    reserve = EXPORT_AND_REPORT_SECONDS + judged * JUDGING_SECONDS_AN_IMAGE
+    return began + limit - min(reserve, limit / 2)
 
 
 def _say_network(network: BuiltModel, runtime: Runtime, terminal: Terminal) -> None:
