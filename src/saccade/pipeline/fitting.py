@@ -163,7 +163,7 @@ def fit_network(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Term
 
 
 def deadline(dataset: Dataset, recipe: Recipe, began: float) -> float | None:
-    """When training must end (monotonic seconds), so that judging, export and report fit into the limit too."""
+    """When training must end (monotonic seconds) for judging, export and report to fit into the limit too."""
     limit = recipe.train.time_limit
     if not limit:
         return None

@@ -154,8 +154,8 @@ def say_engines(rows: Sequence[BenchRow], terminal: Terminal) -> None:
     first = rows[0]
     height, width = DEFAULT_SHAPE
     terminal.say(
-        f"{first.threads} threads, photos of {width} x {height} pixels with preprocessing; latency over "
-        f"{first.timings} calls, throughput as median (lowest to highest) of {first.rounds} interleaved rounds"
+        f"{first.threads} threads, photos of {width} x {height}, preprocessing included; latency over "
+        f"{first.timings} calls, throughput: median (lowest to highest) of {first.rounds} interleaved rounds"
     )
     sizes = sorted(first.throughput)
     heads = [f"{'engine':<20}", f"{'MB':>6}", f"{'p50 ms':>8}", f"{'p95 ms':>8}"]
