@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.data.similarity.calibration import allowance
 from saccade.data.similarity.candidates import Candidates, no_candidates
 from saccade.data.similarity.clusters import PairIndices
 from saccade.data.similarity.descriptors import (
@@ -32,6 +33,7 @@ from saccade.data.similarity.pairs import (
     best_of_each,
     in_words,
     joined,
+    less,
     need_faiss,
     representatives,
     running,
@@ -87,7 +89,7 @@ def cross_check(
         verifier = Verifier(among, run)
         fits = starting_fits(candidates, views)
         found = joined(Verified(*verifier.verify(fits)), Verified(*verifier.verify_unmoved(fits)))
-    found = best_of_each(found, among.image)
+        found = less(best_of_each(found, among.image), allowance(among, verifier))
     crossing = [pair for pair in copies if _crosses(parts[pair.first], parts[pair.second])]
     known = set(ignored)
     pairs = [

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.data.similarity.calibration import allowance
 from saccade.data.similarity.candidates import find_candidates, no_candidates
 from saccade.data.similarity.clusters import PairIndices
 from saccade.data.similarity.descriptors import (
@@ -148,7 +149,7 @@ def _verified(
             unmoved = verifier.verify_unmoved(_not_yet(fits, found.fits, among.image))
             found = best_of_each(joined(found, Verified(*unmoved)), among.image)
     progress(total, total, "done")
-    return found
+    return less(found, allowance(among, verifier))
 
 
 def verify_both_ways(verifier: Verifier, fits: Fits) -> tuple[Fits, Floats]:
@@ -196,6 +197,13 @@ def best_of_each(found: Verified, image: NDArray[np.int64]) -> Verified:
     """Each pair of images once, by its highest score, if that reaches the band "look"."""
     rows = _best_order(found.fits, image)
     return found[rows[found.fits.quality[rows] >= LOOK_SCORE]]
+
+
+def less(found: Verified, allowed: float) -> Verified:
+    """Scores reduced by the data set's allowance, and what still reaches the band "look"."""
+    scores = found.fits.quality - np.float32(allowed)
+    reduced = Verified(replace(found.fits, quality=scores), found.correlation)
+    return reduced[np.flatnonzero(scores >= LOOK_SCORE)]
 
 
 def in_words(among: Variants, found: Verified) -> list[PairIndices]:

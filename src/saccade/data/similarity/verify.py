@@ -181,10 +181,11 @@ class Verifier:
         self.run(batch, list(in_batches(len(fits), COARSE_BATCH)))
         return Fits(fits.template, fits.other, maps, fits.start, fits.window, quality)
 
-    def fine(self, fits: Fits, *, steps: int = FINE_STEPS) -> tuple[Fits, Floats]:
+    def fine(self, fits: Fits, *, steps: int = FINE_STEPS, check: bool = True) -> tuple[Fits, Floats]:
         """Robust steps on the full thumbnails; quality becomes the score, 0 where it cannot be one.
 
-        Without steps the score gains what fitting a map by chance is worth.
+        Without steps the score gains what fitting a map by chance is worth. `check` leaves out early what
+        hardly agrees so far.
         """
         maps, score = fits.maps.copy(), np.zeros(len(fits), np.float32)
         signed = np.zeros(len(fits), np.float32)
@@ -194,8 +195,10 @@ class Verifier:
             images, row = np.unique(np.stack([some.template, some.other]), return_inverse=True)
             pictures = Pictures(fine_pictures(self.thumbnails[images]))
             template, other = row.reshape(2, -1)
-            worth = self._worth_fitting(some, pictures, template, other, unmoved=not steps)
-            kept = np.flatnonzero(worth)
+            kept = np.arange(len(some))
+            if check:
+                worth = self._worth_fitting(some, pictures, template, other, unmoved=not steps)
+                kept = np.flatnonzero(worth)
             if len(kept):
                 found = self._fit_and_score(some[kept], pictures, template[kept], other[kept], steps)
                 at = rows.start + kept

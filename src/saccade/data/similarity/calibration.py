@@ -1,0 +1,48 @@
+"""How much any two pictures of a data set agree: the allowance that every score is reduced by.
+
+Two lungs, two digits or two boxes on white agree more than two holiday photos although they are different
+ones. Pairs drawn at random show how much; what goes beyond the usual is taken off every score.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from saccade.data.similarity.descriptors import Symmetry, Variants
+from saccade.data.similarity.verify import Fits, Verifier
+from saccade.data.similarity.views import View
+
+DRAWN_PAIRS = 1000
+FEWEST_IMAGES = 40  # below, pairs drawn at random are too often true copies
+QUANTILE = 0.99
+USUAL_FITTED = 2.6  # the quantile in ordinary photos, of scores with a fitted map
+USUAL_UNMOVED = 5.2  # and of pictures compared as they stand
+COPIES_FROM = 9.7  # scores from here on are taken for true copies and left out
+
+
+def allowance(pictures: Variants, verifier: Verifier) -> float:
+    """What to take off every score in this data set; 0 for ordinary photos and for few images."""
+    whole = np.flatnonzero(~pictures.trimmed)
+    if len(whole) < FEWEST_IMAGES:
+        return 0.0
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, len(whole), DRAWN_PAIRS)
+    second = (first + rng.integers(1, len(whole), DRAWN_PAIRS)) % len(whole)
+    start = np.tile(View("whole", Symmetry()).start, (DRAWN_PAIRS, 1, 1))
+    drawn = Fits(
+        whole[first].astype(np.int32),
+        whole[second].astype(np.int32),
+        start,
+        start,
+        np.zeros(DRAWN_PAIRS, np.int64),
+        np.zeros(DRAWN_PAIRS, np.float32),
+    )
+    fitted, _ = verifier.fine(verifier.coarse_round(verifier.rough_round(drawn)), check=False)
+    unmoved, _ = verifier.fine(drawn, steps=0, check=False)
+    beyond = [_quantile(fitted) - USUAL_FITTED, _quantile(unmoved) - USUAL_UNMOVED]
+    return float(max(0.0, *beyond))
+
+
+def _quantile(fits: Fits) -> float:
+    scores = fits.quality[fits.quality < COPIES_FROM]
+    return float(np.quantile(scores, QUANTILE)) if len(scores) else 0.0
