@@ -124,6 +124,14 @@ def _external_sparse(proto: onnx.ModelProto) -> None:
     proto.graph.sparse_initializer.append(onnx.SparseTensorProto(values=values, dims=[1]))
 
 
+def _external_sparse_in_attribute(proto: onnx.ModelProto) -> None:
+    indices = TensorProto(name="x", data_type=7, dims=[1], data_location=TensorProto.EXTERNAL)
+    node = helper.make_node("Constant", [], ["unused"])
+    attribute = node.attribute.add(name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR)
+    attribute.sparse_tensor.indices.CopyFrom(indices)
+    proto.graph.node.append(node)
+
+
 def _custom_domain(proto: onnx.ModelProto) -> None:
     proto.opset_import.append(helper.make_opsetid("com.evil", 1))
 
@@ -163,6 +171,7 @@ EVIL = {
     "external data in an attribute": (_external_in_attribute, "another file"),
     "external data in a subgraph": (_external_in_subgraph, "another file"),
     "external sparse data": (_external_sparse, "another file"),
+    "external sparse data in an attribute": (_external_sparse_in_attribute, "another file"),
     "custom domain": (_custom_domain, "domain 'com.evil'"),
     "custom operator": (_custom_node, "domain 'com.evil'"),
     "function": (_function, "own functions"),
@@ -198,6 +207,18 @@ def test_refuses_every_truncation_with_one_line(model: Path) -> None:
     for end in range(0, len(data), 7):
         with pytest.raises(ModelError):
             Artefact.open_bytes(data[:end], name="cut.onnx")
+
+
+def test_refuses_a_length_that_runs_past_the_end(model: Path) -> None:
+    with pytest.raises(ModelError, match="cut short"):
+        inspect_model(model.read_bytes()[:-1], name="cut.onnx")
+
+
+def test_refuses_a_file_of_countless_tiny_fields(model: Path) -> None:
+    """Not after minutes: the walk gives up at a million fields."""
+    data = model.read_bytes() + b"\x20\x00" * 2_000_000  # model_version, said again and again
+    with pytest.raises(ModelError, match="more than 1,000,000 fields"):
+        inspect_model(data, name="many.onnx")
 
 
 def test_mutated_bytes_raise_only_our_error(model: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -204,6 +205,27 @@ def test_images_are_chosen_evenly_up_to_the_limit(case: Case) -> None:
     every = chosen_images(given, max_images=1000, kind="float")
     assert (len(every["validation"]), len(every["test"])) == (300, 100)
     assert certify(case.model, case.predictions, case.read, max_images=7).images == 7
+
+
+def test_images_that_influence_each_other_fail(case: Case) -> None:
+    """A file that subtracts the mean of the batch answers an image alone as it should, and fails."""
+    model = onnx.load(case.model)
+    nodes = [
+        onnx.helper.make_node("ReduceMean", ["network/logits", "first"], ["mean"], keepdims=1),
+        onnx.helper.make_node("Sub", ["network/logits", "mean"], ["off"]),
+        onnx.helper.make_node("Mul", ["off", "share"], ["little"]),
+        onnx.helper.make_node("Add", ["network/logits", "little"], ["mixed"]),
+    ]
+    position = next(i for i, node in enumerate(model.graph.node) if "network/logits" in node.input)
+    model.graph.node[position].input[0] = "mixed"
+    for offset, node in enumerate(nodes):
+        model.graph.node.insert(position + offset, node)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "first"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.2), "share"))
+    case.model.write_bytes(model.SerializeToString())
+    certificate = certify(case.model, case.predictions, case.read)
+    assert certificate.extra["batch_difference"] > 1e-3
+    assert not certificate.passed
 
 
 def test_a_certificate_can_be_made_again_beside_a_stale_one(case: Case, make_model: MakeModel) -> None:

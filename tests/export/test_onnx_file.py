@@ -166,6 +166,24 @@ def test_file_names_no_place_of_this_machine(small_net: nn.Module, tmp_path: Pat
         assert word not in data, word
 
 
+def test_notes_of_the_second_exporter_are_dropped() -> None:
+    from saccade.export import onnx as exporter
+
+    captured = exporter._capture(TracerProof().eval(), 8)
+    assert b"TracerProof" in captured.SerializeToString(), "the exporter notes classes and source files"
+    assert b"TracerProof" not in exporter._stripped(captured).SerializeToString()
+
+
+def test_a_side_is_never_less_than_a_pixel(
+    small_net: nn.Module, exported: onnx.ModelProto, tmp_path: Path
+) -> None:
+    """2 x 200 pixels on 40: the short side would round down to nothing."""
+    trained = Trained(small_net, Preprocess(SIDE, "pad"))
+    image = noise((2, 200))
+    answers = opened(exported, trained, tmp_path).probabilities([image])
+    np.testing.assert_allclose(answers, torch_answers(trained, [image]), atol=1e-4)
+
+
 def test_same_bundle_gives_the_same_bytes(small_net: nn.Module, tmp_path: Path) -> None:
     trained = Trained(small_net, Preprocess(SIDE))
     hashes = {

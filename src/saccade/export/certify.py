@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +23,6 @@ from saccade.records import Certificate, Predictions
 CERTIFIED_PARTS = ("validation", "test")
 CHUNK_IMAGES = 32
 BATCH_PROBES = 4  # images that are asked alone and as part of a batch
-PROBE_BATCH = 3
 
 Kind = Literal["float", "int8"]
 Probabilities = NDArray[np.float64]
@@ -48,6 +46,7 @@ def certify(
     longer be read are named in `extra`. Raises ModelError when there is nothing to compare.
     """
     artefact = Artefact.open(path, verify=False)  # this makes the certificate it would be checked against
+    limits = replace(limits, background=artefact.background)  # as at its destination
     wanted = {part: predictions[part] for part in CERTIFIED_PARTS if part in predictions}
     chosen = chosen_images(wanted, max_images=max_images, kind=kind)
     parts = [_ask(artefact, part, wanted[part], rows, read_image, limits) for part, rows in chosen.items()]
@@ -202,46 +201,55 @@ def _ask(
     """The file's answers for `rows`, columns in the order of `predictions.classes`."""
     columns = _columns(artefact, predictions.classes)
     kept: list[int] = []
-    answers: list[Probabilities] = []
+    answers: list[Probabilities] = [np.empty((0, len(columns)))]
     unreadable: list[str] = []
     batch_difference = 0.0
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        for chunk in _chunks(rows.tolist()):
-            names = [predictions.paths[row] for row in chunk]
-            decoded = list(pool.map(lambda name: _decoded(name, read_image, limits), names))
-            unreadable += [
-                f"{name}: {found}"
-                for name, found in zip(names, decoded, strict=True)
-                if isinstance(found, ImageError)
-            ]
-            good = [
-                (row, found)
-                for row, found in zip(chunk, decoded, strict=True)
-                if not isinstance(found, ImageError)
-            ]
-            images = [image for _, image in good]
-            if not kept:
-                batch_difference = _batch_difference(artefact, images[:BATCH_PROBES])
-            kept += [row for row, _ in good]
-            answers.append(artefact.probabilities(images)[:, columns])
+    for chunk in _decoded_rows(predictions, rows, read_image, limits):
+        good = {row: found for row, found in chunk.items() if not isinstance(found, ImageError)}
+        unreadable += [f"{predictions.paths[row]}: {chunk[row]}" for row in chunk if row not in good]
+        if not kept:
+            batch_difference = _batch_difference(artefact, list(good.values())[:BATCH_PROBES])
+        kept += good
+        answers.append(artefact.probabilities(list(good.values()))[:, columns])
     return Compared(
         part=part,
         predictions=predictions,
         rows=np.array(kept, dtype=np.int64),
-        answers=np.concatenate(answers) if answers else np.empty((0, len(columns))),
+        answers=np.concatenate(answers),
         unreadable=tuple(unreadable),
         batch_difference=batch_difference,
     )
 
 
+def _decoded_rows(
+    predictions: Predictions,
+    rows: NDArray[np.int64],
+    read_image: Callable[[str], bytes],
+    limits: Limits,
+) -> Iterator[dict[int, Image | ImageError]]:
+    """The images of some rows at a time, by row: their pixels, or why there are none."""
+
+    def decoded(row: int) -> Image | ImageError:
+        name = predictions.paths[row]
+        try:
+            return decode(read_image(name), limits=limits, name=name).pixels
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for start in range(0, len(rows), CHUNK_IMAGES):
+            chunk = rows[start : start + CHUNK_IMAGES].tolist()
+            yield dict(zip(chunk, pool.map(decoded, chunk), strict=True))
+
+
 def _batch_difference(artefact: Artefact, images: Sequence[Image]) -> float:
-    """Largest difference between asking an image alone and as one of a batch."""
-    alone = [artefact.probabilities([image]) for image in images]
-    together = [artefact.probabilities([image] * PROBE_BATCH) for image in images]
-    differences = [
-        float(np.nan_to_num(abs(b - a), nan=1.0).max()) for a, b in zip(alone, together, strict=True)
-    ]
-    return max(differences, default=0.0)
+    """Largest difference between asking an image alone and between two others of its size."""
+    differences = [0.0]
+    for image in images:
+        alone = artefact.probabilities([image])[0]
+        among_others = artefact.probabilities([255 - image, image, image[:, ::-1]])[1]
+        differences.append(float(np.nan_to_num(abs(among_others - alone), nan=1.0).max()))
+    return max(differences)
 
 
 def _columns(artefact: Artefact, classes: Sequence[str]) -> list[int]:
@@ -254,16 +262,3 @@ def _columns(artefact: Artefact, classes: Sequence[str]) -> list[int]:
         )
     position = {label: column for column, label in enumerate(artefact.classes)}
     return [position[label] for label in classes]
-
-
-def _decoded(name: str, read_image: Callable[[str], bytes], limits: Limits) -> Image | ImageError:
-    try:
-        return decode(read_image(name), limits=limits, name=name).pixels
-    except ImageError as error:
-        return error
-
-
-def _chunks(rows: Sequence[int]) -> Iterator[list[int]]:
-    left = iter(rows)
-    while chunk := list(islice(left, CHUNK_IMAGES)):
-        yield chunk
