@@ -314,3 +314,40 @@ def test_every_dirty_file_is_used_or_refused_by_name(shared_data: Callable[[str]
         assert record.used == bool(np.isfinite(brightness)), record.path
         assert record.used == bool(record.pixel_sha256)
         assert record.used or "Left out" in record.note
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text(
+        "import os, pathlib, time\n"
+        "def wait(chunk):\n"
+        "    pathlib.Path(chunk[0], str(os.getpid())).touch()\n"
+        "    time.sleep(60)\n"
+    )
+    script = "import sys, helper; from saccade.data.workers import map_chunks; " + (
+        "list(map_chunks(helper.wait, [[sys.argv[1]]] * 2, workers=2, on_crash=print))"
+    )
+    started = tmp_path / "started"
+    started.mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, started], env=environment, stderr=subprocess.DEVNULL
+    )
+    assert eventually(lambda: len(os.listdir(started)) == 2)
+    parent.kill()
+    parent.wait()
+    assert eventually(lambda: not any(alive(int(name)) for name in os.listdir(started)))
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 30) -> bool:
+    """Whether it comes to hold in time."""
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
