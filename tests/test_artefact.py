@@ -324,6 +324,20 @@ def test_refuses_a_damaged_certificate(make_model: MakeModel, tmp_path: Path) ->
         Artefact.open(path)
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="reads the resident memory from Linux's /proc"
+)
+def test_a_large_photo_leaves_no_large_process(model: Path) -> None:
+    def resident_megabytes() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    artefact = Artefact.open(model)
+    artefact.probabilities([plain((9, 9, 9))])
+    before = resident_megabytes()
+    artefact.probabilities([np.zeros((4000, 6000, 3), np.uint8)])
+    assert resident_megabytes() - before < 100, "the resize alone needs 290 MB"
+
+
 def test_opening_imports_neither_torch_nor_onnx(model: Path) -> None:
     code = (
         "import sys; from saccade.artefact import Artefact; import numpy as np;"
