@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from saccade.config import Recipe
@@ -25,6 +26,7 @@ from saccade.terminal import Progress, Terminal
 
 SHOWN_FINDINGS = 8
 SHOWN_BY_AUDIT = 20
+SHOWN_OF_A_KIND = 3
 
 
 def cache_folder() -> Path:
@@ -128,7 +130,8 @@ def audit_data(
     if out:
         folder = Path(out)
         write_json(folder / "audit.json", audit_as_json(audited))
-        page = write_audit_page(audited, folder / "audit.html", audited.dataset.storage.read)
+        read = audited.dataset.storage.read
+        page = write_audit_page(audited, folder / "audit.html", read, limits=limits_of(recipe))
         terminal.say(f"Written   {folder / 'audit.json'} and {page}")
     else:
         terminal.say("          --out FOLDER writes all of it, with pictures")
@@ -181,12 +184,18 @@ def say_findings(audited: Audit, terminal: Terminal, *, most: int = SHOWN_FINDIN
         f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items() if count
     )
     terminal.say(f"Audit     {words or 'nothing found'}")
-    shown = [finding for finding in audited.findings if finding.severity != "info"][:most]
-    for finding in shown:
-        terminal.say(f"  {finding.severity:<8}{_line(finding)}")
-    left = counts["error"] + counts["warning"] - len(shown)
-    if left > 0:
-        terminal.say(f"  and {left} more, all of them in audit.json")
+    grave = [finding for finding in audited.findings if finding.severity != "info"]
+    by_kind = [list(same) for _, same in groupby(grave, key=lambda finding: finding.kind)]
+    shown = 0
+    for same in by_kind:
+        room = min(most - shown, SHOWN_OF_A_KIND)
+        for found in same[:room]:
+            terminal.say(f"  {found.severity:<8}{_line(found)}")
+        if 0 < room < len(same):
+            terminal.say(f"          and {len(same) - room:,} more of this kind")
+        shown += min(room, len(same))
+    if shown == most < len(grave):
+        terminal.say(f"          {len(grave):,} in all; audit.json and the report hold every one")
 
 
 def _line(finding: Finding) -> str:
