@@ -227,6 +227,8 @@ def test_refuses_before_any_work(model: Path, photos: Path) -> None:
         run(model, photos, out="answers.xlsx")
     with pytest.raises(RecipeError, match="--top-k must be at least 1"):
         run(model, photos, top_k=0)
+    with pytest.raises(RecipeError, match="nothing to predict"):
+        run(model)
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@ cannot be used is named and the others go on; none is ever replaced by another.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections import deque
@@ -94,9 +95,13 @@ class Predictor:
 
     def answers(self, images: Any) -> Iterator[Answer]:
         """One answer an image, in order, while later images are being decoded; never stops for a bad one."""
+        return self.answers_to(inputs_of(images))
+
+    def answers_to(self, inputs: Iterable[Input]) -> Iterator[Answer]:
+        """As `answers`, for what `inputs_of` made of the images."""
         waiting: list[tuple[str, Image | ImageError]] = []
         pixels = 0
-        for name, found in self._decoded(inputs_of(images)):
+        for name, found in self._decoded(inputs):
             waiting.append((name, found))
             pixels += 0 if isinstance(found, ImageError) else found.shape[0] * found.shape[1]
             if len(waiting) >= MAX_BATCH_IMAGES or pixels >= MAX_BATCH_PIXELS:
@@ -361,18 +366,24 @@ def predict_command(
     model: str, inputs: Sequence[str], terminal: Terminal, *, out: str = "", top_k: int = 1
 ) -> int:
     """`saccade predict`: 0 when every input was answered, 1 when some failed, 2 when all did."""
+    from saccade.terminal import silent
+
     if top_k < 1:
         raise RecipeError(f"--top-k must be at least 1, got {top_k}")
+    if not inputs:
+        raise RecipeError("there is nothing to predict; give images or folders of images after the model")
     if out:
         check_out(out)
     predictor = Predictor(model)
     top_k = min(top_k, len(predictor.classes))
+    asked = list(inputs_of(list(inputs)))
     answers, failed = [], 0
-    with terminal.progress("predicting") as progress:
-        for answer in predictor.answers(list(inputs)):
+    # Where answers are printed as they come, they are the progress; a bar between them would break.
+    with terminal.progress("predicting") if out else contextlib.nullcontext(silent) as progress:
+        for answer in predictor.answers_to(asked):
             answers.append(answer)
             failed += bool(answer.error)
-            progress(len(answers), max(len(answers), len(inputs)))
+            progress(len(answers), len(asked))
             if not out and not answer.error:
                 terminal.say(_line(answer, top_k))
     if out:
