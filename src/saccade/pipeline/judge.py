@@ -12,12 +12,13 @@ from saccade.data.sources import load_source
 from saccade.errors import DataError, RunError
 from saccade.evaluation import compare as comparing
 from saccade.evaluation.calibration import softmax
-from saccade.evaluation.diagnosis import Evidence, diagnose
+from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import measure, metrics_as_json, metrics_from_json
 from saccade.pipeline import prepare
 from saccade.pipeline.promises import promises
 from saccade.records import Dataset, Finding, ImageRecord, Metrics, Predictions
 from saccade.report import write_report
+from saccade.report.facts import read_facts
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 
@@ -104,18 +105,7 @@ def conclude(run: RunFolder, dataset: Dataset, terminal: Terminal, *, seconds: f
 
 def diagnosis(run: RunFolder) -> tuple[Finding, ...]:
     """What curves and figures say, in words."""
-    history = tuple(run.read_history()) if run.has(run.history) else ()
-    train = [record.label for record in run.read_dataset() if record.used and record.part == "train"]
-    smallest = min((train.count(label) for label in set(train)), default=0)
-    evidence = Evidence(
-        history=history,
-        validation=_figures(run, "validation"),
-        test=_figures(run, "test"),
-        train=_figures(run, "train"),
-        recipe=run.read_recipe(),
-        smallest_class=smallest,
-    )
-    return diagnose(evidence)
+    return diagnose(read_facts(run).evidence())
 
 
 def _figures(run: RunFolder, part: str) -> Metrics | None:

@@ -48,9 +48,10 @@ class Facts:
         stored = self.environment.get("diagnosis")
         if stored is not None:
             return tuple(_finding(values) for values in stored)
-        return diagnose(self._evidence()) if self.history or self.metrics else ()
+        return diagnose(self.evidence()) if self.history or self.metrics else ()
 
-    def _evidence(self) -> Evidence:
+    def evidence(self) -> Evidence:
+        """What the diagnosis may look at."""
         train = Counter(r.label for r in self.dataset if r.used and r.part == "train")
         return Evidence(
             self.history,
