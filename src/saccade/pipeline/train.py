@@ -59,7 +59,8 @@ def train(
 
 def identity(location: str) -> dict[str, str]:
     """What besides the recipe makes two commands the same run: the data."""
-    return {"data": str(Path(location).expanduser().absolute())}
+    named = ":" in location and not Path(location).exists()  # torchvision:NAME is no path
+    return {"data": location if named else str(Path(location).expanduser().absolute())}
 
 
 def _begin(
