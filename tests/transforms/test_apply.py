@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 
 from saccade.preprocess import Preprocess
 from saccade.transforms import apply
-from saccade.transforms.apply import denormalise, normalise, to_input
+from saccade.transforms.apply import denormalise, normalise, resize, to_input
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -96,3 +96,16 @@ def test_promise_2_the_evaluation_path_takes_nothing_random():
     first = to_input(picture(50, 40), Preprocess(16))
     torch.manual_seed(2)
     assert torch.equal(first, to_input(picture(50, 40), Preprocess(16)))
+
+
+@pytest.mark.parametrize("layout", ["rows", "planes"])
+def test_a_single_column_is_resized_like_a_single_row(layout: str) -> None:
+    rng = np.random.default_rng(0)
+    pixels = torch.from_numpy(rng.integers(0, 256, (3, 40, 20)).astype(np.float32))
+    if layout == "rows":  # as decoded images lie in memory
+        pixels = pixels.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    preprocess = Preprocess(size=30, resize="pad")
+    column = resize(pixels, 30, 1, preprocess)
+    row = resize(pixels.transpose(1, 2).contiguous(), 1, 30, preprocess)
+    assert column.std(dim=1).min() > 1  # the rows differ
+    torch.testing.assert_close(column, row.transpose(1, 2))

@@ -81,7 +81,8 @@ def _write(run: RunFolder, target: Path) -> None:
     from saccade.bundle import load_bundle
     from saccade.export.onnx import write_onnx
 
-    write_onnx(load_bundle(run.bundle), target)
+    background = {"saccade.background": list(run.read_recipe().data.background)}
+    write_onnx(load_bundle(run.bundle), target, extra=background)
 
 
 def _write_int8(run: RunFolder, target: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> None:

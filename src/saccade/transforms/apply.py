@@ -49,6 +49,8 @@ def resize(image: Tensor, height: int, width: int, preprocess: Preprocess) -> Te
     """Antialiased resize of a (3, H, W) image with the definition's filter; a no-op at equal size."""
     if image.shape[-2:] == (height, width):
         return image
+    if width == 1:  # torch 2.15 repeats one row when the result is a single column; lying down it is right
+        return resize(image.transpose(-1, -2).contiguous(), 1, height, preprocess).transpose(-1, -2)
     mode = preprocess.interpolation
     return nn.interpolate(image[None], (height, width), mode=mode, antialias=True, align_corners=False)[0]
 
