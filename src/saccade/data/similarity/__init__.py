@@ -17,7 +17,8 @@ from saccade.data.similarity.descriptors import (
     empty_descriptions,
     stack,
 )
-from saccade.data.similarity.pairs import CERTAIN_SCORE, LIKELY_SCORE, LOOK_SCORE, find_pairs
+from saccade.data.similarity.pairs import find_pairs
+from saccade.data.similarity.verify import CERTAIN_SCORE, LIKELY_SCORE, LOOK_SCORE
 
 __all__ = [
     "CERTAIN_SCORE",

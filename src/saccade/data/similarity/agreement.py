@@ -126,7 +126,8 @@ def tone_curve(template: Floats, values: Floats, counts: NDArray[np.bool_]) -> F
 
     So gamma, contrast and brightness that differ take nothing from the agreement; inversion, too.
     """
-    powers = np.stack([template**power for power in range(4)], axis=1)
+    square = template * template
+    powers = np.stack([np.ones_like(template), template, square, square * template], axis=1)
     counted = powers * counts[:, None]
     normal = np.matmul(counted, powers.transpose(0, 2, 1))
     diagonal = np.arange(4)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from saccade.data.similarity.descriptors import Symmetry, Variants
-from saccade.data.similarity.verify import Fits, Verifier
+from saccade.data.similarity.verify import Fits, Run, Verifier
 from saccade.data.similarity.views import View
 
 DRAWN_PAIRS = 1000
@@ -18,6 +18,13 @@ QUANTILE = 0.99
 USUAL_FITTED = 2.6  # the quantile in ordinary photos, of scores with a fitted map
 USUAL_UNMOVED = 5.2  # and of pictures compared as they stand
 COPIES_FROM = 9.7  # scores from here on are taken for true copies and left out
+
+
+def calibrated_verifier(pictures: Variants, run: Run) -> Verifier:
+    """A verifier whose scores are already reduced by the allowance of these pictures."""
+    verifier = Verifier(pictures, run)
+    verifier.allowed = allowance(pictures, verifier)
+    return verifier
 
 
 def allowance(pictures: Variants, verifier: Verifier) -> float:

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.similarity.calibration import allowance
+from saccade.data.similarity.calibration import calibrated_verifier
 from saccade.data.similarity.candidates import Candidates, no_candidates
 from saccade.data.similarity.clusters import PairIndices
 from saccade.data.similarity.descriptors import (
@@ -33,13 +33,12 @@ from saccade.data.similarity.pairs import (
     best_of_each,
     in_words,
     joined,
-    less,
     need_faiss,
     representatives,
     running,
     unique_pairs,
 )
-from saccade.data.similarity.verify import Run, Verifier, starting_fits
+from saccade.data.similarity.verify import Run, starting_fits
 from saccade.data.similarity.views import View
 from saccade.terminal import Progress, silent
 
@@ -86,10 +85,10 @@ def cross_check(
     with running(workers) as run:
         candidates = _across(among.thumbnails, part, views, run)
         progress(1, 2, f"verifying {len(candidates)} pairs")
-        verifier = Verifier(among, run)
+        verifier = calibrated_verifier(among, run)
         fits = starting_fits(candidates, views)
         found = joined(Verified(*verifier.verify(fits)), Verified(*verifier.verify_unmoved(fits)))
-        found = less(best_of_each(found, among.image), allowance(among, verifier))
+    found = best_of_each(found, among.image)
     crossing = [pair for pair in copies if _crosses(parts[pair.first], parts[pair.second])]
     known = set(ignored)
     pairs = [

@@ -214,12 +214,14 @@ def _without_border(descriptions: Descriptions, row: int) -> NDArray[np.uint8]:
 # --- from thumbnails to vectors ---------------------------------------------------------------------------
 
 
-def shrink(thumbnails: NDArray[np.uint8], side: int) -> Floats:
-    """(n, 64, 64) averaged over blocks to float32 (n, side, side)."""
-    block = THUMBNAIL_SIDE // side
-    blocks = thumbnails.reshape(len(thumbnails), side, block, side, block)
-    small: Floats = blocks.mean(axis=(2, 4), dtype=np.float32)
-    return small
+def shrink(pictures: NDArray[np.uint8], side: int) -> Floats:
+    """(n, larger, larger) averaged over blocks to float32 (n, side, side)."""
+    block = pictures.shape[1] // side
+    total = np.zeros((len(pictures), side, side), np.uint16)
+    for row in range(block):
+        for column in range(block):
+            total += pictures[:, row::block, column::block]
+    return total.astype(np.float32) * np.float32(1 / block**2)
 
 
 def orientation_maps(gray: Floats) -> Floats:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.similarity.calibration import allowance
+from saccade.data.similarity.calibration import calibrated_verifier
 from saccade.data.similarity.candidates import find_candidates, no_candidates
 from saccade.data.similarity.clusters import PairIndices
 from saccade.data.similarity.descriptors import (
@@ -22,17 +22,22 @@ from saccade.data.similarity.descriptors import (
     variants,
 )
 from saccade.data.similarity.relation import relation_words
-from saccade.data.similarity.verify import Fits, Run, Verifier, starting_fits, the_other_way
+from saccade.data.similarity.verify import (
+    CERTAIN_SCORE,
+    LIKELY_SCORE,
+    LOOK_SCORE,
+    Fits,
+    Run,
+    Verifier,
+    starting_fits,
+    the_other_way,
+)
 from saccade.data.similarity.views import all_views, fit_whitening, view_vectors
-from saccade.data.workers import available_cores
 from saccade.errors import MissingExtraError
 from saccade.records import Confidence
 from saccade.terminal import Progress, silent
+from saccade.threads import available_cores
 
-# What the bands mean, measured on photos of 32 and 128 pixels: docs/near-duplicates.md
-CERTAIN_SCORE = 13.5
-LIKELY_SCORE = 9.7
-LOOK_SCORE = 8.0
 BLANK_LEVELS = 1.5  # standard deviation of gray levels below which a picture has nothing to compare
 SAME_SCORE = 100.0  # of pictures whose thumbnails are equal to the last bit
 
@@ -136,7 +141,7 @@ def _verified(
     stages, total = ("whole", "quadrant", "band"), 8
     progress(0, total, "describing")
     vectors = view_vectors(among.thumbnails, views, fit_whitening(among.thumbnails), run)
-    verifier = Verifier(among, run)
+    verifier = calibrated_verifier(among, run)
     found = Verified(starting_fits(no_candidates(), views), np.zeros(0, np.float32))
     for number, kind in enumerate(stages):
         progress(1 + 2 * number, total, f"searching ({kind})")
@@ -149,7 +154,7 @@ def _verified(
             unmoved = verifier.verify_unmoved(_not_yet(fits, found.fits, among.image))
             found = best_of_each(joined(found, Verified(*unmoved)), among.image)
     progress(total, total, "done")
-    return less(found, allowance(among, verifier))
+    return found
 
 
 def verify_both_ways(verifier: Verifier, fits: Fits) -> tuple[Fits, Floats]:
@@ -197,13 +202,6 @@ def best_of_each(found: Verified, image: NDArray[np.int64]) -> Verified:
     """Each pair of images once, by its highest score, if that reaches the band "look"."""
     rows = _best_order(found.fits, image)
     return found[rows[found.fits.quality[rows] >= LOOK_SCORE]]
-
-
-def less(found: Verified, allowed: float) -> Verified:
-    """Scores reduced by the data set's allowance, and what still reaches the band "look"."""
-    scores = found.fits.quality - np.float32(allowed)
-    reduced = Verified(replace(found.fits, quality=scores), found.correlation)
-    return reduced[np.flatnonzero(scores >= LOOK_SCORE)]
 
 
 def in_words(among: Variants, found: Verified) -> list[PairIndices]:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.data.similarity.agreement import (
+    INNER_WEIGHT,
     NATIVE_POINTS,
+    POINTS_POWER,
     UNMOVED_BONUS,
     agreement,
     correlation,
@@ -37,11 +39,16 @@ from saccade.data.similarity.registration import (
 )
 from saccade.data.similarity.views import View
 
+# What the bands mean, measured on photos of 32 and 128 pixels: docs/near-duplicates.md
+CERTAIN_SCORE = 13.5
+LIKELY_SCORE = 9.7
+LOOK_SCORE = 8.0
+
 ROUGH_STEPS, COARSE_STEPS, FINE_STEPS = 3, 5, 4
 # Correlations of the gradients that a pair needs to go on: docs/near-duplicates.md says what each costs.
 ROUGH_CORRELATION = 0.55  # after the rough round
 COARSE_CORRELATION = 0.8  # after the coarse one
-FINE_CORRELATION = 0.55  # before the fine one, on the full thumbnails
+FITTING_GAIN = 0.2  # that the fine round is trusted to add to the correlation
 STANDING_CORRELATION = 0.62  # of blurred pictures that are compared without fitting
 UNMOVED_CORRELATION = 0.65  # of the full thumbnails, without fitting
 COARSE_BATCH, FINE_BATCH = 512, 256
@@ -99,6 +106,7 @@ class Verifier:
     def __init__(self, pictures: Variants, run: Run) -> None:
         self.thumbnails = thumbnails = pictures.thumbnails
         self.run = run
+        self.allowed = 0.0  # taken off every score, see calibration
         self.boxes = _without_edges(pictures.boxes)
         pixels = pictures.sizes.astype(np.float32).prod(axis=1)
         self.native_share = np.minimum(1, pixels / NATIVE_POINTS).astype(np.float32)
@@ -216,8 +224,11 @@ class Verifier:
         values = pictures.at(points, other, fits.maps, smooth=True)
         counts = inside(points, fits.maps) & (window_weights(fits.window, FINE_GRID) > 0)
         agree = np.abs(correlation(*gradient_products(own, values, counts)))
-        needed = UNMOVED_CORRELATION if unmoved else FINE_CORRELATION
-        return np.greater_equal(agree, needed)
+        native = np.minimum(self.native_share[fits.template], self.native_share[fits.other])
+        if unmoved:
+            hopeful = hopeful_correlation(LOOK_SCORE + self.allowed - UNMOVED_BONUS, native)
+            return np.greater_equal(agree, np.maximum(hopeful, UNMOVED_CORRELATION))
+        return np.greater_equal(agree, hopeful_correlation(LOOK_SCORE + self.allowed, native))
 
     def _fit_and_score(
         self, fits: Fits, pictures: Pictures, template: Indices, other: Indices, steps: int
@@ -234,8 +245,15 @@ class Verifier:
         native = np.minimum(self.native_share[fits.template], self.native_share[fits.other])
         found = agreement(templates.contrast, values, counts, maps, native)
         possible = (on_other.mean(axis=1) >= SMALLEST_COVER) & _possible_area(maps)
-        earned = found.score if steps else found.score + UNMOVED_BONUS
+        earned = found.score - self.allowed + (0 if steps else UNMOVED_BONUS)
         return maps, np.where(possible, earned, 0).astype(np.float32), found.correlation
+
+
+def hopeful_correlation(score: float, native_share: Floats) -> Floats:
+    """(m,) correlation from which the fine round can still reach the score, by experience."""
+    most = (1 + INNER_WEIGHT) * ((FINE_GRID - 2) ** 2 * native_share) ** POINTS_POWER
+    hopeful: Floats = np.tanh(score / most) - FITTING_GAIN
+    return hopeful
 
 
 def _without_edges(boxes: Floats) -> Floats:
