@@ -15,8 +15,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from saccade.artefact import Artefact, equal_sized_batches, inspect_model, usable_cores
+from saccade.artefact import Artefact, equal_sized_batches, inspect_model
 from saccade.errors import ModelError
+from saccade.threads import usable_cores
 
 MakeModel = Callable[..., Path]
 

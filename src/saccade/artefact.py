@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade._version import __version__
-from saccade.data.workers import available_cores
 from saccade.errors import ModelError
 from saccade.preprocess import Preprocess
+from saccade.threads import usable_cores
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -136,12 +136,6 @@ def equal_sized_batches(
         count = max(1, min(max_images, max_pixels // max(1, int(np.prod(size)))))
         for start in range(0, len(positions), count):
             yield positions[start : start + count]
-
-
-def usable_cores() -> int:
-    """Cores this process may use; OMP_NUM_THREADS, where the user set it, is never exceeded."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return min(available_cores(), max(1, int(wanted))) if wanted.isdecimal() else available_cores()
 
 
 def read_model_bytes(path: Path, *, max_bytes: int = MAX_MODEL_BYTES) -> bytes:

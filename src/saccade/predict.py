@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.artefact import MAX_BATCH_IMAGES, MAX_BATCH_PIXELS, Artefact, Image, usable_cores
+from saccade.artefact import MAX_BATCH_IMAGES, MAX_BATCH_PIXELS, Artefact, Image
 from saccade.data.images import DEFAULT_LIMITS, Limits, decode
 from saccade.errors import DataError, ImageError, ModelError, RecipeError
+from saccade.threads import usable_cores
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow

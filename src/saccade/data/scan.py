@@ -37,10 +37,11 @@ from saccade.data.measure import (
 from saccade.data.similarity import descriptors
 from saccade.data.similarity.descriptors import Descriptions, describe, empty_descriptions, stack
 from saccade.data.storage import FolderStorage
-from saccade.data.workers import available_cores, map_chunks
+from saccade.data.workers import map_chunks
 from saccade.errors import ImageError
 from saccade.records import Dataset, ImageRecord, Storage
 from saccade.terminal import Progress, silent
+from saccade.threads import available_cores
 
 CHUNK_IMAGES = 32  # small enough that large photos show progress, enough to measure small ones together
 LARGEST_CHUNK, CHUNK_SECONDS = 128, 0.5  # of the work that processes share

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.artefact import Artefact, Image, usable_cores
+from saccade.artefact import Artefact, Image
 from saccade.errors import ModelError
 from saccade.run_folder import RunFolder, certificate_beside
+from saccade.threads import usable_cores
 
 LATENCIES_A_ROUND = 8
 BATCHES = (8, 32)

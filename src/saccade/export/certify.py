@@ -15,10 +15,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.artefact import Artefact, Image, usable_cores
+from saccade.artefact import Artefact, Image
 from saccade.data.images import DEFAULT_LIMITS, Limits, decode
 from saccade.errors import ImageError, ModelError
 from saccade.records import Certificate, Predictions
+from saccade.threads import usable_cores
 
 CERTIFIED_PARTS = ("validation", "test")
 CHUNK_IMAGES = 32
