@@ -67,8 +67,8 @@ def train(folder, callbacks=()):
     return result
 
 
-def attempt(folder, step=0, write=0, seconds=0.0):
-    "One process; returns how it ended: 0 well, -9 killed."
+def attempt(folder, step=0, write=0, share=0.0):
+    "One process; returns how it ended: 0 well, -9 killed. `share` is of the time a whole training takes."
     child = os.fork()
     if child == 0:
         try:
@@ -91,18 +91,21 @@ def attempt(folder, step=0, write=0, seconds=0.0):
             import traceback
             traceback.print_exc()
             os._exit(1)
-    if seconds:
-        time.sleep(seconds)
+    if share:
+        time.sleep(share * whole_seconds)
         os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 root, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
+whole_seconds = 0.0
 endings = []
 for number, kills in enumerate(plan):
     folder = root / str(number)
     folder.mkdir()
+    began = time.monotonic()
     endings.append([attempt(folder, **kill) for kill in kills] + [attempt(folder)])
+    whole_seconds = whole_seconds or time.monotonic() - began
 print(json.dumps(endings))
 """
 
@@ -137,8 +140,8 @@ def test_killed_in_mid_epoch_and_mid_write_it_ends_bit_identical(tmp_path):
 @pytest.mark.slow
 def test_killed_at_fifty_random_moments_it_ends_bit_identical(tmp_path):
     plan: list[list[dict[str, float]]] = [[]]
-    plan += [[{"seconds": 0.01 + 0.37 * ((7 * i + j) % 50) / 50} for j in range(2)] for i in range(25)]
+    plan += [[{"share": 0.02 + 0.8 * ((7 * i + 3 * j) % 25) / 25} for j in range(2)] for i in range(25)]
     endings, told = run_plan(tmp_path, plan)
     killed = sum(ending == -9 for kills in endings for ending in kills)
-    assert killed >= 25, "the moments must hit the training"
+    assert killed >= 20, "the moments must hit the training"
     assert all(other == told[0] for other in told[1:])
