@@ -138,9 +138,18 @@ def tone_curve(template: Floats, values: Floats, counts: NDArray[np.bool_]) -> F
 
 
 def _inner(counts: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(m, side, side) without a margin, above and below that of the rows that count at all."""
-    side = counts.shape[1]
-    margin = round(side * INNER_MARGIN)
-    inner = np.zeros((1, side, side), bool)
-    inner[:, margin:-margin, margin:-margin] = True
-    return inner & counts
+    """(m, side, side): points well inside the rectangle around all that count."""
+    inside_rows = _well_between(np.asarray(counts.any(axis=2)))
+    inside_columns = _well_between(np.asarray(counts.any(axis=1)))
+    return inside_rows[:, :, None] & inside_columns[:, None, :] & counts
+
+
+def _well_between(lines: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(m, side): between the first and the last true one, with a margin."""
+    side = lines.shape[1]
+    first = lines.argmax(axis=1)[:, None]
+    last = side - 1 - lines[:, ::-1].argmax(axis=1)[:, None]
+    margin = np.rint((last - first + 1) * INNER_MARGIN)
+    position = np.arange(side)
+    within: NDArray[np.bool_] = (position >= first + margin) & (position <= last - margin)
+    return within

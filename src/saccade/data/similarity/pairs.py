@@ -21,6 +21,7 @@ from saccade.data.similarity.descriptors import (
     symmetry_list,
     variants,
 )
+from saccade.data.similarity.patches import PATCH_IMAGES, patch_fits
 from saccade.data.similarity.relation import relation_words
 from saccade.data.similarity.verify import (
     CERTAIN_SCORE,
@@ -153,6 +154,11 @@ def _verified(
         if kind != "quadrant":
             unmoved = verifier.verify_unmoved(_not_yet(fits, found.fits, among.image))
             found = best_of_each(joined(found, Verified(*unmoved)), among.image)
+    if 1 < len(among) <= PATCH_IMAGES:
+        progress(7, total, "searching and verifying (patches)")
+        fits = patch_fits(among.thumbnails, symmetry_list(symmetries), new=new, run=run)
+        patched = verifier.verify_started(_not_yet(fits, found.fits, among.image))
+        found = best_of_each(joined(found, Verified(*patched)), among.image)
     progress(total, total, "done")
     return found
 

@@ -1,10 +1,10 @@
 """Laying one picture onto another: the affine map that fits best, for thousands of pairs at once.
 
-Lucas-Kanade in its inverse compositional form (Baker and Matthews, IJCV 2004): everything that depends on
-the template alone is computed once, each step then samples the other picture and multiplies by a fixed
-matrix. Gain and bias are fitted with the map, so brightness, contrast and inversion do not matter. Pixels
-outside the other picture, and outliers such as an overlaid logo, are held back by Huber's modified residuals,
-which keep the matrix fixed. Maps are (2, 3) float32, from template to other picture, both spanning -1..1.
+Lucas-Kanade with the derivatives of the template (Baker and Matthews, IJCV 2004, inverse compositional): what
+depends on the template alone is computed once. Gain and bias are fitted with the map, so brightness, contrast
+and inversion do not matter. The first, rough steps ignore that one picture may reach beyond the other; the
+later ones solve anew each time with what lies outside left out and outliers, such as a logo, weighed down
+(Huber's weights). Maps are (2, 3) float32, from template to other picture, both spanning -1..1.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ COARSE_BLUR = 1.5  # pixels of COARSE_SIDE
 LARGEST_STEP = 0.15  # of any entry of the map, in one iteration
 LARGEST_CHANGE = 0.45  # of any entry of the map, from where it started
 DAMPING = 0.01
+OUTLIER = 1.5  # typical residuals
 SMALLEST_CONTRAST = 2.0  # levels; flatter pictures are not scaled up further
 
 WINDOWS = {"whole": (0.0, 1.0), "upper": (0.0, 0.75), "lower": (0.25, 1.0)}  # rows of the template that count
@@ -109,31 +110,47 @@ def fine_pictures(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint8]:
 class Templates:
     """What registration onto a picture needs of it, at a grid of points.
 
-    `basis` (n, 8, points): contrast, 1, and the derivatives by the six entries of the map.
-    `solve` (n, 8, points): values at the points to the coefficients of the basis, in the window.
+    `basis` (n, 8, points): contrast, 1, and the derivatives by the six entries of the map. `window`
+    (n, points) of 0 and 1: which points count.
     """
 
     basis: Floats
-    solve: Floats
+    window: Floats
 
     @classmethod
-    def of(cls, pixels: NDArray[np.uint8], grid: int, window: NDArray[np.float32] | None = None) -> Templates:
-        """From (n, side, side) pictures; `window` (n, grid * grid) says which points count."""
-        basis = _basis(pixels, grid)
-        weighted = basis if window is None else basis * window[:, None]
-        normal = np.matmul(weighted, basis.transpose(0, 2, 1))
-        brightness, shape = np.arange(2), np.arange(2, 8)
-        normal[:, brightness, brightness] += 1e-3
-        normal[:, shape, shape] += DAMPING * normal[:, shape, shape].mean(axis=1, keepdims=True) + 1e-4
-        return cls(basis, np.matmul(np.linalg.inv(normal), weighted))
+    def of(cls, pixels: NDArray[np.uint8], grid: int, window: Floats) -> Templates:
+        """From (n, side, side) pictures."""
+        return cls(_basis(pixels, grid), window)
 
     def __getitem__(self, rows: Indices) -> Templates:
-        return Templates(self.basis[rows], self.solve[rows])
+        return Templates(self.basis[rows], self.window[rows])
 
     @property
     def contrast(self) -> Floats:
         """(n, points) the picture itself, with mean 0 and scaled to standard deviation 1."""
         return self.basis[:, 0]
+
+    def solver(self) -> Floats:
+        """(n, 8, points): from values at the points to the coefficients of the basis that fit them best."""
+        weighted = self.basis * self.window[:, None]
+        solver: Floats = np.matmul(np.linalg.inv(_normal_matrix(weighted, self.basis)), weighted)
+        return solver
+
+    def fitted(self, values: Floats, weights: Floats) -> Floats:
+        """(n, 8) coefficients that fit values (n, points) best, each point weighed."""
+        weighted = self.basis * weights[:, None]
+        right = np.matmul(weighted, values[:, :, None])
+        coefficients: Floats = np.linalg.solve(_normal_matrix(weighted, self.basis), right)[:, :, 0]
+        return coefficients
+
+
+def _normal_matrix(weighted: Floats, basis: Floats) -> Floats:
+    """(n, 8, 8), damped so that pictures without edges in some direction stay where they are."""
+    normal: Floats = np.matmul(weighted, basis.transpose(0, 2, 1))
+    brightness, shape = np.arange(2), np.arange(2, 8)
+    normal[:, brightness, brightness] += 1e-3
+    normal[:, shape, shape] += DAMPING * normal[:, shape, shape].mean(axis=1, keepdims=True) + 1e-4
+    return normal
 
 
 def _basis(pixels: NDArray[np.uint8], grid: int) -> Floats:
@@ -182,15 +199,13 @@ def inverted(maps: Floats) -> Floats:
     return np.concatenate([linear, -np.matmul(linear, maps[:, :, 2:])], axis=2)
 
 
-def rough_fit(
-    templates: Templates, pictures: Pictures, which: Indices, start: Floats, *, steps: int
-) -> Floats:
+def rough_fit(solver: Floats, pictures: Pictures, which: Indices, start: Floats, *, steps: int) -> Floats:
     """Maps after a few plain steps with the nearest pixel, the edge repeated beyond the picture."""
     points = grid_points(COARSE_GRID)
     maps = start
     for _ in range(steps):
         values = pictures.at(points, which, maps, smooth=False)
-        maps = moved(maps, np.matmul(templates.solve, values[:, :, None])[:, :, 0], start)
+        maps = moved(maps, np.matmul(solver, values[:, :, None])[:, :, 0], start)
     return maps
 
 
@@ -206,17 +221,23 @@ def robust_fit(
 ) -> Floats:
     """Maps after steps in which what lies outside the picture does not count, and outliers count less."""
     points = grid_points(grid)
+    tame: Floats | float = 1.0
     for _ in range(steps):
         values = pictures.at(points, which, maps, smooth=True)
-        fitted = np.matmul(templates.solve, values[:, :, None])[:, :, 0]
-        fitted[:, 2:] = 0  # brightness only: what remains is for the map
-        residual = values - np.matmul(fitted[:, None, :2], templates.basis[:, :2])[:, 0]
-        residual *= inside(points, maps)
-        spread = np.sqrt((residual * residual).mean(axis=1, keepdims=True))
-        np.clip(residual, -spread, spread, out=residual)
-        fitted += np.matmul(templates.solve, residual[:, :, None])[:, :, 0]
-        maps = moved(maps, fitted, start)
+        counts = templates.window * inside(points, maps)
+        coefficients = templates.fitted(values, counts * tame)
+        residual = values - np.matmul(coefficients[:, None], templates.basis)[:, 0]
+        tame = _huber_weights(residual, counts)
+        maps = moved(maps, coefficients, start)
     return maps
+
+
+def _huber_weights(residual: Floats, counts: Floats) -> Floats:
+    """(n, points): 1 up to OUTLIER times the typical residual where `counts`, then falling."""
+    squares = (residual * residual * counts).sum(axis=1, keepdims=True)
+    limit = OUTLIER * np.sqrt(squares / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    weights: Floats = np.minimum(1, limit / np.maximum(np.abs(residual), 1e-6))
+    return weights
 
 
 def inside(points: Floats, maps: Floats) -> NDArray[np.bool_]:

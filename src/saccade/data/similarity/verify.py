@@ -44,7 +44,7 @@ CERTAIN_SCORE = 13.5
 LIKELY_SCORE = 9.7
 LOOK_SCORE = 8.0
 
-ROUGH_STEPS, COARSE_STEPS, FINE_STEPS = 3, 5, 4
+ROUGH_STEPS, COARSE_STEPS, FINE_STEPS = 3, 4, 3
 # Correlations of the gradients that a pair needs to go on: docs/near-duplicates.md says what each costs.
 ROUGH_CORRELATION = 0.55  # after the rough round
 COARSE_CORRELATION = 0.8  # after the coarse one
@@ -100,6 +100,10 @@ def the_other_way(fits: Fits) -> Fits:
     return Fits(fits.other, fits.template, maps, start, fits.window, fits.quality)[order]
 
 
+# Some pairs, the distinct templates among them, which of those each pair has -> maps, quality.
+Work = Callable[[Fits, Templates, Indices], tuple[Floats, Floats]]
+
+
 class Verifier:
     """Holds the pictures that pairs are registered on; `run` may spread batches over threads."""
 
@@ -126,6 +130,11 @@ class Verifier:
         standing = self.standing_round(fits)
         return self.fine(standing[standing.quality >= STANDING_CORRELATION], steps=0)
 
+    def verify_started(self, fits: Fits) -> tuple[Fits, Floats]:
+        """Like `verify` without the rough round, which expects one picture to lie within the other."""
+        coarse = self.coarse_round(fits)
+        return self.fine(coarse[coarse.quality >= COARSE_CORRELATION])
+
     def coarse(self, fits: Fits) -> Fits:
         """What survives the first two rounds."""
         rough = self.rough_round(fits)
@@ -134,12 +143,13 @@ class Verifier:
 
     def rough_round(self, fits: Fits) -> Fits:
         """Plain steps on the blurred pictures."""
+        points = grid_points(COARSE_GRID)
 
-        def work(some: Fits, templates: Templates) -> tuple[Floats, Floats]:
-            maps = rough_fit(templates, self.blurred, some.other, some.start, steps=ROUGH_STEPS)
-            values = self.blurred.at(grid_points(COARSE_GRID), some.other, maps, smooth=False)
-            counts = window_weights(some.window, COARSE_GRID) > 0
-            return maps, np.abs(correlation(*gradient_products(templates.contrast, values, counts)))
+        def work(some: Fits, templates: Templates, row: Indices) -> tuple[Floats, Floats]:
+            solver = templates.solver()[row]
+            maps = rough_fit(solver, self.blurred, some.other, some.start, steps=ROUGH_STEPS)
+            values = self.blurred.at(points, some.other, maps, smooth=False)
+            return maps, _agree(templates.contrast[row], values, templates.window[row] > 0)
 
         return self._round(fits, work)
 
@@ -147,11 +157,9 @@ class Verifier:
         """No steps: how much the blurred pictures agree as they are."""
         points = grid_points(COARSE_GRID)
 
-        def work(some: Fits, templates: Templates) -> tuple[Floats, Floats]:
+        def work(some: Fits, templates: Templates, row: Indices) -> tuple[Floats, Floats]:
             values = self.blurred.at(points, some.other, some.start, smooth=False)
-            counts = window_weights(some.window, COARSE_GRID) > 0
-            agree = correlation(*gradient_products(templates.contrast, values, counts))
-            return some.start, np.abs(agree)
+            return some.start, _agree(templates.contrast[row], values, templates.window[row] > 0)
 
         return self._round(fits, work)
 
@@ -159,23 +167,17 @@ class Verifier:
         """Robust steps on the blurred pictures, pixels outside left out."""
         points = grid_points(COARSE_GRID)
 
-        def work(some: Fits, templates: Templates) -> tuple[Floats, Floats]:
+        def work(some: Fits, templates: Templates, row: Indices) -> tuple[Floats, Floats]:
+            own, pictures = templates[row], self.blurred
             maps = robust_fit(
-                templates,
-                self.blurred,
-                some.other,
-                some.maps,
-                some.start,
-                grid=COARSE_GRID,
-                steps=COARSE_STEPS,
+                own, pictures, some.other, some.maps, some.start, grid=COARSE_GRID, steps=COARSE_STEPS
             )
-            values = self.blurred.at(points, some.other, maps, smooth=True)
-            counts = inside(points, maps) & (window_weights(some.window, COARSE_GRID) > 0)
-            return maps, np.abs(correlation(*gradient_products(templates.contrast, values, counts)))
+            values = pictures.at(points, some.other, maps, smooth=True)
+            return maps, _agree(own.contrast, values, inside(points, maps) & (own.window > 0))
 
         return self._round(fits, work)
 
-    def _round(self, fits: Fits, work: Callable[[Fits, Templates], tuple[Floats, Floats]]) -> Fits:
+    def _round(self, fits: Fits, work: Work) -> Fits:
         """`work` on batches of pairs with the templates of the blurred pictures."""
         maps, quality = np.empty_like(fits.maps), np.empty(len(fits), np.float32)
 
@@ -183,8 +185,8 @@ class Verifier:
             some = fits[rows]
             keys, row = np.unique(some.template * len(WINDOWS) + some.window, return_inverse=True)
             window = window_weights(keys % len(WINDOWS), COARSE_GRID)
-            templates = Templates.of(self.blurred.pixels[keys // len(WINDOWS)], COARSE_GRID, window)[row]
-            maps[rows], quality[rows] = work(some, templates)
+            templates = Templates.of(self.blurred.pixels[keys // len(WINDOWS)], COARSE_GRID, window)
+            maps[rows], quality[rows] = work(some, templates, row)
 
         self.run(batch, list(in_batches(len(fits), COARSE_BATCH)))
         return Fits(fits.template, fits.other, maps, fits.start, fits.window, quality)
@@ -223,7 +225,7 @@ class Verifier:
         own = pictures.at(points, template, np.tile(IDENTITY, (len(fits), 1, 1)), smooth=True)
         values = pictures.at(points, other, fits.maps, smooth=True)
         counts = inside(points, fits.maps) & (window_weights(fits.window, FINE_GRID) > 0)
-        agree = np.abs(correlation(*gradient_products(own, values, counts)))
+        agree = _agree(own, values, counts)
         native = np.minimum(self.native_share[fits.template], self.native_share[fits.other])
         if unmoved:
             hopeful = hopeful_correlation(LOOK_SCORE + self.allowed - UNMOVED_BONUS, native)
@@ -247,6 +249,12 @@ class Verifier:
         possible = (on_other.mean(axis=1) >= SMALLEST_COVER) & _possible_area(maps)
         earned = found.score - self.allowed + (0 if steps else UNMOVED_BONUS)
         return maps, np.where(possible, earned, 0).astype(np.float32), found.correlation
+
+
+def _agree(template: Floats, values: Floats, counts: NDArray[np.bool_]) -> Floats:
+    """(m,) correlation of the gradients, whether inverted or not."""
+    agree: Floats = np.abs(correlation(*gradient_products(template, values, counts)))
+    return agree
 
 
 def hopeful_correlation(score: float, native_share: Floats) -> Floats:

@@ -97,12 +97,20 @@ class Whitening:
         return whitened
 
 
-def fit_whitening(thumbnails: NDArray[np.uint8]) -> Whitening:
-    """Whitening for these images, drawn towards that of random noise pictures where there are few of them."""
+Gridder = Callable[[NDArray[np.uint8]], Floats]  # thumbnails (n, 64, 64) to grids (n or more, 128)
+
+
+def fit_whitening(thumbnails: NDArray[np.uint8], *, grids: Gridder | None = None) -> Whitening:
+    """Whitening for these images, drawn towards that of random noise pictures where there are few of them.
+
+    `grids` are those of the whole pictures unless another function is given.
+    """
+    grids = grids or whole_grids
     stride = max(1, -(-len(thumbnails) // SAMPLE_IMAGES))
-    own, prior = whole_grids(thumbnails[::stride]), whole_grids(_noise_thumbnails())
+    own, prior = grids(thumbnails[::stride]), grids(_noise_thumbnails())
+    images = len(thumbnails[::stride])
     own = own[own.any(axis=1)]
-    share = len(own) / (len(own) + PRIOR_IMAGES)
+    share = images / (images + PRIOR_IMAGES)
     own, prior = (np.concatenate([each, Symmetry(mirrored=True).grid(each)]) for each in (own, prior))
     own = own if len(own) else prior
     mean = share * own.mean(axis=0) + (1 - share) * prior.mean(axis=0)
