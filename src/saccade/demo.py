@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
 from saccade.config import Recipe
@@ -79,8 +82,17 @@ def _show_predictions(model: Path, photos: Path, test_paths: tuple[str, ...], te
 
 def _say_what_next(photos: Path, run: Path, terminal: Terminal) -> None:
     terminal.say(f"\nOpen the report: {run}/report/report.html")
+    name = command_name()
     terminal.say("Try next:")
-    terminal.say(f"  saccade predict {run} {photos}/3/")
-    terminal.say(f"  saccade export {run} --int8 && saccade bench {run}")
-    terminal.say(f"  saccade audit {photos}")
-    terminal.say("  saccade train YOUR_PHOTOS/ --out runs/photos     (a folder with one folder per class)")
+    terminal.say(f"  {name} predict {run} {photos}/3/")
+    terminal.say(f"  {name} export {run} --int8 && {name} bench {run}")
+    terminal.say(f"  {name} audit {photos}")
+    terminal.say(f"  {name} train YOUR_PHOTOS/ --out runs/photos     (a folder with one folder per class)")
+
+
+def command_name() -> str:
+    """How to call saccade from here: by its name where the shell finds it, else by its path."""
+    own = Path(sys.argv[0])
+    if shutil.which("saccade") or own.name != "saccade":
+        return "saccade"
+    return os.path.relpath(own) if own.is_absolute() else str(own)
