@@ -138,31 +138,33 @@ def _within_budget(
     numbers = {symmetry: i for i, symmetry in enumerate(dict.fromkeys(view.symmetry for view in views))}
     symmetry = np.array([numbers[view.symmetry] for view in views])[found.view]
     allowed = int(max(budget.pairs_per_image * asking, FEWEST_PAIRS)) * len(numbers)
-    return found[each_pair_once(found.like, found.viewed, symmetry, found.cosine, count, allowed)]
+    return found[best_of_pairs(found.like, found.viewed, symmetry, found.cosine, count, allowed)]
 
 
-def each_pair_once(
+def best_of_pairs(
     like: NDArray[Any],
     viewed: NDArray[Any],
     symmetry: NDArray[Any],
     cosine: NDArray[np.float32],
     count: int,
     allowed: int,
+    *,
+    each: int = 1,
 ) -> NDArray[np.intp]:
-    """Rows of the best cosine of each pair of `count` images in each symmetry.
+    """Rows of the `each` best cosines of every pair of `count` images in each symmetry.
 
     All that are very near, and of the others the `allowed` nearest ones.
     """
     low, high = np.minimum(like, viewed).astype(np.int64), np.maximum(like, viewed)
     key = (low * count + high) * (symmetry.max(initial=0) + 1) + symmetry
     order = np.lexsort((viewed, -cosine, key))
-    first = np.ones(len(order), bool)
-    first[1:] = key[order][1:] != key[order][:-1]
-    kept = order[first]
-    sure = cosine[kept] >= SURE_COSINE
-    doubtful = kept[~sure]
+    kept = np.ones(len(order), bool)
+    kept[each:] = key[order][each:] != key[order][:-each]
+    rows = order[kept]
+    sure = cosine[rows] >= SURE_COSINE
+    doubtful = rows[~sure]
     nearest = doubtful[np.argsort(-cosine[doubtful], kind="stable")[:allowed]]
-    return np.sort(np.concatenate([kept[sure], nearest]))
+    return np.sort(np.concatenate([rows[sure], nearest]))
 
 
 def build_index(vectors: NDArray[np.float16], *, compressed: bool) -> Any:

@@ -1,7 +1,7 @@
-"""A closer search for small data sets: sixteen patches of every image against all patches of the others.
+"""A closer search for small data sets: 25 patches of every image against all patches of the others.
 
 It finds what whole pictures and quadrants hide: photos of which each shows something the other does not,
-crops far from the corners, smaller crops. Its cost grows with the square of 16 n, so it is for thousands of
+crops far from the corners, smaller crops. Its cost grows with the square of 25 n, so it is for thousands of
 images, not for tens of thousands. Two patches that look alike also say how the pictures lie on each other.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.similarity.candidates import build_index, each_pair_once, halves
+from saccade.data.similarity.candidates import best_of_pairs, build_index, halves
 from saccade.data.similarity.descriptors import (
     BINS,
     CELLS,
@@ -30,19 +30,20 @@ from saccade.data.similarity.descriptors import (
 from saccade.data.similarity.verify import Fits, Run
 from saccade.data.similarity.views import WHITENED_LENGTH, Whitening, fit_whitening
 
-PATCH_IMAGES = 6000  # data sets up to this size are searched by patches, too
-PATCH_SHARE = 0.6  # of the side
-PATCHES_A_SIDE = 4
+PATCH_IMAGES = 4000  # data sets up to this size are searched by patches, too
+PATCH_SHARE = 0.5  # of the side
+PATCHES_A_SIDE = 5
 PATCHES = PATCHES_A_SIDE**2
 NEIGHBOURS = 8
-SMALLEST_COSINE = 0.58
-PAIRS_PER_IMAGE = 6.0
+MAPS_PER_PAIR = 2  # tried for each pair and symmetry
+SMALLEST_COSINE = 0.55
+MAPS_PER_IMAGE = 12.0
 SAMPLE_STRIDE_IMAGES = 1000  # images whose patches whitening is fitted to
 BATCH_IMAGES = 128
 
 
 def patch_grids(thumbnails: NDArray[np.uint8]) -> Floats:
-    """(n, 64, 64) to grids (n * 16, 128): the patches of an image follow each other, row by row."""
+    """(n, 64, 64) to grids (n * 25, 128): the patches of an image follow each other, row by row."""
     starts = np.linspace(0, 1 - PATCH_SHARE, PATCHES_A_SIDE)
     stretches = [pooling_matrix(start, PATCH_SHARE, side=THUMBNAIL_SIDE) for start in starts]
     cells = np.concatenate(stretches)
@@ -57,7 +58,7 @@ def patch_grids(thumbnails: NDArray[np.uint8]) -> Floats:
 
 
 def patch_centres() -> Floats:
-    """(16, 2): x, y of the middle of each patch, on a picture that spans -1..1."""
+    """(25, 2): x, y of the middle of each patch, on a picture that spans -1..1."""
     middle = np.linspace(PATCH_SHARE - 1, 1 - PATCH_SHARE, PATCHES_A_SIDE)
     y, x = np.meshgrid(middle, middle, indexing="ij")
     return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
@@ -70,7 +71,7 @@ def patch_fits(
     new: NDArray[np.bool_] | None,
     run: Run,
 ) -> Fits:
-    """Pairs of pictures with patches that look alike, each with the map that its best two patches suggest."""
+    """Pairs of pictures with patches that look alike, with the maps that their most alike patches suggest."""
     stride = max(1, -(-len(thumbnails) // SAMPLE_STRIDE_IMAGES))
     whiten = fit_whitening(thumbnails[::stride], grids=patch_grids)
     vectors = [_patch_vectors(thumbnails, symmetry, whiten, run) for symmetry in symmetries]
@@ -81,15 +82,17 @@ def patch_fits(
             found.append(_matches(index, vectors[number], asked, among, number))
     like, viewed, numbers, cosine = (np.concatenate(column) for column in zip(*found, strict=True))
     images = len(thumbnails) if new is None else int(new.sum())
-    allowed = int(PAIRS_PER_IMAGE * images * len(symmetries)) + 100
-    best = each_pair_once(like // PATCHES, viewed // PATCHES, numbers, cosine, len(thumbnails), allowed)
+    allowed = int(MAPS_PER_IMAGE * images * len(symmetries)) + 100
+    best = best_of_pairs(
+        like // PATCHES, viewed // PATCHES, numbers, cosine, len(thumbnails), allowed, each=MAPS_PER_PAIR
+    )
     return _as_fits(like[best], viewed[best], numbers[best], symmetries)
 
 
 def _patch_vectors(
     thumbnails: NDArray[np.uint8], symmetry: Symmetry, whiten: Whitening, run: Run
 ) -> NDArray[np.float16]:
-    """(n, 16, 64) whitened patches, each changed by the symmetry within itself."""
+    """(n, 25, 64) whitened patches, each changed by the symmetry within itself."""
     vectors = np.empty((len(thumbnails), PATCHES, WHITENED_LENGTH), np.float16)
 
     def work(rows: slice) -> None:

@@ -52,7 +52,7 @@ FITTING_GAIN = 0.2  # that the fine round is trusted to add to the correlation
 STANDING_CORRELATION = 0.62  # of blurred pictures that are compared without fitting
 UNMOVED_CORRELATION = 0.65  # of the full thumbnails, without fitting
 COARSE_BATCH, FINE_BATCH = 512, 256
-SMALLEST_COVER = 0.45  # share of the template that must lie on the other picture
+SMALLEST_COVER = 0.33  # share of the template that must lie on the other picture
 BORDER_REACH = 2 / FINE_GRID  # of a border into the picture, once smoothed
 IDENTITY = np.eye(2, 3, dtype=np.float32)
 AREA_CHANGES = (0.45, 2.2)
