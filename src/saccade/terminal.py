@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import Protocol, TextIO
 
 PLAIN_LINE_SECONDS = 10.0
+LABEL_COLUMNS = 10  # "Report    " and the like
 
 
 class Progress(Protocol):
@@ -19,6 +22,30 @@ class Progress(Protocol):
 
 def silent(done: int, total: int, detail: str = "") -> None:
     """A progress that shows nothing."""
+
+
+def wrapped(text: str, columns: int) -> str:
+    """Lines broken between words, what follows set under the text after the label; paths are never broken.
+
+    >>> print(wrapped("Report    a line that is rather long, to be sure", 34))
+    Report    a line that is rather
+              long, to be sure
+    """
+    return "\n".join(_wrapped_line(line, columns) for line in text.split("\n"))
+
+
+def _wrapped_line(line: str, columns: int) -> str:
+    if len(line) <= columns:
+        return line
+    label = len(line) - len(line.lstrip()) or LABEL_COLUMNS
+    return textwrap.fill(
+        line,
+        columns,
+        subsequent_indent=" " * (max(label, LABEL_COLUMNS) if columns > 3 * LABEL_COLUMNS else 0),
+        break_long_words=False,
+        break_on_hyphens=False,
+        expand_tabs=False,
+    )
 
 
 class Terminal:
@@ -33,6 +60,8 @@ class Terminal:
         """One message; characters the terminal cannot show are escaped, never fatal."""
         if self.quiet:
             return
+        if self.interactive:
+            text = wrapped(text, shutil.get_terminal_size().columns)
         encoding = self.stream.encoding or "utf-8"
         self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         self.stream.flush()
