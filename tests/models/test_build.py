@@ -250,3 +250,12 @@ def test_timm_and_torchvision_are_not_imported_for_our_own_network():
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
     assert building.HEAD_DROPOUT == 0.2
+
+
+def test_a_size_that_was_asked_for_is_not_called_the_architectures_own(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(building.build_model(SMALL, 2, pretrained=False).module.backbone.state_dict(), path)
+    asked = " ".join(preparation(SMALL, weights=str(path), image_size=64)[1])
+    own = " ".join(preparation(SMALL, weights=str(path))[1])
+    assert "interpolation bicubic, size 224" in own
+    assert "interpolation bicubic, resize crop" in asked

@@ -41,7 +41,8 @@ def choose_preprocess(
     `image_size` above 0 overrules the weights' own. Raises ModelError for values that do not hold.
     """
     chosen: dict[str, Any] = {field: getattr(header, field) or getattr(own, field) for field in FIELDS}
-    absent = [field for field in FIELDS if not getattr(header, field)]
+    asked = {"image_size"} if image_size else set()
+    absent = [field for field in FIELDS if not getattr(header, field) and field not in asked]
     fraction, fraction_notes = _fraction(chosen["crop_fraction"])
     interpolation, interpolation_notes = _interpolation(chosen["interpolation"])
     resize, resize_notes = _resize(chosen["crop_mode"])
