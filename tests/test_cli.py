@@ -68,7 +68,7 @@ def test_train_offers_a_flag_for_every_field(answer: Command, monkeypatch: pytes
         (["train", "no/such/folder", "--out", "y"], "no such file or folder"),
         (["train", "x", "--out", "y", "--recipe", "none.toml"], "none.toml"),
         (["train", "x", "--out", "y", "--model.options", "pad_type"], "name=value"),
-        (["evaluate", "no/such/run"], "recipe.toml is not there"),
+        (["evaluate", "no/such/run"], "is no run folder"),
         (["export", "no/such/run"], "is no run folder"),
         (["export", "no/such/run", "--format", "tflite"], "is not offered"),
         (["summary", "resnet_18"], "resnet18"),

@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if os.environ.get("SACCADE_TRACEBACK"):
+            raise
+        return _fail(_refused(error))
     except Exception as error:
         if os.environ.get("SACCADE_TRACEBACK"):
             raise
@@ -58,6 +62,12 @@ def _defect(error: Exception) -> str:
     places = [frame for frame in traceback.extract_tb(error.__traceback__) if "saccade" in frame.filename]
     place = f" at {os.path.basename(places[-1].filename)}:{places[-1].lineno}" if places else ""
     return f"this is a defect of saccade {__version__}{place}: {type(error).__name__}: {error}."
+
+
+def _refused(error: OSError) -> str:
+    """Words for what the system refused: a full disk, a read-only folder, a file where a folder must be."""
+    where = f"{error.filename} cannot be used ({error.strerror})" if error.filename else str(error)
+    return f"{where}; check the path, its permissions and the space left there"
 
 
 def _stopped(words: Sequence[str], code: int) -> int:
@@ -90,6 +100,7 @@ def _terminal() -> Any:
 
 def audit(
     data: Annotated[str, Parameter(help="Images: a folder, list or archive (see `docs/data.md`).")],
+    /,
     *,
     out: Annotated[str, Parameter(help="Folder for audit.json and audit.html.")] = "",
     verify: Annotated[
@@ -109,6 +120,7 @@ def audit(
 
 def split(
     data: Annotated[str, Parameter(help="Images: a folder, list or archive.")],
+    /,
     *,
     out: Annotated[str, Parameter(help="The list to write: split.csv, itself a data set.")],
     folds: Annotated[int, Parameter(help="Write k folds instead of three parts.")] = 0,
@@ -123,6 +135,7 @@ def split(
 
 def augment(
     data: Annotated[str, Parameter(help="Images: a folder, list or archive.")],
+    /,
     *,
     out: Annotated[str, Parameter(help="The picture to write (PNG).")],
     images: Annotated[int, Parameter(help="How many images (rows) to show.")] = 6,
@@ -141,6 +154,7 @@ def augment(
 
 def train(
     data: Annotated[str, Parameter(help="Images: a folder, list or archive.")],
+    /,
     *,
     out: Annotated[str, Parameter(help="The run folder; the same command continues there.")],
     recipe: Annotated[str, Parameter(help="A TOML file with recipe fields.")] = "",
@@ -156,6 +170,7 @@ def train(
 def evaluate(
     run: Annotated[str, Parameter(help="A run folder.")],
     data: Annotated[str, Parameter(help="New labelled images; without: the run's own parts again.")] = "",
+    /,
     *,
     name: Annotated[str, Parameter(help="Name of the evaluation; default: the data's own name.")] = "",
 ) -> int:
@@ -167,6 +182,7 @@ def evaluate(
 def compare(
     first: Annotated[str, Parameter(help="A run folder.")],
     second: Annotated[str, Parameter(help="Another run folder, evaluated on the same images.")],
+    /,
     *,
     part: Annotated[str, Parameter(help="Which part to compare on; default: test where both have it.")] = "",
 ) -> int:
@@ -180,6 +196,7 @@ def compare(
 
 def predict(
     model: Annotated[str, Parameter(help="A .onnx file or a run folder.")],
+    /,
     inputs: Annotated[list[str], Parameter(help="Images or folders of images.")],
     *,
     out: Annotated[str, Parameter(help="Write all probabilities to F.csv, F.jsonl or F.parquet.")] = "",
@@ -193,6 +210,7 @@ def predict(
 
 def export(
     run: Annotated[str, Parameter(help="A run folder.")],
+    /,
     *,
     format: Annotated[str, Parameter(help="File format: onnx.")] = "onnx",
     int8: Annotated[bool, Parameter(negative="", help="Write a smaller, faster int8 model.")] = False,
@@ -205,6 +223,7 @@ def export(
 
 def certify(
     file: Annotated[str, Parameter(help="An exported model.")],
+    /,
     *,
     against: Annotated[str, Parameter(help="The run folder whose predictions it must repeat.")],
 ) -> int:
@@ -214,6 +233,7 @@ def certify(
 
 def bench(
     model: Annotated[str, Parameter(help="A run folder or a .onnx file.")],
+    /,
     *,
     rounds: Annotated[int, Parameter(help="Interleaved rounds of every engine.")] = 5,
 ) -> int:
@@ -227,6 +247,7 @@ def bench(
 
 def summary(
     backbone: Annotated[str, Parameter(help="A name from `saccade backbones`.")],
+    /,
     *,
     classes: Annotated[int, Parameter(help="Number of classes.")] = 10,
     image_size: Annotated[int, Parameter(help="Side of the input in pixels; 0: the backbone's own.")] = 0,
@@ -237,7 +258,7 @@ def summary(
     return 0
 
 
-def backbones(pattern: Annotated[str, Parameter(help="Part of a name, * matches anything.")] = "") -> int:
+def backbones(pattern: Annotated[str, Parameter(help="Part of a name, * matches anything.")] = "", /) -> int:
     """List the networks that can be trained."""
     return 0 if _pipeline().list_backbones(pattern, _terminal()) else 1
 
@@ -282,7 +303,9 @@ def _recipe(flags: dict[str, Any], file: str) -> Recipe:
     from saccade.config import merged_recipe, read_recipe_file
 
     given = {name.replace("__", "."): _value(name, text) for name, text in flags.items() if text is not None}
-    return merged_recipe(given, read_recipe_file(file) if file else {}, where=file or "flags")
+    return merged_recipe(
+        given, read_recipe_file(file) if file else {}, where=f"flags and {file}" if file else "flags"
+    )
 
 
 def _value(name: str, text: Any) -> Any:
@@ -325,6 +348,7 @@ def build_app(name: str) -> App:
         version=__version__,
         help="A folder of labelled images in, an image classifier you can trust and ship out.",
         result_action="return_value",
+        suppress_keyboard_interrupt=False,  # `main` says how to continue
     )
     for command in _COMMANDS:
         if command not in _RECIPE_COMMANDS:
