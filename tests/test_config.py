@@ -126,3 +126,10 @@ def test_a_recipe_survives_toml(
         }
     )
     assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+def test_a_value_where_a_section_belongs_is_said_in_plain_words() -> None:
+    with pytest.raises(
+        RecipeError, match=r"train is a section with keys of its own, got 3; write them below"
+    ):
+        Recipe.from_toml("train = 3")

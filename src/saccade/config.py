@@ -7,15 +7,28 @@ here. "auto" means: worked out later; what it became stands in `environment.json
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from saccade.errors import RecipeError
+
+
+def _unfreeze_spec(value: Any) -> Any:
+    """2 and 0.3 may stand without quotes; what no network could follow is refused before one is built."""
+    text = str(value) if type(value) in (int, float) else value
+    if isinstance(text, str) and not re.fullmatch(r"all|\d+|\d*\.\d+|layers:-?\d+", text.strip()):
+        raise ValueError(
+            f'train.unfreeze: got {value!r}; give a number of stages ("2"), a share of the layers ("0.3"), '
+            '"layers:-100" (all but the first 100) or "all"'
+        )
+    return text
+
 
 Auto = Literal["auto"]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -24,6 +37,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+Unfreeze = Annotated[str, BeforeValidator(_unfreeze_spec)]
 Triple = tuple[float, float, float]
 
 HARD_FINETUNE_RATIO = 0.1
@@ -174,7 +188,7 @@ class TrainConfig(Section):
     """Learning rate of fine-tuning; auto: a hundredth of lr; more than a tenth is refused."""
     allow_large_finetune_lr: bool = False
     """Permit a fine-tuning rate above a tenth of lr."""
-    unfreeze: str = "2"
+    unfreeze: Unfreeze = "2"
     """What fine-tuning unfreezes: a number of stages from the end ("2"), a share of the layers ("0.3"),
     "layers:-100" (all but the first 100), "all".
     """
@@ -506,6 +520,8 @@ def _problem(entry: Mapping[str, Any]) -> str:
     if entry["type"] == "value_error":
         return str(entry["ctx"]["error"])
     key = _field_of(parts)
+    if entry["type"] in ("model_type", "dict_type"):
+        return f"{key} is a section with keys of its own, got {entry['input']!r}; write them below [{key}]"
     return f"{key}: {entry['msg'].lower()}, got {entry['input']!r}"
 
 
