@@ -144,3 +144,11 @@ def test_damaged_files_say_what_to_do(tmp_path: Path) -> None:
     run.audit.write_text("{")
     with pytest.raises(RunError, match=r"audit\.json is damaged"):
         run.read_audit()
+
+
+def test_a_file_where_the_run_folder_should_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("not a run")
+    with pytest.raises(RunError, match=r"taken cannot be a run folder \(File exists\).*give --out"):
+        with RunFolder(tmp_path / "taken").locked():
+            pass
+    assert (tmp_path / "taken").read_text() == "not a run"

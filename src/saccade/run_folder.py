@@ -193,8 +193,7 @@ class RunFolder:
         """Hold the folder for this process; a second one gets a RunError with the first one's process id."""
         import fcntl
 
-        self.root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = self._open_lock()
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -212,6 +211,16 @@ class RunFolder:
                 self._remove_if_nothing_began()
         finally:
             os.close(handle)  # the kernel drops the lock with it, also after kill -9
+
+    def _open_lock(self) -> int:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            return os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RunError(
+                f"{self.root} cannot be a run folder ({error.strerror}); "
+                "give --out a folder that can be written to"
+            ) from None
 
     def _remove_if_nothing_began(self) -> None:
         """A refusal leaves no folder behind that held nothing but the lock."""
@@ -236,6 +245,16 @@ class RunFolder:
         if not isinstance(values, dict):
             raise RunError(f"{path} is damaged (no JSON object); {_REMAKE}")
         return values
+
+
+def existing_run(path: str | Path) -> RunFolder:
+    """The run folder at `path`; raises RunError when none was begun there."""
+    run = RunFolder(Path(path))
+    if not run.has(run.recipe):
+        raise RunError(
+            f"{path} is no run folder (it has no recipe.toml); give a folder that `saccade train` made"
+        )
+    return run
 
 
 _REMAKE = "run `saccade train` with the same settings again to remake it"
