@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,11 @@ class ImageClassifier:
     """
 
     def __init__(self, *, recipe: str = "", out: str = "", quiet: bool = True, **fields: Any) -> None:
+        self.recipe = _recipe(recipe, fields)  # first: what is refused changes nothing
         self.recipe_file = recipe
         self.out = out
         self.quiet = quiet
         self.fields = fields
-        self.recipe = _recipe(recipe, fields)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Constructor arguments, as scikit-learn's `clone` wants them."""
@@ -43,8 +44,8 @@ class ImageClassifier:
 
     def set_params(self, **changes: Any) -> ImageClassifier:
         """Change constructor arguments; what was fitted is forgotten."""
-        self.__dict__.pop("run_", None)
         self.__init__(**{**self.get_params(), **changes})  # type: ignore[misc]
+        self.__dict__.pop("run_", None)
         return self
 
     def fit(self, data: str | Path, y: None = None) -> ImageClassifier:
@@ -54,12 +55,26 @@ class ImageClassifier:
 
         out = self.out
         if not out:
-            self._temporary = tempfile.TemporaryDirectory(prefix="saccade-")
-            out = str(Path(self._temporary.name) / "run")
+            temporary = tempfile.mkdtemp(prefix="saccade-")
+            discard = weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
+            out = str(Path(temporary) / "run")
         result = pipeline.train(str(data), self.recipe, self._terminal, out=out)
         self.run_ = result.run
+        self._keep_only(discard if not self.out else None)
         self.classes_ = np.array(self._predictor.classes)
         return self
+
+    def _keep_only(self, discard: weakref.finalize[..., Any] | None) -> None:
+        """The temporary run of an earlier fit goes when another takes its place."""
+        earlier = self.__dict__.get("_discard")
+        if earlier is not None:
+            earlier()
+        self._discard = discard
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles share the run folder, and open its model file for themselves."""
+        own = ("_discard", "_loaded", "_loaded_from")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def predict(self, images: Any) -> list[str]:
         """The most probable class of each image: paths, uint8 arrays (height, width, 3) or Pillow images."""
@@ -74,7 +89,7 @@ class ImageClassifier:
         from saccade import pipeline
 
         measured = pipeline.evaluate(str(self._run.root), str(data), self._terminal)
-        return measured.get("test") or next(iter(measured.values()))
+        return next(measured[part] for part in ("test", "validation", "train") if part in measured)
 
     def score(self, data: str | Path, y: None = None) -> float:
         """Accuracy on labelled images."""

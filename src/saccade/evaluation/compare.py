@@ -100,7 +100,7 @@ def _same_images(first: Predictions, second: Predictions) -> None:
         raise DataError(
             f"the two were measured on different images: {len(one.keys() & other.keys())} in both"
             f"{_named(only_one, 'in the first only')}{_named(only_other, 'in the second only')}; "
-            "evaluate both on the same data (`saccade evaluate RUN DATA`)"
+            "evaluate both on the same data (`saccade evaluate RUN DATA`) and compare RUN/evaluations/NAME"
         )
     changed = sorted(path for path in one if one[path] != other[path])
     if changed:

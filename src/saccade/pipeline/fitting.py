@@ -56,6 +56,11 @@ def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
     return dataclasses.replace(built, preprocess=preprocess)
 
 
+def check_model(recipe: Recipe) -> None:
+    """Raise ModelError for a backbone or weights file that cannot be, before any image is read."""
+    preparation(recipe.model.backbone, weights=recipe.model.weights)
+
+
 def planned_preprocess(dataset: Dataset, recipe: Recipe) -> Preprocess:
     """What `build_network` would come to, without building or fetching anything."""
     model, size = recipe.model, input_size(dataset, recipe)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.config import Recipe
 from saccade.data.sources import load_source
-from saccade.errors import DataError, RunError
+from saccade.errors import DataError, RecipeError, RunError
 from saccade.evaluation import compare as comparing
 from saccade.evaluation.calibration import softmax
 from saccade.evaluation.diagnosis import diagnose
@@ -19,7 +19,7 @@ from saccade.pipeline.promises import promises
 from saccade.records import Dataset, Finding, ImageRecord, Metrics, Predictions
 from saccade.report import write_report
 from saccade.report.facts import read_facts
-from saccade.run_folder import RunFolder
+from saccade.run_folder import RunFolder, existing_run
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -165,12 +165,19 @@ def evaluate(run_path: str, data: str, terminal: Terminal, *, name: str = "") ->
 
     Returns the figures by part. New data are measured whole, into `RUN/evaluations/<name>/`.
     """
-    run = RunFolder(Path(run_path))
+    run = existing_run(run_path)
     recipe = run.read_recipe()
     with run.locked():
         if data:
-            return _evaluate_new(run, recipe, data, terminal, name or Path(data).resolve().stem)
+            return _evaluate_new(run, recipe, data, terminal, _plain_name(name or Path(data).resolve().stem))
         return _evaluate_again(run, recipe, terminal)
+
+
+def _plain_name(name: str) -> str:
+    """The name of a folder directly in `evaluations/`; raises RecipeError for one that leads elsewhere."""
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise RecipeError(f"--name {name!r} is no plain name; give one without slashes, such as new_camera")
+    return name
 
 
 def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal) -> dict[str, Metrics]:
@@ -184,7 +191,10 @@ def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal) -> dict[
     values = run.read_environment()
     values["diagnosis"] = [dataclasses.asdict(finding) for finding in diagnosis(run)]
     run.write_environment(values)
-    write_report(run, read_image=_reader(values))
+    read_image = _reader(values)
+    if read_image is None:
+        terminal.say(f"          the images are no longer at {values['data']}: this report has no pictures")
+    write_report(run, read_image=read_image)
     say_result(run, terminal)
     return {part: metrics_from_json(run.read_metrics(part)) for part in parts}
 
@@ -210,10 +220,12 @@ def _evaluate_new(
         )
     audited = prepare.examine(dataset, recipe, terminal).audit
     prepare.say_data(audited.dataset, terminal)
-    _warn_of_known_images(run, audited.dataset, terminal)
+    by_part = _by_part(audited.dataset)
     place = run.evaluation(name)
+    _forget_other_parts(place, by_part)
     measured = {}
-    for part, records in _by_part(audited.dataset).items():
+    for part, records in by_part.items():
+        _warn_of_known_images(run, part, records, terminal)
         answered = predict_records(
             bundle, audited.dataset, records, recipe, terminal, what=f"measuring {part}"
         )
@@ -235,25 +247,46 @@ def _by_part(dataset: Dataset) -> dict[str, tuple[ImageRecord, ...]]:
     return found
 
 
-def _warn_of_known_images(run: RunFolder, dataset: Dataset, terminal: Terminal) -> None:
-    """New data that hold training images flatter the model."""
+def _forget_other_parts(place: RunFolder, parts: Collection[str]) -> None:
+    """Figures of an earlier evaluation of this name, of parts that these data do not have."""
+    for part in (*JUDGED_PARTS, "train"):
+        if part not in parts:
+            place.predictions(part).unlink(missing_ok=True)
+            place.metrics(part).unlink(missing_ok=True)
+
+
+def _warn_of_known_images(
+    run: RunFolder, part: str, records: tuple[ImageRecord, ...], terminal: Terminal
+) -> None:
+    """New data that hold images from which the model was made flatter it."""
     known = {
         record.sha256
         for record in run.read_dataset()
         if record.used and record.part in ("train", "validation")
     }
-    repeated = [record.path for record in dataset.used() if record.sha256 in known]
+    repeated = [record.path for record in records if record.sha256 in known]
     if repeated:
         shown = ", ".join(repeated[:5]) + (" ..." if len(repeated) > 5 else "")
         terminal.say(
-            f"LEAK      {len(repeated)} of these {len(dataset.used())} images were trained on ({shown}); "
-            "the figures below flatter the model"
+            f"LEAK      {len(repeated)} of these {len(records)} images were trained or validated on "
+            f"({shown}); the figures of {part} flatter the model"
         )
+
+
+def _measured(path: str, part: str) -> RunFolder:
+    """The run (or evaluation) at `path`; raises RunError when it has no predictions to compare."""
+    run = RunFolder(Path(path))
+    parts = [known for known in (*JUDGED_PARTS, "train") if run.has(run.predictions(known))]
+    if not parts:
+        raise RunError(f"{path} has no predictions; give a finished run, or RUN/evaluations/NAME")
+    if part and part not in parts:
+        raise RunError(f"{path} has no predictions of a part {part!r}; it has {', '.join(parts)}")
+    return run
 
 
 def compare(first: str, second: str, terminal: Terminal, *, part: str = "") -> comparing.Comparison:
     """`saccade compare`: which run is better on the same images, and is the difference real."""
-    runs = [RunFolder(Path(first)), RunFolder(Path(second))]
+    runs = [_measured(path, part) for path in (first, second)]
     chosen = part or ("test" if all(run.has(run.predictions("test")) for run in runs) else "validation")
     comparison = comparing.compare(*(run.read_predictions(chosen) for run in runs))
     terminal.say(comparison.in_words(first, second))

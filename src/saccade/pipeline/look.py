@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from saccade.config import Recipe
-from saccade.errors import DataError
+from saccade.errors import DataError, RecipeError
 from saccade.pipeline import prepare
 from saccade.records import Dataset, ImageRecord
 from saccade.run_folder import write_bytes
@@ -16,6 +16,7 @@ def augment_preview(
     location: str, recipe: Recipe, terminal: Terminal, *, out: str, images: int, draws: int
 ) -> None:
     """`saccade augment`: a picture of training images as evaluated (first column) and as augmented."""
+    _check_preview(out, images, draws)
     from saccade.pipeline.fitting import planned_preprocess
     from saccade.transforms import Augmentation
     from saccade.transforms.preview import preview
@@ -37,6 +38,13 @@ def augment_preview(
     )
 
 
+def _check_preview(out: str, images: int, draws: int) -> None:
+    if images < 1 or draws < 1:
+        raise RecipeError(f"--images and --draws must be at least 1, got {images} and {draws}")
+    if Path(out).suffix.lower() != ".png" or Path(out).is_dir():
+        raise RecipeError(f"--out {out}: give the name of a picture that ends in .png")
+
+
 def spread_over_classes(dataset: Dataset, count: int) -> tuple[ImageRecord, ...]:
     """Training images, one of each class in turn."""
     by_class = [[r for r in dataset.used("train") if r.label == label] for label in dataset.classes]
@@ -49,6 +57,10 @@ def spread_over_classes(dataset: Dataset, count: int) -> tuple[ImageRecord, ...]
 
 def summarize(backbone: str, terminal: Terminal, *, classes: int, image_size: int, head: str) -> None:
     """`saccade summary`: layer, output shape, parameters, and the totals."""
+    if classes < 1 or image_size < 0:
+        raise RecipeError(
+            f"--classes must be at least 1 and --image-size 0 or more, got {classes}, {image_size}"
+        )
     from saccade.models import as_text, build_model, summary
 
     size = image_size or None

@@ -18,7 +18,8 @@ from saccade.data.scan import scan
 from saccade.data.sources import load_source
 from saccade.data.split import read_split_csv, split, write_split_csv
 from saccade.data.split.folds import Folds, k_folds, write_folds_csv
-from saccade.errors import DataError
+from saccade.data.storage import FolderStorage
+from saccade.errors import DataError, SplitError
 from saccade.records import Audit, Dataset, Finding, Split
 from saccade.report.audit_page import write_audit_page
 from saccade.run_folder import write_json
@@ -141,7 +142,9 @@ def audit_data(
 def split_data(location: str, recipe: Recipe, terminal: Terminal, *, out: str, folds: int = 0) -> None:
     """`saccade split`: write a list that is itself a data set; an earlier list there is kept and added to."""
     target = Path(out)
-    examined = examine(list_data(location, recipe), recipe, terminal)
+    listed = list_data(location, recipe)
+    _check_list_can_be_written(target, location, listed)
+    examined = examine(listed, recipe, terminal)
     say_data(examined.audit.dataset, terminal)
     say_findings(examined.audit, terminal)
     if folds:
@@ -156,6 +159,17 @@ def split_data(location: str, recipe: Recipe, terminal: Terminal, *, out: str, f
         if fixed:
             terminal.say(f"          {len(fixed):,} images kept the part they had in {out}")
     terminal.say(f"Written   {out}")
+
+
+def _check_list_can_be_written(target: Path, location: str, dataset: Dataset) -> None:
+    """Raise SplitError, before any image is read, where a list could not be read back as a data set."""
+    if target.suffix.lower() != ".csv" or target.is_dir():
+        raise SplitError(f"--out {target}: give the name of a file that ends in .csv")
+    if not isinstance(dataset.storage, FolderStorage):
+        raise SplitError(
+            f"{location} holds its images in an archive or table, where a list cannot name them; unpack it "
+            "and split the folder (`saccade train` takes it as it is and divides it in the same way)"
+        )
 
 
 # -- words ---------------------------------------------------------------------------------------

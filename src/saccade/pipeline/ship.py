@@ -9,7 +9,7 @@ from typing import Any
 
 from saccade.config import Recipe
 from saccade.data.sources import load_source
-from saccade.errors import RecipeError, RunError
+from saccade.errors import DataError, RecipeError, RunError
 from saccade.export.bench import DEFAULT_SHAPE, BenchRow, Spread
 from saccade.export.bench import bench as measure_engines
 from saccade.export.certify import CERTIFIED_PARTS, Kind
@@ -17,7 +17,7 @@ from saccade.export.certify import certify as make_certificate
 from saccade.pipeline.judge import certificate_line
 from saccade.pipeline.prepare import limits_of
 from saccade.records import Certificate, Dataset, Predictions
-from saccade.run_folder import RunFolder, certificate_beside, write_json
+from saccade.run_folder import RunFolder, certificate_beside, existing_run, write_json
 from saccade.terminal import Terminal
 
 FORMATS = ("onnx",)
@@ -36,6 +36,8 @@ def export(
     """`saccade export`: one certified file, float or int8."""
     if format not in FORMATS:
         raise RecipeError(f"format {format!r} is not offered; use one of: {', '.join(FORMATS)}")
+    if out and (Path(out).suffix != ".onnx" or Path(out).is_dir()):
+        raise RecipeError(f"--out {out}: give the name of a file that ends in .onnx")
     run = finished_run(run_path)
     recipe, dataset = run.read_recipe(), data_of(run)
     with run.locked():
@@ -61,11 +63,7 @@ def certify(file: str, run_path: str, terminal: Terminal) -> Certificate:
 
 def finished_run(path: str) -> RunFolder:
     """The run folder at `path`; raises RunError when there is none, or none that is trained."""
-    run = RunFolder(Path(path))
-    if not run.has(run.recipe):
-        raise RunError(
-            f"{path} is no run folder (it has no recipe.toml); give a folder that `saccade train` made"
-        )
+    run = existing_run(path)
     if not run.has(run.model_json):
         raise RunError(f"{path} is not trained to the end; run `saccade train` with the same settings again")
     return run
@@ -73,7 +71,14 @@ def finished_run(path: str) -> RunFolder:
 
 def data_of(run: RunFolder) -> Dataset:
     """The run's data, where they still lie, with the parts they had."""
-    listed = load_source(run.read_environment()["data"], drop_empty=True, min_classes=1)
+    location = run.read_environment()["data"]
+    try:
+        listed = load_source(location, drop_empty=True, min_classes=1)
+    except DataError as error:
+        raise RunError(
+            f"{run.root} is certified on the images it was measured on, and they cannot be read ({error}); "
+            f"put them back at {location}, or make a link there"
+        ) from None
     return listed.with_records(run.read_dataset())
 
 

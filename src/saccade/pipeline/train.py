@@ -67,10 +67,12 @@ def _begin(
     run: RunFolder, location: str, recipe: Recipe, terminal: Terminal, command: Sequence[str]
 ) -> Dataset:
     """Audit and split; the recipe is written last, so that a refusal leaves no half-begun run."""
-    from saccade.pipeline.fitting import build_network, resolved_values
+    from saccade.models.finetune import unfreeze
+    from saccade.pipeline.fitting import build_network, check_model, resolved_values
     from saccade.runtime import Runtime
 
     runtime = Runtime.create(recipe.device, recipe.precision)
+    check_model(recipe)
     listed = prepare.list_data(location, recipe)
     examined = prepare.examine(listed, recipe, terminal)
     prepare.say_data(examined.audit.dataset, terminal)
@@ -78,6 +80,8 @@ def _begin(
     made = prepare.divide(examined, recipe, terminal)
     prepare.say_split(made, terminal)
     network = build_network(made.dataset, recipe)
+    if network.pretrained:
+        unfreeze(network.module, recipe.train.unfreeze)  # only to refuse here what it has not got
     run.write_dataset(made.dataset.records)
     run.write_audit(audit_as_json(examined.audit))
     values = environment(

@@ -44,6 +44,8 @@ def load_source(
     """
     if group and group_pattern:
         raise SourceError("--group and --group-pattern both name the groups; give one of them")
+    if not str(location).strip():
+        raise SourceError("the place of the data is empty; give a folder, list or archive")
     options = {"group": group, "min_classes": min_classes}
     dataset = _load(str(location), drop_empty, options)
     if group_pattern:

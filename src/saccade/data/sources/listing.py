@@ -113,7 +113,9 @@ class _Walk:
         while self.linked:
             links, self.linked = sorted(self.linked), []
             for link in links:
-                if self._seen(os.path.join(self.root, link)):
+                if not os.path.isdir(os.path.join(self.root, link)):
+                    self.found.note(link, "a link whose folder has gone since it was listed; skipped")
+                elif self._seen(os.path.join(self.root, link)):
                     self.found.note(link, "a link to a folder that is read anyway; read once")
                 elif self.found.folder(link):
                     self._visit_all(link)

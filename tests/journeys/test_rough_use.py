@@ -1,0 +1,243 @@
+"""What people do by mistake: wrong names, wrong kinds of files, data that moved, a run that is none."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import shutil
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import saccade as package
+from saccade import pipeline
+from saccade.cli import main
+from saccade.errors import RecipeError
+from saccade.run_folder import RunFolder
+
+SMALL = ("--backbone", "small_cnn", "--image-size", "16", "--epochs", "1", "--batch-size", "16")
+Saccade = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, photo_writer: Callable[..., Path]) -> Path:
+    return photo_writer(tmp_path_factory.mktemp("data") / "photos", images=20)
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path) -> RunFolder:
+    """A finished run that the tests of this module only look at, or add to."""
+    out = photos.parent / "run"
+    assert main(["train", str(photos), "--out", str(out), *SMALL]) == 0
+    return RunFolder(out)
+
+
+# -- names that cannot be ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["audit", ""], "the place of the data is empty"),
+        (["split", "PHOTOS", "--out", "split.parquet"], "ends in .csv"),
+        (["split", "PHOTOS", "--out", "."], "ends in .csv"),
+        (["augment", "PHOTOS", "--out", "preview.jpg"], "ends in .png"),
+        (["augment", "PHOTOS", "--out", "preview.png", "--images", "0"], "at least 1, got 0 and 7"),
+        (["augment", "PHOTOS", "--out", "preview.png", "--draws", "-1"], "at least 1, got 6 and -1"),
+        (["summary", "small_cnn", "--classes", "0"], "at least 1"),
+        (["train", "PHOTOS", "--out", "x", "--backbone", "mobilnetv2_100"], "did you mean mobilenetv2_100"),
+        (
+            ["train", "PHOTOS", "--out", "x", "--backbone", "resnet18", "--weights", "no.safetensors"],
+            "no.safe",
+        ),
+        (["train", "PHOTOS", "--out", "x", "--unfreeze", "foo"], "train.unfreeze: got 'foo'"),
+        (["evaluate", "PHOTOS"], "is no run folder"),
+        (["compare", "PHOTOS", "PHOTOS"], "has no predictions"),
+        (["train"], "DATA requires"),
+    ],
+)
+def test_a_mistake_is_named_before_any_image_is_read(
+    saccade: Saccade,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: Sequence[str],
+    wanted: str,
+) -> None:
+    def scanned(*_: object, **__: object) -> None:
+        raise AssertionError("images were read first")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline.prepare, "scan", scanned)
+    answer = saccade(*(str(photos) if word == "PHOTOS" else word for word in words))
+    assert answer.code == 2
+    assert wanted in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_of_an_archive_is_refused_because_no_list_can_name_its_images(
+    saccade: Saccade, photos: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as target:
+        for path in photos.rglob("*.*"):
+            target.write(path, path.relative_to(photos))
+    answer = saccade("split", archive, "--out", tmp_path / "split.csv")
+    assert answer.code == 2
+    assert "unpack it" in answer.err
+    assert not (tmp_path / "split.csv").exists()
+
+
+def test_more_unfrozen_than_there_is_leaves_no_half_begun_run(
+    saccade: Saccade, photos: Path, tmp_path: Path, tiny_weights: Path
+) -> None:
+    flags = ("--backbone", "test_efficientnet", "--weights", tiny_weights, "--image-size", "32")
+    answer = saccade("train", photos, "--out", tmp_path / "r", *flags, "--unfreeze", "layers:-1000")
+    assert answer.code == 2
+    assert "train.unfreeze" in answer.err
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_export_needs_the_name_of_an_onnx_file(saccade: Saccade, run: RunFolder, tmp_path: Path) -> None:
+    for name in ("model.txt", "folder/"):
+        answer = saccade("export", run.root, "--out", f"{tmp_path}/{name}")
+        assert answer.code == 2
+        assert "ends in .onnx" in answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inputs_may_stand_on_both_sides_of_a_flag(
+    saccade: Saccade, run: RunFolder, photos: Path, tmp_path: Path
+) -> None:
+    answer = saccade("predict", run.root, photos / "bar", "--out", tmp_path / "p.csv", photos / "disc")
+    assert answer.code == 0
+    assert "40 predictions" in answer.out
+
+
+# -- stopped, refused by the system --------------------------------------------------------------
+
+
+def test_ctrl_c_at_any_time_says_how_to_continue(saccade: Saccade, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "train", interrupted)
+    answer = saccade("train", "photos", "--out", "run")
+    assert answer.code == 130
+    assert "to continue: saccade train photos --out run" in answer.err
+
+
+def test_what_the_system_refuses_is_no_defect_of_ours(
+    saccade: Saccade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SACCADE_TRACEBACK")
+    (tmp_path / "taken-digits").write_text("a file where the demo's folder should be")
+    answer = saccade("demo", "--out", tmp_path / "taken")
+    assert answer.code == 2
+    assert "taken-digits" in answer.err
+    assert "check the path, its permissions" in answer.err
+    assert "defect" not in answer.err
+
+
+# -- evaluations ---------------------------------------------------------------------------------
+
+
+def test_the_name_of_an_evaluation_leads_nowhere_else(saccade: Saccade, run: RunFolder, photos: Path) -> None:
+    answer = saccade("evaluate", run.root, photos, "--name", "../../elsewhere")
+    assert answer.code == 2
+    assert "no plain name" in answer.err
+    assert not (run.root.parent / "elsewhere").exists()
+
+
+def test_an_evaluation_forgets_parts_that_its_data_no_longer_have(
+    saccade: Saccade, run: RunFolder, photos: Path, tmp_path: Path
+) -> None:
+    split = tmp_path / "split.csv"
+    assert saccade("split", photos, "--out", split).code == 0
+    assert saccade("evaluate", run.root, split, "--name", "twice").code == 0
+    place = run.evaluation("twice")
+    assert place.has(place.metrics("train"))
+    assert saccade("evaluate", run.root, photos, "--name", "twice").code == 0
+    assert place.has(place.metrics("test"))
+    assert not place.has(place.metrics("train"))
+    assert not place.has(place.predictions("validation"))
+
+
+def test_a_leak_is_said_of_the_part_that_has_it(
+    saccade: Saccade, run: RunFolder, photos: Path, tmp_path: Path
+) -> None:
+    split = tmp_path / "split.csv"
+    assert saccade("split", photos, "--out", split).code == 0  # the same division as the run's own
+    answer = saccade("evaluate", run.root, split, "--name", "own")
+    assert "the figures of train flatter" in answer.out
+    assert "the figures of test flatter" not in answer.out
+
+
+def test_evaluations_of_two_runs_can_be_compared(saccade: Saccade, run: RunFolder, photos: Path) -> None:
+    assert saccade("evaluate", run.root, photos, "--name", "common").code == 0
+    place = run.evaluation("common").root
+    assert saccade("compare", place, place).code == 0
+    answer = saccade("compare", run.root, run.root, "--part", "tset")
+    assert answer.code == 2
+    assert "no predictions of a part 'tset'; it has validation, test, train" in answer.err
+
+
+def test_moved_images_are_said_where_they_are_missed(saccade: Saccade, photos: Path, tmp_path: Path) -> None:
+    data = tmp_path / "photos"
+    shutil.copytree(photos, data)
+    assert saccade("train", data, "--out", tmp_path / "r", *SMALL).code == 0
+    data.rename(tmp_path / "elsewhere")
+    answer = saccade("evaluate", tmp_path / "r")
+    assert answer.code == 0
+    assert f"no longer at {data}: this report has no pictures" in answer.out
+    answer = saccade("export", tmp_path / "r")
+    assert answer.code == 2
+    assert f"put them back at {data}" in answer.err
+
+
+# -- Python --------------------------------------------------------------------------------------
+
+
+def test_refused_parameters_change_nothing() -> None:
+    model = package.ImageClassifier(backbone="small_cnn", epochs=3)
+    with pytest.raises(RecipeError, match="unknown key 'nonsense'"):
+        model.set_params(nonsense=2)
+    assert model.get_params()["epochs"] == 3
+    assert "nonsense" not in model.get_params()
+
+
+def test_unfreeze_may_be_a_number() -> None:
+    assert package.ImageClassifier(unfreeze=3).recipe.train.unfreeze == "3"
+
+
+def test_a_fitted_classifier_is_copied_pickled_and_cleans_up(photos: Path) -> None:
+    model = package.ImageClassifier(backbone="small_cnn", image_size=16, epochs=1).fit(photos)
+    picture = np.zeros((20, 20, 3), np.uint8)
+    wanted = model.predict_proba([picture])
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert np.array_equal(other.predict_proba([picture]), wanted)
+    first = model.run_.root
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(photos)
+        assert not first.exists()
+        second = model.run_.root
+        del model
+    assert not second.exists()
+
+
+def test_data_with_parts_but_no_test_answer_with_validation(
+    run: RunFolder, photo_writer: Callable[..., Path], tmp_path: Path
+) -> None:
+    for part, images in (("train", 4), ("val", 2)):
+        photo_writer(tmp_path / "new" / part, images=images, seed=images)
+    model = package.ImageClassifier()
+    model.run_ = run
+    classes = len(run.read_environment()["classes"])
+    assert model.evaluate(tmp_path / "new").images == 2 * classes
