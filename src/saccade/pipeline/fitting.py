@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from saccade.bundle import Bundle, save_bundle
 from saccade.config import Recipe
 from saccade.data.images import decode
-from saccade.errors import Interrupted
+from saccade.errors import Interrupted, RecipeError
 from saccade.evaluation.calibration import fit_temperature
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation
+from saccade.models.finetune import unfreeze
 from saccade.pipeline.prepare import limits_of
 from saccade.preprocess import Preprocess
 from saccade.records import Dataset, ImageRecord
@@ -33,6 +35,7 @@ from saccade.transforms import Augmentation, Batch, TrainingBatches, evaluation_
 SMALL_CNN_SIZES = (32, 64, 96, 128, 160, 224)
 STATISTICS_IMAGES = 500
 SMALLEST_STD = 0.02
+BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)  # timm's own are subclasses
 # What comes after training, as a slow core needs it: the time limit is for the whole command.
 EXPORT_AND_REPORT_SECONDS = 15.0
 JUDGING_SECONDS_AN_IMAGE = 0.04
@@ -59,6 +62,18 @@ def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
 def check_model(recipe: Recipe) -> None:
     """Raise ModelError for a backbone or weights file that cannot be, before any image is read."""
     preparation(recipe.model.backbone, weights=recipe.model.weights)
+
+
+def check_network(network: BuiltModel, recipe: Recipe) -> None:
+    """Raise RecipeError for what this network cannot be trained with, before a run is begun."""
+    norms = any(isinstance(module, BATCH_NORMS) for module in network.module.modules())
+    if norms and recipe.train.batch_size == 1:
+        raise RecipeError(
+            f"train.batch_size = 1: the BatchNorm layers of {recipe.model.backbone} compare the images of a "
+            "batch with each other; use 2 or more"
+        )
+    if network.pretrained:
+        unfreeze(network.module, recipe.train.unfreeze)  # only to refuse here what it has not got
 
 
 def planned_preprocess(dataset: Dataset, recipe: Recipe) -> Preprocess:

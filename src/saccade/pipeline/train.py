@@ -67,8 +67,7 @@ def _begin(
     run: RunFolder, location: str, recipe: Recipe, terminal: Terminal, command: Sequence[str]
 ) -> Dataset:
     """Audit and split; the recipe is written last, so that a refusal leaves no half-begun run."""
-    from saccade.models.finetune import unfreeze
-    from saccade.pipeline.fitting import build_network, check_model, resolved_values
+    from saccade.pipeline.fitting import build_network, check_model, check_network, resolved_values
     from saccade.runtime import Runtime
 
     runtime = Runtime.create(recipe.device, recipe.precision)
@@ -80,8 +79,7 @@ def _begin(
     made = prepare.divide(examined, recipe, terminal)
     prepare.say_split(made, terminal)
     network = build_network(made.dataset, recipe)
-    if network.pretrained:
-        unfreeze(network.module, recipe.train.unfreeze)  # only to refuse here what it has not got
+    check_network(network, recipe)
     run.write_dataset(made.dataset.records)
     run.write_audit(audit_as_json(examined.audit))
     values = environment(
