@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from saccade.artefact import MAX_BATCH_IMAGES, MAX_BATCH_PIXELS, Artefact, Image
 from saccade.data.images import DEFAULT_LIMITS, Limits, decode
+from saccade.data.names import printable
 from saccade.errors import DataError, ImageError, ModelError, RecipeError
 from saccade.threads import usable_cores
 
@@ -396,7 +397,7 @@ def predict_command(
 
 def _line(answer: Answer, top_k: int) -> str:
     ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top(top_k))
-    return f"{answer.path}: {ranked}"
+    return f"{printable(answer.path)}: {ranked}"
 
 
 def _report_failures(failed: Sequence[Answer], out: str) -> None:
@@ -405,7 +406,7 @@ def _report_failures(failed: Sequence[Answer], out: str) -> None:
 
     errors = Terminal(stream=sys.stderr)
     for answer in failed[:FAILURES_SHOWN]:
-        errors.say(f"{answer.path}: {answer.error}")
+        errors.say(f"{printable(answer.path)}: {answer.error}")
     if not failed:
         return
     rest = len(failed) - FAILURES_SHOWN

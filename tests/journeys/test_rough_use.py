@@ -104,6 +104,16 @@ def test_more_unfrozen_than_there_is_leaves_no_half_begun_run(
     assert not (tmp_path / "r").exists()
 
 
+def test_a_batch_of_one_is_refused_where_batch_norm_needs_two(
+    saccade: Saccade, photos: Path, tmp_path: Path
+) -> None:
+    flags = ("--backbone", "small_cnn", "--image-size", "16", "--batch-size", "1")
+    answer = saccade("train", photos, "--out", tmp_path / "r", *flags)
+    assert answer.code == 2
+    assert "use 2 or more" in answer.err
+    assert not (tmp_path / "r").exists()
+
+
 def test_an_export_needs_the_name_of_an_onnx_file(saccade: Saccade, run: RunFolder, tmp_path: Path) -> None:
     for name in ("model.txt", "folder/"):
         answer = saccade("export", run.root, "--out", f"{tmp_path}/{name}")
@@ -118,6 +128,17 @@ def test_inputs_may_stand_on_both_sides_of_a_flag(
     answer = saccade("predict", run.root, photos / "bar", "--out", tmp_path / "p.csv", photos / "disc")
     assert answer.code == 0
     assert "40 predictions" in answer.out
+
+
+def test_a_name_cannot_write_to_the_terminal(
+    saccade: Saccade, run: RunFolder, photos: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "a\x1b[2Jb\n.png"
+    shutil.copy(photos / "bar" / "bar_000.png", odd)
+    answer = saccade("predict", run.root, odd, tmp_path / "c\x1b[2J.png")
+    assert answer.code == 1
+    assert "\x1b" not in answer.out + answer.err
+    assert len(answer.out.splitlines()) == 1
 
 
 # -- stopped, refused by the system --------------------------------------------------------------
