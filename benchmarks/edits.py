@@ -1,4 +1,4 @@
-"""Edited copies of a photo, as people and programs make them: the edits that near-duplicate search must survive.
+"""Edited copies of a photo, as people and programs make them: edits that a search must survive.
 
 Each edit is a function (image, rng) -> image on RGB images of Pillow; what is random in it comes from `rng`
 alone, so an edit of a photo is the same on every machine. The names say what is done.

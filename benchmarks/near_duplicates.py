@@ -25,10 +25,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from edits import EDITS, edited
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from edits import EDITS, edited
 from saccade.data.similarity import (
     CERTAIN_SCORE,
     LIKELY_SCORE,
@@ -70,7 +70,8 @@ def conditions() -> str:
     import faiss
 
     load = os.getloadavg()[0]
-    return f"{os.cpu_count()} cores, load {load:.1f}, numpy {np.__version__}, faiss {faiss.__version__}, {platform.machine()}"
+    versions = f"numpy {np.__version__}, faiss {faiss.__version__}"
+    return f"{os.cpu_count()} cores, load {load:.1f}, {versions}, {platform.machine()}"
 
 
 def opened(path: Path) -> Image.Image:
@@ -166,9 +167,9 @@ def show_cifar10(
     best: dict[str, PairIndices] = {}
     for pair in pairs:
         test, train = names[pair.first].removeprefix("cifar10/"), names[pair.second]
-        if test.startswith("test/") and "/train/" in train and test not in listed and pair.band != "look":
-            if test not in best or pair.score > best[test].score:
-                best[test] = pair
+        unlisted = test.startswith("test/") and "/train/" in train and test not in listed
+        if unlisted and pair.band != "look" and (test not in best or pair.score > best[test].score):
+            best[test] = pair
     ranked = sorted(best.values(), key=lambda pair: -pair.score)
 
     def picture(number: int) -> Image.Image:
@@ -282,7 +283,8 @@ def flowers12(arguments: argparse.Namespace) -> None:
     beside = sum(groups.labels[i] == groups.labels[j] for i, j in zip(derived, source, strict=True))
     verified = sum((j, i) in direct for i, j in zip(derived, source, strict=True))
     print(
-        f"{beside} of {len(derived)} derived images in the cluster of their source, {verified} verified with it"
+        f"{beside} of {len(derived)} derived images in the cluster of their source, "
+        f"{verified} verified with it"
     )
     print(f"largest cluster {np.bincount(groups.labels).max()}; notes: {groups.notes}")
     for i, j in zip(derived, source, strict=True):
@@ -350,7 +352,21 @@ def digits(rng: np.random.Generator) -> list[Pixels]:
 def documents(rng: np.random.Generator, count: int = 500) -> list[Pixels]:
     from PIL import ImageFont
 
-    words = "of the and to in for total sum date amount customer payment address signature page order".split()
+    words = (
+        "of",
+        "the",
+        "and",
+        "to",
+        "in",
+        "for",
+        "total",
+        "sum",
+        "date",
+        "amount",
+        "payment",
+        "page",
+        "order",
+    )
     font = ImageFont.load_default(size=8)
     pages = []
     for _ in range(count):

@@ -148,7 +148,7 @@ def test_damaged_files_say_what_to_do(tmp_path: Path) -> None:
 
 def test_a_file_where_the_run_folder_should_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("not a run")
-    with pytest.raises(RunError, match=r"taken cannot be a run folder \(File exists\).*give --out"):
-        with RunFolder(tmp_path / "taken").locked():
-            pass
+    wanted = pytest.raises(RunError, match=r"taken cannot be a run folder \(File exists\).*give --out")
+    with wanted, RunFolder(tmp_path / "taken").locked():
+        pass
     assert (tmp_path / "taken").read_text() == "not a run"
