@@ -7,6 +7,7 @@ any size to the network's input), `network/` (what torch exported) and `answer/`
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,10 +92,8 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _require(package: str) -> None:
-    try:
-        __import__(package)
-    except ModuleNotFoundError:
-        raise MissingExtraError(package, "train", "exporting to ONNX") from None
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtraError(package, "train", "exporting to ONNX")
 
 
 def file_metadata(classes: Sequence[str], preprocess: Preprocess, fingerprint: str) -> dict[str, str]:
