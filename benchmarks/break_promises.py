@@ -47,7 +47,7 @@ BREAKS = (
         3,
         "export/onnx.py",
         "mean, std = np.array(preprocess.mean), np.array(preprocess.std)",
-        "mean, std = np.array((0.485, 0.456, 0.406)), np.array(preprocess.std)",
+        "mean, std = np.array((0.5, 0.5, 0.5)), np.array(preprocess.std)",
         "tests/export/test_onnx_file.py::test_pixels_reach_the_network_as_in_torch",
     ),
     Break(
