@@ -19,6 +19,7 @@ from saccade.data.similarity.views import BANDS, View
 EXACT_IMAGES = 300_000  # up to here whole pictures are searched exhaustively, beyond through inverted lists
 COMPRESSED_FROM = 20_000  # from here quadrants and bands are searched through 4-bit codes
 LIST_IMAGES = 256  # images an inverted list has on average
+SAMPLE_PER_LIST = 40  # images that a list is placed by
 PROBES = 64  # lists that are searched for each image
 QUERY_BATCH = 16_384
 FEWEST_PAIRS = 5000  # that every budget allows: small data sets are searched more closely
@@ -184,20 +185,19 @@ def build_index(vectors: NDArray[np.float16], *, compressed: bool) -> Any:
 
 
 def inverted_lists(vectors: NDArray[np.float16]) -> Any:
-    """A faiss index whose search visits a fixed number of lists of fixed size, so that cost grows as n."""
+    """A faiss index whose search visits a fixed number of lists of a fixed size: cost grows about as n."""
     import faiss
 
     count, length = vectors.shape
-    lists = count // LIST_IMAGES
+    lists = max(1, count // LIST_IMAGES)
     coarse = faiss.IndexFlatIP(length)
-    index = faiss.IndexIVFScalarQuantizer(
-        coarse, length, lists, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-    )
+    index = faiss.IndexIVFPQFastScan(coarse, length, lists, length // 2, 4, faiss.METRIC_INNER_PRODUCT)
+    index.by_residual = False
     index.cp.niter = 6
-    index.cp.max_points_per_centroid = 40
+    index.cp.max_points_per_centroid = SAMPLE_PER_LIST
     index.cp.min_points_per_centroid = 1
     index.nprobe = PROBES
-    index.train(vectors[:: max(1, count // (lists * 40))].astype(np.float32))
+    index.train(vectors[:: max(1, count // (lists * SAMPLE_PER_LIST))].astype(np.float32))
     for rows in in_batches(count, QUERY_BATCH):
         index.add(vectors[rows].astype(np.float32))
     return index

@@ -34,8 +34,8 @@ from saccade.data.similarity.pairs import (
     in_words,
     joined,
     need_faiss,
-    representatives,
     running,
+    textured,
     unique_pairs,
 )
 from saccade.data.similarity.verify import Run, starting_fits
@@ -79,7 +79,9 @@ def cross_check(
     assert len(parts) == len(descriptions), f"{len(parts)} parts for {len(descriptions)} images"
     need_faiss()
     progress = progress or silent
-    among, copies = representatives(variants(descriptions))
+    among = textured(variants(descriptions))
+    if len(among) < 2:
+        return CrossCheck((), (), 0)
     part = np.asarray(parts, dtype=str)[among.image]
     views = [View("whole", symmetry) for symmetry in symmetry_list(symmetries)]
     with running(workers) as run:
@@ -89,13 +91,8 @@ def cross_check(
         fits = starting_fits(candidates, views)
         found = joined(Verified(*verifier.verify(fits)), Verified(*verifier.verify_unmoved(fits)))
     found = best_of_each(found, among.image)
-    crossing = [pair for pair in copies if _crosses(parts[pair.first], parts[pair.second])]
     known = set(ignored)
-    pairs = [
-        pair
-        for pair in unique_pairs(in_words(among, found) + crossing)
-        if (pair.first, pair.second) not in known
-    ]
+    pairs = [pair for pair in unique_pairs(in_words(among, found)) if (pair.first, pair.second) not in known]
     progress(2, 2, "done")
     return CrossCheck(
         tuple(pair for pair in pairs if pair.band != "look"),
@@ -146,7 +143,3 @@ def _across(
                     )
                 )
     return Candidates.concatenate(found)
-
-
-def _crosses(first: str, second: str) -> bool:
-    return bool(first and second and first != second)

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.data.similarity.calibration import calibrated_verifier
-from saccade.data.similarity.candidates import find_candidates, no_candidates
+from saccade.data.similarity.candidates import (
+    EXACT_IMAGES,
+    find_candidates,
+    inverted_lists,
+    missed_share,
+    no_candidates,
+)
 from saccade.data.similarity.clusters import PairIndices
 from saccade.data.similarity.descriptors import (
     Descriptions,
@@ -69,7 +75,9 @@ def find_pairs(
     the band "look" is left out. Raises MissingExtraError without faiss.
     """
     need_faiss()
-    among, copies = representatives(variants(descriptions))
+    among, copies = representatives(textured(variants(descriptions)))
+    if len(among) < 2:
+        return unique_pairs(copies)
     new_rows = None if new is None else new[among.image]
     with running(workers) as run:
         found = _verified(among, symmetries, new_rows, run, progress or silent)
@@ -115,15 +123,19 @@ def running(workers: int | None) -> Iterator[Run]:
         yield run
 
 
-def representatives(pictures: Variants) -> tuple[Variants, list[PairIndices]]:
-    """One of each set of equal thumbnails, none blank; and the pairs of images that equal ones make."""
+def textured(pictures: Variants) -> Variants:
+    """Those that are not blank."""
     batches = in_batches(len(pictures), 1024)
     deviation = [pictures.thumbnails[rows].std(axis=(1, 2)) for rows in batches]
-    textured = np.flatnonzero(np.concatenate([np.zeros(0), *deviation]) >= BLANK_LEVELS)
+    return pictures[np.flatnonzero(np.concatenate([np.zeros(0), *deviation]) >= BLANK_LEVELS)]
+
+
+def representatives(pictures: Variants) -> tuple[Variants, list[PairIndices]]:
+    """One of each set of equal thumbnails, and the pairs of images that equal ones make."""
     first: dict[bytes, int] = {}
     copies = []
-    for row in textured.tolist():
-        original = first.setdefault(pictures.thumbnails[row].tobytes(), row)
+    for row, thumbnail in enumerate(pictures.thumbnails):
+        original = first.setdefault(thumbnail.tobytes(), row)
         low, high = sorted((int(pictures.image[original]), int(pictures.image[row])))
         if low != high:
             copies.append(PairIndices(low, high, "certain", SAME_SCORE, "the same picture"))
@@ -143,10 +155,13 @@ def _verified(
     progress(0, total, "describing")
     vectors = view_vectors(among.thumbnails, views, fit_whitening(among.thumbnails), run)
     verifier = calibrated_verifier(among, run)
+    if len(among) > EXACT_IMAGES:
+        missed = missed_share(inverted_lists(vectors[0]), vectors[0])
+        progress(0, total, f"the index misses about {missed:.1%} of near neighbours (1,000 exact searches)")
     found = Verified(starting_fits(no_candidates(), views), np.zeros(0, np.float32))
     for number, kind in enumerate(stages):
         progress(1 + 2 * number, total, f"searching ({kind})")
-        candidates = find_candidates(vectors, views, kind, new=new) if len(among) > 1 else no_candidates()
+        candidates = find_candidates(vectors, views, kind, new=new)
         fits = _not_yet(starting_fits(candidates, views), found.fits, among.image)
         progress(2 + 2 * number, total, f"verifying {len(fits)} pairs ({kind})")
         fitted = verify_both_ways(verifier, fits) if kind == "whole" else verifier.verify(fits)
@@ -154,7 +169,7 @@ def _verified(
         if kind != "quadrant":
             unmoved = verifier.verify_unmoved(_not_yet(fits, found.fits, among.image))
             found = best_of_each(joined(found, Verified(*unmoved)), among.image)
-    if 1 < len(among) <= PATCH_IMAGES:
+    if len(among) <= PATCH_IMAGES:
         progress(7, total, "searching and verifying (patches)")
         fits = patch_fits(among.thumbnails, symmetry_list(symmetries), new=new, run=run)
         patched = verifier.verify_started(_not_yet(fits, found.fits, among.image))
