@@ -94,6 +94,12 @@ def test_only_pairs_with_new_images_are_searched_for(pool: Descriptions, pairs: 
     assert len(with_original) == COPIED
 
 
+def test_equal_pictures_that_are_both_old_are_not_named_again(photos: list[Pixels]) -> None:
+    described = describe_many([photos[0], photos[0], photos[1], photos[1]])
+    pairs = find_pairs(described, new=np.array([False, False, False, True]))
+    assert [(pair.first, pair.second) for pair in pairs] == [(2, 3)]
+
+
 def test_equal_and_blank_pictures(photos: list[Pixels]) -> None:
     blank = [np.full((20, 20, 3), level, np.uint8) for level in (0, 0, 255)]
     pairs = find_pairs(describe_many([*blank, photos[0], photos[1], photos[0], photos[0]]))
@@ -117,6 +123,34 @@ def test_turned_pictures_are_found_when_asked_for(photos: list[Pixels]) -> None:
     found = find_pairs(described, symmetries=8)
     assert [(pair.first, pair.second) for pair in found] == [(i, 12 + i) for i in range(6)]
     assert all("turned by" in pair.how for pair in found)
+
+
+def test_a_turned_hue_is_found_though_no_map_fits_better_by_it() -> None:
+    """Channels that have nothing in common: what was light against dark is not so any more."""
+    rng = np.random.default_rng(5)
+    frequency = np.hypot(np.fft.fftfreq(96)[:, None], np.fft.rfftfreq(96))
+    frequency[0, 0] = 1
+    vivid = []
+    for _ in range(24):
+        spectrum = rng.normal(size=(3, *frequency.shape)) + 1j * rng.normal(size=(3, *frequency.shape))
+        waves = np.fft.irfft2(spectrum / frequency**1.2, s=(96, 96))
+        vivid.append(np.clip(128 + 45 * waves / waves.std(), 0, 255).transpose(1, 2, 0).astype(np.uint8))
+    turned = []
+    for photo in vivid[:6]:
+        channels = np.array(Image.fromarray(photo).convert("HSV"))
+        channels[..., 0] += 60
+        turned.append(np.asarray(Image.frombytes("HSV", (96, 96), channels.tobytes()).convert("RGB")))
+    pairs = find_pairs(describe_many([*vivid, *turned]))
+    assert [(p.first, p.second) for p in pairs if p.band != "look"] == [(i, 24 + i) for i in range(6)]
+
+
+def test_pictures_in_the_same_frame_are_no_copies(photos: list[Pixels]) -> None:
+    framed = []
+    for photo in photos[:30]:
+        picture = np.full((128, 160, 3), 255, np.uint8)
+        picture[20:-20, 25:-25] = photo[20:-20, 25:-25] // 2
+        framed.append(picture)
+    assert find_pairs(describe_many(framed)) == []
 
 
 def test_photos_that_overlap_only_in_part_are_found(photos: list[Pixels]) -> None:

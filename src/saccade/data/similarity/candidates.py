@@ -82,7 +82,7 @@ def find_candidates(
     With `new` (n,) only pairs with at least one new image are looked for.
     """
     budget, count = BUDGETS[kind], vectors.shape[1]
-    found = []
+    found = [no_candidates()]
     for database in ("whole",) if kind != "band" else BANDS:
         row = next(i for i, v in enumerate(views) if v.part == database and v.symmetry == views[0].symmetry)
         numbers = [i for i, v in enumerate(views) if kind_of(v) == kind and v.looks_like == database]
