@@ -120,6 +120,8 @@ def test_views_start_where_they_look(vectors: NDArray[np.float16]) -> None:
     assert starts["whole", False] @ corner == pytest.approx([-1, -1])
     assert starts["whole", True] @ corner == pytest.approx([1, -1])
     assert starts["top left", False] @ corner == pytest.approx([-1, -1], abs=1e-6)
-    assert starts["bottom right", False] @ -corner * np.array([1, 1]) is not None
+    assert starts["top left", False] @ np.array([1, 1, 1]) == pytest.approx([0.8, 0.8], abs=1e-6)
+    assert starts["bottom right", False] @ corner == pytest.approx([-0.8, -0.8], abs=1e-6)
+    assert starts["top right", True] @ corner == pytest.approx([1, -1], abs=1e-6)
     fits = starting_fits(find_candidates(vectors, views, "quadrant"), views)
     assert (np.diff(fits.template) >= 0).all()
