@@ -25,7 +25,6 @@ from saccade.data.similarity.descriptors import (
     shrink,
     symmetry_list,
     unit,
-    variants,
 )
 from saccade.data.similarity.pairs import (
     BLANK_LEVELS,
@@ -34,8 +33,8 @@ from saccade.data.similarity.pairs import (
     in_words,
     joined,
     need_faiss,
+    pictures_to_compare,
     running,
-    textured,
     unique_pairs,
 )
 from saccade.data.similarity.verify import Run, starting_fits
@@ -79,7 +78,7 @@ def cross_check(
     assert len(parts) == len(descriptions), f"{len(parts)} parts for {len(descriptions)} images"
     need_faiss()
     progress = progress or silent
-    among = textured(variants(descriptions))
+    among, _ = pictures_to_compare(descriptions, equal_once=False)
     if len(among) < 2:
         return CrossCheck((), (), 0)
     part = np.asarray(parts, dtype=str)[among.image]

@@ -176,31 +176,48 @@ class Variants:
     def __len__(self) -> int:
         return len(self.thumbnails)
 
-    def __getitem__(self, rows: Any) -> Variants:
-        columns = (self.thumbnails, self.sizes, self.image, self.trimmed, self.boxes)
-        return Variants(*(column[rows] for column in columns))
+    @classmethod
+    def chosen(cls, sources: Sequence[tuple[Variants, NDArray[np.bool_]]]) -> Variants:
+        """The rows that are true, of each source; thumbnails are copied once, for there may be many."""
+        count = sum(int(rows.sum()) for _, rows in sources)
+        thumbnails = np.empty((count, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8)
+        done = 0
+        for source, rows in sources:
+            place = thumbnails[done : done + int(rows.sum())]
+            np.compress(rows, source.thumbnails, axis=0, out=place)
+            done += len(place)
+        return cls(
+            thumbnails,
+            np.concatenate([source.sizes[rows] for source, rows in sources]),
+            np.concatenate([source.image[rows] for source, rows in sources]),
+            np.concatenate([source.trimmed[rows] for source, rows in sources]),
+            np.concatenate([source.boxes[rows] for source, rows in sources]),
+        )
 
 
-def variants(descriptions: Descriptions) -> Variants:
-    """Where one copy of a photo has a border and another has none, one of their variants agrees.
+def variants(descriptions: Descriptions) -> tuple[Variants, Variants]:
+    """The pictures as they are, and those that have a border without it.
 
     Both are kept because what looks like a border is sometimes a part of the photo (a dark background), and
     noise or compression may hide it in one copy.
     """
-    bordered = np.flatnonzero(descriptions.borders.max(axis=1, initial=0) >= SMALLEST_BORDER)
-    inside = [_without_border(descriptions, row) for row in bordered.tolist()]
     top, bottom, left, right = descriptions.borders.T.astype(np.float32) / BORDER_UNITS
     boxes = np.stack([2 * left - 1, 1 - 2 * right, 2 * top - 1, 1 - 2 * bottom], axis=1)
-    kept = np.stack([1 - top - bottom, 1 - left - right], axis=1)[bordered]
-    sizes = np.rint(descriptions.sizes[bordered] * kept).astype(np.int32)
     count = len(descriptions)
-    return Variants(
-        np.concatenate([descriptions.thumbnails, *(each[None] for each in inside)]),
-        np.concatenate([descriptions.sizes, sizes]),
-        np.concatenate([np.arange(count), bordered]),
-        np.arange(count + len(bordered)) >= count,
-        np.concatenate([boxes, np.tile(WHOLE_BOX, (len(bordered), 1))]),
+    everything, no_images = np.arange(count), np.zeros(count, bool)
+    whole = Variants(descriptions.thumbnails, descriptions.sizes, everything, no_images, boxes)
+    bordered = np.flatnonzero(descriptions.borders.max(axis=1, initial=0) >= SMALLEST_BORDER)
+    kept = np.stack([1 - top - bottom, 1 - left - right], axis=1)[bordered]
+    inside = Variants(
+        np.array([_without_border(descriptions, row) for row in bordered.tolist()], np.uint8).reshape(
+            -1, THUMBNAIL_SIDE, THUMBNAIL_SIDE
+        ),
+        np.rint(descriptions.sizes[bordered] * kept).astype(np.int32),
+        bordered,
+        np.ones(len(bordered), bool),
+        np.tile(WHOLE_BOX, (len(bordered), 1)),
     )
+    return whole, inside
 
 
 def _without_border(descriptions: Descriptions, row: int) -> NDArray[np.uint8]:

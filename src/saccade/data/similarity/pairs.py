@@ -75,7 +75,7 @@ def find_pairs(
     the band "look" is left out. Raises MissingExtraError without faiss.
     """
     need_faiss()
-    among, copies = representatives(textured(variants(descriptions)))
+    among, copies = pictures_to_compare(descriptions, equal_once=True)
     if len(among) < 2:
         return unique_pairs(copies)
     new_rows = None if new is None else new[among.image]
@@ -123,23 +123,35 @@ def running(workers: int | None) -> Iterator[Run]:
         yield run
 
 
-def textured(pictures: Variants) -> Variants:
-    """Those that are not blank."""
-    batches = in_batches(len(pictures), 1024)
-    deviation = [pictures.thumbnails[rows].std(axis=(1, 2)) for rows in batches]
-    return pictures[np.flatnonzero(np.concatenate([np.zeros(0), *deviation]) >= BLANK_LEVELS)]
+def pictures_to_compare(
+    descriptions: Descriptions, *, equal_once: bool
+) -> tuple[Variants, list[PairIndices]]:
+    """What is not blank, as it is and without its border; and the pairs that equal thumbnails make.
 
-
-def representatives(pictures: Variants) -> tuple[Variants, list[PairIndices]]:
-    """One of each set of equal thumbnails, and the pairs of images that equal ones make."""
+    With `equal_once` only the first of equal thumbnails is compared with others.
+    """
     first: dict[bytes, int] = {}
-    copies = []
-    for row, thumbnail in enumerate(pictures.thumbnails):
-        original = first.setdefault(thumbnail.tobytes(), row)
-        low, high = sorted((int(pictures.image[original]), int(pictures.image[row])))
-        if low != high:
-            copies.append(PairIndices(low, high, "certain", SAME_SCORE, "the same picture"))
-    return pictures[np.array(sorted(first.values()), np.intp)], copies
+    copies: list[PairIndices] = []
+    chosen = []
+    for pictures in variants(descriptions):
+        rows = _textured(pictures)
+        for row in np.flatnonzero(rows).tolist() if equal_once else ():
+            image = int(pictures.image[row])
+            original = first.setdefault(pictures.thumbnails[row].tobytes(), image)
+            if original != image:
+                low, high = min(original, image), max(original, image)
+                copies.append(PairIndices(low, high, "certain", SAME_SCORE, "the same picture"))
+                rows[row] = False
+        chosen.append((pictures, rows))
+    return Variants.chosen(chosen), copies
+
+
+def _textured(pictures: Variants) -> NDArray[np.bool_]:
+    """(m,) which are not blank."""
+    rows = np.zeros(len(pictures), bool)
+    for some in in_batches(len(pictures), 1024):
+        rows[some] = pictures.thumbnails[some].std(axis=(1, 2)) >= BLANK_LEVELS
+    return rows
 
 
 def _verified(
