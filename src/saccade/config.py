@@ -176,21 +176,31 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """How the weights are learnt."""
 
+    method: Literal["finetune", "head", "full", "auto"] = "finetune"
+    """How pretrained weights are adapted. finetune: the classic two phases, head_epochs of the head step by
+    step, then what unfreeze names; head: only the head, fitted in seconds on frozen features; full: from
+    that head fine-tune everything; auto: head, then full if a trial on training images says that it pays.
+    From scratch there is one phase, whatever stands here.
+    """
     epochs: AtLeastOne = 20
     """Epochs of the main phase (fine-tuning, or training from scratch)."""
     head_epochs: Count = 5
-    """Epochs of phase 1, in which only the new head learns on a frozen base."""
+    """Epochs of phase 1 of method finetune, in which only the new head learns on a frozen base."""
     batch_size: AtLeastOne = 32
     """Images in one step."""
     lr: Positive | Auto = "auto"
-    """Learning rate of phase 1 or of training from scratch; auto: 1e-3 for Adam and AdamW, 0.05 for SGD."""
+    """Learning rate of phase 1 (method finetune) or of training from scratch; auto: 1e-3 for Adam and
+    AdamW, 0.05 for SGD.
+    """
     finetune_lr: Positive | Auto = "auto"
-    """Learning rate of fine-tuning; auto: a hundredth of lr; more than a tenth is refused."""
+    """Learning rate of fine-tuning; auto: a hundredth of lr, from a fitted head (methods auto and full) a
+    tenth; more than a tenth is refused.
+    """
     allow_large_finetune_lr: bool = False
     """Permit a fine-tuning rate above a tenth of lr."""
     unfreeze: Unfreeze = "2"
-    """What fine-tuning unfreezes: a number of stages from the end ("2"), a share of the layers ("0.3"),
-    "layers:-100" (all but the first 100), "all".
+    """What fine-tuning of method finetune unfreezes: a number of stages from the end ("2"), a share of
+    the layers ("0.3"), "layers:-100" (all but the first 100), "all".
     """
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     """Adam, AdamW, or SGD with Nesterov momentum."""
@@ -334,6 +344,7 @@ SHORT_FLAGS: dict[str, str] = {
     "weights": "model.weights",
     "pretrained": "model.pretrained",
     "head": "model.head",
+    "method": "train.method",
     "epochs": "train.epochs",
     "head-epochs": "train.head_epochs",
     "lr": "train.lr",

@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from saccade.errors import RecipeError
+from saccade.threads import keep_freed_memory
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -41,6 +42,7 @@ class Runtime:
         _refuse_several_processes()
         chosen = resolve_device(device)
         arithmetic = resolve_precision(precision, chosen)
+        keep_freed_memory()
         fabric = Fabric(
             accelerator=chosen.type,
             devices=[chosen.index] if chosen.type == "cuda" else 1,

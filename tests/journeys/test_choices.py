@@ -111,7 +111,7 @@ def test_each_head_learns_on_a_frozen_base_then_fine_tunes(
         "--head",
         head,
     )
-    rest = ("--epochs", "1", "--head-epochs", "1", "--batch-size", "16", "--no-export.onnx")
+    rest = ("--method", "finetune", "--epochs", "1", "--head-epochs", "1", "--no-export.onnx")
     answer = saccade("train", photos, "--out", tmp_path / "run", *flags, *rest)
     assert answer.code == 0, answer.err
     run = RunFolder(tmp_path / "run")
@@ -128,7 +128,8 @@ def test_each_way_to_say_what_is_unfrozen(
     saccade: Saccade, photos: Path, tmp_path: Path, tiny_weights: Path, unfreeze: str
 ) -> None:
     flags = ("--backbone", "test_efficientnet", "--weights", tiny_weights, "--image-size", "32")
-    rest = ("--epochs", "1", "--head-epochs", "1", "--no-export.onnx", f"--unfreeze={unfreeze}")
+    phases = ("--method", "finetune", "--epochs", "1", "--head-epochs", "1")
+    rest = (*phases, "--no-export.onnx", f"--unfreeze={unfreeze}")
     answer = saccade("train", photos, "--out", tmp_path / "run", *flags, *rest)
     assert answer.code == 0, answer.err
     assert RunFolder(tmp_path / "run").read_environment()["promises"]["4"]["kept"] is True

@@ -69,11 +69,17 @@ def unfreeze(classifier: Classifier, spec: str) -> tuple[str, ...]:
     return chosen
 
 
-def set_training_mode(classifier: Classifier) -> None:
-    """Training mode for what learns; frozen modules stay in evaluation mode, BatchNorm statistics too."""
+def set_training_mode(classifier: Classifier, *, keep_statistics: bool = False) -> None:
+    """Training mode for what learns; frozen modules stay in evaluation mode, BatchNorm statistics too.
+
+    `keep_statistics`: the backbone's other BatchNorms normalise by their stored statistics as well.
+    """
     classifier.train()
     for module in _frozen_modules(classifier):
         module.training = False
+    for module in classifier.backbone.modules() if keep_statistics else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.training = False
 
 
 def frozen_hash(classifier: Classifier) -> str:

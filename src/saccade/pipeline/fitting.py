@@ -6,7 +6,7 @@ import dataclasses
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from saccade.errors import Interrupted, RecipeError
 from saccade.evaluation.calibration import fit_temperature
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation
 from saccade.models.finetune import unfreeze
+from saccade.pipeline.engine import feature_engine
 from saccade.pipeline.prepare import limits_of
 from saccade.preprocess import Preprocess
 from saccade.records import Dataset, ImageRecord
@@ -29,7 +30,16 @@ from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.terminal import Terminal
 from saccade.threads import usable_cores
-from saccade.training import FitResult, StopRequest, TerminalProgress, fit, predict_logits
+from saccade.training import (
+    FastTransfer,
+    FitResult,
+    Images,
+    StopRequest,
+    TerminalProgress,
+    fit,
+    predict_logits,
+)
+from saccade.training.phases import finetune_rate
 from saccade.transforms import Augmentation, Batch, TrainingBatches, evaluation_batches
 
 SMALL_CNN_SIZES = (32, 64, 96, 128, 160, 224)
@@ -137,7 +147,7 @@ def resolved_values(network: BuiltModel, recipe: Recipe) -> dict[str, Any]:
         "model.pretrained": network.pretrained,
         "model.notes": list(network.notes),
         "train.lr": recipe.learning_rate,
-        "train.finetune_lr": recipe.finetune_learning_rate,
+        "train.finetune_lr": finetune_rate(recipe),
         "train.workers": worker_count(recipe),
         "augment": Augmentation.from_config(recipe.augment).as_json(),
     }
@@ -158,6 +168,7 @@ def fit_network(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Term
     _say_network(network, runtime, terminal)
     strength = Augmentation.from_config(recipe.augment)
     validation = ValidationBatches(dataset, network.preprocess, recipe)
+    transfer = fast_transfer(dataset, network.preprocess, recipe, terminal) if network.pretrained else None
     with stop_on_signals() as stop:
         result = fit(
             network.module,
@@ -167,6 +178,7 @@ def fit_network(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Term
             class_counts=dataset.counts("train"),
             recipe=recipe,
             pretrained=network.pretrained,
+            transfer=transfer,
             runtime=runtime,
             run=run,
             mix_up=strength.mix_up,
@@ -178,7 +190,10 @@ def fit_network(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Term
         )
     for note in result.notes:
         terminal.say(f"          {note}")
-    temperature = _temperature(network, validation, runtime) if recipe.evaluate.calibrate else 1.0
+    temperature = 1.0
+    if recipe.evaluate.calibrate:
+        engine = transfer if result.head_alone else None
+        temperature = fit_temperature(*_validation_logits(network, validation, engine, runtime))
     save_bundle(_bundle(network, dataset, result, temperature), run.bundle)
 
 
@@ -206,11 +221,48 @@ def _say_network(network: BuiltModel, runtime: Runtime, terminal: Terminal) -> N
         terminal.say(f"          {note}")
 
 
-def training_batches(dataset: Dataset, preprocess: Preprocess, recipe: Recipe) -> TrainingBatches:
-    """Augmented batches of the training part, epoch by epoch."""
+def fast_transfer(
+    dataset: Dataset, preprocess: Preprocess, recipe: Recipe, terminal: Terminal
+) -> FastTransfer:
+    """Frozen features of both parts, and batches of some training images for a trial of fine-tuning."""
+    train, limits = dataset.used("train"), limits_of(recipe)
+
+    def images(part: str, *, exact: bool) -> Images:
+        return Images(dataset.storage, dataset.used(part), preprocess, limits, exact)
+
+    def chosen(indices: Sequence[int]) -> tuple[ImageRecord, ...]:
+        return tuple(train[index] for index in indices)
+
+    return FastTransfer(
+        train=images("train", exact=False),
+        validation=images("validation", exact=True),
+        classes=dataset.classes,
+        engine=lambda network, runtime: feature_engine(network.backbone, runtime, preprocess.size),
+        mirrored=Augmentation.from_config(recipe.augment).horizontal_flip > 0,
+        batches=lambda indices: training_batches(dataset, preprocess, recipe, chosen(indices)),
+        evaluation=lambda indices: evaluation_batches(
+            dataset.storage,
+            chosen(indices),
+            dataset.classes,
+            preprocess,
+            recipe.train.batch_size,
+            limits=limits,
+        ),
+        progress=terminal.progress,
+        threads=usable_cores(),
+    )
+
+
+def training_batches(
+    dataset: Dataset,
+    preprocess: Preprocess,
+    recipe: Recipe,
+    records: tuple[ImageRecord, ...] = (),
+) -> TrainingBatches:
+    """Augmented batches of the training part (or of some `records` of it), epoch by epoch."""
     return TrainingBatches(
         dataset.storage,
-        dataset.used("train"),
+        records or dataset.used("train"),
         dataset.classes,
         preprocess,
         recipe.train.batch_size,
@@ -283,9 +335,13 @@ def stop_on_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def _temperature(network: BuiltModel, validation: ValidationBatches, runtime: Runtime) -> float:
-    logits, labels, _ = predict_logits(network.module, validation, runtime)
-    return fit_temperature(logits, labels) if len(labels) else 1.0
+def _validation_logits(
+    network: BuiltModel, validation: ValidationBatches, transfer: FastTransfer | None, runtime: Runtime
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Answers and labels; where only a head was fitted, by the engine of its features (`transfer`)."""
+    if transfer:
+        return transfer.validation_logits(network.module, runtime)
+    return predict_logits(network.module, validation, runtime)[:2]
 
 
 def _bundle(network: BuiltModel, dataset: Dataset, result: FitResult, temperature: float) -> Bundle:

@@ -102,8 +102,13 @@ class TerminalProgress(Callback):
             f"  epoch {row.epoch:>3} {row.phase:<8}"
             f" loss {row.train_loss:.3f}, accuracy {row.train_accuracy:.3f}"
             f" | validation loss {row.validation_loss:.3f}, accuracy {row.validation_accuracy:.3f}"
-            f" | rate {row.lr:.2g}, {time.monotonic() - self._started:.1f} s{best}"
+            f" | {self._how(row)}{best}"
         )
+
+    def _how(self, row: EpochRow) -> str:
+        if not row.lr:
+            return f"fitted on frozen features, {row.seconds:.1f} s from the start"
+        return f"rate {row.lr:.2g}, {time.monotonic() - self._started:.1f} s"
 
     def on_close(self) -> None:
         self._open.close()

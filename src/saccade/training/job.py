@@ -25,6 +25,7 @@ from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch
 
 EARLY_STOPPING, TIME_LIMIT, ALL_EPOCHS = "early stopping", "time limit", "all epochs done"
+HEAD_IS_ENOUGH = "the head alone is enough"
 
 
 class TrainingSource(Protocol):
@@ -36,6 +37,37 @@ class TrainingSource(Protocol):
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, counted from 1 through all phases."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFigures:
+    """Losses and accuracies of a head that was fitted on frozen features, and what to say about it."""
+
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether fine-tuning is worth its time, and why, in words."""
+
+    worth_it: bool
+    reason: str
+
+
+class Transfer(Protocol):
+    """The fast way of transfer, `training.transfer.FastTransfer`: a head out of frozen features."""
+
+    def fit_head(self, job: Job) -> HeadFigures:
+        """Fit the classifier's head in place."""
+        ...
+
+    def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:
+        """Whether `phase` will pay, from training images alone; leaves the classifier as it is."""
         ...
 
 
@@ -58,6 +90,7 @@ class Job:
     callbacks: Callback
     stop: StopRequest
     budget: TimeBudget
+    transfer: Transfer | None = None
 
 
 def refuse_early(job: Job) -> None:

@@ -26,8 +26,11 @@ from saccade.training.budget import TimeBudget
 from saccade.training.callbacks import Callback, Callbacks, EpochProgress
 from saccade.training.inference import predict_logits
 from saccade.training.job import (
+    ALL_EPOCHS,
+    HEAD_IS_ENOUGH,
     Job,
     TrainingSource,
+    Transfer,
     end_phase,
     load_best,
     load_last,
@@ -38,7 +41,7 @@ from saccade.training.job import (
 )
 from saccade.training.learner import Learner, begin_phase, memory_message, out_of_memory
 from saccade.training.losses import log_loss_and_accuracy
-from saccade.training.phases import FINETUNE, Phase, finetune_ratio, plan_phases
+from saccade.training.phases import FINETUNE, Phase, freeze_for, plan_phases
 from saccade.training.state import Best, Checkpoint, Checkpoints, FitState, FrozenEvidence
 from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch
@@ -50,7 +53,9 @@ GPU_PROGRESS_STEPS = 10  # reading a figure makes the GPU wait
 class FitResult:
     """What a training came to. The classifier given to `fit` holds the weights of `best`.
 
-    `frozen` is the evidence of promise 4 by phase, `finetune_ratio` that of promise 5 (0 from scratch).
+    `frozen` is the evidence of promise 4 by phase, `finetune_ratio` that of promise 5 (0 where nothing was
+    fine-tuned).
+    `head_alone`: the best weights are the untouched backbone and a head fitted on its features.
     """
 
     history: tuple[EpochRow, ...]
@@ -60,6 +65,7 @@ class FitResult:
     finetune_ratio: float
     weights_sha256: str
     notes: tuple[str, ...]
+    head_alone: bool = False
 
 
 def fit(
@@ -72,6 +78,7 @@ def fit(
     pretrained: bool,
     runtime: Runtime,
     run: RunFolder,
+    transfer: Transfer | None = None,
     validation_images: int = 0,
     mix_up: float = 0.0,
     cut_mix: float = 0.0,
@@ -83,8 +90,9 @@ def fit(
     """Train in place, from the newest checkpoint where there is one, and end with the best weights.
 
     `class_counts` are training images per class, in class order; `validation_images` (where known) helps to
-    keep a deadline. `started` and `deadline` are monotonic seconds. Writes `checkpoints/` and `history.jsonl`
-    of the run. Raises TrainingError, PromiseError, or Interrupted when `stop` was set.
+    keep a deadline. `transfer` computes frozen features; without it pretrained networks are trained by method
+    "finetune" whatever the recipe says. `started` and `deadline` are monotonic seconds. Writes `checkpoints/`
+    and `history.jsonl` of the run. Raises TrainingError, PromiseError, or Interrupted when `stop` was set.
     """
     return _guarded(
         Job(
@@ -94,7 +102,7 @@ def fit(
             validation_images=validation_images,
             class_counts=tuple(class_counts.values()),
             recipe=recipe,
-            phases=plan_phases(recipe, pretrained=pretrained),
+            phases=plan_phases(recipe, pretrained=pretrained, can_solve=transfer is not None),
             runtime=runtime,
             checkpoints=Checkpoints(run.checkpoints),
             mix_up=mix_up,
@@ -106,6 +114,7 @@ def fit(
                 started=time.monotonic() if started is None else started,
                 deadline=math.inf if deadline is None else deadline,
             ),
+            transfer=transfer,
         )
     )
 
@@ -141,6 +150,8 @@ def _fit(job: Job) -> FitState:
 
 def fit_phase(job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | None) -> FitState:
     """Epochs until the phase's end, early stopping or the time limit; then back to the best weights."""
+    if phase.solved:
+        return solve_phase(job, phase, state)
     learner = begin_phase(job, phase, micro_batch=state.micro_batch)
     if checkpoint:
         learner.load_optimizer(checkpoint.optimizer, checkpoint.scalars)
@@ -149,6 +160,52 @@ def fit_phase(job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | 
     while not (ending := phase_ending(job, phase, state)):
         state = fit_epoch(job, learner, state)
     return end_phase(job, phase, state, ending)
+
+
+def solve_phase(job: Job, phase: Phase, state: FitState) -> FitState:
+    """The head out of frozen features, as one epoch; then, for method "auto", whether to go on."""
+    freeze_for(job.classifier, phase)
+    state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
+    if not state.phase_epoch:  # else an earlier run was stopped between here and the next epoch
+        state = solve_head(job, phase, state)
+    state = end_phase(job, phase, state, ALL_EPOCHS)
+    if state.finished or job.recipe.train.method != "auto":
+        return state
+    assert job.transfer is not None, "only a transfer can solve a phase"
+    verdict = job.transfer.judge_finetuning(job, job.phases[state.phase])
+    state = state.with_note(verdict.reason)
+    if not verdict.worth_it:
+        state = replace(state, finished=HEAD_IS_ENOUGH)
+        job.checkpoints.finish(state)
+    return state
+
+
+def solve_head(job: Job, phase: Phase, state: FitState) -> FitState:
+    """Fit the head, and write it down like an epoch: a row of the history and a checkpoint."""
+    assert job.transfer is not None, "only a transfer can solve a phase"
+    found = job.transfer.fit_head(job)
+    if not math.isfinite(found.validation_loss):
+        raise TrainingError(
+            "the head fitted on frozen features gives losses that are no finite numbers, so the backbone's "
+            "features are not finite; use other weights or another backbone"
+        )
+    row = EpochRow(
+        phase=phase.name,
+        epoch=state.epoch + 1,
+        lr=phase.learning_rate,
+        train_loss=found.train_loss,
+        train_accuracy=found.train_accuracy,
+        validation_loss=found.validation_loss,
+        validation_accuracy=found.validation_accuracy,
+        seconds=round(job.budget.elapsed(), 3),
+    )
+    settings = job.recipe.train
+    state = state.after_epoch(row, steps=0, patience=settings.plateau_patience, drop=settings.plateau_factor)
+    state = state.with_note(found.note)
+    job.checkpoints.save(state, job.classifier.state_dict(), {}, {})
+    job.run.write_history(state.history)
+    job.callbacks.on_epoch_end(view(job, phase, state), row)
+    return state
 
 
 def fit_epoch(job: Job, learner: Learner, state: FitState) -> FitState:
@@ -212,7 +269,7 @@ def train_epoch(job: Job, learner: Learner, state: FitState) -> Tally:
     epoch = state.epoch + 1
     learner.watch.where = f"in epoch {epoch} (phase {learner.phase.name})"
     learner.watch.remedy = _lower_rate(job, learner, state)
-    set_training_mode(learner.classifier)
+    set_training_mode(learner.classifier, keep_statistics=learner.phase.keep_statistics)
     tally, began = Tally(), time.monotonic()
     for index, batch in enumerate(job.train.epoch(epoch)):
         job.stop.check()
@@ -291,15 +348,16 @@ def _validation_batches(job: Job) -> int:
 
 def _result(job: Job, state: FitState) -> FitResult:
     assert state.best is not None, "a finished training has a best epoch"
-    tuned = any(phase.name == FINETUNE for phase in job.phases)
+    tuned = any(row.phase == FINETUNE for row in state.history)
     return FitResult(
         history=state.history,
         best=state.best,
         stopped=state.finished,
         frozen=state.frozen,
-        finetune_ratio=finetune_ratio(job.recipe) if tuned else 0.0,
+        finetune_ratio=job.phases[-1].learning_rate / job.recipe.learning_rate if tuned else 0.0,
         weights_sha256=weights_sha256(job.classifier),
         notes=state.notes,
+        head_alone=job.phases[0].solved and state.best.phase == job.phases[0].name,
     )
 
 

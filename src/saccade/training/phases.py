@@ -1,11 +1,15 @@
-"""Which phases a training has: head then fine-tuning for pretrained weights, one phase from scratch."""
+"""Which phases a training has: head then fine-tuning for pretrained weights, one phase from scratch.
+
+The head is solved on frozen features (one "epoch" without steps), or, by method "finetune", learnt step by
+step on augmented images. Kumar et al. 2022: fine-tuning that starts from a fitted head keeps what was there.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from saccade.config import HARD_FINETUNE_RATIO, Recipe
-from saccade.errors import PromiseError
+from saccade.errors import PromiseError, RecipeError
 from saccade.models.finetune import freeze_backbone, unfreeze
 from saccade.models.network import Classifier
 
@@ -16,21 +20,37 @@ HEAD, FINETUNE, MAIN = "head", "finetune", "main"
 class Phase:
     """A stretch of epochs with one rate and one set of learning parts.
 
-    `unfreeze` is "head" (only the head learns), "all", or a spec of `models.finetune.unfreeze`.
+    `solved`: no steps, the head is fitted on frozen features. `unfreeze` is "head" (only the head learns),
+    "all", or a spec of `models.finetune.unfreeze`. `keep_statistics`: BatchNorm goes on with the pretrained
+    statistics, on which a solved head rests.
     """
 
     name: str
     epochs: int
     learning_rate: float
     unfreeze: str
+    solved: bool = False
+    keep_statistics: bool = False
 
 
-def plan_phases(recipe: Recipe, *, pretrained: bool) -> tuple[Phase, ...]:
-    """The phases a recipe asks for; raises PromiseError for fine-tuning that is not gentle (promise 5)."""
+def plan_phases(recipe: Recipe, *, pretrained: bool, can_solve: bool = False) -> tuple[Phase, ...]:
+    """The phases a recipe asks for; raises PromiseError for fine-tuning that is not gentle (promise 5).
+
+    `can_solve`: frozen features can be had; without them every method but "head" learns step by step.
+    """
     train = recipe.train
     if not pretrained:
+        if train.method == "head":
+            raise RecipeError(
+                "train.method = head fits a head on frozen pretrained features, and this network starts from "
+                "scratch; use pretrained weights (--weights FILE), or --method full"
+            )
         return (Phase(MAIN, train.epochs, recipe.learning_rate, "all"),)
     refuse_large_finetune_rate(recipe)
+    if can_solve and train.method != "finetune":
+        solved = Phase(HEAD, 1, 0.0, "head", solved=True)
+        after = Phase(FINETUNE, train.epochs, finetune_rate(recipe), "all", keep_statistics=True)
+        return (solved,) if train.method == "head" else (solved, after)
     head = Phase(HEAD, train.head_epochs, recipe.learning_rate, "head")
     finetune = Phase(FINETUNE, train.epochs, recipe.finetune_learning_rate, train.unfreeze)
     return (head, finetune) if train.head_epochs else (finetune,)
@@ -38,7 +58,7 @@ def plan_phases(recipe: Recipe, *, pretrained: bool) -> tuple[Phase, ...]:
 
 def refuse_large_finetune_rate(recipe: Recipe) -> None:
     """Promise 5, a second time after the recipe's own check: nothing else may have raised the rate."""
-    ratio = finetune_ratio(recipe)
+    ratio = recipe.finetune_learning_rate / recipe.learning_rate
     if ratio > HARD_FINETUNE_RATIO * (1 + 1e-9) and not recipe.train.allow_large_finetune_lr:
         raise PromiseError(
             f"fine-tuning at {recipe.finetune_learning_rate:g} is {ratio:.2g} times the head's rate "
@@ -46,9 +66,14 @@ def refuse_large_finetune_rate(recipe: Recipe) -> None:
         )
 
 
-def finetune_ratio(recipe: Recipe) -> float:
-    """Fine-tuning rate over the head's rate."""
-    return recipe.finetune_learning_rate / recipe.learning_rate
+def finetune_rate(recipe: Recipe) -> float:
+    """The recipe's fine-tuning rate; from a fitted head "auto" is the most that promise 5 allows.
+
+    A fitted head sends small gradients from the first step on. Measured: docs/lab-notes.md, "fast transfer".
+    """
+    if recipe.train.finetune_lr == "auto" and recipe.train.method in ("auto", "full"):
+        return HARD_FINETUNE_RATIO * recipe.learning_rate
+    return recipe.finetune_learning_rate
 
 
 def freeze_for(classifier: Classifier, phase: Phase) -> None:

@@ -1,0 +1,246 @@
+"""Heads fitted on frozen features in seconds: multinomial logistic regression, or the small mlp.
+
+The features are standardised for the fit, and the standardisation is then folded into the first Dense layer,
+so that the network's own head is exactly what was fitted. All choices are made inside the training part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from saccade.runtime import draw_seed
+from saccade.training.losses import classification_loss
+from saccade.transforms.mix import soft_targets
+
+FOLDS = 5
+# L2 penalties on standardised features, as shares of the mean loss; strong to weak, each starts at the last.
+STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(1, -8, -1))
+WITHOUT_CHOICE = 0.1
+WORSE_IN_A_ROW = 2  # the path is left once weaker penalties only overfit
+CHOICE_ITERATIONS, FINAL_ITERATIONS = 25, 200
+CHOICE_TOLERANCE, FINAL_TOLERANCE = 1e-4, 1e-7
+MAX_FOLD_NUMBERS = 2_000_000  # weights of all folds together; above, one fold is held out instead of each
+SMALLEST_DEVIATION = 1e-6
+MLP_STEPS, MLP_BATCH, MLP_RATE, MLP_DECAY = 400, 128, 1e-3, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledFeatures:
+    """What a head learns from: `values` float32 (views, images, F), `labels` int64 (images,).
+
+    `groups` name what belongs together, one name an image; `weights` (classes,) weigh the loss, None: not.
+    """
+
+    values: Tensor
+    labels: Tensor
+    groups: tuple[str, ...]
+    classes: int
+    weights: Tensor | None = None
+    smoothing: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> LabelledFeatures:
+        """Some of the images, in the order given."""
+        chosen = torch.as_tensor(np.asarray(indices))
+        groups = tuple(self.groups[index] for index in chosen.tolist())
+        labels, values = self.labels[chosen], self.values[:, chosen]
+        return LabelledFeatures(values, labels, groups, self.classes, self.weights, self.smoothing)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The L2 strength and what cross-validation inside the training part said of it; NaN: not measured."""
+
+    strength: float
+    loss: float
+    accuracy: float
+    folds: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Standard:
+    """Mean and deviation (F,) float64 of each feature over all views."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> _Standard:
+        flat = values.reshape(-1, values.shape[-1]).double()
+        return cls(flat.mean(0), flat.std(0, correction=0).clamp(min=SMALLEST_DEVIATION))
+
+    def apply(self, values: Tensor) -> Tensor:
+        return ((values.double() - self.mean) / self.deviation).float()
+
+    def fold_into(self, dense: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+        """Set `dense` to what (weight, bias) do behind this standardisation."""
+        plain = weight.double() / self.deviation
+        with torch.no_grad():
+            dense.weight.copy_(plain)
+            dense.bias.copy_(bias.double() - plain @ self.mean)
+
+
+def fit_head(head: nn.Module, data: LabelledFeatures, *, strength: float, seed: int) -> None:
+    """Fit `head` in place: "linear" by L-BFGS to the optimum, "mlp" by some hundred steps of AdamW."""
+    if isinstance(getattr(head, "hidden", None), nn.Linear):
+        _fit_mlp(head, data, seed)
+        return
+    dense = head.dense
+    assert isinstance(dense, nn.Linear), "a linear head is one dense layer"
+    standard = _Standard.of(data.values)
+    start = torch.zeros(1, data.values.shape[-1] + 1, data.classes)
+    ones = torch.ones(1, len(data))
+    solved = _minimise(start, standard.apply(data.values), data, ones, strength)[0]
+    standard.fold_into(dense, solved[:-1].T, solved[-1])
+
+
+def choose_strength(data: LabelledFeatures, *, seed: int, folds: int = FOLDS) -> Choice:
+    """The strength with the least loss on held-out images; what belongs together is held out together."""
+    fold_of = stratified_group_folds(data.labels.numpy(), data.groups, folds=folds, seed=seed)
+    used = int(fold_of.max()) + 1
+    if used < 2:
+        return Choice(WITHOUT_CHOICE, math.nan, math.nan, 0)
+    count = 1 if used * data.values.shape[-1] * data.classes > MAX_FOLD_NUMBERS else used
+    held_out = torch.from_numpy(fold_of)[None] == torch.arange(count)[:, None]  # (folds, images)
+    values = _Standard.of(data.values[:1]).apply(data.values[:1])  # views change the choice little
+    solution = torch.zeros(count, values.shape[-1] + 1, data.classes)
+    best, worse = Choice(WITHOUT_CHOICE, math.inf, math.nan, count), 0
+    for strength in STRENGTHS:
+        solution = _minimise(solution, values, data, (~held_out).float(), strength, choosing=True)
+        loss, accuracy = _held_out_figures(solution, values[0], data, held_out)
+        worse = worse + 1 if loss >= best.loss else 0
+        if loss < best.loss:
+            best = Choice(strength, loss, accuracy, count)
+        if worse == WORSE_IN_A_ROW:
+            break
+    return best
+
+
+def stratified_group_folds(
+    labels: NDArray[np.int64], groups: Sequence[str], *, folds: int, seed: int
+) -> NDArray[np.int64]:
+    """Fold of each image: groups stay whole, classes are spread as evenly as that allows.
+
+    Largest groups first, each into the fold that has least of its most frequent class. No more folds than the
+    rarest class has groups; a single fold (all 0) where that is one.
+    """
+    _, group_of = np.unique(np.asarray(groups), return_inverse=True)
+    counts = np.zeros((group_of.max() + 1, int(labels.max()) + 1), np.int64)
+    np.add.at(counts, (group_of, labels), 1)
+    per_class = (counts > 0).sum(axis=0)
+    folds = max(1, min(folds, int(per_class[per_class > 0].min())))
+    order = np.random.default_rng(draw_seed(seed, "folds")).permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    filled = np.zeros((folds, counts.shape[1]), np.int64)
+    fold_of_group = np.zeros(len(counts), np.int64)
+    for group in order:
+        main = counts[group].argmax()
+        fold = np.lexsort((filled.sum(axis=1), filled[:, main]))[0]
+        fold_of_group[group] = fold
+        filled[fold] += counts[group]
+    return fold_of_group[group_of]
+
+
+def head_logits(head: nn.Module, features: Tensor) -> Tensor:
+    """float32 (images, classes) of a head in evaluation mode on features (images, F)."""
+    modes = head.training
+    weight = next(head.parameters())
+    try:
+        with torch.inference_mode():
+            logits: Tensor = head.eval()(features.to(weight.device, torch.float32)).cpu()
+    finally:
+        head.train(modes)
+    return logits
+
+
+def _minimise(
+    start: Tensor,
+    values: Tensor,
+    data: LabelledFeatures,
+    part: Tensor,
+    strength: float,
+    *,
+    choosing: bool = False,
+) -> Tensor:
+    """Weights (folds, F + 1, classes), the last row the bias, that minimise mean loss + strength/2 |W|².
+
+    All folds are solved at once: their objectives are independent and only added up. `values` (views, images,
+    F); `part` (folds, images) is 1 where an image trains that fold. `choosing` stops well before the optimum.
+    """
+    solution = start.clone().requires_grad_(True)
+    flat = values.reshape(-1, values.shape[-1])  # (views * images, F)
+    targets = soft_targets(data.labels, data.classes).repeat(len(values), 1)
+    shares = (part / part.sum(1, keepdim=True)).repeat(1, len(values)) / len(values)  # each row sums to 1
+    optimizer = torch.optim.LBFGS(
+        [solution],
+        max_iter=CHOICE_ITERATIONS if choosing else FINAL_ITERATIONS,
+        tolerance_grad=1e-6,
+        tolerance_change=CHOICE_TOLERANCE if choosing else FINAL_TOLERANCE,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        logits = _logits(flat, solution)
+        losses = torch.stack([_losses(fold, targets, data) for fold in logits.unbind(1)])
+        total = (losses * shares).sum() + strength / 2 * solution[:, :-1].square().sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimizer.step(objective)  # type: ignore[no-untyped-call]
+    return solution.detach()
+
+
+def _logits(values: Tensor, solution: Tensor) -> Tensor:
+    """(images, folds, classes) in one product over all folds: several times quicker than one each."""
+    folds, rows, classes = solution.shape
+    columns = solution.transpose(0, 1).reshape(rows, folds * classes)
+    return (values @ columns[:-1] + columns[-1]).view(len(values), folds, classes)
+
+
+def _losses(logits: Tensor, targets: Tensor, data: LabelledFeatures) -> Tensor:
+    return classification_loss(logits, targets, class_weights=data.weights, smoothing=data.smoothing)
+
+
+def _held_out_figures(
+    solution: Tensor, values: Tensor, data: LabelledFeatures, held_out: Tensor
+) -> tuple[float, float]:
+    """Mean loss (weighted as the training, not smoothed) and accuracy over all held-out images."""
+    losses, right = [], []
+    for fold, out in zip(_logits(values, solution).unbind(1), held_out, strict=True):
+        logits = fold[out]
+        targets = soft_targets(data.labels[out], data.classes)
+        losses.append(classification_loss(logits, targets, class_weights=data.weights, smoothing=0.0))
+        right.append(logits.argmax(1) == data.labels[out])
+    return float(torch.cat(losses).double().mean()), float(torch.cat(right).double().mean())
+
+
+def _fit_mlp(head: nn.Module, data: LabelledFeatures, seed: int) -> None:
+    """Cosine-annealed AdamW from the head's own start; dropout and order are f(seed, step)."""
+    standard = _Standard.of(data.values)
+    values, targets = standard.apply(data.values), soft_targets(data.labels, data.classes)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=MLP_RATE, weight_decay=MLP_DECAY)
+    head.train()
+    for step in range(MLP_STEPS):
+        optimizer.param_groups[0]["lr"] = MLP_RATE * 0.5 * (1 + math.cos(math.pi * step / MLP_STEPS))
+        torch.manual_seed(draw_seed(seed, "mlp head", step))
+        chosen = torch.randint(0, len(data), (min(MLP_BATCH, len(data)),))
+        view = torch.randint(0, len(values), chosen.shape)
+        losses = classification_loss(
+            head(values[view, chosen]), targets[chosen], class_weights=data.weights, smoothing=data.smoothing
+        )
+        optimizer.zero_grad()
+        losses.mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    hidden = head.hidden
+    assert isinstance(hidden, nn.Linear), "an mlp head starts with a dense layer"
+    standard.fold_into(hidden, hidden.weight.detach(), hidden.bias.detach())

@@ -1,0 +1,268 @@
+"""Transfer the fast way: a head fitted on frozen features, and a trial of whether fine-tuning pays.
+
+Every choice is made inside the training part: the strength of the head by cross-validation, fine-tuning by a
+short trial on some of the training images, judged on others.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from saccade.models.finetune import set_training_mode
+from saccade.models.network import Classifier
+from saccade.runtime import Runtime, draw_seed
+from saccade.terminal import Progress
+from saccade.training.features import Engine, Images, compute_features
+from saccade.training.heads import (
+    Choice,
+    LabelledFeatures,
+    choose_strength,
+    fit_head,
+    head_logits,
+    stratified_group_folds,
+)
+from saccade.training.inference import predict_logits
+from saccade.training.job import HeadFigures, Job, TrainingSource, Verdict, class_weights
+from saccade.training.learner import Learner, begin_phase
+from saccade.training.loop import train_step
+from saccade.training.losses import log_loss_and_accuracy
+from saccade.training.phases import Phase
+from saccade.training.stop import StopRequest
+from saccade.transforms.batches import Batch, class_indices
+
+# A trial is the phase itself in short: a tenth of its epochs, but enough steps to get over the start.
+TRIAL_SHARE, LEAST_TRIAL_STEPS, TRIAL_HOLDOUT_FOLDS = 0.1, 100, 4
+MAX_TRIAL_IMAGES, MAX_JUDGED_IMAGES = 2_000, 500
+TIMED_STEPS = 3
+TRIAL_TIME_SHARE = 0.3  # of the time that is left
+SURE_STANDARD_ERRORS = 2.0
+WORTHWHILE_LOSS_SHARE = 0.1  # of the loss of the head alone
+WORTHWHILE_ACCURACY = 0.02
+SOLVED_ACCURACY = 0.995
+
+
+class Trial(NamedTuple):
+    """Losses (n,) and right answers (n,) of the head alone and after a short fine-tuning, on held-out images.
+
+    `epoch_seconds`: what an epoch of fine-tuning on the whole training part will take.
+    """
+
+    head_losses: NDArray[np.float64]
+    tuned_losses: NDArray[np.float64]
+    head_right: NDArray[np.bool_]
+    tuned_right: NDArray[np.bool_]
+    epoch_seconds: float
+
+
+@dataclass
+class FastTransfer:
+    """Frozen features of a run, computed when they are first asked for.
+
+    `batches(indices)` gives augmented batches of some training images, `evaluation(indices)` plain ones.
+    """
+
+    train: Images
+    validation: Images
+    classes: tuple[str, ...]
+    engine: Callable[[Classifier, Runtime], tuple[Engine, str]]
+    mirrored: bool
+    batches: Callable[[Sequence[int]], TrainingSource]
+    evaluation: Callable[[Sequence[int]], Iterable[Batch]]
+    progress: Callable[[str], AbstractContextManager[Progress]]
+    threads: int = 1
+    _made: tuple[Engine, str] | None = None
+    _train: LabelledFeatures | None = None
+    _validation: Tensor | None = None
+    _choice: Choice | None = None
+
+    def fit_head(self, job: Job) -> HeadFigures:
+        """Fit the classifier's head in place; its figures on both parts come from plain, exact features."""
+        data, choice = self._data(job), self.choice(job)
+        head = copy.deepcopy(job.classifier.head).to("cpu")
+        fit_head(head, data, strength=choice.strength, seed=job.recipe.seed)
+        job.classifier.head.load_state_dict(head.state_dict())
+        train = log_loss_and_accuracy(head_logits(head, data.values[0]).numpy(), data.labels.numpy())
+        validation = log_loss_and_accuracy(*self.validation_logits(job.classifier, job.runtime, job.stop))
+        return HeadFigures(*train, *validation, note=self._head_note(job, choice))
+
+    def validation_logits(
+        self, classifier: Classifier, runtime: Runtime, stop: StopRequest | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The head's answers (n, classes) on exact validation features, and the labels (n,)."""
+        if self._validation is None:
+            engine = self._engine(classifier, runtime)
+            self._validation = self._features(engine, self.validation, "features of validation", stop)[0]
+        logits = head_logits(classifier.head, self._validation)
+        return logits.numpy(), class_indices(self.validation.records, self.classes).numpy()
+
+    def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:
+        """Try `phase` in short on three quarters of the training images, judge it on the others."""
+        choice = self.choice(job)
+        if choice.folds < 2 and math.isnan(choice.accuracy):
+            return Verdict(False, "too few training images to judge fine-tuning: the head alone is kept")
+        if choice.accuracy >= SOLVED_ACCURACY:
+            return Verdict(
+                False,
+                f"the head alone is right on {choice.accuracy:.1%} of held-out training images: fine-tuning "
+                "has next to nothing to gain and was left out (--method full does it all the same)",
+            )
+        trial = self._trial(job, phase, choice)
+        return verdict(trial, job.budget.deadline - time.monotonic()) if trial else _no_time(job)
+
+    def choice(self, job: Job) -> Choice:
+        """The L2 strength of the head, chosen once."""
+        self._choice = self._choice or choose_strength(self._data(job), seed=job.recipe.seed)
+        return self._choice
+
+    def _data(self, job: Job) -> LabelledFeatures:
+        if self._train is None:
+            weights, engine = class_weights(job), self._engine(job.classifier, job.runtime)
+            views = self._features(
+                engine, self.train, "features of training", job.stop, mirrored=self.mirrored
+            )
+            self._train = LabelledFeatures(
+                values=views,
+                labels=class_indices(self.train.records, self.classes),
+                groups=tuple(r.group or r.sha256 or r.path for r in self.train.records),
+                classes=len(self.classes),
+                weights=None if weights is None else weights.cpu(),
+                smoothing=job.recipe.train.label_smoothing,
+            )
+        return self._train
+
+    def _engine(self, classifier: Classifier, runtime: Runtime) -> Engine:
+        self._made = self._made or self.engine(classifier, runtime)
+        return self._made[0]
+
+    def _features(
+        self, engine: Engine, images: Images, what: str, stop: StopRequest | None, *, mirrored: bool = False
+    ) -> Tensor:
+        with self.progress(what) as progress:
+            return compute_features(
+                images, engine, mirrored=mirrored, threads=self.threads, stop=stop, progress=progress
+            )
+
+    def _head_note(self, job: Job, choice: Choice) -> str:
+        views = " and mirrored" if self.mirrored else ""
+        how = self._made[1] if self._made else ""
+        images = f"{len(self.train):,} training images, as they are{views}"
+        said = f"head fitted on frozen features of {images} ({how})"
+        if job.recipe.model.head != "linear":
+            return said
+        if not choice.folds:
+            return f"{said}; L2 strength {choice.strength:.2g}, too few images to choose it"
+        return (
+            f"{said}; L2 strength {choice.strength:.2g}, chosen inside the training part on held-out images, "
+            f"{choice.accuracy:.1%} of which it got right"
+        )
+
+    def _trial(self, job: Job, phase: Phase, choice: Choice) -> Trial | None:
+        """None when the time that is left does not allow it."""
+        data, seed = self._data(job), job.recipe.seed
+        fold_of = stratified_group_folds(
+            data.labels.numpy(), data.groups, folds=TRIAL_HOLDOUT_FOLDS, seed=draw_seed(seed, "trial")
+        )
+        random = np.random.default_rng(draw_seed(seed, "trial images"))
+        judged = sorted(random.permutation(np.flatnonzero(fold_of == 0))[:MAX_JUDGED_IMAGES].tolist())
+        others = np.flatnonzero(fold_of != 0)
+        clone = copy.deepcopy(job.classifier)
+        head = copy.deepcopy(clone.head).to("cpu")
+        fit_head(head, data.subset(others), strength=choice.strength, seed=seed)
+        clone.head.load_state_dict(head.state_dict())
+        before = head_logits(head, data.values[0, judged])
+        tried = sorted(random.permutation(others)[:MAX_TRIAL_IMAGES].tolist())
+        step_seconds = self._finetune(replace(job, classifier=clone, train=self.batches(tried)), phase)
+        if step_seconds is None:
+            return None
+        after = torch.from_numpy(predict_logits(clone, self.evaluation(judged), job.runtime)[0])
+        labels = data.labels[judged]
+        return Trial(
+            head_losses=_losses(before, labels),
+            tuned_losses=_losses(after, labels),
+            head_right=(before.argmax(1) == labels).numpy(),
+            tuned_right=(after.argmax(1) == labels).numpy(),
+            epoch_seconds=step_seconds * len(job.train),
+        )
+
+    def _finetune(self, job: Job, phase: Phase) -> float | None:
+        """A shortened `phase` on the job's classifier; seconds a step, or None where time is too short."""
+        least = math.ceil(LEAST_TRIAL_STEPS / len(job.train))
+        epochs = min(phase.epochs, max(least, round(TRIAL_SHARE * phase.epochs)))
+        learner = begin_phase(job, replace(phase, epochs=epochs), micro_batch=0)
+        set_training_mode(job.classifier, keep_statistics=phase.keep_statistics)
+        began, step, total = time.monotonic(), 0, epochs * len(job.train)
+        with self.progress("trying fine-tuning") as progress:
+            for epoch in range(1, epochs + 1):
+                for batch in job.train.epoch(epoch):
+                    job.stop.check()
+                    _step(learner, batch, step)
+                    step += 1
+                    progress(step, total)
+                    seconds = (time.monotonic() - began) / step
+                    left = job.budget.deadline - time.monotonic()
+                    if step == TIMED_STEPS and seconds * (total - step) > TRIAL_TIME_SHARE * left:
+                        return None
+        return (time.monotonic() - began) / max(1, step)
+
+
+def _step(learner: Learner, batch: Batch, step: int) -> None:
+    learner.set_rate(learner.rate(step, 1.0))
+    train_step(learner, batch, step)
+
+
+def _losses(logits: Tensor, labels: Tensor) -> NDArray[np.float64]:
+    return np.asarray(functional.cross_entropy(logits.double(), labels, reduction="none").numpy())
+
+
+def verdict(trial: Trial, seconds_left: float) -> Verdict:
+    """Fine-tuning is worth its time where the held-out loss or the errors fell surely and by enough.
+
+    Either will do: a network that is right more often, but too sure of itself, is calibrated afterwards.
+    """
+    told = (
+        f"a short trial of fine-tuning, judged on {len(trial.head_right):,} held-out training images: loss "
+        f"{trial.head_losses.mean():.3f} to {trial.tuned_losses.mean():.3f}, accuracy "
+        f"{trial.head_right.mean():.1%} to {trial.tuned_right.mean():.1%}"
+    )
+    less_loss = trial.head_losses - trial.tuned_losses
+    more_right = trial.tuned_right.astype(float) - trial.head_right
+    pays = _surely(less_loss, WORTHWHILE_LOSS_SHARE * trial.head_losses.mean())
+    if not (pays or _surely(more_right, WORTHWHILE_ACCURACY)):
+        kept = "little to gain, so the head alone is kept (--method full fine-tunes all the same)"
+        return Verdict(False, f"{told}: {kept}")
+    if trial.epoch_seconds > seconds_left:
+        return Verdict(
+            False,
+            f"{told}: fine-tuning would pay, but an epoch takes about {trial.epoch_seconds:.0f} s and "
+            f"{max(0.0, seconds_left):.0f} s are left: the head alone is kept; give a longer --time-limit",
+        )
+    return Verdict(True, f"{told}: fine-tuning pays, about {trial.epoch_seconds:.0f} s an epoch")
+
+
+def _surely(gains: NDArray[np.float64], least: float) -> bool:
+    """Whether the mean of paired gains (n,) is at least `least` and more than chance would give."""
+    if len(gains) < 2:
+        return False
+    error = gains.std(ddof=1) / math.sqrt(len(gains))
+    return bool(gains.mean() >= least and gains.mean() > SURE_STANDARD_ERRORS * error)
+
+
+def _no_time(job: Job) -> Verdict:
+    left = max(0.0, job.budget.deadline - time.monotonic())
+    return Verdict(
+        False,
+        f"the time limit leaves {left:.0f} s, too little to try fine-tuning: the head alone is kept; give a "
+        "longer --time-limit",
+    )

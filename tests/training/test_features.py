@@ -1,0 +1,117 @@
+"""Frozen features: the backbone's own, of each image once, the same on any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.data.images import Limits
+from saccade.data.sources import load_source
+from saccade.errors import DataError, Interrupted, ModelError
+from saccade.models import build_model
+from saccade.pipeline.engine import feature_engine, onnx_engine, torch_engine
+from saccade.preprocess import Preprocess
+from saccade.runtime import Runtime
+from saccade.training.contract import TinyBackbone
+from saccade.training.features import BATCH_IMAGES, Images, compute_features
+from saccade.training.stop import StopRequest
+
+PREPROCESS = Preprocess(size=16)
+
+
+def images_of(folder: Path, *, exact: bool = True) -> Images:
+    data = load_source(folder)
+    return Images(data.storage, data.records, PREPROCESS, Limits(), exact)
+
+
+def mean_colour(images: torch.Tensor) -> torch.Tensor:
+    """An engine that also tells left from right: mean of each half, (B, 6)."""
+    return torch.cat([images[..., :8].mean((2, 3)), images[..., 8:].mean((2, 3))], dim=1)
+
+
+def test_rows_are_the_images_in_order_on_any_number_of_threads(make_photos: Callable[..., Path]) -> None:
+    images = images_of(make_photos(images=BATCH_IMAGES))  # three batches
+    one = compute_features(images, mean_colour)
+    assert one.shape == (1, len(images), 6)
+    assert torch.equal(one, compute_features(images, mean_colour, threads=4))
+    last = len(images) - 1
+    assert torch.allclose(one[0, last], mean_colour(images.inputs([last]))[0])
+
+
+def test_the_second_view_is_the_mirror_image(make_photos: Callable[..., Path]) -> None:
+    views = compute_features(images_of(make_photos()), mean_colour, mirrored=True)
+    assert views.shape[0] == 2
+    assert torch.allclose(views[1], views[0][:, [3, 4, 5, 0, 1, 2]], atol=1e-6)
+    assert not torch.allclose(views[1], views[0], atol=1e-3)
+
+
+def test_the_quick_path_shows_what_the_exact_path_shows(make_photos: Callable[..., Path]) -> None:
+    folder = make_photos(side=40)
+    exact = images_of(folder).inputs(range(6))
+    quick = images_of(folder, exact=False).inputs(range(6))
+    assert (quick - exact).abs().max() < 0.02  # about a level of 255 behind the normalisation
+    assert not torch.equal(quick, exact)
+
+
+def test_an_image_that_went_bad_is_named(make_photos: Callable[..., Path]) -> None:
+    folder = make_photos()
+    images = images_of(folder)
+    (folder / images.records[5].path).write_bytes(b"no image")
+    with pytest.raises(DataError, match=images.records[5].path):
+        compute_features(images, mean_colour, threads=2)
+
+
+def test_a_stop_request_ends_it(make_photos: Callable[..., Path]) -> None:
+    stop = StopRequest()
+    stop.set(15)
+    with pytest.raises(Interrupted):
+        compute_features(images_of(make_photos()), mean_colour, stop=stop)
+
+
+def test_torch_computes_with_as_many_threads_after_as_before(make_photos: Callable[..., Path]) -> None:
+    before = torch.get_num_threads()
+    compute_features(images_of(make_photos()), mean_colour, threads=2)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_vit"])
+def test_the_onnx_engine_gives_the_backbones_features(name: str) -> None:
+    size = 32 if name == "test_efficientnet" else 160
+    backbone = build_model(name, 3, pretrained=False, image_size=size).module.backbone.eval()
+    images = torch.randn(5, 3, size, size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = backbone(images)
+    engine, words = feature_engine(backbone, Runtime.create("cpu"), size)
+    assert words.startswith("ONNX Runtime")
+    assert torch.allclose(engine(images), expected, rtol=1e-4, atol=1e-5)
+
+
+class Sorted(TinyBackbone):
+    """Asks its input for a plain number, which no exporter takes along."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * (2.0 if float(images.sum()) > 0 else 1.0)
+
+
+def test_a_backbone_that_cannot_be_exported_is_computed_by_torch() -> None:
+    backbone = Sorted().eval()
+    with pytest.raises(ModelError):
+        onnx_engine(backbone, 8)
+    engine, words = feature_engine(backbone, Runtime.create("cpu"), 8)
+    assert words.startswith("torch")
+    images = torch.ones(2, 3, 8, 8)
+    with torch.inference_mode():
+        assert torch.allclose(engine(images), backbone(images), atol=1e-6)
+
+
+def test_the_torch_engine_leaves_modes_and_statistics_alone() -> None:
+    backbone = TinyBackbone().train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    torch_engine(backbone, Runtime.create("cpu"))(torch.randn(4, 3, 8, 8))
+    assert backbone.training
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    np.testing.assert_equal(len(before) > 8, True)

@@ -1,0 +1,172 @@
+"""Heads on frozen features, against scikit-learn; folds, folding of the standardisation, reproducibility."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from saccade.models.network import make_head
+from saccade.training.heads import (
+    STRENGTHS,
+    LabelledFeatures,
+    choose_strength,
+    fit_head,
+    head_logits,
+    stratified_group_folds,
+)
+from saccade.training.losses import inverse_frequency
+
+CLASSES, WIDTH = 3, 12
+
+
+def features(
+    images: int = 90,
+    *,
+    spread: float = 1.5,
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
+    weights: torch.Tensor | None = None,
+    smoothing: float = 0.0,
+) -> LabelledFeatures:
+    """Clouds around one point a class, on scales from 0.01 to 100."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(images) % CLASSES
+    centres = np.random.default_rng(99).normal(size=(CLASSES, WIDTH))
+    values = (centres[labels] + spread * rng.normal(size=(images, WIDTH))) * np.logspace(-2, 2, WIDTH) + 5
+    names = tuple(groups) if groups else tuple(map(str, range(images)))
+    tensor = torch.tensor(values, dtype=torch.float32)[None]
+    return LabelledFeatures(tensor, torch.from_numpy(labels), names, CLASSES, weights, smoothing)
+
+
+def fitted(
+    data: LabelledFeatures, strength: float, *, kind: str = "linear", seed: int = 0
+) -> torch.nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        head = make_head(kind, WIDTH, CLASSES, dropout=0.2)
+        fit_head(head, data, strength=strength, seed=seed)
+    return head
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.1, 0.01])
+def test_the_linear_head_is_scikit_learns_logistic_regression(strength: float) -> None:
+    data = features()
+    values, labels = data.values[0].double().numpy(), data.labels.numpy()
+    scaler = StandardScaler().fit(values)
+    reference = LogisticRegression(C=1 / (strength * len(data)), max_iter=2000, tol=1e-8)
+    reference.fit(scaler.transform(values), labels)
+    ours = head_logits(fitted(data, strength), data.values[0]).softmax(1).numpy()
+    np.testing.assert_allclose(ours, reference.predict_proba(scaler.transform(values)), atol=2e-3)
+
+
+def test_class_weights_are_scikit_learns_balanced() -> None:
+    data = features(spread=3.0).subset([*range(60), *range(60, 90, 3)])
+    weights = inverse_frequency(torch.bincount(data.labels).tolist())
+    weighted = LabelledFeatures(data.values, data.labels, data.groups, CLASSES, weights)
+    scaler = StandardScaler().fit(data.values[0].double().numpy())
+    scaled = scaler.transform(data.values[0].double().numpy())
+    reference = LogisticRegression(C=1 / (0.1 * len(data)), class_weight="balanced", max_iter=2000, tol=1e-8)
+    expected = reference.fit(scaled, data.labels.numpy()).predict_proba(scaled)
+    ours = head_logits(fitted(weighted, 0.1), data.values[0]).softmax(1).numpy()
+    np.testing.assert_allclose(ours, expected, atol=2e-3)
+    plain = head_logits(fitted(data, 0.1), data.values[0]).softmax(1).numpy()
+    assert abs(plain - expected).max() > 0.02
+
+
+def test_label_smoothing_makes_the_head_less_sure() -> None:
+    sure, smoothed = (
+        head_logits(fitted(features(smoothing=share), 0.001), features().values[0]).softmax(1).amax(1).mean()
+        for share in (0.0, 0.2)
+    )
+    assert smoothed < sure - 0.05
+
+
+def test_views_of_an_image_count_as_one_image() -> None:
+    data = features()
+    twice = LabelledFeatures(data.values.repeat(2, 1, 1), data.labels, data.groups, CLASSES)
+    once, doubled = (head_logits(fitted(some, 0.1), data.values[0]) for some in (data, twice))
+    assert torch.allclose(once, doubled, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_the_same_seed_gives_the_same_bits(kind: str) -> None:
+    one, two = (fitted(features(), 0.1, kind=kind).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_mlp_learns_what_no_line_can_tell() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.uniform(-1, 1, (600, WIDTH)) * 50 + 3
+    labels = ((values[:, 0] > 3) ^ (values[:, 1] > 3)).astype(np.int64)
+    tensor = torch.tensor(values, dtype=torch.float32)[None]
+    data = LabelledFeatures(tensor, torch.from_numpy(labels), tuple(map(str, range(600))), CLASSES)
+    accuracies = {
+        kind: float(
+            (head_logits(fitted(data, 0.01, kind=kind), tensor[0]).argmax(1) == data.labels).double().mean()
+        )
+        for kind in ("linear", "mlp")
+    }
+    assert accuracies["mlp"] > 0.85
+    assert accuracies["linear"] < 0.65
+
+
+def test_more_noise_asks_for_a_stronger_penalty() -> None:
+    clear, noisy = (
+        choose_strength(features(240, spread=spread, seed=1), seed=0).strength for spread in (0.3, 6.0)
+    )
+    assert noisy > clear
+    assert {clear, noisy} <= set(STRENGTHS)
+
+
+def test_the_accuracy_said_is_that_of_new_images() -> None:
+    data, new = features(600, spread=2.0, seed=1), features(3000, spread=2.0, seed=2)
+    choice = choose_strength(data, seed=0)
+    logits = head_logits(fitted(data, choice.strength), new.values[0])
+    assert choice.folds == 5
+    assert abs(float((logits.argmax(1) == new.labels).double().mean()) - choice.accuracy) < 0.05
+
+
+def test_copies_in_one_group_do_not_flatter() -> None:
+    """Ten copies of each noisy image: told apart by group the accuracy is honest, otherwise near 1."""
+    base = features(30, spread=6.0)
+    rows = list(range(30)) * 10
+    values, labels = base.values[:, rows], base.labels[rows]
+    together = LabelledFeatures(values, labels, tuple(str(row) for row in rows), CLASSES)
+    apart = LabelledFeatures(values, labels, tuple(map(str, range(300))), CLASSES)
+    assert choose_strength(apart, seed=0).accuracy > 0.95
+    assert choose_strength(together, seed=0).accuracy < 0.8
+
+
+def test_too_few_images_to_hold_any_out() -> None:
+    choice = choose_strength(features(6, groups=["a", "b", "c", "a", "b", "c"]), seed=0)
+    assert choice.folds == 0
+    assert np.isnan(choice.accuracy)
+    assert torch.isfinite(head_logits(fitted(features(3), choice.strength), features(3).values[0])).all()
+
+
+def test_a_feature_that_never_changes_does_no_harm() -> None:
+    data = features()
+    data.values[..., 0] = 7.0
+    assert torch.isfinite(head_logits(fitted(data, 0.1), data.values[0])).all()
+
+
+def test_folds_keep_groups_whole_and_classes_even() -> None:
+    labels = np.arange(300) % CLASSES
+    groups = [f"{label}-{index // 12}" for index, label in enumerate(labels)]
+    fold = stratified_group_folds(labels, groups, folds=5, seed=0)
+    assert {len({int(fold[i]) for i in range(300) if groups[i] == name}) for name in set(groups)} == {1}
+    counts = np.array([[((fold == f) & (labels == c)).sum() for c in range(CLASSES)] for f in range(5)])
+    assert counts.sum() == 300
+    assert counts.max() - counts.min() <= 4
+    assert (fold == stratified_group_folds(labels, groups, folds=5, seed=0)).all()
+    assert (fold != stratified_group_folds(labels, groups, folds=5, seed=1)).any()
+
+
+def test_no_more_folds_than_the_rarest_class_has_groups() -> None:
+    labels = np.array([0] * 50 + [1] * 3)
+    assert stratified_group_folds(labels, list(map(str, range(53))), folds=5, seed=0).max() == 2

@@ -1,0 +1,192 @@
+"""The solved head inside the loop, and the verdict on fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.errors import RecipeError, TrainingError
+from saccade.records import EpochRow
+from saccade.training import Callback, TrainingView
+from saccade.training.contract import timeless
+from saccade.training.job import HeadFigures, Job, Verdict
+from saccade.training.phases import Phase, plan_phases
+from saccade.training.state import Checkpoints
+from saccade.training.transfer import Trial, verdict
+
+
+@dataclass
+class StandIn:
+    """A transfer that writes a fixed head and says what it is told to."""
+
+    worth_it: bool = True
+    validation_loss: float = 0.5
+    asked: list[str] = field(default_factory=list)
+
+    def fit_head(self, job: Job) -> HeadFigures:
+        self.asked.append("head")
+        with torch.no_grad():
+            for parameter in job.classifier.head.parameters():
+                parameter.fill_(0.25)
+        return HeadFigures(0.4, 0.9, self.validation_loss, 0.8, note="the head was fitted")
+
+    def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:
+        self.asked.append(f"{phase.name} {phase.unfreeze}")
+        return Verdict(self.worth_it, "because of the trial")
+
+
+Fit = Callable[..., Any]
+
+
+def test_method_head_is_one_row_and_moves_nothing_else(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
+    from saccade.training.contract import tiny_classifier
+
+    transfer = StandIn()
+    network, result = fit_tiny(recipe=recipe(train__method="head"), transfer=transfer)
+    assert [timeless(row) for row in result.history] == [("head", 1, 0.0, 0.4, 0.9, 0.5, 0.8)]
+    assert transfer.asked == ["head"]
+    assert result.head_alone
+    assert result.finetune_ratio == 0.0
+    assert result.notes == ("the head was fitted",)
+    assert [(entry.phase, entry.kept) for entry in result.frozen] == [("head", True)]
+    before = tiny_classifier().backbone.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
+
+
+def test_auto_stops_or_goes_on_as_the_verdict_says(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
+    _, stopped = fit_tiny("stopped", recipe=recipe(train__method="auto"), transfer=StandIn(worth_it=False))
+    assert [row.phase for row in stopped.history] == ["head"]
+    assert stopped.stopped == "the head alone is enough"
+    assert "because of the trial" in stopped.notes
+    transfer = StandIn(validation_loss=50.0)
+    _, tuned = fit_tiny("tuned", recipe=recipe(train__method="auto"), transfer=transfer)
+    assert [row.phase for row in tuned.history] == ["head"] + ["finetune"] * 3
+    assert transfer.asked == ["head", "finetune all"]
+    assert not tuned.head_alone
+    assert tuned.finetune_ratio == pytest.approx(0.1)
+
+
+def test_full_fine_tunes_everything_without_asking(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
+    transfer = StandIn()
+    _, result = fit_tiny(recipe=recipe(train__method="full"), transfer=transfer)
+    assert transfer.asked == ["head"]
+    assert [(e.phase, e.parameters > 0) for e in result.frozen] == [("head", True), ("finetune", False)]
+
+
+def test_fine_tuning_from_a_solved_head_keeps_batchnorm_statistics(
+    fit_tiny: Fit, recipe: Callable[..., Any]
+) -> None:
+    """Batch statistics of augmented images are not those that the head was fitted behind."""
+    from saccade.training.contract import tiny_classifier
+
+    before = tiny_classifier().state_dict()
+    statistics = [name for name in before if "running" in name]
+    assert len(statistics) == 4
+    moved = {}
+    for method in ("full", "finetune"):
+        chosen = recipe(train__method=method, train__unfreeze="all")  # "full" means all by itself
+        network, result = fit_tiny(method, recipe=chosen, transfer=StandIn(validation_loss=50.0))
+        assert result.best.phase == "finetune"
+        after = network.state_dict()
+        moved[method] = [not torch.equal(before[name], after[name]) for name in statistics]
+        assert not torch.equal(before["backbone.first.0.weight"], after["backbone.first.0.weight"])
+    assert moved == {"full": [False] * 4, "finetune": [True] * 4}
+
+
+def test_what_fine_tuning_made_worse_is_not_returned(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
+    """The head alone is a candidate like every epoch; 0.0 is a loss that no epoch can beat."""
+    chosen = recipe(train__method="full")
+    network, result = fit_tiny(recipe=chosen, transfer=StandIn(validation_loss=0.0))
+    assert len(result.history) == 4
+    assert (result.best.phase, result.best.epoch, result.head_alone) == ("head", 1, True)
+    assert all(torch.all(parameter == 0.25) for parameter in network.head.parameters())
+
+
+def test_finetune_is_the_classic_two_phases(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
+    transfer = StandIn()
+    _, with_transfer = fit_tiny("a", recipe=recipe(train__method="finetune"), transfer=transfer)
+    _, without = fit_tiny("b", recipe=recipe(train__method="finetune"))
+    assert transfer.asked == []
+    assert [timeless(row) for row in with_transfer.history] == [timeless(row) for row in without.history]
+    assert [row.phase for row in without.history] == ["head"] * 2 + ["finetune"] * 3
+
+
+def test_stopped_between_head_and_fine_tuning_it_ends_the_same(
+    fit_tiny: Fit, recipe: Callable[..., Any], tmp_path: Path
+) -> None:
+    class StopAfterHead(Callback):
+        def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
+            raise KeyboardInterrupt
+
+    chosen = recipe(train__method="auto", train__schedule="plateau")
+    _, whole = fit_tiny("whole", recipe=chosen, transfer=StandIn(validation_loss=50.0))
+    with pytest.raises(KeyboardInterrupt):
+        fit_tiny("cut", recipe=chosen, transfer=StandIn(validation_loss=50.0), callbacks=[StopAfterHead()])
+    checkpoint, _ = Checkpoints(tmp_path / "cut" / "checkpoints").latest()
+    assert checkpoint is not None
+    assert checkpoint.state.epoch == 1
+    again = StandIn(validation_loss=50.0)
+    _, continued = fit_tiny("cut", recipe=chosen, transfer=again)
+    assert again.asked == ["finetune all"], (
+        "the head of the checkpoint is used, only the verdict is asked again"
+    )
+    assert continued.weights_sha256 == whole.weights_sha256
+    assert [timeless(row) for row in continued.history] == [timeless(row) for row in whole.history]
+    assert continued.frozen == whole.frozen
+    assert continued.notes == whole.notes
+
+
+def test_a_head_that_is_not_finite_is_refused(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
+    with pytest.raises(TrainingError, match="not finite"):
+        fit_tiny(recipe=recipe(train__method="auto"), transfer=StandIn(validation_loss=float("nan")))
+
+
+def test_a_head_needs_pretrained_weights(recipe: Callable[..., Any]) -> None:
+    with pytest.raises(RecipeError, match="starts from scratch"):
+        plan_phases(recipe(train__method="head"), pretrained=False)
+    phases = plan_phases(recipe(train__method="full"), pretrained=False, can_solve=True)
+    assert [phase.name for phase in phases] == ["main"]
+
+
+def trial(gain: float, *, images: int = 200, spread: float = 0.3, epoch_seconds: float = 10.0) -> Trial:
+    """Losses around 1 before, lower by `gain` on average after."""
+    rng = np.random.default_rng(0)
+    before = 1 + 0.5 * rng.random(images)
+    after = before - gain + spread * rng.normal(size=images)
+    right = np.ones(images, bool)
+    return Trial(before, after, right, right, epoch_seconds)
+
+
+@pytest.mark.parametrize(
+    ("gain", "images", "worth_it"),
+    [(0.4, 200, True), (-0.4, 200, False), (0.05, 20_000, False), (0.2, 4, False), (0.4, 1, False)],
+    ids=["large", "loss", "sure but small", "not sure", "one image"],
+)
+def test_fine_tuning_is_worth_a_gain_that_is_sure_and_large(gain: float, images: int, worth_it: bool) -> None:
+    found = verdict(trial(gain, images=images), float("inf"))
+    assert found.worth_it is worth_it, found.reason
+    assert ("pays" if worth_it else "little to gain") in found.reason
+
+
+@pytest.mark.parametrize(("repaired", "broken", "worth_it"), [(30, 5, True), (30, 25, False), (3, 0, False)])
+def test_more_right_answers_count_too(repaired: int, broken: int, worth_it: bool) -> None:
+    """200 images, 100 of them right before; the loss stays as it was."""
+    before = np.arange(200) < 100
+    after = before.copy()
+    after[100 : 100 + repaired] = True
+    after[:broken] = False
+    same = np.ones(200)
+    assert verdict(Trial(same, same, before, after, 1.0), float("inf")).worth_it is worth_it
+
+
+def test_without_time_for_an_epoch_the_head_is_kept() -> None:
+    found = verdict(trial(0.4, epoch_seconds=100.0), 60.0)
+    assert not found.worth_it
+    assert "--time-limit" in found.reason
+    assert verdict(trial(0.4, epoch_seconds=100.0), 160.0).worth_it
