@@ -41,6 +41,7 @@ Unfreeze = Annotated[str, BeforeValidator(_unfreeze_spec)]
 Triple = tuple[float, float, float]
 
 HARD_FINETUNE_RATIO = 0.1
+ALWAYS_FROM_SCRATCH = ("small_cnn",)
 DEFAULT_FINETUNE_RATIO = 0.01
 
 
@@ -189,8 +190,8 @@ class TrainConfig(Section):
     batch_size: AtLeastOne = 32
     """Images in one step."""
     lr: Positive | Auto = "auto"
-    """Learning rate of phase 1 (method finetune) or of training from scratch; auto: 1e-3 for Adam and
-    AdamW, 0.05 for SGD.
+    """Learning rate of phase 1 (method finetune) or of training from scratch; auto: for Adam and AdamW
+    3e-3 on a frozen base and 1e-3 from scratch, for SGD 0.05.
     """
     finetune_lr: Positive | Auto = "auto"
     """Learning rate of fine-tuning; auto: a hundredth of lr, from a fitted head (methods auto and full) a
@@ -298,7 +299,10 @@ class Recipe(Section):
         """`train.lr`, with "auto" worked out."""
         if self.train.lr != "auto":
             return self.train.lr
-        return 0.05 if self.train.optimizer == "sgd" else 1e-3
+        if self.train.optimizer == "sgd":
+            return 0.05
+        # a head alone, on frozen features, bears a higher rate than a whole network: docs/lab-notes.md
+        return 3e-3 if self.model.pretrained and self.model.backbone not in ALWAYS_FROM_SCRATCH else 1e-3
 
     @property
     def finetune_learning_rate(self) -> float:

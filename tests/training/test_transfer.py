@@ -79,7 +79,7 @@ def test_full_fine_tunes_everything_without_asking(fit_tiny: Fit, recipe: Callab
     assert [(e.phase, e.parameters > 0) for e in result.frozen] == [("head", True), ("finetune", False)]
 
 
-def test_fine_tuning_from_a_solved_head_keeps_batchnorm_statistics(
+def test_fine_tuning_keeps_batchnorm_statistics_and_training_from_scratch_does_not(
     fit_tiny: Fit, recipe: Callable[..., Any]
 ) -> None:
     """Batch statistics of augmented images are not those that the head was fitted behind."""
@@ -91,12 +91,13 @@ def test_fine_tuning_from_a_solved_head_keeps_batchnorm_statistics(
     moved = {}
     for method in ("full", "finetune"):
         chosen = recipe(train__method=method, train__unfreeze="all")  # "full" means all by itself
-        network, result = fit_tiny(method, recipe=chosen, transfer=StandIn(validation_loss=50.0))
-        assert result.best.phase == "finetune"
+        network, _ = fit_tiny(method, recipe=chosen, transfer=StandIn(validation_loss=50.0))
         after = network.state_dict()
         moved[method] = [not torch.equal(before[name], after[name]) for name in statistics]
         assert not torch.equal(before["backbone.first.0.weight"], after["backbone.first.0.weight"])
-    assert moved == {"full": [False] * 4, "finetune": [True] * 4}
+    scratch, _ = fit_tiny("scratch", recipe=recipe(), pretrained=False)
+    moved["scratch"] = [not torch.equal(before[name], scratch.state_dict()[name]) for name in statistics]
+    assert moved == {"full": [False] * 4, "finetune": [False] * 4, "scratch": [True] * 4}
 
 
 def test_what_fine_tuning_made_worse_is_not_returned(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:

@@ -22,7 +22,7 @@ class Phase:
 
     `solved`: no steps, the head is fitted on frozen features. `unfreeze` is "head" (only the head learns),
     "all", or a spec of `models.finetune.unfreeze`. `keep_statistics`: BatchNorm goes on with the pretrained
-    statistics, on which a solved head rests.
+    statistics, on which the head rests.
     """
 
     name: str
@@ -52,7 +52,8 @@ def plan_phases(recipe: Recipe, *, pretrained: bool, can_solve: bool = False) ->
         after = Phase(FINETUNE, train.epochs, finetune_rate(recipe), "all", keep_statistics=True)
         return (solved,) if train.method == "head" else (solved, after)
     head = Phase(HEAD, train.head_epochs, recipe.learning_rate, "head")
-    finetune = Phase(FINETUNE, train.epochs, recipe.finetune_learning_rate, train.unfreeze)
+    rate = recipe.finetune_learning_rate
+    finetune = Phase(FINETUNE, train.epochs, rate, train.unfreeze, keep_statistics=True)
     return (head, finetune) if train.head_epochs else (finetune,)
 
 
