@@ -20,7 +20,7 @@ train: $(READY)
 	$(BIN)/saccade train "$(DATA)" --out "$(OUT)" $(FLAGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(FLAGS)  # two processes, a thread each
 
 check: $(READY)
 	$(BIN)/ruff check .
