@@ -297,13 +297,20 @@ def flowers12(arguments: argparse.Namespace) -> None:
 
 def million(arguments: argparse.Namespace) -> None:
     """Time and memory of one search among random unit vectors, and what the inverted lists miss."""
-    from saccade.data.similarity.candidates import inverted_lists, missed_share
+    from saccade.data.similarity.pairs import running
 
     print(conditions())
+    with running(arguments.workers):
+        growth(arguments.largest)
+
+
+def growth(largest: int) -> None:
+    from saccade.data.similarity.candidates import inverted_lists, missed_share
+
     print("| images | build s | search s | s per doubling | missed of planted neighbours | peak MB |")
     print("|---|---|---|---|---|---|")
-    before, count = 0.0, arguments.largest // 8
-    while count <= arguments.largest:
+    before, count = 0.0, largest // 8
+    while count <= largest:
         rng = np.random.default_rng(count)
         vectors = rng.standard_normal((count, 64), dtype=np.float32)
         copies = vectors[: count // 20] + 0.5 * rng.standard_normal((count // 20, 64), dtype=np.float32)
@@ -317,12 +324,12 @@ def million(arguments: argparse.Namespace) -> None:
         for first in range(0, count, 16_384):
             index.search(halves[first : first + 16_384].astype(np.float32), 11)
         seconds = time.perf_counter() - built
-        missed = missed_share(index, halves)
+        missed = missed_share(index, halves, asked=2000)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        growth = f"x {(seconds + built - started) / before:.2f}" if before else ""
+        times = f"x {(seconds + built - started) / before:.2f}" if before else ""
         before = seconds + built - started
         print(
-            f"| {count:,} | {built - started:.1f} | {seconds:.1f} | {growth} | {missed:.2%} | {peak:.0f} |",
+            f"| {count:,} | {built - started:.1f} | {seconds:.1f} | {times} | {missed:.2%} | {peak:.0f} |",
             flush=True,
         )
         count *= 2

@@ -20,7 +20,7 @@ EXACT_IMAGES = 300_000  # up to here whole pictures are searched exhaustively, b
 COMPRESSED_FROM = 20_000  # from here quadrants and bands are searched through 4-bit codes
 LIST_IMAGES = 256  # images an inverted list has on average
 SAMPLE_PER_LIST = 40  # images that a list is placed by
-PROBES = 64  # lists that are searched for each image
+PROBES = 128  # lists that are searched for each image
 QUERY_BATCH = 16_384
 FEWEST_PAIRS = 5000  # that every budget allows: small data sets are searched more closely
 SURE_COSINE = 0.75  # neighbours at least so close are taken up to the larger rank
@@ -214,7 +214,7 @@ def missed_share(
     queries = vectors[rows].astype(np.float32)
     nearest = np.full((len(rows), 11), -1.0, np.float32)
     who = np.full((len(rows), 11), -1, np.int64)
-    for block in in_batches(len(vectors), QUERY_BATCH):
+    for block in in_batches(len(vectors), 2048):
         cosines = np.concatenate([nearest, queries @ vectors[block].astype(np.float32).T], axis=1)
         names = np.concatenate([who, np.tile(np.arange(block.start, block.stop), (len(rows), 1))], axis=1)
         best = np.argpartition(-cosines, 10, axis=1)[:, :11]
