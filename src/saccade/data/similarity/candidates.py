@@ -18,10 +18,11 @@ from saccade.data.similarity.views import BANDS, View
 
 EXACT_IMAGES = 300_000  # up to here whole pictures are searched exhaustively, beyond through inverted lists
 COMPRESSED_FROM = 20_000  # from here quadrants and bands are searched through 4-bit codes
-LIST_IMAGES = 256  # images an inverted list has on average
+LIST_IMAGES = 512  # images an inverted list has on average
 SAMPLE_PER_LIST = 40  # images that a list is placed by
-PROBES = 128  # lists that are searched for each image
+PROBES = 80  # lists that are searched for each image
 QUERY_BATCH = 16_384
+RERANKED = 4.0  # times the neighbours asked for are found by compressed codes and put in order exactly
 FEWEST_PAIRS = 5000  # that every budget allows: small data sets are searched more closely
 SURE_COSINE = 0.75  # neighbours at least so close are taken up to the larger rank
 
@@ -181,6 +182,23 @@ def build_index(vectors: NDArray[np.float16], *, compressed: bool) -> Any:
         index.train(vectors[:: max(1, count // 16_384)].astype(np.float32))
     for rows in in_batches(count, QUERY_BATCH):
         index.add(vectors[rows].astype(np.float32))
+    return index
+
+
+def reranked_index(vectors: NDArray[np.float16]) -> Any:
+    """A faiss index over (n, 64) unit vectors: the nearest by compressed codes, put in order exactly."""
+    import faiss
+
+    compressed = build_index(vectors, compressed=True)
+    if isinstance(compressed, faiss.IndexFlatIP):
+        return compressed
+    kind = faiss.ScalarQuantizer.QT_fp16
+    exact = faiss.IndexScalarQuantizer(vectors.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+    for rows in in_batches(len(vectors), QUERY_BATCH):
+        exact.add(vectors[rows].astype(np.float32))
+    index: Any = faiss.IndexRefine(compressed, exact)
+    index.k_factor = RERANKED
+    index.referenced_objects = [compressed, exact]  # faiss holds bare pointers
     return index
 
 

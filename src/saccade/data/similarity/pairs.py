@@ -108,19 +108,28 @@ def need_faiss() -> None:
 
 @contextmanager
 def running(workers: int | None) -> Iterator[Run]:
-    """A `run(work, slices)` that spreads slices over threads; the libraries underneath then use one each."""
+    """A `run(work, slices)` that spreads slices over threads, each with one thread for linear algebra.
+
+    Between such runs faiss and linear algebra may use as many threads.
+    """
     import faiss
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     threads = workers or available_cores()
-    faiss.omp_set_num_threads(threads)
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+    before = faiss.omp_get_max_threads()
 
-        def run(work: Callable[[slice], None], slices: Sequence[slice]) -> None:
+    def run(work: Callable[[slice], None], slices: Sequence[slice]) -> None:
+        with threadpool_limits(1, "blas"):
             for _ in pool.map(work, slices):
                 pass
+        faiss.omp_set_num_threads(threads)  # shares its threads with a BLAS that was just limited
 
-        yield run
+    try:
+        with threadpool_limits(threads, "blas"), ThreadPoolExecutor(threads) as pool:
+            faiss.omp_set_num_threads(threads)
+            yield run
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def pictures_to_compare(

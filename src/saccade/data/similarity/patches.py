@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.similarity.candidates import best_of_pairs, build_index, halves
+from saccade.data.similarity.candidates import best_of_pairs, halves, reranked_index
 from saccade.data.similarity.descriptors import (
     BINS,
     CELLS,
@@ -35,9 +35,9 @@ PATCH_SHARE = 0.5  # of the side
 PATCHES_A_SIDE = 5
 PATCHES = PATCHES_A_SIDE**2
 NEIGHBOURS = 8
-MAPS_PER_PAIR = 2  # tried for each pair and symmetry
+MAPS_PER_PAIR = 3  # tried for each pair and symmetry
 SMALLEST_COSINE = 0.55
-MAPS_PER_IMAGE = 12.0
+MAPS_PER_IMAGE = 16.0
 SAMPLE_STRIDE_IMAGES = 1000  # images whose patches whitening is fitted to
 BATCH_IMAGES = 128
 
@@ -77,7 +77,7 @@ def patch_fits(
     vectors = [_patch_vectors(thumbnails, symmetry, whiten, run) for symmetry in symmetries]
     found = [_no_matches()]
     for asked, among in halves(len(thumbnails), new):
-        index = build_index(vectors[0][among].reshape(-1, WHITENED_LENGTH), compressed=True)
+        index = reranked_index(vectors[0][among].reshape(-1, WHITENED_LENGTH))
         for number in range(len(symmetries)):
             found.append(_matches(index, vectors[number], asked, among, number))
     like, viewed, numbers, cosine = (np.concatenate(column) for column in zip(*found, strict=True))
