@@ -116,12 +116,11 @@ def test_what_an_index_misses_is_measured() -> None:
 
 def test_reranking_puts_what_compressed_codes_found_in_exact_order() -> None:
     rng = np.random.default_rng(3)
-    centres = rng.normal(size=(4000, 64))
-    vectors = np.repeat(centres, 6, axis=0) + 0.5 * rng.normal(size=(24_000, 64))
+    centres = rng.normal(size=(1000, 64))
+    vectors = np.repeat(centres, 24, axis=0) + 0.7 * rng.normal(size=(24_000, 64))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
-    missed = missed_share(reranked_index(vectors), vectors)
-    assert missed < 0.01
-    assert missed < 0.5 * missed_share(build_index(vectors, compressed=True), vectors)
+    assert missed_share(build_index(vectors, compressed=True), vectors) > 0.1
+    assert missed_share(reranked_index(vectors), vectors) < 0.01
 
 
 def test_views_start_where_they_look(vectors: NDArray[np.float16]) -> None:
