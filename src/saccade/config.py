@@ -271,8 +271,8 @@ class Recipe(Section):
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["float32", "bfloat16"] | Auto = "auto"
-    """Arithmetic of training; auto: bfloat16 on a GPU that has it, float32 elsewhere. Evaluation is
-    always float32.
+    """Arithmetic of training; auto: bfloat16 on a GPU that has it, on a CPU float32 or, where training is
+    long, what a short timing of both on the network at hand finds quicker. Evaluation is always float32.
     """
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()

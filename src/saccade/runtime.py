@@ -50,6 +50,10 @@ class Runtime:
         )
         return cls(device=chosen, precision=arithmetic, fabric=fabric)
 
+    def in_precision(self, precision: Precision) -> Runtime:
+        """The same device in that training arithmetic."""
+        return self if precision == self.precision else Runtime.create(str(self.device), precision)
+
     @property
     def rank(self) -> int:
         return int(self.fabric.global_rank)

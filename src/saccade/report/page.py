@@ -237,6 +237,7 @@ def _environment(facts: Facts) -> list[tuple[str, str]]:
         ("Data fingerprint", model.get("data_fingerprint")),
         ("Temperature", f"{model['temperature']:.4g}" if "temperature" in model else None),
     ]
+    rows += [("Training", note) for note in model.get("training", {}).get("notes", ())]
     rows += [(f"auto: {key}", _plain(value)) for key, value in values.get("resolved", {}).items()]
     return [(label, str(text)) for label, text in rows if text not in (None, "", [])]
 

@@ -22,6 +22,7 @@ from saccade.models.network import Classifier
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime, draw_seed
+from saccade.training.arithmetic import choose_arithmetic
 from saccade.training.budget import TimeBudget
 from saccade.training.callbacks import Callback, Callbacks, EpochProgress
 from saccade.training.inference import predict_logits
@@ -152,13 +153,17 @@ def fit_phase(job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | 
     """Epochs until the phase's end, early stopping or the time limit; then back to the best weights."""
     if phase.solved:
         return solve_phase(job, phase, state)
-    learner = begin_phase(job, phase, micro_batch=state.micro_batch)
-    if checkpoint:
-        learner.load_optimizer(checkpoint.optimizer, checkpoint.scalars)
-    state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
-    job.budget.new_phase()
-    while not (ending := phase_ending(job, phase, state)):
-        state = fit_epoch(job, learner, state)
+    freeze_for(job.classifier, phase)
+    arithmetic = choose_arithmetic(job, phase, state.epoch + 1, train_step)
+    state = state.with_note(arithmetic.note)
+    with arithmetic.applied(job) as job:
+        learner = begin_phase(job, phase, micro_batch=state.micro_batch)
+        if checkpoint:
+            learner.load_optimizer(checkpoint.optimizer, checkpoint.scalars)
+        state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
+        job.budget.new_phase()
+        while not (ending := phase_ending(job, phase, state)):
+            state = fit_epoch(job, learner, state)
     return end_phase(job, phase, state, ending)
 
 
@@ -172,7 +177,10 @@ def solve_phase(job: Job, phase: Phase, state: FitState) -> FitState:
     if state.finished or job.recipe.train.method != "auto":
         return state
     assert job.transfer is not None, "only a transfer can solve a phase"
-    verdict = job.transfer.judge_finetuning(job, job.phases[state.phase])
+    later = job.phases[state.phase]
+    freeze_for(job.classifier, later)
+    with choose_arithmetic(job, later, state.epoch + 1, train_step).applied(job) as tried:
+        verdict = job.transfer.judge_finetuning(tried, later)
     state = state.with_note(verdict.reason)
     if not verdict.worth_it:
         state = replace(state, finished=HEAD_IS_ENOUGH)

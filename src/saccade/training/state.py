@@ -112,7 +112,8 @@ class FitState:
         )
 
     def with_note(self, note: str) -> FitState:
-        return self if note in self.notes else replace(self, notes=(*self.notes, note))
+        """The state with one more thing said, where there is something new to say."""
+        return self if not note or note in self.notes else replace(self, notes=(*self.notes, note))
 
     @property
     def best_is_now(self) -> bool:
@@ -192,6 +193,29 @@ class Checkpoints:
         except RunError as error:
             again = "give the same command again, it goes back to a whole checkpoint"
             raise RunError(f"{error}; {again}") from None
+
+    def choice(self, name: str) -> dict[str, Any] | None:
+        """What `keep_choice` wrote under this name, or None; raises RunError for a damaged file."""
+        try:
+            return dict(self._choices()[name])
+        except KeyError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"{self._choices_file} is damaged ({error}); delete it, and what was timed is timed again"
+            ) from None
+
+    def keep_choice(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write down what was chosen by the clock, at once: a run that continues must not choose again."""
+        write_json(self._choices_file, {**self._choices(), name: dict(values)})
+
+    def _choices(self) -> dict[str, Any]:
+        path = self._choices_file
+        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+
+    @property
+    def _choices_file(self) -> Path:
+        return self.folder / "choices.json"
 
     def _load(self, path: Path) -> Checkpoint:
         body = self._read_state(path)
