@@ -82,6 +82,10 @@ class DataConfig(Section):
     """A CSV of what you decided about earlier findings (path, other, decision); empty: audit-
     decisions.csv beside the data, if there.
     """
+    cache_gb: NotNegative = 8.0
+    """Gigabytes of decoded training images kept on disk in your cache folder, for this and later runs; those
+    unused for longest go first. 0: none.
+    """
 
 
 class SplitConfig(Section):
@@ -234,7 +238,9 @@ class TrainConfig(Section):
     workers: Count | Auto = "auto"
     """Processes that decode images; auto: none on 4 cores or fewer."""
     cache_images: bool = True
-    """Keep decoded training images in memory where they fit into a quarter of it."""
+    """Decode each training image once: keep it on disk (data.cache_gb), where that is impossible in memory up
+    to a quarter of it.
+    """
     time_limit: NotNegative = 0.0
     """Seconds for the whole command; training stops early enough to finish within it. 0 is no limit."""
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import inspect
 import multiprocessing
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +14,16 @@ from PIL import Image
 
 from saccade.config import AugmentConfig
 from saccade.data.images import Limits, decode
+from saccade.data.pixel_cache import PixelCache
 from saccade.data.storage import FolderStorage
 from saccade.errors import DataError
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord
 from saccade.transforms import Augmentation, TrainingBatches, evaluation_batches, to_input, training_batches
-from saccade.transforms.batches import UNKNOWN_LABEL, batch_plan, epoch_order
+from saccade.transforms import batches as batches_module
+from saccade.transforms.batches import UNKNOWN_LABEL, batch_plan, epoch_order, read_pixels
 from saccade.transforms.shrink import shrink
+from saccade.transforms.stored import StoredPixels
 
 CLASSES = ("bar", "checker", "disc")
 PREPROCESS = Preprocess(24)
@@ -180,7 +186,8 @@ def test_large_images_are_kept_small_and_small_ones_untouched():
     assert shrink(large, Preprocess(24, resize="pad")).shape == (3, 30, 22)
 
 
-def test_training_pixels_come_from_the_shrunk_copy(tmp_path: Path):
+@pytest.mark.parametrize(("smallest", "kept"), [(0.5, (3, 34, 45)), (1.0, (3, 24, 24))])
+def test_what_is_kept_is_all_that_comes_before_the_first_draw(tmp_path: Path, smallest, kept):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     batches = TrainingBatches(
@@ -189,11 +196,69 @@ def test_training_pixels_come_from_the_shrunk_copy(tmp_path: Path):
         CLASSES,
         PREPROCESS,
         4,
-        augmentation=Augmentation(),
+        augmentation=Augmentation(random_resized_crop=smallest),
         seed=0,
         cache_bytes=10**6,
     )
     image = next(batches.epoch(0)).images[0]
     evaluated = to_input(decode((tmp_path / "a.png").read_bytes()).pixels, PREPROCESS)
     assert image.shape == evaluated.shape
-    assert batches._images.reader.cache[0].shape == (3, 34, 45)
+    assert batches._images.reader.cache[0].shape == kept
+
+
+def hashed(photos) -> tuple[FolderStorage, list[ImageRecord]]:
+    storage, records = photos
+    digest = {r.path: hashlib.sha256(storage.read(r.path)).hexdigest() for r in records}
+    return storage, [replace(record, sha256=digest[record.path]) for record in records]
+
+
+@pytest.mark.parametrize("policy", ["none", "medium", "strong"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_pixels_come_with_and_without_the_cache_on_disk(photos, tmp_path, policy, workers):
+    photos = hashed(photos)
+    chosen = Augmentation.from_config(AugmentConfig(policy=policy))
+    plain = training(photos, augmentation=chosen)
+    for run in range(2):  # the second finds the images of the first
+        cache = PixelCache(tmp_path / "pixels", 10**7)
+        stored = training(photos, augmentation=chosen, pixels=cache, workers=workers)
+        for epoch in range(2):
+            assert same(flat(plain.epoch(epoch)), flat(stored.epoch(epoch))), (run, epoch)
+
+
+def test_a_second_run_decodes_only_new_files(photos, tmp_path, monkeypatch):
+    photos = hashed(photos)
+    storage, records = photos
+    flat(training((storage, records[:-2]), pixels=PixelCache(tmp_path / "pixels", 10**7)).epoch(0))
+    read = []
+    monkeypatch.setattr(
+        batches_module, "read_pixels", lambda *args: read.append(args[1]) or read_pixels(*args)
+    )
+    flat(training(photos, pixels=PixelCache(tmp_path / "pixels", 10**7)).epoch(0))
+    assert sorted(record.path for record in read) == [record.path for record in records[-2:]]
+
+
+def test_other_limits_sizes_and_files_are_other_pixels(photos, tmp_path):
+    _, records = hashed(photos)
+    cache = PixelCache(tmp_path / "pixels", 10**7)
+    image = torch.zeros((3, 4, 5), dtype=torch.uint8)
+    kept = StoredPixels.of(cache, Limits(), PREPROCESS, "shrunk")
+    assert kept.put(records[0], image)
+    assert torch.equal(kept.get(records[0]), image)
+    assert kept.get(records[1]) is None
+    for limits, preprocess, how in (
+        (Limits(background=(0, 0, 0)), PREPROCESS, "shrunk"),
+        (Limits(), Preprocess(25), "shrunk"),
+        (Limits(), PREPROCESS, "framed"),
+    ):
+        assert StoredPixels.of(cache, limits, preprocess, how).get(records[0]) is None
+    assert (
+        StoredPixels.of(cache, Limits(), Preprocess(24, mean=(0, 0, 0)), "shrunk").get(records[0]) is not None
+    )
+    assert not kept.put(replace(records[0], sha256=""), image)
+
+
+def test_threads_leave_no_trace(photos):
+    before = torch.get_num_threads()
+    next(training(photos).epoch(0))
+    assert torch.get_num_threads() == before
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]

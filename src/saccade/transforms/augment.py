@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as nn
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from saccade.config import AugmentConfig
@@ -101,22 +103,35 @@ def stream(seed: int, purpose: str, *indices: int) -> Generator:
 
 
 def augment(
-    pixels: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, index: int, preprocess: Preprocess
+    pixels: Tensor,
+    augmentation: Augmentation,
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
+    preprocess: Preprocess,
+    framed: bool = False,
 ) -> Tensor:
-    """One draw: uint8 (3, height, width) -> uint8 (3, size, size), the same for the same arguments."""
-    image = pixels
-    for number, step in enumerate(STEPS.values()):
-        rng = stream(seed, "augment", epoch, index, number)
-        image = step(image, augmentation, preprocess, rng)
+    """One draw: uint8 (3, height, width) -> uint8 (3, size, size), the same for the same arguments.
+
+    `framed`: what `frame` gives has been made already.
+    """
+    image = pixels if framed else frame(pixels, augmentation, preprocess)
+    for number, (name, step) in enumerate(STEPS.items()):
+        if any(getattr(augmentation, field) != getattr(_NOTHING, field) for field in STRENGTHS[name]):
+            image = step(image, augmentation, preprocess, stream(seed, "augment", epoch, index, number))
     return image.contiguous()
+
+
+def frame(image: Tensor, strength: Augmentation, preprocess: Preprocess) -> Tensor:
+    """What comes before the first draw: the evaluation geometry, unless random crops take its place."""
+    return image if strength.random_resized_crop < 1 else as_evaluated(image, preprocess)
 
 
 def crop(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
     """To the square input: a random crop of random aspect, or as evaluated and then a padded random crop."""
     if strength.random_resized_crop < 1:
         image = _random_resized_crop(image, strength.random_resized_crop, preprocess, rng)
-    else:
-        image = as_evaluated(image, preprocess)
     return _padded_crop(image, strength.random_crop, preprocess, rng) if strength.random_crop else image
 
 
@@ -139,32 +154,72 @@ def flip(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Gen
 
 def affine(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
     """Rotation, zoom, shift and shear about the centre in one resampling."""
-    if not (strength.rotation or strength.zoom or strength.shift or strength.shear):
-        return image
     angle, zoom, shift_x, shift_y, shear = rng.uniform(-1, 1, 5)
     side = image.shape[-1]
-    # about the mean colour, so that the edge fades into it; torchvision's own fill leaves a dark line there
-    fill = _mean_colour_plane(preprocess)
-    moved: Tensor = functional.affine(
-        image - fill,
-        angle=angle * strength.rotation,
-        translate=[round(shift_x * strength.shift * side), round(shift_y * strength.shift * side)],
-        scale=1 + zoom * strength.zoom,
-        shear=[shear * strength.shear, 0.0],
-        interpolation=InterpolationMode.BILINEAR,
+    back = _inverse_map(
+        math.radians(angle * strength.rotation),
+        math.tan(math.radians(shear * strength.shear)),
+        1 + zoom * strength.zoom,
+        round(shift_x * strength.shift * side) * 2 / side,
+        round(shift_y * strength.shift * side) * 2 / side,
     )
-    return (moved + fill).round_().clamp_(0, 255).to(torch.uint8)
+    # about the mean colour, so that the edge fades into it
+    fill = _mean_colour_plane(preprocess)
+    moved = nn.grid_sample((image - fill)[None], _grid(back, side), align_corners=False)[0]
+    return moved.add_(fill).round_().to(torch.uint8)  # a mean of values in 0..255 stays there
+
+
+def _inverse_map(
+    angle: float, shear: float, scale: float, shift_x: float, shift_y: float
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Where a point of the result comes from; the map is turn x shear x scale, then the shift."""
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    rows = ((cos - sin * shear, sin + cos * shear), (-sin, cos))
+    first, second = ((x, y, -x * shift_x - y * shift_y) for x, y in rows)
+    return first, second
+
+
+def _grid(rows: tuple[tuple[float, float, float], ...], side: int) -> Tensor:
+    """(1, side, side, 2): where each pixel comes from, in -1..1; as `affine_grid`, but quicker."""
+    centres = (torch.arange(side) * 2 + 1) / side - 1
+    grid = torch.empty(1, side, side, 2)
+    for axis, (x, y, shift) in enumerate(rows):
+        torch.add(centres * x, (centres * y + shift)[:, None], out=grid[0, :, :, axis])
+    return grid
 
 
 def colour(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue, in an order drawn for the image."""
+    """Brightness, contrast, saturation and hue, in an order drawn for the image; rounded once."""
     draws = rng.uniform(-1, 1, len(_JITTERS))
+    changed = image.to(torch.float32, memory_format=torch.contiguous_format)
     for number in rng.permutation(len(_JITTERS)):
-        name, change, neutral = _JITTERS[number]
+        name, change = _JITTERS[number]
         largest = getattr(strength, name)
         if largest:
-            image = change(image, neutral + float(draws[number]) * largest)
-    return image
+            changed = change(changed, float(draws[number]) * largest)
+    return changed.round_().to(torch.uint8)
+
+
+# float32 (3, H, W) in 0..255, changed in place; the amount is 0 where nothing changes
+
+
+def _brighten(image: Tensor, amount: float) -> Tensor:
+    return image.mul_(1 + amount).clamp_(0, 255)
+
+
+def _contrast(image: Tensor, amount: float) -> Tensor:
+    mean_gray = float(torch.dot(_LUMA, image.mean((1, 2))))
+    return image.mul_(1 + amount).sub_(amount * mean_gray).clamp_(0, 255)
+
+
+def _saturate(image: Tensor, amount: float) -> Tensor:
+    gray = (_LUMA @ image.flatten(1)).view(image.shape[1:])
+    return image.mul_(1 + amount).sub_(gray.mul_(amount)).clamp_(0, 255)
+
+
+def _turn_hue(image: Tensor, amount: float) -> Tensor:
+    turned: Tensor = functional.adjust_hue(image.div_(255), amount)
+    return turned.mul_(255).clamp_(0, 255)
 
 
 def cutout(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
@@ -191,12 +246,23 @@ STEPS: dict[str, Step] = {
     "cutout": cutout,
 }
 
-# (field, change, value that changes nothing)
-_JITTERS: tuple[tuple[str, Callable[[Tensor, float], Tensor], float], ...] = (
-    ("brightness", functional.adjust_brightness, 1.0),
-    ("contrast", functional.adjust_contrast, 1.0),
-    ("saturation", functional.adjust_saturation, 1.0),
-    ("hue", functional.adjust_hue, 0.0),
+# step -> fields; it runs where one of them differs from "changes nothing"
+STRENGTHS: dict[str, tuple[str, ...]] = {
+    "crop": ("random_resized_crop", "random_crop"),
+    "automatic": ("automatic",),
+    "flip": ("horizontal_flip", "vertical_flip"),
+    "affine": ("rotation", "zoom", "shift", "shear"),
+    "colour": ("brightness", "contrast", "saturation", "hue"),
+    "cutout": ("cutout",),
+}
+_NOTHING = Augmentation()
+
+_LUMA = torch.tensor((0.299, 0.587, 0.114))  # ITU-R BT.601
+_JITTERS: tuple[tuple[str, Callable[[Tensor, float], Tensor]], ...] = (
+    ("brightness", _brighten),
+    ("contrast", _contrast),
+    ("saturation", _saturate),
+    ("hue", _turn_hue),
 )
 
 
@@ -205,6 +271,7 @@ def mean_colour(preprocess: Preprocess) -> list[float]:
     return [float(round(255 * value)) for value in preprocess.mean]
 
 
+@lru_cache(maxsize=8)
 def _mean_colour_plane(preprocess: Preprocess) -> Tensor:
     return torch.tensor(mean_colour(preprocess)).view(3, 1, 1)
 

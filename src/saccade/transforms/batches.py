@@ -6,8 +6,12 @@ and the batch at which a run was stopped change no pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,12 +20,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from saccade.data.images import Limits, decode
+from saccade.data.pixel_cache import PixelCache
 from saccade.errors import DataError, ImageError
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
-from saccade.transforms.apply import channels_first, normalise, to_input
-from saccade.transforms.augment import Augmentation, augment, stream
+from saccade.threads import usable_cores
+from saccade.transforms.apply import channel_statistics, channels_first, normalise, to_input
+from saccade.transforms.augment import Augmentation, augment, frame, stream
 from saccade.transforms.shrink import shrink
+from saccade.transforms.stored import StoredPixels
 
 UNKNOWN_LABEL = -1
 FILL_AT_ONCE = 64
@@ -53,7 +60,8 @@ def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
 class TrainingBatches:
     """Augmented batches of training images, epoch by epoch; keeps decoded images and workers between epochs.
 
-    `cache_bytes` bounds the memory for decoded images (0: none is kept). With worker processes the cache is
+    Decoded images are kept in `pixels` on disk, where given, else in memory up to `cache_bytes` (0: none).
+    Without worker processes, threads make the batches ahead of the caller. With them, a cache in memory is
     filled before they start, so that all share it.
     """
 
@@ -70,13 +78,17 @@ class TrainingBatches:
         limits: Limits | None = None,
         workers: int = 0,
         cache_bytes: int = 0,
+        pixels: PixelCache | None = None,
     ) -> None:
         self._records = tuple(records)
         self._preprocess = preprocess
         self._batch_size = batch_size
         self._seed = seed
         self._targets = class_indices(records, classes)
-        reader = _Reader(storage, self._records, limits or Limits(), preprocess, cache_bytes)
+        limits = limits or Limits()
+        how = "shrunk" if augmentation.random_resized_crop < 1 else "framed"
+        stored = StoredPixels.of(pixels, limits, preprocess, how) if pixels else None
+        reader = _Reader(storage, self._records, limits, preprocess, augmentation, cache_bytes, stored)
         self._images = _TrainingImages(reader, augmentation, seed)
         self._loader = _Loader(self._images, workers, keep=True)
         self._workers = workers
@@ -92,9 +104,11 @@ class TrainingBatches:
         order = epoch_order(len(self._records), seed=self._seed, epoch=epoch)
         plan = batch_plan(order, self._batch_size)[start_batch:]
         keys = [[(epoch, index) for index in batch] for batch in plan]
-        for indices, pixels in zip(plan, self._loader.batches(keys), strict=True):
+        for indices, images in zip(plan, self._loader.batches(keys), strict=True):
             paths = tuple(self._records[index].path for index in indices)
-            yield Batch(normalise(pixels, self._preprocess), self._targets[indices], paths)
+            # worker processes hand over bytes, threads what is ready
+            ready = normalise(images, self._preprocess) if self._workers else images
+            yield Batch(ready, self._targets[indices], paths)
 
 
 def training_batches(
@@ -165,30 +179,41 @@ Key = tuple[int, int]  # (epoch, image index)
 Loaded = Tensor | DataError  # an error crosses process boundaries as a value, so that its text stays as it is
 
 
+_KEEPING = threading.Lock()
+
+
 @dataclass
 class _Reader:
-    """Training images, shrunk to what training needs, kept in memory as far as `cache_bytes` allows."""
+    """Training images, made once up to the first random change, then kept: on disk (`stored`), else in memory
+    as far as `cache_bytes` allows."""
 
     storage: Storage
     records: tuple[ImageRecord, ...]
     limits: Limits
     preprocess: Preprocess
+    augmentation: Augmentation
     cache_bytes: int
+    stored: StoredPixels | None = None
     cache: dict[int, Tensor] = field(default_factory=dict)
     used_bytes: int = 0
     filled: bool = False
 
     def image(self, index: int) -> Tensor:
-        """uint8 (3, height, width)."""
+        """uint8 (3, height, width), shared: not to be written into."""
         if index in self.cache:
             return self.cache[index]
-        image = self._decoded(index)
-        self._keep(index, image)
+        record = self.records[index]
+        found = self.stored.get(record) if self.stored else None
+        if found is not None:
+            return found
+        image = self._made(index)
+        if not (self.stored and self.stored.put(record, image)):
+            self._keep(index, image)
         return image
 
     def fill(self, threads: int) -> None:
-        """Decode as many images as the cache holds, before worker processes start and share it."""
-        if not self.cache_bytes or self.filled:
+        """Decode as many images as the memory holds, before worker processes start and share it."""
+        if self.stored or not self.cache_bytes or self.filled:
             return
         self.filled = True
         with ThreadPoolExecutor(threads) as pool:
@@ -200,19 +225,21 @@ class _Reader:
 
     def _attempt(self, index: int) -> Tensor | None:
         try:
-            return self._decoded(index)
+            return self._made(index)
         except DataError:
             return None  # said when a batch asks for it
 
-    def _decoded(self, index: int) -> Tensor:
+    def _made(self, index: int) -> Tensor:
         pixels = read_pixels(self.storage, self.records[index], self.limits)
-        return shrink(channels_first(pixels), self.preprocess).contiguous()
+        image = frame(shrink(channels_first(pixels), self.preprocess), self.augmentation, self.preprocess)
+        return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # colours side by side resize quickest
 
     def _keep(self, index: int, image: Tensor) -> bool:
-        if self.used_bytes + image.nbytes > self.cache_bytes:
-            return False
-        self.cache[index] = image
-        self.used_bytes += image.nbytes
+        with _KEEPING:
+            if index in self.cache or self.used_bytes + image.nbytes > self.cache_bytes:
+                return index in self.cache
+            self.cache[index] = image
+            self.used_bytes += image.nbytes
         return True
 
 
@@ -234,6 +261,7 @@ class _TrainingImages(Dataset[Loaded]):
     seed: int
 
     def __getitem__(self, key: Key) -> Loaded:
+        """uint8 (3, S, S)."""
         epoch, index = key
         try:
             image = self.reader.image(index)
@@ -246,7 +274,20 @@ class _TrainingImages(Dataset[Loaded]):
             epoch=epoch,
             index=index,
             preprocess=self.reader.preprocess,
+            framed=True,
         )
+
+    def batch(self, keys: Sequence[Key]) -> Loaded:
+        """float32 (B, 3, S, S), normalised image by image, while each lies in the processor's cache."""
+        side = self.reader.preprocess.size
+        mean, std = channel_statistics(self.reader.preprocess)
+        ready = torch.empty(len(keys), 3, side, side)
+        for key, out in zip(keys, ready, strict=True):
+            image = self[key]
+            if isinstance(image, DataError):
+                return image
+            torch.div(image, 255, out=out).sub_(mean).div_(std)  # the bits of `normalise`
+        return ready
 
 
 @dataclass
@@ -261,6 +302,10 @@ class _EvaluationImages(Dataset[Loaded]):
             return to_input(read_pixels(self.storage, self.records[key[1]], self.limits), self.preprocess)
         except DataError as error:
             return error
+
+    def batch(self, keys: Sequence[Key]) -> Loaded:
+        """float32 (B, 3, S, S)."""
+        return _stack([self[key] for key in keys])
 
 
 class _Keys:
@@ -277,9 +322,11 @@ class _Keys:
 
 
 class _Loader:
-    """Stacks images batch by batch, in this process or in `workers` others, which `keep` leaves alive."""
+    """Makes batch by batch, in threads of this process or in `workers` others, which `keep` leaves alive."""
 
-    def __init__(self, images: Dataset[Loaded], workers: int, *, keep: bool = False) -> None:
+    def __init__(
+        self, images: _TrainingImages | _EvaluationImages, workers: int, *, keep: bool = False
+    ) -> None:
         self._images = images
         self._workers = workers
         self._keep = keep
@@ -287,20 +334,21 @@ class _Loader:
         self._loader: DataLoader[Loaded] | None = None
 
     def batches(self, plan: list[list[Key]]) -> Iterator[Tensor]:
+        """A float32 batch for each list of keys; from worker processes, training images are still uint8."""
         problem: DataError | None = None
-        for batch in self._stacked(plan):
-            if isinstance(batch, DataError):
-                problem = batch
-                break
-            yield batch
+        made = self._from_processes(plan) if self._workers else _ahead(self._images.batch, plan)
+        with contextlib.closing(made):
+            for batch in made:
+                if isinstance(batch, DataError):
+                    problem = batch
+                    break
+                yield batch
         if problem:
             # Workers are stopped here: caught in the error's traceback, they would be waited for (5 s each).
             self._loader = None
             raise problem
 
-    def _stacked(self, plan: list[list[Key]]) -> Iterable[Loaded]:
-        if not self._workers:
-            return (_stack([self._images[key] for key in batch]) for batch in plan)
+    def _from_processes(self, plan: list[list[Key]]) -> Generator[Loaded, None, None]:
         self._keys.plan = plan
         self._loader = self._loader or DataLoader(
             self._images,
@@ -309,7 +357,30 @@ class _Loader:
             collate_fn=_stack,
             persistent_workers=self._keep,
         )
-        return self._loader
+        yield from self._loader
+
+
+def _ahead(make: Callable[[list[Key]], Loaded], plan: Sequence[list[Key]]) -> Generator[Loaded, None, None]:
+    """`make` of each list of keys, in order, each by a thread on one core, a few batches ahead."""
+    threads = min(usable_cores(), len(plan))
+    if not threads:
+        return
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "batches", initializer=torch.set_num_threads, initargs=(1,))
+    flying: deque[Future[Loaded]] = deque()
+    waiting = iter(plan)
+    try:
+        for keys in itertools.islice(waiting, threads + 1):
+            flying.append(pool.submit(make, keys))
+        while flying:
+            made = flying.popleft().result()
+            following = next(waiting, None)
+            if following is not None:
+                flying.append(pool.submit(make, following))
+            yield made
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # threads that start later take the number set last
 
 
 def _stack(items: Sequence[Loaded]) -> Loaded:

@@ -1,0 +1,55 @@
+"""Decoded training images on disk, as tensors: what is kept, and what it depends on."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+import torchvision
+from torch import Tensor
+
+from saccade.data.cache import code_version
+from saccade.data.images import Limits
+from saccade.data.pixel_cache import PixelCache, decoder_version, pixel_key
+from saccade.preprocess import Preprocess
+from saccade.records import ImageRecord
+from saccade.transforms.augment import as_evaluated
+from saccade.transforms.shrink import shrink
+
+
+@dataclass(frozen=True)
+class StoredPixels:
+    """A `PixelCache` for images that were all made in one way. Files without a hash are not kept."""
+
+    cache: PixelCache
+    made_by: str
+
+    @classmethod
+    def of(cls, cache: PixelCache, limits: Limits, preprocess: Preprocess, how: str) -> StoredPixels:
+        """`how`: "shrunk", "framed" (shrunk, then in evaluation's geometry) or "evaluated" (that alone)."""
+        return cls(cache, _made_by(limits, preprocess, how))
+
+    def get(self, record: ImageRecord) -> Tensor | None:
+        """uint8 (3, height, width) in mapped memory, colours side by side; not to be written into."""
+        if not record.sha256:
+            return None
+        pixels = self.cache.get(pixel_key(record.sha256, self.made_by))
+        return None if pixels is None else torch.from_numpy(pixels).permute(2, 0, 1)
+
+    def put(self, record: ImageRecord, image: Tensor) -> bool:
+        """Keep uint8 (3, height, width); False where it is not kept."""
+        if not record.sha256:
+            return False
+        return self.cache.put(pixel_key(record.sha256, self.made_by), image.permute(1, 2, 0).numpy())
+
+
+@lru_cache(maxsize=16)
+def _made_by(limits: Limits, preprocess: Preprocess, how: str) -> str:
+    steps = (shrink,) if how == "shrunk" else (shrink, as_evaluated)
+    modules = [sys.modules[step.__module__] for step in steps]
+    if how == "shrunk":  # which knows no colours
+        preprocess = replace(preprocess, mean=(0, 0, 0), std=(1, 1, 1))
+    torch_is = f"{torch.__version__};{torchvision.__version__};{torch.backends.cpu.get_cpu_capability()}"
+    return f"{how};{preprocess};{limits};{code_version(*modules)};{torch_is};{decoder_version()}"
