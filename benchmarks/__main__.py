@@ -18,7 +18,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks import drawing, environments, results, time_to_accuracy
+from benchmarks import drawing, environments, results, start, time_to_accuracy
 from benchmarks.time_to_accuracy import Place
 from benchmarks.tools import DATA_SETS, TOOLS
 
@@ -62,6 +62,8 @@ def main() -> None:
         write(asked)
     elif asked.stage == "check":
         check(asked)
+    elif asked.stage == "start":
+        time_starts(asked)
     else:
         time_to_accuracy.keep_cores(asked.cores)
         measure(asked, names, data_names)
@@ -98,6 +100,33 @@ def check(asked: argparse.Namespace) -> None:
     print(f"timm and Keras, features of {len(photos)} photos: largest difference {difference:.2g}")
 
 
+def time_starts(asked: argparse.Namespace) -> None:
+    """Print the starts and write OUT/start.md; without SACCADE_DATA only what needs no photos."""
+    shared = os.environ.get("SACCADE_DATA", "")
+    if not shared:
+        print("left out: saccade train until its first step: SACCADE_DATA is not set")
+    found = start.starts(Path(shared).absolute() if shared else None, asked.rounds)
+    rows = "\n".join(f"| {what} | {len(took)} | {results.spread(took, 2)} |" for what, took in found.items())
+    page = (
+        f"# Starts\n\n| what | n | seconds, median (range) |\n|---|---|---|\n{rows}\n\n"
+        f"{conditions(asked)}; load {os.getloadavg()[0]:.1f}\n\n{typed()}\n"
+    )
+    asked.out.mkdir(parents=True, exist_ok=True)
+    (asked.out / "start.md").write_text(page, "utf-8")
+    print(page)
+
+
+def conditions(asked: argparse.Namespace) -> str:
+    """Processor, cores and versions."""
+    machine = f"{time_to_accuracy.processor()}, {time_to_accuracy.cores()} cores"
+    return f"{machine}; {environments.versions(asked.environments)}"
+
+
+def typed() -> str:
+    """The command as it was typed."""
+    return f"`python -m benchmarks {shlex.join(sys.argv[1:])}`"
+
+
 def measure(asked: argparse.Namespace, names: list[str], data_names: list[str]) -> None:
     """Make the rounds, the tools in turn; table and picture are written again after each round."""
     place = Place(shared_folder(), asked.environments, asked.work.absolute())
@@ -127,16 +156,13 @@ def write(asked: argparse.Namespace) -> None:
     for data_name in DATA_SETS:
         if not results.by_tool(runs, data_name):
             continue
-        said = (
-            f"{time_to_accuracy.processor()}, {time_to_accuracy.cores()} cores; "
-            f"{environments.versions(asked.environments)}"
-        )
+        said = conditions(asked)
         tools = "\n".join(f"- `{name}`: {TOOLS[name].what}" for name in results.by_tool(runs, data_name))
         page = (
             f"# Time to accuracy: {data_name}\n\nMedian (range) over rounds; a round has a seed, the tools "
             f"take turns within it. Seconds since the command was typed, imports included.\n\n"
             f"{results.table(runs, data_name)}\n\n{results.sooner(runs, data_name)}\n\n{tools}\n\n"
-            f"{said}\n\n`python -m benchmarks {shlex.join(sys.argv[1:])}`\n"
+            f"{said}\n\n{typed()}\n"
         )
         (asked.out / f"{data_name}.md").write_text(page, "utf-8")
         drawing.draw(runs, data_name, said, asked.out / data_name)
