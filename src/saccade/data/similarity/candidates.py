@@ -19,8 +19,8 @@ from saccade.data.similarity.views import BANDS, View
 EXACT_IMAGES = 300_000  # up to here whole pictures are searched exhaustively, beyond through inverted lists
 COMPRESSED_FROM = 20_000  # from here quadrants and bands are searched through 4-bit codes
 LIST_IMAGES = 512  # images an inverted list has on average
-SAMPLE_PER_LIST = 40  # images that a list is placed by
-PROBES = 80  # lists that are searched for each image
+SAMPLE_PER_LIST = 32  # images that a list is placed by
+PROBES = 192  # lists that are searched for each image
 QUERY_BATCH = 16_384
 RERANKED = 4.0  # times the neighbours asked for are found by compressed codes and put in order exactly
 FEWEST_PAIRS = 5000  # that every budget allows: small data sets are searched more closely
@@ -211,7 +211,7 @@ def inverted_lists(vectors: NDArray[np.float16]) -> Any:
     coarse = faiss.IndexFlatIP(length)
     index = faiss.IndexIVFPQFastScan(coarse, length, lists, length // 2, 4, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = False
-    index.cp.niter = 6
+    index.cp.niter = 4
     index.cp.max_points_per_centroid = SAMPLE_PER_LIST
     index.cp.min_points_per_centroid = 1
     index.nprobe = PROBES

@@ -34,11 +34,12 @@ PATCH_IMAGES = 4000  # data sets up to this size are searched by patches, too
 PATCH_SHARE = 0.5  # of the side
 PATCHES_A_SIDE = 5
 PATCHES = PATCHES_A_SIDE**2
+ASKING = np.arange(0, PATCHES, 2)  # a chequerboard: of two pictures each asks for the other
 NEIGHBOURS = 8
 MAPS_PER_PAIR = 3  # tried for each pair and symmetry
 SMALLEST_COSINE = 0.55
-MAPS_PER_IMAGE = 16.0
-SAMPLE_STRIDE_IMAGES = 1000  # images whose patches whitening is fitted to
+MAPS_PER_IMAGE = 12.0
+WHITENED_IMAGES = 300  # images at most whose patches whitening is fitted to
 BATCH_IMAGES = 128
 
 
@@ -72,9 +73,9 @@ def patch_fits(
     run: Run,
 ) -> Fits:
     """Pairs of pictures with patches that look alike, with the maps that their most alike patches suggest."""
-    stride = max(1, -(-len(thumbnails) // SAMPLE_STRIDE_IMAGES))
+    stride = max(1, -(-len(thumbnails) // WHITENED_IMAGES))
     whiten = fit_whitening(thumbnails[::stride], grids=patch_grids)
-    vectors = [_patch_vectors(thumbnails, symmetry, whiten, run) for symmetry in symmetries]
+    vectors = _patch_vectors(thumbnails, symmetries, whiten, run)
     found = [_no_matches()]
     for asked, among in halves(len(thumbnails), new):
         index = reranked_index(vectors[0][among].reshape(-1, WHITENED_LENGTH))
@@ -90,14 +91,16 @@ def patch_fits(
 
 
 def _patch_vectors(
-    thumbnails: NDArray[np.uint8], symmetry: Symmetry, whiten: Whitening, run: Run
+    thumbnails: NDArray[np.uint8], symmetries: Sequence[Symmetry], whiten: Whitening, run: Run
 ) -> NDArray[np.float16]:
-    """(n, 25, 64) whitened patches, each changed by the symmetry within itself."""
-    vectors = np.empty((len(thumbnails), PATCHES, WHITENED_LENGTH), np.float16)
+    """(symmetries, n, 25, 64) whitened patches, each changed by the symmetry within itself."""
+    vectors = np.empty((len(symmetries), len(thumbnails), PATCHES, WHITENED_LENGTH), np.float16)
 
     def work(rows: slice) -> None:
-        grids = symmetry.grid(patch_grids(thumbnails[rows]))
-        vectors[rows] = whiten(grids).reshape(-1, PATCHES, WHITENED_LENGTH)
+        grids = patch_grids(thumbnails[rows])
+        for number, symmetry in enumerate(symmetries):
+            changed = whiten(symmetry.grid(grids))
+            vectors[number, rows] = changed.reshape(-1, PATCHES, WHITENED_LENGTH)
 
     run(work, list(in_batches(len(thumbnails), BATCH_IMAGES)))
     return vectors
@@ -121,13 +124,14 @@ def _matches(
     """Patches that look alike: (patch of the picture found, patch that asked, symmetry, cosine)."""
     parts = [_no_matches()]
     for rows in in_batches(len(asked), 1024):
-        queries = vectors[asked[rows]].reshape(-1, WHITENED_LENGTH).astype(np.float32)
+        queries = vectors[asked[rows]][:, ASKING].reshape(-1, WHITENED_LENGTH).astype(np.float32)
         # its own picture's patches overlap and come first
         cosine, neighbour = index.search(queries, min(NEIGHBOURS + 4, len(among) * PATCHES))
         query, column = np.nonzero((cosine >= SMALLEST_COSINE) & (neighbour >= 0))
         image, patch = np.divmod(neighbour[query, column], PATCHES)
         like = among[image] * PATCHES + patch
-        viewed = asked[rows][query // PATCHES] * PATCHES + query % PATCHES
+        asking, patch = np.divmod(query, len(ASKING))
+        viewed = asked[rows][asking] * PATCHES + ASKING[patch]
         other = like // PATCHES != viewed // PATCHES
         numbers = np.full(len(query), number)
         parts.append((like[other], viewed[other], numbers[other], cosine[query, column][other]))
