@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from saccade.data.images import Limits
 from saccade.data.sources import load_source
 from saccade.errors import DataError, Interrupted, ModelError
+from saccade.export.onnx import export_network
 from saccade.models import build_model
-from saccade.pipeline.engine import feature_engine, onnx_engine, torch_engine
+from saccade.pipeline.engine import feature_engines, onnx_engine, openvino_engine, torch_engine
 from saccade.preprocess import Preprocess
 from saccade.runtime import Runtime
 from saccade.training.contract import TinyBackbone
@@ -85,9 +87,24 @@ def test_the_onnx_engine_gives_the_backbones_features(name: str) -> None:
     images = torch.randn(5, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = backbone(images)
-    engine, words = feature_engine(backbone, Runtime.create("cpu"), size)
-    assert words.startswith("ONNX Runtime")
-    assert torch.allclose(engine(images), expected, rtol=1e-4, atol=1e-5)
+    engines = feature_engines(backbone, Runtime.create("cpu"), size)
+    assert engines.exact_name.startswith("ONNX Runtime")
+    assert torch.allclose(engines.exact(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_quick_engine_gives_nearly_the_backbones_features() -> None:
+    pytest.importorskip("openvino")
+    backbone = build_model("mobilenetv2_035", 3, pretrained=False, image_size=64).module.backbone.eval()
+    images = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    quick = openvino_engine(export_network(backbone, 64))
+    if quick is None:
+        pytest.skip("this processor does not multiply bfloat16")
+    with torch.inference_mode():
+        expected = backbone(images)
+    first = quick(images)
+    assert 0 < float((first - expected).norm() / expected.norm()) < 0.3
+    with ThreadPoolExecutor(2) as pool:
+        assert all(torch.equal(first, again) for again in pool.map(quick, [images] * 4))
 
 
 class Sorted(TinyBackbone):
@@ -100,12 +117,19 @@ class Sorted(TinyBackbone):
 def test_a_backbone_that_cannot_be_exported_is_computed_by_torch() -> None:
     backbone = Sorted().eval()
     with pytest.raises(ModelError):
-        onnx_engine(backbone, 8)
-    engine, words = feature_engine(backbone, Runtime.create("cpu"), 8)
-    assert words.startswith("torch")
+        export_network(backbone, 8)
+    engines = feature_engines(backbone, Runtime.create("cpu"), 8)
+    assert engines.exact_name.startswith("torch")
+    assert engines.quick is None
     images = torch.ones(2, 3, 8, 8)
     with torch.inference_mode():
-        assert torch.allclose(engine(images), backbone(images), atol=1e-6)
+        assert torch.allclose(engines.exact(images), backbone(images), atol=1e-6)
+
+
+def test_an_engine_with_other_features_is_refused() -> None:
+    backbone, other = TinyBackbone().eval(), TinyBackbone().eval()
+    with pytest.raises(ModelError, match="features differ"):
+        onnx_engine(export_network(other, 8), backbone, 8)
 
 
 def test_the_torch_engine_leaves_modes_and_statistics_alone() -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from saccade.errors import Interrupted, RecipeError
 from saccade.evaluation.calibration import fit_temperature
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation
 from saccade.models.finetune import unfreeze
-from saccade.pipeline.engine import feature_engine
+from saccade.pipeline.ahead import Ready
+from saccade.pipeline.engine import feature_engines
 from saccade.pipeline.prepare import limits_of
 from saccade.preprocess import Preprocess
 from saccade.records import Dataset, ImageRecord
@@ -39,6 +40,7 @@ from saccade.training import (
     fit,
     predict_logits,
 )
+from saccade.training.features import Engines
 from saccade.training.phases import finetune_rate
 from saccade.transforms import Augmentation, Batch, TrainingBatches, evaluation_batches
 
@@ -161,14 +163,27 @@ def worker_count(recipe: Recipe) -> int:
     return 0 if cores <= 4 else min(8, cores - 2)
 
 
-def fit_network(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal, began: float) -> None:
+def fit_network(
+    run: RunFolder,
+    dataset: Dataset,
+    recipe: Recipe,
+    terminal: Terminal,
+    began: float,
+    ready: Ready | None = None,
+) -> None:
     """Train (or continue), fit the temperature on the validation part, and write the bundle."""
-    runtime = Runtime.create(recipe.device, recipe.precision)
-    network = build_network(dataset, recipe)
+    runtime = ready.runtime if ready else Runtime.create(recipe.device, recipe.precision)
+    made = ready.network_for(dataset) if ready else None
+    network = made or build_network(dataset, recipe)
+    engines = ready.engines if ready and made else None
     _say_network(network, runtime, terminal)
     strength = Augmentation.from_config(recipe.augment)
     validation = ValidationBatches(dataset, network.preprocess, recipe)
-    transfer = fast_transfer(dataset, network.preprocess, recipe, terminal) if network.pretrained else None
+    transfer = None
+    if network.pretrained:
+        transfer = fast_transfer(
+            dataset, recipe, terminal, network.preprocess, lambda: engines or engines_of(network, runtime)
+        )
     with stop_on_signals() as stop:
         result = fit(
             network.module,
@@ -192,8 +207,8 @@ def fit_network(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Term
         terminal.say(f"          {note}")
     temperature = 1.0
     if recipe.evaluate.calibrate:
-        engine = transfer if result.head_alone else None
-        temperature = fit_temperature(*_validation_logits(network, validation, engine, runtime))
+        solved = transfer if result.head_alone else None
+        temperature = fit_temperature(*_validation_logits(network, validation, solved, runtime))
     save_bundle(_bundle(network, dataset, result, temperature), run.bundle)
 
 
@@ -221,10 +236,22 @@ def _say_network(network: BuiltModel, runtime: Runtime, terminal: Terminal) -> N
         terminal.say(f"          {note}")
 
 
+def engines_of(network: BuiltModel, runtime: Runtime) -> Engines:
+    """What computes the features of the network's backbone as it is now."""
+    return feature_engines(network.module.backbone, runtime, network.preprocess.size)
+
+
 def fast_transfer(
-    dataset: Dataset, preprocess: Preprocess, recipe: Recipe, terminal: Terminal
+    dataset: Dataset,
+    recipe: Recipe,
+    terminal: Terminal,
+    preprocess: Preprocess,
+    engines: Callable[[], Engines],
 ) -> FastTransfer:
-    """Frozen features of both parts, and batches of some training images for a trial of fine-tuning."""
+    """Frozen features of both parts, and batches of some training images for a trial of fine-tuning.
+
+    `engines` is asked once, while the backbone is untouched.
+    """
     train, limits = dataset.used("train"), limits_of(recipe)
 
     def images(part: str, *, exact: bool) -> Images:
@@ -237,7 +264,7 @@ def fast_transfer(
         train=images("train", exact=False),
         validation=images("validation", exact=True),
         classes=dataset.classes,
-        engine=lambda network, runtime: feature_engine(network.backbone, runtime, preprocess.size),
+        engines=engines,
         mirrored=Augmentation.from_config(recipe.augment).horizontal_flip > 0,
         batches=lambda indices: training_batches(dataset, preprocess, recipe, chosen(indices)),
         evaluation=lambda indices: evaluation_batches(
@@ -340,7 +367,7 @@ def _validation_logits(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Answers and labels; where only a head was fitted, by the engine of its features (`transfer`)."""
     if transfer:
-        return transfer.validation_logits(network.module, runtime)
+        return transfer.validation_logits(network.module)
     return predict_logits(network.module, validation, runtime)[:2]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -61,13 +61,23 @@ class Examined:
 
 
 def examine(
-    dataset: Dataset, recipe: Recipe, terminal: Terminal, *, verify: bool = False, cache: bool = True
+    dataset: Dataset,
+    recipe: Recipe,
+    terminal: Terminal,
+    *,
+    verify: bool = False,
+    cache: bool = True,
+    watch: Callable[[], None] | None = None,
 ) -> Examined:
-    """Decode every image once and search for what is wrong."""
+    """Decode every image once and search for what is wrong.
+
+    `watch` is called again and again while images are read, and may raise to end it.
+    """
     place = cache_folder() if cache else None
     decisions = decisions_of(dataset, recipe)
     with terminal.progress("reading images") as progress:
-        scanned = scan(dataset, limits=limits_of(recipe), cache=place, verify=verify, progress=progress)
+        follow = watched(progress, watch)
+        scanned = scan(dataset, limits=limits_of(recipe), cache=place, verify=verify, progress=follow)
     with terminal.progress("searching near-duplicates", "steps") as progress:
         audited = audit(
             scanned.dataset,
@@ -79,6 +89,18 @@ def examine(
             progress=progress,
         )
     return Examined(audited, scanned.measurements, decisions)
+
+
+def watched(progress: Progress, watch: Callable[[], None] | None) -> Progress:
+    """`progress`, and `watch` before each of its steps."""
+    if watch is None:
+        return progress
+
+    def follow(done: int, total: int, detail: str = "") -> None:
+        watch()
+        progress(done, total, detail)
+
+    return follow
 
 
 def decisions_of(dataset: Dataset, recipe: Recipe) -> Decisions:

@@ -14,6 +14,7 @@ from saccade.config import Recipe
 from saccade.data.audit import audit_as_json
 from saccade.errors import ImageError, RunError
 from saccade.pipeline import judge, prepare, ship
+from saccade.pipeline.ahead import Ahead, Ready
 from saccade.pipeline.environment import environment
 from saccade.records import Dataset, Split
 from saccade.run_folder import RunFolder
@@ -43,9 +44,10 @@ def train(
     """
     began = time.monotonic() if started is None else started
     run = RunFolder(Path(out))
+    ready: Ready | None = None
     with run.locked():
         if not run.continues(recipe, identity(location)):
-            dataset = _begin(run, location, recipe, terminal, command)
+            dataset, ready = _begin(run, location, recipe, terminal, command)
         elif run.read_environment().get("finished"):
             terminal.say(f"{run.root} is finished; this is its result.")
             judge.say_result(run, terminal)
@@ -53,7 +55,7 @@ def train(
         else:
             dataset = stored_data(run, location, recipe)
             terminal.say(f"{run.root} continues where it was stopped")
-        _carry_out(run, dataset, recipe, terminal, began)
+        _carry_out(run, dataset, recipe, terminal, began, ready)
         return _result(run)
 
 
@@ -65,32 +67,46 @@ def identity(location: str) -> dict[str, str]:
 
 def _begin(
     run: RunFolder, location: str, recipe: Recipe, terminal: Terminal, command: Sequence[str]
-) -> Dataset:
+) -> tuple[Dataset, Ready]:
     """Audit and split; the recipe is written last, so that a refusal leaves no half-begun run."""
-    from saccade.pipeline.fitting import build_network, check_model, check_network, resolved_values
-    from saccade.runtime import Runtime
-
-    runtime = Runtime.create(recipe.device, recipe.precision)
-    check_model(recipe)
     listed = prepare.list_data(location, recipe)
-    examined = prepare.examine(listed, recipe, terminal)
+    ahead = Ahead(listed, recipe)
+    try:
+        made = _divided(run, listed, recipe, terminal, ahead)
+    finally:
+        ahead.give_up()
+    ready = ahead.result()
+    values = environment(
+        command=command,
+        identity={**identity(location), "root": str(made.dataset.root)},
+        runtime=ready.runtime.describe(),
+        resolved=_resolved(ready, made.dataset, recipe),
+    )
+    run.write_environment(values | {"classes": made.dataset.classes, "split": split_as_json(made)})
+    run.write_recipe(recipe)
+    return made.dataset, ready
+
+
+def _divided(run: RunFolder, listed: Dataset, recipe: Recipe, terminal: Terminal, ahead: Ahead) -> Split:
+    examined = prepare.examine(listed, recipe, terminal, watch=ahead.check)
     prepare.say_data(examined.audit.dataset, terminal)
     prepare.say_findings(examined.audit, terminal)
     made = prepare.divide(examined, recipe, terminal)
     prepare.say_split(made, terminal)
-    network = build_network(made.dataset, recipe)
-    check_network(network, recipe)
     run.write_dataset(made.dataset.records)
     run.write_audit(audit_as_json(examined.audit))
-    values = environment(
-        command=command,
-        identity={**identity(location), "root": str(made.dataset.root)},
-        runtime=runtime.describe(),
-        resolved=resolved_values(network, recipe),
-    )
-    run.write_environment(values | {"classes": made.dataset.classes, "split": split_as_json(made)})
-    run.write_recipe(recipe)
-    return made.dataset
+    return made
+
+
+def _resolved(ready: Ready, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
+    """What every "auto" of the recipe became; raises SaccadeError for a network that cannot be trained."""
+    from saccade.pipeline.fitting import build_network, check_network, resolved_values
+
+    network = ready.network_for(dataset)
+    if network is None:
+        network = build_network(dataset, recipe)
+        check_network(network, recipe)
+    return resolved_values(network, recipe)
 
 
 def stored_data(run: RunFolder, location: str, recipe: Recipe) -> Dataset:
@@ -137,12 +153,19 @@ def split_as_json(made: Split) -> dict[str, Any]:
     }
 
 
-def _carry_out(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal, began: float) -> None:
+def _carry_out(
+    run: RunFolder,
+    dataset: Dataset,
+    recipe: Recipe,
+    terminal: Terminal,
+    began: float,
+    ready: Ready | None,
+) -> None:
     """Everything after the split; each step is skipped when its files are there already."""
     if not run.has(run.model_json):
         from saccade.pipeline.fitting import fit_network
 
-        fit_network(run, dataset, recipe, terminal, began)
+        fit_network(run, dataset, recipe, terminal, began, ready)
     judge.judge_parts(run, dataset, recipe, terminal)
     if recipe.export.onnx:
         ship.export_and_certify(run, dataset, recipe, terminal)

@@ -30,6 +30,19 @@ Engine = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
+class Engines:
+    """What computes features: `exact` gives those of the float32 network; `quick`, if there is one, nearly.
+
+    Figures always rest on exact features; a head may be fitted on quick ones.
+    """
+
+    exact: Engine
+    exact_name: str
+    quick: Engine | None = None
+    quick_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Images:
     """Where images lie and how they become input.
 

@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from saccade.models.finetune import set_training_mode
 from saccade.models.network import Classifier
-from saccade.runtime import Runtime, draw_seed
+from saccade.runtime import draw_seed
 from saccade.terminal import Progress
-from saccade.training.features import Engine, Images, compute_features
+from saccade.training.features import Engine, Engines, Images, compute_features
 from saccade.training.heads import (
     Choice,
     LabelledFeatures,
@@ -76,13 +76,13 @@ class FastTransfer:
     train: Images
     validation: Images
     classes: tuple[str, ...]
-    engine: Callable[[Classifier, Runtime], tuple[Engine, str]]
+    engines: Callable[[], Engines]
     mirrored: bool
     batches: Callable[[Sequence[int]], TrainingSource]
     evaluation: Callable[[Sequence[int]], Iterable[Batch]]
     progress: Callable[[str], AbstractContextManager[Progress]]
     threads: int = 1
-    _made: tuple[Engine, str] | None = None
+    _made: Engines | None = None
     _train: LabelledFeatures | None = None
     _validation: Tensor | None = None
     _choice: Choice | None = None
@@ -94,16 +94,16 @@ class FastTransfer:
         fit_head(head, data, strength=choice.strength, seed=job.recipe.seed)
         job.classifier.head.load_state_dict(head.state_dict())
         train = log_loss_and_accuracy(head_logits(head, data.values[0]).numpy(), data.labels.numpy())
-        validation = log_loss_and_accuracy(*self.validation_logits(job.classifier, job.runtime, job.stop))
+        validation = log_loss_and_accuracy(*self.validation_logits(job.classifier, job.stop))
         return HeadFigures(*train, *validation, note=self._head_note(job, choice))
 
     def validation_logits(
-        self, classifier: Classifier, runtime: Runtime, stop: StopRequest | None = None
+        self, classifier: Classifier, stop: StopRequest | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The head's answers (n, classes) on exact validation features, and the labels (n,)."""
         if self._validation is None:
-            engine = self._engine(classifier, runtime)
-            self._validation = self._features(engine, self.validation, "features of validation", stop)[0]
+            exact = self._engines().exact
+            self._validation = self._features(exact, self.validation, "features of validation", stop)[0]
         logits = head_logits(classifier.head, self._validation)
         return logits.numpy(), class_indices(self.validation.records, self.classes).numpy()
 
@@ -128,7 +128,7 @@ class FastTransfer:
 
     def _data(self, job: Job) -> LabelledFeatures:
         if self._train is None:
-            weights, engine = class_weights(job), self._engine(job.classifier, job.runtime)
+            weights, engine = class_weights(job), self._engines().quick or self._engines().exact
             views = self._features(
                 engine, self.train, "features of training", job.stop, mirrored=self.mirrored
             )
@@ -142,9 +142,9 @@ class FastTransfer:
             )
         return self._train
 
-    def _engine(self, classifier: Classifier, runtime: Runtime) -> Engine:
-        self._made = self._made or self.engine(classifier, runtime)
-        return self._made[0]
+    def _engines(self) -> Engines:
+        self._made = self._made or self.engines()
+        return self._made
 
     def _features(
         self, engine: Engine, images: Images, what: str, stop: StopRequest | None, *, mirrored: bool = False
@@ -156,7 +156,8 @@ class FastTransfer:
 
     def _head_note(self, job: Job, choice: Choice) -> str:
         views = " and mirrored" if self.mirrored else ""
-        how = self._made[1] if self._made else ""
+        engines = self._engines()
+        how = engines.quick_name or engines.exact_name
         images = f"{len(self.train):,} training images, as they are{views}"
         said = f"head fitted on frozen features of {images} ({how})"
         if job.recipe.model.head != "linear":
