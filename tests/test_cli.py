@@ -42,6 +42,24 @@ def test_help_lists_every_command_and_loads_neither_torch_nor_numpy() -> None:
     assert "LOADED []" in done.stdout
 
 
+@pytest.mark.parametrize("module", ["cyclopts", "saccade.config"])
+def test_ctrl_c_while_the_command_line_is_loaded_is_answered_in_words(module: str) -> None:
+    code = (
+        "import sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "from saccade.__main__ import main\n"
+        "sys.argv = ['saccade', 'train', 'photos', '--out', 'run']\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.startswith("saccade: stopped")
+    assert "Traceback" not in done.stderr
+
+
 def test_importing_saccade_imports_no_torch() -> None:
     code = "import sys, saccade; saccade.ImageClassifier(epochs=3); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

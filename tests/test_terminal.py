@@ -6,12 +6,18 @@ import io
 
 import pytest
 
-from saccade.terminal import Terminal, wrapped
+from saccade.terminal import Terminal, counted, wrapped
 
 
 class Screen(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def test_nouns_agree_with_their_number() -> None:
+    assert counted(1, "class", "classes") == "1 class"
+    assert counted(1200, "class", "classes") == "1,200 classes"
+    assert counted(0, "image") == "0 images"
 
 
 def test_long_lines_break_between_words_and_keep_the_label_free() -> None:

@@ -25,18 +25,19 @@ if TYPE_CHECKING:
     from saccade.config import Recipe
 
 STARTED = time.monotonic()
+_MOVED = "Where the run's own images lie now, if they have moved since it was trained."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback reaches the user."""
-    calm_openmp()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    app = build_app(words[0] if words else "")
     try:
+        calm_openmp()
+        app = build_app(words[0] if words else "")
         result = app(words, exit_on_error=False, print_error=False)
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
-        command = f"{words[0]} " if words and words[0] in app else ""
+        command = f"{words[0]} " if words and words[0] in [known.__name__ for known in _COMMANDS] else ""
         return _fail(f"{error} See: saccade {command}--help")
     except SaccadeError as error:
         return _fail(str(error))
@@ -173,9 +174,10 @@ def evaluate(
     /,
     *,
     name: Annotated[str, Parameter(help="Name of the evaluation; default: the data's own name.")] = "",
+    moved: Annotated[str, Parameter(name="--data", help=_MOVED)] = "",
 ) -> int:
     """Make metrics and report again from the predictions, or measure on new data."""
-    _pipeline().evaluate(run, data, _terminal(), name=name)
+    _pipeline().evaluate(run, data, _terminal(), name=name, moved=moved)
     return 0
 
 
@@ -215,9 +217,10 @@ def export(
     format: Annotated[str, Parameter(help="File format: onnx.")] = "onnx",
     int8: Annotated[bool, Parameter(negative="", help="Write a smaller, faster int8 model.")] = False,
     out: Annotated[str, Parameter(help="Where to write; default: the run's export folder.")] = "",
+    data: Annotated[str, Parameter(help=_MOVED)] = "",
 ) -> int:
     """Write the trained model as one certified file."""
-    certificate = _pipeline().export(run, _terminal(), format=format, int8=int8, out=out)
+    certificate = _pipeline().export(run, _terminal(), format=format, int8=int8, out=out, data=data)
     return 0 if certificate.passed else 1
 
 
@@ -226,9 +229,10 @@ def certify(
     /,
     *,
     against: Annotated[str, Parameter(help="The run folder whose predictions it must repeat.")],
+    data: Annotated[str, Parameter(help=_MOVED)] = "",
 ) -> int:
     """Run the certificate of an exported file again, on real images."""
-    return 0 if _pipeline().certify(file, against, _terminal()).passed else 1
+    return 0 if _pipeline().certify(file, against, _terminal(), data=data).passed else 1
 
 
 def bench(
@@ -246,7 +250,7 @@ def bench(
 
 
 def summary(
-    backbone: Annotated[str, Parameter(help="A name from `saccade backbones`.")],
+    backbone: Annotated[str, Parameter(help="A name from `saccade backbones`, or a run folder.")],
     /,
     *,
     classes: Annotated[int, Parameter(help="Number of classes.")] = 10,

@@ -24,6 +24,11 @@ def silent(done: int, total: int, detail: str = "") -> None:
     """A progress that shows nothing."""
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """The number with its noun: 1 class, 1,200 classes; `many` "" is `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def wrapped(text: str, columns: int) -> str:
     """Lines broken between words, what follows set under the text after the label; paths are never broken.
 

@@ -66,15 +66,17 @@ def test_a_mistake_is_named_before_any_image_is_read(
     photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    tiny_weights: Path,
     words: Sequence[str],
     wanted: str,
 ) -> None:
     def scanned(*_: object, **__: object) -> None:
         raise AssertionError("images were read first")
 
+    places = {"PHOTOS": str(photos), "WEIGHTS": str(tiny_weights)}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline.prepare, "scan", scanned)
-    answer = saccade(*(str(photos) if word == "PHOTOS" else word for word in words))
+    answer = saccade(*(places.get(word, word) for word in words))
     assert answer.code == 2
     assert wanted in answer.err
     assert len(answer.err.splitlines()) == 1
@@ -219,7 +221,48 @@ def test_moved_images_are_said_where_they_are_missed(saccade: Saccade, photos: P
     assert f"no longer at {data}: this report has no pictures" in answer.out
     answer = saccade("export", tmp_path / "r")
     assert answer.code == 2
-    assert f"put them back at {data}" in answer.err
+    assert "say where they lie now with --data" in answer.err
+    place = tmp_path / "elsewhere"
+    answer = saccade("evaluate", tmp_path / "r", "--data", place)
+    assert answer.code == 0
+    assert "no pictures" not in answer.out
+    model = tmp_path / "r" / "export" / "model.onnx"
+    for words in (("export", tmp_path / "r"), ("certify", model, "--against", tmp_path / "r")):
+        answer = saccade(*words, "--data", place)
+        assert answer.code == 0, answer.err
+        assert "certified" in answer.out
+
+
+def test_other_images_are_not_taken_for_those_that_moved(
+    saccade: Saccade, photos: Path, run: RunFolder, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(photos, other)
+    judged = [record.path for record in run.read_dataset() if record.part == "test"]
+    (other / judged[0]).write_bytes((other / judged[1]).read_bytes())
+    answer = saccade("export", run.root, "--data", other)
+    assert answer.code == 2
+    assert f"1 of {2 * len(judged)} are missing or have other bytes ({judged[0]})" in answer.err
+    answer = saccade("evaluate", run.root, photos, "--data", other)
+    assert "give one of them" in answer.err
+
+
+def test_a_run_is_summarised_as_it_was_trained(saccade: Saccade, run: RunFolder) -> None:
+    trained = saccade("summary", run.root)
+    named = saccade("summary", "small_cnn", "--classes", "3", "--image-size", "16")
+    assert trained.code == 0
+    assert trained.out == named.out
+
+
+def test_a_failed_certificate_says_what_to_do(run: RunFolder) -> None:
+    values = {"images": 9, "top1_agreement": 0.5, "accuracy_change": -0.2, "tolerance": 0.01}
+    values |= {"kind": "int8", "passed": False, "max_probability_difference": 0.4}
+    said = pipeline.judge.certificate_line(values, run.int8)
+    assert "FAILED" in said
+    for words in ("Ship the float file", "--export.calibration_images", "--export.max_drop"):
+        assert words in said
+    assert "Do not ship" in pipeline.judge.certificate_line({**values, "kind": "float"}, run.onnx)
+    assert "ship" not in pipeline.judge.certificate_line({**values, "passed": True}, run.onnx).lower()
 
 
 # -- Python --------------------------------------------------------------------------------------

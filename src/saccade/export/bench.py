@@ -84,9 +84,13 @@ def bench(
     """
     threads = threads or usable_cores()
     engines = engines_of(Path(model), threads=threads)
-    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    timings = measure(engines, image, rounds=rounds, batches=batches)
+    timings = measure(engines, photo(shape), rounds=rounds, batches=batches)
     return tuple(_row(engine, timings[i], threads=threads) for i, engine in enumerate(engines))
+
+
+def photo(shape: tuple[int, int] = DEFAULT_SHAPE) -> Image:
+    """The picture that every engine is timed on: uint8 (height, width, 3) of noise."""
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
 # ── engines ──────────────────────────────────────────────────────────────────────────────────────────
@@ -185,7 +189,7 @@ def measure(
     """Timings of each engine. Every round asks every engine in turn, so that a busy moment hits all."""
     gathered = [Timings([], {length: [] for length in batches}) for _ in engines]
     for engine in engines:
-        engine.answer([image] * max(1, *batches))  # the first call allocates and is not counted
+        engine.answer([image] * max((1, *batches)))  # the first call allocates and is not counted
     for _ in range(rounds):
         for engine, timings in zip(engines, gathered, strict=True):
             timings.single += [_seconds(engine.answer, [image]) for _ in range(LATENCIES_A_ROUND)]

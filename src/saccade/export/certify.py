@@ -54,7 +54,7 @@ def certify(
     if not any(len(part.rows) for part in parts):
         raise ModelError(
             f"{path} cannot be certified: there is no readable validation or test image with predictions; "
-            "run `saccade evaluate RUN` where the images are"
+            "say where the images lie now with --data"
         )
     return judge(parts, kind=kind, tolerance=tolerance, max_drop=max_drop, sha256=artefact.sha256)
 

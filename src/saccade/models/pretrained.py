@@ -164,6 +164,13 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def is_cached(library: str, name: str) -> bool:
+    """Whether published weights lie on this disk, in whatever form `hub_weights` takes; asks no network."""
+    if not has(library, name):
+        return False
+    return _timm_is_cached(name) if library == "timm" else _torchvision_is_cached(name)
+
+
 # timm
 
 
@@ -212,6 +219,17 @@ def _timm_file(name: str) -> Path:
         )
     repository, _, revision = cfg.hf_hub_id.partition("@")
     return fetch_from_hub(repository, safetensors_name(cfg.hf_hub_filename or ""), revision or None)
+
+
+def _timm_is_cached(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    cfg = _timm_cfg(name)
+    if not cfg or not cfg.hf_hub_id:
+        return False
+    repository, _, revision = cfg.hf_hub_id.partition("@")
+    filename = safetensors_name(cfg.hf_hub_filename or "")
+    return isinstance(try_to_load_from_cache(repository, filename, revision=revision or None), str)
 
 
 def safetensors_name(filename: str) -> str:
@@ -289,15 +307,34 @@ def crop_fraction(size: int, short: int) -> float:
 def _torchvision_file(name: str) -> Path:
     """Published weights as safetensors in our cache, fetched and converted when they are not there."""
     url = _torchvision_weights(name).url
+    published_hash, kept = _torchvision_place(name, url)
+    if not kept.exists():
+        _keep_as_safetensors(url, published_hash, kept)
+    return kept
+
+
+def _torchvision_place(name: str, url: str) -> tuple[str, Path]:
+    """The published hash of the file at `url`, and where it is kept; raises ModelError without a hash."""
     match = re.search(r"/([^/]+)-([0-9a-f]{8,})\.pth$", url)
     if not match:
         raise ModelError(
             f"torchvision/{name} publishes no hash with its weights; give a file with --weights FILE"
         )
-    kept = cache_folder() / f"{match[1]}-{match[2]}.safetensors"
-    if not kept.exists():
-        _keep_as_safetensors(url, match[2], kept)
-    return kept
+    return match[2], cache_folder() / f"{match[1]}-{match[2]}.safetensors"
+
+
+def _torchvision_is_cached(name: str) -> bool:
+    url = _torchvision_weights(name).url
+    try:
+        _, kept = _torchvision_place(name, url)
+    except ModelError:
+        return False
+    return kept.exists() or _torch_hub_file(url).exists()
+
+
+def _torch_hub_file(url: str) -> Path:
+    """Where torch's own hub keeps what it fetched from `url`."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
 def cache_folder() -> Path:
@@ -318,8 +355,12 @@ def _keep_as_safetensors(url: str, published_hash: str, target: Path) -> None:
 
     from saccade.run_folder import write_bytes
 
-    with urlopen(url, timeout=HUB_SECONDS) as answer:
-        data = answer.read()
+    here = _torch_hub_file(url)
+    if here.exists():
+        url, data = str(here), here.read_bytes()
+    else:
+        with urlopen(url, timeout=HUB_SECONDS) as answer:
+            data = answer.read()
     digest = hashlib.sha256(data).hexdigest()
     if not digest.startswith(published_hash):
         raise ModelError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.config import Recipe
 from saccade.data.sources import load_source
-from saccade.errors import DataError, RecipeError, RunError
+from saccade.errors import DataError, ImageError, RecipeError, RunError
 from saccade.evaluation import compare as comparing
 from saccade.evaluation.calibration import softmax
 from saccade.evaluation.diagnosis import diagnose
@@ -153,24 +154,48 @@ def certificate_line(values: Mapping[str, Any], file: Path) -> str:
     )
     return (
         f"Export    {file} ({size:.1f} MB) {verdict}: {values['images']} images, "
-        f"same first class {values['top1_agreement']:.2%}, {what}"
+        f"same first class {values['top1_agreement']:.2%}, {what}{_advice(values)}"
+    )
+
+
+def _advice(values: Mapping[str, Any]) -> str:
+    """What to do about a failed certificate."""
+    if values["passed"]:
+        return ""
+    if values["kind"] == "int8":
+        return (
+            ". Ship the float file (export/model.onnx); for int8 train again in a new folder, with more "
+            "images to calibrate on (--export.calibration_images 1000) or another --backbone, or, where that "
+            "fall can be borne, with a larger --export.max_drop"
+        )
+    return (
+        ". Do not ship it; train again in a new folder with another --backbone, or, where that difference "
+        "can be borne, with a larger --export.tolerance"
     )
 
 
 # -- again, or on new data -----------------------------------------------------------------------
 
 
-def evaluate(run_path: str, data: str, terminal: Terminal, *, name: str = "") -> dict[str, Metrics]:
+def evaluate(
+    run_path: str, data: str, terminal: Terminal, *, name: str = "", moved: str = ""
+) -> dict[str, Metrics]:
     """`saccade evaluate`: figures and report again from the predictions, or the model on new data.
 
-    Returns the figures by part. New data are measured whole, into `RUN/evaluations/<name>/`.
+    Returns the figures by part. New data are measured whole, into `RUN/evaluations/<name>/`. `moved` says
+    where the run's own images lie now.
     """
+    if data and moved:
+        raise RecipeError(
+            f"evaluate RUN {data} measures new data, --data {moved} says where the run's own images lie now; "
+            "give one of them"
+        )
     run = existing_run(run_path)
     recipe = run.read_recipe()
     with run.locked():
         if data:
             return _evaluate_new(run, recipe, data, terminal, _plain_name(name or Path(data).resolve().stem))
-        return _evaluate_again(run, recipe, terminal)
+        return _evaluate_again(run, recipe, terminal, moved)
 
 
 def _plain_name(name: str) -> str:
@@ -180,7 +205,7 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal) -> dict[str, Metrics]:
+def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: str) -> dict[str, Metrics]:
     parts = [part for part in (*JUDGED_PARTS, "train") if run.has(run.predictions(part))]
     if not parts:
         raise RunError(f"{run.root} has no predictions yet; run `saccade train` with the same settings again")
@@ -191,12 +216,50 @@ def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal) -> dict[
     values = run.read_environment()
     values["diagnosis"] = [dataclasses.asdict(finding) for finding in diagnosis(run)]
     run.write_environment(values)
-    read_image = _reader(values)
+    read_image = data_of(run, moved).storage.read if moved else _reader(values)
     if read_image is None:
-        terminal.say(f"          the images are no longer at {values['data']}: this report has no pictures")
+        terminal.say(
+            f"          the images are no longer at {values['data']}: this report has no pictures (--data "
+            "says where they are now)"
+        )
     write_report(run, read_image=read_image)
     say_result(run, terminal)
     return {part: metrics_from_json(run.read_metrics(part)) for part in parts}
+
+
+def data_of(run: RunFolder, moved: str = "") -> Dataset:
+    """The run's data with the parts they had, where they lay or where `moved` says; raises RunError."""
+    location = moved or run.read_environment()["data"]
+    try:
+        listed = load_source(location, drop_empty=True, min_classes=1)
+    except DataError as error:
+        raise RunError(
+            f"{run.root} is certified on the images it was measured on, and they cannot be read ({error}); "
+            "say where they lie now with --data"
+        ) from None
+    dataset = listed.with_records(run.read_dataset())
+    if moved:
+        _refuse_other_images(dataset, {record.path for record in listed.records}, moved)
+    return dataset
+
+
+def _refuse_other_images(dataset: Dataset, there: Collection[str], moved: str) -> None:
+    """Raise RunError unless every judged image lies there, byte for byte the one that was measured."""
+    judged = [record for record in dataset.used() if record.part in JUDGED_PARTS]
+    other = [r.path for r in judged if r.path not in there or _sha256(dataset, r.path) != r.sha256]
+    if other:
+        shown = ", ".join(other[:5]) + (" ..." if len(other) > 5 else "")
+        raise RunError(
+            f"--data {moved} does not hold the images of this run: {len(other)} of {len(judged)} are missing "
+            f"or have other bytes ({shown}); give the folder or list that holds them under the same names"
+        )
+
+
+def _sha256(dataset: Dataset, path: str) -> str:
+    try:
+        return hashlib.sha256(dataset.storage.read(path)).hexdigest()
+    except ImageError:
+        return ""
 
 
 def _reader(values: Mapping[str, Any]) -> Callable[[str], bytes] | None:

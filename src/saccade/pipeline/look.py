@@ -8,7 +8,7 @@ from saccade.config import Recipe
 from saccade.errors import DataError, RecipeError
 from saccade.pipeline import prepare
 from saccade.records import Dataset, ImageRecord
-from saccade.run_folder import write_bytes
+from saccade.run_folder import RunFolder, write_bytes
 from saccade.terminal import Terminal
 
 
@@ -17,10 +17,12 @@ def augment_preview(
 ) -> None:
     """`saccade augment`: a picture of training images as evaluated (first column) and as augmented."""
     _check_preview(out, images, draws)
+    from saccade.models.backbones import find_backbone
     from saccade.pipeline.fitting import planned_preprocess
     from saccade.transforms import Augmentation
     from saccade.transforms.preview import preview
 
+    find_backbone(recipe.model.backbone)  # only to refuse here what there is not
     examined = prepare.examine(prepare.list_data(location, recipe), recipe, terminal)
     made = prepare.divide(examined, recipe, terminal)
     picture = preview(
@@ -56,13 +58,18 @@ def spread_over_classes(dataset: Dataset, count: int) -> tuple[ImageRecord, ...]
 
 
 def summarize(backbone: str, terminal: Terminal, *, classes: int, image_size: int, head: str) -> None:
-    """`saccade summary`: layer, output shape, parameters, and the totals."""
+    """`saccade summary`: layer, output shape, parameters and the totals, of a backbone or of a run."""
     if classes < 1 or image_size < 0:
         raise RecipeError(
             f"--classes must be at least 1 and --image-size 0 or more, got {classes}, {image_size}"
         )
-    from saccade.models import as_text, build_model, summary
+    from saccade.models import as_text, build_model, rebuild, summary
 
+    run = RunFolder(Path(backbone))
+    if run.has(run.environment):
+        architecture = run.read_environment()["resolved"]["model.architecture"]
+        terminal.say(as_text(summary(rebuild(architecture), architecture["image_size"])))
+        return
     size = image_size or None
     built = build_model(backbone, classes, pretrained=False, head=head, image_size=size)
     terminal.say(as_text(summary(built.module, built.preprocess.size)))

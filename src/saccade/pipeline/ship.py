@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from saccade.config import Recipe
-from saccade.data.sources import load_source
-from saccade.errors import DataError, RecipeError, RunError
+from saccade.errors import RecipeError, RunError
 from saccade.export.bench import DEFAULT_SHAPE, BenchRow, Spread
 from saccade.export.bench import bench as measure_engines
 from saccade.export.certify import CERTIFIED_PARTS, Kind
 from saccade.export.certify import certify as make_certificate
-from saccade.pipeline.judge import certificate_line
+from saccade.pipeline.judge import certificate_line, data_of
 from saccade.pipeline.prepare import limits_of
 from saccade.records import Certificate, Dataset, Predictions
 from saccade.run_folder import RunFolder, certificate_beside, existing_run, write_json
@@ -31,15 +30,21 @@ def export_and_certify(run: RunFolder, dataset: Dataset, recipe: Recipe, termina
 
 
 def export(
-    run_path: str, terminal: Terminal, *, format: str = "onnx", int8: bool = False, out: str = ""
+    run_path: str,
+    terminal: Terminal,
+    *,
+    format: str = "onnx",
+    int8: bool = False,
+    out: str = "",
+    data: str = "",
 ) -> Certificate:
-    """`saccade export`: one certified file, float or int8."""
+    """`saccade export`: one certified file, float or int8; `data` says where moved images lie now."""
     if format not in FORMATS:
         raise RecipeError(f"format {format!r} is not offered; use one of: {', '.join(FORMATS)}")
     if out and (Path(out).suffix != ".onnx" or Path(out).is_dir()):
         raise RecipeError(f"--out {out}: give the name of a file that ends in .onnx")
     run = finished_run(run_path)
-    recipe, dataset = run.read_recipe(), data_of(run)
+    recipe, dataset = run.read_recipe(), data_of(run, data)
     with run.locked():
         target = Path(out) if out else (run.int8 if int8 else run.onnx)
         if int8:
@@ -51,12 +56,12 @@ def export(
     return certificate
 
 
-def certify(file: str, run_path: str, terminal: Terminal) -> Certificate:
+def certify(file: str, run_path: str, terminal: Terminal, *, data: str = "") -> Certificate:
     """`saccade certify`: run the certificate again; works without torch."""
     run = finished_run(run_path)
     path = Path(file)
     kind: Kind = "int8" if _stored_kind(run, path) == "int8" else "float"
-    certificate = _certify(run, path, data_of(run), run.read_recipe(), terminal, kind=kind)
+    certificate = _certify(run, path, data_of(run, data), run.read_recipe(), terminal, kind=kind)
     terminal.say(certificate_line(dataclasses.asdict(certificate), path))
     return certificate
 
@@ -67,19 +72,6 @@ def finished_run(path: str) -> RunFolder:
     if not run.has(run.model_json):
         raise RunError(f"{path} is not trained to the end; run `saccade train` with the same settings again")
     return run
-
-
-def data_of(run: RunFolder) -> Dataset:
-    """The run's data, where they still lie, with the parts they had."""
-    location = run.read_environment()["data"]
-    try:
-        listed = load_source(location, drop_empty=True, min_classes=1)
-    except DataError as error:
-        raise RunError(
-            f"{run.root} is certified on the images it was measured on, and they cannot be read ({error}); "
-            f"put them back at {location}, or make a link there"
-        ) from None
-    return listed.with_records(run.read_dataset())
 
 
 def _write(run: RunFolder, target: Path) -> None:

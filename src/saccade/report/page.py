@@ -52,6 +52,8 @@ def report_html(facts: Facts, read_image: ReadImage | None = None) -> str:
         mistakes=_mistakes(facts, read_image, limits),
         data=_data(facts),
         crossing=_crossing(facts, read_image, limits),
+        backbone=_backbone(facts),
+        choice=facts.environment.get("choice"),
         promises=promises(facts.environment),
         changes=_changes(facts.recipe),
         environment=_environment(facts),
@@ -191,6 +193,17 @@ def _crossing(facts: Facts, read_image: ReadImage | None, limits: Limits) -> dic
         "shown": [{"first": side(pair[0]), "second": side(pair[1])} for pair in pairs[:PAIRS_SHOWN]],
         "total": len(pairs),
     }
+
+
+# -- the backbone ---------------------------------------------------------------------------------
+
+
+def _backbone(facts: Facts) -> str:
+    """What was trained: the recipe's backbone, or the one that "auto" became."""
+    if facts.recipe is None:
+        return ""
+    named = facts.recipe.model.backbone
+    return str(facts.environment.get("choice", {}).get("backbone", named)) if named == "auto" else named
 
 
 # -- data, recipe, environment -------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -58,12 +58,17 @@ class LabelledFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The L2 strength and what cross-validation inside the training part said of it; NaN: not measured."""
+    """The L2 strength and what cross-validation inside the training part said of it; NaN: not measured.
+
+    `losses` and `right` (images,) are those of each image while it was held out, NaN where it never was.
+    """
 
     strength: float
     loss: float
     accuracy: float
     folds: int
+    losses: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+    right: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +121,11 @@ def choose_strength(data: LabelledFeatures, *, seed: int, folds: int = FOLDS) ->
     best, worse = Choice(WITHOUT_CHOICE, math.inf, math.nan, count), 0
     for strength in STRENGTHS:
         solution = _minimise(solution, values, data, (~held_out).float(), strength, choosing=True)
-        loss, accuracy = _held_out_figures(solution, values[0], data, held_out)
+        losses, right = _held_out_figures(solution, values[0], data, held_out)
+        loss, accuracy = float(np.nanmean(losses)), float(np.nanmean(right))
         worse = worse + 1 if loss >= best.loss else 0
         if loss < best.loss:
-            best = Choice(strength, loss, accuracy, count)
+            best = Choice(strength, loss, accuracy, count, losses, right)
         if worse == WORSE_IN_A_ROW:
             break
     return best
@@ -213,15 +219,17 @@ def _losses(logits: Tensor, targets: Tensor, data: LabelledFeatures) -> Tensor:
 
 def _held_out_figures(
     solution: Tensor, values: Tensor, data: LabelledFeatures, held_out: Tensor
-) -> tuple[float, float]:
-    """Mean loss (weighted as the training, not smoothed) and accuracy over all held-out images."""
-    losses, right = [], []
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Loss (weighted as the training, not smoothed) and right or not, (images,); NaN: never held out."""
+    losses = torch.full((len(data),), math.nan, dtype=torch.float64)
+    right = losses.clone()
     for fold, out in zip(_logits(values, solution).unbind(1), held_out, strict=True):
         logits = fold[out]
         targets = soft_targets(data.labels[out], data.classes)
-        losses.append(classification_loss(logits, targets, class_weights=data.weights, smoothing=0.0))
-        right.append(logits.argmax(1) == data.labels[out])
-    return float(torch.cat(losses).double().mean()), float(torch.cat(right).double().mean())
+        loss = classification_loss(logits, targets, class_weights=data.weights, smoothing=0.0)
+        losses[out] = loss.double()
+        right[out] = (logits.argmax(1) == data.labels[out]).double()
+    return losses.numpy(), right.numpy()
 
 
 def _fit_mlp(head: nn.Module, data: LabelledFeatures, seed: int) -> None:
