@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from saccade.errors import RecipeError
@@ -22,7 +23,7 @@ from saccade.threads import keep_freed_memory
 
 Precision = Literal["float32", "bfloat16"]
 
-_FABRIC_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Runtime:
         fabric = Fabric(
             accelerator=chosen.type,
             devices=[chosen.index] if chosen.type == "cuda" else 1,
-            precision=_FABRIC_PRECISION[arithmetic],
+            plugins=_plugins(arithmetic, chosen),
         )
         return cls(device=chosen, precision=arithmetic, fabric=fabric)
 
@@ -175,11 +176,16 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
         return "bfloat16" if native else "float32"
-    if name not in _FABRIC_PRECISION:
+    if name not in PRECISIONS:
         raise RecipeError(f"precision must be auto, float32 or bfloat16, got {name!r}")
     if name == "bfloat16" and device.type == "cuda" and not native:
         raise RecipeError(f"precision bfloat16 is not built into {_device_name(device)}; use float32")
     return "bfloat16" if name == "bfloat16" else "float32"
+
+
+def _plugins(arithmetic: Precision, device: torch.device) -> list[Any]:
+    """bfloat16 as Fabric makes it when asked by name, but without its line on stderr."""
+    return [MixedPrecision("bf16-mixed", device.type)] if arithmetic == "bfloat16" else []
 
 
 def _device_name(device: torch.device) -> str:
