@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -44,8 +45,7 @@ def serve(variant: str, model: str, batch: int, side: int, *, busy: bool) -> Non
     step = (
         saccade_step(model, batch, side) if variant == "saccade" else torch_step(variant, model, batch, side)
     )
-    step()
-    step()
+    step()  # the first builds oneDNN's kernels
     print("ready", os.environ.get("GOMP_SPINCOUNT", "unset"), flush=True)
     for _ in sys.stdin:
         wall, processor = time.perf_counter(), time.process_time()
@@ -169,14 +169,12 @@ class Child:
 
 def measure(model: str, options: argparse.Namespace) -> None:
     """One table: seconds of a step, images a second, and how many times the default's speed, by round."""
-    busy = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"], stdout=subprocess.DEVNULL)
-        for _ in range(options.busy)
-    ]
+    busy: list[subprocess.Popen[bytes]] = []
     children: list[Child] = []
     try:
+        busy += [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(options.busy)]
         time.sleep(BUSY_SECONDS_BEFORE if busy else 0)
-        children = [
+        children += [
             Child(variant, model, options.batch, options.side, options.busy) for variant in options.variants
         ]
         rounds = [[child.step() for child in children] for _ in range(options.rounds)]
@@ -216,6 +214,7 @@ def main() -> None:
         variant, model, batch, side, busy = options.serve
         serve(variant, model, int(batch), int(side), busy=busy != "0")
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the busy processes end with this one
     for model in options.models:
         measure(model, options)
 
