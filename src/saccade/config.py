@@ -213,10 +213,13 @@ class TrainConfig(Section):
     """Momentum of SGD."""
     weight_decay: NotNegative = 0.01
     """Weight decay; never applied to norms and biases."""
-    schedule: Literal["constant", "cosine", "step", "plateau"] = "cosine"
-    """How the rate changes in each phase; plateau: ReduceLROnPlateau on the validation loss."""
+    schedule: Literal["constant", "cosine", "one_cycle", "step", "plateau"] = "cosine"
+    """How the rate changes in each phase; one_cycle: up over 30 % of it, down to next to nothing; plateau:
+    ReduceLROnPlateau on the validation loss. With a time limit, cosine and one_cycle run through in the
+    epochs that fit.
+    """
     warmup_epochs: NotNegative = 1.0
-    """Epochs (or part of one) over which the rate rises to its value."""
+    """Epochs (or part of one) over which the rate rises to its value (one_cycle has a rise of its own)."""
     step_epochs: AtLeastOne = 10
     """Epochs between two drops of the step schedule."""
     step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1

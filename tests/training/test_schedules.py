@@ -38,7 +38,16 @@ def test_step_is_torchs():
     assert our_rates("step", span) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("epochs", [4, 6, 20])
+def test_one_cycle_is_torchs_and_has_a_rise_of_its_own(epochs):
+    expected = torch_rates(
+        torch.optim.lr_scheduler.OneCycleLR, 5 * epochs, max_lr=0.4, total_steps=5 * epochs
+    )
+    span = Span(epochs=epochs, steps_per_epoch=5, warmup_epochs=2)
+    assert our_rates("one_cycle", span) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES.keys() - {"one_cycle"}))
 def test_warm_up_rises_in_even_steps_to_the_full_rate(schedule):
     rates = our_rates(schedule, Span(epochs=10, steps_per_epoch=4, warmup_epochs=1.5))
     assert rates[:6] == pytest.approx([0.4 * (i + 1) / 6 for i in range(6)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 EPOCH_MARGIN = 1.15  # an epoch may take so much longer than the longest before it
 VALIDATION_MARGIN = 1.3
+PLAN_MARGIN = 1.05
 
 
 @dataclass(slots=True)
@@ -45,3 +46,12 @@ class TimeBudget:
         validation = self.validation_seconds or step_seconds * validation_batches
         self.exhausted = time.monotonic() + VALIDATION_MARGIN * validation + step_seconds >= self.deadline
         return self.exhausted
+
+    def steps_that_fit(self, *, step_seconds: float, steps_per_epoch: int, validation_seconds: float) -> int:
+        """Training steps before the deadline: those of whole epochs where one fits, else of a part of one."""
+        left = max(0.0, self.deadline - time.monotonic())
+        step_seconds = max(step_seconds, 1e-6)
+        whole = left / (PLAN_MARGIN * (steps_per_epoch * step_seconds + validation_seconds))
+        if whole >= 1:
+            return int(whole) * steps_per_epoch
+        return max(0, int((left - VALIDATION_MARGIN * validation_seconds) / (PLAN_MARGIN * step_seconds)))

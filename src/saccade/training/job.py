@@ -124,6 +124,9 @@ def phase_ending(job: Job, phase: Phase, state: FitState) -> str:
         return ALL_EPOCHS
     if patience and state.epochs_without_better >= patience:
         return EARLY_STOPPING
+    if state.pace:
+        through = state.phase_step >= state.pace.end
+        return TIME_LIMIT if through or job.budget.exhausted else ""
     # the very first epoch is always begun: without it there is nothing to give back
     if state.epoch and not job.budget.epoch_fits():
         return TIME_LIMIT
@@ -132,13 +135,16 @@ def phase_ending(job: Job, phase: Phase, state: FitState) -> str:
 
 def end_phase(job: Job, phase: Phase, state: FitState, ending: str) -> FitState:
     """Check promise 4, go back to the best weights, and say why the phase ended."""
-    evidence = frozen_evidence(job, phase, state)
+    evidence, pace = frozen_evidence(job, phase, state), state.pace
     state = state.next_phase(evidence)
     if ending != ALL_EPOCHS:
         done = sum(row.phase == phase.name for row in state.history)
         left = "".join(f"; {later.name} was not begun" for later in job.phases[state.phase :])
         skipped = left if ending == TIME_LIMIT else ""
-        state = state.with_note(f"{phase.name}: {ending} after epoch {done} of {phase.epochs}{skipped}")
+        paced = "; the rate's schedule was shortened to that" if pace and ending == TIME_LIMIT else ""
+        state = state.with_note(
+            f"{phase.name}: {ending} after epoch {done} of {phase.epochs}{paced}{skipped}"
+        )
     load_best(job, state)
     if ending == TIME_LIMIT or state.phase == len(job.phases):
         state = replace(state, finished=ending)

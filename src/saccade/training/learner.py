@@ -19,7 +19,7 @@ from saccade.training.job import Job, class_weights
 from saccade.training.losses import classification_loss
 from saccade.training.optimizers import build_optimizer
 from saccade.training.phases import Phase, freeze_for
-from saccade.training.schedules import Span, learning_rate
+from saccade.training.schedules import Pace, Span, learning_rate
 from saccade.training.state import flatten_optimizer, unflatten_optimizer
 from saccade.transforms.batches import Batch
 from saccade.transforms.mix import mix, soft_targets
@@ -45,6 +45,7 @@ class Learner:
     forward: Any
     stepper: Any  # the optimizer as Fabric wraps it
     micro_batch: int = 0  # images at once; 0 is the whole batch
+    pace: Pace | None = None  # where a deadline leaves no time for all epochs
     watch: LossWatch = field(default_factory=lambda: LossWatch())
 
     def inputs(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
@@ -71,7 +72,7 @@ class Learner:
     def rate(self, phase_step: int, plateau_factor: float) -> float:
         """The learning rate of a step of this phase."""
         return learning_rate(
-            phase_step,
+            self.pace.at_step(phase_step, self.span) if self.pace else phase_step,
             base=self.phase.learning_rate,
             schedule=self.recipe.train.schedule,
             span=self.span,

@@ -22,6 +22,7 @@ from saccade.models.network import Classifier
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime, draw_seed
+from saccade.training import pacing
 from saccade.training.arithmetic import choose_arithmetic
 from saccade.training.budget import TimeBudget
 from saccade.training.callbacks import Callback, Callbacks, EpochProgress
@@ -158,6 +159,7 @@ def fit_phase(job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | 
     state = state.with_note(arithmetic.note)
     with arithmetic.applied(job) as job:
         learner = begin_phase(job, phase, micro_batch=state.micro_batch)
+        learner.pace = state.pace
         if checkpoint:
             learner.load_optimizer(checkpoint.optimizer, checkpoint.scalars)
         state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
@@ -236,9 +238,11 @@ def fit_epoch(job: Job, learner: Learner, state: FitState) -> FitState:
         row, steps=trained.steps, patience=settings.plateau_patience, drop=settings.plateau_factor
     )
     state = _with_memory_note(learner, state)
+    seconds = time.monotonic() - began
+    job.budget.note_epoch(seconds, validation_seconds)
+    state = pacing.after_epoch(job, learner, state, steps=trained.steps, seconds=seconds)
     job.checkpoints.save(state, job.classifier.state_dict(), *learner.optimizer_state())
     job.run.write_history(state.history)
-    job.budget.note_epoch(time.monotonic() - began, validation_seconds)
     job.callbacks.on_epoch_end(view(job, learner.phase, state), row)
     return state
 
@@ -288,6 +292,9 @@ def train_epoch(job: Job, learner: Learner, state: FitState) -> Tally:
         _report(job, learner, tally, epoch)
         step_seconds = (time.monotonic() - began) / tally.steps
         if job.budget.must_stop_now(step_seconds=step_seconds, validation_batches=_validation_batches(job)):
+            break
+        pacing.first_look(job, learner, state, steps=tally.steps, began=began)
+        if learner.pace and state.phase_step + tally.steps >= learner.pace.end:
             break
     learner.watch.flush()
     return tally

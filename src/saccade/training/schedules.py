@@ -1,4 +1,7 @@
-"""The learning rate as a pure function of the step; ReduceLROnPlateau as a value that steps forward."""
+"""The learning rate as a pure function of the step; ReduceLROnPlateau as a value that steps forward.
+
+A step may be a fraction: where time is short, a `Pace` leads through the whole schedule in fewer steps.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_WARMUP_SHARE = 0.5
+ONE_CYCLE_RISE, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4  # torch's own defaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +34,66 @@ class Span:
         return min(wanted, int(MAX_WARMUP_SHARE * self.steps))
 
 
-def constant(step: int, span: Span) -> float:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """From step `start`, which stands at `at` of the schedule's steps, evenly to its end at step `end`."""
+
+    start: int
+    at: float
+    end: int
+
+    def at_step(self, step: int, span: Span) -> float:
+        """Where in the schedule (0 to `span.steps`) a step of the phase stands."""
+        done = (step - self.start) / max(1, self.end - self.start)
+        return self.at + (span.steps - self.at) * min(1.0, done)
+
+
+def constant(step: float, span: Span) -> float:
     """The full rate."""
     return 1.0
 
 
-def cosine(step: int, span: Span) -> float:
+def cosine(step: float, span: Span) -> float:
     """Half a cosine from 1 towards 0 over what follows the warm-up. Loshchilov and Hutter 2017, "SGDR"."""
     progress = (step - span.warmup_steps) / max(1, span.steps - span.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def drops(step: int, span: Span) -> float:
+def drops(step: float, span: Span) -> float:
     """`step_factor` for every `step_epochs` that have passed."""
-    epoch = step // max(1, span.steps_per_epoch)
+    epoch = int(step) // max(1, span.steps_per_epoch)
     return span.step_factor ** (epoch // span.step_epochs)
 
 
+def one_cycle(step: float, span: Span) -> float:
+    """Half a cosine up from 1/25 over 30 % of the steps, another down to next to nothing. Smith 2018."""
+    last, peak = max(1, span.steps - 1), max(0.0, ONE_CYCLE_RISE * span.steps - 1)
+    if step < peak:
+        return _between(ONE_CYCLE_START, 1.0, step / peak)
+    return _between(1.0, ONE_CYCLE_END, min(1.0, (step - peak) / max(1e-9, last - peak)))
+
+
+def _between(start: float, end: float, done: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * done))
+
+
 # name in the recipe -> factor(step, span). "plateau" is constant here and multiplied by `Plateau.factor`.
-SCHEDULES: dict[str, Callable[[int, Span], float]] = {
+SCHEDULES: dict[str, Callable[[float, Span], float]] = {
     "constant": constant,
     "cosine": cosine,
+    "one_cycle": one_cycle,
     "step": drops,
     "plateau": constant,
 }
 
+ENDING_SCHEDULES = ("cosine", "one_cycle")  # those that come down to an end, which a deadline may not cut off
 
-def learning_rate(step: int, *, base: float, schedule: str, span: Span, plateau_factor: float = 1.0) -> float:
-    """The rate of `step`, counted from 0 at the start of the phase."""
-    if step < span.warmup_steps:
+
+def learning_rate(
+    step: float, *, base: float, schedule: str, span: Span, plateau_factor: float = 1.0
+) -> float:
+    """The rate of `step`, counted from 0 at the start of the phase; "one_cycle" rises by itself."""
+    if step < span.warmup_steps and schedule != "one_cycle":
         return base * plateau_factor * (step + 1) / span.warmup_steps
     return base * plateau_factor * SCHEDULES[schedule](step, span)
 

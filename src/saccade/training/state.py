@@ -22,7 +22,7 @@ from saccade.bundle import tensors_from_bytes, tensors_to_bytes
 from saccade.errors import ModelError, RunError
 from saccade.records import EpochRow
 from saccade.run_folder import write_bytes, write_json
-from saccade.training.schedules import Plateau
+from saccade.training.schedules import Pace, Plateau
 
 KEPT = 2
 
@@ -59,6 +59,7 @@ class FitState:
     """Where a training stands after a finished epoch; replaced, never changed.
 
     `epoch` counts from 1 through all phases, `phase_epoch` and `phase_step` start again with each phase.
+    `pace` is how the schedule goes on where a deadline leaves no time for all of it.
     `micro_batch` is 0 until memory was too small for a whole batch. `finished` says why it ended.
     """
 
@@ -72,6 +73,7 @@ class FitState:
     epochs_without_better: int = 0
     plateau: Plateau = field(default_factory=Plateau)
     micro_batch: int = 0
+    pace: Pace | None = None
     frozen_before: str = ""
     frozen: tuple[FrozenEvidence, ...] = ()
     history: tuple[EpochRow, ...] = ()
@@ -107,6 +109,7 @@ class FitState:
             phase_best_loss=math.inf,
             epochs_without_better=0,
             plateau=Plateau(),
+            pace=None,
             frozen_before="",
             frozen=(*self.frozen, evidence),
         )
@@ -302,6 +305,7 @@ def state_from_json(values: Mapping[str, Any]) -> FitState:
                 "best": Best(**values["best"]) if values["best"] else None,
                 "phase_best_loss": _or_infinite(values["phase_best_loss"]),
                 "plateau": Plateau(**plateau),
+                "pace": Pace(**values["pace"]) if values.get("pace") else None,
                 "frozen": tuple(FrozenEvidence(**entry) for entry in values["frozen"]),
                 "history": tuple(EpochRow(**row) for row in values["history"]),
                 "notes": tuple(values["notes"]),

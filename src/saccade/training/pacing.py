@@ -1,0 +1,71 @@
+"""The schedule that knows its time: where not all epochs fit before the deadline, it ends in those that do.
+
+A `Pace` maps the steps that will be made onto the steps of the recipe's whole schedule, so the rate never
+jumps and comes down to its end. It is part of the state: a run that continues goes on at the pace it had.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+from saccade.training.job import Job
+from saccade.training.learner import Learner
+from saccade.training.schedules import ENDING_SCHEDULES, Pace, Span
+from saccade.training.state import FitState
+
+FIRST_LOOK_STEPS = 8  # of a phase: the first few are slow, so none of them is timed alone
+STEADY_EPOCHS = 2  # the first epoch also decodes; from the third on a pace is only ever shortened
+
+
+def first_look(job: Job, learner: Learner, state: FitState, *, steps: int, began: float) -> None:
+    """After the first few steps of a last phase: a pace for the learner, unless all of its epochs fit."""
+    if steps != FIRST_LOOK_STEPS or state.phase_epoch or not is_paced(job, state):
+        return
+    seconds = (time.monotonic() - began) / steps
+    batches = math.ceil(job.validation_images / job.recipe.train.batch_size)
+    fitting = job.budget.steps_that_fit(
+        step_seconds=seconds,
+        steps_per_epoch=learner.span.steps_per_epoch,
+        validation_seconds=job.budget.validation_seconds or batches * seconds / 3,  # forward alone
+    )
+    learner.pace = planned(state.phase_step + steps, fitting, learner.span, learner.pace)
+
+
+def after_epoch(job: Job, learner: Learner, state: FitState, *, steps: int, seconds: float) -> FitState:
+    """The state with a pace for what is left, after an epoch of so many steps and seconds."""
+    if not is_paced(job, state):
+        return state
+    span, validation = learner.span, job.budget.validation_seconds
+    fitting = job.budget.steps_that_fit(
+        step_seconds=max(0.0, seconds - validation) / max(1, steps),
+        steps_per_epoch=span.steps_per_epoch,
+        validation_seconds=validation,
+    )
+    pace = planned(state.phase_step, fitting, span, learner.pace)
+    end, old_end = (found.end if found else span.steps for found in (pace, learner.pace))
+    if end < old_end or (state.phase_epoch <= STEADY_EPOCHS and end > old_end):
+        learner.pace = pace
+    return replace(state, pace=learner.pace)
+
+
+def is_paced(job: Job, state: FitState) -> bool:
+    """Whether there is a deadline, and this phase is the last and has a schedule that comes to an end."""
+    last = state.phase == len(job.phases) - 1
+    return last and math.isfinite(job.budget.deadline) and job.recipe.train.schedule in ENDING_SCHEDULES
+
+
+def planned(step: int, fitting: int, span: Span, pace: Pace | None) -> Pace | None:
+    """From `step` on through the rest of the schedule in `fitting` steps: whole epochs where one fits.
+
+    None while the whole schedule fits as the recipe has it.
+    """
+    end = step + fitting
+    if end >= span.steps and pace is None:
+        return None
+    if not fitting:
+        return Pace(step, float(span.steps), step)  # this is the end
+    whole = end // span.steps_per_epoch * span.steps_per_epoch
+    end = min(span.steps, whole if whole > step else end)
+    return Pace(step, pace.at_step(step, span) if pace else float(step), end)
