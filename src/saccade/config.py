@@ -232,6 +232,11 @@ class TrainConfig(Section):
     """Epochs without a better validation loss after which a phase stops; the best weights are restored.
     0 is off.
     """
+    progressive_size: Share = 0.0
+    """Share of the input's side with which a whole network starts to learn (0.57 is usual); it grows to the
+    full side, in steps of 32 pixels, over the first three quarters of the epochs. Validation is always at
+    full size. 0 is off.
+    """
     label_smoothing: Share = 0.0
     """Share of the target spread over all classes."""
     class_weights: bool = False

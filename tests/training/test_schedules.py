@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.training.schedules import SCHEDULES, Plateau, Span, learning_rate
+from saccade.training.schedules import SCHEDULES, Plateau, Span, growing_side, learning_rate
 
 
 def torch_rates(scheduler_class, steps: int, **options) -> list[float]:
@@ -87,3 +87,14 @@ def test_a_loss_that_is_no_number_never_is_the_plateaus_best():
     plateau = Plateau().after(math.nan, patience=3, drop=0.5)
     assert plateau.best == math.inf
     assert plateau.bad_epochs == 1
+
+
+def test_images_grow_in_steps_of_32_and_are_whole_after_three_quarters():
+    sides = [growing_side(epoch / 20, start=0.57, full=224) for epoch in range(20)]
+    assert sides[0] == 128
+    assert sides == sorted(sides)
+    assert {side % 32 for side in sides} == {0}
+    assert set(sides[15:]) == {224}
+    assert growing_side(0.0, start=0.0, full=100) == 100
+    assert growing_side(0.0, start=0.57, full=32) == 32
+    assert growing_side(0.9, start=0.57, full=100) == 100

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from saccade.bundle import Bundle, save_bundle
 from saccade.config import Recipe
 from saccade.data.images import decode
-from saccade.errors import Interrupted, RecipeError
+from saccade.errors import Interrupted, ModelError, RecipeError
 from saccade.evaluation.calibration import fit_temperature
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation
 from saccade.models.finetune import unfreeze
+from saccade.models.network import feature_count
 from saccade.pipeline.ahead import Ready
 from saccade.pipeline.engine import feature_engines
 from saccade.pipeline.prepare import limits_of
@@ -42,6 +43,7 @@ from saccade.training import (
 )
 from saccade.training.features import Engines
 from saccade.training.phases import finetune_rate
+from saccade.training.schedules import growing_side
 from saccade.transforms import Augmentation, Batch, TrainingBatches, evaluation_batches
 
 SMALL_CNN_SIZES = (32, 64, 96, 128, 160, 224)
@@ -86,6 +88,19 @@ def check_network(network: BuiltModel, recipe: Recipe) -> None:
         )
     if network.pretrained:
         unfreeze(network.module, recipe.train.unfreeze)  # only to refuse here what it has not got
+    if recipe.train.progressive_size:
+        _check_smaller_images(network, recipe)
+
+
+def _check_smaller_images(network: BuiltModel, recipe: Recipe) -> None:
+    side = growing_side(0.0, start=recipe.train.progressive_size, full=network.preprocess.size)
+    try:
+        feature_count(network.module.backbone, side, name=recipe.model.backbone)
+    except ModelError:
+        raise RecipeError(
+            f"train.progressive_size = {recipe.train.progressive_size:g}: {recipe.model.backbone} does not "
+            f"take images of {side} x {side} pixels, with which training would start; leave it out"
+        ) from None
 
 
 def planned_preprocess(dataset: Dataset, recipe: Recipe) -> Preprocess:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from saccade.config import Recipe
 from saccade.errors import TrainingError
@@ -19,7 +20,7 @@ from saccade.training.job import Job, class_weights
 from saccade.training.losses import classification_loss
 from saccade.training.optimizers import build_optimizer
 from saccade.training.phases import Phase, freeze_for
-from saccade.training.schedules import Pace, Span, learning_rate
+from saccade.training.schedules import Pace, Span, growing_side, learning_rate
 from saccade.training.state import flatten_optimizer, unflatten_optimizer
 from saccade.transforms.batches import Batch
 from saccade.transforms.mix import mix, soft_targets
@@ -45,15 +46,29 @@ class Learner:
     forward: Any
     stepper: Any  # the optimizer as Fabric wraps it
     micro_batch: int = 0  # images at once; 0 is the whole batch
+    done: float = 1.0  # share of the phase's schedule at the start of this epoch
     pace: Pace | None = None  # where a deadline leaves no time for all epochs
     watch: LossWatch = field(default_factory=lambda: LossWatch())
 
     def inputs(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) and soft targets (B, classes) on the device; mixing = f(seed, step)."""
         generator = torch.Generator().manual_seed(draw_seed(self.recipe.seed, "mix", step))
-        images = self.runtime.images(batch.images)
+        images = self.sized(self.runtime.images(batch.images))
         targets = soft_targets(batch.targets.to(self.runtime.device), self.classes)
         return mix(images, targets, mix_up_alpha=self.mix_up, cut_mix_alpha=self.cut_mix, generator=generator)
+
+    def sized(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) at the side of this epoch: smaller at first where the recipe says so."""
+        start = self.recipe.train.progressive_size if self.phase.unfreeze == "all" else 0.0
+        side = growing_side(self.done, start=start, full=images.shape[-1])
+        if side == images.shape[-1]:
+            return images
+        return functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+
+    def begin_epoch(self, phase_step: int) -> None:
+        """Note how much of the schedule is done: the images of the epoch have their size by that."""
+        step = self.pace.at_step(phase_step, self.span) if self.pace else phase_step
+        self.done = step / max(1, self.span.steps)
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B,) loss of each image."""

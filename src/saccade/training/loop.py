@@ -282,6 +282,7 @@ def train_epoch(job: Job, learner: Learner, state: FitState) -> Tally:
     learner.watch.where = f"in epoch {epoch} (phase {learner.phase.name})"
     learner.watch.remedy = _lower_rate(job, learner, state)
     set_training_mode(learner.classifier, keep_statistics=learner.phase.keep_statistics)
+    learner.begin_epoch(state.phase_step)
     tally, began = Tally(), time.monotonic()
     for index, batch in enumerate(job.train.epoch(epoch)):
         job.stop.check()

@@ -12,11 +12,13 @@ from dataclasses import replace
 
 from saccade.training.job import Job
 from saccade.training.learner import Learner
-from saccade.training.schedules import ENDING_SCHEDULES, Pace, Span
+from saccade.training.schedules import ENDING_SCHEDULES, Pace, Span, growing_side
 from saccade.training.state import FitState
 
 FIRST_LOOK_STEPS = 8  # of a phase: the first few are slow, so none of them is timed alone
 STEADY_EPOCHS = 2  # the first epoch also decodes; from the third on a pace is only ever shortened
+
+PARTS, FULL_SIDE = 20, 1024  # only for the mean of a share: any side with many steps will do
 
 
 def first_look(job: Job, learner: Learner, state: FitState, *, steps: int, began: float) -> None:
@@ -26,7 +28,7 @@ def first_look(job: Job, learner: Learner, state: FitState, *, steps: int, began
     seconds = (time.monotonic() - began) / steps
     batches = math.ceil(job.validation_images / job.recipe.train.batch_size)
     fitting = job.budget.steps_that_fit(
-        step_seconds=seconds,
+        step_seconds=seconds * cost_of_the_rest(job, learner, state.phase_step),
         steps_per_epoch=learner.span.steps_per_epoch,
         validation_seconds=job.budget.validation_seconds or batches * seconds / 3,  # forward alone
     )
@@ -37,9 +39,9 @@ def after_epoch(job: Job, learner: Learner, state: FitState, *, steps: int, seco
     """The state with a pace for what is left, after an epoch of so many steps and seconds."""
     if not is_paced(job, state):
         return state
-    span, validation = learner.span, job.budget.validation_seconds
+    span, validation, ahead = learner.span, job.budget.validation_seconds, state.phase_step
     fitting = job.budget.steps_that_fit(
-        step_seconds=max(0.0, seconds - validation) / max(1, steps),
+        step_seconds=max(0.0, seconds - validation) / max(1, steps) * cost_of_the_rest(job, learner, ahead),
         steps_per_epoch=span.steps_per_epoch,
         validation_seconds=validation,
     )
@@ -48,6 +50,18 @@ def after_epoch(job: Job, learner: Learner, state: FitState, *, steps: int, seco
     if end < old_end or (state.phase_epoch <= STEADY_EPOCHS and end > old_end):
         learner.pace = pace
     return replace(state, pace=learner.pace)
+
+
+def cost_of_the_rest(job: Job, learner: Learner, step: int) -> float:
+    """Mean cost of the steps from `step` on, as a multiple of those just made: images that grow cost more."""
+    start = job.recipe.train.progressive_size
+    if not start or learner.phase.unfreeze != "all":
+        return 1.0
+    ahead = (learner.pace.at_step(step, learner.span) if learner.pace else step) / max(1, learner.span.steps)
+    shares = [ahead + (1 - ahead) * (part + 0.5) / PARTS for part in range(PARTS)]
+    sides = [growing_side(done, start=start, full=FULL_SIDE) for done in shares]
+    now = growing_side(learner.done, start=start, full=FULL_SIDE)
+    return sum(side**2 for side in sides) / PARTS / now**2
 
 
 def is_paced(job: Job, state: FitState) -> bool:

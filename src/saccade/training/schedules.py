@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_WARMUP_SHARE = 0.5
+GROWN_AFTER, SIDE_STEP = 0.75, 32  # share of a phase; pixels
 ONE_CYCLE_RISE, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4  # torch's own defaults
 
 
@@ -116,3 +117,14 @@ class Plateau:
         if self.bad_epochs + 1 > patience:
             return Plateau(self.factor * drop, self.best, 0)
         return Plateau(self.factor, self.best, self.bad_epochs + 1)
+
+
+def growing_side(done: float, *, start: float, full: int) -> int:
+    """Side in pixels after a share `done` of the epochs: from `start` x `full` to `full` over three quarters.
+
+    A multiple of 32, or `full`. Tan and Le 2021, "EfficientNetV2"; `start` 0 is always `full`.
+    """
+    if not start or done >= GROWN_AFTER:
+        return full
+    share = start + (1 - start) * done / GROWN_AFTER
+    return min(full, max(SIDE_STEP, round(share * full / SIDE_STEP) * SIDE_STEP))
