@@ -30,7 +30,7 @@ from saccade.transforms.batches import Batch
 
 FLOAT32, BFLOAT16, FAST = "float32", "bfloat16", "bfloat16 with the fast depthwise backward"
 LEAST_OPERATIONS = 3e12  # about a minute of a depthwise network in float32 on two cores
-LEAST_SECONDS = 60.0
+LEAST_SECONDS = 60.0  # before the deadline
 LEAST_GAIN = 1.15
 TIMED_IMAGES = 16  # fewer, and torch takes another path for float32
 ROUNDS = 2  # the first also warms up
@@ -69,17 +69,18 @@ class Arithmetic:
             yield replace(job, runtime=runtime)
 
 
-def choose_arithmetic(job: Job, phase: Phase, epoch: int, learn: Learn) -> Arithmetic:
+def choose_arithmetic(job: Job, phase: Phase, learn: Learn, *, epoch: int, fresh: bool = True) -> Arithmetic:
     """What the recipe asks for; for "auto" on a CPU, and a long phase, the quickest of three by the clock.
 
-    `learn` is a training step. The classifier and every random stream stay as they are.
+    `learn` is a training step, on images of that epoch. Not `fresh`, a phase under way keeps what it had. The
+    classifier, which is frozen for the phase already, and every random stream stay as they are.
     """
     asked = Arithmetic(FAST if job.runtime.precision == "bfloat16" else FLOAT32)
     if job.recipe.precision != "auto" or not can_gain(job.runtime) or phase.name == HEAD:
         return asked
     if recorded := job.checkpoints.choice(f"arithmetic of {phase.name}"):
         return Arithmetic(recorded["name"], recorded["step_seconds"], recorded["images"])
-    if 0 < job.recipe.train.time_limit < LEAST_SECONDS:
+    if not fresh or job.budget.deadline - time.monotonic() < LEAST_SECONDS:
         return asked
     batch = some_images(next(job.train.epoch(epoch)))
     operations = operations_an_image(job.classifier, phase, batch.images[:1]) * sum(job.class_counts)

@@ -155,7 +155,7 @@ def fit_phase(job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | 
     if phase.solved:
         return solve_phase(job, phase, state)
     freeze_for(job.classifier, phase)
-    arithmetic = choose_arithmetic(job, phase, state.epoch + 1, train_step)
+    arithmetic = choose_arithmetic(job, phase, train_step, epoch=state.epoch + 1, fresh=not state.phase_epoch)
     state = state.with_note(arithmetic.note)
     with arithmetic.applied(job) as job:
         learner = begin_phase(job, phase, micro_batch=state.micro_batch)
@@ -179,10 +179,7 @@ def solve_phase(job: Job, phase: Phase, state: FitState) -> FitState:
     if state.finished or job.recipe.train.method != "auto":
         return state
     assert job.transfer is not None, "only a transfer can solve a phase"
-    later = job.phases[state.phase]
-    freeze_for(job.classifier, later)
-    with choose_arithmetic(job, later, state.epoch + 1, train_step).applied(job) as tried:
-        verdict = job.transfer.judge_finetuning(tried, later)
+    verdict = job.transfer.judge_finetuning(job, job.phases[state.phase])
     state = state.with_note(verdict.reason)
     if not verdict.worth_it:
         state = replace(state, finished=HEAD_IS_ENOUGH)

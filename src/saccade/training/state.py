@@ -205,7 +205,8 @@ class Checkpoints:
             return None
         except (ValueError, TypeError) as error:
             raise RunError(
-                f"{self._choices_file} is damaged ({error}); delete it, and what was timed is timed again"
+                f"{self._choices_file} is damaged ({error}), so training cannot go on as it began; "
+                "begin again with a new --out"
             ) from None
 
     def keep_choice(self, name: str, values: Mapping[str, Any]) -> None:

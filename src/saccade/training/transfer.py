@@ -24,6 +24,7 @@ from saccade.models.finetune import set_training_mode
 from saccade.models.network import Classifier
 from saccade.runtime import draw_seed
 from saccade.terminal import Progress
+from saccade.training.arithmetic import choose_arithmetic
 from saccade.training.features import Engine, Engines, Images, compute_features
 from saccade.training.heads import (
     Choice,
@@ -38,7 +39,7 @@ from saccade.training.job import HeadFigures, Job, TrainingSource, Verdict, clas
 from saccade.training.learner import Learner, begin_phase
 from saccade.training.loop import train_step
 from saccade.training.losses import log_loss_and_accuracy
-from saccade.training.phases import Phase
+from saccade.training.phases import Phase, freeze_for
 from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch, class_indices
 
@@ -198,7 +199,13 @@ class FastTransfer:
         )
 
     def _finetune(self, job: Job, phase: Phase) -> float | None:
-        """A shortened `phase` on the job's classifier; seconds a step, or None where time is too short."""
+        """A shortened `phase` on the job's classifier, in the arithmetic that the phase itself will have."""
+        freeze_for(job.classifier, phase)
+        with choose_arithmetic(job, phase, train_step, epoch=1).applied(job) as tried:
+            return self._timed_steps(tried, phase)
+
+    def _timed_steps(self, job: Job, phase: Phase) -> float | None:
+        """Seconds a step of a shortened `phase`, or None where time is too short."""
         least = math.ceil(LEAST_TRIAL_STEPS / len(job.train))
         epochs = min(phase.epochs, max(least, round(TRIAL_SHARE * phase.epochs)))
         learner = begin_phase(job, replace(phase, epochs=epochs), micro_batch=0)
