@@ -15,7 +15,8 @@ from saccade.training.learner import Learner
 from saccade.training.schedules import ENDING_SCHEDULES, Pace, Span, growing_side
 from saccade.training.state import FitState
 
-FIRST_LOOK_STEPS = 8  # of a phase: the first few are slow, so none of them is timed alone
+FIRST_LOOK_STEPS = 8  # of a phase
+SLOW_START = 0.8  # later steps are quicker; and a plan can be shortened well, but not stretched
 STEADY_EPOCHS = 2  # the first epoch also decodes; from the third on a pace is only ever shortened
 
 PARTS, FULL_SIDE = 20, 1024  # only for the mean of a share: any side with many steps will do
@@ -25,7 +26,7 @@ def first_look(job: Job, learner: Learner, state: FitState, *, steps: int, began
     """After the first few steps of a last phase: a pace for the learner, unless all of its epochs fit."""
     if steps != FIRST_LOOK_STEPS or state.phase_epoch or not is_paced(job, state):
         return
-    seconds = (time.monotonic() - began) / steps
+    seconds = SLOW_START * (time.monotonic() - began) / steps
     batches = math.ceil(job.validation_images / job.recipe.train.batch_size)
     fitting = job.budget.steps_that_fit(
         step_seconds=seconds * cost_of_the_rest(job, learner, state.phase_step),
@@ -47,7 +48,8 @@ def after_epoch(job: Job, learner: Learner, state: FitState, *, steps: int, seco
     )
     pace = planned(state.phase_step, fitting, span, learner.pace)
     end, old_end = (found.end if found else span.steps for found in (pace, learner.pace))
-    if end < old_end or (state.phase_epoch <= STEADY_EPOCHS and end > old_end):
+    early = state.phase_epoch <= STEADY_EPOCHS and ahead < old_end  # at the end of its schedule it ends
+    if end < old_end or (early and end > old_end):
         learner.pace = pace
     return replace(state, pace=learner.pace)
 
