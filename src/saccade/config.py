@@ -41,8 +41,29 @@ Unfreeze = Annotated[str, BeforeValidator(_unfreeze_spec)]
 Triple = tuple[float, float, float]
 
 HARD_FINETUNE_RATIO = 0.1
-ALWAYS_FROM_SCRATCH = ("small_cnn",)
+ALWAYS_FROM_SCRATCH = ("small_cnn", "fast_cnn")
 DEFAULT_FINETUNE_RATIO = 0.01
+# rate of an optimizer, for training from scratch, where train.lr is "auto"
+SCRATCH_RATES = {"sgd": 0.05, "muon": 0.24}
+
+# What a backbone is trained with where neither flag nor file says otherwise. Measured: docs/lab-notes.md.
+BACKBONE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "fast_cnn": {
+        "augment": {"policy": "small"},
+        "train": {
+            "epochs": 8,
+            "batch_size": 500,
+            "optimizer": "muon",
+            "momentum": 0.85,
+            "weight_decay": 0.0,
+            "schedule": "linear",
+            "warmup_epochs": 0.0,
+            "early_stopping": 0,
+            "label_smoothing": 0.2,
+        },
+        "evaluate": {"flip": True},
+    }
+}
 
 
 class Section(BaseModel):
@@ -55,12 +76,12 @@ class DataConfig(Section):
     """Which images, and how they become the network's input."""
 
     image_size: AtLeastOne | Auto = "auto"
-    """Side of the network's square input in pixels; auto: the backbone's own (small_cnn: 32 to 224 by
-    the images).
+    """Side of the network's square input in pixels; auto: the backbone's own (small_cnn: 32 to 224,
+    fast_cnn: 28 to 64, by the images).
     """
     resize: Literal["crop", "pad", "squash"] | Auto = "auto"
     """crop: short side to the size, centre cut out; pad: whole image, bars; squash: aspect ignored;
-    auto: the weights' own, squash for small_cnn.
+    auto: the weights' own, squash for small_cnn and fast_cnn.
     """
     interpolation: Literal["bilinear", "bicubic"] | Auto = "auto"
     """Resampling filter (antialiased); auto: the weights' own."""
@@ -121,14 +142,22 @@ class SplitConfig(Section):
 class AugmentConfig(Section):
     """What training images (never others) may look like. A named policy fills every "auto" below it."""
 
-    policy: Literal["none", "light", "medium", "strong"] = "medium"
-    """Named set of strengths; each field below overrides its part."""
+    policy: Literal["none", "small", "light", "medium", "strong"] = "medium"
+    """Named set of strengths; each field below overrides its part. small: what images of 64 pixels and less
+    bear, a crop with two reflected pixels of 32 around it and alternate_flip.
+    """
     random_resized_crop: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
     """Smallest share of the area that a random crop of random aspect may keep; 1 is off."""
     random_crop: Share | Auto = "auto"
     """Padding before a random crop of the input's size, as a share of it; 0 is off."""
+    crop_border: Literal["mean", "reflect"] | Auto = "auto"
+    """What that padding is filled with: the mean colour, or the image reflected at its edge."""
     horizontal_flip: Probability | Auto = "auto"
     """Probability of mirroring left to right."""
+    alternate_flip: bool | Auto = "auto"
+    """Mirror each image in every second epoch (which, is drawn once) instead of drawing afresh; needs
+    horizontal_flip above 0.
+    """
     vertical_flip: Probability | Auto = "auto"
     """Probability of mirroring top to bottom."""
     rotation: Annotated[float, Field(ge=0, le=180)] | Auto = "auto"
@@ -163,18 +192,18 @@ class ModelConfig(Section):
     backbone: str = "efficientnet_b0"
     """A name from `saccade backbones`; `timm/NAME` and `torchvision/NAME` force the library."""
     pretrained: bool = True
-    """Start from ImageNet weights (small_cnn has none and always starts from scratch)."""
+    """Start from ImageNet weights (small_cnn and fast_cnn have none and always start from scratch)."""
     weights: str = ""
     """A safetensors file with the backbone's weights, instead of its hub."""
     head: Literal["linear", "mlp"] = "linear"
     """linear: one dense layer on the pooled features; mlp: Dense 256, ReLU, Dropout 0.5, Dense."""
     dropout: Share | Auto = "auto"
     """Dropout before the linear head; auto: the 0.2 of common practice for pretrained backbones.
-    small_cnn has its own.
+    small_cnn has its own, fast_cnn none.
     """
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
-    """Build options for the backbone, such as pad_type = "same"; the weights file's header wins nothing
-    over these.
+    """Build options for the backbone, such as pad_type = "same" (fast_cnn: width = 32); the weights file's
+    header wins nothing over these.
     """
 
 
@@ -195,7 +224,7 @@ class TrainConfig(Section):
     """Images in one step."""
     lr: Positive | Auto = "auto"
     """Learning rate of phase 1 (method finetune) or of training from scratch; auto: for Adam and AdamW
-    3e-3 on a frozen base and 1e-3 from scratch, for SGD 0.05.
+    3e-3 on a frozen base and 1e-3 from scratch, for SGD 0.05, for muon 0.24.
     """
     finetune_lr: Positive | Auto = "auto"
     """Learning rate of fine-tuning; auto: a hundredth of lr, from a fitted head (methods auto and full) a
@@ -207,16 +236,18 @@ class TrainConfig(Section):
     """What fine-tuning of method finetune unfreezes: a number of stages from the end ("2"), a share of
     the layers ("0.3"), "layers:-100" (all but the first 100), "all".
     """
-    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
-    """Adam, AdamW, or SGD with Nesterov momentum."""
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
+    """Adam, AdamW, SGD with Nesterov momentum, or Muon (orthogonalised steps for filters, SGD for the rest):
+    for training from scratch where norms follow the convolutions.
+    """
     momentum: Share = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD, and of what Muon trains by SGD."""
     weight_decay: NotNegative = 0.01
     """Weight decay; never applied to norms and biases."""
-    schedule: Literal["constant", "cosine", "one_cycle", "step", "plateau"] = "cosine"
-    """How the rate changes in each phase; one_cycle: up over 30 % of it, down to next to nothing; plateau:
-    ReduceLROnPlateau on the validation loss. With a time limit, cosine and one_cycle run through in the
-    epochs that fit.
+    schedule: Literal["constant", "cosine", "linear", "one_cycle", "step", "plateau"] = "cosine"
+    """How the rate changes in each phase; linear: a straight line to 0; one_cycle: up over 30 % of it, down to
+    next to nothing; plateau: ReduceLROnPlateau on the validation loss. With a time limit, cosine, linear and
+    one_cycle run through in the epochs that fit.
     """
     warmup_epochs: NotNegative = 1.0
     """Epochs (or part of one) over which the rate rises to its value (one_cycle has a rise of its own)."""
@@ -260,6 +291,10 @@ class EvaluateConfig(Section):
     """Which k of top-k accuracy to report; only those up to the number of classes are."""
     calibrate: bool = True
     """Fit one temperature on the validation part, so that confidences mean what they say."""
+    flip: bool = False
+    """Answer with the mean of the image and its mirror image (logits), in the exported file too: twice the
+    work for each answer. The history of training is measured without.
+    """
 
 
 class ExportConfig(Section):
@@ -296,6 +331,11 @@ class Recipe(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_for_backbone(cls, values: Any) -> Any:
+        return with_backbone_defaults(values) if isinstance(values, Mapping) else values
+
     @model_validator(mode="after")
     def _fine_tune_gently(self) -> Recipe:
         lr, finetune = self.learning_rate, self.finetune_learning_rate
@@ -313,8 +353,8 @@ class Recipe(Section):
         """`train.lr`, with "auto" worked out."""
         if self.train.lr != "auto":
             return self.train.lr
-        if self.train.optimizer == "sgd":
-            return 0.05
+        if self.train.optimizer in SCRATCH_RATES:
+            return SCRATCH_RATES[self.train.optimizer]
         # a head alone, on frozen features, bears a higher rate than a whole network: docs/lab-notes.md
         return 3e-3 if self.model.pretrained and self.model.backbone not in ALWAYS_FROM_SCRATCH else 1e-3
 
@@ -351,9 +391,27 @@ class Recipe(Section):
         return dict(_flatten(self.model_dump()))
 
     def replaced(self, **dotted: Any) -> Recipe:
-        """A copy with some dotted keys (`train__epochs=3`) changed and everything checked again."""
+        """A copy with some dotted keys (`train__epochs=3`) changed and everything checked again.
+
+        Only what was set is carried over, so that another backbone brings its own defaults.
+        """
         changes = {key.replace("__", "."): value for key, value in dotted.items()}
-        return Recipe.from_mapping({**self.flat(), **changes})
+        return Recipe.from_mapping({**dict(_flatten(self.model_dump(exclude_unset=True))), **changes})
+
+
+def with_backbone_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested keys with those of BACKBONE_DEFAULTS added that are not there."""
+    filled = {
+        name: part.model_dump(exclude_unset=True) if isinstance(part, Section) else part
+        for name, part in values.items()
+    }
+    model = filled.get("model")
+    backbone = str(model.get("backbone", "")) if isinstance(model, Mapping) else ""
+    for name, defaults in BACKBONE_DEFAULTS.get(backbone.removeprefix("saccade/"), {}).items():
+        given = filled.get(name, {})
+        if isinstance(given, Mapping):
+            filled[name] = {**defaults, **given}
+    return filled
 
 
 # Short flags of the command line: name -> field.
@@ -454,7 +512,15 @@ def recipe_as_markdown() -> str:
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default).replace("{}", "")
         cells = (f"`{key}`", flags, kind.replace("|", "\\|"), shown, text.replace("|", "\\|"))
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_backbone_defaults_as_markdown()]) + "\n"
+
+
+def _backbone_defaults_as_markdown() -> list[str]:
+    lines = ["", "## Defaults of a backbone", "", "Where neither flag nor file says otherwise:"]
+    for backbone, sections in BACKBONE_DEFAULTS.items():
+        lines += ["", f"| key | default with `{backbone}` |", "|---|---|"]
+        lines += [f"| `{key}` | {value} |" for key, value in _flatten(sections)]
+    return lines
 
 
 _RECIPE_INTRODUCTION = (

@@ -16,13 +16,14 @@ from torch import nn
 
 from saccade.errors import ModelError
 from saccade.models import pretrained
+from saccade.models.fast_cnn import fast_cnn
 from saccade.models.small_cnn import small_cnn
 
 Builder = Callable[..., nn.Module]
 
 # name -> build(classes, *, weights, **options) -> network whose last dense layer gives the logits.
 # Where the builder has parameters `image_size` and `head` they are filled in.
-BACKBONES: dict[str, Builder] = {"small_cnn": small_cnn}
+BACKBONES: dict[str, Builder] = {"small_cnn": small_cnn, "fast_cnn": fast_cnn}
 
 OWN = "saccade"
 

@@ -146,11 +146,17 @@ def rebuild(architecture: Mapping[str, Any]) -> Classifier:
     """
     plan = _Plan.from_json(architecture)
     with _seeded(0):
-        if plan.backbone.library == OWN:
-            return _own_classifier(plan, weights="")
-        options = checked_options(plan.options, where="options of the stored architecture")
-        stripped = libraries.create(plan.backbone.library, plan.backbone.name, options)
-        return _sized(stripped.backbone, plan)
+        classifier = _rebuilt(plan)
+    classifier.flip = bool(architecture.get("flip", False))
+    return classifier
+
+
+def _rebuilt(plan: _Plan) -> Classifier:
+    if plan.backbone.library == OWN:
+        return _own_classifier(plan, weights="")
+    options = checked_options(plan.options, where="options of the stored architecture")
+    stripped = libraries.create(plan.backbone.library, plan.backbone.name, options)
+    return _sized(stripped.backbone, plan)
 
 
 def _own(plan: _Plan, weights: str) -> BuiltModel:

@@ -15,15 +15,22 @@ MLP_DROPOUT = 0.5
 
 
 class Classifier(nn.Module):
-    """Images (B, 3, S, S) -> logits (B, classes); `backbone` gives features (B, F), `head` the logits."""
+    """Images (B, 3, S, S) -> logits (B, classes); `backbone` gives features (B, F), `head` the logits.
+
+    With `flip`, evaluation mode gives the mean of the logits of the images and of their mirror images.
+    """
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.flip = False
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.backbone(images))
+        if self.flip and not self.training:
+            mirrored: Tensor = self.head(self.backbone(images.flip(-1)))
+            return (logits + mirrored) / 2
         return logits
 
 

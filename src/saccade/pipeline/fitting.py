@@ -21,6 +21,7 @@ from saccade.data.images import decode
 from saccade.errors import Interrupted, ModelError, RecipeError
 from saccade.evaluation.calibration import fit_temperature
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation
+from saccade.models.fast_cnn import Whitening
 from saccade.models.finetune import unfreeze
 from saccade.models.network import feature_count
 from saccade.pipeline.ahead import Ready
@@ -42,17 +43,23 @@ from saccade.training import (
     predict_logits,
 )
 from saccade.training.features import Engines
+from saccade.training.job import TrainingSource
 from saccade.training.phases import finetune_rate
 from saccade.training.schedules import growing_side
 from saccade.transforms import Augmentation, Batch, TrainingBatches, evaluation_batches
+from saccade.transforms.memory import MemoryBatches, fits_in_memory
 
-SMALL_CNN_SIZES = (32, 64, 96, 128, 160, 224)
+# usual input sizes of networks that have none of their own, for the images to choose from
+SIZES = {"small_cnn": (32, 64, 96, 128, 160, 224), "fast_cnn": (28, 32, 40, 48, 56, 64)}
+WHITENING_IMAGES = 1000
 STATISTICS_IMAGES = 500
 SMALLEST_STD = 0.02
 BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)  # timm's own are subclasses
 # What comes after training, as a slow core needs it: the time limit is for the whole command.
 EXPORT_AND_REPORT_SECONDS = 15.0
 JUDGING_SECONDS_AN_IMAGE = 0.04
+SMALLEST_JUDGING_SHARE = 0.1  # of these seconds, for the smallest images
+USUAL_SIDE = 224
 
 
 def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
@@ -70,7 +77,21 @@ def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
         seed=recipe.seed,
     )
     preprocess = with_overrides(built.preprocess, dataset, recipe, pretrained=built.pretrained)
-    return dataclasses.replace(built, preprocess=preprocess)
+    for part in built.module.modules():
+        if isinstance(part, Whitening):
+            part.whiten(some_inputs(dataset, preprocess, recipe))
+    architecture = {**built.architecture, **({"flip": True} if recipe.evaluate.flip else {})}
+    return dataclasses.replace(built, preprocess=preprocess, architecture=architecture)
+
+
+def some_inputs(dataset: Dataset, preprocess: Preprocess, recipe: Recipe) -> torch.Tensor:
+    """(n, 3, S, S): at most 1,000 training images, evenly chosen, as they are evaluated."""
+    records = dataset.used("train")
+    chosen = records[:: -(-len(records) // WHITENING_IMAGES)]
+    batches = evaluation_batches(
+        dataset.storage, chosen, dataset.classes, preprocess, len(chosen), limits=limits_of(recipe)
+    )
+    return next(iter(batches)).images
 
 
 def check_model(recipe: Recipe) -> None:
@@ -115,14 +136,15 @@ def input_size(dataset: Dataset, recipe: Recipe) -> int | None:
     """Side of the input where the recipe or the images decide it; None: the backbone's own."""
     if recipe.data.image_size != "auto":
         return recipe.data.image_size
-    return fitting_size(dataset.used("train")) if recipe.model.backbone == "small_cnn" else None
+    usual = SIZES.get(recipe.model.backbone.removeprefix("saccade/"))
+    return fitting_size(dataset.used("train"), usual) if usual else None
 
 
-def fitting_size(records: Iterable[ImageRecord]) -> int:
+def fitting_size(records: Iterable[ImageRecord], usual: Sequence[int] = SIZES["small_cnn"]) -> int:
     """The smallest usual input size that holds the median image's short side."""
     sides = sorted(min(record.width, record.height) for record in records)
-    median = sides[len(sides) // 2] if sides else SMALL_CNN_SIZES[-1]
-    return next((size for size in SMALL_CNN_SIZES if size >= median), SMALL_CNN_SIZES[-1])
+    median = sides[len(sides) // 2] if sides else usual[-1]
+    return next((size for size in usual if size >= median), usual[-1])
 
 
 def with_overrides(own: Preprocess, dataset: Dataset, recipe: Recipe, *, pretrained: bool) -> Preprocess:
@@ -202,7 +224,7 @@ def fit_network(
     with stop_on_signals() as stop:
         result = fit(
             network.module,
-            train=training_batches(dataset, network.preprocess, recipe),
+            train=training_batches(dataset, network.preprocess, recipe, device=runtime.device),
             validation=lambda: validation,
             validation_images=len(dataset.used("validation")),
             class_counts=dataset.counts("train"),
@@ -215,11 +237,12 @@ def fit_network(
             cut_mix=strength.cut_mix,
             callbacks=[TerminalProgress(terminal)],
             stop=stop,
-            deadline=deadline(dataset, recipe, began),
+            deadline=deadline(dataset, recipe, began, side=network.preprocess.size),
             started=began,
         )
     for note in result.notes:
         terminal.say(f"          {note}")
+    network.module.flip = recipe.evaluate.flip
     temperature = 1.0
     if recipe.evaluate.calibrate:
         solved = transfer if result.head_alone else None
@@ -227,15 +250,19 @@ def fit_network(
     save_bundle(_bundle(network, dataset, result, temperature), run.bundle)
 
 
-def deadline(dataset: Dataset, recipe: Recipe, began: float) -> float | None:
-    """When training must end (monotonic seconds) for judging, export and report to fit into the limit too."""
+def deadline(dataset: Dataset, recipe: Recipe, began: float, *, side: int = USUAL_SIDE) -> float | None:
+    """When training must end (monotonic seconds) for judging, export and report to fit into the limit too.
+
+    `side` of the input in pixels: small images are judged sooner.
+    """
     limit = recipe.train.time_limit
     if not limit:
         return None
     judged = 2 * len(dataset.used("validation")) + len(
         dataset.used("test")
     )  # once each, and the training sample
-    reserve = EXPORT_AND_REPORT_SECONDS + judged * JUDGING_SECONDS_AN_IMAGE
+    share = min(1.0, max(SMALLEST_JUDGING_SHARE, (side / USUAL_SIDE) ** 2))
+    reserve = EXPORT_AND_REPORT_SECONDS + judged * share * JUDGING_SECONDS_AN_IMAGE
     return began + limit - min(reserve, limit / 2)
 
 
@@ -300,15 +327,35 @@ def training_batches(
     preprocess: Preprocess,
     recipe: Recipe,
     records: tuple[ImageRecord, ...] = (),
-) -> TrainingBatches:
-    """Augmented batches of the training part (or of some `records` of it), epoch by epoch."""
+    *,
+    device: torch.device | str = "cpu",
+) -> TrainingSource:
+    """Augmented batches of the training part (or of some `records` of it), epoch by epoch.
+
+    Small images come augmented from memory on `device`, where the recipe lets them be kept.
+    """
+    records = records or dataset.used("train")
+    augmentation = Augmentation.from_config(recipe.augment)
+    if recipe.train.cache_images and fits_in_memory(len(records), preprocess, augmentation):
+        return MemoryBatches(
+            dataset.storage,
+            records,
+            dataset.classes,
+            preprocess,
+            recipe.train.batch_size,
+            augmentation=augmentation,
+            seed=recipe.seed,
+            limits=limits_of(recipe),
+            device=device,
+            threads=usable_cores(),
+        )
     return TrainingBatches(
         dataset.storage,
-        records or dataset.used("train"),
+        records,
         dataset.classes,
         preprocess,
         recipe.train.batch_size,
-        augmentation=Augmentation.from_config(recipe.augment),
+        augmentation=augmentation,
         seed=recipe.seed,
         limits=limits_of(recipe),
         workers=worker_count(recipe),

@@ -10,6 +10,7 @@ import torch
 from saccade.config import TrainConfig
 from saccade.models.finetune import parameter_groups
 from saccade.models.network import Classifier
+from saccade.training.muon import FILTER_MOMENTUM, HEAD_SHARE, VECTOR_SHARE, Muon
 
 Groups = list[dict[str, Any]]
 
@@ -37,16 +38,37 @@ def _fused(groups: Groups) -> bool:
     return all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
 
 
+def muon(groups: Groups, learning_rate: float, settings: TrainConfig) -> torch.optim.Optimizer:
+    """Orthogonalised momentum for filters, SGD with Nesterov momentum for head, norms and biases."""
+    return Muon(
+        [part for group in groups for part in _by_shape(group)], lr=learning_rate, momentum=settings.momentum
+    )
+
+
+def _by_shape(group: dict[str, Any]) -> Groups:
+    """Filters (4 dimensions), other matrices (the head), vectors: each with its share of the rate."""
+    filters = [p for p in group["params"] if p.ndim == 4]
+    matrices = [p for p in group["params"] if p.ndim in (2, 3)]
+    vectors = [p for p in group["params"] if p.ndim not in (2, 3, 4)]
+    parts: Groups = [
+        {"params": filters, "orthogonal": True, "momentum": FILTER_MOMENTUM},
+        {"params": matrices, "rate_share": HEAD_SHARE},
+        {"params": vectors, "rate_share": VECTOR_SHARE},
+    ]
+    return [{**part, "weight_decay": group["weight_decay"]} for part in parts if part["params"]]
+
+
 # name in the recipe -> builder
 OPTIMIZERS: dict[str, Callable[[Groups, float, TrainConfig], torch.optim.Optimizer]] = {
     "adam": adam,
     "adamw": adamw,
     "sgd": sgd,
+    "muon": muon,
 }
 
 
 # tensors that each remembers for a weight
-MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}
+MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1, "muon": 1}
 
 
 def build_optimizer(

@@ -60,6 +60,12 @@ def cosine(step: float, span: Span) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def linear(step: float, span: Span) -> float:
+    """A straight line from 1 to 0 over what follows the warm-up."""
+    progress = (step - span.warmup_steps) / max(1, span.steps - span.warmup_steps)
+    return 1 - min(1.0, progress)
+
+
 def drops(step: float, span: Span) -> float:
     """`step_factor` for every `step_epochs` that have passed."""
     epoch = int(step) // max(1, span.steps_per_epoch)
@@ -82,12 +88,13 @@ def _between(start: float, end: float, done: float) -> float:
 SCHEDULES: dict[str, Callable[[float, Span], float]] = {
     "constant": constant,
     "cosine": cosine,
+    "linear": linear,
     "one_cycle": one_cycle,
     "step": drops,
     "plateau": constant,
 }
 
-ENDING_SCHEDULES = ("cosine", "one_cycle")  # those that come down to an end, which a deadline may not cut off
+ENDING_SCHEDULES = ("cosine", "linear", "one_cycle")  # those that come down to an end, which a deadline may not cut off
 
 
 def learning_rate(

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as nn
 from torchvision.transforms.v2 import InterpolationMode, functional
@@ -29,7 +30,7 @@ Automatic = Literal["none", "auto_augment", "rand_augment", "trivial_augment"]
 Generator = np.random.Generator
 
 # Purposes of random streams: two draws for different purposes never share numbers.
-PURPOSES = {"order": 0, "augment": 1, "preview": 2}
+PURPOSES = {"order": 0, "augment": 1, "preview": 2, "batches": 3, "mirror": 4}
 
 CROP_RATIO = (3 / 4, 4 / 3)  # Szegedy et al. 2015, "Going deeper with convolutions"
 CROP_TRIES = 10
@@ -43,7 +44,9 @@ class Augmentation:
 
     random_resized_crop: float = 1.0
     random_crop: float = 0.0
+    crop_border: Literal["mean", "reflect"] = "mean"
     horizontal_flip: float = 0.0
+    alternate_flip: bool = False
     vertical_flip: float = 0.0
     rotation: float = 0.0
     zoom: float = 0.0
@@ -73,6 +76,12 @@ class Augmentation:
 # name -> strengths that differ from "changes nothing"
 POLICIES: dict[str, dict[str, Any]] = {
     "none": {},
+    "small": {
+        "random_crop": 1 / 16,
+        "crop_border": "reflect",
+        "horizontal_flip": 0.5,
+        "alternate_flip": True,
+    },
     "light": {"random_resized_crop": 0.7, "horizontal_flip": 0.5},
     "medium": {
         "random_resized_crop": 0.5,
@@ -117,6 +126,9 @@ def augment(
     `framed`: what `frame` gives has been made already.
     """
     image = pixels if framed else frame(pixels, augmentation, preprocess)
+    if augmentation.alternate_flip and augmentation.horizontal_flip:
+        mirrored = bool(mirrored_in(epoch, seed=seed, images=index + 1)[index])
+        augmentation = replace(augmentation, horizontal_flip=float(mirrored))
     for number, (name, step) in enumerate(STEPS.items()):
         if any(getattr(augmentation, field) != getattr(_NOTHING, field) for field in STRENGTHS[name]):
             image = step(image, augmentation, preprocess, stream(seed, "augment", epoch, index, number))
@@ -128,11 +140,20 @@ def frame(image: Tensor, strength: Augmentation, preprocess: Preprocess) -> Tens
     return image if strength.random_resized_crop < 1 else as_evaluated(image, preprocess)
 
 
+def mirrored_in(epoch: int, *, seed: int, images: int) -> NDArray[np.bool_]:
+    """(images,) which are mirrored in this epoch when flips alternate: the others are in the next.
+
+    Jordan 2024: after two epochs each image was seen both ways, which fresh draws do for half of them.
+    """
+    first: NDArray[np.bool_] = stream(seed, "mirror").random(images) < 0.5
+    return first ^ (epoch % 2 == 0)
+
+
 def crop(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
     """To the square input: a random crop of random aspect, or as evaluated and then a padded random crop."""
     if strength.random_resized_crop < 1:
         image = _random_resized_crop(image, strength.random_resized_crop, preprocess, rng)
-    return _padded_crop(image, strength.random_crop, preprocess, rng) if strength.random_crop else image
+    return _padded_crop(image, strength, preprocess, rng) if strength.random_crop else image
 
 
 def automatic(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
@@ -317,10 +338,14 @@ def _random_resized_crop(image: Tensor, smallest: float, preprocess: Preprocess,
     return cropped
 
 
-def _padded_crop(image: Tensor, share: float, preprocess: Preprocess, rng: Generator) -> Tensor:
-    border = round(share * preprocess.size)
+def _padded_crop(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
+    border = round(strength.random_crop * preprocess.size)
     top, left = rng.integers(0, 2 * border + 1, 2)
-    padded: Tensor = functional.pad(image, [border] * 4, fill=mean_colour(preprocess))
+    padded: Tensor
+    if strength.crop_border == "reflect":
+        padded = functional.pad(image, [border] * 4, padding_mode="reflect")
+    else:
+        padded = functional.pad(image, [border] * 4, fill=mean_colour(preprocess))
     return padded[..., top : top + preprocess.size, left : left + preprocess.size]
 
 
