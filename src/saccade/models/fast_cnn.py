@@ -68,7 +68,8 @@ class Whitening(nn.Module):
         self.bias = nn.Parameter(torch.zeros(WHITENED))
 
     def forward(self, images: Tensor) -> Tensor:
-        return nn.functional.conv2d(images, self.weight, self.bias)
+        mixed: Tensor = nn.functional.conv2d(images, self.weight, self.bias)
+        return mixed
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:

@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {**defaults, "orthogonal": False})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -81,4 +81,5 @@ def orthogonalised(matrix: Tensor) -> Tensor:
         polynomial = a * identity + b * gram + c * (gram @ gram)
         product = polynomial @ product
         gram = polynomial @ gram @ polynomial
-    return (product @ unit).to(matrix.dtype)
+    result: Tensor = (product @ unit).to(matrix.dtype)
+    return result
