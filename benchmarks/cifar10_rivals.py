@@ -1,6 +1,6 @@
 """Rivals of `benchmarks/cifar10.py`: each learns the same files until its time is over, and writes its curve.
 
-Run by `cifar10.py`: python -m benchmarks.cifar10_rivals NAME LIST.csv CURVE.csv SECONDS BEGAN, a process each.
+Run by `cifar10.py`, each alone: python -m benchmarks.cifar10_rivals NAME LIST.csv CURVE.csv SECONDS BEGAN.
 All are given more than they would have: images decoded once into memory, crops and flips by the batch, a
 cosine rate that ends exactly with the time, and a clock that stands still while they are evaluated.
 """

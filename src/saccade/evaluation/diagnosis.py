@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
-from saccade.config import HARD_FINETUNE_RATIO, Recipe
+from saccade.config import ALWAYS_FROM_SCRATCH, HARD_FINETUNE_RATIO, Recipe
 from saccade.evaluation.intervals import images_needed, wilson
 from saccade.records import EpochRow, Finding, Metrics
 
@@ -473,7 +473,7 @@ def _against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
         steps.append(f"augment more (--augment {STRONGER[recipe.augment.policy]})")
     if len(phases(evidence.history)) > 1 and recipe.train.unfreeze != "1":
         steps.append("unfreeze less (--unfreeze 1)")
-    if not recipe.model.pretrained or recipe.model.backbone == "small_cnn":
+    if not recipe.model.pretrained or recipe.model.backbone in ALWAYS_FROM_SCRATCH:
         steps.append("start from pretrained weights (--backbone efficientnet_b0)")
     if recipe.train.weight_decay < 0.05:
         steps.append(f"raise --train.weight-decay to {max(0.05, 5 * recipe.train.weight_decay):.2g}")

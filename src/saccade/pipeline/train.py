@@ -93,6 +93,8 @@ def _divided(run: RunFolder, listed: Dataset, recipe: Recipe, terminal: Terminal
     prepare.say_findings(examined.audit, terminal)
     made = prepare.divide(examined, recipe, terminal)
     prepare.say_split(made, terminal)
+    if hint := prepare.small_images_hint(made.dataset, recipe):
+        terminal.say(f"          {hint}")
     run.write_dataset(made.dataset.records)
     run.write_audit(audit_as_json(examined.audit))
     return made

@@ -1,0 +1,114 @@
+"""`--backbone fast_cnn` from the command line: certified, continued bit for bit, hinted at."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saccade.config import AugmentConfig, EvaluateConfig, Recipe, TrainConfig
+from saccade.data.storage import FolderStorage
+from saccade.pipeline.prepare import small_images_hint
+from saccade.records import Dataset, ImageRecord
+from saccade.run_folder import RunFolder
+
+Saccade = Callable[..., Any]
+FLAGS = (
+    *("--backbone", "fast_cnn", "--model.options", "width=4", "--epochs", "4", "--batch-size", "8"),
+    *("--precision", "bfloat16", "--no-split.near_duplicates"),
+)
+
+
+@pytest.fixture(scope="module")
+def gray_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gray 28-pixel pictures, as MNIST's: bars across and bars down, in noise."""
+    folder, rng = tmp_path_factory.mktemp("gray"), np.random.default_rng(2)
+    for number in range(48):
+        pixels = rng.integers(0, 120, (28, 28))
+        pixels[:, ::4] += 100
+        kind = ("across", "down")[number % 2]
+        (folder / kind).mkdir(exist_ok=True)
+        image = Image.fromarray((pixels if number % 2 else pixels.T).astype(np.uint8), "L")
+        image.save(folder / kind / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, gray_pictures: Path) -> RunFolder:
+    from saccade.cli import main
+
+    out = tmp_path_factory.mktemp("straight") / "run"
+    assert main(["train", str(gray_pictures), "--out", str(out), *FLAGS]) == 0
+    return RunFolder(out)
+
+
+def test_it_learns_and_its_file_holds_the_mirrored_answer(straight: RunFolder) -> None:
+    certificate = straight.read_certificate()
+    assert certificate["passed"]
+    architecture = json.loads(straight.model_json.read_text())["architecture"]
+    assert architecture["flip"] is True
+    assert architecture["image_size"] == 28
+    assert straight.read_history()[-1].train_accuracy > 0.7
+
+
+def test_its_answer_is_the_same_for_a_mirrored_picture(straight: RunFolder, gray_pictures: Path) -> None:
+    from saccade.predict import load
+
+    pixels = np.array(Image.open(next((gray_pictures / "down").iterdir())).convert("RGB"))
+    answers = load(straight.root / "export" / "model.onnx").predict_proba([pixels, pixels[:, ::-1].copy()])
+    assert np.allclose(answers[0], answers[1], atol=1e-5)
+
+
+def test_a_killed_run_continues_bit_for_bit(
+    saccade: Saccade, straight: RunFolder, gray_pictures: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    command = ["train", str(gray_pictures), "--out", str(run.root), *FLAGS]
+    process = subprocess.Popen([sys.executable, "-m", "saccade.cli", *command], stdout=subprocess.DEVNULL)
+    give_up = time.monotonic() + 100
+    while not run.history.exists():
+        assert process.poll() is None
+        assert time.monotonic() < give_up, "no epoch within 100 seconds"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not run.model_json.exists(), "it was killed too late to show anything"
+    assert saccade(*command).code == 0
+    weights = "bundle/weights.safetensors"
+    assert (run.root / weights).read_bytes() == (straight.root / weights).read_bytes()
+    assert len(run.read_history()) == 4
+
+
+def records(side: int) -> Dataset:
+    used = [ImageRecord(f"{n}.png", "a", "train", width=side, height=side + n) for n in range(5)]
+    return Dataset(Path("."), tuple(used), ("a",), storage=FolderStorage(Path(".")))
+
+
+def test_small_pictures_for_the_default_backbone_are_hinted_at() -> None:
+    assert "--backbone fast_cnn" in small_images_hint(records(32), Recipe())
+    assert small_images_hint(records(65), Recipe()) == ""
+    for other in ({"model.backbone": "fast_cnn"}, {"model.pretrained": False}, {"model.weights": "w"}):
+        assert small_images_hint(records(32), Recipe.from_mapping(other)) == ""
+
+
+def test_an_untouched_recipe_gets_the_backbones_own_defaults() -> None:
+    recipe = Recipe.from_mapping({"model.backbone": "fast_cnn", "train.epochs": 3})
+    assert (recipe.train.epochs, recipe.train.optimizer, recipe.evaluate.flip) == (3, "muon", True)
+    assert recipe.learning_rate == 0.24
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert Recipe().replaced(model__backbone="fast_cnn").augment.policy == "small"
+    untouched = Recipe.from_mapping({"model.backbone": "small_cnn"})
+    assert (untouched.train, untouched.augment, untouched.evaluate) == (
+        TrainConfig(),
+        AugmentConfig(),
+        EvaluateConfig(),
+    )
