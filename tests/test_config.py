@@ -90,7 +90,7 @@ def test_the_page_on_the_recipe_is_up_to_date() -> None:
 
 
 def test_every_augmentation_of_the_policies_can_be_set_alone() -> None:
-    assert len([name for name in AugmentConfig.model_fields if name != "policy"]) == 16
+    assert len([name for name in AugmentConfig.model_fields if name != "policy"]) == 18
 
 
 @given(

@@ -11,7 +11,7 @@ from saccade.models.contract import check_backbone
 
 
 def test_there_is_something_to_check():
-    assert list(BACKBONES) == ["small_cnn"]
+    assert list(BACKBONES) == ["small_cnn", "fast_cnn"]
 
 
 @pytest.mark.parametrize("name", BACKBONES)
