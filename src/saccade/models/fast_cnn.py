@@ -88,7 +88,8 @@ def whitening_directions(images: Tensor, *, epsilon: float = WHITENING_EPSILON) 
     rows = directions.T.flip(0)
     largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
     scale = (variances.flip(0).clamp(min=0) + epsilon).rsqrt()
-    return (rows * largest.sign() * scale[:, None]).to(torch.float32)
+    white: Tensor = (rows * largest.sign() * scale[:, None]).to(torch.float32)
+    return white
 
 
 def _both_signs(directions: Tensor) -> Tensor:
