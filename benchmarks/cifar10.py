@@ -22,6 +22,7 @@ from benchmarks.cifar10_rivals import RIVALS
 
 HELD_OUT = 10  # every so many-th training image validates
 POLL_SECONDS = 0.25
+WARM_IMAGES = 20  # a class and part, in the start before the timed one
 Point = tuple[float, float]
 
 
@@ -110,24 +111,25 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="images a class and part; 0: all")
     parser.add_argument("--flags", default="", help="further flags of saccade train, one text")
     chosen = parser.parse_args()
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    listing = chosen.out / "list.csv"
-    write_list(chosen.data, listing, chosen.limit)
-    seconds = 60 * chosen.minutes
+    chosen.flags = chosen.flags.split()
     curves: dict[str, list[Point]] = {}
     for name in ("saccade fast_cnn", *RIVALS):
         if chosen.only.lower() not in name.lower():
             continue
-        if name in RIVALS:
-            run_rival(name, listing, chosen.out, 1.0)  # a warm start: one look and out
-            curves[name] = run_rival(name, listing, chosen.out, seconds)
-        else:
-            subprocess.run(
-                [str(Path(sys.executable).parent / "saccade"), "doctor"], capture_output=True, check=False
-            )
-            curves[name] = run_saccade(listing, chosen.out, seconds, chosen.flags.split())
+        measure(name, chosen, chosen.out / "warm", images=WARM_IMAGES, seconds=1.0)
+        curves[name] = measure(name, chosen, chosen.out, images=chosen.limit, seconds=60 * chosen.minutes)
         print(name, curves[name], flush=True)
         write_curves(curves, chosen.out)
+
+
+def measure(name: str, chosen: argparse.Namespace, out: Path, *, images: int, seconds: float) -> list[Point]:
+    """The curve of one system on so many images a class and part (0: all)."""
+    out.mkdir(parents=True, exist_ok=True)
+    listing = out / "list.csv"
+    write_list(chosen.data, listing, images)
+    if name in RIVALS:
+        return run_rival(name, listing, out, seconds)
+    return run_saccade(listing, out, seconds, chosen.flags)
 
 
 def write_curves(curves: dict[str, list[Point]], out: Path) -> None:
