@@ -61,7 +61,7 @@ def test_it_learns_and_its_file_holds_the_mirrored_answer(straight: RunFolder) -
 
 
 def test_its_answer_is_the_same_for_a_mirrored_picture(straight: RunFolder, gray_pictures: Path) -> None:
-    from saccade.predict import load
+    from saccade import load
 
     pixels = np.array(Image.open(next((gray_pictures / "down").iterdir())).convert("RGB"))
     answers = load(straight.root / "export" / "model.onnx").predict_proba([pixels, pixels[:, ::-1].copy()])
