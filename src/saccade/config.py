@@ -245,9 +245,9 @@ class TrainConfig(Section):
     weight_decay: NotNegative = 0.01
     """Weight decay; never applied to norms and biases."""
     schedule: Literal["constant", "cosine", "linear", "one_cycle", "step", "plateau"] = "cosine"
-    """How the rate changes in each phase; linear: a straight line to 0; one_cycle: up over 30 % of it, down to
-    next to nothing; plateau: ReduceLROnPlateau on the validation loss. With a time limit, cosine, linear and
-    one_cycle run through in the epochs that fit.
+    """How the rate changes in each phase; linear: a straight line to 0; one_cycle: up over 30 % of it, down
+    to next to nothing; plateau: ReduceLROnPlateau on the validation loss. With a time limit, cosine, linear
+    and one_cycle run through in the epochs that fit.
     """
     warmup_epochs: NotNegative = 1.0
     """Epochs (or part of one) over which the rate rises to its value (one_cycle has a rise of its own)."""

@@ -94,7 +94,11 @@ SCHEDULES: dict[str, Callable[[float, Span], float]] = {
     "plateau": constant,
 }
 
-ENDING_SCHEDULES = ("cosine", "linear", "one_cycle")  # those that come down to an end, which a deadline may not cut off
+ENDING_SCHEDULES = (
+    "cosine",
+    "linear",
+    "one_cycle",
+)  # those that come down to an end, which a deadline may not cut off
 
 
 def learning_rate(
