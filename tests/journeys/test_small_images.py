@@ -17,7 +17,7 @@ from PIL import Image
 
 from saccade.config import AugmentConfig, EvaluateConfig, Recipe, TrainConfig
 from saccade.data.storage import FolderStorage
-from saccade.pipeline.prepare import small_images_hint
+from saccade.pipeline.hints import small_images_hint
 from saccade.records import Dataset, ImageRecord
 from saccade.run_folder import RunFolder
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from saccade.config import ModelConfig, Recipe
+from saccade.config import Recipe
 from saccade.data.audit import SecondSearch, audit, audit_as_json
 from saccade.data.decisions import NO_DECISIONS, Decisions, decisions_beside, read_decisions
 from saccade.data.images import Limits
@@ -26,7 +26,6 @@ from saccade.run_folder import write_json
 from saccade.terminal import Progress, Terminal
 
 SHOWN_FINDINGS = 8
-SMALL_SIDE_PIXELS = 64  # of the median image: what `fast_cnn` is for
 SHOWN_BY_AUDIT = 20
 SHOWN_OF_A_KIND = 3
 
@@ -131,20 +130,6 @@ def divide(
             fixed=fixed,
             cross_check=second_search(examined, progress) if recipe.split.near_duplicates else None,
         )
-
-
-def small_images_hint(dataset: Dataset, recipe: Recipe) -> str:
-    """What to say where small images are about to be enlarged for the default pretrained backbone, or ""."""
-    model = recipe.model
-    if not model.pretrained or model.weights or model.backbone != ModelConfig().backbone:
-        return ""
-    sides = sorted(min(record.width, record.height) for record in dataset.used("train"))
-    if not sides or sides[len(sides) // 2] > SMALL_SIDE_PIXELS:
-        return ""
-    return (
-        f"the images are small ({sides[len(sides) // 2]} pixels): --backbone fast_cnn learns such images "
-        "from scratch in minutes"
-    )
 
 
 def second_search(examined: Examined, progress: Progress) -> SecondSearch:

@@ -16,6 +16,7 @@ from saccade.errors import ImageError, RunError
 from saccade.pipeline import judge, prepare, ship
 from saccade.pipeline.ahead import Ahead, Ready
 from saccade.pipeline.environment import environment
+from saccade.pipeline.hints import small_images_hint
 from saccade.records import Dataset, Split
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
@@ -93,7 +94,7 @@ def _divided(run: RunFolder, listed: Dataset, recipe: Recipe, terminal: Terminal
     prepare.say_findings(examined.audit, terminal)
     made = prepare.divide(examined, recipe, terminal)
     prepare.say_split(made, terminal)
-    if hint := prepare.small_images_hint(made.dataset, recipe):
+    if hint := small_images_hint(made.dataset, recipe):
         terminal.say(f"          {hint}")
     run.write_dataset(made.dataset.records)
     run.write_audit(audit_as_json(examined.audit))
