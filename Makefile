@@ -36,7 +36,7 @@ docs: $(READY)
 	$(BIN)/python -c 'from saccade.config import recipe_as_markdown; print(recipe_as_markdown(), end="")' > docs/recipe.md
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(FLAGS)
 
 # uv lives inside the environment, so nothing outside the checkout is touched.
 $(READY): pyproject.toml constraints.txt

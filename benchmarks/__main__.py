@@ -3,6 +3,7 @@
     python -m benchmarks setup [FOLDER]        the rivals' environments (default .benchmarks/environments)
     python -m benchmarks check                 Keras' network with timm's weights gives timm's features
     python -m benchmarks [--data flowers5,flowers12] [--rounds 3] [--only NAMES] [--minutes 10]
+                                               first the starts, then time to accuracy (alone with --only)
     python -m benchmarks start [--rounds 7]    `saccade --help`, and `saccade train` until its first step
     python -m benchmarks draw                  table and picture again from the runs that are there
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from benchmarks.time_to_accuracy import Place
 from benchmarks.tools import DATA_SETS, TOOLS
 
 HOME = Path(".benchmarks")
+FEWEST_STARTS = 5
 
 
 def parsed() -> argparse.Namespace:
@@ -49,6 +52,7 @@ def parsed() -> argparse.Namespace:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended too
     asked = parsed()
     asked.environments = (asked.folder or asked.environments).absolute()
     names = chosen(asked.only)
@@ -66,6 +70,8 @@ def main() -> None:
         time_starts(asked)
     else:
         time_to_accuracy.keep_cores(asked.cores)
+        if not asked.only:
+            time_starts(asked)
         measure(asked, names, data_names)
 
 
@@ -101,11 +107,11 @@ def check(asked: argparse.Namespace) -> None:
 
 
 def time_starts(asked: argparse.Namespace) -> None:
-    """Print the starts and write OUT/start.md; without SACCADE_DATA only what needs no photos."""
+    """Print five starts or more and write OUT/start.md; without SACCADE_DATA only what needs no photos."""
     shared = os.environ.get("SACCADE_DATA", "")
     if not shared:
         print("left out: saccade train until its first step: SACCADE_DATA is not set")
-    found = start.starts(Path(shared).absolute() if shared else None, asked.rounds)
+    found = start.starts(Path(shared).absolute() if shared else None, max(FEWEST_STARTS, asked.rounds))
     rows = "\n".join(f"| {what} | {len(took)} | {results.spread(took, 2)} |" for what, took in found.items())
     page = (
         f"# Starts\n\n| what | n | seconds, median (range) |\n|---|---|---|\n{rows}\n\n"
@@ -128,7 +134,10 @@ def typed() -> str:
 
 
 def measure(asked: argparse.Namespace, names: list[str], data_names: list[str]) -> None:
-    """Make the rounds, the tools in turn; table and picture are written again after each round."""
+    """Make the rounds, the tools in turn; table and picture are written again after each round.
+
+    Raises SystemExit where SACCADE_DATA is missing.
+    """
     place = Place(shared_folder(), asked.environments, asked.work.absolute())
     asked.out.mkdir(parents=True, exist_ok=True)
     ready = time_to_accuracy.ready_tools(names, place)

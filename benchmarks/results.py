@@ -66,7 +66,7 @@ def spread(values: Sequence[float], places: int = 1, scale: float = 1.0) -> str:
 def table(runs: Sequence[Run], data: str) -> str:
     """Markdown: one row a tool, median and range over its runs."""
     targets = DATA_SETS[data].targets
-    heads = ["tool", "n", "first accuracy: s", "best accuracy, %", "best: s"]
+    heads = ["tool", "n", "first accuracy: s", "best accuracy, %", "best: s", "last accuracy, %"]
     heads += [*(f"{target:.1%} reached: s" for target in targets), "whole command: s", "load before"]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for name, mine in by_tool(runs, data).items():
@@ -76,6 +76,7 @@ def table(runs: Sequence[Run], data: str) -> str:
             spread([run.points[0][0] for run in mine]),
             spread([best(run)[1] for run in mine], scale=100),
             spread([best(run)[0] for run in mine]),
+            spread([run.points[-1][1] for run in mine], scale=100),  # not chosen by the validation part
             *(_reached(mine, target) for target in targets),
             spread([run.wall_seconds for run in mine]) + _endings(mine),
             spread([run.load for run in mine]),
