@@ -42,6 +42,7 @@ Triple = tuple[float, float, float]
 
 HARD_FINETUNE_RATIO = 0.1
 ALWAYS_FROM_SCRATCH = ("small_cnn", "fast_cnn")
+AUTO_BACKBONE = "auto"
 DEFAULT_FINETUNE_RATIO = 0.01
 # rate of an optimizer, for training from scratch, where train.lr is "auto"
 SCRATCH_RATES = {"sgd": 0.05, "muon": 0.24}
@@ -190,11 +191,20 @@ class ModelConfig(Section):
     """The network: which backbone, which weights, which head."""
 
     backbone: str = "efficientnet_b0"
-    """A name from `saccade backbones`; `timm/NAME` and `torchvision/NAME` force the library."""
+    """A name from `saccade backbones`; `timm/NAME` and `torchvision/NAME` force the library; auto: the best
+    of those whose weights are at hand (a folder given as weights, else the hub's local cache), by
+    cross-validation on training images and by latency.
+    """
+    max_latency_ms: NotNegative = 0.0
+    """With backbone auto: milliseconds that one photo may take on one core of this machine, preprocessing
+    included, in the exported file; 0 is no limit.
+    """
     pretrained: bool = True
     """Start from ImageNet weights (small_cnn and fast_cnn have none and always start from scratch)."""
     weights: str = ""
-    """A safetensors file with the backbone's weights, instead of its hub."""
+    """A safetensors file with the backbone's weights, instead of its hub; with backbone auto a folder of
+    them.
+    """
     head: Literal["linear", "mlp"] = "linear"
     """linear: one dense layer on the pooled features; mlp: Dense 256, ReLU, Dropout 0.5, Dense."""
     dropout: Share | Auto = "auto"
@@ -205,6 +215,24 @@ class ModelConfig(Section):
     """Build options for the backbone, such as pad_type = "same" (fast_cnn: width = 32); the weights file's
     header wins nothing over these.
     """
+
+    @model_validator(mode="after")
+    def _choose_only_where_there_is_a_choice(self) -> ModelConfig:
+        if self.max_latency_ms and self.backbone != AUTO_BACKBONE:
+            raise ValueError(
+                f"model.max_latency_ms = {self.max_latency_ms:g} chooses among backbones, but "
+                f"{self.backbone} is named; leave it out, or set backbone = 'auto'"
+            )
+        if self.backbone == AUTO_BACKBONE and not self.pretrained:
+            raise ValueError(
+                "backbone = 'auto' compares pretrained weights; name a backbone, or leave --no-pretrained out"
+            )
+        if self.backbone == AUTO_BACKBONE and self.options:
+            raise ValueError(
+                "model.options belong to one backbone, but backbone = 'auto' chooses among "
+                "several; name the backbone, or leave the options out"
+            )
+        return self
 
 
 class TrainConfig(Section):
@@ -418,6 +446,7 @@ def with_backbone_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
 SHORT_FLAGS: dict[str, str] = {
     "backbone": "model.backbone",
     "weights": "model.weights",
+    "max-latency-ms": "model.max_latency_ms",
     "pretrained": "model.pretrained",
     "head": "model.head",
     "method": "train.method",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import shutil
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -56,6 +57,20 @@ def run(photos: Path) -> RunFolder:
             "no.safe",
         ),
         (["train", "PHOTOS", "--out", "x", "--unfreeze", "foo"], "train.unfreeze: got 'foo'"),
+        (
+            ["train", "PHOTOS", "--out", "x", "--backbone", "resnet18", "--model.options", "pad_tpye=same"],
+            "did you mean pad_type",
+        ),
+        (
+            ["train", "PHOTOS", "--out", "x", "--backbone", "small_cnn", "--weights", "WEIGHTS"],
+            "small_cnn has no pretrained weights",
+        ),
+        (
+            ["train", "PHOTOS", "--out", "x", "--backbone", "small_cnn", "--model.options", "depth=3"],
+            "cannot be built with {'depth': 3}",
+        ),
+        (["augment", "PHOTOS", "--out", "preview.png", "--backbone", "auto"], "name one here"),
+        (["summary", "auto"], "name one here"),
         (["evaluate", "PHOTOS"], "is no run folder"),
         (["compare", "PHOTOS", "PHOTOS"], "has no predictions"),
         (["train"], "DATA requires"),
@@ -70,7 +85,12 @@ def test_a_mistake_is_named_before_any_image_is_read(
     words: Sequence[str],
     wanted: str,
 ) -> None:
-    def scanned(*_: object, **__: object) -> None:
+    def scanned(*_: object, progress: Callable[[int, int], None], **__: object) -> None:
+        for _second in range(
+            1200
+        ):  # the network is made ready beside, and what is wrong with it is said here
+            progress(0, 1)
+            time.sleep(0.05)
         raise AssertionError("images were read first")
 
     places = {"PHOTOS": str(photos), "WEIGHTS": str(tiny_weights)}

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from saccade.config import AUTO_BACKBONE
 from saccade.errors import ModelError
 from saccade.models import pretrained
 from saccade.models.fast_cnn import fast_cnn
@@ -55,6 +56,8 @@ def find_backbone(text: str) -> BackboneName:
 
     Raises ModelError with the closest names.
     """
+    if text == AUTO_BACKBONE:
+        raise ModelError("only `saccade train` chooses a backbone for 'auto'; name one here")
     library, _, name = text.rpartition("/")
     everywhere = [OWN, *pretrained.LIBRARIES]
     if library and library not in everywhere:

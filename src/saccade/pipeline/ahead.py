@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from saccade.config import ALWAYS_FROM_SCRATCH, Recipe
+from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
 from saccade.records import Dataset
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class Ahead:
 
         runtime = Runtime.create(recipe.device, recipe.precision)
         fitting.check_model(recipe)
-        scratch = not recipe.model.pretrained or recipe.model.backbone in ALWAYS_FROM_SCRATCH
-        if scratch or self._given_up.is_set():
+        later = (*ALWAYS_FROM_SCRATCH, AUTO_BACKBONE)
+        if not recipe.model.pretrained or recipe.model.backbone in later or self._given_up.is_set():
             return Ready(runtime, listed.classes)
         network = fitting.build_network(listed, recipe)
         fitting.check_network(network, recipe)

@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from saccade.bundle import Bundle, save_bundle
-from saccade.config import Recipe
+from saccade.config import AUTO_BACKBONE, Recipe
 from saccade.data.images import decode
 from saccade.errors import Interrupted, ModelError, RecipeError
 from saccade.evaluation.calibration import fit_temperature
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation
+from saccade.models.at_hand import weights_at_hand
 from saccade.models.fast_cnn import Whitening
 from saccade.models.finetune import unfreeze
 from saccade.models.network import feature_count
@@ -54,6 +55,7 @@ SIZES = {"small_cnn": (32, 64, 96, 128, 160, 224), "fast_cnn": (28, 32, 40, 48, 
 WHITENING_IMAGES = 1000
 STATISTICS_IMAGES = 500
 SMALLEST_STD = 0.02
+CHECKED_SIDE = 32  # for a trial of building one of our own networks, before the images are known
 BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)  # timm's own are subclasses
 # What comes after training, as a slow core needs it: the time limit is for the whole command.
 EXPORT_AND_REPORT_SECONDS = 15.0
@@ -95,8 +97,23 @@ def some_inputs(dataset: Dataset, preprocess: Preprocess, recipe: Recipe) -> tor
 
 
 def check_model(recipe: Recipe) -> None:
-    """Raise ModelError for a backbone or weights file that cannot be, before any image is read."""
-    preparation(recipe.model.backbone, weights=recipe.model.weights)
+    """Raise ModelError for a backbone, weights file or option that cannot be, before any image is read."""
+    model = recipe.model
+    if model.backbone == AUTO_BACKBONE:
+        weights_at_hand(model.weights)
+        return
+    preparation(model.backbone, weights=model.weights)
+    own = model.backbone in BACKBONES
+    if own or model.options or not model.pretrained:
+        size = recipe.data.image_size
+        build_model(
+            model.backbone,
+            2,
+            pretrained=own and model.pretrained,
+            weights="" if model.pretrained and not own else model.weights,
+            image_size=CHECKED_SIDE if size == "auto" and own else None if size == "auto" else size,
+            options=model.options,
+        )
 
 
 def check_network(network: BuiltModel, recipe: Recipe) -> None:
@@ -182,6 +199,8 @@ def resolved_values(network: BuiltModel, recipe: Recipe) -> dict[str, Any]:
     """What every "auto" of the recipe became."""
     return {
         "data.preprocess": network.preprocess.as_json(),
+        "model.backbone": recipe.model.backbone,
+        "model.weights": recipe.model.weights,
         "model.architecture": dict(network.architecture),
         "model.pretrained": network.pretrained,
         "model.notes": list(network.notes),

@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade.config import Recipe
+from saccade.config import AUTO_BACKBONE, Recipe
 from saccade.data.audit import audit_as_json
 from saccade.errors import ImageError, RunError
 from saccade.pipeline import judge, prepare, ship
 from saccade.pipeline.ahead import Ahead, Ready
 from saccade.pipeline.environment import environment
 from saccade.pipeline.hints import small_images_hint
-from saccade.records import Dataset, Split
+from saccade.records import Audit, Dataset, Split
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 
@@ -48,7 +48,7 @@ def train(
     ready: Ready | None = None
     with run.locked():
         if not run.continues(recipe, identity(location)):
-            dataset, ready = _begin(run, location, recipe, terminal, command)
+            dataset, ready = _begin(run, location, recipe, terminal, command, began)
         elif run.read_environment().get("finished"):
             terminal.say(f"{run.root} is finished; this is its result.")
             judge.say_result(run, terminal)
@@ -56,7 +56,8 @@ def train(
         else:
             dataset = stored_data(run, location, recipe)
             terminal.say(f"{run.root} continues where it was stopped")
-        _carry_out(run, dataset, recipe, terminal, began, ready)
+        choice = run.read_environment().get("choice", {})
+        _carry_out(run, dataset, _named(recipe, choice), terminal, began, ready)
         return _result(run)
 
 
@@ -67,28 +68,50 @@ def identity(location: str) -> dict[str, str]:
 
 
 def _begin(
-    run: RunFolder, location: str, recipe: Recipe, terminal: Terminal, command: Sequence[str]
+    run: RunFolder,
+    location: str,
+    recipe: Recipe,
+    terminal: Terminal,
+    command: Sequence[str],
+    began: float,
 ) -> tuple[Dataset, Ready]:
-    """Audit and split; the recipe is written last, so that a refusal leaves no half-begun run."""
+    """Audit and split; all is written last, the recipe after the rest, so that a refusal leaves nothing."""
     listed = prepare.list_data(location, recipe)
+    chooses = recipe.model.backbone == AUTO_BACKBONE
+    choose = _backbone_chooser(listed, recipe, terminal, began) if chooses else None
     ahead = Ahead(listed, recipe)
     try:
-        made = _divided(run, listed, recipe, terminal, ahead)
+        audited, made = _divided(listed, recipe, terminal, ahead)
     finally:
         ahead.give_up()
     ready = ahead.result()
+    choice = choose(made.dataset) if choose else {}
+    ready, resolved = _resolved(ready, made.dataset, _named(recipe, choice))
     values = environment(
         command=command,
         identity={**identity(location), "root": str(made.dataset.root)},
         runtime=ready.runtime.describe(),
-        resolved=_resolved(ready, made.dataset, recipe),
+        resolved=resolved,
     )
-    run.write_environment(values | {"classes": made.dataset.classes, "split": split_as_json(made)})
+    values |= {"classes": made.dataset.classes, "split": split_as_json(made)}
+    run.write_dataset(made.dataset.records)
+    run.write_audit(audit_as_json(audited))
+    run.write_environment(values | ({"choice": choice} if choice else {}))
     run.write_recipe(recipe)
     return made.dataset, ready
 
 
-def _divided(run: RunFolder, listed: Dataset, recipe: Recipe, terminal: Terminal, ahead: Ahead) -> Split:
+def _backbone_chooser(
+    listed: Dataset, recipe: Recipe, terminal: Terminal, began: float
+) -> Callable[[Dataset], dict[str, Any]]:
+    """Times the backbones at hand now, while nothing else runs; scores them when the data are divided."""
+    from saccade.pipeline.choosing import choose_backbone, time_backbones
+
+    field = time_backbones(listed, recipe, terminal)
+    return lambda dataset: choose_backbone(field, dataset, recipe, terminal, began=began)
+
+
+def _divided(listed: Dataset, recipe: Recipe, terminal: Terminal, ahead: Ahead) -> tuple[Audit, Split]:
     examined = prepare.examine(listed, recipe, terminal, watch=ahead.check)
     prepare.say_data(examined.audit.dataset, terminal)
     prepare.say_findings(examined.audit, terminal)
@@ -96,12 +119,10 @@ def _divided(run: RunFolder, listed: Dataset, recipe: Recipe, terminal: Terminal
     prepare.say_split(made, terminal)
     if hint := small_images_hint(made.dataset, recipe):
         terminal.say(f"          {hint}")
-    run.write_dataset(made.dataset.records)
-    run.write_audit(audit_as_json(examined.audit))
-    return made
+    return examined.audit, made
 
 
-def _resolved(ready: Ready, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
+def _resolved(ready: Ready, dataset: Dataset, recipe: Recipe) -> tuple[Ready, dict[str, Any]]:
     """What every "auto" of the recipe became; raises SaccadeError for a network that cannot be trained."""
     from saccade.pipeline.fitting import build_network, check_network, resolved_values
 
@@ -109,7 +130,8 @@ def _resolved(ready: Ready, dataset: Dataset, recipe: Recipe) -> dict[str, Any]:
     if network is None:
         network = build_network(dataset, recipe)
         check_network(network, recipe)
-    return resolved_values(network, recipe)
+        ready = Ready(ready.runtime, dataset.classes, network)
+    return ready, resolved_values(network, recipe)
 
 
 def stored_data(run: RunFolder, location: str, recipe: Recipe) -> Dataset:
@@ -154,6 +176,15 @@ def split_as_json(made: Split) -> dict[str, Any]:
         "verified": dict(made.verified),
         "promise_kept": made.promise_kept,
     }
+
+
+def _named(recipe: Recipe, choice: Mapping[str, Any]) -> Recipe:
+    """The recipe with the backbone that was chosen when the run began; any other recipe as it is."""
+    if recipe.model.backbone != AUTO_BACKBONE:
+        return recipe
+    from saccade.pipeline.choosing import settled
+
+    return settled(recipe, choice)
 
 
 def _carry_out(
