@@ -40,8 +40,9 @@ def test_the_head_alone(
     answer = saccade("train", photos, "--out", tmp_path / "run", *flags, "--method", "head")
     assert answer.code == 0, answer.err
     run = RunFolder(tmp_path / "run")
-    (row,) = run.read_history()
-    assert (row.phase, row.epoch, row.lr) == ("head", 1, 0.0)
+    rows = run.read_history()  # from the images as they are, then from mirror images as well
+    assert [(row.phase, row.epoch, row.lr) for row in rows] == [("head", 1, 0.0), ("head", 2, 0.0)]
+    row = min(rows, key=lambda row: row.validation_loss)
     assert row.train_accuracy > 0.6  # random features of three shapes: well above a third
     judged = run.read_metrics("validation")
     assert judged["accuracy"]["value"] == pytest.approx(row.validation_accuracy)
@@ -87,8 +88,10 @@ def test_full_starts_from_the_head_and_is_never_worse(
     assert answer.code == 0, answer.err
     run = RunFolder(tmp_path / "run")
     rows = run.read_history()
-    assert [row.phase for row in rows] == ["head", "finetune", "finetune"]
-    assert run.read_model()["training"]["best"]["validation_loss"] <= rows[0].validation_loss
+    assert [row.phase for row in rows] == ["head", "head", "finetune", "finetune"]
+    assert run.read_model()["training"]["best"]["validation_loss"] <= min(
+        row.validation_loss for row in rows[:2]
+    )
     frozen = run.read_model()["training"]["frozen"]
     assert [entry["parameters"] > 0 for entry in frozen] == [True, False]
 
@@ -115,7 +118,7 @@ def test_auto_keeps_the_head_where_time_is_short(
         "train", photos, "--out", tmp_path / "run", *flags, "--method", "auto", "--time-limit", "0.01"
     )
     assert answer.code == 0, answer.err
-    assert [row.phase for row in RunFolder(tmp_path / "run").read_history()] == ["head"]
+    assert {row.phase for row in RunFolder(tmp_path / "run").read_history()} == {"head"}
     assert "--time-limit" in answer.out
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ class StandIn:
     validation_loss: float = 0.5
     asked: list[str] = field(default_factory=list)
 
-    def fit_head(self, job: Job) -> HeadFigures:
+    head_steps: int = 1
+
+    def fit_head(self, job: Job, step: int) -> HeadFigures:
         self.asked.append("head")
         with torch.no_grad():
             for parameter in job.classifier.head.parameters():
@@ -57,6 +59,26 @@ def test_method_head_is_one_row_and_moves_nothing_else(fit_tiny: Fit, recipe: Ca
     assert [(entry.phase, entry.kept) for entry in result.frozen] == [("head", True)]
     before = tiny_classifier().backbone.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
+
+
+class Worse(StandIn):
+    """Two fits, of which the second is worse on validation and has other weights."""
+
+    def fit_head(self, job: Job, step: int) -> HeadFigures:
+        found = super().fit_head(job, step)
+        with torch.no_grad():
+            for parameter in job.classifier.head.parameters():
+                parameter += step
+        return replace(found, validation_loss=found.validation_loss + step)
+
+
+def test_of_two_heads_the_better_one_is_kept(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
+    transfer = Worse(head_steps=2)
+    network, result = fit_tiny(recipe=recipe(train__method="head"), transfer=transfer)
+    assert transfer.asked == ["head", "head"]
+    assert [row.validation_loss for row in result.history] == [0.5, 1.5]
+    assert (result.best.epoch, result.head_alone) == (1, True)
+    assert all(torch.all(parameter == 0.25) for parameter in network.head.parameters())
 
 
 def test_auto_stops_or_goes_on_as_the_verdict_says(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:

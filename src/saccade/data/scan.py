@@ -47,6 +47,7 @@ CHUNK_IMAGES = 32  # small enough that large photos show progress, enough to mea
 LARGEST_CHUNK, CHUNK_SECONDS = 128, 0.5  # of the work that processes share
 ALONE_SECONDS = 1.0  # work this long before thinking about more processes
 WORTH_SECONDS = 2.0  # start them when at least so much work for one process is left
+WORTH_IMAGES = 300  # from here processes are worth starting where this one is busy
 FRESH_NS = 2_000_000_000  # a file changed so lately may change again without its stamp changing
 
 
@@ -101,19 +102,23 @@ def scan(
     workers: int | None = None,
     cache: Path | None = None,
     verify: bool = False,
+    beside: bool = False,
     progress: Progress = silent,
 ) -> Scan:
     """Every image decoded once: records get hashes, size, mode, notes; what cannot be used is set aside.
 
     `workers` processes share the work; None: as many as there are cores, once it is worth it. `cache` is
     a folder that keeps results by content hash. A file whose size and times are unchanged since the last
-    scan is not read again, unless `verify` asks for it.
+    scan is not read again, unless `verify` asks for it. `beside` says that this process is busy with other
+    things: processes then share the work from the beginning, and leave one core to this one.
     """
+    if beside and workers is None and len(dataset.records) >= WORTH_IMAGES:
+        workers = max(1, available_cores() - 1)
     job = Job(dataset.storage, limits, cache, not verify, _version(limits) if cache else "")
     paths = [record.path for record in dataset.records]
     examined: list[Examined] = []
     values, descriptions = blank_values(len(paths)), empty_descriptions(len(paths))
-    for chunk in _examined_chunks(job, paths, workers):
+    for chunk in _examined_chunks(job, paths, workers, beside):
         rows = slice(len(examined), len(examined) + len(chunk.examined))
         values[rows] = chunk.values
         _put(descriptions, rows, chunk.descriptions)
@@ -135,23 +140,26 @@ def _version(limits: Limits) -> str:
     return f"{code};{PIL.__version__};{np.__version__};{limits}"
 
 
-def _examined_chunks(job: Job, paths: Sequence[str], workers: int | None) -> Iterator[Chunk]:
+def _examined_chunks(job: Job, paths: Sequence[str], workers: int | None, beside: bool) -> Iterator[Chunk]:
     """Chunks of results in order; new ones are kept in the cache as they come."""
     if job.cache_folder is None:
-        yield from (chunk for _, chunk in _computed_chunks(job, paths, workers))
+        yield from (chunk for _, chunk in _computed_chunks(job, paths, workers, beside))
         return
     with ScanCache(job.cache_folder) as cache:
-        for some, chunk in _computed_chunks(job, paths, workers):
+        for some, chunk in _computed_chunks(job, paths, workers, beside):
             _keep(cache, job, some, chunk)
             yield chunk
 
 
 def _computed_chunks(
-    job: Job, paths: Sequence[str], workers: int | None
+    job: Job, paths: Sequence[str], workers: int | None, beside: bool
 ) -> Iterator[tuple[Sequence[str], Chunk]]:
     """Alone at first; shared between processes once what is left is worth starting them."""
     started = time.perf_counter()
     work = partial(examine_chunk, job)
+    if beside and workers:
+        yield from map_chunks(work, _chunks(paths, CHUNK_IMAGES), workers=workers, on_crash=_crashed)
+        return
     done = 0
     while done < len(paths):
         some = paths[done : done + CHUNK_IMAGES]

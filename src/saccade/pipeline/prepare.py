@@ -71,13 +71,21 @@ def examine(
 ) -> Examined:
     """Decode every image once and search for what is wrong.
 
-    `watch` is called again and again while images are read, and may raise to end it.
+    `watch` looks after work that is done beside this: called again and again while images are read, it may
+    raise to end it.
     """
     place = cache_folder() if cache else None
     decisions = decisions_of(dataset, recipe)
     with terminal.progress("reading images") as progress:
         follow = watched(progress, watch)
-        scanned = scan(dataset, limits=limits_of(recipe), cache=place, verify=verify, progress=follow)
+        scanned = scan(
+            dataset,
+            limits=limits_of(recipe),
+            cache=place,
+            verify=verify,
+            beside=watch is not None,
+            progress=follow,
+        )
     with terminal.progress("searching near-duplicates", "steps") as progress:
         audited = audit(
             scanned.dataset,

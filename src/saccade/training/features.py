@@ -1,4 +1,4 @@
-"""Frozen features, computed once: each image is decoded once and seen as it is and, where asked, mirrored.
+"""Frozen features, computed once for each view of an image.
 
 Every thread takes a batch of its own from decoding to features, on one core. So the cores share the work
 without waiting for each other, and the bits do not depend on how many there are.
@@ -71,30 +71,29 @@ def compute_features(
     images: Images,
     engine: Engine,
     *,
-    mirrored: bool = False,
+    mirror: bool = False,
     threads: int = 1,
     stop: StopRequest | None = None,
     progress: Progress = silent,
 ) -> Tensor:
-    """float32 (views, images, F) on the CPU; view 0 is the image as it is, view 1 its mirror image.
+    """float32 (images, F) on the CPU, of the images or with `mirror` of their mirror images.
 
     Raises DataError for a bad image and Interrupted when `stop` was set.
     """
     stop = stop or StopRequest()
     plan = [range(i, min(i + BATCH_IMAGES, len(images))) for i in range(0, len(images), BATCH_IMAGES)]
 
-    def views(indices: range) -> Tensor:
+    def batch(indices: range) -> Tensor:
         stop.check()
         inputs = images.inputs(indices)
-        seen = [inputs, inputs.flip(-1)] if mirrored else [inputs]
-        return torch.stack([engine(view) for view in seen])
+        return engine(inputs.flip(-1) if mirror else inputs)
 
     found: list[Tensor] = []
     with _one_thread_each(), ThreadPoolExecutor(threads) as pool:
-        for indices, batch in zip(plan, pool.map(views, plan), strict=True):
-            found.append(batch)
+        for indices, features in zip(plan, pool.map(batch, plan), strict=True):
+            found.append(features)
             progress(indices.stop, len(images))
-    return torch.cat(found, dim=1)
+    return torch.cat(found)
 
 
 @contextlib.contextmanager

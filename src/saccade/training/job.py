@@ -62,8 +62,13 @@ class Verdict:
 class Transfer(Protocol):
     """The fast way of transfer, `training.transfer.FastTransfer`: a head out of frozen features."""
 
-    def fit_head(self, job: Job) -> HeadFigures:
-        """Fit the classifier's head in place."""
+    @property
+    def head_steps(self) -> int:
+        """How often the head is fitted, each time on more of what the training images give."""
+        ...
+
+    def fit_head(self, job: Job, step: int) -> HeadFigures:
+        """Fit the classifier's head in place, for the time `step` (from 0)."""
         ...
 
     def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:

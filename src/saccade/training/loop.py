@@ -170,15 +170,17 @@ def fit_phase(job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | 
 
 
 def solve_phase(job: Job, phase: Phase, state: FitState) -> FitState:
-    """The head out of frozen features, as one epoch; then, for method "auto", whether to go on."""
+    """The head out of frozen features, each time like an epoch; then, for "auto", whether to go on."""
     freeze_for(job.classifier, phase)
     state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
-    if not state.phase_epoch:  # else an earlier run was stopped between here and the next epoch
-        state = solve_head(job, phase, state)
+    assert job.transfer is not None, "only a transfer can solve a phase"
+    for step in range(state.phase_epoch, job.transfer.head_steps):
+        if step and job.budget.exhausted:
+            break
+        state = solve_head(job, phase, state, step)
     state = end_phase(job, phase, state, ALL_EPOCHS)
     if state.finished or job.recipe.train.method != "auto":
         return state
-    assert job.transfer is not None, "only a transfer can solve a phase"
     verdict = job.transfer.judge_finetuning(job, job.phases[state.phase])
     state = state.with_note(verdict.reason)
     if not verdict.worth_it:
@@ -187,10 +189,10 @@ def solve_phase(job: Job, phase: Phase, state: FitState) -> FitState:
     return state
 
 
-def solve_head(job: Job, phase: Phase, state: FitState) -> FitState:
+def solve_head(job: Job, phase: Phase, state: FitState, step: int) -> FitState:
     """Fit the head, and write it down like an epoch: a row of the history and a checkpoint."""
     assert job.transfer is not None, "only a transfer can solve a phase"
-    found = job.transfer.fit_head(job)
+    found = job.transfer.fit_head(job, step)
     if not math.isfinite(found.validation_loss):
         raise TrainingError(
             "the head fitted on frozen features gives losses that are no finite numbers, so the backbone's "

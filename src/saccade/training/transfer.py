@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -84,19 +84,27 @@ class FastTransfer:
     progress: Callable[[str], AbstractContextManager[Progress]]
     threads: int = 1
     _made: Engines | None = None
-    _train: LabelledFeatures | None = None
+    _views: list[Tensor] = field(default_factory=list)  # float32 (images, F) each
     _validation: Tensor | None = None
     _choice: Choice | None = None
 
-    def fit_head(self, job: Job) -> HeadFigures:
-        """Fit the classifier's head in place; its figures on both parts come from plain, exact features."""
-        data, choice = self._data(job), self.choice(job)
+    @property
+    def head_steps(self) -> int:
+        """A head from the images as they are gives an answer early; then one from mirror images as well."""
+        return 2 if self.mirrored else 1
+
+    def fit_head(self, job: Job, step: int) -> HeadFigures:
+        """Fit the classifier's head in place on `step` + 1 views of each image.
+
+        Its figures on validation come from exact features, those on training from what it was fitted on.
+        """
+        data, choice = self._data(job, views=step + 1), self.choice(job)
         head = copy.deepcopy(job.classifier.head).to("cpu")
         fit_head(head, data, strength=choice.strength, seed=job.recipe.seed)
         job.classifier.head.load_state_dict(head.state_dict())
         train = log_loss_and_accuracy(head_logits(head, data.values[0]).numpy(), data.labels.numpy())
         validation = log_loss_and_accuracy(*self.validation_logits(job.classifier, job.stop))
-        return HeadFigures(*train, *validation, note=self._head_note(job, choice))
+        return HeadFigures(*train, *validation, note=self._head_note(job, choice, step))
 
     def validation_logits(
         self, classifier: Classifier, stop: StopRequest | None = None
@@ -104,7 +112,7 @@ class FastTransfer:
         """The head's answers (n, classes) on exact validation features, and the labels (n,)."""
         if self._validation is None:
             exact = self._engines().exact
-            self._validation = self._features(exact, self.validation, "features of validation", stop)[0]
+            self._validation = self._features(exact, self.validation, "features of validation", stop)
         logits = head_logits(classifier.head, self._validation)
         return logits.numpy(), class_indices(self.validation.records, self.classes).numpy()
 
@@ -123,43 +131,46 @@ class FastTransfer:
         return verdict(trial, job.budget.deadline - time.monotonic()) if trial else _no_time(job)
 
     def choice(self, job: Job) -> Choice:
-        """The L2 strength of the head, chosen once."""
-        self._choice = self._choice or choose_strength(self._data(job), seed=job.recipe.seed)
+        """The L2 strength of the head, chosen once, on the images as they are."""
+        self._choice = self._choice or choose_strength(self._data(job, views=1), seed=job.recipe.seed)
         return self._choice
 
-    def _data(self, job: Job) -> LabelledFeatures:
-        if self._train is None:
-            weights, engine = class_weights(job), self._engines().quick or self._engines().exact
-            views = self._features(
-                engine, self.train, "features of training", job.stop, mirrored=self.mirrored
-            )
-            self._train = LabelledFeatures(
-                values=views,
-                labels=class_indices(self.train.records, self.classes),
-                groups=tuple(r.group or r.sha256 or r.path for r in self.train.records),
-                classes=len(self.classes),
-                weights=None if weights is None else weights.cpu(),
-                smoothing=job.recipe.train.label_smoothing,
-            )
-        return self._train
+    def _data(self, job: Job, *, views: int) -> LabelledFeatures:
+        """What the head learns from; views that are not there yet are computed."""
+        while len(self._views) < views:
+            mirror = bool(self._views)
+            what = "features of training, mirrored" if mirror else "features of training"
+            engines = self._engines()
+            engine = engines.quick or engines.exact
+            self._views.append(self._features(engine, self.train, what, job.stop, mirror=mirror))
+        weights = class_weights(job)
+        return LabelledFeatures(
+            values=torch.stack(self._views[:views]),
+            labels=class_indices(self.train.records, self.classes),
+            groups=tuple(r.group or r.sha256 or r.path for r in self.train.records),
+            classes=len(self.classes),
+            weights=None if weights is None else weights.cpu(),
+            smoothing=job.recipe.train.label_smoothing,
+        )
 
     def _engines(self) -> Engines:
         self._made = self._made or self.engines()
         return self._made
 
     def _features(
-        self, engine: Engine, images: Images, what: str, stop: StopRequest | None, *, mirrored: bool = False
+        self, engine: Engine, images: Images, what: str, stop: StopRequest | None, *, mirror: bool = False
     ) -> Tensor:
         with self.progress(what) as progress:
             return compute_features(
-                images, engine, mirrored=mirrored, threads=self.threads, stop=stop, progress=progress
+                images, engine, mirror=mirror, threads=self.threads, stop=stop, progress=progress
             )
 
-    def _head_note(self, job: Job, choice: Choice) -> str:
-        views = " and mirrored" if self.mirrored else ""
+    def _head_note(self, job: Job, choice: Choice, step: int) -> str:
+        if step:
+            return "head fitted again, with the features of mirror images as well"
         engines = self._engines()
         how = engines.quick_name or engines.exact_name
-        images = f"{len(self.train):,} training images, as they are{views}"
+        images = f"{len(self.train):,} training images, as they are"
         said = f"head fitted on frozen features of {images} ({how})"
         if job.recipe.model.head != "linear":
             return said
@@ -172,7 +183,7 @@ class FastTransfer:
 
     def _trial(self, job: Job, phase: Phase, choice: Choice) -> Trial | None:
         """None when the time that is left does not allow it."""
-        data, seed = self._data(job), job.recipe.seed
+        data, seed = self._data(job, views=self.head_steps), job.recipe.seed
         fold_of = stratified_group_folds(
             data.labels.numpy(), data.groups, folds=TRIAL_HOLDOUT_FOLDS, seed=draw_seed(seed, "trial")
         )
