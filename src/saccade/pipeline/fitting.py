@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from saccade.bundle import Bundle, save_bundle
 from saccade.config import AUTO_BACKBONE, Recipe
 from saccade.data.images import decode
+from saccade.data.pixel_cache import PixelCache
 from saccade.errors import Interrupted, ModelError, RecipeError
 from saccade.evaluation.calibration import fit_temperature
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation
@@ -27,7 +28,7 @@ from saccade.models.finetune import unfreeze
 from saccade.models.network import feature_count
 from saccade.pipeline.ahead import Ready
 from saccade.pipeline.engine import feature_engines
-from saccade.pipeline.prepare import limits_of
+from saccade.pipeline.prepare import cache_folder, limits_of
 from saccade.preprocess import Preprocess
 from saccade.records import Dataset, ImageRecord
 from saccade.run_folder import RunFolder
@@ -235,15 +236,22 @@ def fit_network(
     _say_network(network, runtime, terminal)
     strength = Augmentation.from_config(recipe.augment)
     validation = ValidationBatches(dataset, network.preprocess, recipe)
-    transfer = None
+    transfer, pixels = None, pixel_cache(recipe, terminal)
     if network.pretrained:
         transfer = fast_transfer(
-            dataset, recipe, terminal, network.preprocess, lambda: engines or engines_of(network, runtime)
+            dataset,
+            recipe,
+            terminal,
+            network.preprocess,
+            lambda: engines or engines_of(network, runtime),
+            pixels,
         )
     with stop_on_signals() as stop:
         result = fit(
             network.module,
-            train=training_batches(dataset, network.preprocess, recipe, device=runtime.device),
+            train=training_batches(
+                dataset, network.preprocess, recipe, device=runtime.device, pixels=pixels
+            ),
             validation=lambda: validation,
             validation_images=len(dataset.used("validation")),
             class_counts=dataset.counts("train"),
@@ -308,6 +316,7 @@ def fast_transfer(
     terminal: Terminal,
     preprocess: Preprocess,
     engines: Callable[[], Engines],
+    pixels: PixelCache | None = None,
 ) -> FastTransfer:
     """Frozen features of both parts, and batches of some training images for a trial of fine-tuning.
 
@@ -316,7 +325,7 @@ def fast_transfer(
     train, limits = dataset.used("train"), limits_of(recipe)
 
     def images(part: str, *, exact: bool) -> Images:
-        return Images(dataset.storage, dataset.used(part), preprocess, limits, exact)
+        return Images(dataset.storage, dataset.used(part), preprocess, limits, exact, pixels)
 
     def chosen(indices: Sequence[int]) -> tuple[ImageRecord, ...]:
         return tuple(train[index] for index in indices)
@@ -327,7 +336,7 @@ def fast_transfer(
         classes=dataset.classes,
         engines=engines,
         mirrored=Augmentation.from_config(recipe.augment).horizontal_flip > 0,
-        batches=lambda indices: training_batches(dataset, preprocess, recipe, chosen(indices)),
+        batches=lambda indices: training_batches(dataset, preprocess, recipe, chosen(indices), pixels=pixels),
         evaluation=lambda indices: evaluation_batches(
             dataset.storage,
             chosen(indices),
@@ -348,10 +357,12 @@ def training_batches(
     records: tuple[ImageRecord, ...] = (),
     *,
     device: torch.device | str = "cpu",
+    pixels: PixelCache | None = None,
 ) -> TrainingSource:
     """Augmented batches of the training part (or of some `records` of it), epoch by epoch.
 
-    Small images come augmented from memory on `device`, where the recipe lets them be kept.
+    Small images come augmented from memory on `device`, where the recipe lets them be kept; others are kept
+    in `pixels` on disk, where given.
     """
     records = records or dataset.used("train")
     augmentation = Augmentation.from_config(recipe.augment)
@@ -379,6 +390,17 @@ def training_batches(
         limits=limits_of(recipe),
         workers=worker_count(recipe),
         cache_bytes=memory_bytes() // 4 if recipe.train.cache_images else 0,
+        pixels=pixels,
+    )
+
+
+def pixel_cache(recipe: Recipe, terminal: Terminal) -> PixelCache | None:
+    """Decoded training images on disk, shared by all runs of this user; None where the recipe wants none."""
+    max_bytes = int(recipe.data.cache_gb * 1e9)
+    if not (max_bytes and recipe.train.cache_images):
+        return None
+    return PixelCache(
+        cache_folder() / "pixels", max_bytes, say=lambda text: terminal.say(f"          {text}")
     )
 
 

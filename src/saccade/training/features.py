@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.data.images import Limits
+from saccade.data.pixel_cache import PixelCache
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.terminal import Progress, silent
@@ -22,6 +25,7 @@ from saccade.training.stop import StopRequest
 from saccade.transforms.apply import channels_first, normalise, to_input
 from saccade.transforms.augment import as_evaluated
 from saccade.transforms.batches import read_pixels
+from saccade.transforms.stored import StoredPixels
 
 BATCH_IMAGES = 32
 
@@ -46,7 +50,8 @@ class Engines:
 class Images:
     """Where images lie and how they become input.
 
-    `exact`: by the evaluation path, in float32; else by its quicker uint8 twin, as in training.
+    `exact`: by the evaluation path, in float32; else by its quicker uint8 twin, as in training, which is kept
+    in `pixels` on disk, where given.
     """
 
     storage: Storage
@@ -54,17 +59,32 @@ class Images:
     preprocess: Preprocess
     limits: Limits
     exact: bool
+    pixels: PixelCache | None = None
 
     def __len__(self) -> int:
         return len(self.records)
 
     def inputs(self, indices: Sequence[int]) -> Tensor:
         """float32 (len(indices), 3, S, S); raises DataError naming an image that went bad."""
-        pixels = [read_pixels(self.storage, self.records[index], self.limits) for index in indices]
         if self.exact:
-            return torch.stack([to_input(image, self.preprocess) for image in pixels])
-        small = torch.stack([as_evaluated(channels_first(image), self.preprocess) for image in pixels])
-        return normalise(small, self.preprocess)
+            return torch.stack([to_input(self._decoded(index), self.preprocess) for index in indices])
+        stored = (
+            StoredPixels.of(self.pixels, self.limits, self.preprocess, "evaluated") if self.pixels else None
+        )
+        return normalise(torch.stack([self._evaluated(index, stored) for index in indices]), self.preprocess)
+
+    def _decoded(self, index: int) -> NDArray[np.uint8]:
+        pixels: NDArray[np.uint8] = read_pixels(self.storage, self.records[index], self.limits)
+        return pixels
+
+    def _evaluated(self, index: int, stored: StoredPixels | None) -> Tensor:
+        """uint8 (3, S, S) in evaluation's geometry."""
+        found = stored.get(self.records[index]) if stored else None
+        if found is None:
+            found = as_evaluated(channels_first(self._decoded(index)), self.preprocess)
+            if stored:
+                stored.put(self.records[index], found)
+        return found
 
 
 def compute_features(
