@@ -248,7 +248,7 @@ def test_other_limits_sizes_and_files_are_other_pixels(photos, tmp_path):
     for limits, preprocess, how in (
         (Limits(background=(0, 0, 0)), PREPROCESS, "shrunk"),
         (Limits(), Preprocess(25), "shrunk"),
-        (Limits(), PREPROCESS, "framed"),
+        (Limits(), PREPROCESS, "evaluated"),
     ):
         assert StoredPixels.of(cache, limits, preprocess, how).get(records[0]) is None
     assert (

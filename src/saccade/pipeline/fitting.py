@@ -249,9 +249,7 @@ def fit_network(
     with stop_on_signals() as stop:
         result = fit(
             network.module,
-            train=training_batches(
-                dataset, network.preprocess, recipe, device=runtime.device, pixels=pixels
-            ),
+            train=training_batches(dataset, network.preprocess, recipe, device=runtime.device, pixels=pixels),
             validation=lambda: validation,
             validation_images=len(dataset.used("validation")),
             class_counts=dataset.counts("train"),

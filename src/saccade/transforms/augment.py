@@ -25,6 +25,7 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 from saccade.config import AugmentConfig
 from saccade.preprocess import Preprocess
 from saccade.transforms.automatic import AUTOMATIC
+from saccade.transforms.shrink import shrink
 
 Automatic = Literal["none", "auto_augment", "rand_augment", "trivial_augment"]
 Generator = np.random.Generator
@@ -112,20 +113,25 @@ def stream(seed: int, purpose: str, *indices: int) -> Generator:
 
 
 def augment(
-    pixels: Tensor,
-    augmentation: Augmentation,
-    *,
-    seed: int,
-    epoch: int,
-    index: int,
-    preprocess: Preprocess,
-    framed: bool = False,
+    pixels: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, index: int, preprocess: Preprocess
 ) -> Tensor:
-    """One draw: uint8 (3, height, width) -> uint8 (3, size, size), the same for the same arguments.
+    """One draw: uint8 (3, height, width) -> uint8 (3, size, size), the same for the same arguments."""
+    ready = ready_for_draws(pixels, augmentation, preprocess)
+    return drawn(ready, augmentation, seed=seed, epoch=epoch, index=index, preprocess=preprocess)
 
-    `framed`: what `frame` gives has been made already.
-    """
-    image = pixels if framed else frame(pixels, augmentation, preprocess)
+
+def ready_for_draws(image: Tensor, augmentation: Augmentation, preprocess: Preprocess) -> Tensor:
+    """What comes before the first draw, done once an image: the evaluation geometry, or where random crops
+    take its place, the picture made no larger than they need."""
+    crops = augmentation.random_resized_crop < 1
+    return shrink(image, preprocess) if crops else as_evaluated(image, preprocess)
+
+
+def drawn(
+    ready: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, index: int, preprocess: Preprocess
+) -> Tensor:
+    """`augment` of what `ready_for_draws` gave."""
+    image = ready
     if augmentation.alternate_flip and augmentation.horizontal_flip:
         mirrored = bool(mirrored_in(epoch, seed=seed, images=index + 1)[index])
         augmentation = replace(augmentation, horizontal_flip=float(mirrored))
@@ -133,11 +139,6 @@ def augment(
         if any(getattr(augmentation, field) != getattr(_NOTHING, field) for field in STRENGTHS[name]):
             image = step(image, augmentation, preprocess, stream(seed, "augment", epoch, index, number))
     return image.contiguous()
-
-
-def frame(image: Tensor, strength: Augmentation, preprocess: Preprocess) -> Tensor:
-    """What comes before the first draw: the evaluation geometry, unless random crops take its place."""
-    return image if strength.random_resized_crop < 1 else as_evaluated(image, preprocess)
 
 
 def mirrored_in(epoch: int, *, seed: int, images: int) -> NDArray[np.bool_]:
@@ -202,11 +203,16 @@ def _inverse_map(
 
 def _grid(rows: tuple[tuple[float, float, float], ...], side: int) -> Tensor:
     """(1, side, side, 2): where each pixel comes from, in -1..1; as `affine_grid`, but quicker."""
-    centres = (torch.arange(side) * 2 + 1) / side - 1
+    centres = _centres(side)
     grid = torch.empty(1, side, side, 2)
     for axis, (x, y, shift) in enumerate(rows):
         torch.add(centres * x, (centres * y + shift)[:, None], out=grid[0, :, :, axis])
     return grid
+
+
+@lru_cache(maxsize=8)
+def _centres(side: int) -> Tensor:
+    return (torch.arange(side) * 2 + 1) / side - 1
 
 
 def colour(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
@@ -307,6 +313,9 @@ def as_evaluated(image: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def _resized(image: Tensor, height: int, width: int, preprocess: Preprocess) -> Tensor:
+    if preprocess.interpolation == "bilinear" and image.shape[-2:] != (height, width) and width > 1:
+        # what torchvision comes to, without the long way there
+        return nn.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
     mode = InterpolationMode(preprocess.interpolation)
     resized: Tensor = functional.resize(image, [height, width], interpolation=mode, antialias=True)
     return resized
@@ -330,12 +339,8 @@ def _random_resized_crop(image: Tensor, smallest: float, preprocess: Preprocess,
     ratio = (CROP_RATIO[0] * middle, CROP_RATIO[1] * middle)
     boxes = _boxes(height, width, (smallest, 1.0), ratio, rng)
     top, left, box_height, box_width = _first_that_fits(boxes, height, width, rng)
-    size = [preprocess.size, preprocess.size]
-    mode = InterpolationMode(preprocess.interpolation)
-    cropped: Tensor = functional.resized_crop(
-        image, top, left, box_height, box_width, size, interpolation=mode, antialias=True
-    )
-    return cropped
+    box = image[..., top : top + box_height, left : left + box_width]
+    return _resized(box, preprocess.size, preprocess.size, preprocess)
 
 
 def _padded_crop(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:

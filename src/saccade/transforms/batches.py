@@ -26,9 +26,8 @@ from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.threads import usable_cores
 from saccade.transforms.apply import channel_statistics, channels_first, normalise, to_input
-from saccade.transforms.augment import Augmentation, augment, frame, stream
-from saccade.transforms.shrink import shrink
-from saccade.transforms.stored import StoredPixels
+from saccade.transforms.augment import Augmentation, drawn, ready_for_draws, stream
+from saccade.transforms.stored import How, StoredPixels
 
 UNKNOWN_LABEL = -1
 FILL_AT_ONCE = 64
@@ -86,8 +85,10 @@ class TrainingBatches:
         self._seed = seed
         self._targets = class_indices(records, classes)
         limits = limits or Limits()
-        how = "shrunk" if augmentation.random_resized_crop < 1 else "framed"
-        stored = StoredPixels.of(pixels, limits, preprocess, how) if pixels else None
+        stored = None
+        if pixels:
+            how: How = "shrunk" if augmentation.random_resized_crop < 1 else "evaluated"
+            stored = StoredPixels.of(pixels, limits, preprocess, how)
         reader = _Reader(storage, self._records, limits, preprocess, augmentation, cache_bytes, stored)
         self._images = _TrainingImages(reader, augmentation, seed)
         self._loader = _Loader(self._images, workers, keep=True)
@@ -231,8 +232,9 @@ class _Reader:
 
     def _made(self, index: int) -> Tensor:
         pixels = read_pixels(self.storage, self.records[index], self.limits)
-        image = frame(shrink(channels_first(pixels), self.preprocess), self.augmentation, self.preprocess)
-        return image.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # colours side by side resize quickest
+        image = ready_for_draws(channels_first(pixels), self.augmentation, self.preprocess)
+        cut_out = image.untyped_storage().nbytes() > image.nbytes  # and would keep the whole alive
+        return image.contiguous() if cut_out else image
 
     def _keep(self, index: int, image: Tensor) -> bool:
         with _KEEPING:
@@ -267,14 +269,13 @@ class _TrainingImages(Dataset[Loaded]):
             image = self.reader.image(index)
         except DataError as error:
             return error
-        return augment(
+        return drawn(
             image,
             self.augmentation,
             seed=self.seed,
             epoch=epoch,
             index=index,
             preprocess=self.reader.preprocess,
-            framed=True,
         )
 
     def batch(self, keys: Sequence[Key]) -> Loaded:

@@ -18,7 +18,6 @@ from saccade.transforms.apply import channels_first, denormalise, normalise, to_
 from saccade.transforms.augment import Augmentation, augment
 from saccade.transforms.batches import read_pixels
 from saccade.transforms.mix import mix, soft_targets
-from saccade.transforms.shrink import shrink
 
 GAP_PIXELS = 4
 CAPTION_PIXELS = 16
@@ -54,7 +53,7 @@ def _training_column(
 ) -> Tensor:
     drawn = [
         augment(
-            shrink(channels_first(image), preprocess),
+            channels_first(image),
             augmentation,
             seed=seed,
             epoch=epoch,
