@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from saccade.data.images import Limits
+from saccade.data.pixel_cache import PixelCache
 from saccade.data.sources import load_source
 from saccade.errors import DataError, Interrupted, ModelError
 from saccade.export.onnx import export_network
@@ -19,6 +22,7 @@ from saccade.pipeline.engine import feature_engines, onnx_engine, openvino_engin
 from saccade.preprocess import Preprocess
 from saccade.runtime import Runtime
 from saccade.training.contract import TinyBackbone
+from saccade.training import features
 from saccade.training.features import BATCH_IMAGES, Images, compute_features
 from saccade.training.stop import StopRequest
 
@@ -139,3 +143,19 @@ def test_the_torch_engine_leaves_modes_and_statistics_alone() -> None:
     assert backbone.training
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
     np.testing.assert_equal(len(before) > 8, True)
+
+
+def test_images_kept_on_disk_give_the_same_features_and_are_not_decoded_again(
+    make_photos, tmp_path, monkeypatch
+):
+    images = images_of(make_photos(), exact=False)
+    records = tuple(
+        replace(record, sha256=hashlib.sha256(images.storage.read(record.path)).hexdigest())
+        for record in images.records
+    )
+    plain = compute_features(images, mean_colour)
+    kept = replace(images, records=records, pixels=PixelCache(tmp_path / "pixels", 10**7))
+    assert torch.equal(plain, compute_features(kept, mean_colour, threads=2))
+    again = replace(kept, pixels=PixelCache(tmp_path / "pixels", 10**7))
+    monkeypatch.setattr(features, "read_pixels", None)
+    assert torch.equal(plain, compute_features(again, mean_colour))

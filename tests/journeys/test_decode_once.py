@@ -1,0 +1,33 @@
+"""A second run on the same folder decodes no training image for training again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from saccade.transforms import batches
+
+
+def test_a_second_run_finds_the_images_of_the_first_and_learns_the_same(
+    saccade, make_photos, tmp_path, monkeypatch
+):
+    photos, decoded = make_photos(), []
+    read = batches.read_pixels
+    monkeypatch.setattr(batches, "read_pixels", lambda *args: decoded.append(args[1].path) or read(*args))
+    small = ("--backbone", "small_cnn", "--image-size", "16", "--epochs", "1", "--no-export.onnx")
+    runs = []
+    for name, extra in (("first", ()), ("second", ()), ("without", ("--data.cache-gb", "0"))):
+        decoded.clear()
+        assert saccade("train", photos, "--out", tmp_path / name, *small, *extra).code == 0
+        train = {
+            row.split(",")[0]
+            for row in (tmp_path / name / "dataset.csv").read_text().splitlines()
+            if ",train," in row
+        }
+        runs.append((len(train & set(decoded)), (tmp_path / name / "history.jsonl").read_text()))
+    stored = Path(os.environ["XDG_CACHE_HOME"]) / "saccade" / "pixels"
+    assert list(stored.glob("*.pixels"))
+    assert runs[0][0] > 15
+    assert runs[1][0] < runs[0][0]
+    without_seconds = [history.split('"seconds"')[0] for _, history in runs]
+    assert without_seconds[0] == without_seconds[1] == without_seconds[2]
