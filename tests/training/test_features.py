@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,8 @@ from saccade.models import build_model
 from saccade.pipeline.engine import feature_engines, onnx_engine, openvino_engine, torch_engine
 from saccade.preprocess import Preprocess
 from saccade.runtime import Runtime
-from saccade.training.contract import TinyBackbone
 from saccade.training import features
+from saccade.training.contract import TinyBackbone
 from saccade.training.features import BATCH_IMAGES, Images, compute_features
 from saccade.training.stop import StopRequest
 
