@@ -11,10 +11,10 @@ from saccade.transforms import batches
 def test_a_second_run_finds_the_images_of_the_first_and_learns_the_same(
     saccade, make_photos, tmp_path, monkeypatch
 ):
-    photos, decoded = make_photos(), []
+    photos, decoded = make_photos(side=80), []
     read = batches.read_pixels
     monkeypatch.setattr(batches, "read_pixels", lambda *args: decoded.append(args[1].path) or read(*args))
-    small = ("--backbone", "small_cnn", "--image-size", "16", "--epochs", "1", "--no-export.onnx")
+    small = ("--backbone", "small_cnn", "--image-size", "72", "--epochs", "1", "--no-export.onnx")
     runs = []
     for name, extra in (("first", ()), ("second", ()), ("without", ("--data.cache-gb", "0"))):
         decoded.clear()
