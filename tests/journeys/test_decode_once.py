@@ -24,10 +24,10 @@ def test_a_second_run_finds_the_images_of_the_first_and_learns_the_same(
             for row in (tmp_path / name / "dataset.csv").read_text().splitlines()
             if ",train," in row
         }
-        runs.append((len(train & set(decoded)), (tmp_path / name / "history.jsonl").read_text()))
+        runs.append((sum(path in train for path in decoded), (tmp_path / name / "history.jsonl").read_text()))
     stored = Path(os.environ["XDG_CACHE_HOME"]) / "saccade" / "pixels"
     assert list(stored.glob("*.pixels"))
-    assert runs[0][0] > 15
-    assert runs[1][0] < runs[0][0]
+    assert runs[0][0] > 30  # once to train, once to be measured as they are
+    assert runs[1][0] == runs[0][0] // 2
     without_seconds = [history.split('"seconds"')[0] for _, history in runs]
     assert without_seconds[0] == without_seconds[1] == without_seconds[2]
