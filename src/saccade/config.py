@@ -66,6 +66,9 @@ BACKBONE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     }
 }
 
+# Who gives one of these has the classic two phases in mind.
+CLASSIC_FIELDS = frozenset({"epochs", "head_epochs", "lr", "finetune_lr", "unfreeze"})
+
 
 class Section(BaseModel):
     """A frozen part of the recipe that refuses unknown keys."""
@@ -238,11 +241,12 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """How the weights are learnt."""
 
-    method: Literal["finetune", "head", "full", "auto"] = "finetune"
-    """How pretrained weights are adapted. finetune: the classic two phases, head_epochs of the head step by
-    step, then what unfreeze names; head: only the head, fitted in seconds on frozen features; full: from
-    that head fine-tune everything; auto: head, then full if a trial on training images says that it pays.
-    From scratch there is one phase, whatever stands here.
+    method: Literal["auto", "head", "full", "finetune"] = "auto"
+    """How pretrained weights are adapted. head: only the head, fitted in seconds on frozen features; full:
+    from that head fine-tune everything; auto: head, then full if a trial on training images says that it
+    pays; finetune: the classic two phases, head_epochs of the head step by step, then what unfreeze names.
+    Where epochs, head_epochs, lr, finetune_lr or unfreeze are given, and no method, it is finetune. From
+    scratch there is one phase, whatever stands here.
     """
     epochs: AtLeastOne = 20
     """Epochs of the main phase (fine-tuning, or training from scratch)."""
@@ -362,7 +366,7 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_for_backbone(cls, values: Any) -> Any:
-        return with_backbone_defaults(values) if isinstance(values, Mapping) else values
+        return with_defaults(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _fine_tune_gently(self) -> Recipe:
@@ -427,12 +431,15 @@ class Recipe(Section):
         return Recipe.from_mapping({**dict(_flatten(self.model_dump(exclude_unset=True))), **changes})
 
 
-def with_backbone_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested keys with those of BACKBONE_DEFAULTS added that are not there."""
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested keys with those added that others bring along: the method, and those of BACKBONE_DEFAULTS."""
     filled = {
         name: part.model_dump(exclude_unset=True) if isinstance(part, Section) else part
         for name, part in values.items()
     }
+    train = filled.get("train")
+    if isinstance(train, Mapping) and "method" not in train and not CLASSIC_FIELDS.isdisjoint(train):
+        filled["train"] = {**train, "method": "finetune"}
     model = filled.get("model")
     backbone = str(model.get("backbone", "")) if isinstance(model, Mapping) else ""
     for name, defaults in BACKBONE_DEFAULTS.get(backbone.removeprefix("saccade/"), {}).items():

@@ -49,8 +49,24 @@ def plain_loss(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> float:
     return RunFolder(out).read_history()[-1].train_loss
 
 
+MANNERS = {"crop_border": ("reflect", "random_crop"), "alternate_flip": ("true", "horizontal_flip")}
+
+
 def test_the_list_of_augmentations_is_whole() -> None:
-    assert {*AUGMENTATIONS, "policy", "automatic"} == set(AugmentConfig.model_fields)
+    assert {*AUGMENTATIONS, *MANNERS, "policy", "automatic"} == set(AugmentConfig.model_fields)
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+def test_each_manner_changes_what_it_is_a_manner_of(
+    saccade: Saccade, photos: Path, tmp_path: Path, manner: str
+) -> None:
+    value, base = MANNERS[manner]
+    losses = []
+    for name, flags in (("base", ()), ("manner", (f"--augment.{manner}", value))):
+        words = ("--augment", "none", f"--augment.{base}", AUGMENTATIONS[base], *flags)
+        assert saccade("train", photos, "--out", tmp_path / name, *SMALL, *words).code == 0
+        losses.append(RunFolder(tmp_path / name).read_history()[-1].train_loss)
+    assert losses[0] != losses[1]
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

@@ -110,10 +110,10 @@ def scan(
     `workers` processes share the work; None: as many as there are cores, once it is worth it. `cache` is
     a folder that keeps results by content hash. A file whose size and times are unchanged since the last
     scan is not read again, unless `verify` asks for it. `beside` says that this process is busy with other
-    things: processes then share the work from the beginning, and leave one core to this one.
+    things: processes then share the work from the beginning.
     """
     if beside and workers is None and len(dataset.records) >= WORTH_IMAGES:
-        workers = max(1, available_cores() - 1)
+        workers = available_cores()
     job = Job(dataset.storage, limits, cache, not verify, _version(limits) if cache else "")
     paths = [record.path for record in dataset.records]
     examined: list[Examined] = []

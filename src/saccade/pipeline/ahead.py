@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
 from saccade.records import Dataset
+from saccade.threads import without_garbage_collection
 
 if TYPE_CHECKING:
     from saccade.models import BuiltModel
@@ -62,7 +63,8 @@ class Ahead:
             self._future.set_exception(error)
 
     def _made(self, listed: Dataset, recipe: Recipe) -> Ready:
-        from saccade.pipeline import fitting
+        with without_garbage_collection():
+            from saccade.pipeline import fitting
         from saccade.runtime import Runtime
 
         runtime = Runtime.create(recipe.device, recipe.precision)

@@ -38,8 +38,8 @@ ASKING = np.arange(0, PATCHES, 2)  # a chequerboard: of two pictures each asks f
 NEIGHBOURS = 8
 MAPS_PER_PAIR = 3  # tried for each pair and symmetry
 SMALLEST_COSINE = 0.55
-MAPS_PER_IMAGE = 12.0
-WHITENED_IMAGES = 300  # images at most whose patches whitening is fitted to
+MAPS_PER_IMAGE = 8.0
+WHITENED_IMAGES = 200  # images at most whose patches whitening is fitted to
 BATCH_IMAGES = 128
 
 
