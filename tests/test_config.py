@@ -74,7 +74,16 @@ def test_broken_toml_names_the_file() -> None:
 
 
 def test_differing_keys_name_both_values() -> None:
-    assert differing_keys(Recipe(), Recipe.from_mapping({"train.epochs": 3})) == {"train.epochs": (20, 3)}
+    other = Recipe.from_mapping({"train.batch_size": 3})
+    assert differing_keys(Recipe(), other) == {"train.batch_size": (32, 3)}
+
+
+def test_who_gives_epochs_means_the_classic_two_phases() -> None:
+    assert Recipe().train.method == "auto"
+    for key, value in (("epochs", 3), ("head_epochs", 3), ("lr", 1e-3), ("unfreeze", "all")):
+        assert Recipe.from_mapping({f"train.{key}": value}).train.method == "finetune"
+    assert Recipe.from_mapping({"train.epochs": 3, "train.method": "auto"}).train.method == "auto"
+    assert Recipe.from_mapping({"train.batch_size": 3}).train.method == "auto"
 
 
 def test_every_field_is_documented_and_every_short_flag_names_a_field() -> None:

@@ -267,7 +267,7 @@ def _score(
     values = compute_features(images, engine, threads=usable_cores(), stop=stop, progress=progress)
     classes = tuple(label for label in dataset.classes if any(r.label == label for r in records))
     data = LabelledFeatures(
-        values=values,
+        values=values[None],
         labels=class_indices(records, classes),
         groups=tuple(_group(record) for record in records),
         classes=len(classes),
