@@ -113,10 +113,12 @@ def running(workers: int | None) -> Iterator[Run]:
     Between such runs faiss and linear algebra may use as many threads.
     """
     import faiss
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
     threads = workers or available_cores()
     before = faiss.omp_get_max_threads()
+    blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    most = min([threads, *blas])  # never more than were there: who asked for one thread keeps to it
 
     def run(work: Callable[[slice], None], slices: Sequence[slice]) -> None:
         with threadpool_limits(1, "blas"):
@@ -125,7 +127,7 @@ def running(workers: int | None) -> Iterator[Run]:
         faiss.omp_set_num_threads(threads)  # shares its threads with a BLAS that was just limited
 
     try:
-        with threadpool_limits(threads, "blas"), ThreadPoolExecutor(threads) as pool:
+        with threadpool_limits(most, "blas"), ThreadPoolExecutor(threads) as pool:
             faiss.omp_set_num_threads(threads)
             yield run
     finally:
