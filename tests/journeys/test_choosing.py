@@ -198,7 +198,8 @@ def test_real_weights_on_real_photos(
         for row in json.loads((tmp_path / "run/environment.json").read_text())["choice"]["rows"]
     }
     large, small = rows["timm/mobilenetv2_100"], rows["timm/mobilenetv2_035"]
-    assert large["log_loss"] < small["log_loss"]
+    # which of the two scores better on so few photos is chance: both have learnt to see, and one is quicker
+    assert min(large["accuracy"], small["accuracy"]) > 0.8
+    assert 0 < max(large["log_loss"], small["log_loss"]) < 0.5
     assert large["latency_ms"] > small["latency_ms"]
-    assert large["accuracy"] > 0.6
     assert "torchvision/squeezenet1_1" in rows
