@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +135,12 @@ def test_doctor_says_what_is_there(answer: Command) -> None:
     code, out, _ = answer("doctor")
     assert code == 0
     assert "saccade[train]" in out
+
+
+def test_no_use_is_counted_by_others(tmp_path: Path) -> None:
+    """onnxruntime keeps an identifier of the machine unless it is told not to before it is loaded."""
+    code = "import saccade, onnxruntime"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert list(tmp_path.rglob("*onnxruntime*")) == []

@@ -5,6 +5,7 @@ Importing it imports no torch; what needs more is loaded when it is first used.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from saccade._version import __version__
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from saccade.config import Recipe
     from saccade.errors import SaccadeError
     from saccade.predict import Predictor
+
+# onnxruntime counts its use and keeps an identifier of the machine unless this stands before it is loaded
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["ImageClassifier", "Predictor", "Recipe", "SaccadeError", "__version__", "load"]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+STOPPED = (130, 143)
 
 
 def main() -> int:
@@ -10,10 +13,15 @@ def main() -> int:
     try:
         from saccade.cli import main as run
 
-        return run()
+        code = run()
     except KeyboardInterrupt:
         sys.stderr.write("saccade: stopped\n")
-        return 130
+        code = 130
+    if code in STOPPED:  # now, and not when the last thread has ended that was getting something ready
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -288,3 +288,18 @@ def test_any_history_gets_words_and_remedies(drawn):
 def test_every_rule_answers_nothing_without_evidence():
     assert len(RULES) == 13
     assert [rule(Evidence(())) for rule in RULES] == [None] * 13
+
+
+def test_two_fits_of_a_head_are_no_epochs_that_could_go_on():
+    losses = ([0.5, 0.3], [0.9, 0.8], 0.95, 0.9)
+    assert "stopped_too_early" in kinds(rows(*losses, phase="head", lr=1e-3))
+    assert "stopped_too_early" not in kinds(rows(*losses, phase="head", lr=0.0))
+
+
+def test_advice_on_rates_starts_from_the_rate_that_was_used():
+    """Method full fine-tunes at a tenth of the head's rate, the classic two phases at a hundredth."""
+    head = rows([0.5], [0.5], 0.9, 0.9, phase="head", lr=0.0)
+    worse = rows([0.52, 0.5], [0.6, 0.7], 0.9, 0.9, lr=3e-4)
+    found = diagnose(Evidence((*head, *worse), recipe=Recipe.from_mapping({"train.method": "full"})))
+    (advice,) = (f.remedy for f in found if f.kind == "fine_tuning_did_not_help")
+    assert "--finetune-lr 0.0001" in advice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -109,6 +110,13 @@ def test_the_quick_engine_gives_nearly_the_backbones_features() -> None:
     assert 0 < float((first - expected).norm() / expected.norm()) < 0.3
     with ThreadPoolExecutor(2) as pool:
         assert all(torch.equal(first, again) for again in pool.map(quick, [images] * 4))
+
+
+def test_an_openvino_that_is_broken_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    backbone = TinyBackbone().eval()
+    assert openvino_engine(export_network(backbone, 8)) is None
+    assert feature_engines(backbone, Runtime.create("cpu"), 8).quick is None
 
 
 class Sorted(TinyBackbone):

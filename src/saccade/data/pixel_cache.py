@@ -163,7 +163,9 @@ class PixelCache:
             try:
                 writer = self._room_for(len(data))
                 if writer is None:
-                    self._stop_keeping("its bound is reached (--data.cache-gb)")
+                    self._stop_keeping(
+                        "its bound (--data.cache-gb) or that of the disk (a tenth stays free) is reached"
+                    )
                     return False
                 self._append(writer, key, data, crc, pixels.shape[0], pixels.shape[1])
             except OSError as error:

@@ -194,7 +194,7 @@ def turned(evidence: Evidence) -> Finding | None:
         return None
     _, rows = phases(evidence.history)[-1]
     kept = kept_index(evidence.history)
-    if not _turned(rows) or evidence.history[kept] not in rows:
+    if _fitted(rows) or not _turned(rows) or evidence.history[kept] not in rows:
         return None
     return Finding(
         "turned",
@@ -260,6 +260,7 @@ def stopped_too_early(evidence: Evidence) -> Finding | None:
     _, rows = phases(evidence.history)[-1]
     if (
         len(rows) < 2
+        or _fitted(rows)
         or rows[-1].validation_loss <= 0
         or kept_index(evidence.history) != len(evidence.history) - 1
     ):
@@ -419,10 +420,20 @@ def _rate_finding(evidence: Evidence, phase: str, what: str, rows: Sequence[Epoc
 def _lower_rate(evidence: Evidence, phase: str) -> str:
     fine_tuning = phase != evidence.history[0].phase
     recipe = evidence.recipe
-    rate = recipe.finetune_learning_rate if fine_tuning else recipe.learning_rate
+    rate = _rate_of(evidence, phase) or recipe.learning_rate
     flag = "--finetune-lr" if fine_tuning else "--lr"
     clip = "" if recipe.train.gradient_clip else ", or limit the steps with --train.gradient-clip 1"
     return f"Use a third of the rate or less ({flag} {rate / 3:.1g}){clip}."
+
+
+def _rate_of(evidence: Evidence, phase: str) -> float:
+    """The highest rate that the phase really had; 0 where a head was fitted without steps."""
+    return max((row.lr for row in evidence.history if row.phase == phase), default=0.0)
+
+
+def _fitted(rows: Sequence[EpochRow]) -> bool:
+    """Whether these rows are fits of a head on frozen features, not epochs: nothing in them goes on."""
+    return all(row.lr == 0 for row in rows)
 
 
 def _broken(before: float, after: float) -> bool:
@@ -430,7 +441,7 @@ def _broken(before: float, after: float) -> bool:
 
 
 def _other_rate(rows: Sequence[EpochRow], evidence: Evidence) -> str:
-    rate = evidence.recipe.finetune_learning_rate
+    rate = _rate_of(evidence, rows[0].phase) or evidence.recipe.finetune_learning_rate
     if rows[-1].validation_loss < rows[0].validation_loss:  # on its way, but too slow or too short
         higher = min(3 * rate, HARD_FINETUNE_RATIO * evidence.recipe.learning_rate)
         return f"Try more epochs (--epochs {2 * len(rows)}) or a higher rate (--finetune-lr {higher:.1g})."
@@ -468,10 +479,17 @@ def _taken_for(figures: Metrics, row: int) -> str:
 
 def _against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
     recipe = evidence.recipe
+    if _fitted(evidence.history):
+        return (
+            "A head that fits its training images whole is common with few of them. In this order: collect "
+            "more images of each class; fine-tune with more augmentation (--method full --augment strong); "
+            "compare backbones (--backbone auto --weights FOLDER)."
+        )
     steps = ["collect more images of each class"]
     if recipe.augment.policy in STRONGER:
         steps.append(f"augment more (--augment {STRONGER[recipe.augment.policy]})")
-    if len(phases(evidence.history)) > 1 and recipe.train.unfreeze != "1":
+    classic = recipe.train.method == "finetune" and len(phases(evidence.history)) > 1
+    if classic and recipe.train.unfreeze != "1":
         steps.append("unfreeze less (--unfreeze 1)")
     if not recipe.model.pretrained or recipe.model.backbone in ALWAYS_FROM_SCRATCH:
         steps.append("start from pretrained weights (--backbone efficientnet_b0)")
@@ -485,7 +503,9 @@ def _against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
 def _against_underfitting(evidence: Evidence) -> str:
     recipe = evidence.recipe
     steps = []
-    if len(phases(evidence.history)) > 1 and recipe.train.unfreeze != "all":
+    if _fitted(evidence.history):
+        steps.append("fine-tune everything (--method full)")
+    elif len(phases(evidence.history)) > 1 and recipe.train.unfreeze != "all":
         steps.append("unfreeze more (--unfreeze all)")
     steps.append(f"train longer (--epochs {2 * recipe.train.epochs})")
     if recipe.augment.policy in ("strong", "medium"):

@@ -8,7 +8,6 @@ cost about half and differ by 16 %, without loss of held-out accuracy.
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,7 @@ def feature_engines(backbone: nn.Module, runtime: Runtime, size: int) -> Engines
     except ModelError:
         return Engines(torch_engine(backbone, runtime), "torch on cpu, float32")  # whatever it can train
     quick = openvino_engine(model)
-    if quick is None or _difference(quick, exact, size) > QUICK_TOLERANCE:
+    if quick is None or not _difference(quick, exact, size) <= QUICK_TOLERANCE:
         return Engines(exact, EXACT_NAME)
     return Engines(exact, EXACT_NAME, quick, QUICK_NAME)
 
@@ -68,8 +67,13 @@ def onnx_engine(model: onnx.ModelProto, backbone: nn.Module, size: int) -> Engin
 
 def openvino_engine(model: onnx.ModelProto) -> Engine | None:
     """The exported backbone in OpenVINO and bfloat16, one core a call; None where that is not to be had."""
-    if importlib.util.find_spec("openvino") is None:
+    try:
+        return _compiled_by_openvino(model)
+    except Exception:  # not installed, or installed and broken: whatever it raises, there is another engine
         return None
+
+
+def _compiled_by_openvino(model: onnx.ModelProto) -> Engine | None:
     import openvino
 
     core = openvino.Core()

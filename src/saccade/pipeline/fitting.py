@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from saccade.bundle import Bundle, save_bundle
-from saccade.config import AUTO_BACKBONE, Recipe
+from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
 from saccade.data.images import decode
 from saccade.data.pixel_cache import PixelCache
 from saccade.errors import Interrupted, ModelError, RecipeError
@@ -46,7 +46,7 @@ from saccade.training import (
 )
 from saccade.training.features import Engines
 from saccade.training.job import TrainingSource
-from saccade.training.phases import finetune_rate
+from saccade.training.phases import finetune_rate, plan_phases
 from saccade.training.schedules import growing_side
 from saccade.transforms import Augmentation, Batch, TrainingBatches, evaluation_batches
 from saccade.transforms.memory import MemoryBatches, fits_in_memory
@@ -104,6 +104,8 @@ def check_model(recipe: Recipe) -> None:
         weights_at_hand(model.weights)
         return
     preparation(model.backbone, weights=model.weights)
+    scratch = not model.pretrained or model.backbone in ALWAYS_FROM_SCRATCH
+    plan_phases(recipe, pretrained=not scratch, can_solve=True)  # only to refuse here what cannot be
     own = model.backbone in BACKBONES
     if own or model.options or not model.pretrained:
         size = recipe.data.image_size
