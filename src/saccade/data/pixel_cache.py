@@ -76,14 +76,14 @@ class _Shard:
 
     def bytes_at(self, offset: int, length: int) -> Pixels | None:
         """Mapped bytes, private and writable as torch wants them; None where the file is too short."""
-        if self.view is None or len(self.view) < offset + length:
+        view = self.view  # another thread may map the file anew meanwhile
+        if view is None or len(view) < offset + length:
             with self.path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size < offset + length:
                     return None
-                self.view = np.frombuffer(
-                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), dtype=np.uint8
-                )
-        return self.view[offset : offset + length]
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self.view = view = np.frombuffer(mapped, dtype=np.uint8)
+        return view[offset : offset + length]
 
 
 @dataclass(slots=True)
