@@ -1,6 +1,6 @@
 """Small images from scratch: accuracy on held-out images against seconds since the command was typed.
 
-    python -m benchmarks.cifar10 CIFAR10_FOLDER --minutes 15 --out /tmp/cifar10-bench
+    python -m benchmarks.cifar10 CIFAR10_FOLDER --minutes 15 --out cifar10-bench
 
 CIFAR10_FOLDER has train/ and test/ with a folder a class. Every tenth training image validates; saccade
 judges the test part once at its end. Systems run one after the other, each alone, imports included; each is
