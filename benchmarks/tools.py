@@ -48,7 +48,7 @@ class Tool:
 TOOLS = {
     "saccade": Tool(OURS, "", (), "saccade train, defaults"),
     "saccade-head": Tool(OURS, "", ("--method", "head"), "saccade train --method head"),
-    "saccade-auto": Tool(OURS, "", ("--method", "auto"), "saccade train --method auto"),
+    "saccade-full": Tool(OURS, "", ("--method", "full"), "saccade train --method full", quick=False),
     "sklearn": Tool(
         "torch", "sklearn_features", (), "features by timm, float32; StandardScaler, LogisticRegression"
     ),

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -271,6 +272,29 @@ def test_another_limit_is_another_result(make_photos: Callable[..., Path], tmp_p
 
 
 # -- several processes -------------------------------------------------------------------------
+
+
+def test_beside_other_work_processes_find_the_same(
+    make_photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saccade.data import scan as scanning
+
+    data, started = folder_dataset(make_photos()), []
+    plain = scan(data)
+
+    def counted(*args: Any, **options: Any) -> Any:
+        started.append(options["workers"])
+        return map_chunks(*args, **options)
+
+    monkeypatch.setattr(scanning, "map_chunks", counted)
+    monkeypatch.setattr(scanning, "WORTH_IMAGES", len(data.records) + 1)
+    scan(data, beside=True)
+    assert started == []
+    monkeypatch.setattr(scanning, "WORTH_IMAGES", 1)
+    beside = scan(data, beside=True)
+    assert len(started) == 1
+    assert beside.dataset == plain.dataset
+    assert beside.measurements.values.tobytes() == plain.measurements.values.tobytes()
 
 
 def deadly_sum(numbers: Sequence[int]) -> int:
