@@ -245,6 +245,8 @@ def summarise(curves: Sequence[Curve], names: Sequence[str]) -> None:
     print(f"\n{len(curves)} seeds; means, in brackets differences from raw without flip: mean, least, most")
     for where, pick in (("last epoch", last_epoch), ("epoch of the lowest loss, each its own", best_epoch)):
         print(f"\n{where}")
+        head = statistics.mean(curve[0][RAW].accuracy for curve in curves)
+        print(f"  head alone: accuracy {head:.4f}")
         raw = [pick(curve, RAW, flip=False) for curve in curves]
         for name in names:
             for flip in (False, True):

@@ -304,6 +304,11 @@ class TrainConfig(Section):
     """Share of the target spread over all classes."""
     class_weights: bool = False
     """Weigh the loss by the inverse frequency of each class."""
+    ema_decay: Share = 0.0
+    """Decay of an exponential moving average of the weights (0.99 is usual), taken at each step t of a phase:
+    the lesser of this and (1 + t) / (10 + t). What is validated, kept and exported is then the average; the
+    weights themselves go on training. 0 is off.
+    """
     gradient_clip: NotNegative = 0.0
     """Largest norm of the gradient; 0 is off."""
     workers: Count | Auto = "auto"

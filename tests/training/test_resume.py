@@ -55,7 +55,7 @@ def train(folder, callbacks=()):
     recipe = Recipe().replaced(
         seed=3, train__epochs=3, train__head_epochs=2, train__batch_size=8, train__lr=3.0,
         train__finetune_lr=0.3,
-        train__schedule="plateau", train__plateau_patience=0, train__unfreeze="1",
+        train__schedule="plateau", train__plateau_patience=0, train__unfreeze="1", train__ema_decay=ema_decay,
     )
     data = TinyData()
     network = tiny_classifier()
@@ -97,7 +97,7 @@ def attempt(folder, step=0, write=0, share=0.0):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-root, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
+root, plan, ema_decay = Path(sys.argv[1]), json.loads(sys.argv[2]), float(sys.argv[3])
 whole_seconds = 0.0
 endings = []
 for number, kills in enumerate(plan):
@@ -111,10 +111,10 @@ print(json.dumps(endings))
 
 
 def run_plan(
-    folder: Path, plan: list[list[dict[str, float]]]
+    folder: Path, plan: list[list[dict[str, float]]], *, ema_decay: float = 0.0
 ) -> tuple[list[list[int]], list[dict[str, object]]]:
     """Endings of every attempt, and what the last attempt of each run told."""
-    command = [sys.executable, "-c", SCRIPT, str(folder), json.dumps(plan)]
+    command = [sys.executable, "-c", SCRIPT, str(folder), json.dumps(plan), str(ema_decay)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     endings = json.loads(done.stdout)
@@ -135,6 +135,17 @@ def test_killed_in_mid_epoch_and_mid_write_it_ends_bit_identical(tmp_path):
     assert len({row[2] for row in told[0]["lines"]}) > 2, "the plateau schedule must have dropped a rate"
     for number, other in enumerate(told[1:], start=1):
         assert other == told[0], plan[number]
+
+
+def test_killed_with_averaged_weights_it_ends_bit_identical(tmp_path):
+    plan: list[list[dict[str, float]]] = [
+        [],
+        [{"step": 5}, {"step": 8}, {"step": 4}],  # epoch 2 of the head, epoch 3 of fine-tuning
+        [{"write": 2}, {"write": 3}, {"write": 13}],
+    ]
+    endings, told = run_plan(tmp_path, plan, ema_decay=0.9)
+    assert endings == [[0], [-9, -9, -9, 0], [-9, -9, -9, 0]]
+    assert [other == told[0] for other in told] == [True] * 3
 
 
 @pytest.mark.slow

@@ -82,6 +82,21 @@ def set_training_mode(classifier: Classifier, *, keep_statistics: bool = False) 
             module.training = False
 
 
+def learning_tensors(classifier: Classifier, *, keep_statistics: bool = False) -> dict[str, Tensor]:
+    """What training changes, by its name, sharing its memory: parameters that learn, and the running
+    statistics of the BatchNorms that `set_training_mode` lets follow the batches.
+    """
+    still = {id(module) for module in _frozen_modules(classifier)}
+    if keep_statistics:
+        still |= {id(module) for module in classifier.backbone.modules()}
+    found = {name: p.detach() for name, p in classifier.named_parameters() if p.requires_grad}
+    for name, module in classifier.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and id(module) not in still:
+            buffers = module.named_buffers(recurse=False)
+            found |= {f"{name}.{key}": value for key, value in buffers if value.is_floating_point()}
+    return found
+
+
 def frozen_hash(classifier: Classifier) -> str:
     """SHA-256 over frozen parameters and all buffers of frozen modules; equal before and after a phase."""
     digest = hashlib.sha256()

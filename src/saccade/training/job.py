@@ -105,7 +105,10 @@ def refuse_early(job: Job) -> None:
         freeze_for(job.classifier, phase)
         learnt = max(learnt, sum(p.nbytes for p in job.classifier.parameters() if p.requires_grad))
     weights = sum(tensor.nbytes for tensor in job.classifier.state_dict().values())
-    job.checkpoints.require_space(weights, weights + MOMENTS[job.recipe.train.optimizer] * learnt)
+    averages = 1 if job.recipe.train.ema_decay else 0
+    job.checkpoints.require_space(
+        weights, weights + (MOMENTS[job.recipe.train.optimizer] + averages) * learnt
+    )
 
 
 def start_or_continue(job: Job) -> tuple[FitState, Checkpoint | None]:

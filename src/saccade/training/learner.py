@@ -16,6 +16,7 @@ from saccade.config import Recipe
 from saccade.errors import TrainingError
 from saccade.models.network import Classifier
 from saccade.runtime import Runtime, draw_seed
+from saccade.training.averaging import WeightAverage
 from saccade.training.job import Job, class_weights
 from saccade.training.losses import classification_loss
 from saccade.training.optimizers import build_optimizer
@@ -45,6 +46,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     forward: Any
     stepper: Any  # the optimizer as Fabric wraps it
+    average: WeightAverage
     micro_batch: int = 0  # images at once; 0 is the whole batch
     done: float = 1.0  # share of the phase's schedule at the start of this epoch
     pace: Pace | None = None  # where a deadline leaves no time for all epochs
@@ -180,6 +182,9 @@ def begin_phase(job: Job, phase: Phase, *, micro_batch: int) -> Learner:
         optimizer=optimizer,
         forward=forward,
         stepper=stepper,
+        average=WeightAverage.of(
+            job.classifier, decay=train.ema_decay, keep_statistics=phase.keep_statistics
+        ),
         micro_batch=micro_batch,
         watch=LossWatch(lag=0 if job.runtime.device.type == "cpu" else 1),
     )

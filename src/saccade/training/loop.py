@@ -162,6 +162,7 @@ def fit_phase(job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | 
         learner.pace = state.pace
         if checkpoint:
             learner.load_optimizer(checkpoint.optimizer, checkpoint.scalars)
+            learner.average.go_on(checkpoint.raw)
         state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
         job.budget.new_phase()
         while not (ending := phase_ending(job, phase, state)):
@@ -218,9 +219,15 @@ def solve_head(job: Job, phase: Phase, state: FitState, step: int) -> FitState:
 
 
 def fit_epoch(job: Job, learner: Learner, state: FitState) -> FitState:
-    """One epoch: train, validate, remember, write down."""
+    """One epoch: train, validate, remember, write down; all but the first with averaged weights, if any."""
     began = time.monotonic()
     trained = train_epoch(job, learner, state)
+    with learner.average.in_place():
+        return end_epoch(job, learner, state, trained, began)
+
+
+def end_epoch(job: Job, learner: Learner, state: FitState, trained: Tally, began: float) -> FitState:
+    """Validate what the network is now, and write it down with what training goes on from."""
     validation_loss, validation_accuracy, validation_seconds = validate(job, learner, state)
     row = EpochRow(
         phase=learner.phase.name,
@@ -240,7 +247,8 @@ def fit_epoch(job: Job, learner: Learner, state: FitState) -> FitState:
     seconds = time.monotonic() - began
     job.budget.note_epoch(seconds, validation_seconds)
     state = pacing.after_epoch(job, learner, state, steps=trained.steps, seconds=seconds)
-    job.checkpoints.save(state, job.classifier.state_dict(), *learner.optimizer_state())
+    raw = learner.average.other  # in place of which the network has the average
+    job.checkpoints.save(state, job.classifier.state_dict(), *learner.optimizer_state(), raw=raw)
     job.run.write_history(state.history)
     job.callbacks.on_epoch_end(view(job, learner.phase, state), row)
     return state
@@ -288,6 +296,7 @@ def train_epoch(job: Job, learner: Learner, state: FitState) -> Tally:
         rate = learner.rate(state.phase_step + index, state.plateau.factor)
         learner.set_rate(rate)
         losses, right = _step_within_memory(learner, batch, state.step + index)
+        learner.average.follow(state.phase_step + index)
         tally.add(len(batch.paths), losses, right, rate)
         _report(job, learner, tally, epoch)
         step_seconds = (time.monotonic() - began) / tally.steps

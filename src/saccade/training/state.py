@@ -126,12 +126,16 @@ class FitState:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What `Checkpoints.latest` found: the state, the weights and the optimizer of its last epoch."""
+    """What `Checkpoints.latest` found: the state, the weights and the optimizer of its last epoch.
+
+    `raw`: where `weights` are a moving average, those parts of them as training goes on from them.
+    """
 
     state: FitState
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     scalars: dict[str, float]
+    raw: dict[str, Tensor]
 
 
 class Checkpoints:
@@ -147,6 +151,8 @@ class Checkpoints:
         weights: Mapping[str, Tensor],
         optimizer: Mapping[str, Tensor],
         scalars: Mapping[str, float],
+        *,
+        raw: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Write the epoch's checkpoint, and the best weights where this epoch is the best."""
         if state.best_is_now:
@@ -155,6 +161,7 @@ class Checkpoints:
             self._best_sha256 = _sha256(best)
         named = {f"weights/{name}": tensor for name, tensor in weights.items()}
         named |= {f"optimizer/{name}": tensor for name, tensor in optimizer.items()}
+        named |= {f"raw/{name}": tensor for name, tensor in (raw or {}).items()}
         data = tensors_to_bytes(named)
         write_bytes(self._tensors(state.epoch), data)
         self._write_state(state, _sha256(data), scalars)
@@ -233,6 +240,7 @@ class Checkpoints:
             weights=_below("weights/", tensors),
             optimizer=_below("optimizer/", tensors),
             scalars=body["scalars"],
+            raw=_below("raw/", tensors),
         )
 
     def _write_state(self, state: FitState, tensors_sha256: str, scalars: Mapping[str, float]) -> None:

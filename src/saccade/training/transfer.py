@@ -233,12 +233,14 @@ class FastTransfer:
                     left = job.budget.deadline - time.monotonic()
                     if step == TIMED_STEPS and seconds * (total - step) > TRIAL_TIME_SHARE * left:
                         return None
+        learner.average.swap()  # it is judged by the weights that the phase itself would keep
         return (time.monotonic() - began) / max(1, step)
 
 
 def _step(learner: Learner, batch: Batch, step: int) -> None:
     learner.set_rate(learner.rate(step, 1.0))
     train_step(learner, batch, step)
+    learner.average.follow(step)
 
 
 def _losses(logits: Tensor, labels: Tensor) -> NDArray[np.float64]:
