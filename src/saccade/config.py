@@ -47,13 +47,18 @@ DEFAULT_FINETUNE_RATIO = 0.01
 # rate of an optimizer, for training from scratch, where train.lr is "auto"
 SCRATCH_RATES = {"sgd": 0.05, "muon": 0.24}
 
+# What `batch_size` "auto" chooses among, and how many steps an epoch must have for the larger ones.
+AUTO_BATCH_SIZES = {"fast_cnn": (16, 32, 64, 128, 256, 500)}
+USUAL_BATCH_SIZE = 32
+LEAST_STEPS_AN_EPOCH = 10
+
 # What a backbone is trained with where neither flag nor file says otherwise. Measured: docs/lab-notes.md.
 BACKBONE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "fast_cnn": {
         "augment": {"policy": "small"},
         "train": {
             "epochs": 8,
-            "batch_size": 500,
+            "batch_size": "auto",
             "optimizer": "muon",
             "momentum": 0.85,
             "weight_decay": 0.0,
@@ -252,8 +257,8 @@ class TrainConfig(Section):
     """Epochs of the main phase (fine-tuning, or training from scratch)."""
     head_epochs: Count = 5
     """Epochs of phase 1 of method finetune, in which only the new head learns on a frozen base."""
-    batch_size: AtLeastOne = 32
-    """Images in one step."""
+    batch_size: AtLeastOne | Auto = 32
+    """Images in one step; auto: 32, for fast_cnn 16 to 500, as many as leave ten steps in an epoch."""
     lr: Positive | Auto = "auto"
     """Learning rate of phase 1 (method finetune) or of training from scratch; auto: for Adam and AdamW
     3e-3 on a frozen base and 1e-3 from scratch, for SGD 0.05, for muon 0.24.
@@ -411,6 +416,23 @@ class Recipe(Section):
         except pydantic.ValidationError as error:
             lines = _problems(error.errors())
             raise RecipeError(f"{where}: " + "; ".join(lines)) from None
+
+    @property
+    def batch_size(self) -> int:
+        """`train.batch_size`, once `with_batch_size` has worked out "auto"."""
+        assert self.train.batch_size != "auto", "worked out when the number of training images is known"
+        return self.train.batch_size
+
+    def with_batch_size(self, images: int) -> Recipe:
+        """The recipe with "auto" as `train.batch_size` worked out for so many training images."""
+        if self.train.batch_size != "auto":
+            return self
+        least, *larger = AUTO_BATCH_SIZES.get(
+            self.model.backbone.removeprefix("saccade/"), (USUAL_BATCH_SIZE,)
+        )
+        fitting = [size for size in larger if size * LEAST_STEPS_AN_EPOCH <= images]
+        train = self.train.model_copy(update={"batch_size": max(fitting, default=least)})
+        return self.model_copy(update={"train": train})
 
     @classmethod
     def from_toml(cls, text: str, *, where: str = "recipe") -> Recipe:

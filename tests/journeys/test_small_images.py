@@ -88,6 +88,18 @@ def test_a_killed_run_continues_bit_for_bit(
     assert len(run.read_history()) == 4
 
 
+def test_the_batch_that_was_not_set_follows_the_number_of_images(
+    saccade: Saccade, gray_pictures: Path, tmp_path: Path
+) -> None:
+    flags = ("--backbone", "fast_cnn", "--model.options", "width=4", "--epochs", "1", "--no-export.onnx")
+    for _ in ("begun", "asked for again"):
+        answer = saccade("train", gray_pictures, "--out", tmp_path / "run", *flags)
+        assert answer.code == 0, answer.err
+    run = RunFolder(tmp_path / "run")
+    assert run.read_recipe().train.batch_size == "auto"
+    assert run.read_environment()["resolved"]["train.batch_size"] == 16
+
+
 def records(side: int) -> Dataset:
     used = [ImageRecord(f"{n}.png", "a", "train", width=side, height=side + n) for n in range(5)]
     return Dataset(Path("."), tuple(used), ("a",), storage=FolderStorage(Path(".")))

@@ -209,6 +209,7 @@ def resolved_values(network: BuiltModel, recipe: Recipe) -> dict[str, Any]:
         "model.notes": list(network.notes),
         "train.lr": recipe.learning_rate,
         "train.finetune_lr": finetune_rate(recipe),
+        "train.batch_size": recipe.batch_size,
         "train.workers": worker_count(recipe),
         "augment": Augmentation.from_config(recipe.augment).as_json(),
     }
@@ -342,7 +343,7 @@ def fast_transfer(
             chosen(indices),
             dataset.classes,
             preprocess,
-            recipe.train.batch_size,
+            recipe.batch_size,
             limits=limits,
         ),
         progress=terminal.progress,
@@ -372,7 +373,7 @@ def training_batches(
             records,
             dataset.classes,
             preprocess,
-            recipe.train.batch_size,
+            recipe.batch_size,
             augmentation=augmentation,
             seed=recipe.seed,
             limits=limits_of(recipe),
@@ -384,7 +385,7 @@ def training_batches(
         records,
         dataset.classes,
         preprocess,
-        recipe.train.batch_size,
+        recipe.batch_size,
         augmentation=augmentation,
         seed=recipe.seed,
         limits=limits_of(recipe),
@@ -415,7 +416,7 @@ class ValidationBatches:
         self._kept: list[Batch] = []
 
     def __len__(self) -> int:
-        return -(-len(self._records) // self._recipe.train.batch_size)
+        return -(-len(self._records) // self._recipe.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         if len(self._kept) == len(self):
@@ -427,7 +428,7 @@ class ValidationBatches:
             self._records,
             self._dataset.classes,
             self._preprocess,
-            self._recipe.train.batch_size,
+            self._recipe.batch_size,
             limits=limits_of(self._recipe),
             workers=worker_count(self._recipe),
         ):

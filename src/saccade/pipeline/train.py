@@ -57,7 +57,7 @@ def train(
             dataset = stored_data(run, location, recipe)
             terminal.say(f"{run.root} continues where it was stopped")
         choice = run.read_environment().get("choice", {})
-        _carry_out(run, dataset, _named(recipe, choice), terminal, began, ready)
+        _carry_out(run, dataset, _settled(recipe, choice, dataset), terminal, began, ready)
         return _result(run)
 
 
@@ -86,7 +86,7 @@ def _begin(
         ahead.give_up()
     ready = ahead.result()
     choice = choose(made.dataset) if choose else {}
-    ready, resolved = _resolved(ready, made.dataset, _named(recipe, choice))
+    ready, resolved = _resolved(ready, made.dataset, _settled(recipe, choice, made.dataset))
     values = environment(
         command=command,
         identity={**identity(location), "root": str(made.dataset.root)},
@@ -178,13 +178,13 @@ def split_as_json(made: Split) -> dict[str, Any]:
     }
 
 
-def _named(recipe: Recipe, choice: Mapping[str, Any]) -> Recipe:
-    """The recipe with the backbone that was chosen when the run began; any other recipe as it is."""
-    if recipe.model.backbone != AUTO_BACKBONE:
-        return recipe
-    from saccade.pipeline.choosing import settled
+def _settled(recipe: Recipe, choice: Mapping[str, Any], dataset: Dataset) -> Recipe:
+    """The recipe with the backbone that was chosen when the run began, and a batch that fits the images."""
+    if recipe.model.backbone == AUTO_BACKBONE:
+        from saccade.pipeline.choosing import settled
 
-    return settled(recipe, choice)
+        recipe = settled(recipe, choice)
+    return recipe.with_batch_size(len(dataset.used("train")))
 
 
 def _carry_out(

@@ -132,7 +132,7 @@ def _guarded(job: Job) -> FitResult:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise TrainingError(memory_message(job.recipe.train.batch_size, job.runtime)) from None
+        raise TrainingError(memory_message(job.recipe.batch_size, job.runtime)) from None
     finally:
         job.callbacks.on_close()
 
@@ -364,7 +364,7 @@ def _until_stopped(job: Job) -> Iterator[Batch]:
 
 
 def _validation_batches(job: Job) -> int:
-    return math.ceil(job.validation_images / job.recipe.train.batch_size)
+    return math.ceil(job.validation_images / job.recipe.batch_size)
 
 
 # -- words and figures -------------------------------------------------------------------------------
@@ -417,6 +417,6 @@ def _with_memory_note(learner: Learner, state: FitState) -> FitState:
     if not learner.micro_batch:
         return state
     return state.with_note(
-        f"memory was too small for {learner.recipe.train.batch_size} images at once: the gradient of each "
+        f"memory was too small for {learner.recipe.batch_size} images at once: the gradient of each "
         f"batch was summed over pieces of {learner.micro_batch} (BatchNorm saw the pieces)"
     )

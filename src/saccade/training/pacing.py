@@ -27,7 +27,7 @@ def first_look(job: Job, learner: Learner, state: FitState, *, steps: int, began
     if steps != FIRST_LOOK_STEPS or state.phase_epoch or not is_paced(job, state):
         return
     seconds = SLOW_START * (time.monotonic() - began) / steps
-    batches = math.ceil(job.validation_images / job.recipe.train.batch_size)
+    batches = math.ceil(job.validation_images / job.recipe.batch_size)
     fitting = job.budget.steps_that_fit(
         step_seconds=seconds * cost_of_the_rest(job, learner, state.phase_step),
         steps_per_epoch=learner.span.steps_per_epoch,
