@@ -16,6 +16,7 @@ from saccade.config import (
     differing_keys,
     field_table,
     merged_recipe,
+    nest,
     parse_toml,
     recipe_as_markdown,
 )
@@ -84,6 +85,51 @@ def test_who_gives_epochs_means_the_classic_two_phases() -> None:
         assert Recipe.from_mapping({f"train.{key}": value}).train.method == "finetune"
     assert Recipe.from_mapping({"train.epochs": 3, "train.method": "auto"}).train.method == "auto"
     assert Recipe.from_mapping({"train.batch_size": 3}).train.method == "auto"
+
+
+@pytest.mark.parametrize(
+    ("flags", "idle"),
+    [
+        ({"train.method": "head", "train.epochs": "3"}, "train.epochs = 3 would"),
+        ({"train.method": "head", "train.unfreeze": "all"}, "train.unfreeze = all would"),
+        (
+            {"train.method": "head", "train.head_epochs": "2", "train.lr": "1e-3"},
+            "epochs = 2, train.lr = ",
+        ),
+        ({"train.method": "full", "train.unfreeze": "2"}, "train.unfreeze = 2 would"),
+        ({"train.method": "auto", "train.head_epochs": "5"}, "train.head_epochs = 5 would"),
+    ],
+)
+def test_what_the_method_passes_over_is_refused(flags: dict[str, str], idle: str) -> None:
+    with pytest.raises(RecipeError, match=f"{idle}.*leave that out, or take --method finetune"):
+        merged_recipe(flags, {}, where="flags")
+    with pytest.raises(RecipeError, match=idle):
+        merged_recipe({}, nest(flags), where="r.toml")
+    with pytest.raises(RecipeError, match=idle):
+        merged_recipe({"train.method": flags.pop("train.method")}, nest(flags), where="r.toml")
+
+
+def test_what_the_method_uses_and_a_runs_own_recipe_are_taken() -> None:
+    full = {"train.method": "full", "train.epochs": "3", "train.unfreeze": "all", "train.finetune_lr": "1e-4"}
+    assert merged_recipe(full, {}, where="flags").train.epochs == 3
+    every = {"train.method": "finetune", "train.epochs": "3", "train.unfreeze": "1", "train.head_epochs": "1"}
+    assert merged_recipe(every, {}, where="flags").train.unfreeze == "1"
+    stored = parse_toml(Recipe.from_mapping({"train.epochs": 3}).to_toml(), where="recipe.toml")
+    assert merged_recipe({"train.method": "head"}, stored, where="flags").train.method == "head"
+    with pytest.raises(RecipeError, match=r"train\.epochs = 4 would have no effect"):
+        merged_recipe({"train.method": "head", "train.epochs": "4"}, stored, where="flags")
+
+
+@pytest.mark.parametrize(
+    ("images", "batch"), [(20, 16), (319, 16), (320, 32), (1000, 64), (4999, 256), (5000, 500), (50_000, 500)]
+)
+def test_the_batch_of_fast_cnn_leaves_ten_steps_in_an_epoch(images: int, batch: int) -> None:
+    recipe = Recipe.from_mapping({"model.backbone": "fast_cnn"})
+    settled = recipe.with_batch_size(images)
+    assert settled.batch_size == batch
+    assert differing_keys(recipe, settled) == {"train.batch_size": ("auto", batch)}
+    assert recipe.replaced(train__batch_size=500).with_batch_size(images).batch_size == 500
+    assert Recipe().replaced(train__batch_size="auto").with_batch_size(images).batch_size == 32
 
 
 def test_every_field_is_documented_and_every_short_flag_names_a_field() -> None:

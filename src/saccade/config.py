@@ -73,6 +73,12 @@ BACKBONE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 
 # Who gives one of these has the classic two phases in mind.
 CLASSIC_FIELDS = frozenset({"epochs", "head_epochs", "lr", "finetune_lr", "unfreeze"})
+# method -> what it does, and which of these have no effect on that
+WITHOUT_EFFECT = {
+    "head": ("fits the head alone, without epochs or rates", CLASSIC_FIELDS),
+    "full": ("fits the head at once and fine-tunes everything", frozenset({"head_epochs", "unfreeze"})),
+    "auto": ("fits the head at once and fine-tunes everything", frozenset({"head_epochs", "unfreeze"})),
+}
 
 
 class Section(BaseModel):
@@ -250,8 +256,9 @@ class TrainConfig(Section):
     """How pretrained weights are adapted. head: only the head, fitted in seconds on frozen features; full:
     from that head fine-tune everything; auto: head, then full if a trial on training images says that it
     pays; finetune: the classic two phases, head_epochs of the head step by step, then what unfreeze names.
-    Where epochs, head_epochs, lr, finetune_lr or unfreeze are given, and no method, it is finetune. From
-    scratch there is one phase, whatever stands here.
+    Where epochs, head_epochs, lr, finetune_lr or unfreeze are given, and no method, it is finetune; with a
+    method on which one of them has no effect it is refused. From scratch there is one phase, whatever stands
+    here.
     """
     epochs: AtLeastOne = 20
     """Epochs of the main phase (fine-tuning, or training from scratch)."""
@@ -407,16 +414,6 @@ class Recipe(Section):
             return self.train.finetune_lr
         return DEFAULT_FINETUNE_RATIO * self.learning_rate
 
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
-        """Build from nested or dotted keys; every problem is reported at once in one RecipeError."""
-        nested = nest(values)
-        try:
-            return cls.model_validate(nested)
-        except pydantic.ValidationError as error:
-            lines = _problems(error.errors())
-            raise RecipeError(f"{where}: " + "; ".join(lines)) from None
-
     @property
     def batch_size(self) -> int:
         """`train.batch_size`, once `with_batch_size` has worked out "auto"."""
@@ -433,6 +430,16 @@ class Recipe(Section):
         fitting = [size for size in larger if size * LEAST_STEPS_AN_EPOCH <= images]
         train = self.train.model_copy(update={"batch_size": max(fitting, default=least)})
         return self.model_copy(update={"train": train})
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+        """Build from nested or dotted keys; every problem is reported at once in one RecipeError."""
+        nested = nest(values)
+        try:
+            return cls.model_validate(nested)
+        except pydantic.ValidationError as error:
+            lines = _problems(error.errors())
+            raise RecipeError(f"{where}: " + "; ".join(lines)) from None
 
     @classmethod
     def from_toml(cls, text: str, *, where: str = "recipe") -> Recipe:
@@ -544,10 +551,30 @@ def read_recipe_file(path: str | Path) -> dict[str, Any]:
 
 
 def merged_recipe(flags: Mapping[str, Any], file_values: Mapping[str, Any], *, where: str) -> Recipe:
-    """Precedence: flag, then recipe file, then default."""
-    merged = dict(_flatten(nest(file_values)))
-    merged.update(_flatten(nest(flags)))
-    return Recipe.from_mapping(merged, where=where)
+    """Precedence: flag, then recipe file, then default; raises RecipeError for what would have no effect."""
+    from_file, from_flags = dict(_flatten(nest(file_values))), dict(_flatten(nest(flags)))
+    recipe = Recipe.from_mapping({**from_file, **from_flags}, where=where)
+    # a run's own recipe.toml holds every field: nobody chose them all
+    complete = all(f"train.{name}" in from_file for name in CLASSIC_FIELDS)
+    _refuse_without_effect(recipe, from_flags if complete else {**from_file, **from_flags}, where=where)
+    return recipe
+
+
+def _refuse_without_effect(recipe: Recipe, given: Mapping[str, Any], *, where: str) -> None:
+    """Raise RecipeError for `given` fields of training that the recipe's method would pass over."""
+    method = recipe.train.method
+    does, fields = WITHOUT_EFFECT.get(method, ("", frozenset()))
+    tunes_everything = method != "head"
+    idle = [
+        f"{key} = {value}"
+        for key, value in given.items()
+        if key.removeprefix("train.") in fields and not (tunes_everything and value == "all")
+    ]
+    if idle:
+        raise RecipeError(
+            f"{where}: {', '.join(idle)} would have no effect, because method {method} {does}; leave that "
+            "out, or take --method finetune, the classic two phases"
+        )
 
 
 def field_table() -> list[tuple[str, str, Any, str]]:

@@ -30,7 +30,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory, photo_writer: Callable[...,
 
 @pytest.fixture
 def flags(tiny_weights: Path) -> Sequence[str]:
-    small = ("--image-size", "32", "--epochs", "2", "--head-epochs", "1", "--batch-size", "16")
+    small = ("--image-size", "32", "--batch-size", "16")
     return ("--backbone", BACKBONE, "--weights", str(tiny_weights), *small)
 
 
@@ -83,7 +83,7 @@ def test_the_mlp_head(saccade: Saccade, photos: Path, flags: Sequence[str], tmp_
 def test_full_starts_from_the_head_and_is_never_worse(
     saccade: Saccade, photos: Path, flags: Sequence[str], tmp_path: Path
 ) -> None:
-    words = ("--method", "full", "--no-export.onnx")
+    words = ("--method", "full", "--epochs", "2", "--no-export.onnx")
     answer = saccade("train", photos, "--out", tmp_path / "run", *flags, *words)
     assert answer.code == 0, answer.err
     run = RunFolder(tmp_path / "run")
@@ -99,7 +99,8 @@ def test_full_starts_from_the_head_and_is_never_worse(
 def test_auto_says_in_words_what_it_decided(
     saccade: Saccade, photos: Path, flags: Sequence[str], tmp_path: Path
 ) -> None:
-    answer = saccade("train", photos, "--out", tmp_path / "run", *flags, "--method", "auto")
+    words = (*flags, "--method", "auto", "--epochs", "2")
+    answer = saccade("train", photos, "--out", tmp_path / "run", *words)
     assert answer.code == 0, answer.err
     run = RunFolder(tmp_path / "run")
     words = ("little to gain", "fine-tuning pays")
@@ -133,7 +134,7 @@ def test_a_head_on_random_weights_is_refused(saccade: Saccade, photos: Path, tmp
 def test_killed_after_the_head_it_ends_with_the_same_bits(
     saccade: Saccade, photos: Path, flags: Sequence[str], tmp_path: Path
 ) -> None:
-    words = ["train", photos, *flags, "--method", "full", "--no-export.onnx", "--out"]
+    words = ["train", photos, *flags, "--method", "full", "--epochs", "2", "--no-export.onnx", "--out"]
     assert saccade(*words, tmp_path / "whole").code == 0
     cut = RunFolder(tmp_path / "cut")
     command = [sys.executable, "-m", "saccade.cli", *map(str, words), str(cut.root)]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import shutil
+import subprocess
+import sys
 import time
 import warnings
 import zipfile
@@ -18,8 +21,13 @@ import pytest
 import saccade as package
 from saccade import pipeline
 from saccade.cli import main
+from saccade.config import Recipe
+from saccade.data.storage import FolderStorage
 from saccade.errors import RecipeError
+from saccade.pipeline.fitting import check_model
+from saccade.records import Dataset, ImageRecord
 from saccade.run_folder import RunFolder
+from saccade.terminal import Terminal
 
 SMALL = ("--backbone", "small_cnn", "--image-size", "16", "--epochs", "1", "--batch-size", "16")
 Saccade = Callable[..., Any]
@@ -69,6 +77,23 @@ def run(photos: Path) -> RunFolder:
             ["train", "PHOTOS", "--out", "x", "--backbone", "small_cnn", "--model.options", "depth=3"],
             "cannot be built with {'depth': 3}",
         ),
+        (
+            ["train", "PHOTOS", "--out", "x", "--backbone", "fast_cnn", "--image-size", "224"],
+            "64 pixels and less (usual are 28, 32, 40, 48, 56, 64)",
+        ),
+        (
+            ["train", "PHOTOS", "--out", "x", "--backbone", "resnet18", "--optimizer", "muon"],
+            "destroys the pretrained ones of backbone resnet18",
+        ),
+        (
+            [*("train", "PHOTOS", "--out", "x", "--optimizer", "muon"), "--backbone", "auto"],
+            "destroys the pretrained ones of backbone auto",
+        ),
+        (
+            ["train", "PHOTOS", "--out", "x", "--backbone", "resnet18", "--weights", "FOLDER"],
+            "is a folder; give one .safetensors file, or choose among those in it with --backbone auto",
+        ),
+        (["train", "PHOTOS", "--out", "x", "--method", "head", "--epochs", "2"], "would have no effect"),
         (["augment", "PHOTOS", "--out", "preview.png", "--backbone", "auto"], "name one here"),
         (["summary", "auto"], "name one here"),
         (["evaluate", "PHOTOS"], "is no run folder"),
@@ -93,7 +118,7 @@ def test_a_mistake_is_named_before_any_image_is_read(
             time.sleep(0.05)
         raise AssertionError("images were read first")
 
-    places = {"PHOTOS": str(photos), "WEIGHTS": str(tiny_weights)}
+    places = {"PHOTOS": str(photos), "WEIGHTS": str(tiny_weights), "FOLDER": str(tiny_weights.parent)}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline.prepare, "scan", scanned)
     answer = saccade(*(places.get(word, word) for word in words))
@@ -124,6 +149,21 @@ def test_more_unfrozen_than_there_is_leaves_no_half_begun_run(
     assert answer.code == 2
     assert "train.unfreeze" in answer.err
     assert not (tmp_path / "r").exists()
+
+
+def test_muon_from_scratch_and_the_sizes_of_fast_cnn_are_taken() -> None:
+    for side in (9, 36, 64):
+        check_model(Recipe.from_mapping({"model.backbone": "fast_cnn", "data.image_size": side}))
+    check_model(Recipe.from_mapping({"model.backbone": "small_cnn", "train.optimizer": "muon"}))
+    scratch = {"model.backbone": "test_efficientnet", "model.pretrained": False, "train.optimizer": "muon"}
+    check_model(Recipe.from_mapping(scratch))
+
+
+def test_one_of_a_kind_is_said_in_the_singular() -> None:
+    one = Dataset(Path("."), (ImageRecord("a/1.png", "a"),), ("a",), storage=FolderStorage(Path(".")))
+    said = io.StringIO()
+    pipeline.prepare.say_data(one, Terminal(stream=said))
+    assert said.getvalue() == "Data      1 image in 1 class (a 1)\n"
 
 
 def test_a_batch_of_one_is_refused_where_batch_norm_needs_two(

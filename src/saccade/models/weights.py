@@ -72,6 +72,11 @@ def check_header(path: str | Path) -> dict[str, str]:
             total = file.seek(0, 2)
             file.seek(0)
             header = _read_header(file.read(8), file.read(MAX_HEADER_BYTES), total)
+    except IsADirectoryError:
+        raise ModelError(
+            f"--weights {path} is a folder; give one .safetensors file, or choose among those in it with "
+            "--backbone auto"
+        ) from None
     except OSError as error:
         raise ModelError(
             f"the weights file {path} cannot be read ({error.strerror}); check the path"

@@ -24,7 +24,12 @@ from saccade.errors import DataError, ModelError, RunError
 from saccade.export.bench import Engine as Answering
 from saccade.export.bench import measure, photo
 from saccade.models.at_hand import Candidate, weights_at_hand
-from saccade.pipeline.fitting import build_network, engines_of, stop_on_signals
+from saccade.pipeline.fitting import (
+    build_network,
+    engines_of,
+    refuse_muon_on_pretrained,
+    stop_on_signals,
+)
 from saccade.pipeline.prepare import limits_of
 from saccade.records import Dataset, ImageRecord
 from saccade.runtime import Runtime, draw_seed
@@ -132,6 +137,7 @@ def settled(recipe: Recipe, choice: Mapping[str, Any]) -> Recipe:
 
 def time_backbones(listed: Dataset, recipe: Recipe, terminal: Terminal) -> Field:
     """Build, export and time every candidate; raises ModelError where none is at hand or quick enough."""
+    refuse_muon_on_pretrained(recipe)
     found = weights_at_hand(recipe.model.weights)
     left_out = list(found.left_out)
     with tempfile.TemporaryDirectory(prefix="saccade-") as folder:

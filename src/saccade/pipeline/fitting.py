@@ -53,6 +53,7 @@ from saccade.transforms.memory import MemoryBatches, fits_in_memory
 
 # usual input sizes of networks that have none of their own, for the images to choose from
 SIZES = {"small_cnn": (32, 64, 96, 128, 160, 224), "fast_cnn": (28, 32, 40, 48, 56, 64)}
+OWN_PREFIX = "saccade/"
 WHITENING_IMAGES = 1000
 STATISTICS_IMAGES = 500
 SMALLEST_STD = 0.02
@@ -98,7 +99,12 @@ def some_inputs(dataset: Dataset, preprocess: Preprocess, recipe: Recipe) -> tor
 
 
 def check_model(recipe: Recipe) -> None:
-    """Raise ModelError for a backbone, weights file or option that cannot be, before any image is read."""
+    """Raise ModelError for a backbone, weights file or option that cannot be, before any image is read.
+
+    RecipeError for what does not go with the backbone.
+    """
+    refuse_muon_on_pretrained(recipe)
+    _refuse_large_images(recipe)
     model = recipe.model
     if model.backbone == AUTO_BACKBONE:
         weights_at_hand(model.weights)
@@ -116,6 +122,27 @@ def check_model(recipe: Recipe) -> None:
             weights="" if model.pretrained and not own else model.weights,
             image_size=CHECKED_SIDE if size == "auto" and own else None if size == "auto" else size,
             options=model.options,
+        )
+
+
+def refuse_muon_on_pretrained(recipe: Recipe) -> None:
+    """Raise RecipeError where Muon would train pretrained filters, whatever the images are."""
+    model = recipe.model
+    scratch = not model.pretrained or model.backbone.removeprefix(OWN_PREFIX) in ALWAYS_FROM_SCRATCH
+    if recipe.train.optimizer == "muon" and not scratch:
+        raise RecipeError(
+            "train.optimizer = muon turns every filter by the same large step, which destroys the pretrained "
+            f"ones of backbone {model.backbone}; use adamw or sgd, or train from scratch (--no-pretrained)"
+        )
+
+
+def _refuse_large_images(recipe: Recipe) -> None:
+    side, largest = recipe.data.image_size, SIZES["fast_cnn"][-1]
+    if recipe.model.backbone.removeprefix(OWN_PREFIX) == "fast_cnn" and side != "auto" and side > largest:
+        raise RecipeError(
+            f"data.image_size = {side}: fast_cnn is made for images of {largest} pixels and less (usual are "
+            f"{', '.join(map(str, SIZES['fast_cnn']))}), its three blocks see no more of a larger one; use "
+            "one of these sizes, or another backbone (small_cnn, efficientnet_b0)"
         )
 
 
@@ -156,7 +183,7 @@ def input_size(dataset: Dataset, recipe: Recipe) -> int | None:
     """Side of the input where the recipe or the images decide it; None: the backbone's own."""
     if recipe.data.image_size != "auto":
         return recipe.data.image_size
-    usual = SIZES.get(recipe.model.backbone.removeprefix("saccade/"))
+    usual = SIZES.get(recipe.model.backbone.removeprefix(OWN_PREFIX))
     return fitting_size(dataset.used("train"), usual) if usual else None
 
 

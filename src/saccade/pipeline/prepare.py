@@ -23,7 +23,7 @@ from saccade.errors import DataError, SplitError
 from saccade.records import Audit, Dataset, Finding, Split
 from saccade.report.audit_page import write_audit_page
 from saccade.run_folder import write_json
-from saccade.terminal import Progress, Terminal
+from saccade.terminal import Progress, Terminal, counted
 
 SHOWN_FINDINGS = 8
 SHOWN_BY_AUDIT = 20
@@ -211,9 +211,9 @@ def say_data(dataset: Dataset, terminal: Terminal) -> None:
     listed = ", ".join(f"{label} {count:,}" for label, count in list(counts.items())[:12])
     more = f" and {len(counts) - 12} more" if len(counts) > 12 else ""
     left_out = len(dataset.records) - len(dataset.used())
+    images, classes = counted(len(dataset.used()), "image"), counted(len(counts), "class", "classes")
     terminal.say(
-        f"Data      {len(dataset.used()):,} images in {len(counts)} classes ({listed}{more})"
-        + (f"; {left_out:,} left out" if left_out else "")
+        f"Data      {images} in {classes} ({listed}{more})" + (f"; {left_out:,} left out" if left_out else "")
     )
     ignored = sum(dataset.ignored.values())
     if ignored:
