@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -276,6 +277,9 @@ def fit_network(
             lambda: engines or engines_of(network, runtime),
             pixels,
         )
+    late = without_time(dataset, recipe, began, side=network.preprocess.size)
+    if late:
+        terminal.say(f"          {late}")
     with stop_on_signals() as stop:
         result = fit(
             network.module,
@@ -302,7 +306,7 @@ def fit_network(
     if recipe.evaluate.calibrate:
         solved = transfer if result.head_alone else None
         temperature = fit_temperature(*_validation_logits(network, validation, solved, runtime))
-    save_bundle(_bundle(network, dataset, result, temperature), run.bundle)
+    save_bundle(_bundle(network, dataset, result, temperature, late), run.bundle)
 
 
 def deadline(dataset: Dataset, recipe: Recipe, began: float, *, side: int = USUAL_SIDE) -> float | None:
@@ -319,6 +323,21 @@ def deadline(dataset: Dataset, recipe: Recipe, began: float, *, side: int = USUA
     share = min(1.0, max(SMALLEST_JUDGING_SHARE, (side / USUAL_SIDE) ** 2))
     reserve = EXPORT_AND_REPORT_SECONDS + judged * share * JUDGING_SECONDS_AN_IMAGE
     return began + limit - min(reserve, limit / 2)
+
+
+def without_time(dataset: Dataset, recipe: Recipe, began: float, *, side: int) -> str:
+    """Where no time is left to train as training begins: by how much, and what is done all the same."""
+    limit, end = recipe.train.time_limit, deadline(dataset, recipe, began, side=side)
+    now = time.monotonic()
+    if end is None or now < end:
+        return ""
+    left = began + limit - now
+    when = (
+        f"--time-limit {limit:g} s was over {-left:.1f} s before training began"
+        if left <= 0
+        else f"of --time-limit {limit:g} s only {left:.1f} s were left, which judging and export need"
+    )
+    return f"{when}: the least that gives a model is trained all the same; give a longer limit"
 
 
 def _say_network(network: BuiltModel, runtime: Runtime, terminal: Terminal) -> None:
@@ -502,14 +521,16 @@ def _validation_logits(
     return predict_logits(network.module, validation, runtime)[:2]
 
 
-def _bundle(network: BuiltModel, dataset: Dataset, result: FitResult, temperature: float) -> Bundle:
+def _bundle(
+    network: BuiltModel, dataset: Dataset, result: FitResult, temperature: float, late: str
+) -> Bundle:
     training = {
         "stopped": result.stopped,
         "best": dataclasses.asdict(result.best),
         "frozen": [dataclasses.asdict(evidence) for evidence in result.frozen],
         "finetune_ratio": result.finetune_ratio,
         "weights_sha256": result.weights_sha256,
-        "notes": [*network.notes, *result.notes],
+        "notes": [*network.notes, *([late] if late else []), *result.notes],
     }
     return Bundle(
         module=network.module,
