@@ -113,6 +113,20 @@ def test_training_accuracy_on_mixed_images_is_no_underfitting():
     assert kinds(mixed, validation=figures(0.93)) == ["fine"]
 
 
+def test_what_has_no_effect_is_no_remedy():
+    gap = tuple(rows(FALLING, [1.0, 0.8, 0.7, 0.68, 0.67, 0.668], 0.99, 0.8))
+    for optimizer, said in (("adamw", True), ("muon", False)):
+        recipe = Recipe.from_mapping({"model.backbone": "fast_cnn", "train.optimizer": optimizer})
+        (found,) = diagnose(Evidence(gap, validation=figures(0.8), recipe=recipe))
+        assert found.kind == "overfitting"
+        assert ("--train.weight-decay" in found.remedy) is said
+    fitted = rows([1.0], [1.0], 0.6, 0.6, phase="head", lr=0.0)
+    (found,) = diagnose(Evidence(tuple(fitted), validation=figures(0.6)))
+    assert found.kind == "underfitting"
+    assert "--method full" in found.remedy
+    assert "--epochs" not in found.remedy, "a fitted head has no epochs"
+
+
 def test_clean_training_figures_count_more_than_augmented_ones():
     history = rows(FALLING, FALLING, 0.6, 0.66)
     assert "overfitting" in kinds(history, validation=figures(0.66), train=figures(0.97))
@@ -122,7 +136,10 @@ def test_clean_training_figures_count_more_than_augmented_ones():
 def test_pretrained_and_scratch_get_different_remedies_against_underfitting():
     flat = [1.3, 1.1, 1.05, 1.04, 1.04]
     two = rows(flat, flat, 0.5, 0.5, phase="head") + rows(flat[2:], flat[2:], 0.5, 0.5)
-    assert "unfreeze more" in diagnose(Evidence(tuple(two), validation=figures(0.5)))[0].remedy
+    classic = Evidence(tuple(two), validation=figures(0.5), recipe=Recipe.from_mapping({"train.epochs": 9}))
+    assert "unfreeze more (--unfreeze all)" in diagnose(classic)[0].remedy
+    full = replace(classic, recipe=Recipe.from_mapping({"train.method": "full"}))
+    assert "unfreeze" not in diagnose(full)[0].remedy, "full unfreezes everything"
     one = rows(flat, flat, 0.5, 0.5, phase="scratch")
     assert "unfreeze" not in diagnose(Evidence(tuple(one), validation=figures(0.5)))[0].remedy
 

@@ -52,3 +52,13 @@ def test_the_text_is_aligned():
     table = text.split("\n\n")[0].splitlines()
     assert len({len(line) for line in table}) == 1
     assert table[0].split() == ["layer", "kind", "output", "shape", "parameters"]
+
+
+def test_our_own_networks_are_shown_at_their_own_size():
+    from saccade.models import build_model
+    from saccade.models.backbones import backbones
+
+    sides = {row.name: row.image_size for row in backbones("*_cnn") if row.library == "saccade"}
+    assert sides == {"small_cnn": 224, "fast_cnn": 32}
+    for name, side in sides.items():
+        assert build_model(name, 3).preprocess.size == side

@@ -488,16 +488,20 @@ def _against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
     steps = ["collect more images of each class"]
     if recipe.augment.policy in STRONGER:
         steps.append(f"augment more (--augment {STRONGER[recipe.augment.policy]})")
-    classic = recipe.train.method == "finetune" and len(phases(evidence.history)) > 1
-    if classic and recipe.train.unfreeze != "1":
+    if _classic(evidence) and recipe.train.unfreeze != "1":
         steps.append("unfreeze less (--unfreeze 1)")
     if not recipe.model.pretrained or recipe.model.backbone in ALWAYS_FROM_SCRATCH:
         steps.append("start from pretrained weights (--backbone efficientnet_b0)")
-    if recipe.train.weight_decay < 0.05:
+    if recipe.train.weight_decay < 0.05 and recipe.train.optimizer != "muon":  # which decays no filter
         steps.append(f"raise --train.weight-decay to {max(0.05, 5 * recipe.train.weight_decay):.2g}")
     if not more_data_first:
         steps.append(steps.pop(0))
     return "In this order: " + "; ".join(steps) + "."
+
+
+def _classic(evidence: Evidence) -> bool:
+    """Whether there were the two phases of method finetune, the only one that follows `unfreeze`."""
+    return evidence.recipe.train.method == "finetune" and len(phases(evidence.history)) > 1
 
 
 def _against_underfitting(evidence: Evidence) -> str:
@@ -505,9 +509,10 @@ def _against_underfitting(evidence: Evidence) -> str:
     steps = []
     if _fitted(evidence.history):
         steps.append("fine-tune everything (--method full)")
-    elif len(phases(evidence.history)) > 1 and recipe.train.unfreeze != "all":
-        steps.append("unfreeze more (--unfreeze all)")
-    steps.append(f"train longer (--epochs {2 * recipe.train.epochs})")
+    else:
+        if _classic(evidence) and recipe.train.unfreeze != "all":
+            steps.append("unfreeze more (--unfreeze all)")
+        steps.append(f"train longer (--epochs {2 * recipe.train.epochs})")
     if recipe.augment.policy in ("strong", "medium"):
         steps.append("augment less (--augment light)")
     steps.append("take a larger backbone or a larger --image-size")

@@ -27,6 +27,7 @@ Builder = Callable[..., nn.Module]
 BACKBONES: dict[str, Builder] = {"small_cnn": small_cnn, "fast_cnn": fast_cnn}
 
 OWN = "saccade"
+USUAL_IMAGE_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,17 @@ def find_backbone(text: str) -> BackboneName:
 def backbones(pattern: str = "*") -> list[BackboneRow]:
     """Every backbone whose name matches (`*` and `?` are wild, a plain word stands anywhere); builds none."""
     wild = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
-    own = [BackboneRow(name, OWN, image_size=224) for name in BACKBONES]
+    own = [BackboneRow(name, OWN, own_image_size(name)) for name in BACKBONES]
     others = [BackboneRow(**row) for row in pretrained.listing()]
     return [row for row in [*own, *others] if fnmatch.fnmatchcase(row.name, wild)]
+
+
+def own_image_size(name: str) -> int:
+    """Side in pixels that one of our own networks has where nothing says otherwise: its builder's default."""
+    import inspect
+
+    parameter = inspect.signature(BACKBONES[name]).parameters.get("image_size")
+    return parameter.default if parameter and type(parameter.default) is int else USUAL_IMAGE_SIZE
 
 
 def _has(library: str, name: str) -> bool:

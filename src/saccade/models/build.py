@@ -12,7 +12,7 @@ from torch import nn
 
 from saccade.errors import ModelError
 from saccade.models import pretrained as libraries
-from saccade.models.backbones import BACKBONES, OWN, BackboneName, accepted, find_backbone
+from saccade.models.backbones import BACKBONES, OWN, BackboneName, accepted, find_backbone, own_image_size
 from saccade.models.network import Classifier, feature_count, make_head, without_last_layer
 from saccade.models.options import checked_options
 from saccade.models.preparation import choose_preprocess
@@ -28,7 +28,6 @@ from saccade.preprocess import Preprocess
 
 HEAD_DROPOUT = 0.2
 MAX_CLASSES = 1_000_000
-OWN_IMAGE_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def build_model(
     with _seeded(seed):
         if backbone.library == OWN:
             share = 0.0 if dropout == "auto" else dropout
-            plan = _Plan(backbone, given, head, classes, share, image_size or OWN_IMAGE_SIZE)
+            plan = _Plan(backbone, given, head, classes, share, image_size or own_image_size(backbone.name))
             return _own(plan, weights)
         share = HEAD_DROPOUT if dropout == "auto" else dropout
         given = checked_options(given, where="model.options")
@@ -132,7 +131,7 @@ def preparation(
     """
     backbone = find_backbone(name)
     if backbone.library == OWN:
-        return _own_preprocess(image_size or OWN_IMAGE_SIZE), ()
+        return _own_preprocess(image_size or own_image_size(backbone.name)), ()
     header = parse_metadata(check_header(weights), where=weights) if weights else Header()
     _check_architecture(backbone, header, weights)
     own = libraries.defaults(backbone.library, backbone.name)
