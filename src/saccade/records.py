@@ -34,6 +34,8 @@ class ImageRecord:
     `path` is relative to the data's root, with forward slashes. `part` is "" until a split is made.
     `sha256` is of the file's bytes, `pixel_sha256` of the upright RGB pixels with their shape.
     `width`, `height` in pixels, upright. `mode` is Pillow's (before conversion to RGB).
+    `cluster` is the same for images that a split keeps together (group, copies, near-duplicates), "" for one
+    that stands alone or was not split.
     """
 
     path: str
@@ -47,6 +49,12 @@ class ImageRecord:
     status: Status = "used"
     note: str = ""
     pixel_sha256: str = field(default="", compare=False)
+    cluster: str = ""
+
+    @property
+    def unit(self) -> str:
+        """The same for images of which none may judge what another has taught."""
+        return self.cluster or self.group or self.sha256 or self.path
 
     @property
     def used(self) -> bool:

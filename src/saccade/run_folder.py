@@ -22,7 +22,19 @@ from saccade.config import Recipe, differing_keys
 from saccade.errors import RunError
 from saccade.records import EpochRow, ImageRecord, Predictions, Status
 
-DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height", "mode", "status", "note")
+DATASET_COLUMNS = (
+    "path",
+    "label",
+    "part",
+    "group",
+    "sha256",
+    "width",
+    "height",
+    "mode",
+    "status",
+    "note",
+    "cluster",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +391,8 @@ def _record(row: Mapping[str, str], where: Path) -> ImageRecord:
         status = row["status"]
         if status not in get_args(Status):
             raise ValueError(f"status {status!r}")
-        values = {name: row[name] for name in DATASET_COLUMNS if name not in ("width", "height")}
+        values = {name: row[name] for name in DATASET_COLUMNS if name not in ("width", "height", "cluster")}
+        values["cluster"] = row.get("cluster", "")  # not there in older runs
         return ImageRecord(**values, width=int(row["width"]), height=int(row["height"]))  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{where} is damaged ({error}); {_REMAKE}") from None

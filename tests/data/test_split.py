@@ -101,9 +101,12 @@ def test_groups_clusters_and_copies_stay_together() -> None:
     records[11] = replace(records[11], pixel_sha256=records[12].pixel_sha256)
     clusters = {records[2].path: 5, records[20].path: 5, records[10].path: 6, records[11].path: 6}
     for seed in range(20):
-        made = parts(split(audited(records, clusters=clusters), seed=seed))
-        assert len({made[records[i].path] for i in (0, 1, 2, 50, 20)}) == 1
-        assert len({made[records[i].path] for i in (4, 10, 11, 12)}) == 1
+        dataset = split(audited(records, clusters=clusters), seed=seed).dataset
+        made = {record.path: record for record in dataset.used()}
+        first, second = ([made[records[i].path] for i in of] for of in ((0, 1, 2, 50, 20), (4, 10, 11, 12)))
+        assert len({record.part for record in first}) == len({record.part for record in second}) == 1
+        assert len({record.unit for record in first}) == len({record.unit for record in second}) == 1
+        assert len({record.unit for record in made.values()}) == len(records) - 4 - 3
 
 
 def test_a_missed_share_is_named_with_the_group_that_causes_it() -> None:

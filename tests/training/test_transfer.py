@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from saccade.config import Recipe
+from saccade.data.images import Limits
+from saccade.data.storage import FolderStorage
 from saccade.errors import RecipeError, TrainingError
-from saccade.records import EpochRow
+from saccade.preprocess import Preprocess
+from saccade.records import EpochRow, ImageRecord
+from saccade.terminal import Terminal
 from saccade.training import Callback, TrainingView
 from saccade.training.contract import timeless
+from saccade.training.features import Images
+from saccade.training.heads import stratified_group_folds
 from saccade.training.job import HeadFigures, Job, Verdict
 from saccade.training.phases import Phase, plan_phases
 from saccade.training.state import Checkpoints
-from saccade.training.transfer import Trial, verdict
+from saccade.training.transfer import FastTransfer, Trial, verdict
 
 
 @dataclass
@@ -213,3 +221,27 @@ def test_without_time_for_an_epoch_the_head_is_kept() -> None:
     assert not found.worth_it
     assert "--time-limit" in found.reason
     assert verdict(trial(0.4, epoch_seconds=100.0), 160.0).worth_it
+
+
+def test_near_duplicates_of_the_training_part_judge_nothing_that_they_taught() -> None:
+    """A cluster of the split is one group of the head's cross-validation, also without a group of its own."""
+    records = tuple(
+        ImageRecord(f"{n}.png", "ab"[n % 2], "train", sha256=str(n), cluster="c" if n < 4 else "")
+        for n in range(8)
+    )
+    images = Images(FolderStorage(Path(".")), records, Preprocess(8), Limits(), exact=False)
+    transfer = FastTransfer(
+        train=images,
+        validation=images,
+        classes=("a", "b"),
+        engines=lambda: pytest.fail("the features are there already"),
+        mirrored=False,
+        batches=lambda indices: pytest.fail("nothing is fine-tuned"),
+        evaluation=lambda indices: (),
+        progress=Terminal(quiet=True).progress,
+        _views=[torch.zeros(8, 2)],
+    )
+    data = transfer._data(SimpleNamespace(recipe=Recipe()), views=1)  # type: ignore[arg-type]
+    assert data.groups == ("c", "c", "c", "c", "4", "5", "6", "7")
+    folds = stratified_group_folds(data.labels.numpy(), data.groups, folds=2, seed=0)
+    assert len(set(folds[:4])) == 1

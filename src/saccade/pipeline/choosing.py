@@ -275,7 +275,7 @@ def _score(
     data = LabelledFeatures(
         values=values[None],
         labels=class_indices(records, classes),
-        groups=tuple(_group(record) for record in records),
+        groups=tuple(record.unit for record in records),
         classes=len(classes),
     )
     choice = choose_strength(data, seed=recipe.seed)
@@ -292,7 +292,7 @@ def scored_records(records: Sequence[ImageRecord], *, seed: int) -> tuple[ImageR
     by_class: dict[str, list[ImageRecord]] = {}
     for record in records:
         by_class.setdefault(record.label, []).append(record)
-    groups = {label: len({_group(record) for record in same}) for label, same in by_class.items()}
+    groups = {label: len({record.unit for record in same}) for label, same in by_class.items()}
     labels = [label for label in by_class if groups[label] >= FOLDS]
     if len(labels) < 2:
         labels = [label for label in by_class if groups[label] >= 2]
@@ -318,14 +318,10 @@ def _one_of_each_group_first(
     seen: dict[str, int] = {}
     turns = []
     for index in random.permutation(len(records)).tolist():
-        group = _group(records[index])
+        group = records[index].unit
         seen[group] = seen.get(group, 0) + 1
         turns.append((seen[group], index))
     return [records[index] for _, index in sorted(turns, key=lambda turn: turn[0])]
-
-
-def _group(record: ImageRecord) -> str:
-    return record.group or record.sha256 or record.path
 
 
 # -- the rule --------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ class FastTransfer:
         return LabelledFeatures(
             values=torch.stack(self._views[:views]),
             labels=class_indices(self.train.records, self.classes),
-            groups=tuple(r.group or r.sha256 or r.path for r in self.train.records),
+            groups=tuple(record.unit for record in self.train.records),
             classes=len(self.classes),
             weights=None if weights is None else weights.cpu(),
             smoothing=job.recipe.train.label_smoothing,

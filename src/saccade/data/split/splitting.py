@@ -98,7 +98,7 @@ def _split_once(audit: Audit, plan: _Plan, joined: Sequence[Pair]) -> Split:
         made = _grown(records, atoms, plan)
     moved = tuple((records[i].path, old, made.part_of[i]) for i, old in sorted(made.moved.items()))
     return Split(
-        _with_parts(audit, records, made.part_of),
+        _with_parts(audit, records, made.part_of, atoms),
         reasons=(*made.reasons, moved_sentence(moved)) if moved else made.reasons,
         crossing=_crossing_pairs(audit, records, made.part_of, joined),
         crossing_groups=tuple(sorted(groups_across(records, made.part_of))),
@@ -158,10 +158,17 @@ def _refuse_two_labels(records: Sequence[ImageRecord]) -> None:
         )
 
 
-def _with_parts(audit: Audit, records: Sequence[ImageRecord], part_of: Mapping[int, str]) -> Dataset:
-    parts = {record.path: part_of[i] for i, record in enumerate(records)}
-    every = audit.dataset.records
-    return audit.dataset.with_records(replace(r, part=parts[r.path]) if r.used else r for r in every)
+def _with_parts(
+    audit: Audit, records: Sequence[ImageRecord], part_of: Mapping[int, str], atoms: Sequence[Atom]
+) -> Dataset:
+    """Every record in use with its part, and those of an atom of several with its number as their cluster."""
+    several = (atom for atom in atoms if len(atom) > 1)
+    cluster = {i: str(number) for number, atom in enumerate(several, start=1) for i in atom.members}
+    placed = {
+        record.path: replace(record, part=part_of[i], cluster=cluster.get(i, ""))
+        for i, record in enumerate(records)
+    }
+    return audit.dataset.with_records(placed.get(r.path, r) if r.used else r for r in audit.dataset.records)
 
 
 def _crossing_pairs(
