@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 STOPPED = (130, 143)
@@ -15,6 +16,7 @@ def main() -> int:
 
         code = run()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a third Ctrl-C has nothing left to stop
         sys.stderr.write("saccade: stopped\n")
         code = 130
     if code in STOPPED:  # now, and not when the last thread has ended that was getting something ready

@@ -216,6 +216,29 @@ def test_ctrl_c_at_any_time_says_how_to_continue(saccade: Saccade, monkeypatch: 
     assert "to continue: saccade train photos --out run" in answer.err
 
 
+CTRL_C_WHILE_TRACING = """
+import os, signal, sys
+from torch.onnx._internal.torchscript_exporter import utils
+def interrupted(*values, **named):
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+    return translate(*values, **named)
+translate, utils._run_symbolic_function = utils._run_symbolic_function, interrupted
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored
+from saccade.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_twice_while_exporting_says_stopped_and_nothing_else(run: RunFolder, tmp_path: Path) -> None:
+    words = ("export", str(run.root), "--out", str(tmp_path / "model.onnx"))
+    done = subprocess.run(
+        [sys.executable, "-c", CTRL_C_WHILE_TRACING, *words], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (130, "saccade: stopped\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_the_system_refuses_is_no_defect_of_ours(
     saccade: Saccade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """The page as a reader, a browser and an attacker meet it."""
 
 import base64
+import os
 import subprocess
 import sys
 import time
@@ -282,3 +283,12 @@ def test_any_text_comes_out_as_it_went_in(text):
     environment = {"promises": {"1": {"kept": True, "evidence": text}}}
     shown = Page(report_html(Facts(name="x", environment=environment)))
     assert " ".join(printable(text).split()) in shown.text
+
+
+def test_a_cache_folder_that_cannot_be_written_to_is_no_news(tmp_path):
+    (tmp_path / "file").write_text("where folders should be made")
+    nowhere = {"XDG_CACHE_HOME": str(tmp_path / "file"), "XDG_CONFIG_HOME": str(tmp_path / "file")}
+    code = "from saccade.report.figures import reliability_diagram as draw; print(draw([])[:4])"
+    env = {name: value for name, value in os.environ.items() if name != "MPLCONFIGDIR"} | nowhere
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("<svg\n", "")

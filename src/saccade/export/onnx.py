@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -183,7 +185,7 @@ def _trace(network: torch.nn.Module, size: int) -> onnx.ModelProto:
     import torch
 
     file = io.BytesIO()
-    with _quiet():
+    with _quiet(), _ctrl_c_waits():
         torch.onnx.export(
             network,
             (torch.zeros(EXPORT_BATCH, 3, size, size),),
@@ -195,6 +197,24 @@ def _trace(network: torch.nn.Module, size: int) -> onnx.ModelProto:
             output_names=["logits"],
         )
     return fold_shapes(onnx.load_model_from_string(file.getvalue()), size)
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C, however often, is answered once, at the end: in the midst of tracing torch prints its graph."""
+    asked: list[int] = []
+    here = threading.current_thread() is threading.main_thread()  # signals come to no other
+    before = signal.getsignal(signal.SIGINT)
+    if not here or before is None:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if asked:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ replaced by the page's CSS variables; texts stay texts.
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Sequence
@@ -115,6 +116,7 @@ def _shades(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _curve(history: Sequence[EpochRow], kept: int, figure_name: str) -> str:
+    _load_matplotlib()
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _figure(4.6, 2.6)
@@ -161,6 +163,7 @@ def _figure(
     width: float, height: float, *, left: float = 0.52, bottom: float = 0.46, grid: bool = True
 ) -> tuple[Figure, Axes]:
     """Quiet axes of `width` x `height` inches in the placeholder colours, with room (inches) for labels."""
+    _load_matplotlib()
     from matplotlib.figure import Figure
 
     right, top = 0.16, 0.24
@@ -180,6 +183,17 @@ def _figure(
         axes.grid(axis="y", color=LINE, linewidth=0.6)
         axes.set_axisbelow(True)
     return figure, axes
+
+
+def _load_matplotlib() -> None:
+    """Import it; where it keeps its list of fonts when its own folder cannot be written to is no news."""
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        import matplotlib.figure  # noqa: F401  # finds the fonts as well
+    finally:
+        logger.setLevel(level)
 
 
 def _svg(figure: Figure, name: str) -> str:
