@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,24 +29,11 @@ ODD_NAMES = (
 def test_records_survive_the_csv(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     records = tuple(
-        ImageRecord(
-            name, "cat, black", "train", "g1", "ab", 3, 4, "RGB", "used", "note, with comma", cluster="7"
-        )
+        ImageRecord(name, "cat, black", "train", "g1", "ab", 3, 4, "RGB", "used", "note, with comma")
         for name in ODD_NAMES
     )
     run.write_dataset(records)
     assert run.read_dataset() == records
-
-
-def test_a_run_that_was_begun_before_clusters_were_kept_can_be_read(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    record = ImageRecord("a.png", "cat", "train", sha256="ab", cluster="7")
-    run.write_dataset([record])
-    lines = [line.rpartition(",")[0] for line in run.dataset.read_text().splitlines()]
-    run.dataset.write_text("\n".join(lines) + "\n")
-    (old,) = run.read_dataset()
-    assert old == replace(record, cluster="")
-    assert (record.unit, old.unit) == ("7", "ab")
 
 
 def test_predictions_keep_nine_digits_and_their_names(tmp_path: Path) -> None:

@@ -22,19 +22,7 @@ from saccade.config import Recipe, differing_keys
 from saccade.errors import RunError
 from saccade.records import EpochRow, ImageRecord, Predictions, Status
 
-DATASET_COLUMNS = (
-    "path",
-    "label",
-    "part",
-    "group",
-    "sha256",
-    "width",
-    "height",
-    "mode",
-    "status",
-    "note",
-    "cluster",
-)
+DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height", "mode", "status", "note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,8 +379,7 @@ def _record(row: Mapping[str, str], where: Path) -> ImageRecord:
         status = row["status"]
         if status not in get_args(Status):
             raise ValueError(f"status {status!r}")
-        values = {name: row[name] for name in DATASET_COLUMNS if name not in ("width", "height", "cluster")}
-        values["cluster"] = row.get("cluster", "")  # not there in older runs
+        values = {name: row[name] for name in DATASET_COLUMNS if name not in ("width", "height")}
         return ImageRecord(**values, width=int(row["width"]), height=int(row["height"]))  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{where} is damaged ({error}); {_REMAKE}") from None

@@ -17,7 +17,7 @@ from saccade.pipeline import judge, prepare, ship
 from saccade.pipeline.ahead import Ahead, Ready
 from saccade.pipeline.environment import environment
 from saccade.pipeline.hints import small_images_hint
-from saccade.records import Audit, Dataset, Split
+from saccade.records import Audit, Dataset, ImageRecord, Split
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 
@@ -95,7 +95,7 @@ def _begin(
     )
     values |= {"classes": made.dataset.classes, "split": split_as_json(made)}
     run.write_dataset(made.dataset.records)
-    run.write_audit(audit_as_json(audited))
+    run.write_audit(audit_as_json(audited) | {"clusters": clusters_as_json(made.dataset)})
     run.write_environment(values | ({"choice": choice} if choice else {}))
     run.write_recipe(recipe)
     return made.dataset, ready
@@ -137,7 +137,7 @@ def _resolved(ready: Ready, dataset: Dataset, recipe: Recipe) -> tuple[Ready, di
 def stored_data(run: RunFolder, location: str, recipe: Recipe) -> Dataset:
     """The data of a run that continues, as they were divided; raises RunError when files changed since."""
     listed = prepare.list_data(location, recipe)
-    records = run.read_dataset()
+    records = with_clusters(run.read_dataset(), run.read_audit().get("clusters", {}))
     classes = tuple(run.read_environment()["classes"])
     dataset = dataclasses.replace(listed, records=records, classes=classes)
     there, before = {record.path for record in listed.records}, {record.path for record in records}
@@ -157,6 +157,23 @@ def stored_data(run: RunFolder, location: str, recipe: Recipe) -> Dataset:
             "put them back, or train the new data in a new folder (--out)"
         )
     return dataset
+
+
+def clusters_as_json(dataset: Dataset) -> dict[str, list[str]]:
+    """Paths of what the split keeps together, by cluster: a run that continues must know them again."""
+    clusters: dict[str, list[str]] = {}
+    for record in dataset.used():
+        if record.cluster:
+            clusters.setdefault(record.cluster, []).append(record.path)
+    return clusters
+
+
+def with_clusters(
+    records: Sequence[ImageRecord], clusters: Mapping[str, Sequence[str]]
+) -> tuple[ImageRecord, ...]:
+    """The records with their clusters; none where the run was begun before these were kept."""
+    cluster_of = {path: name for name, paths in clusters.items() for path in paths}
+    return tuple(dataclasses.replace(r, cluster=cluster_of.get(r.path, "")) for r in records)
 
 
 def _changed(dataset: Dataset, path: str, sha256: str) -> bool:
