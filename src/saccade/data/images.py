@@ -2,7 +2,8 @@
 
 A file's header is read first, within bounds, by `headers`; what passes goes to the one Pillow
 plugin for its format, without its metadata. So Pillow parses no EXIF, profile or text, warns of
-nothing, and sees no pixel count that was not checked. Needs only numpy and Pillow; safe in threads.
+nothing, and sees no pixel count that was not checked. Sound JPEGs are decoded quicker where simplejpeg is
+installed, to the same pixels. Needs only numpy and Pillow; safe in threads.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from saccade.data.headers.header import REEXPORT, damaged, truncated
 from saccade.data.headers.profile import profile_note
 from saccade.data.headers.tiff import read_exif
 from saccade.data.plugins import open_with_plugin
+from saccade.data.quick_jpeg import quick_jpeg
 from saccade.errors import ImageError
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -120,16 +122,27 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, name: str = "") -> D
 
 def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
     header = read_header(data, limits.check_size)
-    image = open_with_plugin(header.format, io.BytesIO(header.payload))
-    limits.check_size(*image.size)  # once more, of what will really be decoded
-    header = _with_pillow_notes(header, image)
-    mode = image.mode
-    _load(image, header)
-    rgb, notes = _to_rgb(image, header, limits)
-    pixels = _upright(_pixels(rgb), header.orientation)
+    quick = quick_jpeg(header) if header.format == "JPEG" else None
+    if quick:
+        stored, mode, notes = *quick, ()
+    else:
+        header, stored, mode, notes = _by_pillow(header, limits)
+    pixels = _upright(stored, header.orientation)
     height, width = pixels.shape[:2]
     notes = (*_name_note(name, header.format), *header.notes, *notes, *_tiny_note(width, height))
     return Decoded(pixels, width, height, mode, header.format, notes, header.quality, header.camera)
+
+
+def _by_pillow(
+    header: Header, limits: Limits
+) -> tuple[Header, NDArray[np.uint8], str, tuple[str, ...]]:
+    """The header with what only Pillow knows, RGB pixels as stored, Pillow's mode, and notes."""
+    image = open_with_plugin(header.format, io.BytesIO(header.payload))
+    limits.check_size(*image.size)  # once more, of what will really be decoded
+    header, mode = _with_pillow_notes(header, image), image.mode
+    _load(image, header)
+    rgb, notes = _to_rgb(image, header, limits)
+    return header, _pixels(rgb), mode, notes
 
 
 def _one_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
+from saccade.imports import import_training_libraries
 from saccade.records import Dataset
 from saccade.threads import without_garbage_collection
 
@@ -64,6 +65,7 @@ class Ahead:
 
     def _made(self, listed: Dataset, recipe: Recipe) -> Ready:
         with without_garbage_collection():
+            import_training_libraries()
             from saccade.pipeline import fitting
         from saccade.runtime import Runtime
 

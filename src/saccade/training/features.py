@@ -22,7 +22,7 @@ from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.terminal import Progress, silent
 from saccade.training.stop import StopRequest
-from saccade.transforms.apply import channels_first, normalise, to_input
+from saccade.transforms.apply import channels_first, normalise_into, to_input
 from saccade.transforms.augment import as_evaluated
 from saccade.transforms.batches import read_pixels
 from saccade.transforms.stored import StoredPixels
@@ -66,12 +66,17 @@ class Images:
 
     def inputs(self, indices: Sequence[int]) -> Tensor:
         """float32 (len(indices), 3, S, S); raises DataError naming an image that went bad."""
-        if self.exact:
-            return torch.stack([to_input(self._decoded(index), self.preprocess) for index in indices])
-        stored = (
-            StoredPixels.of(self.pixels, self.limits, self.preprocess, "evaluated") if self.pixels else None
-        )
-        return normalise(torch.stack([self._evaluated(index, stored) for index in indices]), self.preprocess)
+        size = self.preprocess.size
+        ready = torch.empty(len(indices), 3, size, size)
+        stored = None
+        if self.pixels and not self.exact:
+            stored = StoredPixels.of(self.pixels, self.limits, self.preprocess, "evaluated")
+        for index, out in zip(indices, ready, strict=True):
+            if self.exact:
+                out.copy_(to_input(self._decoded(index), self.preprocess))
+            else:
+                normalise_into(out, self._evaluated(index, stored), self.preprocess)
+        return ready
 
     def _decoded(self, index: int) -> NDArray[np.uint8]:
         pixels: NDArray[np.uint8] = read_pixels(self.storage, self.records[index], self.limits)

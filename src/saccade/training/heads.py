@@ -25,7 +25,8 @@ STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(1, -8, -1))
 WITHOUT_CHOICE = 0.1
 WORSE_IN_A_ROW = 2  # the path is left once weaker penalties only overfit
 CHOICE_ITERATIONS, FINAL_ITERATIONS = 25, 200
-CHOICE_TOLERANCE, FINAL_TOLERANCE = 1e-4, 1e-7
+CHOICE_TOLERANCE, FINAL_TOLERANCE = 1e-4, 1e-7  # share of the objective that a step must gain
+GRADIENT_TOLERANCE, REMEMBERED_STEPS = 1e-6, 30
 MAX_FOLD_NUMBERS = 2_000_000  # weights of all folds together; above, one fold is held out instead of each
 SMALLEST_DEVIATION = 1e-6
 MLP_STEPS, MLP_BATCH, MLP_RATE, MLP_DECAY = 400, 128, 1e-3, 0.05
@@ -182,28 +183,34 @@ def _minimise(
     All folds are solved at once: their objectives are independent and only added up. `values` (views, images,
     F); `part` (folds, images) is 1 where an image trains that fold. `choosing` stops well before the optimum.
     """
-    solution = start.clone().requires_grad_(True)
+    from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     flat = values.reshape(-1, values.shape[-1])  # (views * images, F)
     targets = soft_targets(data.labels, data.classes).repeat(len(values), 1)
     shares = (part / part.sum(1, keepdim=True)).repeat(1, len(values)) / len(values)  # each row sums to 1
-    optimizer = torch.optim.LBFGS(
-        [solution],
-        max_iter=CHOICE_ITERATIONS if choosing else FINAL_ITERATIONS,
-        tolerance_grad=1e-6,
-        tolerance_change=CHOICE_TOLERANCE if choosing else FINAL_TOLERANCE,
-        line_search_fn="strong_wolfe",
-    )
 
-    def objective() -> Tensor:
-        optimizer.zero_grad()
+    def objective(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        solution = torch.from_numpy(weights).float().view(start.shape).requires_grad_(True)
         logits = _logits(flat, solution)
         losses = torch.stack([_losses(fold, targets, data) for fold in logits.unbind(1)])
         total = (losses * shares).sum() + strength / 2 * solution[:, :-1].square().sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
+        (gradient,) = torch.autograd.grad(total, solution)
+        return float(total.detach()), gradient.flatten().double().numpy()
 
-    optimizer.step(objective)  # type: ignore[no-untyped-call]
-    return solution.detach()
+    options = {
+        "maxiter": CHOICE_ITERATIONS if choosing else FINAL_ITERATIONS,
+        "ftol": CHOICE_TOLERANCE if choosing else FINAL_TOLERANCE,
+        "gtol": GRADIENT_TOLERANCE,
+        "maxcor": REMEMBERED_STEPS,
+    }
+    # torch's own L-BFGS first imports torch's compiler, which takes a second; and threads of scipy's linear
+    # algebra, which wait for work in a loop, would take the cores from torch's
+    with threadpool_limits(1, "blas"):
+        found = minimize(
+            objective, start.flatten().double().numpy(), jac=True, method="L-BFGS-B", options=options
+        )
+    return torch.from_numpy(found.x).float().view(start.shape)
 
 
 def _logits(values: Tensor, solution: Tensor) -> Tensor:

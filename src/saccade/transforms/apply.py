@@ -7,6 +7,7 @@ antialiased resize, cut or pad, scale to 0..1, normalise. Bicubic overshoot is n
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,14 +62,22 @@ def normalise(images: Tensor, preprocess: Preprocess) -> Tensor:
     return (images.to(torch.float32) / 255 - mean) / std
 
 
+def normalise_into(ready: Tensor, image: Tensor, preprocess: Preprocess) -> None:
+    """`normalise` of one uint8 image (3, H, W), the same bits, into float32 `ready`: no memory is taken, and
+    one image after the other stays in the processor's cache."""
+    mean, std = channel_statistics(preprocess, ready.device)
+    torch.div(image, 255, out=ready).sub_(mean).div_(std)
+
+
 def denormalise(images: Tensor, preprocess: Preprocess) -> Tensor:
     """The inverse of `normalise`, rounded to uint8: what a person can look at."""
     mean, std = channel_statistics(preprocess, images.device)
     return ((images * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
+@lru_cache(maxsize=16)
 def channel_statistics(preprocess: Preprocess, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Mean and std as (3, 1, 1) tensors."""
+    """Mean and std as (3, 1, 1) tensors; not to be written into."""
     options: dict[str, Any] = {"dtype": torch.float32, "device": device}
     mean = torch.tensor(preprocess.mean, **options).view(3, 1, 1)
     return mean, torch.tensor(preprocess.std, **options).view(3, 1, 1)

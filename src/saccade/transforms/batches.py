@@ -25,7 +25,7 @@ from saccade.errors import DataError, ImageError
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.threads import usable_cores
-from saccade.transforms.apply import channel_statistics, channels_first, normalise, to_input
+from saccade.transforms.apply import channels_first, normalise, normalise_into, to_input
 from saccade.transforms.augment import Augmentation, drawn, ready_for_draws, stream
 from saccade.transforms.stored import How, StoredPixels
 
@@ -281,13 +281,12 @@ class _TrainingImages(Dataset[Loaded]):
     def batch(self, keys: Sequence[Key]) -> Loaded:
         """float32 (B, 3, S, S), normalised image by image, while each lies in the processor's cache."""
         side = self.reader.preprocess.size
-        mean, std = channel_statistics(self.reader.preprocess)
         ready = torch.empty(len(keys), 3, side, side)
         for key, out in zip(keys, ready, strict=True):
             image = self[key]
             if isinstance(image, DataError):
                 return image
-            torch.div(image, 255, out=out).sub_(mean).div_(std)  # the bits of `normalise`
+            normalise_into(out, image, self.reader.preprocess)
         return ready
 
 

@@ -69,7 +69,9 @@ def read_jpeg(data: bytes, check_size: SizeCheck) -> Header:
         notes += trailing_note(data, end)
     payload = b"".join([*found.kept, data[found.scan :]])
     quality = _quality(found.table_sum)
-    return Header("JPEG", width, height, payload, tuple(notes), orientation, quality, camera)
+    return Header(
+        "JPEG", width, height, payload, tuple(notes), orientation, quality, camera, channels=components
+    )
 
 
 def _segments(data: bytes) -> _Found:

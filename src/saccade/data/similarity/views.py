@@ -8,6 +8,7 @@ one has a bar of text still agree on the band that the bar leaves free.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,6 +128,7 @@ def _covariance(grids: Floats, mean: Floats) -> NDArray[np.float64]:
     return covariance
 
 
+@functools.cache
 def _noise_thumbnails() -> NDArray[np.uint8]:
     """PRIOR_IMAGES pictures of 1/f noise, the spectrum of natural images (Field 1987); always the same."""
     rng = np.random.default_rng(1987)

@@ -1,0 +1,103 @@
+"""What training imports, without torch's compiler, which takes longer than torchvision and timm and is not used.
+
+While they are imported, torchvision asks the compiler whether it can work here, timm marks functions that it
+must not touch, and lightning-fabric wants its class of compiled modules. Each loads all of it: 1.3 s of one
+core (torch 2.15). So the answers are put off to when they matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+COMPILER = "torch._dynamo"
+
+
+def import_training_libraries() -> None:
+    """torch and its companions, quickly; versions that ask more of the compiler get all of it."""
+    import torch  # noqa: F401
+
+    try:
+        with compiler_put_off():
+            _import_companions()
+    except (ImportError, AttributeError):
+        _import_companions()
+
+
+def _import_companions() -> None:
+    import lightning_fabric  # noqa: F401
+    import timm  # noqa: F401
+    import torchvision.transforms.v2  # noqa: F401
+
+
+@contextlib.contextmanager
+def compiler_put_off() -> Iterator[None]:
+    """Inside, what is asked of torch's compiler is answered without it, and rightly once it is needed."""
+    import torch
+
+    if COMPILER in sys.modules:
+        yield
+        return
+    stand_ins = _stand_ins()
+    own_disable = torch.compiler.disable
+    sys.modules.update(stand_ins)
+    torch.compiler.disable = functools.partial(_disabled_once_called, own_disable)
+    try:
+        yield
+    finally:
+        torch.compiler.disable = own_disable
+        for name, module in stand_ins.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+class _IfCompiled(type):
+    """The type of a class whose instances are those of the compiler's own class, once that is loaded."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        own = getattr(sys.modules.get(COMPILER), cls.__name__, None)
+        return own is not None and own is not cls and isinstance(instance, own)
+
+
+class OptimizedModule(metaclass=_IfCompiled):
+    """Stands for `torch._dynamo.OptimizedModule`."""
+
+
+def _stand_ins() -> dict[str, ModuleType]:
+    """The two modules that something is imported from."""
+    package, utilities = ModuleType(COMPILER), ModuleType(f"{COMPILER}.utils")
+    package.__path__ = []
+    package.utils = utilities  # type: ignore[attr-defined]
+    package.OptimizedModule = OptimizedModule  # type: ignore[attr-defined]
+    utilities.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
+    return {module.__name__: module for module in (package, utilities)}
+
+
+def _is_compile_supported(device: str) -> Any:
+    """torch's own answer."""
+    from torch._dynamo.utils import is_compile_supported
+
+    return is_compile_supported(device)
+
+
+def _disabled_once_called(
+    disable: Callable[..., Any], function: Callable[..., Any] | None = None, *options: Any, **named: Any
+) -> Callable[..., Any]:
+    """`torch.compiler.disable`, carried out when the function is called for the first time."""
+    if function is None:
+        return functools.partial(_disabled_once_called, disable, **named)
+
+    @functools.cache
+    def disabled() -> Callable[..., Any]:
+        made: Callable[..., Any] = disable(function, *options, **named)
+        return made
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        return disabled()(*arguments, **keywords)
+
+    return call
