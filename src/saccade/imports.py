@@ -1,4 +1,4 @@
-"""What training imports, without torch's compiler, which takes longer than torchvision and timm and is not used.
+"""What training imports, without torch's compiler, which takes longer than the rest and is not used.
 
 While they are imported, torchvision asks the compiler whether it can work here, timm marks functions that it
 must not touch, and lightning-fabric wants its class of compiled modules. Each loads all of it: 1.3 s of one
@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 COMPILER = "torch._dynamo"
+STARTS_ANEW = "lightning_fabric"  # which cannot be imported again on top of half of it
 
 
 def import_training_libraries() -> None:
@@ -25,6 +26,8 @@ def import_training_libraries() -> None:
         with compiler_put_off():
             _import_companions()
     except (ImportError, AttributeError):
+        for name in [name for name in sys.modules if name.partition(".")[0] == STARTS_ANEW]:
+            del sys.modules[name]
         _import_companions()
 
 

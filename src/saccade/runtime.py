@@ -98,19 +98,19 @@ class Runtime:
     @contextlib.contextmanager
     def training_arithmetic(self) -> Iterator[None]:
         """Deterministic operations on a CPU; the caller's own settings and random state come back after."""
-        before = torch.are_deterministic_algorithms_enabled()
-        warned = torch.is_deterministic_algorithms_warn_only_enabled()
+        before = torch.get_deterministic_debug_mode()
         memory: Any = torch.utils.deterministic
         filling = memory.fill_uninitialized_memory
         forked = [self.device] if self.device.type == "cuda" else []
         try:
             if self.device.type == "cpu":
-                torch.use_deterministic_algorithms(True, warn_only=True)
+                # the same as use_deterministic_algorithms, which imports torch's compiler (a second)
+                torch.set_deterministic_debug_mode("warn")
                 memory.fill_uninitialized_memory = False  # slow, and nothing reads it
             with torch.random.fork_rng(devices=forked):
                 yield
         finally:
-            torch.use_deterministic_algorithms(before, warn_only=warned)
+            torch.set_deterministic_debug_mode(before)
             memory.fill_uninitialized_memory = filling
 
     @contextlib.contextmanager

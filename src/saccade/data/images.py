@@ -123,8 +123,9 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, name: str = "") -> D
 def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
     header = read_header(data, limits.check_size)
     quick = quick_jpeg(header) if header.format == "JPEG" else None
+    notes: tuple[str, ...] = ()
     if quick:
-        stored, mode, notes = *quick, ()
+        stored, mode = quick
     else:
         header, stored, mode, notes = _by_pillow(header, limits)
     pixels = _upright(stored, header.orientation)
@@ -133,9 +134,7 @@ def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
     return Decoded(pixels, width, height, mode, header.format, notes, header.quality, header.camera)
 
 
-def _by_pillow(
-    header: Header, limits: Limits
-) -> tuple[Header, NDArray[np.uint8], str, tuple[str, ...]]:
+def _by_pillow(header: Header, limits: Limits) -> tuple[Header, NDArray[np.uint8], str, tuple[str, ...]]:
     """The header with what only Pillow knows, RGB pixels as stored, Pillow's mode, and notes."""
     image = open_with_plugin(header.format, io.BytesIO(header.payload))
     limits.check_size(*image.size)  # once more, of what will really be decoded

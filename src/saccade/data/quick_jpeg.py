@@ -1,7 +1,7 @@
-"""JPEG pixels straight from libjpeg-turbo, where simplejpeg is installed: Pillow's own pixels in half the time.
+"""JPEG pixels straight from libjpeg-turbo, where simplejpeg is installed: Pillow's own in half the time.
 
-Only for what is decoded without a single complaint. All else, and every error message, is left to Pillow. That
-both libraries give the same pixels here is tried once, before the first image.
+Only for what is decoded without a single complaint. All else, and every error message, is left to Pillow.
+That both libraries give the same pixels here is tried once, before the first image.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _agree(decoder: Decoder, sample: bytes) -> bool:
 
 
 def _samples() -> list[bytes]:
-    """Small JPEGs of noise: each way to share colour between pixels, plain and progressive, and a gray one."""
+    """Small JPEGs of noise: each way to share colour between pixels, plain and progressive; one in gray."""
     noise = np.random.default_rng(0).integers(0, 256, (*TRIED_SIDES, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
     written = []

@@ -96,7 +96,7 @@ def _compiled_by_openvino(model: onnx.ModelProto) -> Engine | None:
     def engine(images: Tensor) -> Tensor:
         if not hasattr(own, "request"):
             own.request = compiled.create_infer_request()
-        return torch.cat([infer(part) for part in images.split(OPENVINO_BATCH)])
+        return torch.cat([infer(part) for part in torch.split(images, OPENVINO_BATCH)])
 
     return engine
 

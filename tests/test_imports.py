@@ -1,0 +1,54 @@
+"""torch's compiler is not imported for nothing, and is there once somebody asks for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+from saccade.imports import import_training_libraries
+import_training_libraries()
+from saccade.pipeline import fitting
+from saccade.runtime import Runtime
+with Runtime.create("cpu").training_arithmetic():
+    pass
+import torch, torchvision
+print("torch._dynamo" in sys.modules, torch.compiler.disable.__module__)
+from lightning_fabric.wrappers import OptimizedModule
+plain = torch.nn.Linear(2, 2)
+print(isinstance(plain, OptimizedModule))
+from torchvision.ops.roi_align import is_compile_supported
+print(is_compile_supported("cpu"), "torch._dynamo" in sys.modules)
+from torch._dynamo import OptimizedModule as Own
+print(isinstance(Own(plain, torch._dynamo.disable), OptimizedModule), isinstance(plain, OptimizedModule))
+"""
+
+
+def test_the_compiler_is_left_out_until_it_is_asked_for() -> None:
+    answer = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    first, second, third, last = answer.stdout.split("\n")[:4]
+    assert first == "False torch.compiler"
+    assert second == "False"
+    assert third == "True True"
+    assert last == "True False"
+
+
+ASKING_MORE = """
+import sys, types
+import torch
+from saccade import imports
+imports._stand_ins = lambda: {
+    name: types.ModuleType(name) for name in ("torch._dynamo", "torch._dynamo.utils")
+}
+imports.import_training_libraries()
+import torch._dynamo
+print(hasattr(torch._dynamo, "OptimizedModule"), torch.compiler.disable.__module__)
+import timm, torchvision.transforms.v2, lightning_fabric
+print(len(timm.list_models()) > 100)
+"""
+
+
+def test_versions_that_ask_more_of_the_compiler_get_it() -> None:
+    answer = subprocess.run([sys.executable, "-c", ASKING_MORE], capture_output=True, text=True, check=True)
+    assert answer.stdout.split("\n")[:2] == ["True torch.compiler", "True"]
