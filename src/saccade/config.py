@@ -316,10 +316,11 @@ class TrainConfig(Section):
     """Share of the target spread over all classes."""
     class_weights: bool = False
     """Weigh the loss by the inverse frequency of each class."""
-    ema_decay: Share = 0.0
-    """Decay of an exponential moving average of the weights (0.99 is usual), taken at each step t of a phase:
-    the lesser of this and (1 + t) / (10 + t). What is validated, kept and exported is then the average; the
-    weights themselves go on training. 0 is off.
+    ema_decay: Share | Auto = "auto"
+    """Decay of an exponential moving average of the weights, taken at each step. What is validated, kept and
+    exported is then the average; the weights themselves go on training. 0 is off; auto: 0.95 where a fitted
+    head is fine-tuned (methods full and auto), else 0. From scratch and with method finetune it warms up: at
+    step t it is the lesser of this and (1 + t) / (10 + t).
     """
     gradient_clip: NotNegative = 0.0
     """Largest norm of the gradient; 0 is off."""

@@ -26,7 +26,7 @@ from saccade.training.callbacks import Callbacks
 from saccade.training.contract import TinyData, timeless, tiny_classifier
 from saccade.training.job import HeadFigures, Job
 from saccade.training.losses import log_loss_and_accuracy
-from saccade.training.phases import Phase, plan_phases
+from saccade.training.phases import FINETUNE_EMA_DECAY, Phase, plan_phases
 from saccade.training.state import Checkpoints
 from saccade.transforms.batches import Batch
 
@@ -70,11 +70,11 @@ def copied(network: Classifier) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
-def averaged(trace: list[Weights], decay: float) -> Weights:
+def averaged(trace: list[Weights], decay: float, *, warm_up: bool = True) -> Weights:
     """The definition, number by number in float64, over all states of one phase; counters as they are."""
     average = {name: tensor.double() for name, tensor in trace[0].items()}
     for step, weights in enumerate(trace[1:]):
-        share = min(decay, (1 + step) / (10 + step))
+        share = min(decay, (1 + step) / (10 + step)) if warm_up else decay
         for name in average:
             average[name] = share * average[name] + (1 - share) * weights[name].double()
     counters = {name: tensor.double() for name, tensor in trace[-1].items() if not tensor.is_floating_point()}
@@ -250,8 +250,24 @@ def test_a_trial_of_fine_tuning_is_judged_by_the_average(recipe, tmp_path):
     seconds = trial()._timed_steps(job(network, data, chosen, phase, tmp_path), phase)
     assert seconds is not None
     assert len(data.trace) == 7
-    assert_close(copied(network), averaged(data.trace, DECAY))
+    assert_close(copied(network), averaged(data.trace, DECAY, warm_up=False))
     assert not same(copied(network), data.trace[-1])
+
+
+def test_what_goes_on_from_a_fitted_head_is_averaged_unless_the_recipe_says_otherwise(recipe):
+    def decays(pretrained: bool, can_solve: bool, **chosen: Any) -> list[tuple[float, bool]]:
+        phases = plan_phases(recipe(**chosen), pretrained=pretrained, can_solve=can_solve)
+        return [(phase.ema_decay, phase.ema_warm_up) for phase in phases]
+
+    assert recipe().train.ema_decay == "auto"
+    for method in ("full", "auto"):
+        assert decays(True, True, train__method=method) == [(0, True), (FINETUNE_EMA_DECAY, False)]
+        assert decays(True, True, train__method=method, train__ema_decay=0.0) == [(0, True), (0, False)]
+        assert decays(True, True, train__method=method, train__ema_decay=0.5) == [(0, True), (0.5, False)]
+    assert decays(True, True, train__method="finetune") == [(0, True), (0, True)]
+    assert decays(True, True, train__method="finetune", train__ema_decay=0.5) == [(0.5, True)] * 2
+    assert decays(False, False) == [(0, True)]
+    assert decays(False, False, train__ema_decay=0.5) == [(0.5, True)]
 
 
 def trial() -> FastTransfer:

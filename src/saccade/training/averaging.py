@@ -27,17 +27,23 @@ class WeightAverage:
     decay: float
     live: dict[str, Tensor]
     other: dict[str, Tensor]
+    warm_up: bool = True
 
     @classmethod
-    def of(cls, classifier: Classifier, *, decay: float, keep_statistics: bool) -> WeightAverage:
-        """Begin with the present weights of what learns; frozen parts have no average."""
+    def of(
+        cls, classifier: Classifier, *, decay: float, keep_statistics: bool, warm_up: bool = True
+    ) -> WeightAverage:
+        """Begin with the present weights of what learns; frozen parts have no average.
+
+        `warm_up` lets the average soon forget where it began.
+        """
         live = learning_tensors(classifier, keep_statistics=keep_statistics) if decay else {}
-        return cls(decay, live, {name: tensor.clone() for name, tensor in live.items()})
+        return cls(decay, live, {name: tensor.clone() for name, tensor in live.items()}, warm_up)
 
     def follow(self, step: int) -> None:
         """After the optimizer's step `step` (from 0) of the phase; a GPU is not waited for."""
         if self.live:
-            share = 1 - warmed_up(self.decay, step)
+            share = 1 - (warmed_up(self.decay, step) if self.warm_up else self.decay)
             torch._foreach_lerp_(list(self.other.values()), list(self.live.values()), share)
 
     @contextlib.contextmanager

@@ -105,7 +105,7 @@ def refuse_early(job: Job) -> None:
         freeze_for(job.classifier, phase)
         learnt = max(learnt, sum(p.nbytes for p in job.classifier.parameters() if p.requires_grad))
     weights = sum(tensor.nbytes for tensor in job.classifier.state_dict().values())
-    averages = 1 if job.recipe.train.ema_decay else 0
+    averages = 1 if any(phase.ema_decay for phase in job.phases) else 0
     job.checkpoints.require_space(
         weights, weights + (MOMENTS[job.recipe.train.optimizer] + averages) * learnt
     )

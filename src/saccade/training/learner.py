@@ -183,7 +183,10 @@ def begin_phase(job: Job, phase: Phase, *, micro_batch: int) -> Learner:
         forward=forward,
         stepper=stepper,
         average=WeightAverage.of(
-            job.classifier, decay=train.ema_decay, keep_statistics=phase.keep_statistics
+            job.classifier,
+            decay=phase.ema_decay,
+            warm_up=phase.ema_warm_up,
+            keep_statistics=phase.keep_statistics,
         ),
         micro_batch=micro_batch,
         watch=LossWatch(lag=0 if job.runtime.device.type == "cpu" else 1),

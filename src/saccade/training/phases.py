@@ -14,6 +14,7 @@ from saccade.models.finetune import freeze_backbone, unfreeze
 from saccade.models.network import Classifier
 
 HEAD, FINETUNE, MAIN = "head", "finetune", "main"
+FINETUNE_EMA_DECAY = 0.95  # from a fitted head; measured: docs/lab-notes.md, "averaged weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Phase:
 
     `solved`: no steps, the head is fitted on frozen features. `unfreeze` is "head" (only the head learns),
     "all", or a spec of `models.finetune.unfreeze`. `keep_statistics`: BatchNorm goes on with the pretrained
-    statistics, on which the head rests.
+    statistics, on which the head rests. `ema_decay`: of the average of the weights, 0 for none, which from a
+    fitted head need not warm up, because where it begins is good already.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Phase:
     unfreeze: str
     solved: bool = False
     keep_statistics: bool = False
+    ema_decay: float = 0.0
+    ema_warm_up: bool = True
 
 
 def plan_phases(recipe: Recipe, *, pretrained: bool, can_solve: bool = False) -> tuple[Phase, ...]:
@@ -45,16 +49,35 @@ def plan_phases(recipe: Recipe, *, pretrained: bool, can_solve: bool = False) ->
                 "train.method = head fits a head on frozen pretrained features, and this network starts from "
                 "scratch; use pretrained weights (--weights FILE), or --method full"
             )
-        return (Phase(MAIN, train.epochs, recipe.learning_rate, "all"),)
+        return (Phase(MAIN, train.epochs, recipe.learning_rate, "all", ema_decay=usual_decay(recipe)),)
     refuse_large_finetune_rate(recipe)
     if can_solve and train.method != "finetune":
         solved = Phase(HEAD, 1, 0.0, "head", solved=True)
-        after = Phase(FINETUNE, train.epochs, finetune_rate(recipe), "all", keep_statistics=True)
-        return (solved,) if train.method == "head" else (solved, after)
-    head = Phase(HEAD, train.head_epochs, recipe.learning_rate, "head")
+        return (solved,) if train.method == "head" else (solved, after_fitted_head(recipe))
+    decay = usual_decay(recipe)
+    head = Phase(HEAD, train.head_epochs, recipe.learning_rate, "head", ema_decay=decay)
     rate = recipe.finetune_learning_rate
-    finetune = Phase(FINETUNE, train.epochs, rate, train.unfreeze, keep_statistics=True)
+    finetune = Phase(FINETUNE, train.epochs, rate, train.unfreeze, keep_statistics=True, ema_decay=decay)
     return (head, finetune) if train.head_epochs else (finetune,)
+
+
+def after_fitted_head(recipe: Recipe) -> Phase:
+    """Fine-tuning of everything from a head that was solved."""
+    decay = recipe.train.ema_decay
+    return Phase(
+        FINETUNE,
+        recipe.train.epochs,
+        finetune_rate(recipe),
+        "all",
+        keep_statistics=True,
+        ema_decay=FINETUNE_EMA_DECAY if decay == "auto" else decay,
+        ema_warm_up=False,
+    )
+
+
+def usual_decay(recipe: Recipe) -> float:
+    """The recipe's decay of averaged weights; "auto" is none."""
+    return 0.0 if recipe.train.ema_decay == "auto" else recipe.train.ema_decay
 
 
 def refuse_large_finetune_rate(recipe: Recipe) -> None:
