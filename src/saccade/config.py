@@ -318,7 +318,7 @@ class TrainConfig(Section):
     """Weigh the loss by the inverse frequency of each class."""
     ema_decay: Share | Auto = "auto"
     """Decay of an exponential moving average of the weights, taken at each step. What is validated, kept and
-    exported is then the average; the weights themselves go on training. 0 is off; auto: 0.95 where a fitted
+    exported is then the average; the weights themselves go on training. 0 is off; auto: 0.98 where a fitted
     head is fine-tuned (methods full and auto), else 0. From scratch and with method finetune it warms up: at
     step t it is the lesser of this and (1 + t) / (10 + t).
     """

@@ -14,7 +14,7 @@ from saccade.models.finetune import freeze_backbone, unfreeze
 from saccade.models.network import Classifier
 
 HEAD, FINETUNE, MAIN = "head", "finetune", "main"
-FINETUNE_EMA_DECAY = 0.95  # from a fitted head; measured: docs/lab-notes.md, "averaged weights"
+FINETUNE_EMA_DECAY = 0.98  # from a fitted head; measured: docs/lab-notes.md, "averaged weights"
 
 
 @dataclass(frozen=True, slots=True)
