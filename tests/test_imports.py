@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 from saccade.imports import import_training_libraries
@@ -52,3 +54,21 @@ print(len(timm.list_models()) > 100)
 def test_versions_that_ask_more_of_the_compiler_get_it() -> None:
     answer = subprocess.run([sys.executable, "-c", ASKING_MORE], capture_output=True, text=True, check=True)
     assert answer.stdout.split("\n")[:2] == ["True torch.compiler", "True"]
+
+
+OPENVINO = """
+import os, sys, time
+os.register_at_fork(before=lambda: print("forked"))
+from saccade.imports import import_openvino
+openvino = import_openvino()
+openvino.Core()
+time.sleep(0.5)  # the telemetry sends in a thread
+print("openvino_telemetry" in sys.modules, sys.modules["openvino.tools.ovc.telemetry_utils"].tm.__name__)
+print(import_openvino() is openvino)
+"""
+
+
+def test_openvino_comes_without_its_telemetry() -> None:
+    pytest.importorskip("openvino", reason="needs the extra saccade[openvino]")
+    answer = subprocess.run([sys.executable, "-c", OPENVINO], capture_output=True, text=True, check=True)
+    assert answer.stdout.split("\n")[:2] == ["False openvino.tools.ovc.telemetry_stub", "True"]

@@ -1,8 +1,9 @@
-"""What training imports, without torch's compiler, which takes longer than the rest and is not used.
+"""Imports without what comes along unasked: torch's compiler, and a telemetry that forks.
 
-While they are imported, torchvision asks the compiler whether it can work here, timm marks functions that it
-must not touch, and lightning-fabric wants its class of compiled modules. Each loads all of it: 1.3 s of one
-core (torch 2.15). So the answers are put off to when they matter.
+torch's compiler takes longer to import than all the rest and is not used. While they are imported,
+torchvision asks it whether it can work here, timm marks functions that it must not touch, and
+lightning-fabric wants its class of compiled modules. Each loads all of it: 1.3 s of one core (torch 2.15).
+So the answers are put off to when they matter.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 COMPILER = "torch._dynamo"
+TELEMETRY = "openvino_telemetry"
 STARTS_ANEW = "lightning_fabric"  # which cannot be imported again on top of half of it
 
 
@@ -56,6 +58,24 @@ def compiler_put_off() -> Iterator[None]:
         for name, module in stand_ins.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
+
+
+def import_openvino() -> Any:
+    """openvino with its own stub in place of its telemetry.
+
+    The telemetry forks this process to send. OpenBLAS ends its threads before a fork, and numpy, computing
+    in another thread just then, waits for them for ever (seen once in a few dozen trainings). Nor is it
+    anybody's business what is computed here.
+    """
+    if "openvino" not in sys.modules:
+        there = {TELEMETRY: sys.modules[TELEMETRY]} if TELEMETRY in sys.modules else {}
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # as if it were not installed
+        try:
+            import openvino  # noqa: F401
+        finally:
+            del sys.modules[TELEMETRY]
+            sys.modules.update(there)
+    return sys.modules["openvino"]
 
 
 class _IfCompiled(type):

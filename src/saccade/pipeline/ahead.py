@@ -78,4 +78,7 @@ class Ahead:
         fitting.check_network(network, recipe)
         if recipe.train.method == "finetune" or self._given_up.is_set():
             return Ready(runtime, listed.classes, network)
-        return Ready(runtime, listed.classes, network, fitting.engines_of(network, runtime))
+        engines = fitting.engines_of(network, runtime)
+        import scipy.optimize  # noqa: F401  # what the head will be fitted with
+
+        return Ready(runtime, listed.classes, network, engines)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from saccade.errors import ModelError
 from saccade.export.onnx import export_network
+from saccade.imports import import_openvino
 from saccade.runtime import Runtime
 from saccade.threads import usable_cores
 from saccade.training.features import Engine, Engines
@@ -75,8 +76,7 @@ def openvino_engine(model: onnx.ModelProto) -> Engine | None:
 
 
 def _compiled_by_openvino(model: onnx.ModelProto) -> Engine | None:
-    import openvino
-
+    openvino = import_openvino()
     core = openvino.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return None
