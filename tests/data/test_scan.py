@@ -375,3 +375,24 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def threads_of(numbers: Sequence[int]) -> list[tuple[str | None, int]]:
+    """What a worker's linear algebra was given, once numpy is there, and how many threads it has."""
+    from threadpoolctl import threadpool_info
+
+    found = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return [(os.environ.get("OMP_NUM_THREADS"), max(found)) for _ in numbers]
+
+
+def test_workers_compute_with_one_thread_and_this_process_keeps_its_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Libraries read it when they are loaded, and another thread may be loading one just now."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    changed: list[object] = []
+    monkeypatch.setattr(os, "putenv", lambda *change: changed.append(change))
+    results = list(map_chunks(threads_of, [[1], [2, 3]], workers=2, on_crash=lambda number: []))
+    assert [result for _, result in results] == [[("1", 1)], [("1", 1)] * 2]
+    assert not changed

@@ -96,20 +96,23 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Sequence[T]], R], chunk: Sequence[T]) -> Future[R]:
-    """Hand one chunk over; a process that this starts gets an empty main module and one thread."""
+    """Hand one chunk over; a process that this starts gets an empty main module."""
     main = sys.modules["__main__"]
-    added = [name for name in _ONE_THREAD if name not in os.environ]
     sys.modules["__main__"] = types.ModuleType("__main__")
-    os.environ.update(dict.fromkeys(added, "1"))
     try:
         return pool.submit(function, chunk)
     finally:
         sys.modules["__main__"] = main
-        for name in added:
-            del os.environ[name]
 
 
 def _start_worker() -> None:
+    """One thread for linear algebra, which is not loaded yet.
+
+    The parent must not set this before it starts a process: another of its threads may be loading torch just
+    then, which would have one thread for good (seen once).
+    """
+    for name in _ONE_THREAD:
+        os.environ.setdefault(name, "1")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
