@@ -259,10 +259,12 @@ def verdict(trial: Trial, seconds_left: float) -> Verdict:
     )
     less_loss = trial.head_losses - trial.tuned_losses
     more_right = trial.tuned_right.astype(float) - trial.head_right
-    pays = _surely(less_loss, WORTHWHILE_LOSS_SHARE * trial.head_losses.mean())
-    if not (pays or _surely(more_right, WORTHWHILE_ACCURACY)):
-        kept = "little to gain, so the head alone is kept (--method full fine-tunes all the same)"
-        return Verdict(False, f"{told}: {kept}")
+    least_loss = WORTHWHILE_LOSS_SHARE * trial.head_losses.mean()
+    if not (_surely(less_loss, least_loss) or _surely(more_right, WORTHWHILE_ACCURACY)):
+        much = less_loss.mean() >= least_loss or more_right.mean() >= WORTHWHILE_ACCURACY
+        found = "what is gained may be chance with so few images" if much else "little to gain"
+        kept = "so the head alone is kept (--method full fine-tunes all the same)"
+        return Verdict(False, f"{told}: {found}, {kept}")
     if trial.epoch_seconds > seconds_left:
         return Verdict(
             False,
