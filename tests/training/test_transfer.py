@@ -200,7 +200,7 @@ def trial(gain: float, *, images: int = 200, spread: float = 0.3, epoch_seconds:
         (0.4, 200, "pays"),
         (-0.4, 200, "little to gain"),
         (0.05, 20_000, "little to gain"),
-        (0.2, 4, "may be chance"),
+        (0.3, 4, "may be chance"),
         (0.4, 1, "may be chance"),
     ],
     ids=["large", "loss", "sure but small", "not sure", "one image"],
