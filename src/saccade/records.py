@@ -54,7 +54,7 @@ class ImageRecord:
     @property
     def unit(self) -> str:
         """The same for images of which none may judge what another has taught."""
-        return self.cluster or self.group or self.sha256 or self.path
+        return f"cluster {self.cluster}" if self.cluster else self.group or self.sha256 or self.path
 
     @property
     def used(self) -> bool:
