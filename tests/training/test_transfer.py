@@ -248,6 +248,6 @@ def test_near_duplicates_of_the_training_part_judge_nothing_that_they_taught() -
         _views=[torch.zeros(8, 2)],
     )
     data = transfer._data(SimpleNamespace(recipe=Recipe()), views=1)  # type: ignore[arg-type]
-    assert data.groups == ("c", "c", "c", "c", "4", "5", "6", "7")
+    assert data.groups == (*["cluster c"] * 4, "4", "5", "6", "7")
     folds = stratified_group_folds(data.labels.numpy(), data.groups, folds=2, seed=0)
     assert len(set(folds[:4])) == 1
