@@ -66,6 +66,7 @@ BACKBONE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
             "warmup_epochs": 0.0,
             "early_stopping": 0,
             "label_smoothing": 0.2,
+            "ema_decay": 0.95,
         },
         "evaluate": {"flip": True},
     }

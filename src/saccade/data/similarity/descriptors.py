@@ -149,8 +149,8 @@ def _inside_border(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:
 
 def _border_lines(lines: NDArray[np.uint8]) -> int:
     """How many of the first lines, (lines, length, 3), have the colour of the outermost one."""
-    if len(lines) == 0:
-        return 0
+    if len(lines) == 0 or np.ptp(lines[0], axis=0).max() > 2 * BORDER_TOLERANCE:
+        return 0  # whatever its colour is, the outermost line itself does not keep to it
     colour = np.median(lines[0], axis=0)
     low, high = colour - BORDER_TOLERANCE, colour + BORDER_TOLERANCE
     for count, line in enumerate(lines):
