@@ -9,14 +9,15 @@ cost about half and differ by 16 %, without loss of held-out accuracy.
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from saccade.errors import ModelError
-from saccade.export.onnx import export_network
 from saccade.imports import import_openvino
+from saccade.pipeline.converted import exported
 from saccade.runtime import Runtime
 from saccade.threads import usable_cores
 from saccade.training.features import Engine, Engines
@@ -26,17 +27,21 @@ if TYPE_CHECKING:
     import onnx
 
 TOLERANCE, QUICK_TOLERANCE = 1e-3, 0.3  # relative, on random images
-OPENVINO_BATCH = 4  # images at once: what they become on the way should stay in the processor's cache
+# images at once: what they become on the way should stay in the processor's cache
+ONNX_BATCH, OPENVINO_BATCH = 2, 4
 EXACT_NAME = "ONNX Runtime, float32"
 QUICK_NAME = "OpenVINO, bfloat16; those of validation ONNX Runtime, float32"
 
 
-def feature_engines(backbone: nn.Module, runtime: Runtime, size: int) -> Engines:
-    """The quickest engine whose features are the backbone's own, and a quicker one for fitting if any."""
+def feature_engines(backbone: nn.Module, runtime: Runtime, size: int, *, kept: Path | None = None) -> Engines:
+    """The quickest engine whose features are the backbone's own, and a quicker one for fitting if any.
+
+    `kept` is a folder that keeps what exporting the backbone makes for the next time.
+    """
     if runtime.device.type != "cpu":
         return Engines(torch_engine(backbone, runtime), f"torch on {runtime.device}, {runtime.precision}")
     try:
-        model = export_network(backbone, size)
+        model = exported(backbone, size, kept)
         exact = onnx_engine(model, backbone, size)
     except ModelError:
         return Engines(torch_engine(backbone, runtime), "torch on cpu, float32")  # whatever it can train
@@ -58,8 +63,11 @@ def onnx_engine(model: onnx.ModelProto, backbone: nn.Module, size: int) -> Engin
     )
     name = session.get_inputs()[0].name
 
-    def engine(images: Tensor) -> Tensor:
+    def run(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {name: images.contiguous().numpy()})[0])
+
+    def engine(images: Tensor) -> Tensor:
+        return torch.cat([run(part) for part in torch.split(images, ONNX_BATCH)])
 
     difference = _difference(engine, _own(backbone), size)
     if not difference <= TOLERANCE:

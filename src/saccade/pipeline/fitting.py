@@ -356,7 +356,8 @@ def _say_network(network: BuiltModel, runtime: Runtime, terminal: Terminal) -> N
 
 def engines_of(network: BuiltModel, runtime: Runtime) -> Engines:
     """What computes the features of the network's backbone as it is now."""
-    return feature_engines(network.module.backbone, runtime, network.preprocess.size)
+    kept = cache_folder() / "networks"
+    return feature_engines(network.module.backbone, runtime, network.preprocess.size, kept=kept)
 
 
 def fast_transfer(

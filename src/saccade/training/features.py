@@ -27,7 +27,7 @@ from saccade.transforms.augment import as_evaluated
 from saccade.transforms.batches import read_pixels
 from saccade.transforms.stored import StoredPixels
 
-BATCH_IMAGES = 32
+BATCH_IMAGES = 16  # few, so that no thread is left waiting long for the last one
 
 # Images (B, 3, S, S) float32 -> features (B, F) float32, from any thread, evaluation mode, no gradients.
 Engine = Callable[[Tensor], Tensor]
