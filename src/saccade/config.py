@@ -52,6 +52,9 @@ AUTO_BATCH_SIZES = {"fast_cnn": (16, 32, 64, 128, 256, 500)}
 USUAL_BATCH_SIZE = 32
 LEAST_STEPS_AN_EPOCH = 10
 
+# What `epochs` "auto" is. Measured: docs/lab-notes.md.
+USUAL_EPOCHS, EPOCHS_FROM_FITTED_HEAD = 20, 10
+
 # What a backbone is trained with where neither flag nor file says otherwise. Measured: docs/lab-notes.md.
 BACKBONE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "fast_cnn": {
@@ -261,8 +264,10 @@ class TrainConfig(Section):
     method on which one of them has no effect it is refused. From scratch there is one phase, whatever stands
     here.
     """
-    epochs: AtLeastOne = 20
-    """Epochs of the main phase (fine-tuning, or training from scratch)."""
+    epochs: AtLeastOne | Auto = "auto"
+    """Epochs of the main phase (fine-tuning, or training from scratch); auto: 20, from a fitted head (methods
+    auto and full), which is near its goal already, 10.
+    """
     head_epochs: Count = 5
     """Epochs of phase 1 of method finetune, in which only the new head learns on a frozen base."""
     batch_size: AtLeastOne | Auto = 32
@@ -407,7 +412,19 @@ class Recipe(Section):
         if self.train.optimizer in SCRATCH_RATES:
             return SCRATCH_RATES[self.train.optimizer]
         # a head alone, on frozen features, bears a higher rate than a whole network: docs/lab-notes.md
-        return 3e-3 if self.model.pretrained and self.model.backbone not in ALWAYS_FROM_SCRATCH else 1e-3
+        return 3e-3 if self._starts_pretrained else 1e-3
+
+    @property
+    def epochs(self) -> int:
+        """`train.epochs`, with "auto" worked out."""
+        if self.train.epochs != "auto":
+            return self.train.epochs
+        fitted_head = self._starts_pretrained and self.train.method in ("auto", "full")
+        return EPOCHS_FROM_FITTED_HEAD if fitted_head else USUAL_EPOCHS
+
+    @property
+    def _starts_pretrained(self) -> bool:
+        return self.model.pretrained and self.model.backbone not in ALWAYS_FROM_SCRATCH
 
     @property
     def finetune_learning_rate(self) -> float:

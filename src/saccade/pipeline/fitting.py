@@ -236,6 +236,7 @@ def resolved_values(network: BuiltModel, recipe: Recipe) -> dict[str, Any]:
         "model.architecture": dict(network.architecture),
         "model.pretrained": network.pretrained,
         "model.notes": list(network.notes),
+        "train.epochs": recipe.epochs,
         "train.lr": recipe.learning_rate,
         "train.finetune_lr": finetune_rate(recipe),
         "train.batch_size": recipe.batch_size,

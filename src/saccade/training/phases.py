@@ -49,7 +49,7 @@ def plan_phases(recipe: Recipe, *, pretrained: bool, can_solve: bool = False) ->
                 "train.method = head fits a head on frozen pretrained features, and this network starts from "
                 "scratch; use pretrained weights (--weights FILE), or --method full"
             )
-        return (Phase(MAIN, train.epochs, recipe.learning_rate, "all", ema_decay=usual_decay(recipe)),)
+        return (Phase(MAIN, recipe.epochs, recipe.learning_rate, "all", ema_decay=usual_decay(recipe)),)
     refuse_large_finetune_rate(recipe)
     if can_solve and train.method != "finetune":
         solved = Phase(HEAD, 1, 0.0, "head", solved=True)
@@ -57,7 +57,7 @@ def plan_phases(recipe: Recipe, *, pretrained: bool, can_solve: bool = False) ->
     decay = usual_decay(recipe)
     head = Phase(HEAD, train.head_epochs, recipe.learning_rate, "head", ema_decay=decay)
     rate = recipe.finetune_learning_rate
-    finetune = Phase(FINETUNE, train.epochs, rate, train.unfreeze, keep_statistics=True, ema_decay=decay)
+    finetune = Phase(FINETUNE, recipe.epochs, rate, train.unfreeze, keep_statistics=True, ema_decay=decay)
     return (head, finetune) if train.head_epochs else (finetune,)
 
 
@@ -66,7 +66,7 @@ def after_fitted_head(recipe: Recipe) -> Phase:
     decay = recipe.train.ema_decay
     return Phase(
         FINETUNE,
-        recipe.train.epochs,
+        recipe.epochs,
         finetune_rate(recipe),
         "all",
         keep_statistics=True,
