@@ -419,8 +419,12 @@ class Recipe(Section):
         """`train.epochs`, with "auto" worked out."""
         if self.train.epochs != "auto":
             return self.train.epochs
-        fitted_head = self._starts_pretrained and self.train.method in ("auto", "full")
-        return EPOCHS_FROM_FITTED_HEAD if fitted_head else USUAL_EPOCHS
+        return EPOCHS_FROM_FITTED_HEAD if self.from_fitted_head else USUAL_EPOCHS
+
+    @property
+    def from_fitted_head(self) -> bool:
+        """Whether fine-tuning, if there is any, starts from a head that was fitted at once."""
+        return self._starts_pretrained and self.train.method in ("auto", "full")
 
     @property
     def _starts_pretrained(self) -> bool:

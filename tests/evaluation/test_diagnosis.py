@@ -96,6 +96,9 @@ def test_underfitting_is_low_in_both_parts():
     flat = rows([1.3, 1.1, 1.05, 1.04, 1.04], [1.3, 1.1, 1.06, 1.05, 1.05], 0.55, 0.54)
     found = diagnose(Evidence(tuple(flat), validation=figures(0.54)))
     assert [f.kind for f in found] == ["underfitting"]
+    assert "train longer (--method full --epochs 20)" in found[0].remedy
+    scratch = Recipe.from_mapping({"model.backbone": "small_cnn"})
+    found = diagnose(Evidence(tuple(flat), validation=figures(0.54), recipe=scratch))
     assert "train longer (--epochs 40)" in found[0].remedy
     assert "underfitting" not in kinds(
         rows(FALLING, FALLING, 0.9, 0.55), validation=figures(0.55)

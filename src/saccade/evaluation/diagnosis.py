@@ -512,8 +512,8 @@ def _against_underfitting(evidence: Evidence) -> str:
     else:
         if _classic(evidence) and recipe.train.unfreeze != "all":
             steps.append("unfreeze more (--unfreeze all)")
-        from_fitted_head = "--method full " if recipe.train.method in ("auto", "full") else ""
-        steps.append(f"train longer ({from_fitted_head}--epochs {2 * recipe.epochs})")
+        method = "--method full " if recipe.from_fitted_head else ""  # --epochs alone is the classic way
+        steps.append(f"train longer ({method}--epochs {2 * recipe.epochs})")
     if recipe.augment.policy in ("strong", "medium"):
         steps.append("augment less (--augment light)")
     steps.append("take a larger backbone or a larger --image-size")

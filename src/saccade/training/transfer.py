@@ -48,8 +48,8 @@ TRIAL_SHARE, LEAST_TRIAL_STEPS, TRIAL_HOLDOUT_FOLDS = 0.1, 100, 4
 MAX_TRIAL_IMAGES, MAX_JUDGED_IMAGES = 2_000, 500
 TIMED_STEPS = 3
 TRIAL_TIME_SHARE = 0.3  # of the time that is left
-# A gain need not be proved, only likely: validation never lets anything worse than the head be kept, so a trial
-# that promises too much costs time, and one that is doubted for too long costs the better model.
+# A gain need not be proved, only likely: validation lets nothing worse than the head be kept, so a trial that
+# promises too much costs time, and one that is doubted for too long costs the better model.
 LIKELY_STANDARD_ERRORS = 1.0
 WORTHWHILE_LOSS_SHARE = 0.1  # of the loss of the head alone
 WORTHWHILE_ACCURACY = 0.02
