@@ -292,6 +292,8 @@ def train_epoch(job: Job, learner: Learner, state: FitState) -> Tally:
     learner.begin_epoch(state.phase_step)
     tally, began = Tally(), time.monotonic()
     for index, batch in enumerate(job.train.epoch(epoch)):
+        if not index:
+            began = time.monotonic()  # before the first batch all images may have been decoded
         job.stop.check()
         rate = learner.rate(state.phase_step + index, state.plateau.factor)
         learner.set_rate(rate)

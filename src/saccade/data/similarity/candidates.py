@@ -17,7 +17,7 @@ from saccade.data.similarity.descriptors import in_batches
 from saccade.data.similarity.views import BANDS, View
 
 EXACT_IMAGES = 300_000  # up to here whole pictures are searched exhaustively, beyond through inverted lists
-COMPRESSED_FROM = 20_000  # from here quadrants and bands are searched through 4-bit codes
+COMPRESSED_FROM = 20_000  # from here the search goes through 4-bit codes, and orders exactly what they find
 LIST_IMAGES = 512  # images an inverted list has on average
 SAMPLE_PER_LIST = 32  # images that a list is placed by
 PROBES = 192  # lists that are searched for each image
@@ -88,7 +88,7 @@ def find_candidates(
         row = next(i for i, v in enumerate(views) if v.part == database and v.symmetry == views[0].symmetry)
         numbers = [i for i, v in enumerate(views) if kind_of(v) == kind and v.looks_like == database]
         for asked, among in halves(count, new):
-            index = build_index(vectors[row, among], compressed=kind != "whole")
+            index = reranked_index(vectors[row, among])
             found += [_nearest(index, vectors[i], asked, among, i, budget) for i in numbers]
     asking = count if new is None else int(new.sum())
     return _within_budget(Candidates.concatenate(found), views, budget, count, asking)
@@ -186,11 +186,14 @@ def build_index(vectors: NDArray[np.float16], *, compressed: bool) -> Any:
 
 
 def reranked_index(vectors: NDArray[np.float16]) -> Any:
-    """A faiss index over (n, 64) unit vectors: the nearest by compressed codes, put in order exactly."""
+    """A faiss index over (n, 64) unit vectors: the nearest by compressed codes, put in order exactly.
+
+    Beyond EXACT_IMAGES inverted lists, in the order of their codes.
+    """
     import faiss
 
     compressed = build_index(vectors, compressed=True)
-    if isinstance(compressed, faiss.IndexFlatIP):
+    if isinstance(compressed, faiss.IndexFlatIP) or len(vectors) > EXACT_IMAGES:
         return compressed
     kind = faiss.ScalarQuantizer.QT_fp16
     exact = faiss.IndexScalarQuantizer(vectors.shape[1], kind, faiss.METRIC_INNER_PRODUCT)

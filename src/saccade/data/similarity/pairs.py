@@ -36,8 +36,10 @@ from saccade.data.similarity.verify import (
     Fits,
     Run,
     Verifier,
+    best_order,
+    joined_fits,
+    pair_keys,
     starting_fits,
-    the_other_way,
 )
 from saccade.data.similarity.views import all_views, fit_whitening, view_vectors
 from saccade.errors import MissingExtraError
@@ -187,7 +189,7 @@ def _verified(
         candidates = find_candidates(vectors, views, kind, new=new)
         fits = _not_yet(starting_fits(candidates, views), found.fits, among.image)
         progress(2 + 2 * number, total, f"verifying {len(fits)} pairs ({kind})")
-        fitted = verify_both_ways(verifier, fits) if kind == "whole" else verifier.verify(fits)
+        fitted = verifier.verify_both_ways(fits) if kind == "whole" else verifier.verify(fits)
         found = best_of_each(joined(found, Verified(*fitted)), among.image)
         if kind != "quadrant":
             unmoved = verifier.verify_unmoved(_not_yet(fits, found.fits, among.image))
@@ -201,50 +203,21 @@ def _verified(
     return found
 
 
-def verify_both_ways(verifier: Verifier, fits: Fits) -> tuple[Fits, Floats]:
-    """Like `Verifier.verify`, each picture being the template once; the better way ends in the last round."""
-    both = _joined_fits(*(verifier.coarse(each) for each in (fits, the_other_way(fits))))
-    pictures = np.arange(len(verifier.thumbnails))
-    return verifier.fine(both[_best_order(both, pictures)])
-
-
 def _not_yet(fits: Fits, found: Fits, image: NDArray[np.int64]) -> Fits:
     """Without the pairs that are known to be likely at least, and those of an image with itself."""
-    known = _keys(found, image)[found.quality >= LIKELY_SCORE]
+    known = pair_keys(found, image)[found.quality >= LIKELY_SCORE]
     other = image[fits.template] != image[fits.other]
-    return fits[other & ~np.isin(_keys(fits, image), known)]
-
-
-def _keys(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(m,) one number for each pair of images."""
-    first, second = image[fits.template], image[fits.other]
-    low, high = np.minimum(first, second), np.maximum(first, second)
-    keys: NDArray[np.int64] = low * (image.max(initial=0) + 1) + high
-    return keys
-
-
-def _joined_fits(first: Fits, second: Fits) -> Fits:
-    return Fits(*(np.concatenate(columns) for columns in zip(first.columns, second.columns, strict=True)))
+    return fits[other & ~np.isin(pair_keys(fits, image), known)]
 
 
 def joined(first: Verified, second: Verified) -> Verified:
     correlation = np.concatenate([first.correlation, second.correlation])
-    return Verified(_joined_fits(first.fits, second.fits), correlation)
-
-
-def _best_order(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Rows of the best fit of each pair of images, ordered by template."""
-    keys = _keys(fits, image)
-    order = np.lexsort((-fits.quality, keys))
-    first = np.ones(len(order), bool)
-    first[1:] = keys[order][1:] != keys[order][:-1]
-    rows = order[first]
-    return rows[np.argsort(fits.template[rows], kind="stable")]
+    return Verified(joined_fits(first.fits, second.fits), correlation)
 
 
 def best_of_each(found: Verified, image: NDArray[np.int64]) -> Verified:
     """Each pair of images once, by its highest score, if that reaches the band "look"."""
-    rows = _best_order(found.fits, image)
+    rows = best_order(found.fits, image)
     return found[rows[found.fits.quality[rows] >= LOOK_SCORE]]
 
 

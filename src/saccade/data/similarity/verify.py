@@ -47,7 +47,11 @@ LOOK_SCORE = 8.0
 ROUGH_STEPS, COARSE_STEPS, FINE_STEPS = 3, 4, 3
 # Correlations of the gradients that a pair needs to go on: docs/near-duplicates.md says what each costs.
 ROUGH_CORRELATION = 0.55  # after the rough round
+PART_CORRELATION = 0.65  # the same for candidates by a quadrant or a band, in large data sets
+OTHER_WAY_CORRELATION = 0.45  # after the rough round, to be tried the other way round in large data sets
+LARGE_FROM = 20_000  # pictures; below, time is not worth the last pair in a thousand
 COARSE_CORRELATION = 0.8  # after the coarse one
+LARGE_COARSE_CORRELATION = 0.83  # the same in large data sets
 FITTING_GAIN = 0.2  # that the fine round is trusted to add to the correlation
 STANDING_CORRELATION = 0.62  # of blurred pictures that are compared without fitting
 UNMOVED_CORRELATION = 0.65  # of the full thumbnails, without fitting
@@ -100,6 +104,28 @@ def the_other_way(fits: Fits) -> Fits:
     return Fits(fits.other, fits.template, maps, start, fits.window, fits.quality)[order]
 
 
+def joined_fits(first: Fits, second: Fits) -> Fits:
+    return Fits(*(np.concatenate(columns) for columns in zip(first.columns, second.columns, strict=True)))
+
+
+def pair_keys(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(m,) one number for each pair of images."""
+    first, second = image[fits.template], image[fits.other]
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    keys: NDArray[np.int64] = low * (image.max(initial=0) + 1) + high
+    return keys
+
+
+def best_order(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Rows of the best fit of each pair of images, ordered by template."""
+    keys = pair_keys(fits, image)
+    order = np.lexsort((-fits.quality, keys))
+    first = np.ones(len(order), bool)
+    first[1:] = keys[order][1:] != keys[order][:-1]
+    rows = order[first]
+    return rows[np.argsort(fits.template[rows], kind="stable")]
+
+
 # Some pairs, the distinct templates among them, which of those each pair has -> maps, quality.
 Work = Callable[[Fits, Templates, Indices], tuple[Floats, Floats]]
 
@@ -111,6 +137,8 @@ class Verifier:
         self.thumbnails = thumbnails = pictures.thumbnails
         self.run = run
         self.allowed = 0.0  # taken off every score, see calibration
+        self.large = len(thumbnails) >= LARGE_FROM
+        self.part_correlation = PART_CORRELATION if self.large else ROUGH_CORRELATION
         self.boxes = _without_edges(pictures.boxes)
         pixels = pictures.sizes.astype(np.float32).prod(axis=1)
         self.native_share = np.minimum(1, pixels / NATIVE_POINTS).astype(np.float32)
@@ -123,7 +151,14 @@ class Verifier:
 
     def verify(self, fits: Fits) -> tuple[Fits, Floats]:
         """What survives all three rounds, its quality being the score; and the correlations, signed."""
-        return self.fine(self.coarse(fits))
+        return self.fine(self.coarse(self.rough_round(fits), self.part_correlation))
+
+    def verify_both_ways(self, fits: Fits) -> tuple[Fits, Floats]:
+        """Like `verify`, each picture being the template once; the better way ends in the last round."""
+        rough = self.rough_round(fits)
+        back = the_other_way(fits[rough.quality >= OTHER_WAY_CORRELATION] if self.large else fits)
+        both = joined_fits(self.coarse(rough), self.coarse(self.rough_round(back)))
+        return self.fine(both[best_order(both, np.arange(len(self.thumbnails)))])
 
     def verify_unmoved(self, fits: Fits) -> tuple[Fits, Floats]:
         """Like `verify`, the map left as it started: what was only recoloured agrees without any fitting."""
@@ -135,11 +170,10 @@ class Verifier:
         coarse = self.coarse_round(fits)
         return self.fine(coarse[coarse.quality >= COARSE_CORRELATION])
 
-    def coarse(self, fits: Fits) -> Fits:
-        """What survives the first two rounds."""
-        rough = self.rough_round(fits)
-        coarse = self.coarse_round(rough[rough.quality >= ROUGH_CORRELATION])
-        return coarse[coarse.quality >= COARSE_CORRELATION]
+    def coarse(self, rough: Fits, least: float = ROUGH_CORRELATION) -> Fits:
+        """What survives the coarse round, of what agrees so far by `least`."""
+        coarse = self.coarse_round(rough[rough.quality >= least])
+        return coarse[coarse.quality >= (LARGE_COARSE_CORRELATION if self.large else COARSE_CORRELATION)]
 
     def rough_round(self, fits: Fits) -> Fits:
         """Plain steps on the blurred pictures."""
