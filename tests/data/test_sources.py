@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saccade.data import storage
 from saccade.data.archive_index import ZipMember
 from saccade.data.images import decode
 from saccade.data.names import natural_key, printable
@@ -857,3 +858,9 @@ def test_a_download_that_is_not_the_published_file_is_not_kept(
     monkeypatch.setattr(urllib.request, "urlopen", lambda address, timeout: io.BytesIO(b"a login page"))
     assert "not the published file" in problem(f"torchvision:MNIST?root={tmp_path}")
     assert not list(tmp_path.rglob("*.gz"))
+
+
+def test_a_file_that_grew_is_read_whole_but_never_beyond_the_limit() -> None:
+    assert storage._read_all(io.BytesIO(b"abc"), 3, 100) == b"abc"
+    assert storage._read_all(io.BytesIO(b"abcdef"), 3, 100) == b"abcdef"
+    assert storage._read_all(io.BytesIO(b"abcdef"), 3, 4) == b"abcde"  # one more than allowed, which tells

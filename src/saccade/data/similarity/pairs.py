@@ -35,7 +35,6 @@ from saccade.data.similarity.verify import (
     LOOK_SCORE,
     Fits,
     Run,
-    Verifier,
     best_order,
     joined_fits,
     pair_keys,
