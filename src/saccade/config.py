@@ -82,7 +82,11 @@ WITHOUT_EFFECT = {
     "head": ("fits the head alone, without epochs or rates", CLASSIC_FIELDS),
     "full": ("fits the head at once and fine-tunes everything", frozenset({"head_epochs", "unfreeze"})),
     "auto": ("fits the head at once and fine-tunes everything", frozenset({"head_epochs", "unfreeze"})),
+    "tail": ("fits the head at once", frozenset({"head_epochs"})),
 }
+# method -> its own defaults of training; measured: docs/fast-training.md
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {"tail": {"unfreeze": "0.42", "epochs": 6}}
+TAIL_VIEWS = 4
 
 
 class Section(BaseModel):
@@ -256,8 +260,9 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """How the weights are learnt."""
 
-    method: Literal["auto", "head", "full", "finetune"] = "auto"
-    """How pretrained weights are adapted. head: only the head, fitted in seconds on frozen features; full:
+    method: Literal["auto", "head", "tail", "full", "finetune"] = "auto"
+    """How pretrained weights are adapted. head: only the head, fitted in seconds on frozen features; tail:
+    from that head fine-tune what unfreeze names (there 0.42), on kept activations of what is frozen; full:
     from that head fine-tune everything; auto: head, then full if a trial on training images says that it
     pays; finetune: the classic two phases, head_epochs of the head step by step, then what unfreeze names.
     Where epochs, head_epochs, lr, finetune_lr or unfreeze are given, and no method, it is finetune; with a
@@ -283,8 +288,13 @@ class TrainConfig(Section):
     allow_large_finetune_lr: bool = False
     """Permit a fine-tuning rate above a tenth of lr."""
     unfreeze: Unfreeze = "2"
-    """What fine-tuning of method finetune unfreezes: a number of stages from the end ("2"), a share of
-    the layers ("0.3"), "layers:-100" (all but the first 100), "all".
+    """What fine-tuning of methods finetune and tail unfreezes: a number of stages from the end ("2"), a share
+    of the layers ("0.3"), "layers:-100" (all but the first 100), "all".
+    """
+    kept_views: Count | Auto = "auto"
+    """Of how many augmented views of a training image (methods tail and finetune) the activations at the end
+    of the frozen stages are computed once and kept, in at most a quarter of the memory; epochs then go
+    through them in turn. 0: none, every epoch goes through the whole network; auto: 4 for tail, else 0.
     """
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
     """Adam, AdamW, SGD with Nesterov momentum, or Muon (orthogonalised steps for filters, SGD for the rest):
@@ -393,6 +403,15 @@ class Recipe(Section):
         return with_defaults(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
+    def _keep_views_where_something_is_frozen(self) -> Recipe:
+        if self.kept_views and self.train.method not in ("tail", "finetune"):
+            raise ValueError(
+                f"train.kept_views = {self.kept_views} has no effect with method {self.train.method}, which "
+                "trains the head alone or everything; use --method tail or finetune, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fine_tune_gently(self) -> Recipe:
         lr, finetune = self.learning_rate, self.finetune_learning_rate
         # the tiny factor forgives the rounding of, say, 0.003 * 0.1
@@ -436,6 +455,13 @@ class Recipe(Section):
         if self.train.finetune_lr != "auto":
             return self.train.finetune_lr
         return DEFAULT_FINETUNE_RATIO * self.learning_rate
+
+    @property
+    def kept_views(self) -> int:
+        """`train.kept_views`, with "auto" worked out."""
+        if self.train.kept_views != "auto":
+            return self.train.kept_views
+        return TAIL_VIEWS if self.train.method == "tail" else 0
 
     @property
     def batch_size(self) -> int:
@@ -497,6 +523,9 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     train = filled.get("train")
     if isinstance(train, Mapping) and "method" not in train and not CLASSIC_FIELDS.isdisjoint(train):
         filled["train"] = {**train, "method": "finetune"}
+    train = filled.get("train")
+    if isinstance(train, Mapping) and (own := METHOD_DEFAULTS.get(str(train.get("method")))):
+        filled["train"] = {**own, **train}
     model = filled.get("model")
     backbone = str(model.get("backbone", "")) if isinstance(model, Mapping) else ""
     for name, defaults in BACKBONE_DEFAULTS.get(backbone.removeprefix("saccade/"), {}).items():

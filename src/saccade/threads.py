@@ -81,3 +81,11 @@ def usable_cores() -> int:
     """Cores this process may use; OMP_NUM_THREADS, where the user set it, is never exceeded."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(available_cores(), max(1, int(wanted))) if wanted.isdecimal() else available_cores()
+
+
+def memory_bytes() -> int:
+    """Memory of this machine, or of the container where that has less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return min(total, int(text)) if text.isdecimal() else total

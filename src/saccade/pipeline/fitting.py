@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +33,7 @@ from saccade.records import Dataset, ImageRecord
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.terminal import Terminal
-from saccade.threads import usable_cores
+from saccade.threads import memory_bytes, usable_cores
 from saccade.training import (
     FastTransfer,
     FitResult,
@@ -485,14 +483,6 @@ class ValidationBatches:
             if self._keeps:
                 self._kept.append(batch)
             yield batch
-
-
-def memory_bytes() -> int:
-    """Memory of this machine, or of the container where that has less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return min(total, int(text)) if text.isdecimal() else total
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime, draw_seed
 from saccade.training import pacing
 from saccade.training.arithmetic import choose_arithmetic
+from saccade.training.boundary import kept_activations
 from saccade.training.budget import TimeBudget
 from saccade.training.callbacks import Callback, Callbacks, EpochProgress
 from saccade.training.inference import predict_logits
@@ -155,6 +156,15 @@ def fit_phase(job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | 
     if phase.solved:
         return solve_phase(job, phase, state)
     freeze_for(job.classifier, phase)
+    with kept_activations(job, phase, state) as (learning, note):
+        state, ending = learn_phase(learning, phase, state.with_note(note), checkpoint)
+    return end_phase(job, phase, state, ending)
+
+
+def learn_phase(
+    job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | None
+) -> tuple[FitState, str]:
+    """The epochs of a phase in the arithmetic that suits it, and why there are no more."""
     arithmetic = choose_arithmetic(job, phase, train_step, epoch=state.epoch + 1, fresh=not state.phase_epoch)
     state = state.with_note(arithmetic.note)
     with arithmetic.applied(job) as job:
@@ -167,7 +177,7 @@ def fit_phase(job: Job, phase: Phase, state: FitState, checkpoint: Checkpoint | 
         job.budget.new_phase()
         while not (ending := phase_ending(job, phase, state)):
             state = fit_epoch(job, learner, state)
-    return end_phase(job, phase, state, ending)
+    return state, ending
 
 
 def solve_phase(job: Job, phase: Phase, state: FitState) -> FitState:

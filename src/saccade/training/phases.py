@@ -6,7 +6,7 @@ step on augmented images. Kumar et al. 2022: fine-tuning that starts from a fitt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from saccade.config import HARD_FINETUNE_RATIO, Recipe
 from saccade.errors import PromiseError, RecipeError
@@ -24,7 +24,8 @@ class Phase:
     `solved`: no steps, the head is fitted on frozen features. `unfreeze` is "head" (only the head learns),
     "all", or a spec of `models.finetune.unfreeze`. `keep_statistics`: BatchNorm goes on with the pretrained
     statistics, on which the head rests. `ema_decay`: of the average of the weights, 0 for none, which from a
-    fitted head need not warm up, because where it begins is good already.
+    fitted head need not warm up, because where it begins is good already. `kept_views`: of how many views of
+    an image the frozen stages' activations are kept.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Phase:
     keep_statistics: bool = False
     ema_decay: float = 0.0
     ema_warm_up: bool = True
+    kept_views: int = 0
 
 
 def plan_phases(recipe: Recipe, *, pretrained: bool, can_solve: bool = False) -> tuple[Phase, ...]:
@@ -58,20 +60,23 @@ def plan_phases(recipe: Recipe, *, pretrained: bool, can_solve: bool = False) ->
     head = Phase(HEAD, train.head_epochs, recipe.learning_rate, "head", ema_decay=decay)
     rate = recipe.finetune_learning_rate
     finetune = Phase(FINETUNE, recipe.epochs, rate, train.unfreeze, keep_statistics=True, ema_decay=decay)
+    finetune = replace(finetune, kept_views=recipe.kept_views)
     return (head, finetune) if train.head_epochs else (finetune,)
 
 
 def after_fitted_head(recipe: Recipe) -> Phase:
-    """Fine-tuning of everything from a head that was solved."""
+    """Fine-tuning from a head that was solved: of everything, or by method "tail" of the last layers."""
     decay = recipe.train.ema_decay
+    tail = recipe.train.method == "tail"
     return Phase(
         FINETUNE,
         recipe.epochs,
         finetune_rate(recipe),
-        "all",
+        recipe.train.unfreeze if tail else "all",
         keep_statistics=True,
         ema_decay=FINETUNE_EMA_DECAY if decay == "auto" else decay,
         ema_warm_up=False,
+        kept_views=recipe.kept_views if tail else 0,
     )
 
 
@@ -95,7 +100,7 @@ def finetune_rate(recipe: Recipe) -> float:
 
     A fitted head sends small gradients from the first step on. Measured: docs/lab-notes.md, "fast transfer".
     """
-    if recipe.train.finetune_lr == "auto" and recipe.train.method in ("auto", "full"):
+    if recipe.train.finetune_lr == "auto" and recipe.train.method in ("auto", "tail", "full"):
         return HARD_FINETUNE_RATIO * recipe.learning_rate
     return recipe.finetune_learning_rate
 

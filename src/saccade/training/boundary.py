@@ -1,0 +1,318 @@
+"""Activations at the freeze boundary: what the frozen first layers make of a view of an image never changes.
+
+So it is computed once, in the epoch that first needs it, and kept in memory; later epochs go through the
+views in turn and cost only the layers that learn. Which views there are is a function of (seed, epoch), so a
+run that continues computes the same ones again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade.models.finetune import stages
+from saccade.models.network import Classifier
+from saccade.runtime import Runtime, draw_seed
+from saccade.threads import memory_bytes
+from saccade.training.arithmetic import can_gain
+from saccade.training.inference import evaluation_mode
+from saccade.training.job import Job, TrainingSource
+from saccade.training.phases import Phase
+from saccade.training.state import FitState
+from saccade.transforms.batches import Batch
+
+MOST_BYTES, MEMORY_SHARE = 8_000_000_000, 4  # of all views together; one part in so many of the memory
+TOLERANCE = 1e-5  # of the largest logit, in float32
+EXACT_BYTES = 4  # a number of a validation activation: float32, so that its figures are the network's own
+CHECKED_IMAGES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """The end of the last stage in which nothing learns.
+
+    Modules are named within the backbone. `passed`: the outermost modules that are done once `module` is,
+    itself included. `shape` (C, H, W) of one image's activation.
+    """
+
+    module: str
+    passed: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def numbers(self) -> int:
+        """Numbers in one image's activation."""
+        return int(torch.Size(self.shape).numel())
+
+
+@contextlib.contextmanager
+def kept_activations(job: Job, phase: Phase, state: FitState) -> Iterator[tuple[Job, str]]:
+    """The job as it learns from activations, and what to say of that; as it is where it cannot.
+
+    Within it the classifier takes activations for images: its frozen stages hand on what they are given.
+    """
+    if not phase.kept_views:
+        yield job, ""
+        return
+    first = state.epoch - state.phase_epoch + 1
+    images = next(iter(job.train.epoch(first))).images[:CHECKED_IMAGES]
+    boundary, reason = _usable_boundary(job, images)
+    views = _views(job, phase, boundary) if boundary else 0
+    if boundary is None or not views:
+        why = reason or "they do not fit into a quarter of the memory"
+        yield job, f"{phase.name}: activations are not kept, each epoch goes through the whole network: {why}"
+        return
+    trunk = Trunk.of(job.classifier, boundary, job.runtime)
+    validation = KeptValidation(job.validation, trunk)
+    train = KeptViews(job.train, trunk, first, views, sum(job.class_counts), job.recipe.seed, _reduced(job))
+    size = train.bytes_a_view * views / 1e6
+    said = (
+        f"{phase.name}: learns from activations kept at the end of {boundary.module}, of {views} "
+        f"view{'s' * (views > 1)} of each training image, {size:,.0f} MB"
+    )
+    with only_the_tail(job.classifier, boundary):
+        yield replace(job, train=train, validation=lambda: validation), said
+
+
+def _usable_boundary(job: Job, images: Tensor) -> tuple[Boundary | None, str]:
+    """The boundary, or None and why there is none that could be used."""
+    if job.mix_up or job.cut_mix:
+        return None, "images are mixed anew in each step"
+    boundary = find_boundary(job.classifier, job.runtime.images(images))
+    if boundary is None:
+        return None, "no whole stage is frozen"
+    if not tail_is_exact(job.classifier, boundary, job.runtime, images):
+        return None, f"this backbone does more between its stages than hand on what {boundary.module} gives"
+    return boundary, ""
+
+
+def _views(job: Job, phase: Phase, boundary: Boundary) -> int:
+    """How many views are kept: as the phase has it, less where memory is short; recorded once chosen."""
+    name = f"views of {phase.name}"
+    if recorded := job.checkpoints.choice(name):
+        return int(recorded["views"])
+    room = min(MOST_BYTES, memory_bytes() // MEMORY_SHARE)
+    room -= job.validation_images * boundary.numbers * EXACT_BYTES
+    size = 2 if _reduced(job) else 4
+    fitting = room // max(1, sum(job.class_counts) * boundary.numbers * size)
+    views = max(0, min(phase.kept_views, phase.epochs, fitting))
+    job.checkpoints.keep_choice(name, {"views": views})
+    return views
+
+
+def _reduced(job: Job) -> bool:
+    """Whether training activations are computed and kept in bfloat16."""
+    if job.recipe.precision == "float32":
+        return False
+    return job.runtime.precision == "bfloat16" or can_gain(job.runtime)
+
+
+# -- the two parts of a network ---------------------------------------------------------------------------
+
+
+def find_boundary(classifier: Classifier, images: Tensor) -> Boundary | None:
+    """Where the first part that learns begins; None where that is the very first stage.
+
+    `images` (B, 3, S, S) on the device are sent through once, to see in which order modules work.
+    """
+    name = _last_frozen(classifier)
+    if not name:
+        return None
+    ended: list[str] = []
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            ended.append(name)
+            shapes[name] = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+
+        return hook
+
+    named = [(inner, module) for inner, module in classifier.backbone.named_modules() if inner]
+    handles = [module.register_forward_hook(note(inner)) for inner, module in named]
+    try:
+        with torch.no_grad(), evaluation_mode(classifier):
+            classifier(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if ended.count(name) != 1 or len(shapes[name]) != 3:  # used twice, or no (C, H, W)
+        return None
+    done = set(ended[: ended.index(name) + 1])
+    return Boundary(name, tuple(inner for inner, _ in named if _outermost(inner, done)), shapes[name])
+
+
+def _outermost(name: str, done: set[str]) -> bool:
+    parts = name.split(".")
+    return name in done and not any(".".join(parts[:end]) in done for end in range(1, len(parts)))
+
+
+def _last_frozen(classifier: Classifier) -> str:
+    """Name within the backbone of the module that ends the last stage before anything learns, or ""."""
+    last = ""
+    for stage, layers in stages(classifier).items():
+        for layer in layers:
+            if any(p.requires_grad for p in classifier.get_submodule(layer).parameters(recurse=False)):
+                return last
+        end = layers[-1].removeprefix("backbone.")
+        last = stage if end == stage or end.startswith(f"{stage}.") else end
+    return ""
+
+
+@contextlib.contextmanager
+def only_the_tail(classifier: Classifier, boundary: Boundary) -> Iterator[None]:
+    """Within it the classifier takes activations (B, C, H, W) of the boundary and gives logits."""
+    passed = [classifier.backbone.get_submodule(name) for name in boundary.passed]
+    for module in passed:
+        module.forward = _hand_on
+    try:
+        yield
+    finally:
+        for module in passed:
+            module.__dict__.pop("forward", None)
+
+
+def _hand_on(activations: Tensor, *others: Any, **named: Any) -> Tensor:
+    return activations
+
+
+def tail_is_exact(classifier: Classifier, boundary: Boundary, runtime: Runtime, images: Tensor) -> bool:
+    """Whether trunk and tail together give the whole network's logits, in float32."""
+    trunk = Trunk.of(classifier, boundary, runtime)
+    with runtime.evaluation_arithmetic(), evaluation_mode(classifier):
+        whole = classifier(runtime.images(images))
+        try:
+            with only_the_tail(classifier, boundary):
+                parts = classifier(trunk(images))
+        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, AttributeError):
+            return False  # a form that only images have
+    return bool((whole - parts).abs().max() <= TOLERANCE * whole.abs().max().clamp(min=1))
+
+
+class _Reached(Exception):
+    """The boundary's output; the rest of the network need not be computed."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__("the boundary is reached")
+        self.output = output
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A copy of the frozen stages, in evaluation mode: images (B, 3, S, S) -> activations (B, C, H, W)."""
+
+    backbone: nn.Module
+    runtime: Runtime
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, classifier: Classifier, boundary: Boundary, runtime: Runtime) -> Trunk:
+        copied = copy.deepcopy(classifier.backbone).eval().requires_grad_(False)
+
+        def reached(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            raise _Reached(output)
+
+        copied.get_submodule(boundary.module).register_forward_hook(reached)
+        return cls(copied, runtime, boundary.shape)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        try:
+            self.backbone(self.runtime.images(images))
+        except _Reached as found:
+            return found.output
+        raise AssertionError("every image passes the boundary")
+
+
+# -- what is kept ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class KeptViews:
+    """Batches of activations: view after view as the epochs ask, each computed in the batches of its epoch.
+
+    The first `views` epochs from `first` on are those of `source`; then each view comes again in an order of
+    its own, a function of (seed, epoch). `reduced`: in bfloat16.
+    """
+
+    source: TrainingSource
+    trunk: Trunk
+    first: int
+    views: int
+    images: int
+    seed: int
+    reduced: bool
+    _kept: dict[int, list[Batch]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def bytes_a_view(self) -> int:
+        """What one view of all training images takes."""
+        return self.images * int(torch.Size(self.trunk.shape).numel()) * (2 if self.reduced else 4)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Batches (B, C, H, W) float32 of an epoch of the phase."""
+        view = (epoch - self.first) % self.views
+        if view not in self._kept and epoch == self.first + view:
+            yield from self._computed(view)
+            return
+        if view not in self._kept:  # a run that continues
+            for _ in self._computed(view):
+                pass
+        yield from self._again(view, epoch)
+
+    def _computed(self, view: int) -> Iterator[Batch]:
+        kept: list[Batch] = []
+        for batch in self.source.epoch(self.first + view):
+            kept.append(batch._replace(images=self._activations(batch.images)))
+            yield kept[-1]._replace(images=kept[-1].images.float())
+        self._kept[view] = kept
+
+    def _activations(self, images: Tensor) -> Tensor:
+        """As they are kept, on the CPU."""
+        device = self.trunk.runtime.device.type
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self.reduced):
+            found = self.trunk(images)
+        return found.to("cpu", torch.bfloat16 if self.reduced else torch.float32)
+
+    def _again(self, view: int, epoch: int) -> Iterator[Batch]:
+        kept = self._kept[view]
+        places = [(batch, row) for batch, found in enumerate(kept) for row in range(len(found.paths))]
+        generator = torch.Generator().manual_seed(draw_seed(self.seed, "kept views", epoch))
+        order = iter(torch.randperm(len(places), generator=generator).tolist())
+        for found in kept:  # as many batches, of the same sizes
+            chosen = [places[next(order)] for _ in found.paths]
+            yield Batch(
+                torch.stack([kept[batch].images[row] for batch, row in chosen]).float(),
+                torch.stack([kept[batch].targets[row] for batch, row in chosen]),
+                tuple(kept[batch].paths[row] for batch, row in chosen),
+            )
+
+
+@dataclass
+class KeptValidation:
+    """The validation part's activations in float32, computed when they are first asked for."""
+
+    source: Callable[[], Iterable[Batch]]
+    trunk: Trunk
+    _kept: list[Batch] = field(default_factory=list)
+    _whole: bool = False
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._whole:
+            yield from self._kept
+            return
+        self._kept = []
+        for batch in self.source():
+            with self.trunk.runtime.evaluation_arithmetic():
+                found = self.trunk(batch.images).cpu()
+            self._kept.append(batch._replace(images=found))
+            yield self._kept[-1]
+        self._whole = True
