@@ -443,7 +443,7 @@ class Recipe(Section):
     @property
     def from_fitted_head(self) -> bool:
         """Whether fine-tuning, if there is any, starts from a head that was fitted at once."""
-        return self._starts_pretrained and self.train.method in ("auto", "full")
+        return self._starts_pretrained and self.train.method in ("auto", "tail", "full")
 
     @property
     def _starts_pretrained(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 
 import pytest
 import timm
@@ -10,11 +11,11 @@ import torch
 from torch import nn
 
 from saccade.config import Recipe
-from saccade.errors import RecipeError
+from saccade.errors import Interrupted, RecipeError
 from saccade.models.finetune import unfreeze
 from saccade.models.network import Classifier
 from saccade.runtime import Runtime
-from saccade.training import Callback, boundary
+from saccade.training import Callback, StopRequest, boundary
 from saccade.training.boundary import KeptViews, Trunk, find_boundary, only_the_tail, tail_is_exact
 from saccade.training.contract import TinyData, timeless, tiny_classifier
 from saccade.training.phases import plan_phases
@@ -88,7 +89,7 @@ def views_of(data: TinyData, *, reduced: bool = False) -> KeptViews:
     found = find_boundary(tiny, torch.zeros(2, 3, 8, 8))
     assert found
     assert found.module == "first"
-    return KeptViews(data, Trunk.of(tiny, found, RUNTIME), 3, 2, data.images, 5, reduced)
+    return KeptViews(data, Trunk.of(tiny, found, RUNTIME), 3, 2, data.images, 5, reduced, StopRequest())
 
 
 def by_path(batches) -> dict[str, torch.Tensor]:
@@ -124,6 +125,13 @@ def test_a_run_that_continues_computes_the_same_views(reduced):
         assert found.paths == wanted.paths
         assert torch.equal(found.images, wanted.images)
         assert torch.equal(found.targets, wanted.targets)
+
+
+def test_ctrl_c_ends_also_the_computing_of_views_anew():
+    views = views_of(TinyData(images=20))
+    views.stop.set(signal.SIGINT)
+    with pytest.raises(Interrupted):
+        next(views.epoch(6))
 
 
 class Stop(Callback):

@@ -512,7 +512,9 @@ def _against_underfitting(evidence: Evidence) -> str:
     else:
         if _classic(evidence) and recipe.train.unfreeze != "all":
             steps.append("unfreeze more (--unfreeze all)")
-        method = "--method full " if recipe.from_fitted_head else ""  # --epochs alone is the classic way
+        better = "tail" if recipe.train.method == "tail" else "full"
+        # --epochs alone is the classic way
+        method = f"--method {better} " if recipe.from_fitted_head else ""
         steps.append(f"train longer ({method}--epochs {2 * recipe.epochs})")
     if recipe.augment.policy in ("strong", "medium"):
         steps.append("augment less (--augment light)")

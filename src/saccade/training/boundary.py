@@ -25,6 +25,7 @@ from saccade.training.inference import evaluation_mode
 from saccade.training.job import Job, TrainingSource
 from saccade.training.phases import Phase
 from saccade.training.state import FitState
+from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch
 
 MOST_BYTES, MEMORY_SHARE = 8_000_000_000, 4  # of all views together; one part in so many of the memory
@@ -70,7 +71,8 @@ def kept_activations(job: Job, phase: Phase, state: FitState) -> Iterator[tuple[
         return
     trunk = Trunk.of(job.classifier, boundary, job.runtime)
     validation = KeptValidation(job.validation, trunk)
-    train = KeptViews(job.train, trunk, first, views, sum(job.class_counts), job.recipe.seed, _reduced(job))
+    images_a_view, seed = sum(job.class_counts), job.recipe.seed
+    train = KeptViews(job.train, trunk, first, views, images_a_view, seed, _reduced(job), job.stop)
     size = train.bytes_a_view * views / 1e6
     said = (
         f"{phase.name}: learns from activations kept at the end of {boundary.module}, of {views} "
@@ -247,6 +249,7 @@ class KeptViews:
     images: int
     seed: int
     reduced: bool
+    stop: StopRequest
     _kept: dict[int, list[Batch]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -271,6 +274,7 @@ class KeptViews:
     def _computed(self, view: int) -> Iterator[Batch]:
         kept: list[Batch] = []
         for batch in self.source.epoch(self.first + view):
+            self.stop.check()
             kept.append(batch._replace(images=self._activations(batch.images)))
             yield kept[-1]._replace(images=kept[-1].images.float())
         self._kept[view] = kept
