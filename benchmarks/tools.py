@@ -48,6 +48,7 @@ class Tool:
 TOOLS = {
     "saccade": Tool(OURS, "", (), "saccade train, defaults"),
     "saccade-head": Tool(OURS, "", ("--method", "head"), "saccade train --method head"),
+    "saccade-tail": Tool(OURS, "", ("--method", "tail"), "saccade train --method tail"),
     "saccade-full": Tool(OURS, "", ("--method", "full"), "saccade train --method full", quick=False),
     "sklearn": Tool(
         "torch", "sklearn_features", (), "features by timm, float32; StandardScaler, LogisticRegression"
