@@ -63,7 +63,7 @@ def test_another_recipe_in_the_same_folder_is_refused_by_key(tmp_path: Path) -> 
     assert run.continues(Recipe(), {}) is False
     run.write_recipe(Recipe())
     assert run.continues(Recipe(), {}) is True
-    with pytest.raises(RunError, match=r"train\.epochs: there 20, now 3"):
+    with pytest.raises(RunError, match=r"train\.epochs: there 'auto', now 3"):
         run.continues(Recipe.from_mapping({"train.epochs": 3}), {})
 
 
