@@ -270,8 +270,8 @@ class TrainConfig(Section):
     here.
     """
     epochs: AtLeastOne | Auto = "auto"
-    """Epochs of the main phase (fine-tuning, or training from scratch); auto: 20, from a fitted head (methods
-    auto and full), which is near its goal already, 10.
+    """Epochs of the main phase (fine-tuning, or training from scratch); auto: 20, from a fitted head, which
+    is near its goal already, 10 (methods auto and full) or 6 (tail).
     """
     head_epochs: Count = 5
     """Epochs of phase 1 of method finetune, in which only the new head learns on a frozen base."""

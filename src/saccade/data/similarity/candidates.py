@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from saccade.data.similarity.descriptors import in_batches
 from saccade.data.similarity.views import BANDS, View
 
-EXACT_IMAGES = 300_000  # up to here whole pictures are searched exhaustively, beyond through inverted lists
+EXACT_IMAGES = 300_000  # up to here every picture is compared with every other, beyond through inverted lists
 COMPRESSED_FROM = 20_000  # from here the search goes through 4-bit codes, and orders exactly what they find
 LIST_IMAGES = 512  # images an inverted list has on average
 SAMPLE_PER_LIST = 32  # images that a list is placed by
