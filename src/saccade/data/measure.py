@@ -100,7 +100,8 @@ def reduce_to_side(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _measure_stack(stack: NDArray[np.uint8], values: NDArray[Any], rows: NDArray[np.int64]) -> None:
-    luma = _luma(stack)
+    planes = np.ascontiguousarray(stack.transpose(3, 0, 1, 2))  # (3, n, height, width): several times quicker
+    luma = _luma(planes)
     histogram = _histograms(luma)
     levels = np.arange(256) / 255.0
     share = histogram / histogram.sum(axis=1, keepdims=True)
@@ -111,18 +112,18 @@ def _measure_stack(stack: NDArray[np.uint8], values: NDArray[Any], rows: NDArray
     values["darkest"][rows] = (cumulative >= 0.01).argmax(axis=1) / 255.0
     values["brightest"][rows] = (cumulative >= 0.99 - 1e-12).argmax(axis=1) / 255.0
     values["sharpness"][rows] = _laplacian_deviation(luma)
-    values["saturation"][rows] = _saturation(stack)
-    values["border"][rows] = _border_share(stack)
+    values["saturation"][rows] = _saturation(planes)
+    values["border"][rows] = _border_share(planes)
     values["border_brightness"][rows] = _ring_mean(luma)
 
 
-def _luma(stack: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _luma(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(n, height, width) BT.601 luma in levels, by integer arithmetic in 16 bits: 77 + 150 + 29 = 256."""
-    wide = stack.astype(np.uint16)
-    total: NDArray[np.uint16] = (
-        wide[..., 0] * np.uint16(77) + wide[..., 1] * np.uint16(150) + wide[..., 2] * np.uint16(29)
-    )
-    return (total >> 8).astype(np.uint8)
+    total = np.multiply(planes[0], 77, dtype=np.uint16)
+    total += np.multiply(planes[1], 150, dtype=np.uint16)
+    total += np.multiply(planes[2], 29, dtype=np.uint16)
+    total >>= 8
+    return total.astype(np.uint8)
 
 
 def _histograms(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -147,32 +148,32 @@ def _laplacian_deviation(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
     return deviation
 
 
-def _saturation(stack: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _saturation(planes: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(n,) mean saturation of HSV over the pixels."""
-    red, green, blue = stack[..., 0], stack[..., 1], stack[..., 2]
-    high = np.maximum(np.maximum(red, green), blue)
-    low = np.minimum(np.minimum(red, green), blue)
-    ratio = (high - low) / np.maximum(high, 1).astype(np.float32)
-    mean: NDArray[np.float64] = ratio.reshape(len(stack), -1).mean(axis=1)
+    high, low = planes.max(axis=0), planes.min(axis=0)
+    ratio = (high - low).astype(np.float32)
+    ratio /= np.maximum(high, 1).astype(np.float32)
+    mean: NDArray[np.float64] = ratio.reshape(len(ratio), -1).mean(axis=1)
     return mean
 
 
-def _border_share(stack: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _border_share(planes: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(n,) uniform rows and columns counted from the four edges, as a share of all rows and columns."""
-    share = np.zeros(len(stack))
-    edges = (stack[:, 0], stack[:, -1], stack[:, :, 0], stack[:, :, -1])  # each (n, pixels, 3)
-    framed = np.logical_or.reduce([_uniform(edge, axis=1) for edge in edges])
+    _, count, height, width = planes.shape
+    share = np.zeros(count)
+    edges = (planes[:, :, 0], planes[:, :, -1], planes[..., 0], planes[..., -1])  # each (3, n, pixels)
+    framed = np.logical_or.reduce([_uniform(edge, axis=2) for edge in edges])
     if framed.any():  # most photos have no border, and looking at every line costs more than all the rest
-        chosen = stack[framed]
-        uniform = _from_both_ends(_uniform(chosen, axis=2)) + _from_both_ends(_uniform(chosen, axis=1))
-        share[framed] = uniform / (stack.shape[1] + stack.shape[2])
+        chosen = planes[:, framed]
+        uniform = _from_both_ends(_uniform(chosen, axis=3)) + _from_both_ends(_uniform(chosen, axis=2))
+        share[framed] = uniform / (height + width)
     return share
 
 
 def _uniform(pixels: NDArray[np.uint8], *, axis: int) -> NDArray[np.bool_]:
-    """Whether the levels along `axis` keep within `UNIFORM_RANGE` in every channel (the last axis)."""
+    """Whether the levels along `axis` keep within `UNIFORM_RANGE` in every channel (the first axis)."""
     spread = pixels.max(axis=axis) - pixels.min(axis=axis)
-    within: NDArray[np.bool_] = spread.max(axis=-1) <= UNIFORM_RANGE
+    within: NDArray[np.bool_] = spread.max(axis=0) <= UNIFORM_RANGE
     return within
 
 
