@@ -144,6 +144,17 @@ class Runtime:
         }
 
 
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[None]:
+    """This thread and those that start inside it compute on one core each; afterwards as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def draw_seed(*parts: int | str) -> int:
     """A 63-bit seed that depends on every part: randomness as a function, not a state."""
     digest = hashlib.blake2b(repr(parts).encode("utf-8"), digest_size=8).digest()

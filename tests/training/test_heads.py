@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from saccade.models.network import make_head
+from saccade.training import heads
 from saccade.training.heads import (
     STRENGTHS,
     LabelledFeatures,
@@ -97,6 +98,27 @@ def test_views_of_an_image_count_as_one_image() -> None:
 def test_the_same_seed_gives_the_same_bits(kind: str) -> None:
     one, two = (fitted(features(), 0.1, kind=kind).state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(("numbers", "same"), [(heads.ONE_CORE_NUMBERS, True), (0, False)])
+def test_a_small_fit_keeps_to_one_core(monkeypatch: pytest.MonkeyPatch, numbers: int, same: bool) -> None:
+    cores: set[int] = set()
+    losses = heads.classification_loss
+
+    def seen(*values: torch.Tensor, **others: object) -> torch.Tensor:
+        cores.add(torch.get_num_threads())
+        return losses(*values, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(heads, "classification_loss", seen)
+    monkeypatch.setattr(heads, "ONE_CORE_NUMBERS", numbers)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fitted(features(), 0.1)
+        assert cores == {1 if same else 2}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_mlp_learns_what_no_line_can_tell() -> None:

@@ -119,7 +119,7 @@ def _measure_stack(stack: NDArray[np.uint8], values: NDArray[Any], rows: NDArray
 
 def _luma(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(n, height, width) BT.601 luma in levels, by integer arithmetic in 16 bits: 77 + 150 + 29 = 256."""
-    total = np.multiply(planes[0], 77, dtype=np.uint16)
+    total: NDArray[np.uint16] = np.multiply(planes[0], 77, dtype=np.uint16)
     total += np.multiply(planes[1], 150, dtype=np.uint16)
     total += np.multiply(planes[2], 29, dtype=np.uint16)
     total >>= 8

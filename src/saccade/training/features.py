@@ -6,8 +6,7 @@ without waiting for each other, and the bits do not depend on how many there are
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from saccade.data.images import Limits
 from saccade.data.pixel_cache import PixelCache
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
+from saccade.runtime import one_thread_each
 from saccade.terminal import Progress, silent
 from saccade.training.stop import StopRequest
 from saccade.transforms.apply import channels_first, normalise_into, to_input
@@ -114,19 +114,8 @@ def compute_features(
         return engine(inputs.flip(-1) if mirror else inputs)
 
     found: list[Tensor] = []
-    with _one_thread_each(), ThreadPoolExecutor(threads) as pool:
+    with one_thread_each(), ThreadPoolExecutor(threads) as pool:
         for indices, features in zip(plan, pool.map(batch, plan), strict=True):
             found.append(features)
             progress(indices.stop, len(images))
     return torch.cat(found)
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Threads that start inside compute on one core each; torch's own number comes back after."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -22,11 +23,12 @@ from torch.nn import functional
 
 from saccade.models.finetune import set_training_mode
 from saccade.models.network import Classifier
-from saccade.runtime import draw_seed
+from saccade.runtime import draw_seed, one_thread_each
 from saccade.terminal import Progress
 from saccade.training.arithmetic import choose_arithmetic
 from saccade.training.features import Engine, Engines, Images, compute_features
 from saccade.training.heads import (
+    ONE_CORE_NUMBERS,
     Choice,
     LabelledFeatures,
     choose_strength,
@@ -100,9 +102,11 @@ class FastTransfer:
 
         Its figures on validation come from exact features, those on training from what it was fitted on.
         """
-        data, choice = self._data(job, views=step + 1), self.choice(job)
+        data = self._data(job, views=step + 1)
         head = copy.deepcopy(job.classifier.head).to("cpu")
-        fit_head(head, data, strength=choice.strength, seed=job.recipe.seed)
+        with self._validating_beside(data, job.stop):
+            choice = self.choice(job)
+            fit_head(head, data, strength=choice.strength, seed=job.recipe.seed)
         job.classifier.head.load_state_dict(head.state_dict())
         train = log_loss_and_accuracy(head_logits(head, data.values[0]).numpy(), data.labels.numpy())
         validation = log_loss_and_accuracy(*self.validation_logits(job.classifier, job.stop))
@@ -112,11 +116,25 @@ class FastTransfer:
         self, classifier: Classifier, stop: StopRequest | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The head's answers (n, classes) on exact validation features, and the labels (n,)."""
+        logits = head_logits(classifier.head, self._validation_features(stop))
+        return logits.numpy(), class_indices(self.validation.records, self.classes).numpy()
+
+    def _validation_features(self, stop: StopRequest | None) -> Tensor:
         if self._validation is None:
             exact = self._engines().exact
             self._validation = self._features(exact, self.validation, "features of validation", stop)
-        logits = head_logits(classifier.head, self._validation)
-        return logits.numpy(), class_indices(self.validation.records, self.classes).numpy()
+        return self._validation
+
+    @contextmanager
+    def _validating_beside(self, data: LabelledFeatures, stop: StopRequest) -> Iterator[None]:
+        """Within it validation features are computed, where the head's fit leaves cores to them."""
+        if data.values.numel() > ONE_CORE_NUMBERS:
+            yield
+            return
+        with one_thread_each(), ThreadPoolExecutor(1) as beside:
+            features = beside.submit(self._validation_features, stop)
+            yield
+            features.result()
 
     def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:
         """Try `phase` in short on three quarters of the training images, judge it on the others."""
