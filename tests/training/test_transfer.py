@@ -26,7 +26,7 @@ from saccade.training.heads import stratified_group_folds
 from saccade.training.job import HeadFigures, Job, Verdict
 from saccade.training.phases import Phase, plan_phases
 from saccade.training.state import Checkpoints
-from saccade.training.transfer import FastTransfer, Trial, verdict
+from saccade.training.transfer import FastTransfer, Trial, verdict, without_trial
 
 
 @dataclass
@@ -34,6 +34,7 @@ class StandIn:
     """A transfer that writes a fixed head and says what it is told to."""
 
     worth_it: bool = True
+    tail: bool = False
     validation_loss: float = 0.5
     asked: list[str] = field(default_factory=list)
 
@@ -48,7 +49,7 @@ class StandIn:
 
     def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:
         self.asked.append(f"{phase.name} {phase.unfreeze}")
-        return Verdict(self.worth_it, "because of the trial")
+        return Verdict(self.worth_it, "because of the trial", tail=self.tail)
 
 
 Fit = Callable[..., Any]
@@ -227,11 +228,46 @@ def test_more_right_answers_count_too(repaired: int, broken: int, worth_it: bool
     assert verdict(Trial(same, same, before, after, 1.0), float("inf")).worth_it is worth_it
 
 
-def test_without_time_for_an_epoch_the_head_is_kept() -> None:
-    found = verdict(trial(0.4, epoch_seconds=100.0), 60.0)
-    assert not found.worth_it
-    assert "--time-limit" in found.reason
-    assert verdict(trial(0.4, epoch_seconds=100.0), 160.0).worth_it
+@pytest.mark.parametrize(
+    ("seconds_left", "worth_it", "tail"), [(600.0, True, False), (400.0, True, True), (40.0, False, False)]
+)
+def test_what_the_time_limit_allows(seconds_left: float, worth_it: bool, tail: bool) -> None:
+    """Of a network that takes 100 s an epoch, and of which fine-tuning would pay."""
+    found = verdict(trial(0.4, epoch_seconds=100.0), seconds_left)
+    assert (found.worth_it, found.tail) == (worth_it, tail), found.reason
+    assert ("--time-limit" in found.reason) is (seconds_left < 600)
+    assert "pay" in found.reason
+    unknown = without_trial(100.0, seconds_left)
+    assert (unknown.worth_it, unknown.tail) == (worth_it, seconds_left > 40)
+
+
+def test_what_does_not_pay_is_not_done_by_the_tail() -> None:
+    found = verdict(trial(-0.4, epoch_seconds=100.0), 400.0)
+    assert (found.worth_it, found.tail) == (False, False)
+
+
+def test_auto_that_lacks_time_learns_the_last_layers_and_goes_on_with_them(
+    fit_tiny: Fit, recipe: Callable[..., Any], tmp_path: Path
+) -> None:
+    class StopInFineTuning(Callback):
+        def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
+            if row.phase == "finetune":
+                raise KeyboardInterrupt
+
+    chosen = recipe(train__method="auto", train__schedule="plateau")
+    like_that: dict[str, Any] = {"tail": True, "validation_loss": 50.0}
+    _, whole = fit_tiny("whole", recipe=chosen, transfer=StandIn(**like_that))
+    head, finetune = whole.frozen
+    assert (head.phase, finetune.phase) == ("head", "finetune")
+    assert finetune.kept
+    assert finetune.parameters > 0, "the first layers stay as they were"
+    with pytest.raises(KeyboardInterrupt):
+        fit_tiny("cut", recipe=chosen, transfer=StandIn(**like_that), callbacks=[StopInFineTuning()])
+    again = StandIn(worth_it=False, validation_loss=50.0)
+    _, continued = fit_tiny("cut", recipe=chosen, transfer=again)
+    assert again.asked == [], "what the clock decided is not asked again"
+    assert continued.weights_sha256 == whole.weights_sha256
+    assert [timeless(row) for row in continued.history] == [timeless(row) for row in whole.history]
 
 
 def test_near_duplicates_of_the_training_part_judge_nothing_that_they_taught() -> None:

@@ -19,13 +19,14 @@ from saccade.training.budget import TimeBudget
 from saccade.training.callbacks import Callback, TrainingView
 from saccade.training.losses import inverse_frequency
 from saccade.training.optimizers import MOMENTS
-from saccade.training.phases import Phase, freeze_for
+from saccade.training.phases import Phase, freeze_for, tail_after_fitted_head
 from saccade.training.state import Checkpoint, Checkpoints, FitState, FrozenEvidence
 from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch
 
 EARLY_STOPPING, TIME_LIMIT, ALL_EPOCHS = "early stopping", "time limit", "all epochs done"
 HEAD_IS_ENOUGH = "the head alone is enough"
+WHAT_IS_TUNED = "what is fine-tuned"  # a choice that the clock has a say in
 
 
 class TrainingSource(Protocol):
@@ -53,10 +54,11 @@ class HeadFigures:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether fine-tuning is worth its time, and why, in words."""
+    """Whether fine-tuning is worth its time, and why, in words; `tail`: of the last layers only."""
 
     worth_it: bool
     reason: str
+    tail: bool = False
 
 
 class Transfer(Protocol):
@@ -96,6 +98,18 @@ class Job:
     stop: StopRequest
     budget: TimeBudget
     transfer: Transfer | None = None
+
+
+def choose_tail(job: Job) -> None:
+    """From now on, and in a run that continues, the last layers are fine-tuned instead of all."""
+    job.checkpoints.keep_choice(WHAT_IS_TUNED, {"method": "tail"})
+
+
+def as_chosen(job: Job) -> Job:
+    """The job with the phases that a choice, if one was written down, has led to."""
+    if job.checkpoints.choice(WHAT_IS_TUNED) is None:
+        return job
+    return replace(job, phases=(*job.phases[:-1], tail_after_fitted_head(job.recipe)))
 
 
 def refuse_early(job: Job) -> None:

@@ -31,9 +31,12 @@ from saccade.training.inference import predict_logits
 from saccade.training.job import (
     ALL_EPOCHS,
     HEAD_IS_ENOUGH,
+    WHAT_IS_TUNED,
     Job,
     TrainingSource,
     Transfer,
+    as_chosen,
+    choose_tail,
     end_phase,
     load_best,
     load_last,
@@ -144,6 +147,7 @@ def _fit(job: Job) -> FitState:
     job.runtime.place(job.classifier)
     state, checkpoint = start_or_continue(job)
     while not state.finished:
+        job = as_chosen(job)
         state = fit_phase(job, job.phases[state.phase], state, checkpoint)
         checkpoint = None  # only the phase that was interrupted has an optimizer to continue
     load_best(job, state)
@@ -190,13 +194,15 @@ def solve_phase(job: Job, phase: Phase, state: FitState) -> FitState:
             break
         state = solve_head(job, phase, state, step)
     state = end_phase(job, phase, state, ALL_EPOCHS)
-    if state.finished or job.recipe.train.method != "auto":
+    if state.finished or job.recipe.train.method != "auto" or job.checkpoints.choice(WHAT_IS_TUNED):
         return state
     verdict = job.transfer.judge_finetuning(job, job.phases[state.phase])
     state = state.with_note(verdict.reason)
     if not verdict.worth_it:
         state = replace(state, finished=HEAD_IS_ENOUGH)
         job.checkpoints.finish(state)
+    elif verdict.tail:
+        choose_tail(job)
     return state
 
 

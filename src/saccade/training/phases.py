@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from saccade.config import HARD_FINETUNE_RATIO, Recipe
+from saccade.config import HARD_FINETUNE_RATIO, METHOD_DEFAULTS, Recipe
 from saccade.errors import PromiseError, RecipeError
 from saccade.models.finetune import freeze_backbone, unfreeze
 from saccade.models.network import Classifier
@@ -78,6 +78,15 @@ def after_fitted_head(recipe: Recipe) -> Phase:
         ema_warm_up=False,
         kept_views=recipe.kept_views if tail else 0,
     )
+
+
+def tail_after_fitted_head(recipe: Recipe) -> Phase:
+    """What method "tail" would do after the head, with this recipe in all else."""
+    usual = METHOD_DEFAULTS["tail"]
+    epochs = usual["epochs"] if recipe.train.epochs == "auto" else recipe.train.epochs
+    changes = {"method": "tail", "epochs": epochs, "unfreeze": usual["unfreeze"]}
+    train = recipe.train.model_copy(update=changes)
+    return after_fitted_head(recipe.model_copy(update={"train": train}))
 
 
 def usual_decay(recipe: Recipe) -> float:

@@ -50,6 +50,9 @@ TRIAL_SHARE, LEAST_TRIAL_STEPS, TRIAL_HOLDOUT_FOLDS = 0.1, 100, 4
 MAX_TRIAL_IMAGES, MAX_JUDGED_IMAGES = 2_000, 500
 TIMED_STEPS = 3
 TRIAL_TIME_SHARE = 0.3  # of the time that is left
+# Epochs of the whole network that the time must allow; with less, its last layers alone come to more: an
+# epoch of theirs takes a third to a half (docs/fast-training.md).
+LEAST_FULL_EPOCHS, TAIL_TIME_SHARE = 5, 0.5
 # A gain need not be proved, only likely: validation lets nothing worse than the head be kept, so a trial that
 # promises too much costs time, and one that is doubted for too long costs the better model.
 LIKELY_STANDARD_ERRORS = 1.0
@@ -68,6 +71,12 @@ class Trial(NamedTuple):
     tuned_losses: NDArray[np.float64]
     head_right: NDArray[np.bool_]
     tuned_right: NDArray[np.bool_]
+    epoch_seconds: float
+
+
+class NoTime(NamedTuple):
+    """The time limit allows no trial; `epoch_seconds` as in a Trial."""
+
     epoch_seconds: float
 
 
@@ -148,7 +157,8 @@ class FastTransfer:
                 "has next to nothing to gain and was left out (--method full does it all the same)",
             )
         trial = self._trial(job, phase, choice)
-        return verdict(trial, job.budget.deadline - time.monotonic()) if trial else _no_time(job)
+        left = job.budget.deadline - time.monotonic()
+        return verdict(trial, left) if isinstance(trial, Trial) else without_trial(trial.epoch_seconds, left)
 
     def choice(self, job: Job) -> Choice:
         """The L2 strength of the head, chosen once, on the images as they are."""
@@ -201,8 +211,8 @@ class FastTransfer:
             f"{choice.accuracy:.1%} of which it got right"
         )
 
-    def _trial(self, job: Job, phase: Phase, choice: Choice) -> Trial | None:
-        """None when the time that is left does not allow it."""
+    def _trial(self, job: Job, phase: Phase, choice: Choice) -> Trial | NoTime:
+        """NoTime when what is left allows no trial, or not enough of the phase after it."""
         data, seed = self._data(job, views=self.head_steps), job.recipe.seed
         fold_of = stratified_group_folds(
             data.labels.numpy(), data.groups, folds=TRIAL_HOLDOUT_FOLDS, seed=draw_seed(seed, "trial")
@@ -216,9 +226,11 @@ class FastTransfer:
         clone.head.load_state_dict(head.state_dict())
         before = head_logits(head, data.values[0, judged])
         tried = sorted(random.permutation(others)[:MAX_TRIAL_IMAGES].tolist())
-        step_seconds = self._finetune(replace(job, classifier=clone, train=self.batches(tried)), phase)
-        if step_seconds is None:
-            return None
+        trying = replace(job, classifier=clone, train=self.batches(tried))
+        step_seconds, finished = self._finetune(trying, phase, epoch_steps=len(job.train))
+        epoch_seconds = step_seconds * len(job.train)
+        if not finished:
+            return NoTime(epoch_seconds)
         after = torch.from_numpy(predict_logits(clone, self.evaluation(judged), job.runtime)[0])
         labels = data.labels[judged]
         return Trial(
@@ -226,17 +238,19 @@ class FastTransfer:
             tuned_losses=_losses(after, labels),
             head_right=(before.argmax(1) == labels).numpy(),
             tuned_right=(after.argmax(1) == labels).numpy(),
-            epoch_seconds=step_seconds * len(job.train),
+            epoch_seconds=epoch_seconds,
         )
 
-    def _finetune(self, job: Job, phase: Phase) -> float | None:
-        """A shortened `phase` on the job's classifier, in the arithmetic that the phase itself will have."""
+    def _finetune(self, job: Job, phase: Phase, *, epoch_steps: int) -> tuple[float, bool]:
+        """A shortened `phase` on the job's classifier, in the arithmetic that the phase itself will have.
+
+        Returns the seconds of a step, and whether it came to its end.
+        """
         freeze_for(job.classifier, phase)
         with choose_arithmetic(job, phase, train_step, epoch=1).applied(job) as tried:
-            return self._timed_steps(tried, phase)
+            return self._timed_steps(tried, phase, epoch_steps=epoch_steps)
 
-    def _timed_steps(self, job: Job, phase: Phase) -> float | None:
-        """Seconds a step of a shortened `phase`, or None where time is too short."""
+    def _timed_steps(self, job: Job, phase: Phase, *, epoch_steps: int) -> tuple[float, bool]:
         least = math.ceil(LEAST_TRIAL_STEPS / len(job.train))
         epochs = min(phase.epochs, max(least, round(TRIAL_SHARE * phase.epochs)))
         learner = begin_phase(job, replace(phase, epochs=epochs), micro_batch=0)
@@ -250,11 +264,19 @@ class FastTransfer:
                     step += 1
                     progress(step, total)
                     seconds = (time.monotonic() - began) / step
-                    left = job.budget.deadline - time.monotonic()
-                    if step == TIMED_STEPS and seconds * (total - step) > TRIAL_TIME_SHARE * left:
-                        return None
+                    if step == TIMED_STEPS and not _fits(job, seconds, total - step, epoch_steps):
+                        return seconds, False
         learner.average.swap()  # it is judged by the weights that the phase itself would keep
-        return (time.monotonic() - began) / max(1, step)
+        return (time.monotonic() - began) / max(1, step), True
+
+
+def _fits(job: Job, step_seconds: float, trial_steps: int, epoch_steps: int) -> bool:
+    """Whether there is time for a trial of so many steps more, and for enough epochs after it."""
+    left = job.budget.deadline - time.monotonic()
+    trial_seconds, epoch_seconds = step_seconds * trial_steps, step_seconds * epoch_steps
+    if trial_seconds > TRIAL_TIME_SHARE * left:
+        return False
+    return trial_seconds + LEAST_FULL_EPOCHS * epoch_seconds <= left
 
 
 def _step(learner: Learner, batch: Batch, step: int) -> None:
@@ -285,13 +307,27 @@ def verdict(trial: Trial, seconds_left: float) -> Verdict:
         found = "what is gained may be chance with so few images" if much else "little to gain"
         kept = "so the head alone is kept (--method full fine-tunes all the same)"
         return Verdict(False, f"{told}: {found}, {kept}")
-    if trial.epoch_seconds > seconds_left:
-        return Verdict(
-            False,
-            f"{told}: fine-tuning would pay, but an epoch takes about {trial.epoch_seconds:.0f} s and "
-            f"{max(0.0, seconds_left):.0f} s are left: the head alone is kept; give a longer --time-limit",
-        )
-    return Verdict(True, f"{told}: fine-tuning pays, about {trial.epoch_seconds:.0f} s an epoch")
+    if LEAST_FULL_EPOCHS * trial.epoch_seconds <= seconds_left:
+        return Verdict(True, f"{told}: fine-tuning pays, about {trial.epoch_seconds:.0f} s an epoch")
+    shorter = without_trial(trial.epoch_seconds, seconds_left)
+    return replace(shorter, reason=f"{told}: fine-tuning would pay, but {shorter.reason}")
+
+
+def without_trial(epoch_seconds: float, seconds_left: float) -> Verdict:
+    """What the time limit allows instead of the whole network: its last layers, or nothing.
+
+    A trial would cost as much as what it decides about, and validation keeps the head where that is better.
+    """
+    left = max(0.0, seconds_left)
+    said = f"an epoch of the whole network takes about {epoch_seconds:.0f} s and {left:.0f} s are left"
+    if TAIL_TIME_SHARE * epoch_seconds > seconds_left:
+        return Verdict(False, f"{said}: the head alone is kept; give a longer --time-limit")
+    return Verdict(
+        True,
+        f"{said}: its last layers alone are fine-tuned (all of it with a longer --time-limit), and whatever "
+        "validates best is kept, the head alone included",
+        tail=True,
+    )
 
 
 def _likely(gains: NDArray[np.float64], least: float) -> bool:
@@ -300,12 +336,3 @@ def _likely(gains: NDArray[np.float64], least: float) -> bool:
         return False
     error = gains.std(ddof=1) / math.sqrt(len(gains))
     return bool(gains.mean() >= least and gains.mean() > LIKELY_STANDARD_ERRORS * error)
-
-
-def _no_time(job: Job) -> Verdict:
-    left = max(0.0, job.budget.deadline - time.monotonic())
-    return Verdict(
-        False,
-        f"the time limit leaves {left:.0f} s, too little to try fine-tuning: the head alone is kept; give a "
-        "longer --time-limit",
-    )
