@@ -63,6 +63,21 @@ def test_different_pictures_are_no_pairs(pairs: list[PairIndices]) -> None:
     assert [pair for pair in pairs if original(pair.first) != original(pair.second)] == []
 
 
+@pytest.mark.parametrize("name", EDITS)
+def test_the_limits_of_large_data_sets_lose_hardly_a_copy(
+    name: str, monkeypatch: pytest.MonkeyPatch, photos: list[Pixels], edited: Edit
+) -> None:
+    """The limits that hold from 20,000 images on, on 80 of 40 x 32 pixels and without patches."""
+    small = [np.asarray(Image.fromarray(photo).resize((40, 32))) for photo in photos]
+    copies = [Image.fromarray(edited(photo, name)) for photo in photos]
+    many = describe_many([*small, *(np.asarray(copy.resize((40, 32))) for copy in copies)])
+    monkeypatch.setattr("saccade.data.similarity.verify.LARGE_FROM", 1)
+    monkeypatch.setattr("saccade.data.similarity.pairs.PATCH_IMAGES", 0)
+    found = {(pair.first, pair.second) for pair in find_pairs(many, workers=1) if pair.band != "look"}
+    assert len(found & {(photo, 40 + photo) for photo in range(40)}) >= 38
+    assert all(second == 40 + first for first, second in found)
+
+
 def test_pairs_are_sorted_and_each_named_once(pairs: list[PairIndices]) -> None:
     keys = [(pair.first, pair.second) for pair in pairs]
     assert keys == sorted(set(keys))

@@ -113,12 +113,20 @@ def agreement(
     """Of pictures laid on each other, all (m, grid * grid); `counts`: inside the picture and the window."""
     as_they_are = correlation(*gradient_products(template, values, counts))
     toned = tone_curve(template, values, counts)
-    products = gradient_products(toned, values, counts, soften=SOFTEN)
+    score = total_evidence(toned, values, counts, native_share) - map_cost(maps)
+    return Agreement(score, as_they_are)
+
+
+def total_evidence(
+    template: Floats, values: Floats, counts: NDArray[np.bool_], native_share: Floats
+) -> Floats:
+    """(m,) evidence of the softened gradients of pictures (m, grid * grid), and of their inner part."""
+    products = gradient_products(template, values, counts, soften=SOFTEN)
     rows = counts.reshape(len(counts), round(counts.shape[1] ** 0.5), -1)[:, 1:-1, 1:-1]
     cross, first, second = (product * _inner(rows) for product in products)
     inner = evidence(cross, first, second, native_share)
-    score = evidence(*products, native_share) + INNER_WEIGHT * inner - map_cost(maps)
-    return Agreement(score, as_they_are)
+    total: Floats = evidence(*products, native_share) + INNER_WEIGHT * inner
+    return total
 
 
 def tone_curve(template: Floats, values: Floats, counts: NDArray[np.bool_]) -> Floats:
@@ -139,6 +147,8 @@ def tone_curve(template: Floats, values: Floats, counts: NDArray[np.bool_]) -> F
 
 def _inner(counts: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(m, side, side): points well inside the rectangle around all that count."""
+    if len(counts) > 1 and counts.all():  # the usual case: the same rectangle for each
+        return np.broadcast_to(_inner(counts[:1]), counts.shape)
     inside_rows = _well_between(np.asarray(counts.any(axis=2)))
     inside_columns = _well_between(np.asarray(counts.any(axis=1)))
     return inside_rows[:, :, None] & inside_columns[:, None, :] & counts

@@ -17,6 +17,7 @@ from saccade.data.similarity.agreement import (
     agreement,
     correlation,
     gradient_products,
+    total_evidence,
 )
 from saccade.data.similarity.candidates import Candidates
 from saccade.data.similarity.descriptors import Floats, Indices, Variants, in_batches
@@ -47,19 +48,34 @@ LOOK_SCORE = 8.0
 ROUGH_STEPS, COARSE_STEPS, FINE_STEPS = 3, 4, 3
 # Correlations of the gradients that a pair needs to go on: docs/near-duplicates.md says what each costs.
 ROUGH_CORRELATION = 0.55  # after the rough round
-PART_CORRELATION = 0.65  # the same for candidates by a quadrant or a band, in large data sets
-OTHER_WAY_CORRELATION = 0.45  # after the rough round, to be tried the other way round in large data sets
-LARGE_FROM = 20_000  # pictures; below, time is not worth the last pair in a thousand
 COARSE_CORRELATION = 0.8  # after the coarse one
-LARGE_COARSE_CORRELATION = 0.83  # the same in large data sets
+LARGE_FROM = 20_000  # pictures; below, time is not worth the last pair in a thousand
+# The same in large data sets, as evidence (agreement.py), which tells a plain sky from a true copy earlier.
+ROUGH_EVIDENCE, OTHER_WAY_EVIDENCE, COARSE_EVIDENCE, STANDING_EVIDENCE = 3.8, 2.6, 5.8, 3.6
+WORTH_EVIDENCE = 0.5  # correlation from which the evidence is looked at, which takes longer to find
 FITTING_GAIN = 0.2  # that the fine round is trusted to add to the correlation
 STANDING_CORRELATION = 0.62  # of blurred pictures that are compared without fitting
 UNMOVED_CORRELATION = 0.65  # of the full thumbnails, without fitting
 COARSE_BATCH, FINE_BATCH = 512, 256
+LARGE_FINE_BATCH = 128  # fits the processor's cache; other batches round differently, so not below LARGE_FROM
 SMALLEST_COVER = 0.33  # share of the template that must lie on the other picture
 BORDER_REACH = 2 / FINE_GRID  # of a border into the picture, once smoothed
 IDENTITY = np.eye(2, 3, dtype=np.float32)
 AREA_CHANGES = (0.45, 2.2)
+
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a pair needs to go on after the rough round, after the coarse one, and where no map is fitted."""
+
+    rough: float
+    coarse: float
+    standing: float
+
+
+SMALL_LIMITS = Limits(ROUGH_CORRELATION, COARSE_CORRELATION, STANDING_CORRELATION)
+LARGE_LIMITS = Limits(ROUGH_EVIDENCE, COARSE_EVIDENCE, STANDING_EVIDENCE)
 
 Run = Callable[[Callable[[slice], None], Sequence[slice]], Any]
 
@@ -138,7 +154,8 @@ class Verifier:
         self.run = run
         self.allowed = 0.0  # taken off every score, see calibration
         self.large = len(thumbnails) >= LARGE_FROM
-        self.part_correlation = PART_CORRELATION if self.large else ROUGH_CORRELATION
+        self.limits = LARGE_LIMITS if self.large else SMALL_LIMITS
+        self.fine_batch = LARGE_FINE_BATCH if self.large else FINE_BATCH
         self.boxes = _without_edges(pictures.boxes)
         pixels = pictures.sizes.astype(np.float32).prod(axis=1)
         self.native_share = np.minimum(1, pixels / NATIVE_POINTS).astype(np.float32)
@@ -151,29 +168,38 @@ class Verifier:
 
     def verify(self, fits: Fits) -> tuple[Fits, Floats]:
         """What survives all three rounds, its quality being the score; and the correlations, signed."""
-        return self.fine(self.coarse(self.rough_round(fits), self.part_correlation))
+        return self.fine(self.coarse(self.rough_round(fits)))
 
     def verify_both_ways(self, fits: Fits) -> tuple[Fits, Floats]:
-        """Like `verify`, each picture being the template once; the better way ends in the last round."""
+        """Like `verify`, each picture being the template once; the better way ends in the last round.
+
+        In large data sets in the coarse round already, and only what is promising one way is tried the other.
+        """
         rough = self.rough_round(fits)
-        back = the_other_way(fits[rough.quality >= OTHER_WAY_CORRELATION] if self.large else fits)
-        both = joined_fits(self.coarse(rough), self.coarse(self.rough_round(back)))
-        return self.fine(both[best_order(both, np.arange(len(self.thumbnails)))])
+        everything = np.arange(len(self.thumbnails))
+        back = self.rough_round(
+            the_other_way(fits[rough.quality >= OTHER_WAY_EVIDENCE] if self.large else fits)
+        )
+        if self.large:
+            both = joined_fits(rough, back)
+            return self.fine(self.coarse(both[best_order(both, everything)]))
+        both = joined_fits(self.coarse(rough), self.coarse(back))
+        return self.fine(both[best_order(both, everything)])
 
     def verify_unmoved(self, fits: Fits) -> tuple[Fits, Floats]:
         """Like `verify`, the map left as it started: what was only recoloured agrees without any fitting."""
         standing = self.standing_round(fits)
-        return self.fine(standing[standing.quality >= STANDING_CORRELATION], steps=0)
+        return self.fine(standing[standing.quality >= self.limits.standing], steps=0)
 
     def verify_started(self, fits: Fits) -> tuple[Fits, Floats]:
         """Like `verify` without the rough round, which expects one picture to lie within the other."""
         coarse = self.coarse_round(fits)
-        return self.fine(coarse[coarse.quality >= COARSE_CORRELATION])
+        return self.fine(coarse[coarse.quality >= self.limits.coarse])
 
-    def coarse(self, rough: Fits, least: float = ROUGH_CORRELATION) -> Fits:
-        """What survives the coarse round, of what agrees so far by `least`."""
-        coarse = self.coarse_round(rough[rough.quality >= least])
-        return coarse[coarse.quality >= (LARGE_COARSE_CORRELATION if self.large else COARSE_CORRELATION)]
+    def coarse(self, rough: Fits) -> Fits:
+        """What survives the coarse round, of what agrees enough so far."""
+        coarse = self.coarse_round(rough[rough.quality >= self.limits.rough])
+        return coarse[coarse.quality >= self.limits.coarse]
 
     def rough_round(self, fits: Fits) -> Fits:
         """Plain steps on the blurred pictures."""
@@ -183,7 +209,7 @@ class Verifier:
             solver = templates.solver()[row]
             maps = rough_fit(solver, self.blurred, some.other, some.start, steps=ROUGH_STEPS)
             values = self.blurred.at(points, some.other, maps, smooth=False)
-            return maps, _agree(templates.contrast[row], values, templates.window[row] > 0)
+            return maps, self._promise(some, templates.contrast[row], values, templates.window[row] > 0)
 
         return self._round(fits, work)
 
@@ -193,7 +219,8 @@ class Verifier:
 
         def work(some: Fits, templates: Templates, row: Indices) -> tuple[Floats, Floats]:
             values = self.blurred.at(points, some.other, some.start, smooth=False)
-            return some.start, _agree(templates.contrast[row], values, templates.window[row] > 0)
+            agree = self._promise(some, templates.contrast[row], values, templates.window[row] > 0)
+            return some.start, agree
 
         return self._round(fits, work)
 
@@ -207,9 +234,22 @@ class Verifier:
                 own, pictures, some.other, some.maps, some.start, grid=COARSE_GRID, steps=COARSE_STEPS
             )
             values = pictures.at(points, some.other, maps, smooth=True)
-            return maps, _agree(own.contrast, values, inside(points, maps) & (own.window > 0))
+            return maps, self._promise(some, own.contrast, values, inside(points, maps) & (own.window > 0))
 
         return self._round(fits, work)
+
+    def _promise(self, fits: Fits, template: Floats, values: Floats, counts: NDArray[np.bool_]) -> Floats:
+        """(m,) correlation of the gradients; in large data sets evidence, 0 where they hardly correlate."""
+        agree = _agree(template, values, counts)
+        if not self.large:
+            return agree
+        rows = np.flatnonzero(agree >= WORTH_EVIDENCE)
+        if not len(rows):
+            return np.zeros(len(fits), np.float32)
+        native = np.minimum(self.native_share[fits.template[rows]], self.native_share[fits.other[rows]])
+        promise = np.zeros(len(fits), np.float32)
+        promise[rows] = total_evidence(template[rows], values[rows], counts[rows], native)
+        return promise
 
     def _round(self, fits: Fits, work: Work) -> Fits:
         """`work` on batches of pairs with the templates of the blurred pictures."""
@@ -248,7 +288,7 @@ class Verifier:
                 at = rows.start + kept
                 maps[at], score[at], signed[at] = found
 
-        self.run(batch, list(in_batches(len(fits), FINE_BATCH)))
+        self.run(batch, list(in_batches(len(fits), self.fine_batch)))
         return Fits(fits.template, fits.other, maps, fits.start, fits.window, score), signed
 
     def _worth_fitting(
