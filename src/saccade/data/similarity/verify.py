@@ -64,7 +64,6 @@ IDENTITY = np.eye(2, 3, dtype=np.float32)
 AREA_CHANGES = (0.45, 2.2)
 
 
-
 @dataclass(frozen=True)
 class Limits:
     """What a pair needs to go on after the rough round, after the coarse one, and where no map is fitted."""
