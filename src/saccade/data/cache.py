@@ -67,6 +67,10 @@ class ScanCache:
             self._database.close()
             self._database = None
 
+    def holds_results(self) -> bool:
+        """Whether any payload is kept."""
+        return any(self._rows("SELECT 1 FROM results LIMIT 1"))
+
     def payload(self, key: bytes) -> bytes | None:
         """The payload kept under a key, if it is there and whole."""
         for (payload,) in self._select("SELECT payload FROM results WHERE key IN", [key]):
@@ -134,16 +138,16 @@ class ScanCache:
     def _select(self, query: str, values: Sequence[bytes], order: str = "") -> Iterator[tuple[Any, ...]]:
         for start in range(0, len(values), _MANY):
             some = values[start : start + _MANY]
-            if self._database is None:
-                return
-            try:
-                found = self._database.execute(
-                    f"{query} ({','.join('?' * len(some))}) {order}", some
-                ).fetchall()
-            except sqlite3.Error as error:
-                self._give_up(error)
-                return
-            yield from found
+            yield from self._rows(f"{query} ({','.join('?' * len(some))}) {order}", some)
+
+    def _rows(self, query: str, values: Sequence[bytes] = ()) -> list[tuple[Any, ...]]:
+        if self._database is None:
+            return []
+        try:
+            return self._database.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return []
 
     def _give_up(self, error: sqlite3.Error) -> None:
         """Go on without; a damaged file is removed, so that the next scan makes a new one."""
@@ -161,7 +165,9 @@ def _open(path: Path) -> sqlite3.Connection | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             database = sqlite3.connect(path, timeout=LOCK_SECONDS)
             try:
-                database.execute("PRAGMA synchronous = OFF")  # lost power may cost the cache, nothing else
+                # lost power may cost the cache, nothing else; and who reads need not wait for who writes
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = OFF")
                 database.executescript(_TABLES)
                 database.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 _check(database)
@@ -187,8 +193,8 @@ def _check(database: sqlite3.Connection) -> None:
 
 
 def _remove(path: Path) -> None:
-    for name in (path, path.with_name(path.name + "-journal")):
-        name.unlink(missing_ok=True)
+    for ending in ("", "-journal", "-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _checksum(payload: bytes) -> bytes:

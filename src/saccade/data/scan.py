@@ -93,6 +93,7 @@ class Job:
     cache_folder: Path | None = None
     trust_stamps: bool = True
     version: str = ""  # everything besides the file's bytes and extension that the results depend on
+    warm: bool = True  # whether the cache held anything as the scan began; nothing is looked up if not
 
 
 def scan(
@@ -146,6 +147,7 @@ def _examined_chunks(job: Job, paths: Sequence[str], workers: int | None, beside
         yield from (chunk for _, chunk in _computed_chunks(job, paths, workers, beside))
         return
     with ScanCache(job.cache_folder) as cache:
+        job = replace(job, warm=cache.holds_results())
         for some, chunk in _computed_chunks(job, paths, workers, beside):
             _keep(cache, job, some, chunk)
             yield chunk
@@ -216,7 +218,7 @@ def _examine(job: Job, paths: Sequence[str], chunk: Chunk, cache: ScanCache | No
         try:
             data, chunk.stamps[row] = _read(job.storage, path)
             sha256 = hashlib.sha256(data)
-            if cache and _recall(cache, _key(job, path, sha256.digest()), chunk, row):
+            if cache and job.warm and _recall(cache, _key(job, path, sha256.digest()), chunk, row):
                 continue
             chunk.values["file_bytes"][row] = len(data)
             chunk.examined[row] = Examined(sha256=sha256.hexdigest())

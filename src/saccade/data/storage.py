@@ -46,7 +46,7 @@ class FolderStorage:
         full = os.path.join(self.root, path)
         try:
             if not self.outside:
-                _refuse_escape(full, os.path.realpath(self.root))
+                _refuse_escape(full, str(self.root))
             status = os.stat(full)
             if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
                 raise ImageError("not a regular file (a pipe, socket, device or folder)", "Remove it")
@@ -66,10 +66,19 @@ def _read_all(file: IO[bytes], size: int, max_bytes: int) -> bytes:
     return data if len(data) <= size else data + file.read(max(0, max_bytes - size))
 
 
-def _refuse_escape(full: str, real_root: str) -> None:
-    real = os.path.realpath(full)
+def _refuse_escape(full: str, root: str) -> None:
+    """Raise ImageError where the file lies outside of the root once all links are followed."""
+    folder, name = os.path.split(full)
+    plain = name not in ("", os.curdir, os.pardir) and not os.path.islink(full)
+    real, real_root = _real_folder(folder) if plain else os.path.realpath(full), _real_folder(root)
     if os.path.commonpath([real, real_root]) != real_root:
         raise ImageError("a link that leads out of the data's folder", "Copy the file into the folder")
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    """Looked up once a process: it costs as much as reading a small file."""
+    return os.path.realpath(folder)
 
 
 def refuse_size(size: int, max_bytes: int) -> None:
