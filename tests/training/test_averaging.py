@@ -247,8 +247,7 @@ def test_a_trial_of_fine_tuning_is_judged_by_the_average(recipe, tmp_path):
     data = Traced.of(network)
     chosen = recipe(train__ema_decay=DECAY, train__method="full", train__epochs=2)
     phase = plan_phases(chosen, pretrained=True, can_solve=True)[1]
-    _, finished = trial()._timed_steps(job(network, data, chosen, phase, tmp_path), phase, epoch_steps=3)
-    assert finished
+    trial()._learn(job(network, data, chosen, phase, tmp_path), phase)
     assert len(data.trace) == 7
     assert_close(copied(network), averaged(data.trace, DECAY, warm_up=False))
     assert not same(copied(network), data.trace[-1])

@@ -53,10 +53,13 @@ class Boundary:
 
 
 @contextlib.contextmanager
-def kept_activations(job: Job, phase: Phase, state: FitState) -> Iterator[tuple[Job, str]]:
+def kept_activations(
+    job: Job, phase: Phase, state: FitState, *, recorded: bool = True
+) -> Iterator[tuple[Job, str]]:
     """The job as it learns from activations, and what to say of that; as it is where it cannot.
 
     Within it the classifier takes activations for images: its frozen stages hand on what they are given.
+    Not `recorded`, as in a trial, the number of views is not written down for a run that continues.
     """
     if not phase.kept_views:
         yield job, ""
@@ -64,7 +67,7 @@ def kept_activations(job: Job, phase: Phase, state: FitState) -> Iterator[tuple[
     first = state.epoch - state.phase_epoch + 1
     images = next(iter(job.train.epoch(first))).images[:CHECKED_IMAGES]
     boundary, reason = _usable_boundary(job, images)
-    views = _views(job, phase, boundary) if boundary else 0
+    views = _views(job, phase, boundary, recorded=recorded) if boundary else 0
     if boundary is None or not views:
         why = reason or "they do not fit into a quarter of the memory"
         yield job, f"{phase.name}: activations are not kept, each epoch goes through the whole network: {why}"
@@ -94,17 +97,18 @@ def _usable_boundary(job: Job, images: Tensor) -> tuple[Boundary | None, str]:
     return boundary, ""
 
 
-def _views(job: Job, phase: Phase, boundary: Boundary) -> int:
+def _views(job: Job, phase: Phase, boundary: Boundary, *, recorded: bool) -> int:
     """How many views are kept: as the phase has it, less where memory is short; recorded once chosen."""
     name = f"views of {phase.name}"
-    if recorded := job.checkpoints.choice(name):
-        return int(recorded["views"])
+    if recorded and (earlier := job.checkpoints.choice(name)):
+        return int(earlier["views"])
     room = min(MOST_BYTES, memory_bytes() // MEMORY_SHARE)
     room -= job.validation_images * boundary.numbers * EXACT_BYTES
     size = 2 if _reduced(job) else 4
     fitting = room // max(1, sum(job.class_counts) * boundary.numbers * size)
     views = max(0, min(phase.kept_views, phase.epochs, fitting))
-    job.checkpoints.keep_choice(name, {"views": views})
+    if recorded:
+        job.checkpoints.keep_choice(name, {"views": views})
     return views
 
 

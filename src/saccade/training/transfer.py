@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from saccade.models.network import Classifier
 from saccade.runtime import draw_seed, one_thread_each
 from saccade.terminal import Progress
 from saccade.training.arithmetic import choose_arithmetic
+from saccade.training.boundary import kept_activations
 from saccade.training.features import Engine, Engines, Images, compute_features
 from saccade.training.heads import (
     ONE_CORE_NUMBERS,
@@ -41,18 +43,20 @@ from saccade.training.job import HeadFigures, Job, TrainingSource, Verdict, clas
 from saccade.training.learner import Learner, begin_phase
 from saccade.training.loop import train_step
 from saccade.training.losses import log_loss_and_accuracy
-from saccade.training.phases import Phase, freeze_for
+from saccade.training.phases import Phase, freeze_for, tail_after_fitted_head
+from saccade.training.state import FitState
 from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch, class_indices
 
-# A trial is the phase itself in short: a tenth of its epochs, but enough steps to get over the start.
-TRIAL_SHARE, LEAST_TRIAL_STEPS, TRIAL_HOLDOUT_FOLDS = 0.1, 100, 4
+# A trial is method "tail" in short: a tenth of its epochs, but enough steps to get over the start.
+TRIAL_SHARE, LEAST_TRIAL_STEPS, TRIAL_HOLDOUT_FOLDS, TRIAL_VIEWS = 0.1, 100, 4, 2
 MAX_TRIAL_IMAGES, MAX_JUDGED_IMAGES = 2_000, 500
 TIMED_STEPS = 3
 TRIAL_TIME_SHARE = 0.3  # of the time that is left
 # Epochs of the whole network that the time must allow; with less, its last layers alone come to more: an
 # epoch of theirs takes a third to a half (docs/fast-training.md).
 LEAST_FULL_EPOCHS, TAIL_TIME_SHARE = 5, 0.5
+TAIL_STEP_SHARE = 0.35  # of a step of the whole network: a trial's, the passes through frozen layers included
 # A gain need not be proved, only likely: validation lets nothing worse than the head be kept, so a trial that
 # promises too much costs time, and one that is doubted for too long costs the better model.
 LIKELY_STANDARD_ERRORS = 1.0
@@ -146,7 +150,10 @@ class FastTransfer:
             features.result()
 
     def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:
-        """Try `phase` in short on three quarters of the training images, judge it on the others."""
+        """Try in short what the last layers gain from three quarters of the training images.
+
+        It is judged on the others. A trial of `phase` itself, of the whole network, takes thrice as long.
+        """
         choice = self.choice(job)
         if choice.folds < 2 and math.isnan(choice.accuracy):
             return Verdict(False, "too few training images to judge fine-tuning: the head alone is kept")
@@ -227,10 +234,14 @@ class FastTransfer:
         before = head_logits(head, data.values[0, judged])
         tried = sorted(random.permutation(others)[:MAX_TRIAL_IMAGES].tolist())
         trying = replace(job, classifier=clone, train=self.batches(tried))
-        step_seconds, finished = self._finetune(trying, phase, epoch_steps=len(job.train))
-        epoch_seconds = step_seconds * len(job.train)
-        if not finished:
+        step_seconds = self._step_seconds(trying, phase)
+        tail = tail_after_fitted_head(job.recipe)
+        tail = replace(tail, epochs=_trial_epochs(tail, len(trying.train)))
+        epoch_seconds, trial_steps = step_seconds * len(job.train), tail.epochs * len(trying.train)
+        left = job.budget.deadline - time.monotonic()
+        if not _fits(TAIL_STEP_SHARE * step_seconds * trial_steps, epoch_seconds, left):
             return NoTime(epoch_seconds)
+        self._finetune(trying, replace(tail, kept_views=min(TRIAL_VIEWS, tail.kept_views)))
         after = torch.from_numpy(predict_logits(clone, self.evaluation(judged), job.runtime)[0])
         labels = data.labels[judged]
         return Trial(
@@ -241,42 +252,54 @@ class FastTransfer:
             epoch_seconds=epoch_seconds,
         )
 
-    def _finetune(self, job: Job, phase: Phase, *, epoch_steps: int) -> tuple[float, bool]:
-        """A shortened `phase` on the job's classifier, in the arithmetic that the phase itself will have.
-
-        Returns the seconds of a step, and whether it came to its end.
-        """
+    def _step_seconds(self, job: Job, phase: Phase) -> float:
+        """The least of a few training steps of `phase`, on a copy, in the arithmetic that it will have."""
+        job = replace(job, classifier=copy.deepcopy(job.classifier))
         freeze_for(job.classifier, phase)
-        with choose_arithmetic(job, phase, train_step, epoch=1).applied(job) as tried:
-            return self._timed_steps(tried, phase, epoch_steps=epoch_steps)
+        least = math.inf
+        with choose_arithmetic(job, phase, train_step, epoch=1).applied(job) as timed:
+            learner = begin_phase(timed, phase, micro_batch=0)
+            set_training_mode(job.classifier, keep_statistics=phase.keep_statistics)
+            for step, batch in enumerate(islice(job.train.epoch(1), TIMED_STEPS)):
+                job.stop.check()
+                began = time.monotonic()
+                _step(learner, batch, step)
+                least = min(least, time.monotonic() - began)
+        return least
 
-    def _timed_steps(self, job: Job, phase: Phase, *, epoch_steps: int) -> tuple[float, bool]:
-        least = math.ceil(LEAST_TRIAL_STEPS / len(job.train))
-        epochs = min(phase.epochs, max(least, round(TRIAL_SHARE * phase.epochs)))
-        learner = begin_phase(job, replace(phase, epochs=epochs), micro_batch=0)
+    def _finetune(self, job: Job, phase: Phase) -> None:
+        """Go through `phase` with the job's classifier, which ends with its averaged weights, if any."""
+        freeze_for(job.classifier, phase)
+        with kept_activations(job, phase, FitState(), recorded=False) as (learning, _):
+            arithmetic = choose_arithmetic(learning, phase, train_step, epoch=1)
+            with arithmetic.applied(learning) as tried:
+                self._learn(tried, phase)
+
+    def _learn(self, job: Job, phase: Phase) -> None:
+        learner = begin_phase(job, phase, micro_batch=0)
         set_training_mode(job.classifier, keep_statistics=phase.keep_statistics)
-        began, step, total = time.monotonic(), 0, epochs * len(job.train)
+        step, total = 0, phase.epochs * len(job.train)
         with self.progress("trying fine-tuning") as progress:
-            for epoch in range(1, epochs + 1):
+            for epoch in range(1, phase.epochs + 1):
                 for batch in job.train.epoch(epoch):
                     job.stop.check()
                     _step(learner, batch, step)
                     step += 1
                     progress(step, total)
-                    seconds = (time.monotonic() - began) / step
-                    if step == TIMED_STEPS and not _fits(job, seconds, total - step, epoch_steps):
-                        return seconds, False
         learner.average.swap()  # it is judged by the weights that the phase itself would keep
-        return (time.monotonic() - began) / max(1, step), True
 
 
-def _fits(job: Job, step_seconds: float, trial_steps: int, epoch_steps: int) -> bool:
-    """Whether there is time for a trial of so many steps more, and for enough epochs after it."""
-    left = job.budget.deadline - time.monotonic()
-    trial_seconds, epoch_seconds = step_seconds * trial_steps, step_seconds * epoch_steps
-    if trial_seconds > TRIAL_TIME_SHARE * left:
+def _trial_epochs(phase: Phase, batches: int) -> int:
+    """How much of a phase its trial is."""
+    least = math.ceil(LEAST_TRIAL_STEPS / batches)
+    return min(phase.epochs, max(least, round(TRIAL_SHARE * phase.epochs)))
+
+
+def _fits(trial_seconds: float, epoch_seconds: float, seconds_left: float) -> bool:
+    """Whether there is time for a trial and for enough epochs after it."""
+    if trial_seconds > TRIAL_TIME_SHARE * seconds_left:
         return False
-    return trial_seconds + LEAST_FULL_EPOCHS * epoch_seconds <= left
+    return trial_seconds + LEAST_FULL_EPOCHS * epoch_seconds <= seconds_left
 
 
 def _step(learner: Learner, batch: Batch, step: int) -> None:
@@ -295,8 +318,8 @@ def verdict(trial: Trial, seconds_left: float) -> Verdict:
     Either will do: a network that is right more often, but too sure of itself, is calibrated afterwards.
     """
     told = (
-        f"a short trial of fine-tuning, judged on {len(trial.head_right):,} held-out training images: loss "
-        f"{trial.head_losses.mean():.3f} to {trial.tuned_losses.mean():.3f}, accuracy "
+        f"a short trial of fine-tuning the last layers, judged on {len(trial.head_right):,} held-out "
+        f"training images: loss {trial.head_losses.mean():.3f} to {trial.tuned_losses.mean():.3f}, accuracy "
         f"{trial.head_right.mean():.1%} to {trial.tuned_right.mean():.1%}"
     )
     less_loss = trial.head_losses - trial.tuned_losses
