@@ -152,7 +152,7 @@ class FastTransfer:
     def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:
         """Try in short what the last layers gain from three quarters of the training images.
 
-        It is judged on the others. A trial of `phase` itself, of the whole network, takes thrice as long.
+        It is judged on the others. A trial of `phase` itself, of the whole network, takes twice as long.
         """
         choice = self.choice(job)
         if choice.folds < 2 and math.isnan(choice.accuracy):
