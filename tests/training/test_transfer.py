@@ -237,6 +237,8 @@ def test_what_the_time_limit_allows(seconds_left: float, worth_it: bool, tail: b
     assert (found.worth_it, found.tail) == (worth_it, tail), found.reason
     assert ("--time-limit" in found.reason) is (seconds_left < 600)
     assert "pay" in found.reason
+    fewer = verdict(trial(0.4, epoch_seconds=100.0), seconds_left, epochs=3)
+    assert (fewer.worth_it, fewer.tail) == (worth_it, False), "three epochs take 300 s"
     unknown = without_trial(100.0, seconds_left)
     assert (unknown.worth_it, unknown.tail) == (worth_it, seconds_left > 40)
 

@@ -165,7 +165,9 @@ class FastTransfer:
             )
         trial = self._trial(job, phase, choice)
         left = job.budget.deadline - time.monotonic()
-        return verdict(trial, left) if isinstance(trial, Trial) else without_trial(trial.epoch_seconds, left)
+        if isinstance(trial, NoTime):
+            return without_trial(trial.epoch_seconds, left)
+        return verdict(trial, left, epochs=_least_epochs(phase))
 
     def choice(self, job: Job) -> Choice:
         """The L2 strength of the head, chosen once, on the images as they are."""
@@ -239,7 +241,8 @@ class FastTransfer:
         tail = replace(tail, epochs=_trial_epochs(tail, len(trying.train)))
         epoch_seconds, trial_steps = step_seconds * len(job.train), tail.epochs * len(trying.train)
         left = job.budget.deadline - time.monotonic()
-        if not _fits(TAIL_STEP_SHARE * step_seconds * trial_steps, epoch_seconds, left):
+        full_seconds = _least_epochs(phase) * epoch_seconds
+        if not _fits(TAIL_STEP_SHARE * step_seconds * trial_steps, full_seconds, left):
             return NoTime(epoch_seconds)
         self._finetune(trying, replace(tail, kept_views=min(TRIAL_VIEWS, tail.kept_views)))
         after = torch.from_numpy(predict_logits(clone, self.evaluation(judged), job.runtime)[0])
@@ -295,11 +298,14 @@ def _trial_epochs(phase: Phase, batches: int) -> int:
     return min(phase.epochs, max(least, round(TRIAL_SHARE * phase.epochs)))
 
 
-def _fits(trial_seconds: float, epoch_seconds: float, seconds_left: float) -> bool:
-    """Whether there is time for a trial and for enough epochs after it."""
-    if trial_seconds > TRIAL_TIME_SHARE * seconds_left:
-        return False
-    return trial_seconds + LEAST_FULL_EPOCHS * epoch_seconds <= seconds_left
+def _least_epochs(phase: Phase) -> int:
+    """Of the whole network, for which there must be time."""
+    return min(LEAST_FULL_EPOCHS, phase.epochs)
+
+
+def _fits(trial_seconds: float, full_seconds: float, seconds_left: float) -> bool:
+    """Whether there is time for a trial and for the least of the phase after it."""
+    return trial_seconds <= TRIAL_TIME_SHARE * seconds_left and trial_seconds + full_seconds <= seconds_left
 
 
 def _step(learner: Learner, batch: Batch, step: int) -> None:
@@ -312,10 +318,11 @@ def _losses(logits: Tensor, labels: Tensor) -> NDArray[np.float64]:
     return np.asarray(functional.cross_entropy(logits.double(), labels, reduction="none").numpy())
 
 
-def verdict(trial: Trial, seconds_left: float) -> Verdict:
+def verdict(trial: Trial, seconds_left: float, *, epochs: int = LEAST_FULL_EPOCHS) -> Verdict:
     """Fine-tuning is worth its time where the held-out loss or the errors probably fell, and by enough.
 
     Either will do: a network that is right more often, but too sure of itself, is calibrated afterwards.
+    There must be time for so many `epochs` of the whole network, else `without_trial` says what is done.
     """
     told = (
         f"a short trial of fine-tuning the last layers, judged on {len(trial.head_right):,} held-out "
@@ -330,7 +337,7 @@ def verdict(trial: Trial, seconds_left: float) -> Verdict:
         found = "what is gained may be chance with so few images" if much else "little to gain"
         kept = "so the head alone is kept (--method full fine-tunes all the same)"
         return Verdict(False, f"{told}: {found}, {kept}")
-    if LEAST_FULL_EPOCHS * trial.epoch_seconds <= seconds_left:
+    if epochs * trial.epoch_seconds <= seconds_left:
         return Verdict(True, f"{told}: fine-tuning pays, about {trial.epoch_seconds:.0f} s an epoch")
     shorter = without_trial(trial.epoch_seconds, seconds_left)
     return replace(shorter, reason=f"{told}: fine-tuning would pay, but {shorter.reason}")
