@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from saccade.training.callbacks import Callbacks
 from saccade.training.contract import TinyData, timeless, tiny_classifier
 from saccade.training.job import HeadFigures, Job
 from saccade.training.losses import log_loss_and_accuracy
-from saccade.training.phases import FINETUNE_EMA_DECAY, Phase, plan_phases
+from saccade.training.phases import FINETUNE_EMA_DECAY, Phase, plan_phases, tail_after_fitted_head
 from saccade.training.state import Checkpoints
 from saccade.transforms.batches import Batch
 
@@ -251,6 +252,21 @@ def test_a_trial_of_fine_tuning_is_judged_by_the_average(recipe, tmp_path):
     assert len(data.trace) == 7
     assert_close(copied(network), averaged(data.trace, DECAY, warm_up=False))
     assert not same(copied(network), data.trace[-1])
+
+
+def test_a_trial_moves_the_last_layers_only_and_writes_nothing_down(recipe, tmp_path):
+    network = tiny_classifier()
+    before = copied(network)
+    chosen = recipe(train__ema_decay=DECAY, train__method="auto", train__epochs=2)
+    tail = tail_after_fitted_head(chosen)
+    assert (tail.epochs, tail.kept_views) == (2, 4)
+    tried = job(network, TinyData(), chosen, tail, tmp_path)
+    trial()._finetune(tried, replace(tail, unfreeze="1", kept_views=1))
+    after = copied(network)
+    moved = {name.rsplit(".", 2)[0] for name in after if not after[name].equal(before[name])}
+    assert moved == {"backbone.second", "head"}
+    assert tried.checkpoints.choice("views of finetune") is None
+    assert network(torch.zeros(1, 3, 8, 8)).shape == (1, 3), "it takes images again"
 
 
 def test_what_goes_on_from_a_fitted_head_is_averaged_unless_the_recipe_says_otherwise(recipe):
