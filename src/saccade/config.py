@@ -264,7 +264,8 @@ class TrainConfig(Section):
     """How pretrained weights are adapted. head: only the head, fitted in seconds on frozen features; tail:
     from that head fine-tune what unfreeze names (there 0.42), on kept activations of what is frozen; full:
     from that head fine-tune everything; auto: head, then full if a trial on training images says that it
-    pays; finetune: the classic two phases, head_epochs of the head step by step, then what unfreeze names.
+    pays, or tail where time_limit is too short for full; finetune: the classic two phases, head_epochs of the
+    head step by step, then what unfreeze names.
     Where epochs, head_epochs, lr, finetune_lr or unfreeze are given, and no method, it is finetune; with a
     method on which one of them has no effect it is refused. From scratch there is one phase, whatever stands
     here.

@@ -222,19 +222,13 @@ class FastTransfer:
 
     def _trial(self, job: Job, phase: Phase, choice: Choice) -> Trial | NoTime:
         """NoTime when what is left allows no trial, or not enough of the phase after it."""
-        data, seed = self._data(job, views=self.head_steps), job.recipe.seed
-        fold_of = stratified_group_folds(
-            data.labels.numpy(), data.groups, folds=TRIAL_HOLDOUT_FOLDS, seed=draw_seed(seed, "trial")
-        )
-        random = np.random.default_rng(draw_seed(seed, "trial images"))
-        judged = sorted(random.permutation(np.flatnonzero(fold_of == 0))[:MAX_JUDGED_IMAGES].tolist())
-        others = np.flatnonzero(fold_of != 0)
+        data = self._data(job, views=self.head_steps)
+        tried, others, judged = _divided_for_trial(data, job.recipe.seed)
         clone = copy.deepcopy(job.classifier)
         head = copy.deepcopy(clone.head).to("cpu")
-        fit_head(head, data.subset(others), strength=choice.strength, seed=seed)
+        fit_head(head, data.subset(others), strength=choice.strength, seed=job.recipe.seed)
         clone.head.load_state_dict(head.state_dict())
         before = head_logits(head, data.values[0, judged])
-        tried = sorted(random.permutation(others)[:MAX_TRIAL_IMAGES].tolist())
         trying = replace(job, classifier=clone, train=self.batches(tried))
         step_seconds = self._step_seconds(trying, phase)
         tail = tail_after_fitted_head(job.recipe)
@@ -290,6 +284,21 @@ class FastTransfer:
                     step += 1
                     progress(step, total)
         learner.average.swap()  # it is judged by the weights that the phase itself would keep
+
+
+def _divided_for_trial(data: LabelledFeatures, seed: int) -> tuple[list[int], NDArray[np.int64], list[int]]:
+    """Images that the trial learns from, all that its head may be fitted on, and images that judge it.
+
+    What belongs together is never on both sides.
+    """
+    fold_of = stratified_group_folds(
+        data.labels.numpy(), data.groups, folds=TRIAL_HOLDOUT_FOLDS, seed=draw_seed(seed, "trial")
+    )
+    random = np.random.default_rng(draw_seed(seed, "trial images"))
+    judged = sorted(random.permutation(np.flatnonzero(fold_of == 0))[:MAX_JUDGED_IMAGES].tolist())
+    others = np.flatnonzero(fold_of != 0)
+    tried = sorted(random.permutation(others)[:MAX_TRIAL_IMAGES].tolist())
+    return tried, others, judged
 
 
 def _trial_epochs(phase: Phase, batches: int) -> int:
