@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from saccade.pipeline.train import clusters_as_json, stored_data
+from saccade.pipeline.division import clusters_as_json, stored_data
 from saccade.run_folder import RunFolder
 
 SMALL = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +20,7 @@ from saccade.data.sources import load_source
 from saccade.errors import DataError, Interrupted, ModelError
 from saccade.export.onnx import export_network
 from saccade.models import build_model
-from saccade.pipeline.engine import feature_engines, onnx_engine, openvino_engine, torch_engine
+from saccade.pipeline.engine import _pays, feature_engines, onnx_engine, openvino_engine, torch_engine
 from saccade.preprocess import Preprocess
 from saccade.runtime import Runtime
 from saccade.training import features
@@ -110,6 +111,18 @@ def test_the_quick_engine_gives_nearly_the_backbones_features() -> None:
     assert 0 < float((first - expected).norm() / expected.norm()) < 0.3
     with ThreadPoolExecutor(2) as pool:
         assert all(torch.equal(first, again) for again in pool.map(quick, [images] * 4))
+
+
+def test_an_engine_that_is_not_quicker_does_not_pay() -> None:
+    def quick(images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def slow(images: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.05)
+        return images
+
+    assert _pays(quick, slow, 8)
+    assert not _pays(slow, quick, 8)
 
 
 def test_an_openvino_that_is_broken_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:

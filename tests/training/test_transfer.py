@@ -15,17 +15,18 @@ import torch
 from saccade.config import Recipe
 from saccade.data.images import Limits
 from saccade.data.storage import FolderStorage
-from saccade.errors import RecipeError, TrainingError
+from saccade.errors import Interrupted, RecipeError, TrainingError
 from saccade.preprocess import Preprocess
-from saccade.records import EpochRow, ImageRecord
+from saccade.records import Dataset, EpochRow, ImageRecord
 from saccade.terminal import Terminal
 from saccade.training import Callback, TrainingView
 from saccade.training.contract import timeless
-from saccade.training.features import Images
-from saccade.training.heads import stratified_group_folds
+from saccade.training.features import Engines, Images
+from saccade.training.heads import Choice, stratified_group_folds
 from saccade.training.job import HeadFigures, Job, Verdict
 from saccade.training.phases import Phase, plan_phases
 from saccade.training.state import Checkpoints
+from saccade.training.stop import StopRequest
 from saccade.training.transfer import FastTransfer, Trial, verdict, without_trial
 
 
@@ -294,3 +295,69 @@ def test_near_duplicates_of_the_training_part_judge_nothing_that_they_taught() -
     assert data.groups == (*["cluster c"] * 4, "4", "5", "6", "7")
     folds = stratified_group_folds(data.labels.numpy(), data.groups, folds=2, seed=0)
     assert len(set(folds[:4])) == 1
+
+
+def test_what_a_late_search_joins_is_one_group_from_then_on() -> None:
+    """A strength that was chosen without it is chosen again; where it finds nothing new, it is kept."""
+    alone = tuple(ImageRecord(f"{n}.png", "ab"[n % 2], "train", sha256=str(n)) for n in range(8))
+    joined = tuple(replace(record, cluster="c" if n < 4 else "") for n, record in enumerate(alone))
+    for records, again in ((joined, True), (alone, False)):
+        found = Dataset(Path("."), records, ("a", "b"), storage=FolderStorage(Path(".")))
+        searches: list[str] = []
+
+        def search(found: Dataset = found, searches: list[str] = searches) -> Dataset:
+            searches.append("searched")
+            return found
+
+        transfer = FastTransfer(
+            train=Images(found.storage, alone, Preprocess(8), Limits(), exact=False),
+            validation=Images(found.storage, alone, Preprocess(8), Limits(), exact=True),
+            classes=("a", "b"),
+            engines=lambda: pytest.fail("the features are there already"),
+            mirrored=True,
+            batches=lambda indices: pytest.fail("nothing is fine-tuned"),
+            evaluation=lambda indices: (),
+            progress=Terminal(quiet=True).progress,
+            late_search=search,
+            _views=[torch.zeros(8, 2)],
+            _choice=Choice(0.1, 0.5, 0.5, 2),
+        )
+        stop = StopRequest()
+        transfer._search(stop)
+        transfer._search(stop)
+        assert searches == ["searched"], "once"
+        assert (transfer._choice is None) is again
+        data = transfer._data(SimpleNamespace(recipe=Recipe()), views=1)  # type: ignore[arg-type]
+        assert data.groups == tuple(record.unit for record in records)
+
+
+def test_a_signal_interrupts_a_late_search_at_once() -> None:
+    stop = StopRequest()
+    with pytest.raises(Interrupted), stop.at_once():
+        stop.set(15)
+    assert not stop.signal
+    stop.set(15)  # elsewhere it waits until it is asked for
+    with pytest.raises(Interrupted), stop.at_once():
+        pytest.fail("nothing long begins any more")
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_a_run_keeps_to_the_engine_that_the_clock_chose(tmp_path: Path, pays: bool) -> None:
+    def engine(images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def slower(images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    job: Any = SimpleNamespace(checkpoints=Checkpoints(tmp_path))
+    for chosen in (pays, not pays):  # what a clock says when the run continues does not count
+        engines = Engines(slower, "exact", engine, "quick", quick_pays=chosen)
+        transfer = FastTransfer(
+            *(None,) * 3,  # type: ignore[arg-type]
+            engines=lambda engines=engines: engines,
+            mirrored=True,
+            batches=lambda indices: pytest.fail("nothing is fine-tuned"),
+            evaluation=lambda indices: (),
+            progress=Terminal(quiet=True).progress,
+        )
+        assert transfer._fitting_engine(job) == ((engine, "quick") if pays else (slower, "exact"))

@@ -59,9 +59,13 @@ class Ahead:
 
     def _work(self, listed: Dataset, recipe: Recipe) -> None:
         try:
-            self._future.set_result(self._made(listed, recipe))
+            ready = self._made(listed, recipe)
         except BaseException as error:
             self._future.set_exception(error)
+            return
+        self._future.set_result(ready)
+        if ready.engines:
+            import scipy.optimize  # noqa: F401  # what a head is fitted with, once there are features
 
     def _made(self, listed: Dataset, recipe: Recipe) -> Ready:
         with without_garbage_collection():
@@ -78,7 +82,4 @@ class Ahead:
         fitting.check_network(network, recipe)
         if recipe.train.method == "finetune" or self._given_up.is_set():
             return Ready(runtime, listed.classes, network)
-        engines = fitting.engines_of(network, runtime)
-        import scipy.optimize  # noqa: F401  # what the head will be fitted with
-
-        return Ready(runtime, listed.classes, network, engines)
+        return Ready(runtime, listed.classes, network, fitting.engines_of(network, runtime))

@@ -18,7 +18,7 @@ from saccade.bundle import Bundle, save_bundle
 from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
 from saccade.data.images import decode
 from saccade.data.pixel_cache import PixelCache
-from saccade.errors import Interrupted, ModelError, RecipeError
+from saccade.errors import ModelError, RecipeError
 from saccade.evaluation.calibration import fit_temperature
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation
 from saccade.models.at_hand import weights_at_hand
@@ -26,6 +26,7 @@ from saccade.models.fast_cnn import Whitening
 from saccade.models.finetune import unfreeze
 from saccade.models.network import feature_count
 from saccade.pipeline.ahead import Ready
+from saccade.pipeline.division import LateSearch
 from saccade.pipeline.engine import feature_engines
 from saccade.pipeline.prepare import cache_folder, limits_of
 from saccade.preprocess import Preprocess
@@ -259,6 +260,7 @@ def fit_network(
     terminal: Terminal,
     began: float,
     ready: Ready | None = None,
+    late_search: LateSearch | None = None,
 ) -> None:
     """Train (or continue), fit the temperature on the validation part, and write the bundle."""
     runtime = ready.runtime if ready else Runtime.create(recipe.device, recipe.precision)
@@ -277,6 +279,7 @@ def fit_network(
             network.preprocess,
             lambda: engines or engines_of(network, runtime),
             pixels,
+            late_search,
         )
     late = without_time(dataset, recipe, began, side=network.preprocess.size)
     if late:
@@ -366,10 +369,11 @@ def fast_transfer(
     preprocess: Preprocess,
     engines: Callable[[], Engines],
     pixels: PixelCache | None = None,
+    late_search: LateSearch | None = None,
 ) -> FastTransfer:
     """Frozen features of both parts, and batches of some training images for a trial of fine-tuning.
 
-    `engines` is asked once, while the backbone is untouched.
+    `engines` is asked once, while the backbone is untouched; `late_search`, if any, after the first head.
     """
     train, limits = dataset.used("train"), limits_of(recipe)
 
@@ -396,6 +400,7 @@ def fast_transfer(
         ),
         progress=terminal.progress,
         threads=usable_cores(),
+        late_search=late_search.dataset if late_search else None,
     )
 
 
@@ -491,8 +496,6 @@ def stop_on_signals() -> Iterator[StopRequest]:
     stop = StopRequest()
 
     def handle(number: int, frame: object) -> None:
-        if stop.signal:
-            raise Interrupted(number)
         stop.set(number)
 
     if threading.current_thread() is not threading.main_thread():

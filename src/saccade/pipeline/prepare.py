@@ -52,6 +52,15 @@ def list_data(location: str, recipe: Recipe) -> Dataset:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadImages:
+    """Decoded and measured data, and what a person decided about them; not audited yet."""
+
+    dataset: Dataset
+    measurements: Measurements
+    decisions: Decisions
+
+
+@dataclass(frozen=True, slots=True)
 class Examined:
     """Audited data, with what a second search for near-duplicates across parts needs."""
 
@@ -61,6 +70,14 @@ class Examined:
 
 
 def examine(
+    dataset: Dataset, recipe: Recipe, terminal: Terminal, *, verify: bool = False, cache: bool = True
+) -> Examined:
+    """Decode every image once and search for what is wrong."""
+    read = read_images(dataset, recipe, terminal, verify=verify, cache=cache)
+    return audited(read, recipe, terminal, cache=cache)
+
+
+def read_images(
     dataset: Dataset,
     recipe: Recipe,
     terminal: Terminal,
@@ -68,35 +85,38 @@ def examine(
     verify: bool = False,
     cache: bool = True,
     watch: Callable[[], None] | None = None,
-) -> Examined:
-    """Decode every image once and search for what is wrong.
+) -> ReadImages:
+    """Decode every image once.
 
     `watch` looks after work that is done beside this: called again and again while images are read, it may
     raise to end it.
     """
-    place = cache_folder() if cache else None
     decisions = decisions_of(dataset, recipe)
     with terminal.progress("reading images") as progress:
-        follow = watched(progress, watch)
         scanned = scan(
             dataset,
             limits=limits_of(recipe),
-            cache=place,
+            cache=cache_folder() if cache else None,
             verify=verify,
             beside=watch is not None,
-            progress=follow,
+            progress=watched(progress, watch),
         )
+    return ReadImages(scanned.dataset, scanned.measurements, decisions)
+
+
+def audited(read: ReadImages, recipe: Recipe, terminal: Terminal, *, cache: bool = True) -> Examined:
+    """Search for what is wrong with images that have been read."""
     with terminal.progress("searching near-duplicates", "steps") as progress:
-        audited = audit(
-            scanned.dataset,
-            scanned.measurements,
-            decisions=decisions,
+        found = audit(
+            read.dataset,
+            read.measurements,
+            decisions=read.decisions,
             near_duplicates=recipe.split.near_duplicates,
             parts_to_fill=1 + (recipe.split.validation > 0) + (recipe.split.test > 0),
-            cache=place,
+            cache=cache_folder() if cache else None,
             progress=progress,
         )
-    return Examined(audited, scanned.measurements, decisions)
+    return Examined(found, read.measurements, read.decisions)
 
 
 def watched(progress: Progress, watch: Callable[[], None] | None) -> Progress:
@@ -248,10 +268,8 @@ def _line(finding: Finding) -> str:
 
 def say_split(made: Split, terminal: Terminal) -> None:
     """How many images each part has, what could not be met, and whether anything crosses."""
-    parts = {part: len(made.dataset.used(part)) for part in ("train", "validation", "test")}
-    sizes = ", ".join(f"{part} {count:,}" for part, count in parts.items() if count)
     kept = "nothing that belongs together stands in two parts" if made.promise_kept else _crossing(made)
-    terminal.say(f"Split     {sizes}; {kept}")
+    say_sizes(made, terminal, kept)
     if made.verified:
         across, unresolved = made.verified["verified_pairs_across"], made.verified["unresolved"]
         terminal.say(
@@ -260,6 +278,13 @@ def say_split(made: Split, terminal: Terminal) -> None:
         )
     for reason in made.reasons:
         terminal.say(f"          {reason}")
+
+
+def say_sizes(made: Split, terminal: Terminal, remark: str) -> None:
+    """How many images each part has, and a remark about it."""
+    parts = {part: len(made.dataset.used(part)) for part in ("train", "validation", "test")}
+    sizes = ", ".join(f"{part} {count:,}" for part, count in parts.items() if count)
+    terminal.say(f"Split     {sizes}; {remark}")
 
 
 def say_folds(made: Folds, terminal: Terminal) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from saccade.config import AUTO_BACKBONE, Recipe
-from saccade.data.audit import audit_as_json
-from saccade.errors import ImageError, RunError
 from saccade.pipeline import judge, prepare, ship
 from saccade.pipeline.ahead import Ahead, Ready
+from saccade.pipeline.division import (
+    LateSearch,
+    divide_before_search,
+    divide_searched,
+    search_can_wait,
+    split_as_json,
+    stored_data,
+    waits_for_search,
+    write_audit,
+)
 from saccade.pipeline.environment import environment
 from saccade.pipeline.hints import small_images_hint
-from saccade.records import Audit, Dataset, ImageRecord, Split
+from saccade.records import Dataset
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 
@@ -48,16 +54,17 @@ def train(
     ready: Ready | None = None
     with run.locked():
         if not run.continues(recipe, identity(location)):
-            dataset, ready = _begin(run, location, recipe, terminal, command, began)
+            dataset, ready, late = _begin(run, location, recipe, terminal, command, began)
         elif run.read_environment().get("finished"):
             terminal.say(f"{run.root} is finished; this is its result.")
             judge.say_result(run, terminal)
             return _result(run)
         else:
             dataset = stored_data(run, location, recipe)
+            late = LateSearch(run, dataset, recipe, terminal) if waits_for_search(run) else None
             terminal.say(f"{run.root} continues where it was stopped")
         choice = run.read_environment().get("choice", {})
-        _carry_out(run, dataset, _settled(recipe, choice, dataset), terminal, began, ready)
+        _carry_out(run, dataset, _settled(recipe, choice, dataset), terminal, began, ready, late)
         return _result(run)
 
 
@@ -74,14 +81,19 @@ def _begin(
     terminal: Terminal,
     command: Sequence[str],
     began: float,
-) -> tuple[Dataset, Ready]:
+) -> tuple[Dataset, Ready, LateSearch | None]:
     """Audit and split; all is written last, the recipe after the rest, so that a refusal leaves nothing."""
     listed = prepare.list_data(location, recipe)
     chooses = recipe.model.backbone == AUTO_BACKBONE
     choose = _backbone_chooser(listed, recipe, terminal, began) if chooses else None
     ahead = Ahead(listed, recipe)
     try:
-        audited, made = _divided(listed, recipe, terminal, ahead)
+        read = prepare.read_images(listed, recipe, terminal, watch=ahead.check)
+        late = LateSearch(run, listed, recipe, terminal, read) if search_can_wait(read, recipe) else None
+        divide = divide_before_search if late else divide_searched
+        audited, made = divide(read, recipe, terminal)
+        if hint := small_images_hint(made.dataset, recipe):
+            terminal.say(f"          {hint}")
     finally:
         ahead.give_up()
     ready = ahead.result()
@@ -95,10 +107,10 @@ def _begin(
     )
     values |= {"classes": made.dataset.classes, "split": split_as_json(made)}
     run.write_dataset(made.dataset.records)
-    run.write_audit(audit_as_json(audited) | {"clusters": clusters_as_json(made.dataset)})
+    write_audit(run, audited, made, searched=late is None)
     run.write_environment(values | ({"choice": choice} if choice else {}))
     run.write_recipe(recipe)
-    return made.dataset, ready
+    return made.dataset, ready, late
 
 
 def _backbone_chooser(
@@ -111,17 +123,6 @@ def _backbone_chooser(
     return lambda dataset: choose_backbone(field, dataset, recipe, terminal, began=began)
 
 
-def _divided(listed: Dataset, recipe: Recipe, terminal: Terminal, ahead: Ahead) -> tuple[Audit, Split]:
-    examined = prepare.examine(listed, recipe, terminal, watch=ahead.check)
-    prepare.say_data(examined.audit.dataset, terminal)
-    prepare.say_findings(examined.audit, terminal)
-    made = prepare.divide(examined, recipe, terminal)
-    prepare.say_split(made, terminal)
-    if hint := small_images_hint(made.dataset, recipe):
-        terminal.say(f"          {hint}")
-    return examined.audit, made
-
-
 def _resolved(ready: Ready, dataset: Dataset, recipe: Recipe) -> tuple[Ready, dict[str, Any]]:
     """What every "auto" of the recipe became; raises SaccadeError for a network that cannot be trained."""
     from saccade.pipeline.fitting import build_network, check_network, resolved_values
@@ -132,67 +133,6 @@ def _resolved(ready: Ready, dataset: Dataset, recipe: Recipe) -> tuple[Ready, di
         check_network(network, recipe)
         ready = Ready(ready.runtime, dataset.classes, network)
     return ready, resolved_values(network, recipe)
-
-
-def stored_data(run: RunFolder, location: str, recipe: Recipe) -> Dataset:
-    """The data of a run that continues, as they were divided; raises RunError when files changed since."""
-    listed = prepare.list_data(location, recipe)
-    records = with_clusters(run.read_dataset(), run.read_audit().get("clusters", {}))
-    classes = tuple(run.read_environment()["classes"])
-    dataset = dataclasses.replace(listed, records=records, classes=classes)
-    there, before = {record.path for record in listed.records}, {record.path for record in records}
-    changed = [
-        *(f"{path} is new" for path in sorted(there - before)),
-        *(f"{path} is gone" for path in sorted(before - there)),
-        *(
-            f"{record.path} has other bytes"
-            for record in dataset.used()
-            if _changed(dataset, record.path, record.sha256)
-        ),
-    ]
-    if changed:
-        shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
-        raise RunError(
-            f"the images of {run.root} changed since it began ({shown}); "
-            "put them back, or train the new data in a new folder (--out)"
-        )
-    return dataset
-
-
-def clusters_as_json(dataset: Dataset) -> dict[str, list[str]]:
-    """Paths of what the split keeps together, by cluster: a run that continues must know them again."""
-    clusters: dict[str, list[str]] = {}
-    for record in dataset.used():
-        if record.cluster:
-            clusters.setdefault(record.cluster, []).append(record.path)
-    return clusters
-
-
-def with_clusters(
-    records: Sequence[ImageRecord], clusters: Mapping[str, Sequence[str]]
-) -> tuple[ImageRecord, ...]:
-    """The records with their clusters; none where the run was begun before these were kept."""
-    cluster_of = {path: name for name, paths in clusters.items() for path in paths}
-    return tuple(dataclasses.replace(r, cluster=cluster_of.get(r.path, "")) for r in records)
-
-
-def _changed(dataset: Dataset, path: str, sha256: str) -> bool:
-    try:
-        return hashlib.sha256(dataset.storage.read(path)).hexdigest() != sha256
-    except ImageError:
-        return True
-
-
-def split_as_json(made: Split) -> dict[str, Any]:
-    """What the report says about the split, plain values."""
-    return {
-        "made_by_user": made.made_by_user,
-        "reasons": list(made.reasons),
-        "crossing": [[pair.first, pair.second, pair.band, pair.score, pair.how] for pair in made.crossing],
-        "crossing_groups": list(made.crossing_groups),
-        "verified": dict(made.verified),
-        "promise_kept": made.promise_kept,
-    }
 
 
 def _settled(recipe: Recipe, choice: Mapping[str, Any], dataset: Dataset) -> Recipe:
@@ -211,12 +151,15 @@ def _carry_out(
     terminal: Terminal,
     began: float,
     ready: Ready | None,
+    late: LateSearch | None,
 ) -> None:
     """Everything after the split; each step is skipped when its files are there already."""
     if not run.has(run.model_json):
         from saccade.pipeline.fitting import fit_network
 
-        fit_network(run, dataset, recipe, terminal, began, ready)
+        fit_network(run, dataset, recipe, terminal, began, ready, late)
+    if late:
+        late.dataset()
     judge.judge_parts(run, dataset, recipe, terminal)
     if recipe.export.onnx:
         ship.export_and_certify(run, dataset, recipe, terminal)

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from saccade.models.finetune import set_training_mode
 from saccade.models.network import Classifier
+from saccade.records import Dataset
 from saccade.runtime import draw_seed, one_thread_each
 from saccade.terminal import Progress
 from saccade.training.arithmetic import choose_arithmetic
@@ -63,6 +64,7 @@ LIKELY_STANDARD_ERRORS = 1.0
 WORTHWHILE_LOSS_SHARE = 0.1  # of the loss of the head alone
 WORTHWHILE_ACCURACY = 0.02
 SOLVED_ACCURACY = 0.995
+FITTING_ENGINE = "engine of the features a head is fitted on"
 
 
 class Trial(NamedTuple):
@@ -89,6 +91,8 @@ class FastTransfer:
     """Frozen features of a run, computed when they are first asked for.
 
     `batches(indices)` gives augmented batches of some training images, `evaluation(indices)` plain ones.
+    `late_search` gives the same images with all that belongs together, where not all of it was known before
+    the first head was fitted.
     """
 
     train: Images
@@ -100,6 +104,7 @@ class FastTransfer:
     evaluation: Callable[[Sequence[int]], Iterable[Batch]]
     progress: Callable[[str], AbstractContextManager[Progress]]
     threads: int = 1
+    late_search: Callable[[], Dataset] | None = None
     _made: Engines | None = None
     _views: list[Tensor] = field(default_factory=list)  # float32 (images, F) each
     _validation: Tensor | None = None
@@ -115,6 +120,8 @@ class FastTransfer:
 
         Its figures on validation come from exact features, those on training from what it was fitted on.
         """
+        if step:
+            self._search(job.stop)
         data = self._data(job, views=step + 1)
         head = copy.deepcopy(job.classifier.head).to("cpu")
         with self._validating_beside(data, job.stop):
@@ -154,6 +161,7 @@ class FastTransfer:
 
         It is judged on the others. A trial of `phase` itself, of the whole network, takes twice as long.
         """
+        self._search(job.stop)
         choice = self.choice(job)
         if choice.folds < 2 and math.isnan(choice.accuracy):
             return Verdict(False, "too few training images to judge fine-tuning: the head alone is kept")
@@ -169,6 +177,17 @@ class FastTransfer:
             return without_trial(trial.epoch_seconds, left)
         return verdict(trial, left, epochs=_least_epochs(phase))
 
+    def _search(self, stop: StopRequest) -> None:
+        """Know from now on what belongs together; a choice made without that is made again."""
+        if self.late_search is None:
+            return
+        with stop.at_once():
+            records = self.late_search().used("train")
+        self.late_search = None
+        if [record.unit for record in records] != [record.unit for record in self.train.records]:
+            self.train = replace(self.train, records=records)
+            self._choice = None
+
     def choice(self, job: Job) -> Choice:
         """The L2 strength of the head, chosen once, on the images as they are."""
         self._choice = self._choice or choose_strength(self._data(job, views=1), seed=job.recipe.seed)
@@ -179,8 +198,7 @@ class FastTransfer:
         while len(self._views) < views:
             mirror = bool(self._views)
             what = "features of training, mirrored" if mirror else "features of training"
-            engines = self._engines()
-            engine = engines.quick or engines.exact
+            engine, _ = self._fitting_engine(job)
             self._views.append(self._features(engine, self.train, what, job.stop, mirror=mirror))
         weights = class_weights(job)
         return LabelledFeatures(
@@ -196,6 +214,17 @@ class FastTransfer:
         self._made = self._made or self.engines()
         return self._made
 
+    def _fitting_engine(self, job: Job) -> tuple[Engine, str]:
+        """What computes the features of training, and its name; a run that continues keeps to it."""
+        engines = self._engines()
+        earlier = job.checkpoints.choice(FITTING_ENGINE)
+        if earlier is None:
+            earlier = {"quick": engines.quick_pays}
+            job.checkpoints.keep_choice(FITTING_ENGINE, earlier)
+        if earlier["quick"] and engines.quick:
+            return engines.quick, engines.quick_name
+        return engines.exact, engines.exact_name
+
     def _features(
         self, engine: Engine, images: Images, what: str, stop: StopRequest | None, *, mirror: bool = False
     ) -> Tensor:
@@ -206,9 +235,11 @@ class FastTransfer:
 
     def _head_note(self, job: Job, choice: Choice, step: int) -> str:
         if step:
-            return "head fitted again, with the features of mirror images as well"
-        engines = self._engines()
-        how = engines.quick_name or engines.exact_name
+            again = "head fitted again, with the features of mirror images as well"
+            return (
+                f"{again}; L2 strength {choice.strength:.2g}" if job.recipe.model.head == "linear" else again
+            )
+        _, how = self._fitting_engine(job)
         images = f"{len(self.train):,} training images, as they are"
         said = f"head fitted on frozen features of {images} ({how})"
         if job.recipe.model.head != "linear":
