@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+from saccade import runtime
 from saccade.data.images import Limits
 from saccade.data.pixel_cache import PixelCache
 from saccade.data.sources import load_source
 from saccade.errors import DataError, Interrupted, ModelError
 from saccade.export.onnx import export_network
 from saccade.models import build_model
-from saccade.pipeline.engine import _pays, feature_engines, onnx_engine, openvino_engine, torch_engine
+from saccade.pipeline import engine
+from saccade.pipeline.engine import feature_engines, onnx_engine, openvino_engine, torch_engine
 from saccade.preprocess import Preprocess
 from saccade.runtime import Runtime
 from saccade.training import features
@@ -98,8 +99,9 @@ def test_the_onnx_engine_gives_the_backbones_features(name: str) -> None:
     assert torch.allclose(engines.exact(images), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_quick_engine_gives_nearly_the_backbones_features() -> None:
+def test_the_quick_engine_gives_nearly_the_backbones_features(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
+    monkeypatch.setattr(engine, "bfloat16_pays", lambda: True)
     backbone = build_model("mobilenetv2_035", 3, pretrained=False, image_size=64).module.backbone.eval()
     images = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     quick = openvino_engine(export_network(backbone, 64))
@@ -113,16 +115,29 @@ def test_the_quick_engine_gives_nearly_the_backbones_features() -> None:
         assert all(torch.equal(first, again) for again in pool.map(quick, [images] * 4))
 
 
-def test_an_engine_that_is_not_quicker_does_not_pay() -> None:
-    def quick(images: torch.Tensor) -> torch.Tensor:
-        return images
+@pytest.mark.parametrize(
+    ("amx", "avx512", "vendor", "pays"),
+    [
+        (True, True, "GenuineIntel", True),
+        (False, True, "GenuineIntel", False),
+        (False, True, "AuthenticAMD", True),
+        (False, False, "AuthenticAMD", False),
+        (False, False, "", False),
+    ],
+)
+def test_where_bfloat16_pays(
+    amx: bool, avx512: bool, vendor: str, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(runtime, "processor_vendor", lambda: vendor)
+    assert runtime.bfloat16_pays() is pays
 
-    def slow(images: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.05)
-        return images
 
-    assert _pays(quick, slow, 8)
-    assert not _pays(slow, quick, 8)
+def test_without_bfloat16_that_pays_nothing_of_openvino_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "bfloat16_pays", lambda: False)
+    monkeypatch.setattr(engine, "import_openvino", lambda: pytest.fail("it takes half a second"))
+    assert feature_engines(TinyBackbone().eval(), Runtime.create("cpu"), 8).quick is None
 
 
 def test_an_openvino_that_is_broken_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from saccade.records import Dataset, EpochRow, ImageRecord
 from saccade.terminal import Terminal
 from saccade.training import Callback, TrainingView
 from saccade.training.contract import timeless
-from saccade.training.features import Engines, Images
+from saccade.training.features import Images
 from saccade.training.heads import Choice, stratified_group_folds
 from saccade.training.job import HeadFigures, Job, Verdict
 from saccade.training.phases import Phase, plan_phases
@@ -339,25 +339,3 @@ def test_a_signal_interrupts_a_late_search_at_once() -> None:
     stop.set(15)  # elsewhere it waits until it is asked for
     with pytest.raises(Interrupted), stop.at_once():
         pytest.fail("nothing long begins any more")
-
-
-@pytest.mark.parametrize("pays", [True, False])
-def test_a_run_keeps_to_the_engine_that_the_clock_chose(tmp_path: Path, pays: bool) -> None:
-    def engine(images: torch.Tensor) -> torch.Tensor:
-        return images
-
-    def slower(images: torch.Tensor) -> torch.Tensor:
-        return images
-
-    job: Any = SimpleNamespace(checkpoints=Checkpoints(tmp_path))
-    for chosen in (pays, not pays):  # what a clock says when the run continues does not count
-        engines = Engines(slower, "exact", engine, "quick", quick_pays=chosen)
-        transfer = FastTransfer(
-            *(None,) * 3,  # type: ignore[arg-type]
-            engines=lambda engines=engines: engines,
-            mirrored=True,
-            batches=lambda indices: pytest.fail("nothing is fine-tuned"),
-            evaluation=lambda indices: (),
-            progress=Terminal(quiet=True).progress,
-        )
-        assert transfer._fitting_engine(job) == ((engine, "quick") if pays else (slower, "exact"))

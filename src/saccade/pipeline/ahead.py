@@ -59,13 +59,9 @@ class Ahead:
 
     def _work(self, listed: Dataset, recipe: Recipe) -> None:
         try:
-            ready = self._made(listed, recipe)
+            self._future.set_result(self._made(listed, recipe))
         except BaseException as error:
             self._future.set_exception(error)
-            return
-        self._future.set_result(ready)
-        if ready.engines:
-            import scipy.optimize  # noqa: F401  # what a head is fitted with, once there are features
 
     def _made(self, listed: Dataset, recipe: Recipe) -> Ready:
         with without_garbage_collection():

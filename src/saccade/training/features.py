@@ -37,14 +37,13 @@ Engine = Callable[[Tensor], Tensor]
 class Engines:
     """What computes features: `exact` gives those of the float32 network; `quick`, if there is one, nearly.
 
-    Figures always rest on exact features; a head may be fitted on quick ones, where that pays here.
+    Figures always rest on exact features; a head may be fitted on quick ones.
     """
 
     exact: Engine
     exact_name: str
     quick: Engine | None = None
     quick_name: str = ""
-    quick_pays: bool = False
 
 
 @dataclass(frozen=True, slots=True)

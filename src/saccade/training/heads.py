@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saccade.runtime import draw_seed, one_thread_each
+from saccade.training.lbfgs import minimise
 from saccade.training.losses import classification_loss
 from saccade.transforms.mix import soft_targets
 
@@ -111,15 +112,15 @@ class _Solution(NamedTuple):
     def zeros(cls, folds: int, classes: int, features: int) -> _Solution:
         return cls(torch.zeros(folds, classes, features), torch.zeros(folds, classes))
 
-    def flat(self) -> NDArray[np.float64]:
-        return np.concatenate([part.double().numpy().ravel() for part in self])
+    def flat(self) -> Tensor:
+        """float64 (folds, classes * F + classes)."""
+        return torch.cat([self.weight.flatten(1), self.bias], dim=1).double()
 
-    def like(self, numbers: NDArray[np.float64]) -> _Solution:
+    def like(self, numbers: Tensor) -> _Solution:
         """The solution of this shape that `numbers` are, as `flat` gives them."""
-        weight, bias = np.split(numbers.astype(np.float32), [self.weight.numel()])
-        return _Solution(
-            torch.from_numpy(weight).view(self.weight.shape), torch.from_numpy(bias).view(self.bias.shape)
-        )
+        classes = self.bias.shape[1]
+        weight, bias = numbers[:, :-classes].float(), numbers[:, -classes:].float()
+        return _Solution(weight.view(self.weight.shape), bias)
 
     def logits(self, values: Tensor) -> Tensor:
         """(images, folds, classes) in one product over all folds: several times quicker than one each.
@@ -215,36 +216,33 @@ def _minimise(
 ) -> _Solution:
     """The dense layers that minimise mean loss + strength/2 |W|².
 
-    All folds are solved at once: their objectives are independent and only added up. `values` (views, images,
-    F); `part` (folds, images) is 1 where an image trains that fold. `choosing` stops well before the optimum.
+    All folds are solved at once. `values` (views, images, F); `part` (folds, images) is 1 where an image
+    trains that fold. `choosing` stops well before the optimum.
     """
-    from scipy.optimize import minimize
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
     flat = values.reshape(-1, values.shape[-1])  # (views * images, F)
     targets = soft_targets(data.labels, data.classes).repeat(len(values), 1)
     shares = (part / part.sum(1, keepdim=True)).repeat(1, len(values)) / len(values)  # each row sums to 1
 
-    def objective(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def objective(numbers: Tensor) -> tuple[Tensor, Tensor]:
         solution = _Solution(*(part.requires_grad_(True) for part in start.like(numbers)))
         logits = solution.logits(flat)
         losses = torch.stack([_losses(fold, targets, data) for fold in logits.unbind(1)])
-        total = (losses * shares).sum() + strength / 2 * solution.weight.square().sum()
-        gradient = torch.autograd.grad(total, solution)
-        return float(total.detach()), _Solution(*gradient).flat()
+        penalties = strength / 2 * solution.weight.square().sum((1, 2))
+        totals = (losses * shares).sum(1) + penalties
+        gradient = torch.autograd.grad(totals.sum(), solution)
+        return totals.detach().double(), _Solution(*gradient).flat()
 
-    options = {
-        "maxiter": CHOICE_ITERATIONS if choosing else FINAL_ITERATIONS,
-        "ftol": CHOICE_TOLERANCE if choosing else FINAL_TOLERANCE,
-        "gtol": GRADIENT_TOLERANCE,
-        "maxcor": REMEMBERED_STEPS,
-    }
-    # torch's own L-BFGS first imports torch's compiler, which takes a second; and threads of scipy's linear
-    # algebra, which wait for work in a loop, would take the cores from torch's
     small = values.numel() <= ONE_CORE_NUMBERS
-    with threadpool_limits(1, "blas"), one_thread_each() if small else nullcontext():
-        found = minimize(objective, start.flat(), jac=True, method="L-BFGS-B", options=options)
-    return start.like(found.x)
+    with one_thread_each() if small else nullcontext():
+        found = minimise(
+            objective,
+            start.flat(),
+            iterations=CHOICE_ITERATIONS if choosing else FINAL_ITERATIONS,
+            tolerance=CHOICE_TOLERANCE if choosing else FINAL_TOLERANCE,
+            gradient_tolerance=GRADIENT_TOLERANCE,
+            remembered=REMEMBERED_STEPS,
+        )
+    return start.like(found)
 
 
 def _losses(logits: Tensor, targets: Tensor, data: LabelledFeatures) -> Tensor:

@@ -64,7 +64,6 @@ LIKELY_STANDARD_ERRORS = 1.0
 WORTHWHILE_LOSS_SHARE = 0.1  # of the loss of the head alone
 WORTHWHILE_ACCURACY = 0.02
 SOLVED_ACCURACY = 0.995
-FITTING_ENGINE = "engine of the features a head is fitted on"
 
 
 class Trial(NamedTuple):
@@ -198,7 +197,8 @@ class FastTransfer:
         while len(self._views) < views:
             mirror = bool(self._views)
             what = "features of training, mirrored" if mirror else "features of training"
-            engine, _ = self._fitting_engine(job)
+            engines = self._engines()
+            engine = engines.quick or engines.exact
             self._views.append(self._features(engine, self.train, what, job.stop, mirror=mirror))
         weights = class_weights(job)
         return LabelledFeatures(
@@ -214,17 +214,6 @@ class FastTransfer:
         self._made = self._made or self.engines()
         return self._made
 
-    def _fitting_engine(self, job: Job) -> tuple[Engine, str]:
-        """What computes the features of training, and its name; a run that continues keeps to it."""
-        engines = self._engines()
-        earlier = job.checkpoints.choice(FITTING_ENGINE)
-        if earlier is None:
-            earlier = {"quick": engines.quick_pays}
-            job.checkpoints.keep_choice(FITTING_ENGINE, earlier)
-        if earlier["quick"] and engines.quick:
-            return engines.quick, engines.quick_name
-        return engines.exact, engines.exact_name
-
     def _features(
         self, engine: Engine, images: Images, what: str, stop: StopRequest | None, *, mirror: bool = False
     ) -> Tensor:
@@ -239,7 +228,8 @@ class FastTransfer:
             return (
                 f"{again}; L2 strength {choice.strength:.2g}" if job.recipe.model.head == "linear" else again
             )
-        _, how = self._fitting_engine(job)
+        engines = self._engines()
+        how = engines.quick_name or engines.exact_name
         images = f"{len(self.train):,} training images, as they are"
         said = f"head fitted on frozen features of {images} ({how})"
         if job.recipe.model.head != "linear":
