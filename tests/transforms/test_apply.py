@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import InterpolationMode, functional
 
 from saccade.preprocess import Preprocess
 from saccade.transforms import apply
-from saccade.transforms.apply import denormalise, normalise, resize, to_input
+from saccade.transforms.apply import denormalise, normalise, normalise_rows, resize, to_input
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -80,6 +80,21 @@ def test_arrays_tensors_and_read_only_memory_give_the_same():
 def test_denormalise_gives_the_pixels_back():
     pixels = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(3, 16, 16)
     assert torch.equal(denormalise(normalise(pixels, Preprocess(16)), Preprocess(16)), pixels)
+
+
+@pytest.mark.parametrize("side", [1, 7, 24, 33])
+def test_normalised_rows_are_what_normalise_gives_to_rounding(side):
+    preprocess = Preprocess(side)
+    pixels = torch.from_numpy(np.stack([picture(side, side, seed) for seed in range(5)]))
+    rows = normalise_rows(pixels, preprocess)
+    assert rows.shape == (5, side, 3 * side)
+    expected = normalise(pixels.permute(0, 3, 1, 2), preprocess)
+    torch.testing.assert_close(rows.view(pixels.shape).permute(0, 3, 1, 2), expected, rtol=0, atol=1e-6)
+    out = torch.empty(side, 3 * side)
+    for image, row in zip(pixels, rows, strict=True):  # alone and in a batch, bytes and floats: the same bits
+        assert torch.equal(normalise_rows(image, preprocess, out=out), row)
+        assert torch.equal(normalise_rows(image.float(), preprocess), row)
+    assert torch.equal(out, rows[-1])
 
 
 def test_promise_2_the_evaluation_path_takes_nothing_random():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,12 @@ import torch
 from saccade.config import AugmentConfig, Recipe
 from saccade.preprocess import Preprocess
 from saccade.transforms.augment import (
+    CROP_TRIES,
     POLICIES,
+    PURPOSES,
     STEPS,
     Augmentation,
+    _random_box,
     as_evaluated,
     augment,
     mean_colour,
@@ -112,6 +116,36 @@ def test_a_draw_is_a_function_of_seed_epoch_and_index():
 
 def test_streams_for_different_purposes_differ():
     assert stream(1, "order", 2, 3).random() != stream(1, "augment", 2, 3).random()
+
+
+@pytest.mark.parametrize("words", [(0, 0), (7, 2**32 - 1), (2**32, 5), (2**70, 2**40)])
+def test_streams_are_numpys_own(words):
+    seed, index = words
+    expected = np.random.default_rng([seed, PURPOSES["augment"], 3, index]).random(5)
+    assert stream(seed, "augment", 3, index).random(5).tolist() == expected.tolist()
+
+
+def test_random_boxes_are_drawn_as_they_always_were():
+    def box(height, width, area, ratio, rng):
+        areas = rng.uniform(*area, CROP_TRIES) * height * width
+        ratios = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), CROP_TRIES))
+        sides = np.stack([np.sqrt(areas / ratios), np.sqrt(areas * ratios)], axis=1)
+        boxes = [(max(1, round(h)), max(1, round(w))) for h, w in sides.tolist()]
+        fitting = [box for box in boxes if box[0] <= height and box[1] <= width]
+        h, w = fitting[0] if fitting else (min(boxes[0][0], height), min(boxes[0][1], width))
+        down, right = rng.random(2)
+        return int(down * (height - h + 1)), int(right * (width - w + 1)), h, w
+
+    cut, whole = 0, 0
+    for index in range(300):
+        for height, width, ratio in ((320, 427, (3 / 4, 4 / 3)), (9, 150, (0.3, 1 / 0.3))):
+            arguments = (height, width, (0.08, 1.0), ratio)
+            found = _random_box(*arguments, stream(1, "augment", index))
+            assert found == box(*arguments, stream(1, "augment", index))
+            cut += found[2] == 9
+            whole += found[2] < 9
+    assert cut > 20  # none of the tries fitted
+    assert whole > 20
 
 
 def test_switching_a_step_on_moves_no_other_draw():

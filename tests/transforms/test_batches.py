@@ -61,6 +61,14 @@ def test_an_epoch_visits_every_image_once_with_its_label(photos):
     assert [CLASSES[i] for i in targets] == [path.split("/")[0] for path in paths]
 
 
+@pytest.mark.parametrize("policy", ["none", "light", "strong"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_images_are_channels_last_in_memory(photos, policy, workers):
+    chosen = Augmentation.from_config(AugmentConfig(policy=policy))
+    batch = next(training(photos, augmentation=chosen, workers=workers).epoch(0))
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_order_and_pixels_are_f_of_seed_and_epoch(photos):
     first = flat(training(photos).epoch(1))
     assert same(first, flat(training(photos).epoch(1)))

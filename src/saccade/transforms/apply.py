@@ -69,6 +69,23 @@ def normalise_into(ready: Tensor, image: Tensor, preprocess: Preprocess) -> None
     torch.div(image, 255, out=ready).sub_(mean).div_(std)
 
 
+def normalise_rows(pixels: Tensor, preprocess: Preprocess, *, out: Tensor | None = None) -> Tensor:
+    """`normalise` for training: 0..255 (..., W, 3), contiguous, to float32 (..., 3 W), colours side by side.
+
+    One product and sum, rounded once: within 1e-6 of `normalise`, in half the time and, of uint8, one call.
+    """
+    factors, offsets = _rows_of_factors(preprocess, pixels.shape[-2], pixels.device)
+    return torch.addcmul(offsets, pixels.flatten(-2), factors, out=out)
+
+
+@lru_cache(maxsize=16)
+def _rows_of_factors(preprocess: Preprocess, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """1 / (255 std) and -mean / std, (3 width,) each: colours in turn."""
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
+    rows = torch.stack([1 / (255 * std), -mean / std]).to(torch.float32).repeat(1, width).to(device)
+    return rows[0], rows[1]
+
+
 def denormalise(images: Tensor, preprocess: Preprocess) -> Tensor:
     """The inverse of `normalise`, rounded to uint8: what a person can look at."""
     mean, std = channel_statistics(preprocess, images.device)

@@ -20,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as nn
-from torchvision.transforms.v2 import InterpolationMode, functional
+from torchvision.transforms.v2 import functional
 
 from saccade.config import AugmentConfig
 from saccade.preprocess import Preprocess
 from saccade.transforms.automatic import AUTOMATIC
+from saccade.transforms.resize import resized
 from saccade.transforms.shrink import shrink
 
 Automatic = Literal["none", "auto_augment", "rand_augment", "trivial_augment"]
@@ -32,6 +33,7 @@ Generator = np.random.Generator
 
 # Purposes of random streams: two draws for different purposes never share numbers.
 PURPOSES = {"order": 0, "augment": 1, "preview": 2, "batches": 3, "mirror": 4}
+MOST_IN_A_WORD = 2**32 - 1
 
 CROP_RATIO = (3 / 4, 4 / 3)  # Szegedy et al. 2015, "Going deeper with convolutions"
 CROP_TRIES = 10
@@ -109,7 +111,10 @@ POLICIES: dict[str, dict[str, Any]] = {
 
 def stream(seed: int, purpose: str, *indices: int) -> Generator:
     """A random generator that is a function of its arguments alone, on every machine and in every process."""
-    return np.random.default_rng([seed, PURPOSES[purpose], *indices])
+    words = [seed, PURPOSES[purpose], *indices]
+    if max(words) <= MOST_IN_A_WORD:  # then an array gives the same stream, and sooner
+        return np.random.default_rng(np.array(words, dtype=np.uint32))
+    return np.random.default_rng(words)
 
 
 def augment(
@@ -135,10 +140,19 @@ def drawn(
     if augmentation.alternate_flip and augmentation.horizontal_flip:
         mirrored = bool(mirrored_in(epoch, seed=seed, images=index + 1)[index])
         augmentation = replace(augmentation, horizontal_flip=float(mirrored))
-    for number, (name, step) in enumerate(STEPS.items()):
-        if any(getattr(augmentation, field) != getattr(_NOTHING, field) for field in STRENGTHS[name]):
-            image = step(image, augmentation, preprocess, stream(seed, "augment", epoch, index, number))
-    return image.contiguous()
+    for number, step in _steps_of(augmentation):
+        image = step(image, augmentation, preprocess, stream(seed, "augment", epoch, index, number))
+    return image
+
+
+@lru_cache(maxsize=64)
+def _steps_of(augmentation: Augmentation) -> tuple[tuple[int, Step], ...]:
+    """(number, step) of those that change anything."""
+    return tuple(
+        (number, step)
+        for number, (name, step) in enumerate(STEPS.items())
+        if any(getattr(augmentation, field) != getattr(_NOTHING, field) for field in STRENGTHS[name])
+    )
 
 
 def mirrored_in(epoch: int, *, seed: int, images: int) -> NDArray[np.bool_]:
@@ -168,9 +182,9 @@ def flip(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Gen
     """Mirror left to right and top to bottom, each with its probability."""
     horizontal, vertical = rng.random(2)
     if horizontal < strength.horizontal_flip:
-        image = functional.horizontal_flip(image)
+        image = image.flip(-1)
     if vertical < strength.vertical_flip:
-        image = functional.vertical_flip(image)
+        image = image.flip(-2)
     return image
 
 
@@ -254,8 +268,7 @@ def cutout(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: G
     if rng.random() >= strength.cutout:
         return image
     height, width = image.shape[-2:]
-    boxes = _boxes(height, width, CUTOUT_AREA, CUTOUT_RATIO, rng)
-    top, left, box_height, box_width = _first_that_fits(boxes, height, width, rng)
+    top, left, box_height, box_width = _random_box(height, width, CUTOUT_AREA, CUTOUT_RATIO, rng)
     fill = _mean_colour_plane(preprocess).to(torch.uint8)
     covered: Tensor = functional.erase(image, top, left, box_height, box_width, fill)
     return covered
@@ -306,19 +319,10 @@ def _mean_colour_plane(preprocess: Preprocess) -> Tensor:
 def as_evaluated(image: Tensor, preprocess: Preprocess) -> Tensor:
     """The evaluation geometry in uint8 (quicker; within a level or so of the float path)."""
     plan = preprocess.geometry(*image.shape[-2:])
-    image = _resized(image, plan.height, plan.width, preprocess)
+    image = resized(image, plan.height, plan.width, preprocess.interpolation)
     if preprocess.resize == "pad":
         return _on_square(image, plan.top, plan.left, preprocess.size, preprocess)
     return image[..., plan.top : plan.top + preprocess.size, plan.left : plan.left + preprocess.size]
-
-
-def _resized(image: Tensor, height: int, width: int, preprocess: Preprocess) -> Tensor:
-    if preprocess.interpolation == "bilinear" and image.shape[-2:] != (height, width) and width > 1:
-        # what torchvision comes to, without the long way there
-        return nn.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
-    mode = InterpolationMode(preprocess.interpolation)
-    resized: Tensor = functional.resize(image, [height, width], interpolation=mode, antialias=True)
-    return resized
 
 
 def _on_square(image: Tensor, top: int, left: int, side: int, preprocess: Preprocess) -> Tensor:
@@ -337,10 +341,9 @@ def _random_resized_crop(image: Tensor, smallest: float, preprocess: Preprocess,
     # "squash" ignores the aspect, so its crops vary about the image's own
     middle = width / height if preprocess.resize == "squash" else 1.0
     ratio = (CROP_RATIO[0] * middle, CROP_RATIO[1] * middle)
-    boxes = _boxes(height, width, (smallest, 1.0), ratio, rng)
-    top, left, box_height, box_width = _first_that_fits(boxes, height, width, rng)
+    top, left, box_height, box_width = _random_box(height, width, (smallest, 1.0), ratio, rng)
     box = image[..., top : top + box_height, left : left + box_width]
-    return _resized(box, preprocess.size, preprocess.size, preprocess)
+    return resized(box, preprocess.size, preprocess.size, preprocess.interpolation)
 
 
 def _padded_crop(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
@@ -354,21 +357,23 @@ def _padded_crop(image: Tensor, strength: Augmentation, preprocess: Preprocess, 
     return padded[..., top : top + preprocess.size, left : left + preprocess.size]
 
 
-def _boxes(
+def _random_box(
     height: int, width: int, area: tuple[float, float], ratio: tuple[float, float], rng: Generator
-) -> list[tuple[int, int]]:
-    """Tries of (box height, box width): area uniform, aspect log-uniform."""
-    areas = rng.uniform(*area, CROP_TRIES) * height * width
-    ratios = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), CROP_TRIES))
-    sides = np.stack([np.sqrt(areas / ratios), np.sqrt(areas * ratios)], axis=1)
-    return [(max(1, round(h)), max(1, round(w))) for h, w in sides.tolist()]
-
-
-def _first_that_fits(
-    boxes: list[tuple[int, int]], height: int, width: int, rng: Generator
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) at a random place; a box that never fits is cut to the image."""
-    fitting = [box for box in boxes if box[0] <= height and box[1] <= width]
-    box_height, box_width = fitting[0] if fitting else (min(boxes[0][0], height), min(boxes[0][1], width))
-    down, right = rng.random(2)
+    """(top, left, height, width) at a random place: area uniform, aspect log-uniform. Of CROP_TRIES the first
+    that fits; where none does, the first is cut to the image."""
+    draws = rng.random(2 * CROP_TRIES + 2)  # at once: each call lets other threads in between
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    areas = ((area[0] + (area[1] - area[0]) * draws[:CROP_TRIES]) * height * width).tolist()
+    ratios = np.exp(low + (high - low) * draws[CROP_TRIES:-2]).tolist()
+    tries = (_sides(*one) for one in zip(areas, ratios, strict=True))
+    fitting = next((box for box in tries if box[0] <= height and box[1] <= width), None)
+    box_height, box_width = fitting or _sides(areas[0], ratios[0])
+    box_height, box_width = min(box_height, height), min(box_width, width)
+    down, right = draws[-2:].tolist()
     return int(down * (height - box_height + 1)), int(right * (width - box_width + 1)), box_height, box_width
+
+
+def _sides(area: float, ratio: float) -> tuple[int, int]:
+    """Height and width."""
+    return max(1, round(math.sqrt(area / ratio))), max(1, round(math.sqrt(area * ratio)))

@@ -25,8 +25,9 @@ from saccade.errors import DataError, ImageError
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.threads import usable_cores
-from saccade.transforms.apply import channels_first, normalise, normalise_into, to_input
+from saccade.transforms.apply import channels_first, normalise_rows, to_input
 from saccade.transforms.augment import Augmentation, drawn, ready_for_draws, stream
+from saccade.transforms.resize import side_by_side
 from saccade.transforms.stored import How, StoredPixels
 
 UNKNOWN_LABEL = -1
@@ -34,7 +35,10 @@ FILL_AT_ONCE = 64
 
 
 class Batch(NamedTuple):
-    """Images float32 (B, 3, S, S), class indices int64 (B,) (-1: no label), and the images' paths."""
+    """Images float32 (B, 3, S, S), class indices int64 (B,) (-1: no label), and the images' paths.
+
+    Training images are channels last in memory, as convolutions want them.
+    """
 
     images: Tensor
     targets: Tensor
@@ -108,8 +112,9 @@ class TrainingBatches:
         for indices, images in zip(plan, self._loader.batches(keys), strict=True):
             paths = tuple(self._records[index].path for index in indices)
             # worker processes hand over bytes, threads what is ready
-            ready = normalise(images, self._preprocess) if self._workers else images
-            yield Batch(ready, self._targets[indices], paths)
+            if self._workers:
+                images = normalise_rows(images, self._preprocess).view(images.shape).permute(0, 3, 1, 2)
+            yield Batch(images, self._targets[indices], paths)
 
 
 def training_batches(
@@ -233,8 +238,8 @@ class _Reader:
     def _made(self, index: int) -> Tensor:
         pixels = read_pixels(self.storage, self.records[index], self.limits)
         image = ready_for_draws(channels_first(pixels), self.augmentation, self.preprocess)
-        cut_out = image.untyped_storage().nbytes() > image.nbytes  # and would keep the whole alive
-        return image.contiguous() if cut_out else image
+        # what is cut out would keep the whole alive, so that is copied
+        return side_by_side(image).permute(2, 0, 1)
 
     def _keep(self, index: int, image: Tensor) -> bool:
         with _KEEPING:
@@ -263,13 +268,13 @@ class _TrainingImages(Dataset[Loaded]):
     seed: int
 
     def __getitem__(self, key: Key) -> Loaded:
-        """uint8 (3, S, S)."""
+        """uint8 (S, S, 3)."""
         epoch, index = key
         try:
             image = self.reader.image(index)
         except DataError as error:
             return error
-        return drawn(
+        image = drawn(
             image,
             self.augmentation,
             seed=self.seed,
@@ -277,17 +282,18 @@ class _TrainingImages(Dataset[Loaded]):
             index=index,
             preprocess=self.reader.preprocess,
         )
+        return side_by_side(image)
 
     def batch(self, keys: Sequence[Key]) -> Loaded:
-        """float32 (B, 3, S, S), normalised image by image, while each lies in the processor's cache."""
+        """float32 (B, 3, S, S), channels last in memory."""
         side = self.reader.preprocess.size
-        ready = torch.empty(len(keys), 3, side, side)
+        ready = torch.empty(len(keys), side, 3 * side)
         for key, out in zip(keys, ready, strict=True):
             image = self[key]
             if isinstance(image, DataError):
                 return image
-            normalise_into(out, image, self.reader.preprocess)
-        return ready
+            normalise_rows(image, self.reader.preprocess, out=out)  # while it lies in the processor's cache
+        return ready.view(-1, side, side, 3).permute(0, 3, 1, 2)
 
 
 @dataclass
@@ -334,7 +340,8 @@ class _Loader:
         self._loader: DataLoader[Loaded] | None = None
 
     def batches(self, plan: list[list[Key]]) -> Iterator[Tensor]:
-        """A float32 batch for each list of keys; from worker processes, training images are still uint8."""
+        """A float32 batch for each list of keys; from worker processes, training images are still uint8
+        (B, S, S, 3)."""
         problem: DataError | None = None
         made = self._from_processes(plan) if self._workers else _ahead(self._images.batch, plan)
         with contextlib.closing(made):

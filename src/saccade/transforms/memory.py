@@ -18,7 +18,7 @@ from torch import Tensor
 from saccade.data.images import Limits
 from saccade.preprocess import Geometry, Preprocess
 from saccade.records import ImageRecord, Storage
-from saccade.transforms.apply import channel_statistics, channels_first
+from saccade.transforms.apply import channels_first, normalise_rows
 from saccade.transforms.augment import (
     CUTOUT_AREA,
     CUTOUT_RATIO,
@@ -83,7 +83,6 @@ class MemoryBatches:
         self._batch_size, self._seed, self._threads = batch_size, seed, threads
         self._device = torch.device(device)
         self._targets = class_indices(records, classes).to(self._device)
-        self._statistics = channel_statistics(preprocess, self._device)
         self._pixels: Tensor | None = None
 
     def __len__(self) -> int:
@@ -110,8 +109,9 @@ class MemoryBatches:
     def _inputs(self, pixels: Tensor, indices: Tensor, drawn: Draws) -> Tensor:
         """(B, 3, S, S) float32, normalised and augmented."""
         draws = drawn.of(indices)
-        mean, std = self._statistics
-        images = (moved(pixels, indices, draws).permute(0, 3, 1, 2).to(torch.float32) / 255 - mean) / std
+        changed = moved(pixels, indices, draws)
+        ready = normalise_rows(changed.to(torch.float32), self._preprocess)
+        images = ready.view(changed.shape).permute(0, 3, 1, 2)
         if self._augmentation.random_crop and self._augmentation.crop_border == "mean":
             images = images * inside(draws, pixels.shape[1])
         return images * outside_cuts(draws, pixels.shape[1]) if self._augmentation.cutout else images

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode, functional
 
 from saccade.preprocess import Preprocess
+from saccade.transforms.resize import resized
 
 # Random crops enlarge what they cut out; a copy this much larger than evaluation's keeps them sharp.
 DETAIL = 1.25
@@ -20,6 +20,4 @@ def shrink(image: Tensor, preprocess: Preprocess) -> Tensor:
         factor = DETAIL * preprocess.resize_pixels / min(height, width)
     if factor >= 1:
         return image
-    sides = [max(1, round(factor * height)), max(1, round(factor * width))]
-    small: Tensor = functional.resize(image, sides, interpolation=InterpolationMode.BILINEAR, antialias=True)
-    return small
+    return resized(image, max(1, round(factor * height)), max(1, round(factor * width)))

@@ -17,6 +17,7 @@ from saccade.data.pixel_cache import PixelCache, decoder_version, pixel_key
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord
 from saccade.transforms.augment import as_evaluated
+from saccade.transforms.resize import resized
 from saccade.transforms.shrink import shrink
 
 How = Literal["shrunk", "evaluated"]
@@ -28,36 +29,29 @@ class StoredPixels:
 
     cache: PixelCache
     made_by: str
-    planes: bool = False
 
     @classmethod
     def of(cls, cache: PixelCache, limits: Limits, preprocess: Preprocess, how: How) -> StoredPixels:
-        """`how`: "shrunk", with colours side by side, which resize quickest; "evaluated", plane by plane."""
-        return cls(cache, _made_by(limits, preprocess, how), planes=how == "evaluated")
+        """`how`: "shrunk", no larger than random crops need; "evaluated", in evaluation's geometry."""
+        return cls(cache, _made_by(limits, preprocess, how))
 
     def get(self, record: ImageRecord) -> Tensor | None:
-        """uint8 (3, height, width) in mapped memory; not to be written into."""
+        """uint8 (3, height, width), colours side by side in mapped memory; not to be written into."""
         if not record.sha256:
             return None
         pixels = self.cache.get(pixel_key(record.sha256, self.made_by))
-        if pixels is None:
-            return None
-        height, width, _ = pixels.shape
-        image = torch.from_numpy(pixels)
-        return image.view(3, height, width) if self.planes else image.permute(2, 0, 1)
+        return None if pixels is None else torch.from_numpy(pixels).permute(2, 0, 1)
 
     def put(self, record: ImageRecord, image: Tensor) -> bool:
         """Keep uint8 (3, height, width); False where it is not kept."""
         if not record.sha256:
             return False
-        _, height, width = image.shape
-        as_kept = image.reshape(height, width, 3) if self.planes else image.permute(1, 2, 0)
-        return self.cache.put(pixel_key(record.sha256, self.made_by), as_kept.numpy())
+        return self.cache.put(pixel_key(record.sha256, self.made_by), image.permute(1, 2, 0).numpy())
 
 
 @lru_cache(maxsize=16)
 def _made_by(limits: Limits, preprocess: Preprocess, how: How) -> str:
-    steps = (shrink,) if how == "shrunk" else (shrink, as_evaluated)
+    steps = (resized, shrink) if how == "shrunk" else (resized, shrink, as_evaluated)
     modules = [sys.modules[step.__module__] for step in steps]
     if how == "shrunk":  # which knows no colours
         preprocess = replace(preprocess, mean=(0, 0, 0), std=(1, 1, 1))
