@@ -152,18 +152,22 @@ def test_a_head_on_random_weights_is_refused(saccade: Saccade, photos: Path, tmp
 
 
 @pytest.mark.slow
-def test_killed_after_the_head_it_ends_with_the_same_bits(
-    saccade: Saccade, photos: Path, flags: Sequence[str], tmp_path: Path
+@pytest.mark.parametrize(("method", "after_epochs"), [("full", 1), ("tail", 3)])
+def test_killed_on_its_way_it_ends_with_the_same_bits(
+    saccade: Saccade, photos: Path, flags: Sequence[str], tmp_path: Path, method: str, after_epochs: int
 ) -> None:
-    words = ["train", photos, *flags, "--method", "full", "--epochs", "2", "--no-export.onnx", "--out"]
+    """Killed after the first head, and after the first epoch that learnt from kept activations."""
+    words = ["train", photos, *flags, "--method", method, "--epochs", "4", "--no-export.onnx", "--out"]
     assert saccade(*words, tmp_path / "whole").code == 0
     cut = RunFolder(tmp_path / "cut")
     command = [sys.executable, "-m", "saccade.cli", *map(str, words), str(cut.root)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     for _ in range(6000):
-        if cut.history.exists() or process.poll() is not None:
+        done = len(cut.history.read_text().splitlines()) if cut.history.exists() else 0
+        if done >= after_epochs or process.poll() is not None:
             break
         time.sleep(0.01)
+    assert process.poll() is None, "it is still learning"
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert saccade(*words, cut.root).code == 0
