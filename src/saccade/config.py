@@ -447,11 +447,9 @@ class Recipe(Section):
         return self._starts_pretrained and self.train.method in ("auto", "tail", "full")
 
     @property
-    def fits_two_heads(self) -> bool:
-        """Whether a head is fitted to frozen features of the images, and again with their mirror images."""
-        flip = self.augment.horizontal_flip
-        mirrors = self.augment.policy != "none" if flip == "auto" else flip > 0
-        return mirrors and self._starts_pretrained and self.train.method != "finetune"
+    def solves_head(self) -> bool:
+        """Whether the head is fitted to frozen features at once, whatever comes after it."""
+        return self._starts_pretrained and self.train.method != "finetune"
 
     @property
     def _starts_pretrained(self) -> bool:

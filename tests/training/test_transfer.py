@@ -48,6 +48,9 @@ class StandIn:
                 parameter.fill_(0.25)
         return HeadFigures(0.4, 0.9, self.validation_loss, 0.8, note="the head was fitted")
 
+    def fits_again(self, job: Job) -> bool:
+        return False
+
     def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:
         self.asked.append(f"{phase.name} {phase.unfreeze}")
         return Verdict(self.worth_it, "because of the trial", tail=self.tail)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.config import AugmentConfig, Recipe
+from saccade.config import AugmentConfig
 from saccade.preprocess import Preprocess
 from saccade.transforms.augment import (
     CROP_TRIES,
@@ -236,11 +236,3 @@ def test_odd_shapes_pass(mode, height, width):
 
 def test_the_steps_stand_in_their_order():
     assert list(STEPS) == ["crop", "automatic", "flip", "affine", "colour", "cutout"]
-
-
-@pytest.mark.parametrize("policy", sorted(POLICIES))
-@pytest.mark.parametrize("flip", ["auto", 0.0, 0.3])
-def test_a_recipe_knows_without_torch_whether_it_mirrors(policy: str, flip: float | str) -> None:
-    recipe = Recipe.from_mapping({"augment.policy": policy, "augment.horizontal_flip": flip})
-    mirrors = Augmentation.from_config(recipe.augment).horizontal_flip > 0
-    assert recipe.fits_two_heads is mirrors

@@ -23,13 +23,13 @@ def search_can_wait(read: ReadImages, recipe: Recipe) -> bool:
     """Whether the first answer need not wait for the search for near-duplicates, which is half of an audit.
 
     So it is where nothing that is found can change the split: the user divided all images, validation
-    included, and nothing is to be repaired. The first head is then fitted before the search, the second one,
-    and all after it, with the groups that were found.
+    included, and nothing is to be repaired. Heads are then fitted before the search, once more after it where
+    the groups that it found lead to another strength, and all else knows them.
     """
     parts = {record.part for record in read.dataset.used()}
     divided = {"train", "validation"} <= parts and "" not in parts and not recipe.split.repair
     chooses = recipe.model.backbone == AUTO_BACKBONE  # by scores that rest on groups
-    return recipe.split.near_duplicates and divided and not chooses and recipe.fits_two_heads
+    return recipe.split.near_duplicates and divided and not chooses and recipe.solves_head
 
 
 def divide_before_search(read: ReadImages, recipe: Recipe, terminal: Terminal) -> tuple[Audit, Split]:

@@ -73,6 +73,10 @@ class Transfer(Protocol):
         """Fit the classifier's head in place, for the time `step` (from 0)."""
         ...
 
+    def fits_again(self, job: Job) -> bool:
+        """Whether the head is to be fitted once more, after these, for what is known by now."""
+        ...
+
     def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:
         """Whether `phase` will pay, from training images alone; leaves the classifier as it is."""
         ...

@@ -193,6 +193,8 @@ def solve_phase(job: Job, phase: Phase, state: FitState) -> FitState:
         if step and job.budget.exhausted:
             break
         state = solve_head(job, phase, state, step)
+    if state.phase_epoch == job.transfer.head_steps and job.transfer.fits_again(job):
+        state = solve_head(job, phase, state, state.phase_epoch)
     state = end_phase(job, phase, state, ALL_EPOCHS)
     if state.finished or job.recipe.train.method != "auto" or job.checkpoints.choice(WHAT_IS_TUNED):
         return state

@@ -64,6 +64,7 @@ LIKELY_STANDARD_ERRORS = 1.0
 WORTHWHILE_LOSS_SHARE = 0.1  # of the loss of the head alone
 WORTHWHILE_ACCURACY = 0.02
 SOLVED_ACCURACY = 0.995
+EARLY_STRENGTH = "L2 strength before near-duplicates were searched"
 
 
 class Trial(NamedTuple):
@@ -90,8 +91,8 @@ class FastTransfer:
     """Frozen features of a run, computed when they are first asked for.
 
     `batches(indices)` gives augmented batches of some training images, `evaluation(indices)` plain ones.
-    `late_search` gives the same images with all that belongs together, where not all of it was known before
-    the first head was fitted.
+    `late_search` gives the same images with all that belongs together, where heads are fitted before
+    all of it is known.
     """
 
     train: Images
@@ -115,21 +116,29 @@ class FastTransfer:
         return 2 if self.mirrored else 1
 
     def fit_head(self, job: Job, step: int) -> HeadFigures:
-        """Fit the classifier's head in place on `step` + 1 views of each image.
+        """Fit the classifier's head in place on `step` + 1 views of each image, or on all there are.
 
         Its figures on validation come from exact features, those on training from what it was fitted on.
         """
-        if step:
-            self._search(job.stop)
-        data = self._data(job, views=step + 1)
+        data = self._data(job, views=min(step + 1, self.head_steps))
         head = copy.deepcopy(job.classifier.head).to("cpu")
         with self._validating_beside(data, job.stop):
             choice = self.choice(job)
             fit_head(head, data, strength=choice.strength, seed=job.recipe.seed)
+        if self.late_search:
+            job.checkpoints.keep_choice(EARLY_STRENGTH, {"strength": choice.strength})
         job.classifier.head.load_state_dict(head.state_dict())
         train = log_loss_and_accuracy(head_logits(head, data.values[0]).numpy(), data.labels.numpy())
         validation = log_loss_and_accuracy(*self.validation_logits(job.classifier, job.stop))
         return HeadFigures(*train, *validation, note=self._head_note(job, choice, step))
+
+    def fits_again(self, job: Job) -> bool:
+        """Search what was left until now; whether it leads to another strength than the heads so far had."""
+        self._search(job.stop)
+        early = job.checkpoints.choice(EARLY_STRENGTH)
+        if early is None or job.recipe.model.head != "linear":
+            return False
+        return self.choice(job).strength != float(early["strength"])
 
     def validation_logits(
         self, classifier: Classifier, stop: StopRequest | None = None
@@ -223,11 +232,12 @@ class FastTransfer:
             )
 
     def _head_note(self, job: Job, choice: Choice, step: int) -> str:
-        if step:
-            again = "head fitted again, with the features of mirror images as well"
+        if step >= self.head_steps:
             return (
-                f"{again}; L2 strength {choice.strength:.2g}" if job.recipe.model.head == "linear" else again
+                f"head fitted again, at L2 strength {choice.strength:.2g}, now that near-duplicates are known"
             )
+        if step:
+            return "head fitted again, with the features of mirror images as well"
         engines = self._engines()
         how = engines.quick_name or engines.exact_name
         images = f"{len(self.train):,} training images, as they are"
