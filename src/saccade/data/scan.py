@@ -35,7 +35,13 @@ from saccade.data.measure import (
     reduce_to_side,
 )
 from saccade.data.similarity import descriptors
-from saccade.data.similarity.descriptors import Descriptions, describe, empty_descriptions, stack
+from saccade.data.similarity.descriptors import (
+    Descriptions,
+    describe,
+    describe_many,
+    empty_descriptions,
+    stack,
+)
 from saccade.data.storage import FolderStorage
 from saccade.data.workers import map_chunks
 from saccade.errors import ImageError
@@ -45,6 +51,7 @@ from saccade.threads import available_cores
 
 CHUNK_IMAGES = 32  # small enough that large photos show progress, enough to measure small ones together
 LARGEST_CHUNK, CHUNK_SECONDS = 128, 0.5  # of the work that processes share
+CHUNKS_AT_LEAST = 256  # where their size is chosen before anything is known of the images
 ALONE_SECONDS = 1.0  # work this long before thinking about more processes
 WORTH_SECONDS = 2.0  # start them when at least so much work for one process is left
 WORTH_IMAGES = 300  # from here processes are worth starting where this one is busy
@@ -122,7 +129,7 @@ def scan(
     for chunk in _examined_chunks(job, paths, workers, beside):
         rows = slice(len(examined), len(examined) + len(chunk.examined))
         values[rows] = chunk.values
-        _put(descriptions, rows, chunk.descriptions)
+        descriptions.put(rows, chunk.descriptions)
         examined += chunk.examined
         progress(len(examined), len(paths))
     records = [_filled(record, found) for record, found in zip(dataset.records, examined, strict=True)]
@@ -160,7 +167,8 @@ def _computed_chunks(
     started = time.perf_counter()
     work = partial(examine_chunk, job)
     if beside and workers:
-        yield from map_chunks(work, _chunks(paths, CHUNK_IMAGES), workers=workers, on_crash=_crashed)
+        size = min(LARGEST_CHUNK, max(CHUNK_IMAGES, len(paths) // CHUNKS_AT_LEAST))
+        yield from map_chunks(work, _chunks(paths, size), workers=workers, on_crash=_crashed)
         return
     done = 0
     while done < len(paths):
@@ -200,7 +208,7 @@ def _empty_chunk(size: int) -> Chunk:
 def examine_chunk(job: Job, paths: Sequence[str]) -> Chunk:
     """Read, decode and measure a few files, or find their results in the cache."""
     chunk = _empty_chunk(len(paths))
-    if job.cache_folder is None:
+    if job.cache_folder is None or not job.warm:
         _examine(job, paths, chunk, None)
     else:
         with ScanCache(job.cache_folder) as cache:
@@ -212,26 +220,33 @@ def examine_chunk(job: Job, paths: Sequence[str]) -> Chunk:
 def _examine(job: Job, paths: Sequence[str], chunk: Chunk, cache: ScanCache | None) -> None:
     """Fill in every row that is not from the cache yet."""
     small: dict[int, NDArray[np.uint8]] = {}  # reduced at once, so that a chunk of large photos stays small
+    whole: list[int] = []  # rows that needed no reducing
     for row, path in enumerate(paths):
         if chunk.cached[row]:
             continue
         try:
             data, chunk.stamps[row] = _read(job.storage, path)
             sha256 = hashlib.sha256(data)
-            if cache and job.warm and _recall(cache, _key(job, path, sha256.digest()), chunk, row):
+            if cache and _recall(cache, _key(job, path, sha256.digest()), chunk, row):
                 continue
             chunk.values["file_bytes"][row] = len(data)
             chunk.examined[row] = Examined(sha256=sha256.hexdigest())
-            small[row] = _decode_into(chunk, row, data, path, job.limits)
+            pixels = _decode_into(chunk, row, data, path, job.limits)
+            small[row] = reduce_to_side(pixels, MEASURE_SIDE)
+            if small[row] is pixels:
+                whole.append(row)
+            else:
+                chunk.descriptions.put(slice(row, row + 1), stack([describe(pixels)]))
         except ImageError as error:
             chunk.examined[row] = chunk.examined[row]._replace(refusal=str(error))
+    chunk.descriptions.put(whole, describe_many([small[row] for row in whole]))
     measured = measure(list(small.values()))
     for name in PIXEL_VALUES:
         chunk.values[name][list(small)] = measured[name]
 
 
 def _decode_into(chunk: Chunk, row: int, data: bytes, path: str, limits: Limits) -> NDArray[np.uint8]:
-    """Write down what one file's bytes turn out to be; returns its pixels, reduced for measuring."""
+    """Write down what one file's bytes turn out to be; returns its pixels."""
     decoded = decode(data, limits=limits, name=path)
     chunk.examined[row] = chunk.examined[row]._replace(
         pixel_sha256=pixel_sha256(decoded.pixels),
@@ -244,8 +259,7 @@ def _decode_into(chunk: Chunk, row: int, data: bytes, path: str, limits: Limits)
         compression=compression_tables(data),
     )
     chunk.values["jpeg_quality"][row] = decoded.quality or np.nan
-    _put(chunk.descriptions, slice(row, row + 1), stack([describe(decoded.pixels)]))
-    return reduce_to_side(decoded.pixels, MEASURE_SIDE)
+    return decoded.pixels
 
 
 def _read(storage: Storage, path: str) -> tuple[bytes, Stamp | None]:
@@ -255,11 +269,6 @@ def _read(storage: Storage, path: str) -> tuple[bytes, Stamp | None]:
     if _stamp(storage, path) != before:
         raise ImageError("the file changed while it was read", "Run again when nothing writes to it")
     return data, before
-
-
-def _put(descriptions: Descriptions, rows: slice, some: Descriptions) -> None:
-    for name, array in descriptions.arrays().items():
-        array[rows] = some.arrays()[name]
 
 
 def _filled(record: ImageRecord, found: Examined) -> ImageRecord:

@@ -39,6 +39,25 @@ def test_a_description_is_small_and_its_own_only(photos: list[Pixels]) -> None:
     assert described.borders[3].tolist() == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (12, 12), (13, 13), (32, 32), (64, 64), (128, 128), (96, 17), (20, 50)]
+)
+def test_small_images_are_described_together_as_alone(shape: tuple[int, int]) -> None:
+    """Noise, pictures of hardly any contrast, of one colour, and with borders; two sizes mixed."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for _ in range(12)]
+    images += [rng.integers(120, 126, (*shape, 3), dtype=np.uint8) for _ in range(4)]
+    images += [np.full((*shape, 3), level, np.uint8) for level in (0, 77)]
+    for border in (1, 2, 5):
+        framed = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        framed[:border] = framed[:, -border:] = 200
+        images.append(framed)
+    images.insert(3, rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    together, alone = describe_many(images), stack([describe(pixels) for pixels in images])
+    for name, array in alone.arrays().items():
+        assert np.array_equal(together.arrays()[name], array), name
+
+
 def test_descriptions_survive_saving_indexing_and_joining(photos: list[Pixels], tmp_path: Path) -> None:
     described = describe_many(photos[:6])
     np.savez(tmp_path / "kept.npz", **described.arrays())

@@ -10,6 +10,7 @@ Scale-Invariant Keypoints", IJCV 2004; square root after Arandjelovic and Zisser
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,11 @@ class Descriptions:
         """The rows named by a slice, an integer array or a boolean array."""
         return Descriptions(self.thumbnails[rows], self.borders[rows], self.sizes[rows])
 
+    def put(self, rows: Any, some: Descriptions) -> None:
+        """Write other descriptions into these rows."""
+        for name, array in self.arrays().items():
+            array[rows] = some.arrays()[name]
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The plain arrays by name, fit for `numpy.savez`."""
         return {"thumbnails": self.thumbnails, "borders": self.borders, "sizes": self.sizes}
@@ -111,8 +117,56 @@ def describe(pixels: NDArray[np.uint8]) -> Description:
 
 
 def describe_many(images: Sequence[NDArray[np.uint8]]) -> Descriptions:
-    """Descriptions of many images, one row each, in order."""
+    """Descriptions of many images, one row each, in order; equal to `describe` of each.
+
+    Small square images of one size are described together, in a quarter of the time.
+    """
+    described = empty_descriptions(len(images))
+    by_shape: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    for row, pixels in enumerate(images):
+        by_shape[pixels.shape].append(row)
+    for shape, rows in by_shape.items():
+        small = shape[0] == shape[1] <= WORKING_SIDE  # what is not square, Pillow may resize columns first
+        chosen = [images[row] for row in rows]
+        described.put(
+            np.array(rows), _describe_small(np.stack(chosen)) if small else _described_alone(chosen)
+        )
+    return described
+
+
+def _described_alone(images: Sequence[NDArray[np.uint8]]) -> Descriptions:
     return stack([describe(pixels) for pixels in images])
+
+
+def _describe_small(pixels: NDArray[np.uint8]) -> Descriptions:
+    """Of RGB images of one size (n, height, width, 3) that `_reduce` leaves as they are."""
+    count, height, width, _ = pixels.shape
+    borders = np.zeros((count, 4), np.uint8)
+    edges = (pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1])
+    framed = np.logical_or.reduce([_of_one_colour(edge) for edge in edges])
+    for row in np.flatnonzero(framed).tolist():
+        borders[row] = describe(pixels[row]).border
+    sizes = np.tile(np.array([height, width], np.int32), (count, 1))
+    return Descriptions(_thumbnails(pixels), borders, sizes)
+
+
+def _of_one_colour(lines: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(n,) of lines (n, length, 3): whether there may be a border behind them."""
+    spread = lines.max(axis=1) - lines.min(axis=1)
+    uniform: NDArray[np.bool_] = spread.max(axis=1) <= 2 * BORDER_TOLERANCE
+    return uniform
+
+
+def _thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(n, 64, 64) as `describe` makes them: all resized along one axis, then all along the other."""
+    side = THUMBNAIL_SIDE
+    gray: NDArray[np.uint8] = ((pixels.sum(axis=3, dtype=np.uint16) + 1) // 3).astype(np.uint8)
+    for _ in range(2):
+        count, lines, length = gray.shape
+        image = Image.fromarray(gray.reshape(count * lines, length))
+        resized = image.resize((side, count * lines), Image.Resampling.BILINEAR)
+        gray = np.asarray(resized, np.uint8).reshape(count, lines, side).swapaxes(1, 2)
+    return gray
 
 
 def stack(descriptions: Sequence[Description]) -> Descriptions:
@@ -184,7 +238,7 @@ class Variants:
         done = 0
         for source, rows in sources:
             place = thumbnails[done : done + int(rows.sum())]
-            np.compress(rows, source.thumbnails, axis=0, out=place)
+            np.take(source.thumbnails, np.flatnonzero(rows), axis=0, out=place, mode="clip")  # unbuffered
             done += len(place)
         return cls(
             thumbnails,
