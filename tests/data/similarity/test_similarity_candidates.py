@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from saccade.data.similarity import describe_many
 from saccade.data.similarity.candidates import (
+    BUDGETS,
     SURE_COSINE,
+    Candidates,
+    CandidateSearch,
     best_of_pairs,
     build_index,
-    find_candidates,
     halves,
     inverted_lists,
     missed_share,
@@ -44,7 +46,7 @@ def pairs_of(candidates, views: tuple[View, ...]) -> set[tuple[int, int, bool]]:
 
 def test_mirror_images_are_proposed_as_such(vectors: NDArray[np.float16]) -> None:
     views = all_views(symmetry_list(2))
-    found = pairs_of(find_candidates(vectors, views, "whole"), views)
+    found = pairs_of(CandidateSearch(vectors, views).find("whole"), views)
     assert {(i, 40 + i, True) for i in range(10)} <= found
     assert all(i < j for i, j, _ in found)
 
@@ -52,16 +54,45 @@ def test_mirror_images_are_proposed_as_such(vectors: NDArray[np.float16]) -> Non
 def test_every_pair_is_proposed_once_for_each_symmetry(vectors: NDArray[np.float16]) -> None:
     views = all_views(symmetry_list(2))
     for kind in ("whole", "quadrant", "band"):
-        candidates = find_candidates(vectors, views, kind)
+        candidates = CandidateSearch(vectors, views).find(kind)
         assert len(pairs_of(candidates, views)) == len(candidates)
 
 
 def test_only_pairs_with_a_new_image_are_proposed(vectors: NDArray[np.float16]) -> None:
     views = all_views(symmetry_list(2))
     new = np.arange(vectors.shape[1]) >= 40
-    found = pairs_of(find_candidates(vectors, views, "whole", new=new), views)
+    found = pairs_of(CandidateSearch(vectors, views, new=new).find("whole"), views)
     assert {(i, 40 + i, True) for i in range(10)} <= found
     assert all(j >= 40 for _, j, _ in found)
+
+
+def test_bands_of_large_sets_are_compared_among_near_wholes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views drawn at random: bands of 1,000 images are near those of 1,000 others; of 900 the wholes, too."""
+    rng, views = np.random.default_rng(0), all_views(symmetry_list(1))
+    vectors = rng.standard_normal((len(views), 2000, 64))
+    bands = [number for number, view in enumerate(views) if view.part in ("upper", "lower")]
+    vectors[bands, 1000:] = vectors[bands, :1000] + 0.5 * rng.standard_normal((len(bands), 1000, 64))
+    vectors[0, 1000:1900] = vectors[0, :900] + 0.9 * rng.standard_normal((900, 64))
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    halves_ = vectors.astype(np.float16)
+    everywhere = CandidateSearch(halves_, views).find("band")
+    monkeypatch.setattr("saccade.data.similarity.candidates.COMPRESSED_FROM", 1000)
+    search = CandidateSearch(halves_, views)
+    search.find("whole")
+    among_near = search.find("band")
+
+    def planted(found: Candidates) -> set[int]:
+        low, high = np.minimum(found.like, found.viewed), np.maximum(found.like, found.viewed)
+        return set(low[high == low + 1000].tolist())
+
+    assert planted(everywhere) == set(range(1000))
+    assert len(planted(among_near) & set(range(900))) >= 895
+    assert len(planted(among_near) & set(range(900, 1000))) <= 20  # by chance among the 100 nearest
+    assert (among_near.cosine >= BUDGETS["band"].floor).all()
+    for row in range(0, len(among_near), 97):
+        like, viewed, view = (column[row] for column in (among_near.like, among_near.viewed, among_near.view))
+        product = halves_[view, like].astype(np.float32) @ halves_[view, viewed].astype(np.float32)
+        assert among_near.cosine[row] == pytest.approx(product, abs=1e-5)
 
 
 def test_new_and_old_images_meet_exactly_once() -> None:
@@ -133,5 +164,5 @@ def test_views_start_where_they_look(vectors: NDArray[np.float16]) -> None:
     assert starts["top left", False] @ np.array([1, 1, 1]) == pytest.approx([0.8, 0.8], abs=1e-6)
     assert starts["bottom right", False] @ corner == pytest.approx([-0.8, -0.8], abs=1e-6)
     assert starts["top right", True] @ corner == pytest.approx([1, -1], abs=1e-6)
-    fits = starting_fits(find_candidates(vectors, views, "quadrant"), views)
+    fits = starting_fits(CandidateSearch(vectors, views).find("quadrant"), views)
     assert (np.diff(fits.template) >= 0).all()

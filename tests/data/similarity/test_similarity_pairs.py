@@ -10,7 +10,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.data.similarity import Descriptions, PairIndices, cross_check, describe_many, find_pairs
+from saccade.data.similarity import (
+    CrossChecker,
+    Descriptions,
+    PairIndices,
+    cross_check,
+    describe_many,
+    find_pairs,
+)
+from saccade.data.similarity.verify import Verifier
 from saccade.errors import MissingExtraError
 
 Pixels = NDArray[np.uint8]
@@ -239,3 +247,55 @@ def test_every_copy_counts_in_its_own_part(photos: list[Pixels], edited: Edit) -
     described = describe_many([photos[0], photos[0], edited(photos[0], "jpeg"), photos[1]])
     check = cross_check(described, ["train", "test", "train", "train"])
     assert [(pair.first, pair.second) for pair in check.verified] == [(0, 1), (1, 2)]
+
+
+MOVED = [  # parts of 43 pictures, of which the last three are copies of the first three
+    ["train"] * 40 + ["test", "test", "train"],
+    ["train"] * 39 + ["", "train", "test", "test"],
+    ["test"] + ["train"] * 39 + ["", "test", "validation"],
+]
+
+
+@pytest.mark.parametrize("large_from", [1, 20_000])
+def test_a_split_made_again_is_checked_as_if_it_were_the_first(
+    large_from: int, monkeypatch: pytest.MonkeyPatch, photos: list[Pixels], edited: Edit
+) -> None:
+    monkeypatch.setattr("saccade.data.similarity.verify.LARGE_FROM", large_from)
+    described = describe_many([*photos, *(edited(photos[i], "jpeg") for i in range(3))])
+    checker = CrossChecker(described)
+    for parts in MOVED:
+        again, anew = checker(parts), cross_check(described, parts)
+        assert {(p.first, p.second) for p in again.verified} == {(p.first, p.second) for p in anew.verified}
+        assert all(
+            parts[p.first] and parts[p.second] and parts[p.first] != parts[p.second] for p in again.verified
+        )
+        assert again.verified
+    assert {(p.first, p.second) for p in checker(MOVED[0]).verified} == {(0, 40), (1, 41)}
+
+
+def test_a_pair_of_a_large_set_is_registered_once(
+    monkeypatch: pytest.MonkeyPatch, photos: list[Pixels], edited: Edit
+) -> None:
+    monkeypatch.setattr("saccade.data.similarity.verify.LARGE_FROM", 1)
+    checker = CrossChecker(describe_many([*photos, *(edited(photos[i], "jpeg") for i in range(3))]))
+    registered = []
+    verify = Verifier.verify
+    monkeypatch.setattr(
+        Verifier, "verify", lambda self, fits: registered.append(len(fits)) or verify(self, fits)
+    )
+    for parts in (MOVED[0], MOVED[0], MOVED[1]):
+        checker(parts)
+    assert registered[0] > 0
+    assert registered[1] == 0
+    assert registered[2] > 0
+
+
+def test_many_pictures_are_checked_through_codes(
+    monkeypatch: pytest.MonkeyPatch, photos: list[Pixels], edited: Edit
+) -> None:
+    copies = [edited(photo, "mirrored" if i % 2 else "jpeg") for i, photo in enumerate(photos)]
+    described, parts = describe_many([*photos, *copies]), ["train"] * 40 + ["test"] * 40
+    exactly = cross_check(described, parts)
+    monkeypatch.setattr(sys.modules["saccade.data.similarity.cross_check"], "COMPRESSED_FROM", 40)
+    assert cross_check(described, parts).verified == exactly.verified
+    assert [(pair.first, pair.second) for pair in exactly.verified] == [(i, 40 + i) for i in range(40)]

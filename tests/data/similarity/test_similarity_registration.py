@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from saccade.data.similarity import describe_many
-from saccade.data.similarity.agreement import agreement, map_cost
+from saccade.data.similarity.agreement import Edges, agreement, edges_evidence, map_cost, total_evidence
 from saccade.data.similarity.registration import (
     FINE_GRID,
     Pictures,
@@ -151,3 +151,20 @@ def test_a_tone_curve_takes_nothing_from_the_score_and_other_pictures_score_low(
     assert score(darker).min() > 27
     assert score(255 - pictures).min() > 25
     assert score(np.roll(pictures, 1, axis=0)).max() < 3
+
+
+def test_evidence_of_edges_is_that_of_pictures_where_all_points_count() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(60, 256)).astype(np.float32).cumsum(axis=1)
+    second = first + rng.normal(size=first.shape).astype(np.float32) * rng.uniform(0, 5, (60, 1)).astype(
+        np.float32
+    )
+    second[1], second[2] = -first[1], 3
+    native = rng.uniform(0.1, 1, 60).astype(np.float32)
+    expected = total_evidence(first, second, np.ones(first.shape, bool), native)
+    found = edges_evidence(Edges.of(first), Edges.of(second), native)
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert np.ptp(expected) > 10
+    rows = np.array([5, 5, 7])
+    again = edges_evidence(Edges.of(first)[rows], Edges.of(second[rows]), native[rows])
+    assert again == pytest.approx(found[rows], abs=1e-4)

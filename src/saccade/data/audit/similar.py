@@ -13,7 +13,7 @@ from saccade.data.audit.kinds import count_of, finding, some
 from saccade.data.audit.memory import SearchMemory
 from saccade.data.decisions import Decisions
 from saccade.data.measure import Measurements
-from saccade.data.similarity import Descriptions, PairIndices, cluster, cross_check, find_pairs
+from saccade.data.similarity import CrossChecker, Descriptions, PairIndices, cluster, find_pairs
 from saccade.data.similarity.cross_check import DESCRIPTOR
 from saccade.records import Audit, Confidence, Dataset, Finding, ImageRecord, Pair
 from saccade.terminal import Progress, silent
@@ -199,13 +199,13 @@ class SecondSearch:
         self._copies: defaultdict[int, list[str]] = defaultdict(list)
         for path, picture in picture_of.items():
             self._copies[picture].append(path)
-        self._descriptions = _descriptions_of(measurements, self._rows)
+        self._check = CrossChecker(_descriptions_of(measurements, self._rows))
         self._ignored = _settled(audit, decisions, picture_of)
         self._progress = progress
 
     def __call__(self, parts: Mapping[str, str]) -> tuple[list[Pair], int]:
         own = [parts.get(path, "") for path in self._paths]
-        found = cross_check(self._descriptions, own, ignored=self._ignored, progress=self._progress)
+        found = self._check(own, ignored=self._ignored, progress=self._progress)
         return [_by_path(pair, self._paths) for pair in found.verified], len(found.unresolved)
 
 

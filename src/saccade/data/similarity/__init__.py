@@ -8,7 +8,7 @@ labels, notes, broken = cluster(len(descriptions), pairs)
 from __future__ import annotations
 
 from saccade.data.similarity.clusters import Clusters, PairIndices, cluster
-from saccade.data.similarity.cross_check import CrossCheck, cross_check
+from saccade.data.similarity.cross_check import CrossCheck, CrossChecker, cross_check
 from saccade.data.similarity.descriptors import (
     Description,
     Descriptions,
@@ -26,6 +26,7 @@ __all__ = [
     "LOOK_SCORE",
     "Clusters",
     "CrossCheck",
+    "CrossChecker",
     "Description",
     "Descriptions",
     "PairIndices",

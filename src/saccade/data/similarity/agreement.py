@@ -7,8 +7,10 @@ by how many points carry the gradients.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +129,65 @@ def total_evidence(
     inner = evidence(cross, first, second, native_share)
     total: Floats = evidence(*products, native_share) + INNER_WEIGHT * inner
     return total
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Softened gradients of pictures of which every point counts, ready to be compared with many others.
+
+    Arrays over the inner points of the grid: `along_x`, `along_y`, `length` (n, points); `energy` (n, 2):
+    squares summed over all of them and over the inner part.
+    """
+
+    along_x: Floats
+    along_y: Floats
+    length: Floats
+    energy: Floats
+
+    @classmethod
+    def of(cls, pictures: Floats) -> Edges:
+        """From (n, grid * grid)."""
+        grid = round(pictures.shape[1] ** 0.5)
+        square = pictures.reshape(-1, grid, grid)
+        along_x = (square[:, 1:-1, 2:] - square[:, 1:-1, :-2]).reshape(len(pictures), -1)
+        along_y = (square[:, 2:, 1:-1] - square[:, :-2, 1:-1]).reshape(len(pictures), -1)
+        length = np.sqrt(along_x * along_x + along_y * along_y)  # ten times as quick as hypot
+        usual = np.sqrt(np.einsum("np,np->n", length, length) / length.shape[1])
+        scale = 1 / (length + (SOFTEN * usual + 1e-6)[:, None])
+        for values in (along_x, along_y, length):
+            values *= scale
+        return cls(along_x, along_y, length, _sums(length * length))
+
+    def __getitem__(self, rows: NDArray[np.integer[Any]]) -> Edges:
+        return Edges(self.along_x[rows], self.along_y[rows], self.length[rows], self.energy[rows])
+
+
+def edges_evidence(template: Edges, other: Edges, native_share: Floats) -> Floats:
+    """(m,) what `total_evidence` is where every point counts, but for rounding, in a third of the time."""
+    carried = template.length * other.length
+    cross = template.along_x * other.along_x
+    cross += template.along_y * other.along_y
+    total, squares = _sums(carried), _sums(carried * carried)
+    points = total * total / np.maximum(squares, 1e-9)
+    correlation = _sums(cross) / np.sqrt(np.maximum(template.energy * other.energy, 1e-6))
+    agree = np.minimum(np.abs(correlation), 0.9999)
+    both = np.arctanh(agree) * (points * native_share[:, None]) ** POINTS_POWER
+    result: Floats = both[:, 0] + INNER_WEIGHT * both[:, 1]
+    return result
+
+
+def _sums(values: Floats) -> Floats:
+    """(m, 2) of (m, points): over all points of a square, and over its inner part."""
+    side = round(values.shape[1] ** 0.5)
+    sums: Floats = values @ _all_and_inner(side)
+    return sums
+
+
+@functools.cache
+def _all_and_inner(side: int) -> Floats:
+    """(points, 2) of 1 and 0."""
+    everything = np.ones((1, side, side), bool)
+    return np.stack([everything.ravel(), _inner(everything).ravel()], axis=1).astype(np.float32)
 
 
 def tone_curve(template: Floats, values: Floats, counts: NDArray[np.bool_]) -> Floats:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.similarity.descriptors import in_batches
+from saccade.data.similarity.descriptors import Floats, in_batches
 from saccade.data.similarity.views import BANDS, View
 
 EXACT_IMAGES = 300_000  # up to here every picture is compared with every other, beyond through inverted lists
@@ -22,7 +22,10 @@ LIST_IMAGES = 512  # images an inverted list has on average
 SAMPLE_PER_LIST = 32  # images that a list is placed by
 PROBES = 192  # lists that are searched for each image
 QUERY_BATCH = 16_384
+CODED_SAMPLE = 16_384  # vectors that codes are fitted to, or somewhat more
 RERANKED = 4.0  # times the neighbours asked for are found by compressed codes and put in order exactly
+NEAR_WHOLES = 100  # pictures near a whole one that bands are compared among: all that its search looks at
+NEAR_BATCH = 1024
 FEWEST_PAIRS = 5000  # that every budget allows: small data sets are searched more closely
 SURE_COSINE = 0.75  # neighbours at least so close are taken up to the larger rank
 
@@ -75,23 +78,87 @@ def no_candidates() -> Candidates:
     return Candidates(nothing, nothing, np.zeros(0, np.int16), np.zeros(0, np.float32))
 
 
-def find_candidates(
-    vectors: NDArray[np.float16], views: Sequence[View], kind: str, *, new: NDArray[np.bool_] | None = None
-) -> Candidates:
-    """Pairs that look alike in the views of one kind; `vectors` (views, n, 64) as in `view_vectors`.
+class CandidateSearch:
+    """Pairs that look alike in the views of one kind after the other; `vectors` (views, n, 64) as in
+    `view_vectors`.
 
-    With `new` (n,) only pairs with at least one new image are looked for.
+    With `new` (n,) only pairs with at least one new image are looked for. From COMPRESSED_FROM images on,
+    bands are compared among what the search with whole pictures, if made before, found near to each.
     """
-    budget, count = BUDGETS[kind], vectors.shape[1]
-    found = [no_candidates()]
-    for database in ("whole",) if kind != "band" else BANDS:
-        row = next(i for i, v in enumerate(views) if v.part == database and v.symmetry == views[0].symmetry)
-        numbers = [i for i, v in enumerate(views) if kind_of(v) == kind and v.looks_like == database]
-        for asked, among in halves(count, new):
-            index = reranked_index(vectors[row, among])
-            found += [_nearest(index, vectors[i], asked, among, i, budget) for i in numbers]
-    asking = count if new is None else int(new.sum())
-    return _within_budget(Candidates.concatenate(found), views, budget, count, asking)
+
+    def __init__(
+        self, vectors: NDArray[np.float16], views: Sequence[View], *, new: NDArray[np.bool_] | None = None
+    ) -> None:
+        self._vectors, self._views, self._new = vectors, views, new
+        self._near: NDArray[np.int64] | None = None  # (n, NEAR_WHOLES), -1 for none
+
+    def find(self, kind: str) -> Candidates:
+        """Those of one kind, "whole", "quadrant" or "band"."""
+        budget, count = BUDGETS[kind], self._vectors.shape[1]
+        found = [no_candidates()]
+        for database in ("whole",) if kind != "band" else BANDS:
+            numbers = [
+                i for i, v in enumerate(self._views) if kind_of(v) == kind and v.looks_like == database
+            ]
+            if kind == "band" and self._near is not None:
+                found += [_nearest_among(self._near, self._vectors[i], i, budget) for i in numbers]
+                continue
+            row = self._number(database)
+            for asked, among in halves(count, self._new):
+                index = reranked_index(self._vectors[row, among])
+                found += [self._nearest(index, asked, among, i, kind) for i in numbers]
+        asking = count if self._new is None else int(self._new.sum())
+        return _within_budget(Candidates.concatenate(found), self._views, budget, count, asking)
+
+    def _number(self, part: str) -> int:
+        """Of the view of a part of the pictures as they are."""
+        upright = self._views[0].symmetry
+        return next(i for i, v in enumerate(self._views) if v.part == part and v.symmetry == upright)
+
+    def _nearest(
+        self, index: Any, asked: NDArray[np.int64], among: NDArray[np.int64], view: int, kind: str
+    ) -> Candidates:
+        """The pairs that the search in one view proposes."""
+        budget, vectors = BUDGETS[kind], self._vectors[view]
+        kept = self._new is None and view == self._number("whole") and reranks(index)
+        if kept:
+            self._near = np.full((len(asked), NEAR_WHOLES), -1)
+        parts = [no_candidates()]
+        for rows in in_batches(len(asked), QUERY_BATCH):
+            queries = vectors[asked[rows]].astype(np.float32)
+            if kept and self._near is not None:
+                cosines, neighbours = _searched_deeper(index, queries, budget.sure_rank + 1)
+                self._near[rows, : neighbours.shape[1]] = neighbours
+            else:
+                cosines, neighbours = index.search(queries, min(budget.sure_rank + 1, len(among)))
+            cosines, neighbours = cosines[:, : budget.sure_rank + 1], neighbours[:, : budget.sure_rank + 1]
+            parts.append(_close_enough(cosines, neighbours, asked[rows], among, view, budget))
+        return Candidates.concatenate(parts)
+
+
+def _searched_deeper(index: Any, queries: Floats, rank: int) -> tuple[Floats, NDArray[np.int64]]:
+    """The NEAR_WHOLES nearest, from among as many codes as a search for `rank` of them looks at."""
+    times, index.k_factor = index.k_factor, index.k_factor * rank / NEAR_WHOLES
+    found: tuple[Floats, NDArray[np.int64]] = index.search(queries, NEAR_WHOLES)
+    index.k_factor = times
+    return found
+
+
+def _nearest_among(
+    near: NDArray[np.int64], vectors: NDArray[np.float16], view: int, budget: Budget
+) -> Candidates:
+    """The pairs that a view proposes among pictures that are near each other by other means, (n, any)."""
+    parts = [no_candidates()]
+    for rows in in_batches(len(near), NEAR_BATCH):
+        others = vectors[near[rows]].astype(np.float32)
+        cosines = np.matmul(others, vectors[rows].astype(np.float32)[:, :, None])[:, :, 0]
+        cosines[near[rows] < 0] = -1
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, : budget.sure_rank + 1]
+        nearest = np.take_along_axis(near[rows], order, 1)
+        asked, among = np.arange(rows.start, rows.stop), np.arange(len(near))
+        sorted_cosines = np.take_along_axis(cosines, order, 1)
+        parts.append(_close_enough(sorted_cosines, nearest, asked, among, view, budget))
+    return Candidates.concatenate(parts)
 
 
 def halves(count: int, new: NDArray[np.bool_] | None) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -103,34 +170,26 @@ def halves(count: int, new: NDArray[np.bool_] | None) -> list[tuple[NDArray[np.i
     return [(asked, among) for asked, among in halves if len(asked) and len(among)]
 
 
-def _nearest(
-    index: Any,
-    vectors: NDArray[np.float16],
+def _close_enough(
+    cosines: Floats,
+    neighbours: NDArray[np.int64],
     asked: NDArray[np.int64],
     among: NDArray[np.int64],
     view: int,
     budget: Budget,
 ) -> Candidates:
-    """The pairs that the search in one view proposes, an image with itself left out."""
-    parts = []
-    for rows in in_batches(len(asked), QUERY_BATCH):
-        queries = vectors[asked[rows]].astype(np.float32)
-        cosines, neighbours = index.search(queries, min(budget.sure_rank + 1, len(among)))
-        cosines, neighbours = cosines[:, : budget.sure_rank + 1], neighbours[:, : budget.sure_rank + 1]
-        rank = np.arange(cosines.shape[1])
-        close = (cosines >= budget.floor) & ((rank <= budget.rank) | (cosines >= SURE_COSINE))
-        query, column = np.nonzero(close & (neighbours >= 0))
-        like, viewed = among[neighbours[query, column]], asked[rows][query]
-        other = like != viewed
-        parts.append(
-            Candidates(
-                like[other].astype(np.int32),
-                viewed[other].astype(np.int32),
-                np.full(other.sum(), view, np.int16),
-                cosines[query, column][other],
-            )
-        )
-    return Candidates.concatenate(parts)
+    """What the budget's ranks and floor leave of neighbours, nearest first; an image with itself left out."""
+    rank = np.arange(cosines.shape[1])
+    close = (cosines >= budget.floor) & ((rank <= budget.rank) | (cosines >= SURE_COSINE))
+    query, column = np.nonzero(close & (neighbours >= 0))
+    like, viewed = among[neighbours[query, column]], asked[query]
+    other = like != viewed
+    return Candidates(
+        like[other].astype(np.int32),
+        viewed[other].astype(np.int32),
+        np.full(other.sum(), view, np.int16),
+        cosines[query, column][other],
+    )
 
 
 def _within_budget(
@@ -179,7 +238,7 @@ def build_index(vectors: NDArray[np.float16], *, compressed: bool) -> Any:
     index: Any = faiss.IndexFlatIP(length)
     if compressed and count >= COMPRESSED_FROM:
         index = faiss.IndexPQFastScan(length, length // 2, 4, faiss.METRIC_INNER_PRODUCT)
-        index.train(vectors[:: max(1, count // 16_384)].astype(np.float32))
+        index.train(vectors[:: max(1, count // CODED_SAMPLE)].astype(np.float32))
     for rows in in_batches(count, QUERY_BATCH):
         index.add(vectors[rows].astype(np.float32))
     return index
@@ -195,13 +254,27 @@ def reranked_index(vectors: NDArray[np.float16]) -> Any:
     compressed = build_index(vectors, compressed=True)
     if isinstance(compressed, faiss.IndexFlatIP) or len(vectors) > EXACT_IMAGES:
         return compressed
+    return reranked(compressed, vectors, times=RERANKED)
+
+
+def reranks(index: Any) -> bool:
+    """Whether an index is one of `reranked`."""
+    import faiss
+
+    return isinstance(index, faiss.IndexRefine)
+
+
+def reranked(codes: Any, vectors: NDArray[np.floating[Any]], *, times: float) -> Any:
+    """A faiss index that puts in exact order what `codes` find, `times` as many as are asked for."""
+    import faiss
+
     kind = faiss.ScalarQuantizer.QT_fp16
     exact = faiss.IndexScalarQuantizer(vectors.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
     for rows in in_batches(len(vectors), QUERY_BATCH):
         exact.add(vectors[rows].astype(np.float32))
-    index: Any = faiss.IndexRefine(compressed, exact)
-    index.k_factor = RERANKED
-    index.referenced_objects = [compressed, exact]  # faiss holds bare pointers
+    index: Any = faiss.IndexRefine(codes, exact)
+    index.k_factor = times
+    index.referenced_objects = [codes, exact]  # faiss holds bare pointers
     return index
 
 

@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saccade.data.similarity.calibration import calibrated_verifier
-from saccade.data.similarity.candidates import Candidates, no_candidates
+from saccade.data.similarity.candidates import (
+    CODED_SAMPLE,
+    COMPRESSED_FROM,
+    Candidates,
+    no_candidates,
+    reranked,
+)
 from saccade.data.similarity.clusters import PairIndices
 from saccade.data.similarity.descriptors import (
     GRID_SIDE,
@@ -37,7 +44,7 @@ from saccade.data.similarity.pairs import (
     running,
     unique_pairs,
 )
-from saccade.data.similarity.verify import Run, starting_fits
+from saccade.data.similarity.verify import Run, Verifier, starting_fits
 from saccade.data.similarity.views import View
 from saccade.terminal import Progress, silent
 
@@ -46,6 +53,7 @@ FREQUENCIES = 12
 NEIGHBOURS = 4
 SMALLEST_COSINE = 0.6
 QUERY_BATCH = 8192
+RERANKED = 8.0  # times the neighbours asked for are found by codes and put in order exactly
 
 
 @dataclass(frozen=True)
@@ -75,29 +83,74 @@ def cross_check(
     `ignored` holds pairs (first < second) that are known or decided about. Of two parts the smaller one asks.
     Raises MissingExtraError without faiss.
     """
-    assert len(parts) == len(descriptions), f"{len(parts)} parts for {len(descriptions)} images"
-    need_faiss()
-    progress = progress or silent
-    among, _ = pictures_to_compare(descriptions, equal_once=False)
-    if len(among) < 2:
-        return CrossCheck((), (), 0)
-    part = np.asarray(parts, dtype=str)[among.image]
-    views = [View("whole", symmetry) for symmetry in symmetry_list(symmetries)]
-    with running(workers) as run:
-        candidates = _across(among.thumbnails, part, views, run)
-        progress(1, 2, f"verifying {len(candidates)} pairs")
-        verifier = calibrated_verifier(among, run)
-        fits = starting_fits(candidates, views)
+    checker = CrossChecker(descriptions, symmetries=symmetries, workers=workers)
+    return checker(parts, ignored=ignored, progress=progress)
+
+
+class CrossChecker:
+    """`cross_check` for a split that is made several times: what the pictures alone decide is found once.
+
+    In large data sets (LARGE_FROM) a pair is registered once, too, in however many splits it stands apart.
+    """
+
+    def __init__(
+        self, descriptions: Descriptions, *, symmetries: int = 2, workers: int | None = None
+    ) -> None:
+        need_faiss()
+        self._workers = workers
+        self._among, _ = pictures_to_compare(descriptions, equal_once=False)
+        self._views = [View("whole", symmetry) for symmetry in symmetry_list(symmetries)]
+        self._vectors: list[Floats] = []
+        self._verifier: Verifier | None = None
+        self._registered = np.zeros(0, np.int64)
+        self._found = Verified(starting_fits(no_candidates(), self._views), np.zeros(0, np.float32))
+
+    def __call__(
+        self,
+        parts: Sequence[str],
+        *,
+        ignored: Collection[tuple[int, int]] = (),
+        progress: Progress | None = None,
+    ) -> CrossCheck:
+        """As `cross_check`."""
+        progress, among = progress or silent, self._among
+        if len(among) < 2:
+            return CrossCheck((), (), 0)
+        part = np.asarray(parts, dtype=str)[among.image]
+        with running(self._workers) as run:
+            self._vectors = self._vectors or [
+                _cosine_vectors(among.thumbnails, view.symmetry, run) for view in self._views
+            ]
+            candidates = _across(self._vectors, part)
+            progress(1, 2, f"verifying {len(candidates)} pairs")
+            found = self._verified(candidates, part, run)
+        known = set(ignored)
+        pairs = unique_pairs(in_words(among, best_of_each(found, among.image)))
+        pairs = [pair for pair in pairs if (pair.first, pair.second) not in known]
+        progress(2, 2, "done")
+        return CrossCheck(
+            tuple(pair for pair in pairs if pair.band != "look"),
+            tuple(pair for pair in pairs if pair.band == "look"),
+            len(candidates),
+        )
+
+    def _verified(self, candidates: Candidates, part: NDArray[np.str_], run: Run) -> Verified:
+        """What registration makes of the candidates, and of those of earlier calls that stand apart now."""
+        if self._verifier is None:
+            self._verifier = calibrated_verifier(self._among, run)
+        verifier = self._verifier
+        verifier.run = run  # the threads of an earlier call are gone
+        keys = (candidates.like.astype(np.int64) * len(part) + candidates.viewed) * len(self._views)
+        keys += candidates.view
+        new = ~np.isin(keys, self._registered)
+        fits = starting_fits(candidates[new], self._views)
         found = joined(Verified(*verifier.verify(fits)), Verified(*verifier.verify_unmoved(fits)))
-    found = best_of_each(found, among.image)
-    known = set(ignored)
-    pairs = [pair for pair in unique_pairs(in_words(among, found)) if (pair.first, pair.second) not in known]
-    progress(2, 2, "done")
-    return CrossCheck(
-        tuple(pair for pair in pairs if pair.band != "look"),
-        tuple(pair for pair in pairs if pair.band == "look"),
-        len(candidates),
-    )
+        if not verifier.large:
+            return found
+        self._registered = np.concatenate([self._registered, keys[new]])
+        self._found = found = joined(self._found, found)
+        first, second = part[found.fits.template], part[found.fits.other]
+        return found[np.flatnonzero((first != second) & (first != "") & (second != ""))]
 
 
 def _cosine_vectors(thumbnails: NDArray[np.uint8], symmetry: Symmetry, run: Run) -> Floats:
@@ -116,22 +169,23 @@ def _cosine_vectors(thumbnails: NDArray[np.uint8], symmetry: Symmetry, run: Run)
     return vectors
 
 
-def _across(
-    thumbnails: NDArray[np.uint8], part: NDArray[np.str_], views: Sequence[View], run: Run
-) -> Candidates:
-    """The nearest images in another part, for every image of the smaller of two parts, in every view."""
-    import faiss
+def _across(asked: Sequence[Floats], part: NDArray[np.str_]) -> Candidates:
+    """The nearest images in another part, for every image of the smaller of two parts, in every view.
 
+    `asked` holds the vectors of each view, those of the pictures as they are first.
+    """
     names = sorted(set(part.tolist()) - {""}, key=lambda name: ((part == name).sum(), name))
-    asked = [_cosine_vectors(thumbnails, view.symmetry, run) for view in views]
+    indexes: dict[str, Any] = {}
     found = [no_candidates()]
     for smaller, larger in combinations(names, 2):
         queries, among = np.flatnonzero(part == smaller), np.flatnonzero(part == larger)
-        index = faiss.IndexFlatIP(asked[0].shape[1])
-        index.add(asked[0][among])
+        if larger not in indexes:
+            indexes[larger] = _index(asked[0][among])
+        index = indexes[larger]
         for number, vectors in enumerate(asked):
             for rows in in_batches(len(queries), QUERY_BATCH):
-                cosine, neighbour = index.search(vectors[queries[rows]], min(NEIGHBOURS, len(among)))
+                asking = _padded(vectors[queries[rows]], index.d)
+                cosine, neighbour = index.search(asking, min(NEIGHBOURS, len(among)))
                 query, column = np.nonzero(cosine >= SMALLEST_COSINE)
                 found.append(
                     Candidates(
@@ -142,3 +196,24 @@ def _across(
                     )
                 )
     return Candidates.concatenate(found)
+
+
+def _index(vectors: Floats) -> Any:
+    """A faiss index by inner product over (n, 143): exact, of many through codes of pairs of numbers."""
+    import faiss
+
+    count, length = vectors.shape
+    if count < COMPRESSED_FROM:
+        exact = faiss.IndexFlatIP(length)
+        exact.add(vectors)
+        return exact
+    vectors = _padded(vectors, length + length % 2)
+    codes = faiss.IndexPQFastScan(vectors.shape[1], vectors.shape[1] // 2, 4, faiss.METRIC_INNER_PRODUCT)
+    codes.train(vectors[:: max(1, count // CODED_SAMPLE)])
+    codes.add(vectors)
+    return reranked(codes, vectors, times=RERANKED)
+
+
+def _padded(vectors: Floats, length: int) -> Floats:
+    """With zeros behind, which change no product."""
+    return np.pad(vectors, ((0, 0), (0, length - vectors.shape[1])))

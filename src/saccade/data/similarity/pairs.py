@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from saccade.data.similarity.calibration import calibrated_verifier
 from saccade.data.similarity.candidates import (
     EXACT_IMAGES,
-    find_candidates,
+    CandidateSearch,
     inverted_lists,
     missed_share,
     no_candidates,
 )
 from saccade.data.similarity.clusters import PairIndices
 from saccade.data.similarity.descriptors import (
+    THUMBNAIL_SIDE,
     Descriptions,
     Floats,
     Variants,
@@ -161,8 +162,11 @@ def pictures_to_compare(
 def _textured(pictures: Variants) -> NDArray[np.bool_]:
     """(m,) which are not blank."""
     rows = np.zeros(len(pictures), bool)
-    for some in in_batches(len(pictures), 1024):
-        rows[some] = pictures.thumbnails[some].std(axis=(1, 2)) >= BLANK_LEVELS
+    for some in in_batches(len(pictures), 256):
+        levels = pictures.thumbnails[some].reshape(-1, THUMBNAIL_SIDE**2).astype(np.float32)
+        levels -= levels.mean(axis=1, keepdims=True)
+        energy = np.einsum("np,np->n", levels, levels)  # in half the time of std
+        rows[some] = energy >= BLANK_LEVELS**2 * THUMBNAIL_SIDE**2
     return rows
 
 
@@ -183,9 +187,10 @@ def _verified(
         missed = missed_share(inverted_lists(vectors[0]), vectors[0])
         progress(0, total, f"the index misses about {missed:.1%} of near neighbours (1,000 exact searches)")
     found = Verified(starting_fits(no_candidates(), views), np.zeros(0, np.float32))
+    search = CandidateSearch(vectors, views, new=new)
     for number, kind in enumerate(stages):
         progress(1 + 2 * number, total, f"searching ({kind})")
-        candidates = find_candidates(vectors, views, kind, new=new)
+        candidates = search.find(kind)
         fits = _not_yet(starting_fits(candidates, views), found.fits, among.image)
         progress(2 + 2 * number, total, f"verifying {len(fits)} pairs ({kind})")
         fitted = verifier.verify_both_ways(fits) if kind == "whole" else verifier.verify(fits)

@@ -14,8 +14,10 @@ from saccade.data.similarity.agreement import (
     NATIVE_POINTS,
     POINTS_POWER,
     UNMOVED_BONUS,
+    Edges,
     agreement,
     correlation,
+    edges_evidence,
     gradient_products,
     total_evidence,
 )
@@ -208,7 +210,7 @@ class Verifier:
             solver = templates.solver()[row]
             maps = rough_fit(solver, self.blurred, some.other, some.start, steps=ROUGH_STEPS)
             values = self.blurred.at(points, some.other, maps, smooth=False)
-            return maps, self._promise(some, templates.contrast[row], values, templates.window[row] > 0)
+            return maps, self._first_promise(some, templates, row, values)
 
         return self._round(fits, work)
 
@@ -218,8 +220,7 @@ class Verifier:
 
         def work(some: Fits, templates: Templates, row: Indices) -> tuple[Floats, Floats]:
             values = self.blurred.at(points, some.other, some.start, smooth=False)
-            agree = self._promise(some, templates.contrast[row], values, templates.window[row] > 0)
-            return some.start, agree
+            return some.start, self._first_promise(some, templates, row, values)
 
         return self._round(fits, work)
 
@@ -237,6 +238,18 @@ class Verifier:
 
         return self._round(fits, work)
 
+    def _first_promise(self, fits: Fits, templates: Templates, row: Indices, values: Floats) -> Floats:
+        """(m,) `_promise` where pixels beyond the edge count like others: in large data sets evidence."""
+        if self.large and templates.window.all():
+            edges = Edges.of(templates.contrast)[row]
+            return edges_evidence(edges, Edges.of(values), self._native(fits))
+        return self._promise(fits, templates.contrast[row], values, templates.window[row] > 0)
+
+    def _native(self, fits: Fits) -> Floats:
+        """(m,) `native_share` of the smaller picture of each pair."""
+        smaller: Floats = np.minimum(self.native_share[fits.template], self.native_share[fits.other])
+        return smaller
+
     def _promise(self, fits: Fits, template: Floats, values: Floats, counts: NDArray[np.bool_]) -> Floats:
         """(m,) correlation of the gradients; in large data sets evidence, 0 where they hardly correlate."""
         agree = _agree(template, values, counts)
@@ -245,7 +258,7 @@ class Verifier:
         rows = np.flatnonzero(agree >= WORTH_EVIDENCE)
         if not len(rows):
             return np.zeros(len(fits), np.float32)
-        native = np.minimum(self.native_share[fits.template[rows]], self.native_share[fits.other[rows]])
+        native = self._native(fits[rows])
         promise = np.zeros(len(fits), np.float32)
         promise[rows] = total_evidence(template[rows], values[rows], counts[rows], native)
         return promise
@@ -299,7 +312,7 @@ class Verifier:
         values = pictures.at(points, other, fits.maps, smooth=True)
         counts = inside(points, fits.maps) & (window_weights(fits.window, FINE_GRID) > 0)
         agree = _agree(own, values, counts)
-        native = np.minimum(self.native_share[fits.template], self.native_share[fits.other])
+        native = self._native(fits)
         if unmoved:
             hopeful = hopeful_correlation(LOOK_SCORE + self.allowed - UNMOVED_BONUS, native)
             return np.greater_equal(agree, np.maximum(hopeful, UNMOVED_CORRELATION))
@@ -317,7 +330,7 @@ class Verifier:
         upright = np.tile(IDENTITY, (len(fits), 1, 1))
         counts = inside_boxes(points, upright, self.boxes[fits.template])
         counts &= inside_boxes(points, maps, self.boxes[fits.other]) & on_other & (weights > 0)
-        native = np.minimum(self.native_share[fits.template], self.native_share[fits.other])
+        native = self._native(fits)
         found = agreement(templates.contrast, values, counts, maps, native)
         possible = (on_other.mean(axis=1) >= SMALLEST_COVER) & _possible_area(maps)
         earned = found.score - self.allowed + (0 if steps else UNMOVED_BONUS)
