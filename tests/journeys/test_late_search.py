@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,13 +33,15 @@ WEIGHTS = "bundle/weights.safetensors"
 
 @pytest.fixture
 def given(make_photos: Callable[..., Path]) -> Path:
-    """train/ and val/ folders; one training picture stands once more in each of them, smaller."""
+    """train/ and val/ folders; one training picture stands once more in each of them, smaller, another one
+    under two labels."""
     make_photos("given/train", images=16)
     root = make_photos("given/val", images=6, seed=7).parent
     with Image.open(root / "train" / "disc" / "disc_003.png") as picture:
         smaller = picture.resize((48, 48), Image.Resampling.LANCZOS)
     for part in ("train", "val"):
         smaller.save(root / part / "disc" / "smaller.jpg", quality=80)
+    shutil.copy(root / "train" / "bar" / "bar_001.png", root / "train" / "checker" / "again.png")
     return root
 
 

@@ -66,12 +66,12 @@ class LateSearch:
     def __init__(
         self,
         run: RunFolder,
-        data: Dataset,
+        listed: Dataset,
         recipe: Recipe,
         terminal: Terminal,
         read: ReadImages | None = None,
     ) -> None:
-        self._run, self._data, self._recipe, self._terminal = run, data, recipe, terminal
+        self._run, self._listed, self._recipe, self._terminal = run, listed, recipe, terminal
         self._read = read
         self._found: Dataset | None = None
 
@@ -81,7 +81,7 @@ class LateSearch:
         return self._found
 
     def _searched(self) -> Dataset:
-        read = self._read or prepare.read_images(self._data, self._recipe, self._terminal)
+        read = self._read or prepare.read_images(self._listed, self._recipe, self._terminal)
         examined = prepare.audited(read, self._recipe, self._terminal)
         made = _divided_and_said(examined, self._recipe, self._terminal)
         self._run.write_environment(self._run.read_environment() | {"split": split_as_json(made)})

@@ -61,7 +61,11 @@ def train(
             return _result(run)
         else:
             dataset = stored_data(run, location, recipe)
-            late = LateSearch(run, dataset, recipe, terminal) if waits_for_search(run) else None
+            late = None
+            if waits_for_search(
+                run
+            ):  # on the data as listed: the audit says itself what is set aside, and why
+                late = LateSearch(run, prepare.list_data(location, recipe), recipe, terminal)
             terminal.say(f"{run.root} continues where it was stopped")
         choice = run.read_environment().get("choice", {})
         _carry_out(run, dataset, _settled(recipe, choice, dataset), terminal, began, ready, late)
