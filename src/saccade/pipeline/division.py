@@ -95,6 +95,16 @@ def waits_for_search(run: RunFolder) -> bool:
     return run.read_audit().get(SEARCHED) is False
 
 
+def search_left(run: RunFolder, location: str, recipe: Recipe, terminal: Terminal) -> LateSearch | None:
+    """The search that a run was stopped before; None where none is due.
+
+    It begins with the data as listed: the audit says itself what is set aside, and why.
+    """
+    if not waits_for_search(run):
+        return None
+    return LateSearch(run, prepare.list_data(location, recipe), recipe, terminal)
+
+
 def write_audit(run: RunFolder, found: Audit, made: Split, *, searched: bool = True) -> None:
     """audit.json, with the clusters of the split and whether near-duplicates have had their turn."""
     clusters = clusters_as_json(made.dataset)

@@ -16,9 +16,9 @@ from saccade.pipeline.division import (
     divide_before_search,
     divide_searched,
     search_can_wait,
+    search_left,
     split_as_json,
     stored_data,
-    waits_for_search,
     write_audit,
 )
 from saccade.pipeline.environment import environment
@@ -61,11 +61,7 @@ def train(
             return _result(run)
         else:
             dataset = stored_data(run, location, recipe)
-            late = None
-            if waits_for_search(
-                run
-            ):  # on the data as listed: the audit says itself what is set aside, and why
-                late = LateSearch(run, prepare.list_data(location, recipe), recipe, terminal)
+            late = search_left(run, location, recipe, terminal)
             terminal.say(f"{run.root} continues where it was stopped")
         choice = run.read_environment().get("choice", {})
         _carry_out(run, dataset, _settled(recipe, choice, dataset), terminal, began, ready, late)
