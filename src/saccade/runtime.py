@@ -25,6 +25,7 @@ from saccade.threads import keep_freed_memory
 Precision = Literal["float32", "bfloat16"]
 
 PRECISIONS = ("float32", "bfloat16")
+AMX, AVX512_BF16 = "_is_amx_tile_supported", "_is_avx512_bf16_supported"  # torch.cpu's questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,11 +225,18 @@ def bfloat16_pays() -> bool:
     without matrix units know the same instructions and take 1.6 times as long. A rule, not a clock: the same
     machine always computes the same features. Measured: docs/lab-notes.md, 2026-11-27.
     """
-    amx, avx512 = (
-        bool(getattr(torch.cpu, name, bool)())
-        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    )
-    return amx or (avx512 and "AuthenticAMD" in processor_vendor())
+    return _processor_has(AMX) or (_processor_has(AVX512_BF16) and "AuthenticAMD" in processor_vendor())
+
+
+def knows_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16; where it is imitated, it is slow."""
+    return _processor_has(AVX512_BF16) or _processor_has(AMX)
+
+
+def _processor_has(question: str) -> bool:
+    """torch's own answer; not every version and processor knows the question."""
+    ask = getattr(torch.cpu, question, None)
+    return ask is not None and bool(ask())
 
 
 def processor_vendor() -> str:

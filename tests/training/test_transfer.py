@@ -276,14 +276,10 @@ def test_auto_that_lacks_time_learns_the_last_layers_and_goes_on_with_them(
     assert [timeless(row) for row in continued.history] == [timeless(row) for row in whole.history]
 
 
-def test_near_duplicates_of_the_training_part_judge_nothing_that_they_taught() -> None:
-    """A cluster of the split is one group of the head's cross-validation, also without a group of its own."""
-    records = tuple(
-        ImageRecord(f"{n}.png", "ab"[n % 2], "train", sha256=str(n), cluster="c" if n < 4 else "")
-        for n in range(8)
-    )
+def transfer_of(records: tuple[ImageRecord, ...], **more: Any) -> FastTransfer:
+    """Of two classes, its features there already."""
     images = Images(FolderStorage(Path(".")), records, Preprocess(8), Limits(), exact=False)
-    transfer = FastTransfer(
+    return FastTransfer(
         train=images,
         validation=images,
         classes=("a", "b"),
@@ -292,8 +288,18 @@ def test_near_duplicates_of_the_training_part_judge_nothing_that_they_taught() -
         batches=lambda indices: pytest.fail("nothing is fine-tuned"),
         evaluation=lambda indices: (),
         progress=Terminal(quiet=True).progress,
-        _views=[torch.zeros(8, 2)],
+        _views=[torch.zeros(len(records), 2)],
+        **more,
     )
+
+
+def test_near_duplicates_of_the_training_part_judge_nothing_that_they_taught() -> None:
+    """A cluster of the split is one group of the head's cross-validation, also without a group of its own."""
+    records = tuple(
+        ImageRecord(f"{n}.png", "ab"[n % 2], "train", sha256=str(n), cluster="c" if n < 4 else "")
+        for n in range(8)
+    )
+    transfer = transfer_of(records)
     data = transfer._data(SimpleNamespace(recipe=Recipe()), views=1)  # type: ignore[arg-type]
     assert data.groups == (*["cluster c"] * 4, "4", "5", "6", "7")
     folds = stratified_group_folds(data.labels.numpy(), data.groups, folds=2, seed=0)
@@ -306,29 +312,16 @@ def test_what_a_late_search_joins_is_one_group_from_then_on() -> None:
     joined = tuple(replace(record, cluster="c" if n < 4 else "") for n, record in enumerate(alone))
     for records, again in ((joined, True), (alone, False)):
         found = Dataset(Path("."), records, ("a", "b"), storage=FolderStorage(Path(".")))
-        searches: list[str] = []
+        stop, at_once = StopRequest(), list[bool]()
 
-        def search(found: Dataset = found, searches: list[str] = searches) -> Dataset:
-            searches.append("searched")
+        def search(found: Dataset = found, stop: StopRequest = stop, asked: Any = at_once) -> Dataset:
+            asked.append(stop.immediate)
             return found
 
-        transfer = FastTransfer(
-            train=Images(found.storage, alone, Preprocess(8), Limits(), exact=False),
-            validation=Images(found.storage, alone, Preprocess(8), Limits(), exact=True),
-            classes=("a", "b"),
-            engines=lambda: pytest.fail("the features are there already"),
-            mirrored=True,
-            batches=lambda indices: pytest.fail("nothing is fine-tuned"),
-            evaluation=lambda indices: (),
-            progress=Terminal(quiet=True).progress,
-            late_search=search,
-            _views=[torch.zeros(8, 2)],
-            _choice=Choice(0.1, 0.5, 0.5, 2),
-        )
-        stop = StopRequest()
+        transfer = transfer_of(alone, late_search=search, _choice=Choice(0.1, 0.5, 0.5, 2))
         transfer._search(stop)
         transfer._search(stop)
-        assert searches == ["searched"], "once"
+        assert at_once == [True], "once, and a signal would interrupt it"
         assert (transfer._choice is None) is again
         data = transfer._data(SimpleNamespace(recipe=Recipe()), views=1)  # type: ignore[arg-type]
         assert data.groups == tuple(record.unit for record in records)

@@ -373,7 +373,7 @@ def fast_transfer(
 ) -> FastTransfer:
     """Frozen features of both parts, and batches of some training images for a trial of fine-tuning.
 
-    `engines` is asked once, while the backbone is untouched; `late_search`, if any, after the first head.
+    `engines` is asked once, while the backbone is untouched; `late_search`, if any, after the first heads.
     """
     train, limits = dataset.used("train"), limits_of(recipe)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from saccade.models.fast_conv import fast_depthwise_backward
 from saccade.models.finetune import set_training_mode
 from saccade.models.network import Classifier
-from saccade.runtime import Precision, Runtime
+from saccade.runtime import Precision, Runtime, knows_bfloat16
 from saccade.training.inference import evaluation_mode
 from saccade.training.job import Job
 from saccade.training.learner import Learner, LossWatch, begin_phase
@@ -97,12 +97,7 @@ def _kept(job: Job, phase: Phase, chosen: Arithmetic) -> Arithmetic:
 
 def can_gain(runtime: Runtime) -> bool:
     """Whether this is a CPU that computes in bfloat16 itself; where it is imitated, it is slow."""
-    if runtime.device.type != "cpu":
-        return False
-    asked = (
-        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    return any(supported() for supported in asked if supported)
+    return runtime.device.type == "cpu" and knows_bfloat16()
 
 
 def some_images(batch: Batch) -> Batch:
