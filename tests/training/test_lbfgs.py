@@ -51,6 +51,16 @@ def test_a_problem_does_not_depend_on_those_beside_it() -> None:
     torch.testing.assert_close(both[1:], one, rtol=1e-9, atol=1e-9)
 
 
+def test_a_problem_that_has_ended_stays_while_others_go_on() -> None:
+    matrices, minima = quadratics([30.0, 1000.0])
+    options = {**OPTIONS, "tolerance": 1e-5}  # a hundredth, of values about a thousand
+    (asked_both, together), (asked_one, alone) = about(matrices, minima), about(matrices[:1], minima[:1])
+    both = minimise(together, torch.ones(2, SIZE), **options)  # type: ignore[arg-type]
+    one = minimise(alone, torch.ones(1, SIZE), **options)  # type: ignore[arg-type]
+    assert len(asked_one) < len(asked_both)
+    torch.testing.assert_close(both[:1], one, rtol=1e-9, atol=1e-9)
+
+
 def test_it_remembers_what_steps_taught() -> None:
     """Steepest descent needs hundreds of steps where the curvatures differ by a thousand."""
     matrices, minima = quadratics([1000.0])
