@@ -46,7 +46,7 @@ class Tool:
 
 
 TOOLS = {
-    "saccade": Tool(OURS, "", (), "saccade train, defaults"),
+    "saccade": Tool(OURS, "", (), "saccade train, defaults", quick=False),
     "saccade-head": Tool(OURS, "", ("--method", "head"), "saccade train --method head"),
     "saccade-tail": Tool(OURS, "", ("--method", "tail"), "saccade train --method tail"),
     "saccade-full": Tool(OURS, "", ("--method", "full"), "saccade train --method full", quick=False),

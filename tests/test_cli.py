@@ -77,6 +77,23 @@ def test_train_offers_a_flag_for_every_field(answer: Command, monkeypatch: pytes
     assert [key for key, *_ in field_table() if f"--{key}" not in text] == []
 
 
+SEVERAL = {"data.mean": "0.5,0.4,0.3", "data.std": "0.2,0.2,0.2"}
+
+
+@pytest.mark.parametrize(("key", "default"), [(key, default) for key, _, default, _ in field_table()])
+def test_every_default_is_taken_as_a_flag(answer: Command, key: str, default: object) -> None:
+    """Written as the table of the recipe has it; so it gets as far as looking for the images."""
+    text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    flag = [f"--{key}"] if default is True else [f"--no-{key}"] if default is False else [f"--{key}", text]
+    if default == {}:
+        flag = [f"--{key}", "pad_type=same"]
+    if key in SEVERAL:
+        flag = [f"--{key}", SEVERAL[key]]
+    code, _, err = answer("train", "no/such/folder", "--out", "y", *flag)
+    assert code == 2
+    assert "no such file or folder" in err
+
+
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [

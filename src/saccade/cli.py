@@ -319,7 +319,7 @@ def _value(name: str, text: Any) -> Any:
     kind = next(kind for key, kind, *_ in field_table() if key == name.replace("__", "."))
     if kind == "dict":
         return _options(str(text))
-    if "," in kind.replace("...", "") or kind.endswith("int,"):
+    if "," in kind:
         return text if text == "auto" else [part.strip() for part in str(text).split(",")]
     return text
 

@@ -283,8 +283,8 @@ class TrainConfig(Section):
     3e-3 on a frozen base and 1e-3 from scratch, for SGD 0.05, for muon 0.24.
     """
     finetune_lr: Positive | Auto = "auto"
-    """Learning rate of fine-tuning; auto: a hundredth of lr, from a fitted head (methods auto and full) a
-    tenth; more than a tenth is refused.
+    """Learning rate of fine-tuning; auto: a hundredth of lr, from a fitted head (methods auto, tail and
+    full) a tenth; more than a tenth is refused.
     """
     allow_large_finetune_lr: bool = False
     """Permit a fine-tuning rate above a tenth of lr."""
@@ -336,8 +336,8 @@ class TrainConfig(Section):
     ema_decay: Share | Auto = "auto"
     """Decay of an exponential moving average of the weights, taken at each step. What is validated, kept and
     exported is then the average; the weights themselves go on training. 0 is off; auto: 0.98 where a fitted
-    head is fine-tuned (methods full and auto), else 0. From scratch and with method finetune it warms up: at
-    step t it is the lesser of this and (1 + t) / (10 + t).
+    head is fine-tuned (methods auto, tail and full), else 0. From scratch and with method finetune it warms
+    up: at step t it is the lesser of this and (1 + t) / (10 + t).
     """
     gradient_clip: NotNegative = 0.0
     """Largest norm of the gradient; 0 is off."""
@@ -722,7 +722,7 @@ def _type_name(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " | ".join(_type_name(part) for part in get_args(annotation))
     if origin is tuple:
-        return ",".join(_type_name(part) for part in get_args(annotation) if part is not Ellipsis)
+        return ",".join("..." if part is Ellipsis else _type_name(part) for part in get_args(annotation))
     return getattr(annotation, "__name__", "value") if origin is None else origin.__name__
 
 
