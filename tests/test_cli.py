@@ -81,7 +81,7 @@ SEVERAL = {"data.mean": "0.5,0.4,0.3", "data.std": "0.2,0.2,0.2"}
 
 
 @pytest.mark.parametrize(("key", "default"), [(key, default) for key, _, default, _ in field_table()])
-def test_every_default_is_taken_as_a_flag(answer: Command, key: str, default: object) -> None:
+def test_every_default_is_taken_as_a_flag(answer: Command, tmp_path: Path, key: str, default: object) -> None:
     """Written as the table of the recipe has it; so it gets as far as looking for the images."""
     text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
     flag = [f"--{key}"] if default is True else [f"--no-{key}"] if default is False else [f"--{key}", text]
@@ -89,7 +89,7 @@ def test_every_default_is_taken_as_a_flag(answer: Command, key: str, default: ob
         flag = [f"--{key}", "pad_type=same"]
     if key in SEVERAL:
         flag = [f"--{key}", SEVERAL[key]]
-    code, _, err = answer("train", "no/such/folder", "--out", "y", *flag)
+    code, _, err = answer("train", "no/such/folder", "--out", str(tmp_path / "run"), *flag)
     assert code == 2
     assert "no such file or folder" in err
 
