@@ -51,13 +51,34 @@ def words(given: Path, tiny_weights: Path) -> Sequence[object]:
     return ("train", given, "--backbone", "test_efficientnet", "--weights", tiny_weights, *small)
 
 
+@pytest.fixture
+def scratch(given: Path) -> Sequence[object]:
+    """Small images, from scratch: the first answer is the first epoch's."""
+    small = ("--model.options", "width=4", "--epochs", "2", "--batch-size", "16", "--no-export.onnx")
+    return ("train", given, "--backbone", "fast_cnn", *small)
+
+
+@pytest.fixture(params=["head", "scratch"])
+def either(request: pytest.FixtureRequest) -> Sequence[object]:
+    """A command whose first answer is a fitted head, and one whose first answer is an epoch."""
+    if request.param == "scratch":
+        return tuple(request.getfixturevalue("scratch"))
+    return (*request.getfixturevalue("words"), "--method", "head")
+
+
+IN_ORDER = {
+    "test_efficientnet": ("after the first answer", "epoch   1 head", "epoch   2", "LEAK"),
+    "fast_cnn": ("after the first answer", "epoch   1 main", "LEAK", "epoch   2"),
+}
+
+
 def test_the_first_answer_comes_first_and_nothing_is_left_out(
-    saccade: Saccade, words: Sequence[object], tmp_path: Path
+    saccade: Saccade, either: Sequence[object], tmp_path: Path
 ) -> None:
-    answer = saccade(*words, "--out", tmp_path / "run", "--method", "head")
+    answer = saccade(*either, "--out", tmp_path / "run")
     assert answer.code == 0, answer.err
-    words_in_order = ("after the first answer", "epoch   1 head", "epoch   2", "LEAK")
-    said = [answer.out.index(text) for text in words_in_order]
+    backbone = str(either[either.index("--backbone") + 1])
+    said = [answer.out.index(text) for text in IN_ORDER[backbone]]
     assert said == sorted(said), "sizes, first answers, what the search found"
     run = RunFolder(tmp_path / "run")
     assert not waits_for_search(run)
@@ -71,9 +92,9 @@ def test_the_first_answer_comes_first_and_nothing_is_left_out(
 
 
 def test_what_is_found_is_what_a_search_before_training_finds(
-    saccade: Saccade, words: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saccade: Saccade, either: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flags = (*words, "--method", "head", "--out")
+    flags = (*either, "--out")
     assert saccade(*flags, tmp_path / "late").code == 0
     training = sys.modules["saccade.pipeline.train"]  # the package's own `train` is the function
     monkeypatch.setattr(training, "search_can_wait", lambda read, recipe: False)
@@ -82,6 +103,8 @@ def test_what_is_found_is_what_a_search_before_training_finds(
     assert late.audit.read_bytes() == early.audit.read_bytes()
     assert late.dataset.read_bytes() == early.dataset.read_bytes()
     assert late.read_environment()["split"] == early.read_environment()["split"]
+    if "fast_cnn" in either:  # a head's strength may be another once groups are known
+        _assert_same(late, early)
 
 
 def test_stopped_before_its_search_it_ends_with_the_same_bits(
@@ -103,11 +126,32 @@ def test_stopped_before_its_search_it_ends_with_the_same_bits(
     _assert_same(cut, RunFolder(tmp_path / "whole"))
 
 
+def test_stopped_before_its_search_after_an_epoch_it_searches_before_it_trains_on(
+    saccade: Saccade, scratch: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (*scratch, "--out")
+    assert saccade(*flags, tmp_path / "whole").code == 0
+
+    def stopped(search: LateSearch) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    cut = RunFolder(tmp_path / "cut")
+    with monkeypatch.context() as patched:
+        patched.setattr(division.LateSearch, "_searched", stopped)
+        assert saccade(*flags, cut.root).code == 128 + signal.SIGTERM
+    assert len(cut.read_history()) == 1, "the first answer is there"
+    assert waits_for_search(cut)
+    answer = saccade(*flags, cut.root)
+    assert answer.code == 0, answer.err
+    assert answer.out.index("LEAK") < answer.out.index("epoch   2")
+    _assert_same(cut, RunFolder(tmp_path / "whole"))
+
+
 @pytest.mark.slow
 def test_killed_after_its_first_answer_it_ends_with_the_same_bits(
-    saccade: Saccade, words: Sequence[object], tmp_path: Path
+    saccade: Saccade, either: Sequence[object], tmp_path: Path
 ) -> None:
-    flags = (*words, "--method", "head", "--out")
+    flags = (*either, "--out")
     assert saccade(*flags, tmp_path / "whole").code == 0
     cut = RunFolder(tmp_path / "cut")
     command = [sys.executable, "-m", "saccade.cli", *map(str, flags), str(cut.root)]
@@ -178,6 +222,8 @@ def _assert_same(one: RunFolder, two: RunFolder) -> None:
         ({"train.method": "head"}, True),
         ({"train.method": "finetune"}, False),
         ({"model.pretrained": False}, False),
+        ({"model.backbone": "fast_cnn"}, True),
+        ({"model.backbone": "small_cnn"}, True),
         ({"model.backbone": "auto"}, False),
         ({"augment.horizontal_flip": 0.0}, True),
         ({"split.near_duplicates": False}, False),
@@ -188,6 +234,17 @@ def test_when_the_search_can_wait(given: Path, chosen: dict[str, Any], waits: bo
     recipe = Recipe.from_mapping(chosen)
     read = read_images(list_data(str(given), recipe), recipe, Terminal(quiet=True), cache=False)
     assert search_can_wait(read, recipe) is waits
+
+
+def test_an_epoch_on_large_photos_takes_longer_than_the_search_which_comes_first(
+    make_photos: Callable[..., Path],
+) -> None:
+    make_photos("large/train", images=3, side=80)
+    root = make_photos("large/val", images=2, side=80, seed=3).parent
+    for backbone, waits in (("small_cnn", False), ("efficientnet_b0", True)):
+        recipe = Recipe.from_mapping({"model.backbone": backbone})
+        read = read_images(list_data(str(root), recipe), recipe, Terminal(quiet=True), cache=False)
+        assert search_can_wait(read, recipe) is waits, backbone
 
 
 def test_images_without_a_part_follow_their_near_duplicates_so_the_search_comes_first(

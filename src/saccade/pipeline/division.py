@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saccade.config import AUTO_BACKBONE, Recipe
+from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
 from saccade.data.audit import audit_as_json
 from saccade.errors import ImageError, RunError
 from saccade.pipeline import prepare
+from saccade.pipeline.hints import SMALL_SIDE_PIXELS, shorter_side
 from saccade.pipeline.prepare import Examined, ReadImages
 from saccade.records import Audit, Dataset, ImageRecord, Split
 from saccade.run_folder import RunFolder
@@ -22,14 +23,21 @@ SEARCHED = "near_duplicates_searched"  # a key of audit.json
 def search_can_wait(read: ReadImages, recipe: Recipe) -> bool:
     """Whether the first answer need not wait for the search for near-duplicates, which is half of an audit.
 
-    So it is where nothing that is found can change the split: the user divided all images, validation
-    included, and nothing is to be repaired. Heads are then fitted before the search, once more after it where
-    the groups that it found lead to another strength, and all else knows them.
+    So it is where nothing that is found can change the split (the user divided all images, validation
+    included, and nothing is to be repaired) and the first answer comes soon: a head that is fitted at once,
+    or the first epoch of a small network on small images. Heads are fitted once more after the search where
+    the groups that it found lead to another strength.
     """
     parts = {record.part for record in read.dataset.used()}
     divided = {"train", "validation"} <= parts and "" not in parts and not recipe.split.repair
     chooses = recipe.model.backbone == AUTO_BACKBONE  # by scores that rest on groups
-    return recipe.split.near_duplicates and divided and not chooses and recipe.solves_head
+    soon = recipe.solves_head or _learns_small_images(read, recipe)
+    return recipe.split.near_duplicates and divided and not chooses and soon
+
+
+def _learns_small_images(read: ReadImages, recipe: Recipe) -> bool:
+    small = shorter_side(read.dataset.used("train")) <= SMALL_SIDE_PIXELS
+    return small and recipe.model.backbone in ALWAYS_FROM_SCRATCH
 
 
 def divide_before_search(read: ReadImages, recipe: Recipe, terminal: Terminal) -> tuple[Audit, Split]:

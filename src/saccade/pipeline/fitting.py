@@ -30,17 +30,19 @@ from saccade.pipeline.division import LateSearch
 from saccade.pipeline.engine import feature_engines
 from saccade.pipeline.prepare import cache_folder, limits_of
 from saccade.preprocess import Preprocess
-from saccade.records import Dataset, ImageRecord
+from saccade.records import Dataset, EpochRow, ImageRecord
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.terminal import Terminal
 from saccade.threads import memory_bytes, usable_cores
 from saccade.training import (
+    Callback,
     FastTransfer,
     FitResult,
     Images,
     StopRequest,
     TerminalProgress,
+    TrainingView,
     fit,
     predict_logits,
 )
@@ -284,7 +286,12 @@ def fit_network(
     late = without_time(dataset, recipe, began, side=network.preprocess.size)
     if late:
         terminal.say(f"          {late}")
+    watchers: list[Callback] = [TerminalProgress(terminal)]
     with stop_on_signals() as stop:
+        if late_search and not transfer:
+            if run.history.exists():  # stopped after its first epoch
+                late_search.dataset()
+            watchers.append(SearchAfterFirstEpoch(late_search, stop))
         result = fit(
             network.module,
             train=training_batches(dataset, network.preprocess, recipe, device=runtime.device, pixels=pixels),
@@ -298,7 +305,7 @@ def fit_network(
             run=run,
             mix_up=strength.mix_up,
             cut_mix=strength.cut_mix,
-            callbacks=[TerminalProgress(terminal)],
+            callbacks=watchers,
             stop=stop,
             deadline=deadline(dataset, recipe, began, side=network.preprocess.size),
             started=began,
@@ -488,6 +495,17 @@ class ValidationBatches:
             if self._keeps:
                 self._kept.append(batch)
             yield batch
+
+
+class SearchAfterFirstEpoch(Callback):
+    """The search for near-duplicates for which the first epoch did not wait."""
+
+    def __init__(self, search: LateSearch, stop: StopRequest) -> None:
+        self._search, self._stop = search, stop
+
+    def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
+        with self._stop.at_once():
+            self._search.dataset()
 
 
 @contextmanager

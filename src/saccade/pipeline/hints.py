@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from saccade.config import ModelConfig, Recipe
-from saccade.records import Dataset
+from saccade.records import Dataset, ImageRecord
 
 SMALL_SIDE_PIXELS = 64  # of the median image: what `fast_cnn` is for
+
+
+def shorter_side(records: Sequence[ImageRecord]) -> int:
+    """Pixels of the median image's shorter side; 0 where there is no image."""
+    sides = sorted(min(record.width, record.height) for record in records)
+    return sides[len(sides) // 2] if sides else 0
 
 
 def small_images_hint(dataset: Dataset, recipe: Recipe) -> str:
@@ -13,10 +21,10 @@ def small_images_hint(dataset: Dataset, recipe: Recipe) -> str:
     model = recipe.model
     if not model.pretrained or model.weights or model.backbone != ModelConfig().backbone:
         return ""
-    sides = sorted(min(record.width, record.height) for record in dataset.used("train"))
-    if not sides or sides[len(sides) // 2] > SMALL_SIDE_PIXELS:
+    side = shorter_side(dataset.used("train"))
+    if not 0 < side <= SMALL_SIDE_PIXELS:
         return ""
     return (
-        f"the images are small ({sides[len(sides) // 2]} pixels): --backbone fast_cnn learns such images "
+        f"the images are small ({side} pixels): --backbone fast_cnn learns such images "
         "from scratch in minutes"
     )
