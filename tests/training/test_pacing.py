@@ -34,10 +34,11 @@ def test_nothing_is_planned_where_everything_fits():
     assert planned(8, 10_000, SPAN, None) is None
 
 
-def test_whole_epochs_are_planned_where_one_fits_else_a_part_of_one():
-    assert planned(8, 46, SPAN, None) == Pace(8, 8.0, 50)
+def test_the_last_epoch_may_be_a_part_of_one_that_is_worth_its_validation():
+    assert planned(8, 44, SPAN, None) == Pace(8, 8.0, 50)
+    assert planned(8, 46, SPAN, None) == Pace(8, 8.0, 54)
     assert planned(10, 30, SPAN, None) == Pace(10, 10.0, 40)
-    assert planned(8, 7, SPAN, None) == Pace(8, 8.0, 10)
+    assert planned(8, 4, SPAN, None) == Pace(8, 8.0, 10)
     assert planned(10, 7, SPAN, None) == Pace(10, 10.0, 17)
     assert planned(10, 0, SPAN, None) == Pace(10, 200.0, 10)
 
@@ -55,11 +56,12 @@ def test_the_rate_never_jumps_at_a_plan_and_ends_low(schedule, first, fitting, s
         assert rates(schedule, again, again.end - 1, again.end)[0] < 0.05
 
 
-def test_steps_that_fit_are_those_of_whole_epochs_with_their_validation(monkeypatch):
-    monkeypatch.setattr("saccade.training.budget.time.monotonic", lambda: 100.0)
-    budget = TimeBudget(started=0.0, deadline=200.0)
-    assert budget.steps_that_fit(step_seconds=1.0, steps_per_epoch=10, validation_seconds=2.0) == 70
-    assert budget.steps_that_fit(step_seconds=1.0, steps_per_epoch=200, validation_seconds=20.0) == 70
+def test_steps_that_fit_are_those_of_epochs_with_their_validation_and_of_a_last_part(monkeypatch):
+    monkeypatch.setattr("saccade.training.budget.time.monotonic", lambda: 95.0)
+    budget = TimeBudget(started=0.0, deadline=200.0)  # 100 seconds, and a margin of 5
+    assert budget.steps_that_fit(step_seconds=1.0, steps_per_epoch=10, validation_seconds=2.0) == 81
+    assert budget.steps_that_fit(step_seconds=1.0, steps_per_epoch=16, validation_seconds=2.0) == 87
+    assert budget.steps_that_fit(step_seconds=1.0, steps_per_epoch=200, validation_seconds=20.0) == 74
     assert budget.steps_that_fit(step_seconds=1.0, steps_per_epoch=200, validation_seconds=80.0) == 0
 
 

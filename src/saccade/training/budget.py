@@ -48,10 +48,9 @@ class TimeBudget:
         return self.exhausted
 
     def steps_that_fit(self, *, step_seconds: float, steps_per_epoch: int, validation_seconds: float) -> int:
-        """Training steps before the deadline: those of whole epochs where one fits, else of a part of one."""
-        left = max(0.0, self.deadline - time.monotonic())
+        """Training steps before the deadline, each epoch and a last part of one validated."""
+        left = max(0.0, self.deadline - time.monotonic()) / PLAN_MARGIN
         step_seconds = max(step_seconds, 1e-6)
-        whole = left / (PLAN_MARGIN * (steps_per_epoch * step_seconds + validation_seconds))
-        if whole >= 1:
-            return int(whole) * steps_per_epoch
-        return max(0, int((left - VALIDATION_MARGIN * validation_seconds) / (PLAN_MARGIN * step_seconds)))
+        epochs, rest = divmod(left, steps_per_epoch * step_seconds + validation_seconds)
+        part = max(0, int((rest - VALIDATION_MARGIN * validation_seconds) / step_seconds))
+        return int(epochs) * steps_per_epoch + part

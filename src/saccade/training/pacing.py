@@ -17,6 +17,7 @@ from saccade.training.state import FitState
 
 FIRST_LOOK_STEPS = 8  # of a phase
 SLOW_START = 0.8  # later steps are quicker; and a plan can be shortened well, but not stretched
+LEAST_PART = 0.25  # of a last epoch: less is not worth its validation
 STEADY_EPOCHS = 2  # the first epoch also decodes; from the third on a pace is only ever shortened
 
 PARTS, FULL_SIDE = 20, 1024  # only for the mean of a share: any side with many steps will do
@@ -73,9 +74,10 @@ def is_paced(job: Job, state: FitState) -> bool:
 
 
 def planned(step: int, fitting: int, span: Span, pace: Pace | None) -> Pace | None:
-    """From `step` on through the rest of the schedule in `fitting` steps: whole epochs where one fits.
+    """From `step` on through the rest of the schedule in `fitting` steps.
 
-    None while the whole schedule fits as the recipe has it.
+    The last epoch may be a part of one, where that is worth its validation. None while the whole schedule
+    fits as the recipe has it.
     """
     end = step + fitting
     if end >= span.steps and pace is None:
@@ -83,5 +85,6 @@ def planned(step: int, fitting: int, span: Span, pace: Pace | None) -> Pace | No
     if not fitting:
         return Pace(step, float(span.steps), step)  # this is the end
     whole = end // span.steps_per_epoch * span.steps_per_epoch
-    end = min(span.steps, whole if whole > step else end)
+    worth_it = end - whole >= LEAST_PART * span.steps_per_epoch or whole <= step
+    end = min(span.steps, end if worth_it else whole)
     return Pace(step, pace.at_step(step, span) if pace else float(step), end)
