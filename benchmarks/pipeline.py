@@ -41,7 +41,12 @@ LATER_EPOCHS = 3
 SMALLEST_CROP = 0.08  # torchvision's default for RandomResizedCrop
 
 Epochs = Callable[[int], Iterable[Any]]
-TASKS = {"random crop, flip": "crop", "resize, centre crop": "plain"}
+# task -> what saccade is asked for; torchvision has the same changes, at the same strengths
+TASKS = {
+    "resize, centre crop": AugmentConfig(policy="none"),
+    "random crop, flip": AugmentConfig(policy="none", random_resized_crop=SMALLEST_CROP, horizontal_flip=0.5),
+    "crop, flip, rotation, brightness, contrast, saturation": AugmentConfig(),  # medium, the default
+}
 
 
 def write_photos(source: Path, target: Path, count: int) -> None:
@@ -54,15 +59,31 @@ def write_photos(source: Path, target: Path, count: int) -> None:
             photo.save(target / folder.name / f"{file.stem}.jpg", quality=90)
 
 
-def torchvision_epochs(root: Path, task: str, workers: int) -> Epochs:
-    """As torchvision's own ImageNet example has it."""
-    place = (
-        [transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip()]
-        if task == "crop"
-        else [transforms.Resize(256), transforms.CenterCrop(SIZE)]
-    )
-    ready = [*place, transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
-    images = datasets.ImageFolder(root, transforms.Compose(ready))
+def torchvision_steps(chosen: AugmentConfig) -> list[Any]:
+    """As torchvision's own ImageNet example has it, with the changes that a policy of saccade makes."""
+    strength = Augmentation.from_config(chosen)
+    if strength.random_resized_crop == 1:
+        return [transforms.Resize(256), transforms.CenterCrop(SIZE)]
+    steps: list[Any] = [
+        transforms.RandomResizedCrop(SIZE, scale=(strength.random_resized_crop, 1.0)),
+        transforms.RandomHorizontalFlip(strength.horizontal_flip),
+    ]
+    if strength.rotation:
+        mean = tuple(round(255 * value) for value in IMAGENET_MEAN)
+        steps.append(
+            transforms.RandomRotation(
+                strength.rotation, interpolation=transforms.InterpolationMode.BILINEAR, fill=mean
+            )
+        )
+    if strength.brightness:
+        steps.append(transforms.ColorJitter(strength.brightness, strength.contrast, strength.saturation))
+    return steps
+
+
+def torchvision_epochs(root: Path, chosen: AugmentConfig, workers: int) -> Epochs:
+    """`ImageFolder` and `DataLoader` on Pillow images."""
+    finish = [transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    images = datasets.ImageFolder(root, transforms.Compose([*torchvision_steps(chosen), *finish]))
     loader = DataLoader(
         images, BATCH, shuffle=True, num_workers=workers, persistent_workers=bool(workers), pin_memory=False
     )
@@ -123,19 +144,11 @@ def variants(
     root: Path, records: list[ImageRecord], caches: Path
 ) -> Iterator[tuple[str, str, Callable[[], Epochs]]]:
     """(name, task, what makes what gives an epoch); each saccade variant begins with an empty cache."""
-    crop = AugmentConfig(policy="none", random_resized_crop=SMALLEST_CROP, horizontal_flip=0.5)
-    plain = AugmentConfig(policy="none")
-    for name, chosen, task in (
-        ("saccade", crop, "crop"),
-        ("saccade, default policy (medium)", AugmentConfig(), "crop"),
-        ("saccade", plain, "plain"),
-    ):
+    for task, chosen in TASKS.items():
         cache = Path(tempfile.mkdtemp(dir=caches))
-        yield name, task, partial(saccade_epochs, root, records, chosen, cache)
-        if "default" in name:
-            continue
+        yield "saccade", task, partial(saccade_epochs, root, records, chosen, cache)
         for workers in (0, 2):
-            yield f"torchvision, {workers} workers", task, partial(torchvision_epochs, root, task, workers)
+            yield f"torchvision, {workers} workers", task, partial(torchvision_epochs, root, chosen, workers)
 
 
 def measure(root: Path, rounds: int) -> dict[tuple[str, str], list[tuple[float, float]]]:
@@ -168,8 +181,7 @@ def table(found: dict[tuple[str, str], list[tuple[float, float]]]) -> str:
             mine = [result[epoch] for result in results]
             ratio = [own / rival for own, rival in zip(mine, best[epoch], strict=True)]
             cells += [spread(mine), "" if "torchv" in name else spread(ratio)]
-        words = next(text for text, short in TASKS.items() if short == task)
-        lines.append(f"| {words} | {name} | {' | '.join(cells)} |")
+        lines.append(f"| {task} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
