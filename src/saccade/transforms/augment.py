@@ -2,16 +2,15 @@
 
 A policy is a row of one table; each field of the recipe overrides its part. An image passes through STEPS
 in order: crop, automatic policy, flips, one affine map (rotation, zoom, shift, shear), colour, cutout.
-Pixels are uint8, from the affine map on float32 in 0..255, and rounded once, at the end. What an affine map,
-padding or cutout uncovers is filled with the mean colour, which is 0 after normalisation, as in resize mode
-"pad". Threads make images side by side and wait for each other at every call, so calls are few.
+Pixels are changed by torchvision's `transforms.v2.functional` on uint8. What an affine map, padding or cutout
+uncovers is filled with the mean colour, which is 0 after normalisation, as in resize mode "pad".
 Only `TrainingBatches` and the preview call this; the evaluation path (`apply`) cannot.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -31,7 +30,6 @@ from saccade.transforms.shrink import shrink
 
 Automatic = Literal["none", "auto_augment", "rand_augment", "trivial_augment"]
 Generator = np.random.Generator
-Colours = NDArray[np.float64]
 
 # Purposes of random streams: two draws for different purposes never share numbers.
 PURPOSES = {"order": 0, "augment": 1, "preview": 2, "batches": 3, "mirror": 4}
@@ -144,7 +142,7 @@ def drawn(
         augmentation = replace(augmentation, horizontal_flip=float(mirrored))
     for number, step in _steps_of(augmentation):
         image = step(image, augmentation, preprocess, stream(seed, "augment", epoch, index, number))
-    return image if image.dtype == torch.uint8 else image.round_().to(torch.uint8)
+    return image
 
 
 @lru_cache(maxsize=64)
@@ -191,8 +189,8 @@ def flip(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Gen
 
 
 def affine(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
-    """Rotation, zoom, shift and shear about the centre in one resampling; float32."""
-    angle, zoom, shift_x, shift_y, shear = rng.uniform(-1, 1, 5).tolist()
+    """Rotation, zoom, shift and shear about the centre in one resampling."""
+    angle, zoom, shift_x, shift_y, shear = rng.uniform(-1, 1, 5)
     side = image.shape[-1]
     back = _inverse_map(
         math.radians(angle * strength.rotation),
@@ -203,7 +201,8 @@ def affine(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: G
     )
     # about the mean colour, so that the edge fades into it
     fill = _mean_colour_plane(preprocess)
-    return nn.grid_sample((image - fill)[None], _grid(back, side), align_corners=False)[0].add_(fill)
+    moved = nn.grid_sample((image - fill)[None], _grid(back, side), align_corners=False)[0]
+    return moved.add_(fill).round_().to(torch.uint8)  # a mean of values in 0..255 stays there
 
 
 def _inverse_map(
@@ -217,75 +216,50 @@ def _inverse_map(
 
 
 def _grid(rows: tuple[tuple[float, float, float], ...], side: int) -> Tensor:
-    """(1, side, side, 2): where each pixel comes from, in -1..1; as `affine_grid`, but quicker.
-
-    A place is one complex number, x + iy, so that a sum of a row and a column is all there is to do.
-    """
-    (x_by_x, x_by_y, x_shift), (y_by_x, y_by_y, y_shift) = rows
+    """(1, side, side, 2): where each pixel comes from, in -1..1; as `affine_grid`, but quicker."""
     centres = _centres(side)
-    across = centres * complex(x_by_x, y_by_x) + complex(x_shift, y_shift)
-    down = centres * complex(x_by_y, y_by_y)
-    return torch.view_as_real(torch.from_numpy(across) + torch.from_numpy(down)[:, None])[None]
+    grid = torch.empty(1, side, side, 2)
+    for axis, (x, y, shift) in enumerate(rows):
+        torch.add(centres * x, (centres * y + shift)[:, None], out=grid[0, :, :, axis])
+    return grid
 
 
 @lru_cache(maxsize=8)
-def _centres(side: int) -> NDArray[np.complex64]:
-    return ((np.arange(side) * 2 + 1) / side - 1).astype(np.complex64)
+def _centres(side: int) -> Tensor:
+    return (torch.arange(side) * 2 + 1) / side - 1
 
 
 def colour(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue, in an order drawn for the image; float32.
-
-    All but hue are linear in the colours, so those that follow each other are one map, clamped at its end.
-    """
-    draws = rng.uniform(-1, 1, len(_JITTERS)).tolist()
+    """Brightness, contrast, saturation and hue, in an order drawn for the image; rounded once."""
+    draws = rng.uniform(-1, 1, len(_JITTERS))
     changed = image.to(torch.float32, memory_format=torch.contiguous_format)
-    waiting: list[tuple[Linear, float]] = []
-    for number in rng.permutation(len(_JITTERS)).tolist():
-        name, linear = _JITTERS[number]
-        amount = draws[number] * getattr(strength, name)
-        if amount and linear:
-            waiting.append((linear, amount))
-        elif amount:
-            changed = _turn_hue(_mapped(changed, waiting), amount)
-            waiting = []
-    return _mapped(changed, waiting)
+    for number in rng.permutation(len(_JITTERS)):
+        name, change = _JITTERS[number]
+        largest = getattr(strength, name)
+        if largest:
+            changed = change(changed, float(draws[number]) * largest)
+    return changed.round_().to(torch.uint8)
 
 
-def _mapped(image: Tensor, changes: Sequence[tuple[Linear, float]]) -> Tensor:
-    """The image (3, H, W) in 0..255 after linear changes of its colours, one after the other."""
-    if not changes:
-        return image
-    planes = image.flatten(1)
-    start = planes.mean(1).numpy()  # of each colour
-    factors, offsets = np.eye(3), np.zeros(3)
-    for change, amount in changes:
-        own_factors, own_offset = change(factors @ start + offsets, amount)
-        factors, offsets = own_factors @ factors, own_factors @ offsets + own_offset
-    map_of_colours = torch.from_numpy(np.column_stack([factors, offsets]).astype(np.float32))
-    mapped = torch.addmm(map_of_colours[:, 3:], map_of_colours[:, :3], planes)
-    return mapped.clamp_(0, 255).view(image.shape)
+# float32 (3, H, W) in 0..255, changed in place; the amount is 0 where nothing changes
 
 
-# Mean colour (3,) of the image and an amount, 0 where nothing changes -> what its colours are multiplied by,
-# (3, 3), and what is added to each.
-Linear = Callable[[Colours, float], tuple[Colours, float]]
+def _brighten(image: Tensor, amount: float) -> Tensor:
+    return image.mul_(1 + amount).clamp_(0, 255)
 
 
-def _brighten(mean: Colours, amount: float) -> tuple[Colours, float]:
-    return (1 + amount) * np.eye(3), 0.0
+def _contrast(image: Tensor, amount: float) -> Tensor:
+    mean_gray = float(torch.dot(_LUMA, image.mean((1, 2))))
+    return image.mul_(1 + amount).sub_(amount * mean_gray).clamp_(0, 255)
 
 
-def _contrast(mean: Colours, amount: float) -> tuple[Colours, float]:
-    return (1 + amount) * np.eye(3), -amount * float(_LUMA @ mean)
-
-
-def _saturate(mean: Colours, amount: float) -> tuple[Colours, float]:
-    return (1 + amount) * np.eye(3) - amount * _LUMA, 0.0
+def _saturate(image: Tensor, amount: float) -> Tensor:
+    gray = (_LUMA @ image.flatten(1)).view(image.shape[1:])
+    return image.mul_(1 + amount).sub_(gray.mul_(amount)).clamp_(0, 255)
 
 
 def _turn_hue(image: Tensor, amount: float) -> Tensor:
-    turned: Tensor = functional.adjust_hue(image / 255, amount)
+    turned: Tensor = functional.adjust_hue(image.div_(255), amount)
     return turned.mul_(255).clamp_(0, 255)
 
 
@@ -323,12 +297,12 @@ STRENGTHS: dict[str, tuple[str, ...]] = {
 }
 _NOTHING = Augmentation()
 
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-_JITTERS: tuple[tuple[str, Linear | None], ...] = (
+_LUMA = torch.tensor((0.299, 0.587, 0.114))  # ITU-R BT.601
+_JITTERS: tuple[tuple[str, Callable[[Tensor, float], Tensor]], ...] = (
     ("brightness", _brighten),
     ("contrast", _contrast),
     ("saturation", _saturate),
-    ("hue", None),  # not linear
+    ("hue", _turn_hue),
 )
 
 
