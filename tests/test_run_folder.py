@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,28 @@ def test_a_second_process_is_refused_with_the_first_ones_id(tmp_path: Path) -> N
     assert f"in use by process {os.getpid()}" in second.stdout
     third = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
     assert third.stdout.strip() == "got it"
+
+
+def test_commands_that_come_and_go_in_one_folder_never_hold_it_together(tmp_path: Path) -> None:
+    """Each finds nothing to keep, so each removes folder and lock while the others are about to open them."""
+    code = (
+        "import sys, pathlib; from saccade.run_folder import RunFolder\n"
+        "from saccade.errors import RunError\n"
+        "run, inside, said = RunFolder(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]), set()\n"
+        "for _ in range(1500):\n"
+        "    try:\n"
+        "        with run.locked():\n"
+        "            inside.mkdir()\n"  # fails where another is inside
+        "            inside.rmdir()\n"
+        "    except RunError as error:\n"
+        "        said.add('in use' if 'in use by process' in str(error) else str(error))\n"
+        "print(*said or {'in use'})"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "run"), str(tmp_path / "inside")]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    commands = [subprocess.Popen(arguments, **pipes) for _ in range(3)]
+    said = [command.communicate(timeout=120) for command in commands]
+    assert said == [("in use\n", "")] * 3
 
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:

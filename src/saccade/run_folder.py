@@ -23,6 +23,7 @@ from saccade.errors import RunError
 from saccade.records import EpochRow, ImageRecord, Predictions, Status
 
 DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height", "mode", "status", "note")
+LOCK_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,18 +192,8 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; a second one gets a RunError with the first one's process id."""
-        import fcntl
-
-        handle = self._open_lock()
+        handle = self._take_lock()
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
-                raise RunError(
-                    f"{self.root} is in use by process {owner}; "
-                    "wait until it has finished, or use another --out"
-                ) from None
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
             try:
@@ -212,15 +203,40 @@ class RunFolder:
         finally:
             os.close(handle)  # the kernel drops the lock with it, also after kill -9
 
-    def _open_lock(self) -> int:
+    def _take_lock(self) -> int:
+        """The lock file, open and locked; again where a refused command removes it in this moment."""
+        for last in (*[False] * (LOCK_TRIES - 1), True):
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                handle = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                if isinstance(error, FileNotFoundError | FileExistsError) and not last:
+                    continue
+                raise RunError(
+                    f"{self.root} cannot be a run folder ({error.strerror}); "
+                    "give --out a folder that can be written to"
+                ) from None
+            if self._locks(handle):
+                return handle
+            os.close(handle)
+        raise RunError(f"{self.root} is used by many commands at once; use another --out")
+
+    def _locks(self, handle: int) -> bool:
+        """Lock the open file; False where another has its name by now. Raises RunError where it is held."""
+        import fcntl
+
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            return os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(handle)
             raise RunError(
-                f"{self.root} cannot be a run folder ({error.strerror}); "
-                "give --out a folder that can be written to"
+                f"{self.root} is in use by process {owner}; wait until it has finished, or use another --out"
             ) from None
+        try:
+            return os.path.samestat(os.fstat(handle), os.stat(self.lock))
+        except FileNotFoundError:
+            return False
 
     def _remove_if_nothing_began(self) -> None:
         """A refusal leaves no folder behind that held nothing but the lock."""
