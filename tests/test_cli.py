@@ -62,6 +62,16 @@ def test_ctrl_c_while_the_command_line_is_loaded_is_answered_in_words(module: st
     assert "Traceback" not in done.stderr
 
 
+def test_what_training_needs_and_is_not_there_is_named(
+    answer: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    code, _, err = answer("summary", "resnet18")
+    assert code == 2
+    assert "`saccade summary` needs the package 'timm'" in err
+    assert "pip install 'saccade[train]'" in err
+
+
 def test_importing_saccade_imports_no_torch() -> None:
     code = "import sys, saccade; saccade.ImageClassifier(epochs=3); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

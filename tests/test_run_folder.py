@@ -80,6 +80,9 @@ def test_a_folder_with_other_files_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").write_text("years of work")
     with pytest.raises(RunError, match="is no run folder"):
         RunFolder(tmp_path).continues(Recipe(), {})
+    with pytest.raises(RunError), RunFolder(tmp_path).locked():
+        RunFolder(tmp_path).continues(Recipe(), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"], "no lock is left in it"
     assert (tmp_path / "thesis.doc").read_text() == "years of work"
 
 

@@ -18,13 +18,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from saccade._version import __version__
-from saccade.errors import Interrupted, RecipeError, SaccadeError
+from saccade.errors import Interrupted, MissingExtraError, RecipeError, SaccadeError
 from saccade.threads import calm_openmp
 
 if TYPE_CHECKING:
     from saccade.config import Recipe
 
 STARTED = time.monotonic()
+# Modules that come with saccade[train]
+OF_TRAINING = {
+    *("torch", "torchvision", "timm", "lightning_fabric", "safetensors", "onnx", "onnxscript", "sklearn"),
+    *("threadpoolctl", "faiss", "pyarrow", "jinja2", "matplotlib", "simplejpeg"),
+}
 _MOVED = "Where the run's own images lie now, if they have moved since it was trained."
 
 
@@ -55,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("SACCADE_TRACEBACK"):
             raise
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in OF_TRAINING:
+            return _fail(str(MissingExtraError(str(error.name), "train", f"`saccade {words[0]}`")))
         return _fail(f"{_defect(error)} See more with SACCADE_TRACEBACK=1, and please report it.")
 
 

@@ -13,7 +13,7 @@ from saccade._version import __version__
 from saccade.terminal import Terminal
 from saccade.threads import usable_cores
 
-EXTRAS = ("train", "serve", "openvino", "ray")
+EXTRAS = ("train", "openvino")
 
 
 def examine(terminal: Terminal) -> int:
@@ -33,9 +33,7 @@ def examine(terminal: Terminal) -> int:
 
 _PURPOSES = {
     "train": "data, training, reports",
-    "serve": "serving over HTTP",
     "openvino": "OpenVINO as an engine",
-    "ray": "scaling out over machines",
 }
 
 

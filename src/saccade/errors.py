@@ -75,7 +75,7 @@ class MissingExtraError(SaccadeError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed; "
-            f"do: pip install 'saccade[{extra}]'"
+            f"do: pip install 'saccade[{extra}]' (from a checkout: pip install '.[{extra}]')"
         )
         self.package = package
         self.extra = extra

@@ -239,10 +239,10 @@ class RunFolder:
             return False
 
     def _remove_if_nothing_began(self) -> None:
-        """A refusal leaves no folder behind that held nothing but the lock."""
-        if not any(self._foreign()):
+        """A refusal leaves neither a lock in somebody's folder nor one that held nothing else."""
+        if not self.recipe.exists():
             self.lock.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it holds something
                 self.root.rmdir()
 
     def _text(self, path: Path) -> str:

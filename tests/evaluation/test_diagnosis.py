@@ -71,6 +71,41 @@ def test_a_gap_that_a_small_validation_part_may_show_by_chance_is_not_overfittin
     assert "overfitting" in kinds(gap, validation=figures(0.79, images=1000))
 
 
+def test_a_gap_is_judged_by_all_images_that_were_not_learnt_from():
+    gap = rows(FALLING, [1.0, 0.8, 0.7, 0.68, 0.67, 0.668], 1.0, 0.7)
+    low, high = figures(0.7, images=40), figures(0.95, images=200)
+    assert "overfitting" in kinds(gap, validation=low)
+    assert "overfitting" not in kinds(gap, validation=low, test=high)
+    both = diagnose(Evidence(tuple(gap), validation=low, test=figures(0.7, images=200)))[0]
+    assert "70.0 % of the validation and test images" in both.message
+    assert "overfitting" not in kinds(gap, validation=figures(0.5, images=16)), "too few to tell"
+
+
+def test_advice_keeps_to_the_method_of_the_run():
+    """--epochs or a rate alone is another method, the classic one."""
+    falling = tuple(rows([1.5, 1.2, 1.0, 0.8], [1.4, 1.1, 0.9, 0.75], 0.8, 0.8))
+    for method, wanted in (("auto", "--method full "), ("tail", "--method tail "), ("finetune", "")):
+        recipe = Recipe().replaced(train__method=method)
+        found = diagnose(Evidence(falling, validation=figures(0.8), recipe=recipe))[0]
+        assert f"Give it more time: {wanted}--epochs 8, in" in found.remedy
+    limited = Recipe().replaced(train__time_limit=60)
+    found = diagnose(Evidence(falling, validation=figures(0.8), recipe=limited))[0]
+    assert "Give it more time: a longer --time-limit, in" in found.remedy
+
+
+def test_a_split_that_leaks_is_not_fine():
+    remedy = diagnose(Evidence(tuple(HEALTHY), validation=figures(0.9), leaks=49))[0].remedy
+    assert remedy.startswith("But 49 ")
+    assert "Nothing needs to be done" not in remedy
+
+
+def test_even_classes_and_pretrained_weights_are_no_remedy_where_they_are_there():
+    guessing = Evidence(tuple(HEALTHY), validation=figures(0.25))
+    assert "class_weights" not in diagnose(guessing)[0].remedy
+    scratch = replace(guessing, recipe=Recipe().replaced(model__pretrained=False))
+    assert "Then try pretrained weights." in diagnose(scratch)[0].remedy
+
+
 def test_the_remedies_against_overfitting_leave_out_what_was_done_already():
     gap = rows(FALLING, FALLING, 0.99, 0.7)
     recipe = Recipe().replaced(augment__policy="strong", train__weight_decay=0.05)

@@ -58,7 +58,7 @@ def test_the_head_alone(
     assert "no Traceback" not in answer.err
     promises = run.read_environment()["promises"]
     assert promises["4"]["kept"] is True
-    assert promises["5"]["kept"] is not False
+    assert promises["5"]["kept"] is None, "nothing was fine-tuned"
     assert promises["8"]["kept"] is True
     bundled = load_bundle(run.bundle).module
     fresh = build_model(BACKBONE, 3, weights=str(tiny_weights), image_size=32).module
@@ -99,6 +99,10 @@ def test_full_starts_from_the_head_and_is_never_worse(
     )
     frozen = run.read_model()["training"]["frozen"]
     assert [entry["parameters"] > 0 for entry in frozen] == [True, False]
+    verdict = run.read_environment()["promises"]["4"]
+    assert verdict["kept"] is True
+    assert "head: SHA-256" in verdict["evidence"]
+    assert "finetune" not in verdict["evidence"], "where nothing was frozen"
 
 
 def test_auto_says_in_words_what_it_decided(

@@ -110,6 +110,17 @@ def test_images_that_changed_since_are_named(saccade: Saccade, tmp_path: Path, m
     assert f"bar/{changed.name} has other bytes" in answer.err
 
 
+def test_data_named_by_another_way_to_the_same_folder_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saccade.pipeline.train import identity
+
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path / "runs")
+    assert identity("../photos") == identity("./../photos/") == {"data": str(tmp_path / "photos")}
+    assert identity("torchvision:MNIST") == {"data": "torchvision:MNIST"}
+
+
 def test_a_run_in_use_is_refused_with_the_process_that_holds_it(
     saccade: Saccade, straight: RunFolder, photos: Path
 ) -> None:

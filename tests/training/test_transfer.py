@@ -19,7 +19,7 @@ from saccade.errors import Interrupted, RecipeError, TrainingError
 from saccade.preprocess import Preprocess
 from saccade.records import Dataset, EpochRow, ImageRecord
 from saccade.terminal import Terminal
-from saccade.training import Callback, TrainingView
+from saccade.training import Callback, EpochProgress, TrainingView
 from saccade.training.contract import timeless
 from saccade.training.features import Images
 from saccade.training.heads import Choice, stratified_group_folds
@@ -105,6 +105,19 @@ def test_auto_stops_or_goes_on_as_the_verdict_says(fit_tiny: Fit, recipe: Callab
     assert transfer.asked == ["head", "finetune all"]
     assert not tuned.head_alone
     assert tuned.finetune_ratio == pytest.approx(0.1)
+
+
+def test_epochs_are_counted_to_their_last_one_however_often_the_head_was_fitted(
+    fit_tiny: Fit, recipe: Callable[..., Any]
+) -> None:
+    class Counts(Callback):
+        def on_step(self, progress: EpochProgress) -> None:
+            seen.add((progress.epoch, progress.last_epoch))
+
+    seen: set[tuple[int, int]] = set()
+    chosen = recipe(train__method="full", train__epochs=3)
+    fit_tiny(recipe=chosen, transfer=StandIn(head_steps=2), callbacks=[Counts()])
+    assert seen == {(3, 5), (4, 5), (5, 5)}
 
 
 def test_full_fine_tunes_everything_without_asking(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:

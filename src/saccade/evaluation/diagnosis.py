@@ -19,6 +19,8 @@ from saccade.records import EpochRow, Finding, Metrics
 # A training accuracy this far above validation is overfitting; less is common and does no harm (5 points
 # are what batch norm and early stopping leave on small sets), and the interval must exclude it as well.
 OVERFIT_GAP = 0.10
+# Fewer images that were not learnt from than this tell nothing of a gap: one of 19 is 5 points.
+LEAST_UNSEEN = 20
 # The validation loss has turned when it ends this much above its best. Losses of small validation parts
 # wander by 5 % from epoch to epoch; 15 % is three times that.
 TURNED_LOSS = 1.15
@@ -42,6 +44,8 @@ GOOD_ENOUGH = 0.99
 # An interval wider than +-5 points cannot tell a good change from a bad one.
 WIDE_HALF_WIDTH = 0.05
 WANTED_HALF_WIDTH = 0.03
+# Where one class has this many times the images of another, the rare one is easily passed over.
+UNEVEN = 2
 # Below 20 images a class, one more image changes the model visibly; below 100, overfitting is first a
 # matter of data.
 FEW_IMAGES, SOME_IMAGES = 20, 100
@@ -57,7 +61,8 @@ class Evidence:
     """What a rule may look at. `validation` or `test` are absent where the run has no such part.
 
     `train` are figures on the training images without augmentation, where they were computed.
-    `smallest_class` is the number of training images of the smallest class, 0 where unknown.
+    `smallest_class` is the number of training images of the smallest class, 0 where unknown; `leaks` that of
+    pairs and groups that stand in two parts.
     """
 
     history: tuple[EpochRow, ...]
@@ -66,6 +71,7 @@ class Evidence:
     train: Metrics | None = None
     recipe: Recipe = field(default_factory=Recipe)
     smallest_class: int = 0
+    leaks: int = 0
 
     @property
     def judged(self) -> Metrics | None:
@@ -139,8 +145,8 @@ def worse_than_baseline(evidence: Evidence) -> Finding | None:
         "error" if worse else "warning",
         f"An accuracy of {_percent(figures.accuracy.value)} {verdict} always answering {label!r} "
         f"({_percent(share)}).",
-        "Look at the images with `saccade augment` and the audit: can a person tell the classes apart? "
-        "Then try pretrained weights, or set train.class_weights = true.",
+        "Look at the images with `saccade augment` and the audit: can a person tell the classes apart?"
+        + _against_baseline(evidence),
         figure={"accuracy": figures.accuracy.value, "baseline": share},
     )
 
@@ -171,10 +177,17 @@ def overfitting(evidence: Evidence) -> Finding | None:
     """Much better on training images than on others, by more than chance explains."""
     if not evidence.history:
         return None
-    row, figures = evidence.history[kept_index(evidence.history)], evidence.validation
+    row = evidence.history[kept_index(evidence.history)]
     train = evidence.train.accuracy.value if evidence.train else row.train_accuracy
-    value = figures.accuracy.value if figures else row.validation_accuracy
-    high = figures.accuracy.high if figures else value
+    unseen = {"validation": evidence.validation, "test": evidence.test}
+    judged = {part: figures for part, figures in unseen.items() if figures}
+    value = high = row.validation_accuracy
+    if judged:
+        images = sum(figures.images for figures in judged.values())
+        right = sum(round(figures.accuracy.value * figures.images) for figures in judged.values())
+        value, high = right / images, wilson(right, images).high
+        if images < LEAST_UNSEEN:
+            return None
     if train - value < OVERFIT_GAP or train <= high:
         return None
     few = 0 < evidence.smallest_class < SOME_IMAGES
@@ -182,7 +195,8 @@ def overfitting(evidence: Evidence) -> Finding | None:
         "overfitting",
         "warning",
         f"Overfitting: {_percent(train)} of the training images are right, but only {_percent(value)} of the "
-        "validation images. The model has learnt its images by heart rather than what they show.",
+        f"{' and '.join(judged) or 'validation'} images. The model has learnt its images by heart rather "
+        "than what they show.",
         _against_overfitting(evidence, more_data_first=few),
         figure={"train_accuracy": train, "validation_accuracy": value, "gap": train - value},
     )
@@ -274,9 +288,7 @@ def stopped_too_early(evidence: Evidence) -> Finding | None:
         "warning",
         f"Training ended while it was still improving: over the last "
         f"{_epochs(len(losses) - 1)} the validation loss fell by {_percent(fallen)}, to {losses[-1]:.3g}.",
-        f"Give it more time: --epochs {2 * len(rows)}"
-        + (", and a longer --time-limit" if evidence.recipe.train.time_limit else "")
-        + ", in a new --out folder.",
+        f"Give it more time: {_more_time(evidence, len(rows))}, in a new --out folder.",
         figure={"fallen": fallen, "epochs": len(rows)},
     )
 
@@ -396,12 +408,18 @@ def _fine(evidence: Evidence) -> Finding:
     if figures is None:
         return Finding("fine", "info", f"Fine: {curves}.", "Nothing needs to be done.")
     part = "test" if evidence.test else "validation"
+    split = "Nothing needs to be done. "
+    if evidence.leaks:
+        split = (
+            f"But {evidence.leaks} near-duplicates or groups stand in two parts and flatter this figure: "
+            "move them (--repair-split). "
+        )
     right = f"Fine: {_percent(figures.accuracy.value)} of the {figures.images} {part} images are right"
     return Finding(
         "fine",
         "info",
         f"{right}, and {curves}." if evidence.history else f"{right}.",
-        "Nothing needs to be done. More images, a larger backbone or --image-size may still add to it.",
+        f"{split}More images, a larger backbone or --image-size may still add to it.",
         figure={"accuracy": figures.accuracy.value},
     )
 
@@ -423,7 +441,7 @@ def _lower_rate(evidence: Evidence, phase: str) -> str:
     rate = _rate_of(evidence, phase) or recipe.learning_rate
     flag = "--finetune-lr" if fine_tuning else "--lr"
     clip = "" if recipe.train.gradient_clip else ", or limit the steps with --train.gradient-clip 1"
-    return f"Use a third of the rate or less ({flag} {rate / 3:.1g}){clip}."
+    return f"Use a third of the rate or less ({_method(evidence)}{flag} {rate / 3:.1g}){clip}."
 
 
 def _rate_of(evidence: Evidence, phase: str) -> float:
@@ -444,8 +462,42 @@ def _other_rate(rows: Sequence[EpochRow], evidence: Evidence) -> str:
     rate = _rate_of(evidence, rows[0].phase) or evidence.recipe.finetune_learning_rate
     if rows[-1].validation_loss < rows[0].validation_loss:  # on its way, but too slow or too short
         higher = min(3 * rate, HARD_FINETUNE_RATIO * evidence.recipe.learning_rate)
-        return f"Try more epochs (--epochs {2 * len(rows)}) or a higher rate (--finetune-lr {higher:.1g})."
-    return f"Try a third of the rate (--finetune-lr {rate / 3:.1g}), or believe that the head is enough."
+        method = _method(evidence)
+        return (
+            f"Try more epochs ({method}--epochs {2 * len(rows)}) or a higher rate "
+            f"({method}--finetune-lr {higher:.1g})."
+        )
+    lower = f"{_method(evidence)}--finetune-lr {rate / 3:.1g}"
+    return f"Try a third of the rate ({lower}), or believe that the head is enough."
+
+
+def _method(evidence: Evidence) -> str:
+    """What must stand before --epochs or a rate, which alone are the classic way, not that of this run."""
+    if not evidence.recipe.from_fitted_head:
+        return ""
+    return "--method tail " if evidence.recipe.train.method == "tail" else "--method full "
+
+
+def _more_time(evidence: Evidence, epochs: int) -> str:
+    """What makes the last phase longer, which had so many epochs."""
+    recipe = evidence.recipe
+    to_the_end = kept_index(evidence.history) == len(evidence.history) - 1  # no early stopping
+    if recipe.train.time_limit and to_the_end and epochs < recipe.epochs:
+        return "a longer --time-limit"
+    limit = ", and a longer --time-limit" if recipe.train.time_limit else ""
+    return f"{_method(evidence)}--epochs {2 * (epochs if to_the_end else recipe.epochs)}{limit}"
+
+
+def _against_baseline(evidence: Evidence) -> str:
+    """What to try where a model is no better than always answering the commonest class; may be ""."""
+    steps = []
+    recipe, figures = evidence.recipe, evidence.judged
+    if not recipe.model.pretrained or recipe.model.backbone in ALWAYS_FROM_SCRATCH:
+        steps.append("try pretrained weights")
+    counts = [row.support for row in figures.per_class if row.support] if figures else []
+    if counts and max(counts) >= UNEVEN * min(counts) and not recipe.train.class_weights:
+        steps.append("set train.class_weights = true")
+    return f" Then {', or '.join(steps)}." if steps else ""
 
 
 def _jumps(rows: Sequence[EpochRow], figure: str, factor: float) -> bool:
@@ -512,10 +564,7 @@ def _against_underfitting(evidence: Evidence) -> str:
     else:
         if _classic(evidence) and recipe.train.unfreeze != "all":
             steps.append("unfreeze more (--unfreeze all)")
-        better = "tail" if recipe.train.method == "tail" else "full"
-        # --epochs alone is the classic way
-        method = f"--method {better} " if recipe.from_fitted_head else ""
-        steps.append(f"train longer ({method}--epochs {2 * recipe.epochs})")
+        steps.append(f"train longer ({_more_time(evidence, len(phases(evidence.history)[-1][1]))})")
     if recipe.augment.policy in ("strong", "medium"):
         steps.append("augment less (--augment light)")
     steps.append("take a larger backbone or a larger --image-size")

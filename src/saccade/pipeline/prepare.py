@@ -27,6 +27,7 @@ from saccade.terminal import Progress, Terminal, counted
 
 SHOWN_FINDINGS = 8
 SHOWN_BY_AUDIT = 20
+LEFT_OUT = "listed"  # an info that is always shown: these may be images that were meant to be used
 SHOWN_OF_A_KIND = 3
 
 
@@ -260,6 +261,9 @@ def say_findings(audited: Audit, terminal: Terminal, *, most: int = SHOWN_FINDIN
         shown += min(room, len(same))
     if shown == most < len(grave):
         terminal.say(f"          {len(grave):,} in all; audit.json and the report hold every one")
+    for found in audited.findings:
+        if found.kind == LEFT_OUT:
+            terminal.say(f"  {found.severity:<8}{_line(found)}")
 
 
 def _line(finding: Finding) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,8 @@ CODE_FREE = {
     ".parquet",
     ".lock",
 }
+
+HASH_OF_NOTHING = hashlib.sha256().hexdigest()  # of a phase in which nothing is frozen
 
 Verdict = tuple[bool | None, str]
 
@@ -66,7 +69,10 @@ def preprocessing_travels(run: RunFolder, values: dict[str, Any]) -> Verdict:
 def frozen_is_frozen(run: RunFolder, values: dict[str, Any]) -> Verdict:
     if not values["resolved"]["model.pretrained"]:
         return None, "nothing was frozen"
-    phases = run.read_model()["training"]["frozen"]
+    frozen = run.read_model()["training"]["frozen"]
+    phases = [phase for phase in frozen if phase["before"] != HASH_OF_NOTHING]
+    if frozen and not phases:
+        return None, "nothing was frozen"
     told = "; ".join(
         f"{p['phase']}: SHA-256 {p['before'][:12]} before, {p['after'][:12]} after" for p in phases
     )
@@ -78,6 +84,8 @@ def gentle_fine_tuning(run: RunFolder, values: dict[str, Any]) -> Verdict:
     resolved = values["resolved"]
     if not resolved["model.pretrained"]:
         return None, "trained from scratch"
+    if not run.read_model()["training"]["finetune_ratio"]:
+        return None, "nothing was fine-tuned: the head alone was fitted"
     ratio = resolved["train.finetune_lr"] / resolved["train.lr"]
     return ratio <= HARD_FINETUNE_RATIO * (1 + 1e-9), f"fine-tuning rate is {ratio:.3g} of the head's"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ def train(
 def identity(location: str) -> dict[str, str]:
     """What besides the recipe makes two commands the same run: the data."""
     named = ":" in location and not Path(location).exists()  # torchvision:NAME is no path
-    return {"data": location if named else str(Path(location).expanduser().absolute())}
+    return {"data": location if named else os.path.abspath(Path(location).expanduser())}
 
 
 def _begin(

@@ -52,6 +52,7 @@ class Facts:
 
     def evidence(self) -> Evidence:
         """What the diagnosis may look at."""
+        split = self.environment.get("split", {})
         train = Counter(r.label for r in self.dataset if r.used and r.part == "train")
         return Evidence(
             self.history,
@@ -60,6 +61,7 @@ class Facts:
             train=self.metrics.get("train"),
             recipe=self.recipe or Recipe(),
             smallest_class=min(train.values(), default=0),
+            leaks=len(split.get("crossing", ())) + len(split.get("crossing_groups", ())),
         )
 
 

@@ -318,7 +318,7 @@ def train_epoch(job: Job, learner: Learner, state: FitState) -> Tally:
         losses, right = _step_within_memory(learner, batch, state.step + index)
         learner.average.follow(state.phase_step + index)
         tally.add(len(batch.paths), losses, right, rate)
-        _report(job, learner, tally, epoch)
+        _report(job, learner, tally, state)
         step_seconds = (time.monotonic() - began) / tally.steps
         if job.budget.must_stop_now(step_seconds=step_seconds, validation_batches=_validation_batches(job)):
             break
@@ -405,15 +405,15 @@ def _result(job: Job, state: FitState) -> FitResult:
     )
 
 
-def _report(job: Job, learner: Learner, tally: Tally, epoch: int) -> None:
+def _report(job: Job, learner: Learner, tally: Tally, state: FitState) -> None:
     every = 1 if job.runtime.device.type == "cpu" else GPU_PROGRESS_STEPS
     if tally.steps % every and tally.steps != len(job.train):
         return
     job.callbacks.on_step(
         EpochProgress(
             phase=learner.phase.name,
-            epoch=epoch,
-            last_epoch=sum(phase.epochs for phase in job.phases),
+            epoch=state.epoch + 1,
+            last_epoch=state.epoch - state.phase_epoch + sum(p.epochs for p in job.phases[state.phase :]),
             images=tally.images,
             total_images=sum(job.class_counts),
             loss=tally.loss,
