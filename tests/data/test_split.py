@@ -295,6 +295,14 @@ def test_a_given_split_is_kept() -> None:
     assert made.reasons == ()
 
 
+def test_a_validation_part_that_was_not_given_is_taken_out_of_training_and_that_is_said() -> None:
+    records = [r for r in given() if r.part != "validation"]
+    made = split(audited(records), seed=3)
+    count = sum(part == "validation" for part in parts(made).values())
+    assert count > 5
+    assert made.reasons == (f"no validation part was given: {count} of the training images are it",)
+
+
 def test_a_group_across_given_parts_is_refused_by_name() -> None:
     records = in_group(given(), "p1", "cat/00000.jpg", "cat/00055.jpg")
     with pytest.raises(SplitError, match=r"'p1' \(test, train\).*--repair-split.*--allow-leaks"):

@@ -108,6 +108,19 @@ def test_images_that_changed_since_are_named(saccade: Saccade, tmp_path: Path, m
     answer = saccade("train", photos, "--out", out, *FLAGS)
     assert answer.code == 2
     assert f"bar/{changed.name} has other bytes" in answer.err
+    changed.unlink()
+    answer = saccade("train", photos, "--out", out, *FLAGS)
+    assert f"began (bar/{changed.name} is gone); put" in answer.err, "said once"
+
+
+def test_an_audit_does_not_overwrite_that_of_a_run(
+    saccade: Saccade, tmp_path: Path, photos: Path, straight: RunFolder
+) -> None:
+    before = straight.audit.read_bytes()
+    answer = saccade("audit", photos, "--out", straight.root)
+    assert answer.code == 2
+    assert "give --out another folder" in answer.err
+    assert straight.audit.read_bytes() == before
 
 
 def test_data_named_by_another_way_to_the_same_folder_are_the_same(

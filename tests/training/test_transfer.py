@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,6 +93,12 @@ def test_of_two_heads_the_better_one_is_kept(fit_tiny: Fit, recipe: Callable[...
     assert [row.validation_loss for row in result.history] == [0.5, 1.5]
     assert (result.best.epoch, result.head_alone) == (1, True)
     assert all(torch.all(parameter == 0.25) for parameter in network.head.parameters())
+
+
+def test_where_the_time_is_over_one_head_is_enough(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
+    transfer = StandIn(head_steps=2)
+    fit_tiny(recipe=recipe(train__method="head"), transfer=transfer, deadline=time.monotonic() - 1)
+    assert transfer.asked == ["head"]
 
 
 def test_auto_stops_or_goes_on_as_the_verdict_says(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:

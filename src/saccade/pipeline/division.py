@@ -132,7 +132,7 @@ def stored_data(run: RunFolder, location: str, recipe: Recipe) -> Dataset:
         *(
             f"{record.path} has other bytes"
             for record in dataset.used()
-            if _changed(dataset, record.path, record.sha256)
+            if record.path in there and _changed(dataset, record.path, record.sha256)
         ),
     ]
     if changed:

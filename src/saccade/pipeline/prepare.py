@@ -19,10 +19,10 @@ from saccade.data.sources import load_source
 from saccade.data.split import read_split_csv, split, write_split_csv
 from saccade.data.split.folds import Folds, k_folds, write_folds_csv
 from saccade.data.storage import FolderStorage
-from saccade.errors import DataError, SplitError
+from saccade.errors import DataError, RunError, SplitError
 from saccade.records import Audit, Dataset, Finding, Split
 from saccade.report.audit_page import write_audit_page
-from saccade.run_folder import write_json
+from saccade.run_folder import RunFolder, write_json
 from saccade.terminal import Progress, Terminal, counted
 
 SHOWN_FINDINGS = 8
@@ -176,11 +176,13 @@ def audit_data(
     cache: bool = True,
 ) -> Audit:
     """`saccade audit`: print what one can act on; `out` names a folder for audit.json and audit.html."""
+    folder = Path(out)
+    if out and RunFolder(folder).recipe.exists():
+        raise RunError(f"{out} holds a run, and audit.json there is the run's own; give --out another folder")
     audited = examine(list_data(location, recipe), recipe, terminal, verify=verify, cache=cache).audit
     say_data(audited.dataset, terminal)
     say_findings(audited, terminal, most=SHOWN_BY_AUDIT)
     if out:
-        folder = Path(out)
         write_json(folder / "audit.json", audit_as_json(audited))
         read = audited.dataset.storage.read
         page = write_audit_page(audited, folder / "audit.html", read, limits=limits_of(recipe))

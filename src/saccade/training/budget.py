@@ -26,6 +26,11 @@ class TimeBudget:
         """Seconds since the command began, those of continued runs included."""
         return self.earlier_seconds + time.monotonic() - self.started
 
+    @property
+    def over(self) -> bool:
+        """Whether the deadline has passed, or nothing more fits before it."""
+        return self.exhausted or time.monotonic() >= self.deadline
+
     def new_phase(self) -> None:
         """Epochs of another phase take another time; validation takes the same."""
         self.longest_epoch_seconds = 0.0

@@ -190,7 +190,7 @@ def solve_phase(job: Job, phase: Phase, state: FitState) -> FitState:
     state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
     assert job.transfer is not None, "only a transfer can solve a phase"
     for step in range(state.phase_epoch, job.transfer.head_steps):
-        if step and job.budget.exhausted:
+        if step and job.budget.over:
             break
         state = solve_head(job, phase, state, step)
     if state.phase_epoch == job.transfer.head_steps and job.transfer.fits_again(job):

@@ -50,7 +50,10 @@ def keep_given(
         _refuse_leaks(groups_across(records, part_of))
     if validation > 0 and "validation" not in part_of.values():
         carved = _with_validation(records, atoms, part_of, validation)
-        part_of, reasons = {**part_of, **carved.part_of}, [*reasons, *carved.reasons]
+        part_of = {**part_of, **carved.part_of}
+        count = sum(part == "validation" for part in carved.part_of.values())
+        said = f"no validation part was given: {count:,} of the training images are it"
+        reasons = [*reasons, said, *carved.reasons]
     reasons += _check_classes(records, part_of)
     return Kept(part_of, tuple(reasons), moved)
 
