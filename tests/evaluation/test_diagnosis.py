@@ -106,6 +106,15 @@ def test_even_classes_and_pretrained_weights_are_no_remedy_where_they_are_there(
     assert "Then try pretrained weights." in diagnose(scratch)[0].remedy
 
 
+def test_small_images_are_not_sent_to_networks_that_would_enlarge_them():
+    recipe = Recipe().replaced(model__backbone="fast_cnn", model__options={"width": 32})
+    gap = Evidence(tuple(rows(FALLING, FALLING, 0.99, 0.7)), validation=figures(0.7), recipe=recipe)
+    assert "efficientnet" not in diagnose(gap)[0].remedy
+    low = rows([1.3, 1.2, 1.19, 1.19], [1.3, 1.2, 1.19, 1.19], 0.45, 0.45)
+    weak = Evidence(tuple(low), validation=figures(0.45), recipe=recipe)
+    assert "width=64" in next(f for f in diagnose(weak) if f.kind == "underfitting").remedy
+
+
 def test_the_remedies_against_overfitting_leave_out_what_was_done_already():
     gap = rows(FALLING, FALLING, 0.99, 0.7)
     recipe = Recipe().replaced(augment__policy="strong", train__weight_decay=0.05)

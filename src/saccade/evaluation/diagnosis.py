@@ -52,6 +52,8 @@ FEW_IMAGES, SOME_IMAGES = 20, 100
 # Confidence and accuracy that differ by more than this mislead whoever reads a probability.
 CALIBRATION_GAP = 0.05
 
+FOR_SMALL_IMAGES, USUAL_WIDTH = "fast_cnn", 64  # pretrained networks would have to enlarge them
+
 LOSSES = ("train_loss", "validation_loss")
 STRONGER = {"none": "light", "light": "medium", "medium": "strong"}
 
@@ -542,7 +544,8 @@ def _against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
         steps.append(f"augment more (--augment {STRONGER[recipe.augment.policy]})")
     if _classic(evidence) and recipe.train.unfreeze != "1":
         steps.append("unfreeze less (--unfreeze 1)")
-    if not recipe.model.pretrained or recipe.model.backbone in ALWAYS_FROM_SCRATCH:
+    scratch = not recipe.model.pretrained or recipe.model.backbone in ALWAYS_FROM_SCRATCH
+    if scratch and recipe.model.backbone != FOR_SMALL_IMAGES:
         steps.append("start from pretrained weights (--backbone efficientnet_b0)")
     if recipe.train.weight_decay < 0.05 and recipe.train.optimizer != "muon":  # which decays no filter
         steps.append(f"raise --train.weight-decay to {max(0.05, 5 * recipe.train.weight_decay):.2g}")
@@ -567,7 +570,11 @@ def _against_underfitting(evidence: Evidence) -> str:
         steps.append(f"train longer ({_more_time(evidence, len(phases(evidence.history)[-1][1]))})")
     if recipe.augment.policy in ("strong", "medium"):
         steps.append("augment less (--augment light)")
-    steps.append("take a larger backbone or a larger --image-size")
+    if recipe.model.backbone == FOR_SMALL_IMAGES:
+        wider = 2 * recipe.model.options.get("width", USUAL_WIDTH)
+        steps.append(f"take a wider network (--model.options width={wider})")
+    else:
+        steps.append("take a larger backbone or a larger --image-size")
     return "In this order: " + "; ".join(steps) + "; and look in the audit whether the labels are right."
 
 

@@ -290,7 +290,8 @@ def fit_network(
     with stop_on_signals() as stop:
         if late_search and not transfer:
             if run.history.exists():  # stopped after its first epoch
-                late_search.dataset()
+                with stop.at_once():
+                    late_search.dataset()
             watchers.append(SearchAfterFirstEpoch(late_search, stop))
         result = fit(
             network.module,
