@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Protocol, TextIO
 
@@ -70,6 +71,12 @@ class Terminal:
         encoding = self.stream.encoding or "utf-8"
         self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         self.stream.flush()
+
+    def warn(self, text: str) -> None:
+        """A message that must not be lost: where nothing is said, a Python warning."""
+        if self.quiet:
+            warnings.warn(" ".join(text.split()), stacklevel=2)
+        self.say(text)
 
     @contextlib.contextmanager
     def progress(self, what: str, unit: str = "images") -> Iterator[Progress]:

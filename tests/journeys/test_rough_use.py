@@ -388,3 +388,10 @@ def test_data_with_parts_but_no_test_answer_with_validation(
     model.run_ = run
     classes = len(run.read_environment()["classes"])
     assert model.evaluate(tmp_path / "new").images == 2 * classes
+
+
+def test_python_warns_where_new_data_were_trained_on(run: RunFolder, photos: Path) -> None:
+    model = package.ImageClassifier()
+    model.run_ = run
+    with pytest.warns(UserWarning, match="LEAK .* were trained or validated on"):
+        model.evaluate(photos)

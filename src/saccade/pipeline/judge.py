@@ -330,7 +330,7 @@ def _warn_of_known_images(
     repeated = [record.path for record in records if record.sha256 in known]
     if repeated:
         shown = ", ".join(repeated[:5]) + (" ..." if len(repeated) > 5 else "")
-        terminal.say(
+        terminal.warn(
             f"LEAK      {len(repeated)} of these {len(records)} images were trained or validated on "
             f"({shown}); the figures of {part} flatter the model"
         )
