@@ -107,19 +107,25 @@ def test_what_is_found_is_what_a_search_before_training_finds(
         _assert_same(late, early)
 
 
+def stop_in_its_search(saccade: Saccade, words: Sequence[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command, interrupted as its search for near-duplicates begins."""
+
+    def stopped(search: LateSearch) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(division.LateSearch, "_searched", stopped)
+        assert saccade(*words).code == 128 + signal.SIGTERM
+
+
 def test_stopped_before_its_search_it_ends_with_the_same_bits(
     saccade: Saccade, words: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = (*words, "--method", "full", "--epochs", "1", "--out")
     assert saccade(*flags, tmp_path / "whole").code == 0
 
-    def stopped(search: LateSearch) -> None:
-        raise Interrupted(signal.SIGTERM)
-
     cut = RunFolder(tmp_path / "cut")
-    with monkeypatch.context() as patched:
-        patched.setattr(division.LateSearch, "_searched", stopped)
-        assert saccade(*flags, cut.root).code == 128 + signal.SIGTERM
+    stop_in_its_search(saccade, (*flags, cut.root), monkeypatch)
     assert len(cut.read_history()) == 2, "the first answers are there"
     assert waits_for_search(cut)
     assert saccade(*flags, cut.root).code == 0
@@ -132,13 +138,8 @@ def test_stopped_before_its_search_after_an_epoch_it_searches_before_it_trains_o
     flags = (*scratch, "--out")
     assert saccade(*flags, tmp_path / "whole").code == 0
 
-    def stopped(search: LateSearch) -> None:
-        raise Interrupted(signal.SIGTERM)
-
     cut = RunFolder(tmp_path / "cut")
-    with monkeypatch.context() as patched:
-        patched.setattr(division.LateSearch, "_searched", stopped)
-        assert saccade(*flags, cut.root).code == 128 + signal.SIGTERM
+    stop_in_its_search(saccade, (*flags, cut.root), monkeypatch)
     assert len(cut.read_history()) == 1, "the first answer is there"
     assert waits_for_search(cut)
     answer = saccade(*flags, cut.root)

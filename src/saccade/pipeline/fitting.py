@@ -286,13 +286,7 @@ def fit_network(
     late = without_time(dataset, recipe, began, side=network.preprocess.size)
     if late:
         terminal.say(f"          {late}")
-    watchers: list[Callback] = [TerminalProgress(terminal)]
     with stop_on_signals() as stop:
-        if late_search and not transfer:
-            if run.history.exists():  # stopped after its first epoch
-                with stop.at_once():
-                    late_search.dataset()
-            watchers.append(SearchAfterFirstEpoch(late_search, stop))
         result = fit(
             network.module,
             train=training_batches(dataset, network.preprocess, recipe, device=runtime.device, pixels=pixels),
@@ -306,7 +300,7 @@ def fit_network(
             run=run,
             mix_up=strength.mix_up,
             cut_mix=strength.cut_mix,
-            callbacks=watchers,
+            callbacks=watchers(run, terminal, stop, None if transfer else late_search),
             stop=stop,
             deadline=deadline(dataset, recipe, began, side=network.preprocess.size),
             started=began,
@@ -496,6 +490,19 @@ class ValidationBatches:
             if self._keeps:
                 self._kept.append(batch)
             yield batch
+
+
+def watchers(
+    run: RunFolder, terminal: Terminal, stop: StopRequest, late_search: LateSearch | None
+) -> tuple[Callback, ...]:
+    """Who looks on while epochs are learnt; a search that a run was stopped before is made up for at once."""
+    seen = TerminalProgress(terminal)
+    if late_search is None:
+        return (seen,)
+    if run.history.exists():  # the first epoch is done
+        with stop.at_once():
+            late_search.dataset()
+    return seen, SearchAfterFirstEpoch(late_search, stop)
 
 
 class SearchAfterFirstEpoch(Callback):
