@@ -174,3 +174,15 @@ def test_folds_are_written_as_a_list(saccade: Saccade, make_photos: Saccade, tmp
     with out.open(newline="") as handle:
         folds = [row["fold"] for row in csv.DictReader(handle)]
     assert {fold: folds.count(fold) for fold in sorted(set(folds))} == {"0": 15, "1": 15, "2": 15, "3": 15}
+
+
+def test_a_folder_beside_the_parts_is_named(
+    saccade: Saccade, make_photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    make_photos("parts/train", images=4)
+    make_photos("parts/derived", images=4, seed=5)
+    root = make_photos("parts/test", images=3, seed=3).parent
+    answer = saccade("split", root, "--out", tmp_path / "split.csv")
+    assert answer.code == 0, answer.err
+    assert "beside the data: derived" in answer.out
+    assert "no validation part was given: 3 of the training images are it" in answer.out
