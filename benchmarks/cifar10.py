@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -54,15 +55,17 @@ def run_rival(name: str, listing: Path, out: Path, seconds: float) -> list[Point
 
 def run_saccade(listing: Path, out: Path, seconds: float, flags: list[str]) -> list[Point]:
     """The curve of `saccade train`: each epoch's accuracy at the moment it stands in history.jsonl."""
-    run = out / "saccade"
-    shutil.rmtree(run, ignore_errors=True)
+    run, caches = out / "saccade", out / "caches"
+    for left in (run, caches):  # measurements of an earlier run would be found again
+        shutil.rmtree(left, ignore_errors=True)
     command = [str(Path(sys.executable).parent / "saccade"), "train", str(listing), "--out", str(run)]
     command += ["--backbone", "fast_cnn", "--time-limit", str(int(seconds)), *flags]
     print(" ".join(command), flush=True)
     began = time.monotonic()
     points: list[Point] = []
     with (out / "saccade.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        environment = {**os.environ, "XDG_CACHE_HOME": str(caches.resolve())}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         while process.poll() is None:
             time.sleep(POLL_SECONDS)
             points += new_points(run, len(points), time.monotonic() - began)
