@@ -64,7 +64,7 @@ def run_saccade(listing: Path, out: Path, seconds: float, flags: list[str]) -> l
     began = time.monotonic()
     points: list[Point] = []
     with (out / "saccade.log").open("w") as log:
-        environment = {**os.environ, "XDG_CACHE_HOME": str(caches.resolve())}
+        environment = {**os.environ, "SACCADE_CACHE": str(caches.resolve())}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         while process.poll() is None:
             time.sleep(POLL_SECONDS)

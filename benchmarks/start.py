@@ -72,7 +72,7 @@ def _train_command(shared: Path) -> list[str]:
 def _seconds(command: list[str], cache: str, *, expected: int) -> float:
     """Wall seconds of one process."""
     values = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    values |= {"XDG_CACHE_HOME": cache, "SACCADE_CACHE": cache}
+    values |= {"XDG_CACHE_HOME": cache, "SACCADE_CACHE": f"{cache}/saccade"}
     began = time.monotonic()
     done = subprocess.run(command, env=values, capture_output=True, text=True)
     took = time.monotonic() - began

@@ -140,7 +140,8 @@ def _environment(name: str, work: Path, clock: float) -> dict[str, str]:
     if TOOLS[name].environment != OURS:
         values.pop("PYTHONPATH", None)
     cache = str(work / "cache")
-    return values | {"BENCHMARK_STARTED": f"{clock:.6f}", "XDG_CACHE_HOME": cache, "SACCADE_CACHE": cache}
+    caches = {"XDG_CACHE_HOME": cache, "SACCADE_CACHE": f"{cache}/saccade"}
+    return values | caches | {"BENCHMARK_STARTED": f"{clock:.6f}"}
 
 
 def _state(code: int | None) -> str:

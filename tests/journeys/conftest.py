@@ -25,6 +25,7 @@ class Answer(NamedTuple):
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("SACCADE_CACHE", raising=False)
     monkeypatch.setenv("SACCADE_TRACEBACK", "1")  # a defect must fail the test with its place
 
 

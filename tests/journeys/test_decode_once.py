@@ -31,3 +31,11 @@ def test_a_second_run_finds_the_images_of_the_first_and_learns_the_same(
     assert runs[1][0] == runs[0][0] // 2
     without_seconds = [history.split('"seconds"')[0] for _, history in runs]
     assert without_seconds[0] == without_seconds[1] == without_seconds[2]
+
+
+def test_all_that_is_kept_lies_where_saccade_cache_says(saccade, make_photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "kept"))
+    flags = ("--backbone", "small_cnn", "--image-size", "72", "--epochs", "1", "--no-export.onnx")
+    assert saccade("train", make_photos(images=8), "--out", tmp_path / "run", *flags).code == 0
+    assert {"scan.sqlite", "pixels"} <= {path.name for path in (tmp_path / "kept").iterdir()}
+    assert not (Path(os.environ["XDG_CACHE_HOME"]) / "saccade").exists()

@@ -7,6 +7,7 @@ full, it is remade or gone without, never an error. Entries carry a checksum. Th
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,14 @@ CREATE TABLE IF NOT EXISTS searches (
     id INTEGER PRIMARY KEY AUTOINCREMENT, version BLOB NOT NULL, members BLOB UNIQUE, pairs BLOB NOT NULL
 );
 """
+
+
+def cache_folder() -> Path:
+    """What is kept between commands: $SACCADE_CACHE, else $XDG_CACHE_HOME/saccade, else ~/.cache/saccade."""
+    given = os.environ.get("SACCADE_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade"
 
 
 def code_version(*modules: ModuleType) -> str:

@@ -5,7 +5,6 @@ Both are imported inside functions, so that training `small_cnn` does not wait f
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saccade.data.cache import cache_folder
 from saccade.errors import ModelError
 from saccade.models.network import without_last_layer
 from saccade.models.options import Option
@@ -335,14 +335,6 @@ def _torchvision_is_cached(name: str) -> bool:
 def _torch_hub_file(url: str) -> Path:
     """Where torch's own hub keeps what it fetched from `url`."""
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-
-
-def cache_folder() -> Path:
-    """Where converted weights are kept: SACCADE_CACHE, else XDG_CACHE_HOME/saccade, else ~/.cache/saccade."""
-    given = os.environ.get("SACCADE_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade"
 
 
 def _keep_as_safetensors(url: str, published_hash: str, target: Path) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from saccade.bundle import Bundle, save_bundle
 from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
+from saccade.data.cache import cache_folder
 from saccade.data.images import decode
 from saccade.data.pixel_cache import PixelCache
 from saccade.errors import ModelError, RecipeError
@@ -28,7 +29,7 @@ from saccade.models.network import feature_count
 from saccade.pipeline.ahead import Ready
 from saccade.pipeline.division import LateSearch
 from saccade.pipeline.engine import feature_engines
-from saccade.pipeline.prepare import cache_folder, limits_of
+from saccade.pipeline.prepare import limits_of
 from saccade.preprocess import Preprocess
 from saccade.records import Dataset, EpochRow, ImageRecord
 from saccade.run_folder import RunFolder

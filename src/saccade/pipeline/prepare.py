@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from saccade.config import Recipe
 from saccade.data.audit import SecondSearch, audit, audit_as_json
+from saccade.data.cache import cache_folder
 from saccade.data.decisions import NO_DECISIONS, Decisions, decisions_beside, read_decisions
 from saccade.data.images import Limits
 from saccade.data.measure import Measurements
@@ -29,12 +29,6 @@ SHOWN_FINDINGS = 8
 SHOWN_BY_AUDIT = 20
 LEFT_OUT = "listed"  # an info that is always shown: these may be images that were meant to be used
 SHOWN_OF_A_KIND = 3
-
-
-def cache_folder() -> Path:
-    """Where measurements are kept between commands: $XDG_CACHE_HOME/saccade, else ~/.cache/saccade."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "saccade"
 
 
 def limits_of(recipe: Recipe) -> Limits:

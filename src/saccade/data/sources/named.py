@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from saccade.data.cache import cache_folder
 from saccade.data.names import natural_key, printable
 from saccade.data.storage import IdxStorage, read_idx
 from saccade.errors import SourceError
@@ -110,8 +111,7 @@ def _root(query: str, location: str) -> Path:
         raise SourceError(f"{printable(location)}: only ?root=DIR may follow the name")
     if value:
         return Path(value).expanduser().absolute()
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache) / "saccade" / "torchvision"
+    return cache_folder() / "torchvision"
 
 
 def _files_of(part: str, name: str, published: _IdxSet, folder: Path) -> tuple[str, str]:
