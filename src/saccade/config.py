@@ -432,7 +432,7 @@ class Recipe(Section):
         if self.train.optimizer in SCRATCH_RATES:
             return SCRATCH_RATES[self.train.optimizer]
         # a head alone, on frozen features, bears a higher rate than a whole network: docs/lab-notes.md
-        return 3e-3 if self._starts_pretrained else 1e-3
+        return 3e-3 if self.starts_pretrained else 1e-3
 
     @property
     def epochs(self) -> int:
@@ -444,15 +444,16 @@ class Recipe(Section):
     @property
     def from_fitted_head(self) -> bool:
         """Whether fine-tuning, if there is any, starts from a head that was fitted at once."""
-        return self._starts_pretrained and self.train.method in ("auto", "tail", "full")
+        return self.starts_pretrained and self.train.method in ("auto", "tail", "full")
 
     @property
     def solves_head(self) -> bool:
         """Whether the head is fitted to frozen features at once, whatever comes after it."""
-        return self._starts_pretrained and self.train.method != "finetune"
+        return self.starts_pretrained and self.train.method != "finetune"
 
     @property
-    def _starts_pretrained(self) -> bool:
+    def starts_pretrained(self) -> bool:
+        """Whether training starts from ImageNet weights; some backbones have none."""
         return self.model.pretrained and self.model.backbone not in ALWAYS_FROM_SCRATCH
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 
-from saccade.config import ALWAYS_FROM_SCRATCH, HARD_FINETUNE_RATIO, Recipe
+from saccade.config import HARD_FINETUNE_RATIO, Recipe
 from saccade.evaluation.intervals import images_needed, wilson
 from saccade.records import EpochRow, Finding, Metrics
 
@@ -494,7 +494,7 @@ def _against_baseline(evidence: Evidence) -> str:
     """What to try where a model is no better than always answering the commonest class; may be ""."""
     steps = []
     recipe, figures = evidence.recipe, evidence.judged
-    if not recipe.model.pretrained or recipe.model.backbone in ALWAYS_FROM_SCRATCH:
+    if not recipe.starts_pretrained and recipe.model.backbone != FOR_SMALL_IMAGES:
         steps.append("try pretrained weights")
     counts = [row.support for row in figures.per_class if row.support] if figures else []
     if counts and max(counts) >= UNEVEN * min(counts) and not recipe.train.class_weights:
@@ -544,8 +544,7 @@ def _against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
         steps.append(f"augment more (--augment {STRONGER[recipe.augment.policy]})")
     if _classic(evidence) and recipe.train.unfreeze != "1":
         steps.append("unfreeze less (--unfreeze 1)")
-    scratch = not recipe.model.pretrained or recipe.model.backbone in ALWAYS_FROM_SCRATCH
-    if scratch and recipe.model.backbone != FOR_SMALL_IMAGES:
+    if not recipe.starts_pretrained and recipe.model.backbone != FOR_SMALL_IMAGES:
         steps.append("start from pretrained weights (--backbone efficientnet_b0)")
     if recipe.train.weight_decay < 0.05 and recipe.train.optimizer != "muon":  # which decays no filter
         steps.append(f"raise --train.weight-decay to {max(0.05, 5 * recipe.train.weight_decay):.2g}")
