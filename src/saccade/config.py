@@ -307,8 +307,8 @@ class TrainConfig(Section):
     """Weight decay; never applied to norms and biases."""
     schedule: Literal["constant", "cosine", "linear", "one_cycle", "step", "plateau"] = "cosine"
     """How the rate changes in each phase; linear: a straight line to 0; one_cycle: up over 30 % of it, down
-    to next to nothing; plateau: ReduceLROnPlateau on the validation loss. With a time limit, cosine, linear
-    and one_cycle run through in the epochs that fit.
+    to next to nothing; plateau: ReduceLROnPlateau on the validation loss, and no other schedule looks at
+    it. With a time limit, cosine, linear and one_cycle run through in the epochs that fit.
     """
     warmup_epochs: NotNegative = 1.0
     """Epochs (or part of one) over which the rate rises to its value (one_cycle has a rise of its own)."""
@@ -320,6 +320,8 @@ class TrainConfig(Section):
     """Epochs without a better validation loss before the plateau schedule drops the rate."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Factor of each drop of the plateau schedule."""
+    plateau_min_lr: NotNegative = 0.0
+    """Learning rate below which the plateau schedule does not drop."""
     early_stopping: Count = 8
     """Epochs without a better validation loss after which a phase stops; the best weights are restored.
     0 is off.

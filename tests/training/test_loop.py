@@ -16,6 +16,7 @@ from saccade.bundle import weights_sha256
 from saccade.config import Recipe
 from saccade.errors import Interrupted, PromiseError, RecipeError, TrainingError
 from saccade.models import Classifier
+from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.training import Callback, StopRequest, fit
@@ -156,6 +157,43 @@ def test_every_optimizer_and_schedule_lowers_the_loss(fit_tiny, recipe, optimize
     )
     _, result = fit_tiny(recipe=chosen, pretrained=False)
     assert result.best.validation_loss < result.history[0].validation_loss
+
+
+def epochs_with_bad_ones(fit_tiny, recipe, **dotted) -> list[EpochRow]:
+    """Eight epochs of a training in which some losses are no better than the best before them."""
+    settings = {"train__epochs": 8, "train__lr": 1e-9, "train__early_stopping": 0, "train__warmup_epochs": 0}
+    chosen = recipe(**{**settings, "train__plateau_patience": 0, "train__step_epochs": 3, **dotted})
+    rows = fit_tiny(recipe=chosen, pretrained=False)[1].history
+    losses = [row.validation_loss for row in rows[:-1]]
+    assert losses != sorted(losses, reverse=True), "without a bad epoch nothing is tested"
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [
+        ("constant", [1.0] * 8),
+        ("cosine", [(1 + math.cos(math.pi * epoch / 8)) / 2 for epoch in range(8)]),
+        ("linear", [1 - epoch / 8 for epoch in range(8)]),
+        ("step", [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01]),
+    ],
+)
+def test_a_plateau_lowers_the_rate_of_no_other_schedule(fit_tiny, recipe, schedule, shares):
+    rows = epochs_with_bad_ones(fit_tiny, recipe, train__schedule=schedule)
+    assert [row.lr / 1e-9 for row in rows] == pytest.approx(shares, rel=1e-6)
+
+
+def test_the_plateau_schedule_is_torchs_down_to_its_lowest_rate(fit_tiny, recipe):
+    floor = 0.3e-9
+    rows = epochs_with_bad_ones(fit_tiny, recipe, train__schedule="plateau", train__plateau_min_lr=floor)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-9)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=0, min_lr=floor, eps=0
+    )
+    for row in rows:
+        assert row.lr == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        reference.step(row.validation_loss)
+    assert rows[-1].lr == pytest.approx(floor)
 
 
 @pytest.fixture(scope="module")

@@ -72,15 +72,35 @@ def test_every_rate_is_above_zero_and_at_most_the_base(schedule, epochs, steps_p
     assert all(0 < rate <= 0.4 * (1 + 1e-12) for rate in rates)
 
 
-@given(losses=st.lists(st.floats(0.01, 10), min_size=1, max_size=40), patience=st.integers(0, 4))
-def test_plateau_is_torchs(losses, patience):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience, eps=0)
-    plateau = Plateau()
-    for loss in losses:
+@given(
+    losses=st.lists(st.floats(0.01, 10), min_size=1, max_size=40),
+    patience=st.integers(0, 4),
+    drop=st.sampled_from([0.1, 0.5, 0.9]),
+    min_lr=st.sampled_from([0.0, 1e-9, 0.03, 0.1, 0.4, 0.5]),
+)
+def test_plateau_is_torchs(losses, patience, drop, min_lr):
+    base = 0.4
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=base)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=drop, patience=patience, min_lr=min_lr, eps=0
+    )
+    plateau, span = Plateau(), Span(epochs=len(losses) + 1, steps_per_epoch=1)
+    for epoch, loss in enumerate(losses, start=1):
         reference.step(loss)
-        plateau = plateau.after(loss, patience=patience, drop=0.5)
-        assert plateau.factor == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+        plateau = plateau.after(loss, patience=patience, drop=drop, lowest=min_lr / base)
+        rate = learning_rate(epoch, base=base, schedule="plateau", span=span, plateau_factor=plateau.factor)
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES.keys() - {"plateau"}))
+@pytest.mark.parametrize("warmup", [0.0, 1.0, 2.5])
+def test_a_plateau_lowers_the_rate_of_no_other_schedule(schedule, warmup):
+    span = Span(epochs=6, steps_per_epoch=5, warmup_epochs=warmup, step_epochs=2)
+    rates = [
+        learning_rate(step, base=0.4, schedule=schedule, span=span, plateau_factor=0.125)
+        for step in range(span.steps)
+    ]
+    assert rates == our_rates(schedule, span)
 
 
 def test_a_loss_that_is_no_number_never_is_the_plateaus_best():

@@ -31,7 +31,7 @@ def row(epoch: int, validation_loss: float, phase: str = "main") -> EpochRow:
 def after(losses: list[float]) -> FitState:
     state = FitState()
     for epoch, loss in enumerate(losses, start=1):
-        state = state.after_epoch(row(epoch, loss), steps=3, patience=2, drop=0.5)
+        state = state.after_epoch(row(epoch, loss), steps=3)
     return state
 
 
@@ -54,7 +54,7 @@ def test_a_loss_that_is_no_finite_number_is_never_the_best(bad):
 def test_each_phase_has_its_own_patience_but_the_best_is_over_all():
     state = after([1.0, 2.0]).next_phase(FrozenEvidence("head", 5, "a", "a"))
     assert (state.epochs_without_better, state.phase_epoch, state.phase_step) == (0, 0, 0)
-    state = state.after_epoch(row(3, 1.5, "finetune"), steps=3, patience=2, drop=0.5)
+    state = state.after_epoch(row(3, 1.5, "finetune"), steps=3)
     assert state.epochs_without_better == 0, "1.5 is the finetune phase's best"
     assert state.best is not None
     assert state.best.epoch == 1, "but not the best of all"
@@ -90,7 +90,7 @@ def saved(folder: Path, losses: list[float]) -> list[dict[str, torch.Tensor]]:
     """A checkpoint an epoch; returns the weights of each."""
     checkpoints, state, kept = Checkpoints(folder), FitState(), []
     for epoch, loss in enumerate(losses, start=1):
-        state = state.after_epoch(row(epoch, loss), steps=3, patience=2, drop=0.5)
+        state = state.after_epoch(row(epoch, loss), steps=3)
         weights = {"w": torch.full((5, 7), float(epoch))}
         checkpoints.save(state, weights, {"0/exp_avg": torch.ones(2)}, {"0/step": float(epoch)})
         kept.append(weights)

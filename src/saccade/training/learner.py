@@ -21,7 +21,7 @@ from saccade.training.job import Job, class_weights
 from saccade.training.losses import classification_loss
 from saccade.training.optimizers import build_optimizer
 from saccade.training.phases import Phase, freeze_for
-from saccade.training.schedules import Pace, Span, growing_side, learning_rate
+from saccade.training.schedules import Pace, Plateau, Span, growing_side, learning_rate
 from saccade.training.state import flatten_optimizer, unflatten_optimizer
 from saccade.transforms.batches import Batch
 from saccade.transforms.mix import mix, soft_targets
@@ -94,6 +94,16 @@ class Learner:
             schedule=self.recipe.train.schedule,
             span=self.span,
             plateau_factor=plateau_factor,
+        )
+
+    def plateau_after(self, plateau: Plateau, validation_loss: float) -> Plateau:
+        """The plateau schedule's state after an epoch of this phase."""
+        train = self.recipe.train
+        return plateau.after(
+            validation_loss,
+            patience=train.plateau_patience,
+            drop=train.plateau_factor,
+            lowest=train.plateau_min_lr / self.phase.learning_rate,
         )
 
     def set_rate(self, rate: float) -> None:

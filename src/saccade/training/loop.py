@@ -227,9 +227,7 @@ def solve_head(job: Job, phase: Phase, state: FitState, step: int) -> FitState:
         validation_accuracy=found.validation_accuracy,
         seconds=round(job.budget.elapsed(), 3),
     )
-    settings = job.recipe.train
-    state = state.after_epoch(row, steps=0, patience=settings.plateau_patience, drop=settings.plateau_factor)
-    state = state.with_note(found.note)
+    state = state.after_epoch(row, steps=0).with_note(found.note)
     job.checkpoints.save(state, job.classifier.state_dict(), {}, {})
     job.run.write_history(state.history)
     job.callbacks.on_epoch_end(view(job, phase, state), row)
@@ -257,10 +255,9 @@ def end_epoch(job: Job, learner: Learner, state: FitState, trained: Tally, began
         validation_accuracy=validation_accuracy,
         seconds=round(job.budget.elapsed(), 3),
     )
-    settings = job.recipe.train
-    state = replace(state, micro_batch=learner.micro_batch).after_epoch(
-        row, steps=trained.steps, patience=settings.plateau_patience, drop=settings.plateau_factor
-    )
+    plateau = learner.plateau_after(state.plateau, validation_loss)
+    state = replace(state, micro_batch=learner.micro_batch, plateau=plateau)
+    state = state.after_epoch(row, steps=trained.steps)
     state = _with_memory_note(learner, state)
     seconds = time.monotonic() - began
     job.budget.note_epoch(seconds, validation_seconds)

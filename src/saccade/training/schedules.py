@@ -104,10 +104,16 @@ ENDING_SCHEDULES = (
 def learning_rate(
     step: float, *, base: float, schedule: str, span: Span, plateau_factor: float = 1.0
 ) -> float:
-    """The rate of `step`, counted from 0 at the start of the phase; "one_cycle" rises by itself."""
+    """The rate of `step`, counted from 0 at the start of the phase.
+
+    "one_cycle" has its own warm-up. `plateau_factor` belongs to "plateau": the other schedules come down by
+    themselves, and a second decay on top would end them too early.
+    """
+    if schedule == "plateau":
+        base *= plateau_factor
     if step < span.warmup_steps and schedule != "one_cycle":
-        return base * plateau_factor * (step + 1) / span.warmup_steps
-    return base * plateau_factor * SCHEDULES[schedule](step, span)
+        return base * (step + 1) / span.warmup_steps
+    return base * SCHEDULES[schedule](step, span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +127,16 @@ class Plateau:
     best: float = math.inf
     bad_epochs: int = 0
 
-    def after(self, validation_loss: float, *, patience: int, drop: float) -> Plateau:
-        """The state after an epoch with this validation loss; NaN never counts as better."""
+    def after(self, validation_loss: float, *, patience: int, drop: float, lowest: float = 0.0) -> Plateau:
+        """The state after an epoch with this validation loss; NaN never counts as better.
+
+        `lowest`: drops end at this factor (torch's `min_lr`, as a share of the phase's rate).
+        """
         if validation_loss < self.best * (1 - 1e-4):
             return Plateau(self.factor, validation_loss, 0)
         if self.bad_epochs + 1 > patience:
-            return Plateau(self.factor * drop, self.best, 0)
+            # a floor above the present factor must not raise the rate
+            return Plateau(max(self.factor * drop, min(self.factor, lowest)), self.best, 0)
         return Plateau(self.factor, self.best, self.bad_epochs + 1)
 
 

@@ -80,7 +80,7 @@ class FitState:
     notes: tuple[str, ...] = ()
     finished: str = ""
 
-    def after_epoch(self, row: EpochRow, *, steps: int, patience: int, drop: float) -> FitState:
+    def after_epoch(self, row: EpochRow, *, steps: int) -> FitState:
         """The state after one more epoch; a validation loss that is NaN is never the best."""
         better_in_phase = row.validation_loss < self.phase_best_loss
         best = self.best
@@ -95,7 +95,6 @@ class FitState:
             best=best,
             phase_best_loss=row.validation_loss if better_in_phase else self.phase_best_loss,
             epochs_without_better=0 if better_in_phase else self.epochs_without_better + 1,
-            plateau=self.plateau.after(row.validation_loss, patience=patience, drop=drop),
             history=(*self.history, row),
         )
 
