@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
+import multiprocessing
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -21,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import saccade
-from saccade.data.images import DEFAULT_LIMITS
+from saccade.data.images import DEFAULT_LIMITS, Limits
 from saccade.errors import DataError, MissingExtraError, ModelError, RecipeError
 from saccade.predict import (
     Answer,
@@ -182,6 +185,31 @@ def test_the_name_of_a_certificate_is_the_run_folders() -> None:
         assert certificate_path(Path("x") / name) == certificate_beside(Path("x") / name)
 
 
+def test_a_pickled_predictor_opens_its_file_again(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(tmp_path / "m.onnx")
+    monkeypatch.chdir(tmp_path)
+    predictor = Predictor("m.onnx", threads=1, limits=Limits(max_pixels=100))
+    stored = pickle.dumps(predictor)
+    monkeypatch.chdir("/")  # a worker may run elsewhere
+    for again in (pickle.loads(stored), copy.deepcopy(predictor)):
+        assert again.predict(Image.new("RGB", (4, 4), COLOURS["red"])) == ["red"]
+        assert (again.threads, again.limits) == (1, predictor.limits)
+    make_model(tmp_path / "m.onnx", temperature=0.2)
+    with pytest.raises(ModelError, match=r"m\.onnx has changed since the Predictor was pickled"):
+        pickle.loads(stored)
+    (tmp_path / "m.onnx").unlink()
+    with pytest.raises(ModelError, match="there is no model file"):
+        pickle.loads(stored)
+
+
+def test_a_predictor_reaches_another_process(model: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        image = np.full((4, 4, 3), COLOURS["green"], np.uint8)
+        assert pool.apply(Predictor.predict, (Predictor(model), image)) == ["green"]
+
+
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -215,11 +243,34 @@ def test_many_failures_are_cut_on_screen_and_complete_in_a_file(
         (photos / f"bad{i:02d}.jpg").write_bytes(b"")
     assert run(model, photos)[0] == 1
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 21
-    assert said[-1].startswith("and 10 more")
+    assert len(said) == 22
+    assert said[-2].startswith("and 10 more")
+    assert said[-1] == f"passed over in {photos}: 1 .DS_Store, 1 .txt files, 1 hidden folders"
     assert run(model, photos, out=str(tmp_path / "o.csv"))[0] == 1
     with (tmp_path / "o.csv.failed.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 30
+
+
+def test_what_a_folder_holds_and_is_not_read_is_named(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not read means exit 1, where it may have been an image; a text file beside the images is counted."""
+    assert run(model, photos)[0] == 0
+    assert "passed over" in capsys.readouterr().err
+    (tmp_path / "elsewhere.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    (photos / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (photos / "without-extension").write_bytes((photos / "a.jpg").read_bytes())
+    (photos / "photo.xyz").write_bytes((photos / "a.jpg").read_bytes())
+    os.mkfifo(photos / "pipe.jpg")
+    assert run(model, photos)[0] == 1
+    said = capsys.readouterr().err
+    for name in ("link.jpg", "without-extension", "photo.xyz", "pipe.jpg"):
+        assert f"left out of {photos}: {name}: " in said
+
+
+def test_a_folder_that_is_read_once_leaves_nothing_out(model: Path, photos: Path) -> None:
+    (photos / "again").symlink_to(photos / "deeper")
+    assert run(model, photos)[0] == 0
 
 
 def test_refuses_before_any_work(model: Path, photos: Path) -> None:

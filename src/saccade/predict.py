@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,18 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.artefact import MAX_BATCH_IMAGES, MAX_BATCH_PIXELS, Artefact, Image
+from saccade.data import given
 from saccade.data.images import DEFAULT_LIMITS, Limits, decode
 from saccade.data.names import printable
-from saccade.errors import DataError, ImageError, ModelError, RecipeError
+from saccade.errors import DataError, ImageError, ModelError, RecipeError, SourceError
 from saccade.threads import usable_cores
 
 if TYPE_CHECKING:
-    from PIL import Image as Pillow
-
+    from saccade.data.sources.listing import Listing
     from saccade.terminal import Terminal
 
 FAILURES_SHOWN = 20
-PILLOW_LOSSLESS_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")  # what PNG keeps as it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +62,24 @@ class Answer:
 class Predictor:
     """A model file, or a run folder's `export/model.onnx`, ready to answer.
 
-    Images are paths, folders of images, uint8 arrays (height, width, 3) or Pillow images, alone or in
-    lists. Raises ModelError when there is no model to use.
+    Images are paths, folders of images, uint8 arrays (height, width, 3), Pillow images, or the content of
+    image files as bytes or open binary files; alone, in lists or in arrays. Raises ModelError when there is
+    no model to use.
+
+    A pickle holds the path and the SHA-256 of the model file, not the model: unpickling opens the file again
+    and raises ModelError when it is not there or has changed.
     """
 
     def __init__(self, model: str | Path, *, threads: int = 0, limits: Limits = DEFAULT_LIMITS) -> None:
-        self.artefact = Artefact.open(model_file(Path(model)), threads=threads)
+        file = model_file(Path(model))
+        self.artefact = Artefact.open(file, threads=threads)
+        self.file = file.absolute()  # found again after a change of folder
         self.limits = replace(limits, background=self.artefact.background)
+        self.asked_threads = threads
         self.threads = threads or usable_cores()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.file, self.artefact.sha256, self.asked_threads, self.limits)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -124,7 +133,7 @@ class Predictor:
         ahead: deque[tuple[str, Future[Image | ImageError]]] = deque()
         with ThreadPoolExecutor(self.threads) as pool:
             for name, content in inputs:
-                ahead.append((name, pool.submit(pixels_of, name, content, self.limits)))
+                ahead.append((name, pool.submit(pixels_of, name, _taken(content, self.limits), self.limits)))
                 if len(ahead) > 2 * self.threads:
                     first, future = ahead.popleft()
                     yield first, future.result()
@@ -140,6 +149,17 @@ class Predictor:
                 yield Answer(name, self.classes, nothing, str(found))
             else:
                 yield Answer(name, self.classes, next(probabilities))
+
+
+def _reopened(file: Path, sha256: str, threads: int, limits: Limits) -> Predictor:
+    """What unpickling a Predictor does: the same file, opened by this process with the cores it may use."""
+    predictor = Predictor(file, threads=threads, limits=limits)
+    if predictor.artefact.sha256 != sha256:
+        raise ModelError(
+            f"{file} has changed since the Predictor was pickled (SHA-256 {predictor.artefact.sha256[:12]}, "
+            f"not {sha256[:12]}); load the model again"
+        )
+    return predictor
 
 
 def model_file(model: Path) -> Path:
@@ -158,39 +178,50 @@ def model_file(model: Path) -> Path:
 
 # ── what can be given ────────────────────────────────────────────────────────────────────────────────
 
-Content = str | NDArray[Any] | ImageError | Any
-Input = tuple[str, Content]  # (name, path | array | Pillow image | why not)
+Content = str | ImageError | Any
+Input = tuple[str, Content]  # (name, path | array | Pillow image | bytes | open file | why not)
 
 
-def inputs_of(images: Any) -> Iterator[Input]:
-    """Every single image of what was given, with a name: its path, or `image 3` by position."""
-    if isinstance(images, str | os.PathLike):
-        yield from _paths(os.fspath(images))
-    elif isinstance(images, np.ndarray) and images.ndim == 4:
-        yield from inputs_of(list(images))
-    elif isinstance(images, np.ndarray) or not isinstance(images, Iterable):
-        yield "image 0", images
-    else:
-        for position, image in enumerate(images):
-            if isinstance(image, str | os.PathLike):
-                yield from _paths(os.fspath(image))
-            else:
-                yield f"image {position}", image
+def inputs_of(images: Any, *, listings: dict[str, Listing] | None = None) -> Iterator[Input]:
+    """Every single image of what was given, with a name: its path, or `image 3` by position.
+
+    `listings` receives what was found in each folder.
+    """
+    several = _several(images)
+    for position, image in enumerate([images] if several is None else several):
+        if isinstance(image, str | os.PathLike):
+            yield from _paths(os.fsdecode(image), {} if listings is None else listings)
+        else:
+            yield f"image {position}", image
 
 
-def _paths(given: str) -> Iterator[Input]:
+def _several(images: Any) -> Iterable[Any] | None:
+    """What to go through one by one; None for a single image."""
+    if isinstance(images, np.ndarray):
+        if images.dtype.kind in "OSU" or images.shape == (0,):  # names, or images of different sizes
+            return list(images.ravel().tolist())
+        return images if images.ndim == 4 else None
+    single = isinstance(images, str | os.PathLike) or given.is_encoded(images)
+    return None if single or not isinstance(images, Iterable) else images
+
+
+def _paths(path: str, listings: dict[str, Listing]) -> Iterator[Input]:
     """The path itself, or every image below it where it is a folder; hidden ones are passed over."""
-    if not os.path.isdir(given):
-        yield given, given
-        return
     from saccade.data.sources.listing import list_folder
 
-    files = list_folder(Path(given)).files
-    if not files:
-        yield given, ImageError("a folder without images", "Give a folder that holds some")
-    for file in files:
-        path = os.path.join(given, file)
+    if not os.path.isdir(path):
         yield path, path
+        return
+    try:
+        listings[path] = list_folder(Path(path))
+    except SourceError as error:
+        yield path, ImageError(str(error), "Allow it with: chmod u+rx FOLDER")
+        return
+    if not listings[path].files:
+        yield path, ImageError("a folder without images", "Give a folder that holds some")
+    for file in listings[path].files:
+        inside = os.path.join(path, file)
+        yield inside, inside
 
 
 def pixels_of(name: str, content: Content, limits: Limits) -> Image | ImageError:
@@ -200,9 +231,15 @@ def pixels_of(name: str, content: Content, limits: Limits) -> Image | ImageError
             return content
         if isinstance(content, str):
             return decode(read_file(content, limits), limits=limits, name=name).pixels
-        if isinstance(content, np.ndarray):
-            return _checked_array(content)
-        return _from_pillow(content, limits)
+        return given.pixels(given.take(content, limits), limits)
+    except ImageError as error:
+        return error
+
+
+def _taken(content: Content, limits: Limits) -> Content:
+    """The content, safe to be decoded by another thread while the caller goes on."""
+    try:
+        return given.take(content, limits)
     except ImageError as error:
         return error
 
@@ -214,35 +251,6 @@ def read_file(path: str, limits: Limits) -> bytes:
     if not os.path.lexists(path):
         raise ImageError("there is no such file", "Check the path")
     return FolderStorage(Path(), max_bytes=limits.max_bytes, outside=True).read(path)
-
-
-def _checked_array(array: NDArray[Any]) -> Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ImageError(
-            f"an array of {array.dtype} {array.shape}, not uint8 (height, width, 3)",
-            "Convert it to RGB with values from 0 to 255",
-        )
-    return np.ascontiguousarray(array)
-
-
-def _from_pillow(image: Any, limits: Limits) -> Image:
-    """Through the one decoder, as a PNG in memory: upright, and every mode treated as in a file."""
-    import io
-
-    from PIL import Image as Pillow
-    from PIL import ImageOps
-
-    if not isinstance(image, Pillow.Image):
-        raise ImageError(
-            f"a {type(image).__name__} is no image",
-            "Give a path, a uint8 array (height, width, 3) or a Pillow image",
-        )
-    upright: Pillow.Image = ImageOps.exif_transpose(image)
-    if upright.mode not in PILLOW_LOSSLESS_MODES:
-        upright = upright.convert("RGB")
-    file = io.BytesIO()
-    upright.save(file, "PNG", compress_level=1)
-    return decode(file.getvalue(), limits=limits).pixels
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────
@@ -367,7 +375,7 @@ _WRITERS = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parqu
 def predict_command(
     model: str, inputs: Sequence[str], terminal: Terminal, *, out: str = "", top_k: int = 1
 ) -> int:
-    """`saccade predict`: 0 when every input was answered, 1 when some failed, 2 when all did."""
+    """`saccade predict`: 0 when every input was answered, 1 when some were not, 2 when none was."""
     from saccade.terminal import silent
 
     if top_k < 1:
@@ -378,7 +386,8 @@ def predict_command(
         check_out(out)
     predictor = Predictor(model)
     top_k = min(top_k, len(predictor.classes))
-    asked = list(inputs_of(list(inputs)))
+    listings: dict[str, Listing] = {}
+    asked = list(inputs_of(list(inputs), listings=listings))
     answers, failed = [], 0
     # Where answers are printed as they come, they are the progress; a bar between them would break.
     with terminal.progress("predicting") if out else contextlib.nullcontext(silent) as progress:
@@ -392,12 +401,30 @@ def predict_command(
         write_answers(Path(out), answers, top_k=top_k)
         terminal.say(f"{len(answers) - failed} predictions written to {out}")
     _report_failures([answer for answer in answers if answer.error], out)
-    return 0 if not failed else (2 if failed == len(answers) else 1)
+    left_out = _report_left_out(listings)
+    return 2 if failed == len(answers) else int(bool(failed or left_out))
 
 
 def _line(answer: Answer, top_k: int) -> str:
     ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top(top_k))
     return f"{printable(answer.path)}: {ranked}"
+
+
+def _report_left_out(listings: Mapping[str, Listing]) -> int:
+    """Say on stderr what was left out of folders and what is passed over by rule; the number left out."""
+    from saccade.terminal import Terminal
+
+    errors = Terminal(stream=sys.stderr)
+    for folder, listing in listings.items():
+        where = printable(folder)
+        for line in listing.left_out[:FAILURES_SHOWN]:
+            errors.say(f"left out of {where}: {line}")
+        if len(listing.left_out) > FAILURES_SHOWN:
+            errors.say(f"left out of {where}: {len(listing.left_out) - FAILURES_SHOWN} more")
+        if listing.ignored:
+            counts = ", ".join(f"{count:,} {reason}" for reason, count in listing.ignored.items())
+            errors.say(f"passed over in {where}: {counts}")
+    return sum(len(listing.left_out) for listing in listings.values())
 
 
 def _report_failures(failed: Sequence[Answer], out: str) -> None:

@@ -128,7 +128,7 @@ def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
         stored, mode = quick
     else:
         header, stored, mode, notes = _by_pillow(header, limits)
-    pixels = _upright(stored, header.orientation)
+    pixels = upright(stored, header.orientation)
     height, width = pixels.shape[:2]
     notes = (*_name_note(name, header.format), *header.notes, *notes, *_tiny_note(width, height))
     return Decoded(pixels, width, height, mode, header.format, notes, header.quality, header.camera)
@@ -200,15 +200,20 @@ def _to_rgb(image: Image.Image, header: Header, limits: Limits) -> tuple[Image.I
     if image.mode in _GRAY_16_MODES or (image.mode == "I" and header.format == "PPM"):
         return _from_gray_16(image, header), ("16-bit gray scaled to 8 bits",)
     if image.mode in ("I", "F"):
-        raise ImageError(
-            f"values of unknown range (mode {image.mode})",
-            "Give the range: convert it to 8 or 16 bits with a black and white you choose",
-        )
+        raise unknown_range(image.mode)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         return _on_background(image, limits.background)
     if image.mode == "RGB":
         return image, ()
     return image.convert("RGB"), ()
+
+
+def unknown_range(mode: str) -> ImageError:
+    """What to say of values whose black and white nobody has told."""
+    return ImageError(
+        f"values of unknown range (mode {mode})",
+        "Give the range: convert it to 8 or 16 bits with a black and white you choose",
+    )
 
 
 def _from_gray_16(image: Image.Image, header: Header) -> Image.Image:
@@ -244,7 +249,7 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     return pixels
 
 
-def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Undo an EXIF orientation (EXIF 2.32, tag 0x0112): 1 as is, 2 mirrored, ..., 8 rotated."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)

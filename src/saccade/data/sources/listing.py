@@ -21,12 +21,14 @@ class Listing:
     """Image files and folders by their path below the root (forward slashes), both sorted.
 
     `ignored` counts what is passed over by rule; `listed` names what was seen and is not used, with why.
+    `left_out` is what of `listed` may have been an image that was wanted.
     """
 
     files: tuple[str, ...]
     folders: tuple[str, ...]
     ignored: Mapping[str, int]
     listed: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -37,10 +39,15 @@ class Collector:
     folders: set[str] = field(default_factory=set)
     ignored: Counter[str] = field(default_factory=Counter)
     listed: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
 
-    def note(self, path: str, why: str) -> None:
-        self.listed.append(f"{printable(path)}: {why}")
+    def note(self, path: str, why: str, *, lost: bool = True) -> None:
+        """Say what became of an entry; `lost` False where its images are used all the same."""
+        line = f"{printable(path)}: {why}"
+        self.listed.append(line)
+        if lost:
+            self.left_out.append(line)
 
     def file(self, path: str) -> None:
         """Take in one regular file by its name."""
@@ -78,7 +85,8 @@ class Collector:
     def listing(self) -> Listing:
         self._warn_of_twin_names()
         files, folders = tuple(sorted(self.files)), tuple(sorted(self.folders))
-        return Listing(files, folders, dict(sorted(self.ignored.items())), tuple(sorted(self.listed)))
+        ignored = dict(sorted(self.ignored.items()))
+        return Listing(files, folders, ignored, tuple(sorted(self.listed)), tuple(sorted(self.left_out)))
 
     def _warn_of_twin_names(self) -> None:
         """Names that look the same and differ in the encoding of their accents: both kept, said."""
@@ -88,7 +96,8 @@ class Collector:
                 forms[unicodedata.normalize("NFC", path)].append(path)
         for twins in forms.values():
             if len(twins) > 1:
-                self.note(twins[0], f"{len(twins)} files have this name in different Unicode forms; all kept")
+                text = f"{len(twins)} files have this name in different Unicode forms; all kept"
+                self.note(twins[0], text, lost=False)
 
 
 def list_folder(root: Path) -> Listing:
@@ -116,7 +125,7 @@ class _Walk:
                 if not os.path.isdir(os.path.join(self.root, link)):
                     self.found.note(link, "a link whose folder has gone since it was listed; skipped")
                 elif self._seen(os.path.join(self.root, link)):
-                    self.found.note(link, "a link to a folder that is read anyway; read once")
+                    self.found.note(link, "a link to a folder that is read anyway; read once", lost=False)
                 elif self.found.folder(link):
                     self._visit_all(link)
 
@@ -134,7 +143,7 @@ class _Walk:
         full = os.path.join(self.root, folder) if folder else self.root
         try:
             if self._seen(full):
-                self.found.note(folder, "the same folder as one already read; read once")
+                self.found.note(folder, "the same folder as one already read; read once", lost=False)
                 return []
             status = os.stat(full)
             self.visited.add((status.st_dev, status.st_ino))
