@@ -6,6 +6,7 @@ SaccadeError                 caught by the command line: printed without a trace
 │   ├── SourceError          a folder, list or archive cannot be read as a data set
 │   └── SplitError           no honest split can be made, or the given one leaks
 ├── ImageError               one image cannot be used (set aside by name, never fatal for a data set)
+│   └── ChangedImageError    its bytes are not those that were scanned
 ├── ModelError               a backbone, its weights or a model file cannot be used
 ├── RunError                 a run folder is locked, damaged, or belongs to another recipe
 ├── TrainingError            training cannot go on (loss not finite, out of memory)
@@ -51,6 +52,16 @@ class ImageError(SaccadeError):
 
     def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
         return ImageError, (self.reason, self.remedy)  # crosses process boundaries
+
+
+class ChangedImageError(ImageError):
+    """An image's bytes are not those that were scanned."""
+
+    def __init__(self) -> None:
+        super().__init__("its bytes are not those that were scanned", "Put the file back")
+
+    def __reduce__(self) -> tuple[type[ChangedImageError], tuple[()]]:  # type: ignore[override]
+        return ChangedImageError, ()
 
 
 class ModelError(SaccadeError):

@@ -15,13 +15,14 @@ from PIL import Image
 from saccade.config import AugmentConfig
 from saccade.data.images import Limits, decode
 from saccade.data.pixel_cache import PixelCache
+from saccade.data.reading import read_pixels
 from saccade.data.storage import FolderStorage
 from saccade.errors import DataError
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord
 from saccade.transforms import Augmentation, TrainingBatches, evaluation_batches, to_input, training_batches
 from saccade.transforms import batches as batches_module
-from saccade.transforms.batches import UNKNOWN_LABEL, batch_plan, epoch_order, read_pixels
+from saccade.transforms.batches import UNKNOWN_LABEL, batch_plan, epoch_order
 from saccade.transforms.shrink import shrink
 from saccade.transforms.stored import StoredPixels
 

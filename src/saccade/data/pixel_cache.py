@@ -38,6 +38,7 @@ IN_USE_SECONDS = 600.0  # a shard used so lately is not dropped: another process
 TOUCH_SECONDS = 60.0  # between two notes of a shard's last use
 REFRESH_SECONDS = 1.0  # between two looks at what other processes added
 KEY_BYTES = 16
+KEY_VERSION = 2  # 1 filed pixels under a hash that had not been compared with the decoded bytes
 
 # key, offset, height, width, checksum of the pixels; behind it the record's own checksum
 _RECORD = struct.Struct(f"<{KEY_BYTES}sQIII")
@@ -53,7 +54,7 @@ def decoder_version() -> str:
 
 def pixel_key(sha256: str, made_by: str) -> bytes:
     """Key of an image: its file's SHA-256, and in words all else that its pixels depend on."""
-    return hashlib.blake2b(f"{sha256};{made_by}".encode(), digest_size=KEY_BYTES).digest()
+    return hashlib.blake2b(f"{KEY_VERSION};{sha256};{made_by}".encode(), digest_size=KEY_BYTES).digest()
 
 
 def _nobody_listens(text: str) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from saccade.artefact import Artefact, Image
 from saccade.data.images import DEFAULT_LIMITS, Limits, decode
-from saccade.errors import ImageError, ModelError
+from saccade.errors import ChangedImageError, DataError, ImageError, ModelError
 from saccade.records import Certificate, Predictions
 from saccade.threads import usable_cores
 
@@ -44,7 +44,8 @@ def certify(
 
     "float" passes when no probability differs by more than `tolerance` and every change of the first class
     is a tie within that; "int8" when validation accuracy falls by at most `max_drop`. Images that can no
-    longer be read are named in `extra`. Raises ModelError when there is nothing to compare.
+    longer be read are named in `extra`. Raises ModelError when there is nothing to compare, DataError for an
+    image that is not the one that was measured.
     """
     artefact = Artefact.open(path, verify=False)  # this makes the certificate it would be checked against
     limits = replace(limits, background=artefact.background)  # as at its destination
@@ -234,6 +235,11 @@ def _decoded_rows(
         name = predictions.paths[row]
         try:
             return decode(read_image(name), limits=limits, name=name).pixels
+        except ChangedImageError as error:
+            raise DataError(
+                f"{name}: {error.reason}, so the trained model's answer on it says nothing about the file; "
+                "put the image back, or say with --data where the images lie now"
+            ) from None
         except ImageError as error:
             return error
 

@@ -34,7 +34,8 @@ MAX_CLASSES = 1_000_000
 class BuiltModel:
     """A network, how images must be prepared for it, and what `rebuild` needs to make it again.
 
-    `notes` say in words where weights and preprocessing come from.
+    `notes` say in words where weights and preprocessing come from, `weights_sha256` what the file given as
+    `weights` held ("" where none was).
     """
 
     module: Classifier
@@ -42,6 +43,7 @@ class BuiltModel:
     architecture: dict[str, Any]
     pretrained: bool
     notes: tuple[str, ...] = ()
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ def _published(plan: _Plan, pretrained: bool, weights: str) -> BuiltModel:
         architecture=plan.as_json(),
         pretrained=pretrained,
         notes=(_origin(backbone, pretrained, weights), *_option_notes(header, plan.options), *notes),
+        weights_sha256=file.sha256 if file else "",
     )
 
 

@@ -5,6 +5,7 @@ Format: https://github.com/huggingface/safetensors#format (a length, a JSON head
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -44,22 +45,27 @@ class Header:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Tensors by name, and the header that came with them."""
+    """Tensors by name, the header that came with them, and the SHA-256 of the bytes they were read from."""
 
     tensors: dict[str, Tensor]
     header: Header
+    sha256: str = ""
 
 
 def read_weights(path: str | Path) -> WeightsFile:
     """Read a safetensors file after checking its header; raises ModelError saying what is wrong with it."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
-    header = parse_metadata(check_header(path), where=str(path))
-    try:
-        return WeightsFile(load_file(str(path)), header)
-    except SafetensorError as error:
+    check_header(path)
+    data = Path(path).read_bytes()
+    try:  # once more: the file may have been replaced since
+        metadata = _read_header(data[:8], data[8 : 8 + MAX_HEADER_BYTES], len(data)).get("__metadata__", {})
+        tensors = load(data)
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise _not_sound(path, error) from None
+    header = parse_metadata(metadata, where=str(path))
+    return WeightsFile(tensors, header, hashlib.sha256(data).hexdigest())
 
 
 def check_header(path: str | Path) -> dict[str, str]:

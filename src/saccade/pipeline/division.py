@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
 from saccade.data.audit import audit_as_json
+from saccade.data.reading import read_checked
 from saccade.errors import ImageError, RunError
 from saccade.pipeline import prepare
 from saccade.pipeline.hints import SMALL_SIDE_PIXELS, shorter_side
@@ -132,7 +132,7 @@ def stored_data(run: RunFolder, location: str, recipe: Recipe) -> Dataset:
         *(
             f"{record.path} has other bytes"
             for record in dataset.used()
-            if record.path in there and _changed(dataset, record.path, record.sha256)
+            if record.path in there and _changed(dataset, record)
         ),
     ]
     if changed:
@@ -161,11 +161,12 @@ def with_clusters(
     return tuple(dataclasses.replace(r, cluster=cluster_of.get(r.path, "")) for r in records)
 
 
-def _changed(dataset: Dataset, path: str, sha256: str) -> bool:
+def _changed(dataset: Dataset, record: ImageRecord) -> bool:
     try:
-        return hashlib.sha256(dataset.storage.read(path)).hexdigest() != sha256
+        read_checked(dataset.storage, record)
     except ImageError:
         return True
+    return False
 
 
 def split_as_json(made: Split) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import threading
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from saccade.bundle import Bundle, save_bundle
 from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
 from saccade.data.cache import cache_folder
-from saccade.data.images import decode
 from saccade.data.pixel_cache import PixelCache
+from saccade.data.reading import read_pixels
 from saccade.errors import ModelError, RecipeError
 from saccade.evaluation.calibration import fit_temperature
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation
@@ -67,6 +68,7 @@ EXPORT_AND_REPORT_SECONDS = 15.0
 JUDGING_SECONDS_AN_IMAGE = 0.04
 SMALLEST_JUDGING_SHARE = 0.05  # of these seconds, for the smallest images: 1.3 ms each were measured
 USUAL_SIDE = 224
+WEIGHTS_SHA256 = "model.weights_sha256"  # among what every "auto" became
 
 
 def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
@@ -215,7 +217,7 @@ def channel_statistics(
     stride = -(-len(records) // STATISTICS_IMAGES)
     sums = np.zeros((3, 3))
     for record in records[::stride]:
-        pixels = decode(dataset.storage.read(record.path), limits=limits_of(recipe), name=record.path).pixels
+        pixels = read_pixels(dataset.storage, record, limits_of(recipe))
         values = pixels.reshape(-1, 3) / 255.0
         sums += (np.ones(3), values.mean(axis=0), (values**2).mean(axis=0))
     mean = sums[1] / sums[0]
@@ -235,6 +237,7 @@ def resolved_values(network: BuiltModel, recipe: Recipe) -> dict[str, Any]:
         "data.preprocess": network.preprocess.as_json(),
         "model.backbone": recipe.model.backbone,
         "model.weights": recipe.model.weights,
+        WEIGHTS_SHA256: network.weights_sha256,
         "model.architecture": dict(network.architecture),
         "model.pretrained": network.pretrained,
         "model.notes": list(network.notes),
@@ -266,14 +269,30 @@ def fit_network(
     late_search: LateSearch | None = None,
 ) -> None:
     """Train (or continue), fit the temperature on the validation part, and write the bundle."""
+    pixels = pixel_cache(recipe, terminal)
+    with contextlib.closing(pixels) if pixels else contextlib.nullcontext():
+        _fit_network(run, dataset, recipe, terminal, began, ready, late_search, pixels)
+
+
+def _fit_network(
+    run: RunFolder,
+    dataset: Dataset,
+    recipe: Recipe,
+    terminal: Terminal,
+    began: float,
+    ready: Ready | None,
+    late_search: LateSearch | None,
+    pixels: PixelCache | None,
+) -> None:
     runtime = ready.runtime if ready else Runtime.create(recipe.device, recipe.precision)
     made = ready.network_for(dataset) if ready else None
     network = made or build_network(dataset, recipe)
+    _refuse_other_weights(run, network, recipe)
     engines = ready.engines if ready and made else None
     _say_network(network, runtime, terminal)
     strength = Augmentation.from_config(recipe.augment)
     validation = ValidationBatches(dataset, network.preprocess, recipe)
-    transfer, pixels = None, pixel_cache(recipe, terminal)
+    transfer = None
     if network.pretrained:
         transfer = fast_transfer(
             dataset,
@@ -314,6 +333,17 @@ def fit_network(
         solved = transfer if result.head_alone else None
         temperature = fit_temperature(*_validation_logits(network, validation, solved, runtime))
     save_bundle(_bundle(network, dataset, result, temperature, late), run.bundle)
+
+
+def _refuse_other_weights(run: RunFolder, network: BuiltModel, recipe: Recipe) -> None:
+    """Raise ModelError where the weights file was replaced since the run began."""
+    began_with = run.read_environment()["resolved"].get(WEIGHTS_SHA256, network.weights_sha256)
+    if began_with != network.weights_sha256:
+        raise ModelError(
+            f"--weights {recipe.model.weights} holds other bytes than when {run.root} began (SHA-256 "
+            f"{network.weights_sha256[:12]}, not {began_with[:12]}); put that file back, or train with this "
+            "one in a new folder (--out)"
+        )
 
 
 def deadline(dataset: Dataset, recipe: Recipe, began: float, *, side: int = USUAL_SIDE) -> float | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.config import Recipe
+from saccade.data.reading import CheckedReader, read_checked
 from saccade.data.sources import load_source
-from saccade.errors import DataError, ImageError, RecipeError, RunError
+from saccade.errors import ChangedImageError, DataError, ImageError, RecipeError, RunError
 from saccade.evaluation import compare as comparing
 from saccade.evaluation.calibration import softmax
 from saccade.evaluation.diagnosis import diagnose
@@ -22,6 +23,7 @@ from saccade.report import write_report
 from saccade.report.facts import read_facts
 from saccade.run_folder import RunFolder, existing_run
 from saccade.terminal import Terminal
+from saccade.threads import usable_cores
 
 if TYPE_CHECKING:
     from saccade.bundle import Bundle
@@ -100,7 +102,7 @@ def conclude(run: RunFolder, dataset: Dataset, terminal: Terminal, *, seconds: f
     values |= {"promises": promises(run), "diagnosis": [dataclasses.asdict(f) for f in diagnosis(run)]}
     run.write_environment(values)
     with terminal.progress("writing the report", "pages"):
-        write_report(run, read_image=dataset.storage.read)
+        write_report(run, read_image=CheckedReader(dataset.storage, dataset.used()))
     run.write_environment(values | {"finished": True, "seconds": round(seconds, 1)})
 
 
@@ -209,26 +211,29 @@ def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: s
     parts = [part for part in (*JUDGED_PARTS, "train") if run.has(run.predictions(part))]
     if not parts:
         raise RunError(f"{run.root} has no predictions yet; run `saccade train` with the same settings again")
+    values = run.read_environment()
+    dataset = data_of(run, moved) if moved else _data_if_there(run, values)
     for part in parts:
         run.write_metrics(
             part, metrics_as_json(measure(run.read_predictions(part), top_k=recipe.evaluate.top_k))
         )
-    values = run.read_environment()
     values["diagnosis"] = [dataclasses.asdict(finding) for finding in diagnosis(run)]
     run.write_environment(values)
-    read_image = data_of(run, moved).storage.read if moved else _reader(values)
-    if read_image is None:
+    if dataset is None:
         terminal.say(
             f"          the images are no longer at {values['data']}: this report has no pictures (--data "
             "says where they are now)"
         )
-    write_report(run, read_image=read_image)
+    write_report(run, read_image=CheckedReader(dataset.storage, dataset.used()) if dataset else None)
     say_result(run, terminal)
     return {part: metrics_from_json(run.read_metrics(part)) for part in parts}
 
 
 def data_of(run: RunFolder, moved: str = "") -> Dataset:
-    """The run's data with the parts they had, where they lay or where `moved` says; raises RunError."""
+    """The run's data with the parts they had, where they lay or where `moved` says.
+
+    Raises RunError where they cannot be read, or where an image that was judged has other bytes now.
+    """
     location = moved or run.read_environment()["data"]
     try:
         listed = load_source(location, drop_empty=True, min_classes=1)
@@ -237,37 +242,56 @@ def data_of(run: RunFolder, moved: str = "") -> Dataset:
             f"{run.root} is certified on the images it was measured on, and they cannot be read ({error}); "
             "say where they lie now with --data"
         ) from None
+    return _as_measured(run, listed, moved)
+
+
+def _data_if_there(run: RunFolder, values: Mapping[str, Any]) -> Dataset | None:
+    """The run's data where they still lie, for the report's pictures; raises RunError for changed images."""
+    try:
+        listed = load_source(values["data"], drop_empty=True, min_classes=1)
+    except DataError:
+        return None
+    return _as_measured(run, listed)
+
+
+def _as_measured(run: RunFolder, listed: Dataset, moved: str = "") -> Dataset:
     dataset = listed.with_records(run.read_dataset())
-    if moved:
-        _refuse_other_images(dataset, {record.path for record in listed.records}, moved)
+    judged = [record for record in dataset.used() if record.part in JUDGED_PARTS]
+    there = {record.path for record in listed.records} if moved else {record.path for record in judged}
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        states = list(pool.map(lambda record: _state(dataset, record, there), judged))
+    missing = [r.path for r, state in zip(judged, states, strict=True) if state == "missing"]
+    changed = [r.path for r, state in zip(judged, states, strict=True) if state == "changed"]
+    if moved and (missing or changed):
+        raise RunError(
+            f"--data {moved} does not hold the images of this run: {len(missing + changed)} of {len(judged)} "
+            f"are missing or have other bytes ({_shown(missing + changed)}); give the folder or list that "
+            "holds them under the same names"
+        )
+    if changed:
+        raise RunError(
+            f"{len(changed)} of the {len(judged)} images that {run.root} was measured on have other bytes "
+            f"now ({_shown(changed)}); figures and certificate are left as they are: put these images back, "
+            "or say with --data where unchanged copies lie"
+        )
     return dataset
 
 
-def _refuse_other_images(dataset: Dataset, there: Collection[str], moved: str) -> None:
-    """Raise RunError unless every judged image lies there, byte for byte the one that was measured."""
-    judged = [record for record in dataset.used() if record.part in JUDGED_PARTS]
-    other = [r.path for r in judged if r.path not in there or _sha256(dataset, r.path) != r.sha256]
-    if other:
-        shown = ", ".join(other[:5]) + (" ..." if len(other) > 5 else "")
-        raise RunError(
-            f"--data {moved} does not hold the images of this run: {len(other)} of {len(judged)} are missing "
-            f"or have other bytes ({shown}); give the folder or list that holds them under the same names"
-        )
-
-
-def _sha256(dataset: Dataset, path: str) -> str:
+def _state(dataset: Dataset, record: ImageRecord, there: Collection[str]) -> str:
+    """ "missing", "changed", or "" for an image whose bytes are those that were measured."""
+    if record.path not in there:
+        return "missing"
     try:
-        return hashlib.sha256(dataset.storage.read(path)).hexdigest()
+        read_checked(dataset.storage, record)
+    except ChangedImageError:
+        return "changed"
     except ImageError:
-        return ""
+        return "missing"
+    return ""
 
 
-def _reader(values: Mapping[str, Any]) -> Callable[[str], bytes] | None:
-    """Reads images where the data still lie; the report does without where they do not."""
-    try:
-        return load_source(values["data"], drop_empty=True, min_classes=1).storage.read
-    except DataError:
-        return None
+def _shown(paths: list[str]) -> str:
+    return ", ".join(paths[:5]) + (" ..." if len(paths) > 5 else "")
 
 
 def _evaluate_new(

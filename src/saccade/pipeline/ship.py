@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.config import Recipe
+from saccade.data.reading import CheckedReader
 from saccade.errors import RecipeError, RunError
 from saccade.export.bench import DEFAULT_SHAPE, BenchRow, Spread
 from saccade.export.bench import bench as measure_engines
@@ -83,16 +84,14 @@ def _write(run: RunFolder, target: Path) -> None:
 
 
 def _write_int8(run: RunFolder, target: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> None:
-    from saccade.data.images import decode
+    from saccade.data.reading import read_pixels
     from saccade.export.quantize import quantize
 
     if not run.has(run.onnx):
         _write(run, run.onnx)
     records = dataset.used("train")
     chosen = records[:: -(-len(records) // recipe.export.calibration_images)]
-    images = (
-        decode(dataset.storage.read(r.path), limits=limits_of(recipe), name=r.path).pixels for r in chosen
-    )
+    images = (read_pixels(dataset.storage, record, limits_of(recipe)) for record in chosen)
     with terminal.progress("calibrating int8 on training images"):
         quantize(run.onnx, target, images)
 
@@ -104,7 +103,7 @@ def _certify(
         certificate = make_certificate(
             file,
             predictions_of(run),
-            dataset.storage.read,
+            CheckedReader(dataset.storage, dataset.used()),
             tolerance=recipe.export.tolerance,
             max_drop=recipe.export.max_drop,
             max_images=recipe.export.certify_images,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saccade.data.images import Limits
 from saccade.data.pixel_cache import PixelCache
+from saccade.data.reading import read_pixels
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.runtime import one_thread_each
@@ -24,7 +25,6 @@ from saccade.terminal import Progress, silent
 from saccade.training.stop import StopRequest
 from saccade.transforms.apply import channels_first, normalise_into, to_input
 from saccade.transforms.augment import as_evaluated
-from saccade.transforms.batches import read_pixels
 from saccade.transforms.stored import StoredPixels
 
 BATCH_IMAGES = 16  # few, so that no thread is left waiting long for the last one

@@ -13,15 +13,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from saccade.data.images import Limits, decode
+from saccade.data.images import Limits
 from saccade.data.pixel_cache import PixelCache
-from saccade.errors import DataError, ImageError
+from saccade.data.reading import read_pixels
+from saccade.errors import DataError
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.threads import usable_cores
@@ -248,17 +249,6 @@ class _Reader:
             self.cache[index] = image
             self.used_bytes += image.nbytes
         return True
-
-
-def read_pixels(storage: Storage, record: ImageRecord, limits: Limits) -> Any:
-    """Upright RGB uint8 (height, width, 3); raises DataError, since the scan found this image good."""
-    try:
-        return decode(storage.read(record.path), limits=limits, name=record.path).pixels
-    except ImageError as error:
-        raise DataError(
-            f"{record.path}: {error.reason}; it was sound when the data was scanned, so it has changed "
-            "since; put it back, or start again in a new run folder"
-        ) from None
 
 
 @dataclass

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.data.images import Limits
+from saccade.data.reading import read_pixels
 from saccade.preprocess import Geometry, Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.transforms.apply import channels_first, normalise_rows
@@ -27,7 +28,7 @@ from saccade.transforms.augment import (
     mirrored_in,
     stream,
 )
-from saccade.transforms.batches import Batch, batch_plan, class_indices, epoch_order, read_pixels
+from saccade.transforms.batches import Batch, batch_plan, class_indices, epoch_order
 
 LARGEST_SIDE = 64
 MOST_BYTES = 2_000_000_000  # fixed, not a share of this machine's memory: a run must be the same on another

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from saccade.data.images import Limits
+from saccade.data.reading import read_pixels
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.transforms.apply import channels_first, denormalise, normalise, to_input
 from saccade.transforms.augment import Augmentation, augment
-from saccade.transforms.batches import read_pixels
 from saccade.transforms.mix import mix, soft_targets
 
 GAP_PIXELS = 4
