@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pydantic
 import pytest
@@ -188,3 +189,69 @@ def test_a_value_where_a_section_belongs_is_said_in_plain_words() -> None:
         RecipeError, match=r"train is a section with keys of its own, got 3; write them below"
     ):
         Recipe.from_toml("train = 3")
+
+
+@pytest.mark.parametrize("backbone", ["small_cnn", "fast_cnn"])
+@pytest.mark.parametrize(
+    "more", [{}, {"train.epochs": 3}, {"train.optimizer": "sgd"}, {"data.image_size": 32}]
+)
+def test_a_backbone_of_ours_is_the_same_under_both_its_names(backbone: str, more: dict[str, Any]) -> None:
+    plain = Recipe.from_mapping({"model.backbone": backbone, **more})
+    prefixed = Recipe.from_mapping({"model.backbone": f"saccade/{backbone}", **more})
+    assert differing_keys(plain, prefixed) == {}
+    assert plain.given == prefixed.given
+    for recipe in (plain, prefixed, Recipe.from_toml(prefixed.to_toml())):
+        settled = recipe.with_batch_size(1000)
+        assert not settled.starts_pretrained
+        assert (settled.epochs, settled.learning_rate) == (plain.epochs, plain.learning_rate)
+        assert settled.batch_size == plain.with_batch_size(1000).batch_size
+
+
+@pytest.mark.parametrize(
+    "name", ["timm/resnet18", "torchvision/resnet18", "resnet18", "saccade/resnet18", "timm/small_cnn", ""]
+)
+def test_no_other_backbone_changes_its_name(name: str) -> None:
+    recipe = Recipe.from_mapping({"model.backbone": name})
+    assert recipe.model.backbone == name
+    assert recipe.starts_pretrained
+
+
+# -- what was given ----------------------------------------------------------------------------------
+
+
+def test_what_a_method_or_a_backbone_brings_along_was_not_given() -> None:
+    assert Recipe().given == frozenset()
+    assert Recipe.from_mapping({"train.epochs": 3}).given == {"train.epochs"}
+    assert Recipe.from_mapping({"train.method": "tail"}).given == {"train.method"}
+    fast = Recipe.from_mapping({"model.backbone": "fast_cnn", "train.momentum": 0.85})
+    assert (fast.train.optimizer, fast.augment.policy) == ("muon", "small")
+    assert fast.given == {"model.backbone", "train.momentum"}
+    assert fast.replaced(seed=3).given == {"model.backbone", "train.momentum", "seed"}
+    assert differing_keys(fast, fast.replaced(seed=3)).keys() == {"seed"}
+
+
+def test_another_backbone_brings_its_own_defaults_and_keeps_what_was_given() -> None:
+    fast = Recipe.from_mapping({"model.backbone": "fast_cnn", "train.momentum": 0.8})
+    small = fast.replaced(model__backbone="small_cnn")
+    assert differing_keys(small, Recipe()).keys() == {"model.backbone", "train.momentum"}
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_b0", "small_cnn", "saccade/fast_cnn"])
+@pytest.mark.parametrize("method", ["auto", "head", "tail", "full", "finetune"])
+def test_of_a_whole_recipe_file_only_what_is_unusual_counts_as_given(backbone: str, method: str) -> None:
+    usual = Recipe.from_mapping({"model.backbone": backbone, "train.method": method})
+    whole = parse_toml(usual.to_toml(), where="recipe.toml")
+    assert merged_recipe({}, whole, where="test") == usual
+    assert merged_recipe({}, whole, where="test").given == frozenset()
+    changed = merged_recipe({"train.momentum": "0.5", "seed": "0"}, whole, where="test")
+    assert changed.given == {"train.momentum", "seed"}
+    other = parse_toml(usual.replaced(train__momentum=0.7).to_toml(), where="recipe.toml")
+    assert merged_recipe({}, other, where="test").given == {"train.momentum"}
+
+
+def test_what_a_method_passes_over_is_not_refused_from_scratch() -> None:
+    """There its advice, another method, would change nothing; the run says that the field has no effect."""
+    flags = {"train.method": "full", "train.unfreeze": "3", "model.backbone": "small_cnn"}
+    assert merged_recipe(flags, {}, where="flags").train.unfreeze == "3"
+    views = {"train.kept_views": "2", "model.pretrained": "false"}
+    assert merged_recipe(views, {}, where="flags").kept_views == 2

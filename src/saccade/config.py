@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    model_validator,
+)
 
 from saccade.errors import RecipeError
 
@@ -30,6 +38,12 @@ def _unfreeze_spec(value: Any) -> Any:
     return text
 
 
+def _own_name(value: str) -> str:
+    """`saccade/small_cnn` is small_cnn: everything that asks for a backbone by name sees one spelling."""
+    name = value.removeprefix(OWN_PREFIX)
+    return name if name in ALWAYS_FROM_SCRATCH else value
+
+
 Auto = Literal["auto"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -38,10 +52,12 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Unfreeze = Annotated[str, BeforeValidator(_unfreeze_spec)]
+Backbone = Annotated[str, AfterValidator(_own_name)]
 Triple = tuple[float, float, float]
 
 HARD_FINETUNE_RATIO = 0.1
-ALWAYS_FROM_SCRATCH = ("small_cnn", "fast_cnn")
+OWN_PREFIX = "saccade/"
+ALWAYS_FROM_SCRATCH = ("small_cnn", "fast_cnn")  # our own, which have no published weights
 AUTO_BACKBONE = "auto"
 DEFAULT_FINETUNE_RATIO = 0.01
 # rate of an optimizer, for training from scratch, where train.lr is "auto"
@@ -212,7 +228,7 @@ class AugmentConfig(Section):
 class ModelConfig(Section):
     """The network: which backbone, which weights, which head."""
 
-    backbone: str = "efficientnet_b0"
+    backbone: Backbone = "efficientnet_b0"
     """A name from `saccade backbones`; `timm/NAME` and `torchvision/NAME` force the library; auto: the best
     of those whose weights are at hand (a folder given as weights, else the hub's local cache), by
     cross-validation on training images and by latency.
@@ -267,8 +283,8 @@ class TrainConfig(Section):
     pays, or tail where time_limit is too short for full; finetune: the classic two phases, head_epochs of the
     head step by step, then what unfreeze names.
     Where epochs, head_epochs, lr, finetune_lr or unfreeze are given, and no method, it is finetune; with a
-    method on which one of them has no effect it is refused. From scratch there is one phase, whatever stands
-    here.
+    method on which one of them has no effect it is refused. From scratch there is one phase whatever stands
+    here, and head and tail are refused.
     """
     epochs: AtLeastOne | Auto = "auto"
     """Epochs of the main phase (fine-tuning, or training from scratch); auto: 20, from a fitted head, which
@@ -400,14 +416,30 @@ class Recipe(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _fill_in_for_backbone(cls, values: Any) -> Any:
-        return with_defaults(values) if isinstance(values, Mapping) else values
+    def _fill_in(cls, values: Any, handler: ModelWrapValidatorHandler[Recipe]) -> Recipe:
+        """Add what a method or a backbone brings along, which then does not count as given."""
+        if not isinstance(values, Mapping):
+            return handler(values)
+        filled = with_defaults(values)
+        recipe = handler(filled)
+        recipe._forget_given(dict(_flatten(filled)).keys() - dict(_flatten(_plain_sections(values))).keys())
+        return recipe
+
+    def _forget_given(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            section, _, name = key.rpartition(".")
+            (getattr(self, section) if section else self).model_fields_set.discard(name)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Dotted keys that flags, a file or a caller set; not what a method or a backbone brings along."""
+        return frozenset(dict(_flatten(self.model_dump(exclude_unset=True))))
 
     @model_validator(mode="after")
     def _keep_views_where_something_is_frozen(self) -> Recipe:
-        if self.kept_views and self.train.method not in ("tail", "finetune"):
+        if self.kept_views and self.starts_pretrained and self.train.method not in ("tail", "finetune"):
             raise ValueError(
                 f"train.kept_views = {self.kept_views} has no effect with method {self.train.method}, which "
                 "trains the head alone or everything; use --method tail or finetune, or leave it out"
@@ -482,9 +514,7 @@ class Recipe(Section):
         """The recipe with "auto" as `train.batch_size` worked out for so many training images."""
         if self.train.batch_size != "auto":
             return self
-        least, *larger = AUTO_BATCH_SIZES.get(
-            self.model.backbone.removeprefix("saccade/"), (USUAL_BATCH_SIZE,)
-        )
+        least, *larger = AUTO_BATCH_SIZES.get(self.model.backbone, (USUAL_BATCH_SIZE,))
         fitting = [size for size in larger if size * LEAST_STEPS_AN_EPOCH <= images]
         train = self.train.model_copy(update={"batch_size": max(fitting, default=least)})
         return self.model_copy(update={"train": train})
@@ -525,10 +555,7 @@ class Recipe(Section):
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Nested keys with those added that others bring along: the method, and those of BACKBONE_DEFAULTS."""
-    filled = {
-        name: part.model_dump(exclude_unset=True) if isinstance(part, Section) else part
-        for name, part in values.items()
-    }
+    filled = _plain_sections(values)
     train = filled.get("train")
     if isinstance(train, Mapping) and "method" not in train and not CLASSIC_FIELDS.isdisjoint(train):
         filled["train"] = {**train, "method": "finetune"}
@@ -536,12 +563,20 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(train, Mapping) and (own := METHOD_DEFAULTS.get(str(train.get("method")))):
         filled["train"] = {**own, **train}
     model = filled.get("model")
-    backbone = str(model.get("backbone", "")) if isinstance(model, Mapping) else ""
-    for name, defaults in BACKBONE_DEFAULTS.get(backbone.removeprefix("saccade/"), {}).items():
+    backbone = _own_name(str(model.get("backbone", ""))) if isinstance(model, Mapping) else ""
+    for name, defaults in BACKBONE_DEFAULTS.get(backbone, {}).items():
         given = filled.get(name, {})
         if isinstance(given, Mapping):
             filled[name] = {**defaults, **given}
     return filled
+
+
+def _plain_sections(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with each section as a dict of what was set in it."""
+    return {
+        name: part.model_dump(exclude_unset=True) if isinstance(part, Section) else part
+        for name, part in values.items()
+    }
 
 
 # Short flags of the command line: name -> field.
@@ -617,12 +652,26 @@ def merged_recipe(flags: Mapping[str, Any], file_values: Mapping[str, Any], *, w
     recipe = Recipe.from_mapping({**from_file, **from_flags}, where=where)
     # a run's own recipe.toml holds every field: nobody chose them all
     complete = all(f"train.{name}" in from_file for name in CLASSIC_FIELDS)
+    if complete:
+        recipe._forget_given(_as_by_default(recipe, from_file) - from_flags.keys())
     _refuse_without_effect(recipe, from_flags if complete else {**from_file, **from_flags}, where=where)
     return recipe
 
 
+def _as_by_default(recipe: Recipe, keys: Iterable[str]) -> set[str]:
+    """Those of `keys` whose values a recipe of this backbone and method has anyway."""
+    chosen = {"model.backbone": recipe.model.backbone, "train.method": recipe.train.method}
+    usual, has = Recipe.model_validate(nest(chosen)).flat(), recipe.flat()
+    return {key for key in keys if has[key] == usual[key]}
+
+
 def _refuse_without_effect(recipe: Recipe, given: Mapping[str, Any], *, where: str) -> None:
-    """Raise RecipeError for `given` fields of training that the recipe's method would pass over."""
+    """Raise RecipeError for `given` fields of training that the recipe's method would pass over.
+
+    From scratch no method passes over what is given: `pipeline.effects` says there what has no effect.
+    """
+    if not recipe.starts_pretrained:
+        return
     method = recipe.train.method
     does, fields = WITHOUT_EFFECT.get(method, ("", frozenset()))
     tunes_everything = method != "head"

@@ -105,6 +105,21 @@ def records(side: int) -> Dataset:
     return Dataset(Path("."), tuple(used), ("a",), storage=FolderStorage(Path(".")))
 
 
+@pytest.mark.parametrize(("backbone", "options"), [("small_cnn", ""), ("fast_cnn", "width=4")])
+def test_under_its_full_name_a_backbone_of_ours_is_the_same_run(
+    saccade: Saccade, gray_pictures: Path, tmp_path: Path, backbone: str, options: str
+) -> None:
+    """Undivided data: networks from scratch must wait for the division, under either name."""
+    words = ("--epochs", "1", "--no-export.onnx", "--no-split.near_duplicates", "--model.options", options)
+    where = ("train", gray_pictures, "--out", tmp_path / "run")
+    answer = saccade(*where, "--backbone", f"saccade/{backbone}", *words)
+    assert answer.code == 0, answer.err
+    resolved = RunFolder(tmp_path / "run").read_environment()["resolved"]
+    assert (resolved["model.backbone"], resolved["model.pretrained"]) == (backbone, False)
+    assert resolved["train.lr"] == {"small_cnn": 1e-3, "fast_cnn": 0.24}[backbone]
+    assert "is finished" in saccade(*where, "--backbone", backbone, *words).out
+
+
 def test_small_pictures_for_the_default_backbone_are_hinted_at() -> None:
     assert "--backbone fast_cnn" in small_images_hint(records(32), Recipe())
     assert small_images_hint(records(65), Recipe()) == ""

@@ -203,9 +203,10 @@ def test_a_head_that_is_not_finite_is_refused(fit_tiny: Fit, recipe: Callable[..
         fit_tiny(recipe=recipe(train__method="auto"), transfer=StandIn(validation_loss=float("nan")))
 
 
-def test_a_head_needs_pretrained_weights(recipe: Callable[..., Any]) -> None:
-    with pytest.raises(RecipeError, match="starts from scratch"):
-        plan_phases(recipe(train__method="head"), pretrained=False)
+def test_what_leaves_layers_frozen_needs_pretrained_weights(recipe: Callable[..., Any]) -> None:
+    for method in ("head", "tail"):
+        with pytest.raises(RecipeError, match=rf"method = {method} .* starts from scratch"):
+            plan_phases(recipe(train__method=method), pretrained=False)
     phases = plan_phases(recipe(train__method="full"), pretrained=False, can_solve=True)
     assert [phase.name for phase in phases] == ["main"]
 

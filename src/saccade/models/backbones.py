@@ -24,6 +24,7 @@ Builder = Callable[..., nn.Module]
 
 # name -> build(classes, *, weights, **options) -> network whose last dense layer gives the logits.
 # Where the builder has parameters `image_size` and `head` they are filled in.
+# One without weights of its own stands in `config.ALWAYS_FROM_SCRATCH` as well.
 BACKBONES: dict[str, Builder] = {"small_cnn": small_cnn, "fast_cnn": fast_cnn}
 
 OWN = "saccade"

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
+from saccade.config import AUTO_BACKBONE, Recipe
 from saccade.imports import import_training_libraries
 from saccade.records import Dataset
 from saccade.threads import without_garbage_collection
@@ -71,8 +71,9 @@ class Ahead:
 
         runtime = Runtime.create(recipe.device, recipe.precision)
         fitting.check_model(recipe)
-        later = (*ALWAYS_FROM_SCRATCH, AUTO_BACKBONE)
-        if not recipe.model.pretrained or recipe.model.backbone in later or self._given_up.is_set():
+        # what starts from scratch is built for the training images, which are not divided off yet
+        can_wait = not recipe.starts_pretrained or recipe.model.backbone == AUTO_BACKBONE
+        if can_wait or self._given_up.is_set():
             return Ready(runtime, listed.classes)
         network = fitting.build_network(listed, recipe)
         fitting.check_network(network, recipe)

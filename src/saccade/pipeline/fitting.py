@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from saccade.bundle import Bundle, save_bundle
-from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
+from saccade.config import AUTO_BACKBONE, Recipe
 from saccade.data.cache import cache_folder
 from saccade.data.pixel_cache import PixelCache
 from saccade.data.reading import read_pixels
@@ -57,7 +57,6 @@ from saccade.transforms.memory import MemoryBatches, fits_in_memory
 
 # usual input sizes of networks that have none of their own, for the images to choose from
 SIZES = {"small_cnn": (32, 64, 96, 128, 160, 224), "fast_cnn": (28, 32, 40, 48, 56, 64)}
-OWN_PREFIX = "saccade/"
 WHITENING_IMAGES = 1000
 STATISTICS_IMAGES = 500
 SMALLEST_STD = 0.02
@@ -85,6 +84,7 @@ def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
         options=model.options,
         seed=recipe.seed,
     )
+    assert built.pretrained == recipe.starts_pretrained, f"{model.backbone}: one question, two answers"
     preprocess = with_overrides(built.preprocess, dataset, recipe, pretrained=built.pretrained)
     for part in built.module.modules():
         if isinstance(part, Whitening):
@@ -115,8 +115,7 @@ def check_model(recipe: Recipe) -> None:
         weights_at_hand(model.weights)
         return
     preparation(model.backbone, weights=model.weights)
-    scratch = not model.pretrained or model.backbone in ALWAYS_FROM_SCRATCH
-    plan_phases(recipe, pretrained=not scratch, can_solve=True)  # only to refuse here what cannot be
+    plan_phases(recipe, pretrained=recipe.starts_pretrained, can_solve=True)  # only to refuse what cannot be
     own = model.backbone in BACKBONES
     if own or model.options or not model.pretrained:
         size = recipe.data.image_size
@@ -132,18 +131,17 @@ def check_model(recipe: Recipe) -> None:
 
 def refuse_muon_on_pretrained(recipe: Recipe) -> None:
     """Raise RecipeError where Muon would train pretrained filters, whatever the images are."""
-    model = recipe.model
-    scratch = not model.pretrained or model.backbone.removeprefix(OWN_PREFIX) in ALWAYS_FROM_SCRATCH
-    if recipe.train.optimizer == "muon" and not scratch:
+    if recipe.train.optimizer == "muon" and recipe.starts_pretrained:
         raise RecipeError(
             "train.optimizer = muon turns every filter by the same large step, which destroys the pretrained "
-            f"ones of backbone {model.backbone}; use adamw or sgd, or train from scratch (--no-pretrained)"
+            f"ones of backbone {recipe.model.backbone}; use adamw or sgd, or train from scratch "
+            "(--no-pretrained)"
         )
 
 
 def _refuse_large_images(recipe: Recipe) -> None:
     side, largest = recipe.data.image_size, SIZES["fast_cnn"][-1]
-    if recipe.model.backbone.removeprefix(OWN_PREFIX) == "fast_cnn" and side != "auto" and side > largest:
+    if recipe.model.backbone == "fast_cnn" and side != "auto" and side > largest:
         raise RecipeError(
             f"data.image_size = {side}: fast_cnn is made for images of {largest} pixels and less (usual are "
             f"{', '.join(map(str, SIZES['fast_cnn']))}), its three blocks see no more of a larger one; use "
@@ -180,15 +178,14 @@ def planned_preprocess(dataset: Dataset, recipe: Recipe) -> Preprocess:
     """What `build_network` would come to, without building or fetching anything."""
     model, size = recipe.model, input_size(dataset, recipe)
     own, _ = preparation(model.backbone, weights=model.weights, image_size=size)
-    scratch = model.backbone in BACKBONES or not model.pretrained
-    return with_overrides(own, dataset, recipe, pretrained=not scratch)
+    return with_overrides(own, dataset, recipe, pretrained=recipe.starts_pretrained)
 
 
 def input_size(dataset: Dataset, recipe: Recipe) -> int | None:
     """Side of the input where the recipe or the images decide it; None: the backbone's own."""
     if recipe.data.image_size != "auto":
         return recipe.data.image_size
-    usual = SIZES.get(recipe.model.backbone.removeprefix(OWN_PREFIX))
+    usual = SIZES.get(recipe.model.backbone)
     return fitting_size(dataset.used("train"), usual) if usual else None
 
 

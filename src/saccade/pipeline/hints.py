@@ -19,7 +19,7 @@ def shorter_side(records: Sequence[ImageRecord]) -> int:
 def small_images_hint(dataset: Dataset, recipe: Recipe) -> str:
     """What to say where small images are about to be enlarged for the default pretrained backbone, or ""."""
     model = recipe.model
-    if not model.pretrained or model.weights or model.backbone != ModelConfig().backbone:
+    if not recipe.starts_pretrained or model.weights or model.backbone != ModelConfig().backbone:
         return ""
     side = shorter_side(dataset.used("train"))
     if not 0 < side <= SMALL_SIDE_PIXELS:

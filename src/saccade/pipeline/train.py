@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,14 +99,16 @@ def _begin(
         ahead.give_up()
     ready = ahead.result()
     choice = choose(made.dataset) if choose else {}
-    ready, resolved = _resolved(ready, made.dataset, _settled(recipe, choice, made.dataset))
+    settled = _settled(recipe, choice, made.dataset)
+    ready, resolved = _resolved(ready, made.dataset, settled)
+    idle = _without_effect(ready, made.dataset, settled, recipe.given, terminal)
     values = environment(
         command=command,
         identity={**identity(location), "root": str(made.dataset.root)},
         runtime=ready.runtime.describe(),
         resolved=resolved,
     )
-    values |= {"classes": made.dataset.classes, "split": split_as_json(made)}
+    values |= {"classes": made.dataset.classes, "split": split_as_json(made), "without_effect": idle}
     run.write_dataset(made.dataset.records)
     write_audit(run, audited, made, searched=late is None)
     run.write_environment(values | ({"choice": choice} if choice else {}))
@@ -134,6 +136,20 @@ def _resolved(ready: Ready, dataset: Dataset, recipe: Recipe) -> tuple[Ready, di
         check_network(network, recipe)
         ready = Ready(ready.runtime, dataset.classes, network)
     return ready, resolved_values(network, recipe)
+
+
+def _without_effect(
+    ready: Ready, dataset: Dataset, recipe: Recipe, given: Iterable[str], terminal: Terminal
+) -> dict[str, str]:
+    """Say which of the `given` fields change nothing in this run, and why."""
+    from saccade.pipeline.effects import Situation, as_sentence, without_effect
+
+    assert ready.network is not None, "built by now"
+    situation = Situation.of(recipe, ready.network, dataset, ready.runtime.device.type)
+    found = without_effect(situation, given)
+    if found:
+        terminal.say(as_sentence(found))
+    return found
 
 
 def _settled(recipe: Recipe, choice: Mapping[str, Any], dataset: Dataset) -> Recipe:

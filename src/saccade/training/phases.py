@@ -46,11 +46,7 @@ def plan_phases(recipe: Recipe, *, pretrained: bool, can_solve: bool = False) ->
     """
     train = recipe.train
     if not pretrained:
-        if train.method == "head":
-            raise RecipeError(
-                "train.method = head fits a head on frozen pretrained features, and this network starts from "
-                "scratch; use pretrained weights (--weights FILE), or --method full"
-            )
+        _refuse_what_needs_weights(train.method)
         return (Phase(MAIN, recipe.epochs, recipe.learning_rate, "all", ema_decay=usual_decay(recipe)),)
     refuse_large_finetune_rate(recipe)
     if can_solve and train.method != "finetune":
@@ -62,6 +58,15 @@ def plan_phases(recipe: Recipe, *, pretrained: bool, can_solve: bool = False) ->
     finetune = Phase(FINETUNE, recipe.epochs, rate, train.unfreeze, keep_statistics=True, ema_decay=decay)
     finetune = replace(finetune, kept_views=recipe.kept_views)
     return (head, finetune) if train.head_epochs else (finetune,)
+
+
+def _refuse_what_needs_weights(method: str) -> None:
+    """Raise RecipeError for a method that leaves layers frozen, which from scratch would never learn."""
+    if method in ("head", "tail"):
+        raise RecipeError(
+            f"train.method = {method} fits a head on frozen pretrained features, and this network starts "
+            "from scratch; use pretrained weights (--weights FILE), or --method full"
+        )
 
 
 def after_fitted_head(recipe: Recipe) -> Phase:

@@ -1,0 +1,283 @@
+"""Fields that were given and change nothing, beside the rest of the recipe or on these data.
+
+What contradicts itself is refused elsewhere; what is here costs the user nothing but a wrong belief, so it
+is said. Defaults, and what a method, a backbone or a policy brings along, do not count: nobody asked for
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from saccade.config import HARD_FINETUNE_RATIO, AugmentConfig, Recipe
+from saccade.models import BuiltModel
+from saccade.records import Dataset
+from saccade.training.phases import Phase, finetune_rate, plan_phases
+from saccade.training.schedules import growing_side
+from saccade.transforms import Augmentation
+from saccade.transforms.memory import fits_in_memory
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What decides whether a field has an effect: the recipe, and what its "auto" and the data came to.
+
+    `device`: its kind ("cpu", "cuda"). `in_memory`: small images come augmented from memory.
+    """
+
+    recipe: Recipe
+    phases: tuple[Phase, ...]
+    augmentation: Augmentation
+    resize: str
+    side: int
+    given_parts: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    device: str
+    in_memory: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe, network: BuiltModel, dataset: Dataset, device: str) -> Situation:
+        """That of a run whose data are divided and whose network is built."""
+        augmentation = Augmentation.from_config(recipe.augment)
+        images, preprocess = len(dataset.used("train")), network.preprocess
+        return cls(
+            recipe=recipe,
+            phases=plan_phases(recipe, pretrained=network.pretrained, can_solve=network.pretrained),
+            augmentation=augmentation,
+            resize=preprocess.resize,
+            side=preprocess.size,
+            given_parts=dataset.given_parts,
+            class_counts=tuple(dataset.counts("train").values()),
+            device=device,
+            in_memory=recipe.train.cache_images and fits_in_memory(images, preprocess, augmentation),
+        )
+
+    @property
+    def from_scratch(self) -> bool:
+        return not self.recipe.starts_pretrained
+
+    @property
+    def head_alone(self) -> bool:
+        """Whether nothing but a head is fitted, without steps."""
+        return all(phase.solved for phase in self.phases)
+
+    @property
+    def longest_phase(self) -> int:
+        """Epochs of the longest phase that has any."""
+        return max((phase.epochs for phase in self.phases if not phase.solved), default=0)
+
+    @property
+    def trains_everything(self) -> bool:
+        return any(phase.unfreeze == "all" for phase in self.phases)
+
+    @property
+    def lr_unused(self) -> bool:
+        """Whether no phase learns at `train.lr` or at a share of it."""
+        train = self.recipe.train
+        solved_or_none = self.recipe.from_fitted_head or not train.head_epochs
+        return not self.from_scratch and solved_or_none and train.finetune_lr != "auto"
+
+    @property
+    def is_gentle(self) -> bool:
+        """Whether fine-tuning needs no permission for its rate (promise 5)."""
+        return finetune_rate(self.recipe) <= HARD_FINETUNE_RATIO * self.recipe.learning_rate * (1 + 1e-9)
+
+    def mirrors_without(self, field: str) -> bool:
+        """Whether training images would be mirrored all the same with this field of `augment` by default."""
+        usual = AugmentConfig.model_fields[field].default
+        other = Augmentation.from_config(self.recipe.augment.model_copy(update={field: usual}))
+        return (other.horizontal_flip > 0) == (self.augmentation.horizontal_flip > 0)
+
+
+class Rule(NamedTuple):
+    """Fields that change nothing where `applies`, and why."""
+
+    fields: Iterable[str]
+    why: str
+    applies: Callable[[Situation], bool]
+
+
+def _train(*names: str) -> tuple[str, ...]:
+    return tuple(f"train.{name}" for name in names)
+
+
+_STEP, _PLATEAU = ("step_epochs", "step_factor"), ("plateau_patience", "plateau_factor", "plateau_min_lr")
+_OF_STEPS = _train(
+    *("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", *_STEP, *_PLATEAU),
+    *("early_stopping", "progressive_size", "ema_decay", "gradient_clip", "batch_size", "workers"),
+    *("kept_views", "allow_large_finetune_lr"),
+)
+_OF_VIEWS = tuple(
+    f"augment.{name}" for name in AugmentConfig.model_fields if name not in ("policy", "horizontal_flip")
+)
+_OF_TWO_PHASES = _train(
+    *("method", "head_epochs", "finetune_lr", "allow_large_finetune_lr", "unfreeze", "kept_views")
+)
+
+RULES = (
+    Rule(
+        _OF_TWO_PHASES,
+        "training from scratch is one phase, in which the whole network learns",
+        lambda s: s.from_scratch,
+    ),
+    Rule(
+        ["model.pretrained"],
+        "this backbone has no published weights and always starts from scratch",
+        lambda s: s.from_scratch and s.recipe.model.pretrained,
+    ),
+    Rule(
+        [*_OF_STEPS, "model.dropout"],
+        "method head fits the head at once, without training steps",
+        lambda s: s.head_alone,
+    ),
+    Rule(
+        ["precision"],
+        "method head has no training steps, and features on a CPU do not follow it",
+        lambda s: s.head_alone and s.device == "cpu",
+    ),
+    Rule(
+        _OF_VIEWS,
+        "method head learns from the images as they are and, where they may be mirrored, from mirror images",
+        lambda s: s.head_alone,
+    ),
+    *(
+        Rule(
+            [f"augment.{name}"],
+            "method head only asks whether images may be mirrored, and the answer is the same without",
+            lambda s, name=name: s.head_alone and s.mirrors_without(name),  # type: ignore[misc]
+        )
+        for name in ("policy", "horizontal_flip")
+    ),
+    Rule(
+        _train("lr"),
+        "fine-tuning has train.finetune_lr, and no other phase learns by steps",
+        lambda s: s.lr_unused,
+    ),
+    Rule(
+        _train("allow_large_finetune_lr"),
+        "the rate of fine-tuning is no more than a tenth of train.lr",
+        lambda s: s.is_gentle,
+    ),
+    Rule(
+        _train("kept_views"),
+        "method full trains the whole network, so that no activations are kept",
+        lambda s: s.recipe.train.method == "full",
+    ),
+    Rule(
+        _train("momentum"),
+        "only sgd and muon have a momentum",
+        lambda s: s.recipe.train.optimizer not in ("sgd", "muon"),
+    ),
+    Rule(
+        _train(*_STEP),
+        "only schedule step has such drops",
+        lambda s: s.recipe.train.schedule != "step",
+    ),
+    Rule(
+        _train("schedule", *_STEP),
+        "no phase is longer than train.step_epochs, so that the rate never drops",
+        lambda s: s.recipe.train.schedule == "step" and s.longest_phase <= s.recipe.train.step_epochs,
+    ),
+    Rule(
+        _train(*_PLATEAU),
+        "only schedule plateau looks at it",
+        lambda s: s.recipe.train.schedule != "plateau",
+    ),
+    Rule(
+        _train("warmup_epochs"),
+        "schedule one_cycle has a rise of its own",
+        lambda s: s.recipe.train.schedule == "one_cycle",
+    ),
+    Rule(
+        _train("progressive_size"),
+        "only a network that learns as a whole starts with smaller images",
+        lambda s: not s.trains_everything,
+    ),
+    Rule(
+        _train("progressive_size"),
+        "images grow in steps of 32 pixels, and the first step is the whole input",
+        lambda s: growing_side(0.0, start=s.recipe.train.progressive_size, full=s.side) == s.side,
+    ),
+    Rule(
+        _train("class_weights"),
+        "all classes have equally many training images",
+        lambda s: len(set(s.class_counts)) == 1,
+    ),
+    Rule(
+        _train("workers"),
+        "images this small are all kept in memory and augmented there",
+        lambda s: s.in_memory,
+    ),
+    Rule(
+        ["data.cache_gb"],
+        "images this small are all kept in memory and augmented there",
+        lambda s: s.in_memory and not s.recipe.solves_head,
+    ),
+    Rule(
+        ["data.cache_gb"],
+        "train.cache_images = false keeps no images",
+        lambda s: not s.recipe.train.cache_images,
+    ),
+    Rule(
+        ["data.crop_fraction"],
+        "only resize crop cuts anything off",
+        lambda s: s.resize != "crop",
+    ),
+    Rule(
+        ["model.dropout"],
+        "the mlp head has a dropout of its own, 0.5",
+        lambda s: s.recipe.model.head == "mlp",
+    ),
+    Rule(
+        ["augment.crop_border"],
+        "without augment.random_crop there is no border to fill",
+        lambda s: not s.augmentation.random_crop,
+    ),
+    Rule(
+        ["augment.alternate_flip"],
+        "without augment.horizontal_flip nothing is mirrored",
+        lambda s: not s.augmentation.horizontal_flip,
+    ),
+    Rule(
+        ["augment.horizontal_flip"],
+        "with augment.alternate_flip each image is mirrored in every second epoch, whatever the probability",
+        lambda s: s.augmentation.alternate_flip and s.mirrors_without("horizontal_flip"),
+    ),
+    Rule(
+        ["split.validation"],
+        "the data have a validation part",
+        lambda s: "validation" in s.given_parts,
+    ),
+    Rule(
+        ["split.test"],
+        "the data are divided, and no test part is made in a division that is given",
+        lambda s: bool(s.given_parts),
+    ),
+    Rule(
+        ["split.repair", "split.allow_leaks"],
+        "the data are not divided yet, and what saccade divides has no leaks",
+        lambda s: not s.given_parts,
+    ),
+)
+
+
+def without_effect(situation: Situation, given: Iterable[str]) -> dict[str, str]:
+    """Those of the `given` fields (dotted keys) that change nothing here -> why, in the recipe's order."""
+    asked = set(given)
+    reasons: dict[str, str] = {}
+    for rule in RULES:
+        if asked.intersection(rule.fields) and rule.applies(situation):
+            for field in rule.fields:
+                reasons.setdefault(field, rule.why)
+    return {key: reasons[key] for key in situation.recipe.flat() if key in asked and key in reasons}
+
+
+def as_sentence(reasons: Mapping[str, str]) -> str:
+    """One line for the terminal, fields with the same reason together; "" where there is nothing to say."""
+    fields: dict[str, list[str]] = {}
+    for key, why in reasons.items():
+        fields.setdefault(why, []).append(key)
+    told = "; ".join(f"{', '.join(keys)} ({why})" for why, keys in fields.items())
+    return f"Recipe    without effect here: {told}" if told else ""
