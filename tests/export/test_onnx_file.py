@@ -158,6 +158,8 @@ def test_file_is_complete_and_says_what_it_is(small_net: nn.Module, tmp_path: Pa
     ]  # fmt: skip
     assert [value.name for value in model.graph.output] == ["probabilities"]
     assert [path.name for path in path.parent.iterdir()] == ["model.onnx"]
+    # ONNX Runtime 1.15 to 1.17 open no higher IR version, and nothing in the graph needs one.
+    assert (model.ir_version, model.opset_import[0].version) == (8, 18)
 
 
 def test_file_names_no_place_of_this_machine(small_net: nn.Module, tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def test_only_the_network_is_quantised(pair: tuple[Path, Path]) -> None:
     assert weights["network/w1"] == TensorProto.FLOAT
     assert weights["network/w4_quantized"] == TensorProto.INT8
     assert [(entry.domain, entry.version) for entry in reduced.opset_import] == [("", 18)]
+    assert reduced.ir_version == 8
 
 
 def test_weights_are_scaled_per_channel(pair: tuple[Path, Path]) -> None:

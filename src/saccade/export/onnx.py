@@ -32,6 +32,8 @@ from saccade.artefact import (
 )
 from saccade.errors import MissingExtraError, ModelError
 from saccade.export.folding import fold_shapes
+from saccade.export.graph import Part
+from saccade.export.preprocessing import add_preprocess
 from saccade.preprocess import Preprocess
 from saccade.run_folder import write_bytes
 
@@ -39,13 +41,12 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-OPSET = 18  # the first whose Resize can antialias: the widest reach
-IR_VERSION = 10
+OPSET = 18
+IR_VERSION = 8  # the lowest that holds opset 18; older runtimes refuse a higher one for its number alone
 MAX_WEIGHT_BYTES = 2_000_000_000  # a protobuf message ends at 2 GiB, and the graph needs some of it
 PREPROCESS_PREFIX, NETWORK_PREFIX, ANSWER_PREFIX = "preprocess/", "network/", "answer/"
 PIXELS = f"{PREPROCESS_PREFIX}pixels"  # (batch, 3, size, size) float32, normalised
 LOGITS = f"{NETWORK_PREFIX}logits"
-CUBIC_A = -0.5  # torch's and Pillow's antialiased bicubic (Keys 1981); ONNX's own default is -0.75
 EXPORT_BATCH = 2  # a batch of 1 would be taken for a constant
 CHECKED_BATCHES = (1, 3)
 NETWORK_TOLERANCE = 1e-4  # of a probability, behind the preprocessing
@@ -281,8 +282,8 @@ def joined(
     import onnx
     from onnx import TensorProto, helper
 
-    before, after = _Part(PREPROCESS_PREFIX), _Part(ANSWER_PREFIX)
-    _add_preprocess(before, preprocess)
+    before, after = Part(PREPROCESS_PREFIX), Part(ANSWER_PREFIX)
+    add_preprocess(before, preprocess)
     _add_answer(after, temperature)
     side = preprocess.size
     graph = helper.make_graph(
@@ -313,122 +314,9 @@ def _with_input(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
     return list(graph.node)
 
 
-class _Part:
-    """Collects the nodes and constants of one part of the graph, each named by its prefix."""
-
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def constant(self, name: str, values: Any, dtype: type[np.generic] = np.int64) -> str:
-        from onnx import numpy_helper
-
-        full = f"{self.prefix}{name}"
-        self.constants.append(numpy_helper.from_array(np.asarray(values, dtype=dtype), full))
-        return full
-
-    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        from onnx import helper
-
-        output = name if name == OUTPUT_NAME else f"{self.prefix}{name}"
-        self.nodes.append(
-            helper.make_node(operator, inputs, [output], name=f"{self.prefix}{name}", **attributes)
-        )
-        return output
-
-
-def _add_preprocess(part: _Part, preprocess: Preprocess) -> None:
-    """Cast, resize, crop or pad, normalise: what `transforms.apply` does, with the sizes of `geometry`."""
-    planes = part.node("Transpose", [INPUT_NAME], "planes", perm=[0, 3, 1, 2])  # one byte a value to move
-    floats = part.node("Cast", [planes], "floats", to=1)
-    height = part.node("Shape", [INPUT_NAME], "height", start=1, end=2)
-    width = part.node("Shape", [INPUT_NAME], "width", start=2, end=3)
-    new_height, new_width = _add_sizes(part, preprocess, height, width)
-    resized = _add_resize(part, preprocess, floats, new_height, new_width)
-    if preprocess.resize == "crop":
-        resized = _add_crop(part, preprocess.size, resized, new_height, new_width)
-    mean, std = np.array(preprocess.mean), np.array(preprocess.std)
-    scale = part.constant("scale", (1 / (255 * std)).reshape(1, 3, 1, 1), np.float32)
-    shift = part.constant("shift", (mean / std).reshape(1, 3, 1, 1), np.float32)
-    scaled = part.node("Mul", [resized, scale], "scaled")
-    if preprocess.resize == "pad":
-        normalised = part.node("Sub", [scaled, shift], "normalised")
-        _add_pad(part, preprocess.size, normalised, new_height, new_width)
-    else:
-        part.node("Sub", [scaled, shift], "pixels")
-
-
-def _add_sizes(part: _Part, preprocess: Preprocess, height: str, width: str) -> tuple[str, str]:
-    """Height and width after the resize, each int64 (1,); Div floors, as all values are positive."""
-    if preprocess.resize == "squash":
-        side = part.constant("side", [preprocess.size])
-        return side, side
-    crop = preprocess.resize == "crop"
-    wanted = part.constant("wanted", [preprocess.resize_pixels if crop else preprocess.size])
-    given = part.node("Min" if crop else "Max", [height, width], "given_side")
-    one = part.constant("one", [1])
-    sizes = []
-    for name, length in (("height", height), ("width", width)):
-        product = part.node("Mul", [wanted, length], f"{name}_product")
-        floored = part.node("Div", [product, given], f"{name}_floored")
-        sizes.append(part.node("Max", [floored, one], f"new_{name}"))
-    return sizes[0], sizes[1]
-
-
-def _add_resize(part: _Part, preprocess: Preprocess, floats: str, height: str, width: str) -> str:
-    batch = part.node("Shape", [INPUT_NAME], "batch", start=0, end=1)
-    three = part.constant("three", [3])
-    sizes = part.node("Concat", [batch, three, height, width], "sizes", axis=0)
-    mode: dict[str, Any] = {"mode": "linear"}
-    if preprocess.interpolation == "bicubic":
-        mode = {"mode": "cubic", "cubic_coeff_a": CUBIC_A}
-    return part.node(
-        "Resize",
-        [floats, "", "", sizes],
-        "resized",
-        antialias=1,
-        coordinate_transformation_mode="half_pixel",
-        exclude_outside=1,  # as Pillow and torch: at the border only pixels that exist are weighed
-        **mode,
-    )
-
-
-def _add_offsets(part: _Part, outer: Sequence[str], inner: Sequence[str]) -> list[str]:
-    """(outer - inner) // 2 for height and width, each int64 (1,)."""
-    two = part.constant("two", [2])
-    offsets = []
-    for name, large, small in zip(("top", "left"), outer, inner, strict=True):
-        spare = part.node("Sub", [large, small], f"{name}_spare")
-        offsets.append(part.node("Div", [spare, two], name))
-    return offsets
-
-
-def _add_crop(part: _Part, size: int, resized: str, height: str, width: str) -> str:
-    side = part.constant("side", [size])
-    offsets = _add_offsets(part, (height, width), (side, side))
-    starts = part.node("Concat", offsets, "starts", axis=0)
-    ends = part.node("Add", [starts, side], "ends")
-    axes = part.constant("axes", [2, 3])
-    return part.node("Slice", [resized, starts, ends, axes], "cropped")
-
-
-def _add_pad(part: _Part, size: int, normalised: str, height: str, width: str) -> None:
-    """Zeros around the normalised image: the mean colour."""
-    side = part.constant("side", [size])
-    top, left = _add_offsets(part, (side, side), (height, width))
-    below, right = (
-        part.node("Sub", [part.node("Sub", [side, length], f"{name}_rest"), offset], name)
-        for name, length, offset in (("below", height, top), ("right", width, left))
-    )
-    none = part.constant("none", [0, 0])
-    pads = part.node("Concat", [none, top, left, none, below, right], "pads", axis=0)
-    part.node("Pad", [normalised, pads], "pixels", mode="constant")
-
-
-def _add_answer(part: _Part, temperature: float) -> None:
+def _add_answer(part: Part, temperature: float) -> None:
     if not (np.isfinite(temperature) and temperature > 0):
         raise ModelError(f"the temperature must be above 0, got {temperature}; calibrate the model again")
     divisor = part.constant("temperature", temperature, np.float32)
     calm = part.node("Div", [LOGITS, divisor], "calibrated")
-    part.node("Softmax", [calm], OUTPUT_NAME, axis=1)
+    part.node("Softmax", [calm], OUTPUT_NAME, output=OUTPUT_NAME, axis=1)
