@@ -1,18 +1,17 @@
 """A `model.onnx` written by saccade, opened safely and run; needs only numpy and onnxruntime.
 
-The file is read once, as bytes. Before onnxruntime sees them, the bytes are walked as protobuf and
-everything that could reach outside the file (external data, custom operators, functions) is refused.
+The file is read once, as bytes. Before onnxruntime sees them, `onnx_file` refuses everything that could reach
+outside the file or run without end. Memory is bounded, and what comes out is checked to be probabilities.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
-import os
-import stat
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,10 @@ from numpy.typing import NDArray
 
 from saccade._version import __version__
 from saccade.errors import ModelError
+from saccade.files import parse_json, read_file
+from saccade.onnx_file import inspect_model
 from saccade.preprocess import Preprocess
-from saccade.threads import usable_cores
+from saccade.threads import memory_bytes, usable_cores
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -39,10 +40,11 @@ BACKGROUND_KEY = "saccade.background"
 REQUIRED_KEYS = (CLASSES_KEY, PREPROCESS_KEY, VERSION_KEY, FINGERPRINT_KEY)
 
 MAX_MODEL_BYTES = 2**31 - 1  # a protobuf message cannot be longer
-OPSETS = range(18, 25)
 MAX_BATCH_IMAGES = 32
 MAX_BATCH_PIXELS = 8_000_000  # 96 MB as float32 with three channels
 KEPT_MEMORY_PIXELS = 4_000_000  # above this a run gives its working memory back
+LEAST_MEMORY_LIMIT, MOST_MEMORY_LIMIT = 2_000_000_000, 8_000_000_000  # a 50 megapixel photo takes 1.3 GB
+PROBABILITY_SLACK, SUM_SLACK = 1e-6, 1e-3  # of float32, over up to many thousand classes
 
 Image = NDArray[np.uint8]
 
@@ -116,10 +118,26 @@ class Artefact:
             _check_image(image)
         answers = np.empty((len(images), len(self.classes)), dtype=np.float64)
         for positions in equal_sized_batches([image.shape[:2] for image in images]):
-            batch = np.stack([images[i] for i in positions])
-            options = _giving_memory_back() if batch.size > 3 * KEPT_MEMORY_PIXELS else None
-            answers[positions] = self.session.run([OUTPUT_NAME], {INPUT_NAME: batch}, options)[0]
+            answers[positions] = self._run(np.stack([images[i] for i in positions]))
         return answers
+
+    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(batch, classes) for one batch; raises ModelError where there is no possible answer."""
+        options = _giving_memory_back() if batch.size > 3 * KEPT_MEMORY_PIXELS else None
+        try:
+            answer = self.session.run([OUTPUT_NAME], {INPUT_NAME: batch}, options)[0]
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            if _is_about_memory(error) and len(batch) > 1:
+                half = len(batch) // 2
+                return np.concatenate([self._run(batch[:half]), self._run(batch[half:])])
+            raise ModelError(_no_answer(self.name, batch.shape, error)) from None
+        problem = _problem_of(answer, (len(batch), len(self.classes)))
+        if problem:
+            raise ModelError(
+                f"{self.name} does not give probabilities: {problem}; do not trust it, export the model again"
+            )
+        probabilities: NDArray[np.float64] = np.minimum(answer.astype(np.float64), 1)
+        return probabilities
 
 
 def equal_sized_batches(
@@ -138,28 +156,61 @@ def equal_sized_batches(
             yield positions[start : start + count]
 
 
+def _is_about_memory(error: Exception) -> bool:
+    words = ("Available memory of", "bad_alloc", "Failed to allocate memory", "bad allocation")
+    return any(word in str(error) for word in words)
+
+
+def _no_answer(name: str, shape: tuple[int, ...], error: Exception) -> str:
+    asked = f"{name} gives no answer for {shape[0]} images of {shape[2]} x {shape[1]} pixels"
+    if _is_about_memory(error):
+        most = f"{memory_limit() / 1e9:.1f} GB"
+        return f"{asked}: it needs more than the {most} a model may use here; scale the images down"
+    return f"{asked} ({' '.join(str(error).split())[:200]}); export the model again"
+
+
+def _problem_of(answer: Any, shape: tuple[int, int]) -> str:
+    """Why this array cannot be the probabilities of a batch, or ""."""
+    if getattr(answer, "shape", None) != shape:
+        return f"an array of {getattr(answer, 'shape', 'no shape')} where {shape} was due"
+    if not np.isfinite(answer).all():
+        return "values that are NaN or infinite"
+    if answer.min() < 0 or answer.max() > 1 + PROBABILITY_SLACK:
+        return f"values from {answer.min():.3g} to {answer.max():.3g}, not between 0 and 1"
+    sums = answer.sum(axis=1, dtype=np.float64)
+    if np.abs(sums - 1).max() > SUM_SLACK:
+        return f"a row that sums to {sums[np.abs(sums - 1).argmax()]:.3g}, not to 1"
+    return ""
+
+
 def read_model_bytes(path: Path, *, max_bytes: int = MAX_MODEL_BYTES) -> bytes:
     """The file's bytes, read once; raises ModelError when it is absent, no plain file, or too large."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never ends
-                raise ModelError(f"{path} is not a plain file; give a model.onnx or a run folder")
-            if status.st_size > max_bytes:
-                raise ModelError(
-                    f"{path} has {status.st_size:,} bytes, more than the {max_bytes:,} that a model "
-                    "file may have; export a smaller model"
-                )
-            return file.read()
+        return read_file(path, max_bytes=max_bytes)
     except FileNotFoundError:
         raise ModelError(
             f"there is no model file {path}; check the path or run `saccade export RUN`"
         ) from None
     except OSError as error:
         raise ModelError(
-            f"{path} cannot be read ({error.strerror}); check the path and its permissions"
+            f"{path} cannot be read ({error.strerror}); give a model.onnx or a run folder"
         ) from None
+
+
+def memory_limit() -> int:
+    """Bytes that all models opened here may use together; a hostile graph could ask for any amount."""
+    return max(LEAST_MEMORY_LIMIT, min(MOST_MEMORY_LIMIT, memory_bytes() // 2))
+
+
+@lru_cache(maxsize=1)
+def _bound_memory() -> None:
+    """Give onnxruntime one arena for this process, with an upper limit; sessions share it on request."""
+    import onnxruntime
+
+    kind, use = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    arena = onnxruntime.OrtArenaCfg(memory_limit(), -1, -1, -1)
+    with contextlib.suppress(Exception):  # the program around us has made one already: that one is used
+        onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", kind, 0, use), arena)
 
 
 def _start_session(data: bytes, *, name: str, threads: int) -> onnxruntime.InferenceSession:
@@ -170,10 +221,15 @@ def _start_session(data: bytes, *, name: str, threads: int) -> onnxruntime.Infer
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: its warnings mean nothing to a user
     options.enable_mem_pattern = False  # photos differ in size, so no plan would be used twice
+    _bound_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        # Folding constants is not bounded by the arena; the exporter has folded what there is.
+        return onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+        )
     except Exception as error:  # onnxruntime's own exceptions share no other base
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
@@ -193,17 +249,26 @@ def _giving_memory_back() -> onnxruntime.RunOptions:
 def _check_interface(session: onnxruntime.InferenceSession, classes: int, *, name: str) -> None:
     """Input and output must be the ones of the design, with one output column a class."""
     inputs = [(value.name, value.type, len(value.shape)) for value in session.get_inputs()]
-    outputs = {value.name: value.shape for value in session.get_outputs()}
-    if inputs != [(INPUT_NAME, "tensor(uint8)", 4)] or OUTPUT_NAME not in outputs:
+    outputs = {value.name: value for value in session.get_outputs()}
+    if inputs != [(INPUT_NAME, "tensor(uint8)", 4)] or not _is_float(outputs.get(OUTPUT_NAME)):
         raise ModelError(
             f"{name} does not take one uint8 {INPUT_NAME!r} and give {OUTPUT_NAME!r}; "
             "it was not written by saccade, or was changed since: export the model again"
         )
-    columns = outputs[OUTPUT_NAME][-1]
+    sides = [*session.get_inputs()[0].shape[:3], *outputs[OUTPUT_NAME].shape[:1]]
+    if any(isinstance(side, int) for side in sides):
+        raise ModelError(
+            f"{name} takes only images of one size or batches of one size ({sides}); export the model again"
+        )
+    columns = outputs[OUTPUT_NAME].shape[-1] if len(outputs[OUTPUT_NAME].shape) == 2 else "no"
     if columns != classes:
         raise ModelError(
             f"{name} gives {columns} probabilities but names {classes} classes; export the model again"
         )
+
+
+def _is_float(output: Any) -> bool:
+    return output is not None and output.type == "tensor(float)"
 
 
 def _check_image(image: Image) -> None:
@@ -225,7 +290,7 @@ def _check_certificate(path: Path, sha256: str) -> None:
     """Refuse a file that was changed after it was certified; a file without certificate is let through."""
     place = certificate_path(path)
     try:
-        certificate = json.loads(place.read_text("utf-8"))
+        certificate = parse_json(read_file(place))
         expected = certificate.get("sha256") or certificate.get("extra", {}).get("sha256")
     except FileNotFoundError:
         return
@@ -251,8 +316,8 @@ def _decoded_metadata(raw: Mapping[str, str], *, name: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key in (key for key in raw if key.startswith("saccade.")):
         try:
-            values[key] = json.loads(raw[key])
-        except (ValueError, RecursionError):
+            values[key] = parse_json(raw[key])
+        except ValueError:
             raise ModelError(f"{name}: its metadata {key} is not JSON; export the model again") from None
     _check_versions(values, name=name)
     _check_classes(values[CLASSES_KEY], name=name)
@@ -264,11 +329,12 @@ def _decoded_metadata(raw: Mapping[str, str], *, name: str) -> dict[str, Any]:
 
 def _check_versions(values: Mapping[str, Any], *, name: str) -> None:
     schema, version = values.get(SCHEMA_KEY, SCHEMA), str(values[VERSION_KEY])
-    major = version.partition(".")[0]
+    major = version.partition(".")[0][:20]  # Python refuses to read numbers of thousands of digits
     newer = major.isdecimal() and int(major) > int(__version__.partition(".")[0])
     if schema != SCHEMA or newer:
+        wrote, schema = version[:20], str(schema)[:20]
         raise ModelError(
-            f"{name} has schema version {schema} and was written by saccade {version}; this is saccade "
+            f"{name} has schema version {schema} and was written by saccade {wrote}; this is saccade "
             f"{__version__}, which reads schema version {SCHEMA}: export the model again with this one, "
             "or do: pip install --upgrade saccade"
         )
@@ -276,11 +342,20 @@ def _check_versions(values: Mapping[str, Any], *, name: str) -> None:
 
 def _check_classes(classes: Any, *, name: str) -> None:
     names = classes if isinstance(classes, list) else []
-    good = bool(names) and all(isinstance(entry, str) and entry for entry in names)
+    good = bool(names) and all(isinstance(entry, str) and entry and _is_writable(entry) for entry in names)
     if not good or len(set(names)) != len(names):
         raise ModelError(
             f"{name}: its class names must be different words, got {str(classes)[:80]}; export again"
         )
+
+
+def _is_writable(text: str) -> bool:
+    """Whether it can be written to a file as a name can; not so halves of UTF-16 pairs."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_background(colour: Any, *, name: str) -> None:
@@ -289,175 +364,3 @@ def _check_background(colour: Any, *, name: str) -> None:
         raise ModelError(
             f"{name}: its {BACKGROUND_KEY} is no RGB colour, got {str(colour)[:80]}; export again"
         )
-
-
-# ── the walk over the bytes ──────────────────────────────────────────────────────────────────────────
-# Field numbers of onnx.proto3; only what can hold something refused, and the metadata, is entered.
-# https://protobuf.dev/programming-guides/encoding and https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3
-
-_MODEL_IR_VERSION, _MODEL_GRAPH, _MODEL_OPSETS, _MODEL_METADATA = 1, 7, 8, 14
-_MODEL_TRAINING, _MODEL_FUNCTIONS = 20, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
-_ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
-_SPARSE_VALUES, _SPARSE_INDICES = 1, 2
-_TENSOR_EXTERNAL, _TENSOR_LOCATION = 13, 14
-_STANDARD_DOMAINS = ("", "ai.onnx")
-_MAX_GRAPH_DEPTH = 8
-_MAX_FIELDS = 1_000_000  # ten times a large model; a hostile file of tiny fields is left after a second
-
-_Field = tuple[int, int | memoryview]
-
-
-class _NotProtobuf(Exception):
-    """The bytes do not follow the wire format."""
-
-
-class _Refused(Exception):
-    """The model holds something that saccade does not load; the text says what."""
-
-
-def inspect_model(data: bytes, *, name: str) -> dict[str, str]:
-    """The metadata of a self-contained ONNX model; raises ModelError for any other bytes."""
-    try:
-        return _Walk().model(memoryview(data))
-    except _NotProtobuf:
-        raise ModelError(
-            f"{name} is not an ONNX file, or is cut short; give a model.onnx that saccade wrote"
-        ) from None
-    except _Refused as refused:
-        raise ModelError(
-            f"{name} is refused: it {refused}; use a single file written by `saccade export`"
-        ) from None
-
-
-class _Walk:
-    """Enters every graph of a model once, counting fields as it goes."""
-
-    def __init__(self) -> None:
-        self.fields_seen = 0
-
-    def model(self, view: memoryview) -> dict[str, str]:
-        metadata: dict[str, str] = {}
-        found: set[int] = set()
-        for number, value in self.fields(view):
-            found.add(number)
-            if number == _MODEL_FUNCTIONS:
-                raise _Refused("defines its own functions")
-            if number == _MODEL_TRAINING:
-                raise _Refused("holds training information")
-            if number == _MODEL_OPSETS:
-                self.opset(_message(value))
-            elif number == _MODEL_GRAPH:
-                self.graph(_message(value), depth=0)
-            elif number == _MODEL_METADATA:
-                key, text = self.metadata_entry(_message(value))
-                metadata[key] = text
-        if not {_MODEL_IR_VERSION, _MODEL_GRAPH, _MODEL_OPSETS} <= found:
-            raise _NotProtobuf
-        return metadata
-
-    def opset(self, view: memoryview) -> None:
-        entry = dict(self.fields(view))
-        domain = _text(entry.get(1, memoryview(b"")))
-        if domain not in _STANDARD_DOMAINS:
-            raise _Refused(f"uses operators of the domain {domain!r}")
-        version = entry.get(2, 0)
-        if version not in OPSETS:
-            raise _Refused(f"uses opset {version}, not one of {OPSETS.start} to {OPSETS.stop - 1}")
-
-    def metadata_entry(self, view: memoryview) -> tuple[str, str]:
-        entry = dict(self.fields(view))
-        return _text(entry.get(1, memoryview(b""))), _text(entry.get(2, memoryview(b"")))
-
-    def graph(self, view: memoryview, *, depth: int) -> None:
-        if depth > _MAX_GRAPH_DEPTH:
-            raise _Refused(f"nests graphs deeper than {_MAX_GRAPH_DEPTH}")
-        for number, value in self.fields(view):
-            if number == _GRAPH_NODE:
-                self.node(_message(value), depth=depth)
-            elif number == _GRAPH_INITIALIZER:
-                self.tensor(_message(value))
-            elif number == _GRAPH_SPARSE:
-                self.sparse(_message(value))
-
-    def node(self, view: memoryview, *, depth: int) -> None:
-        for number, value in self.fields(view):
-            if number == _NODE_DOMAIN and _text(value) not in _STANDARD_DOMAINS:
-                raise _Refused(f"uses operators of the domain {_text(value)!r}")
-            if number == _NODE_ATTRIBUTE:
-                self.attribute(_message(value), depth=depth)
-
-    def attribute(self, view: memoryview, *, depth: int) -> None:
-        for number, value in self.fields(view):
-            if number in _ATTRIBUTE_TENSORS:
-                self.tensor(_message(value))
-            elif number in _ATTRIBUTE_GRAPHS:
-                self.graph(_message(value), depth=depth + 1)
-            elif number in _ATTRIBUTE_SPARSE:
-                self.sparse(_message(value))
-
-    def sparse(self, view: memoryview) -> None:
-        for number, value in self.fields(view):
-            if number in (_SPARSE_VALUES, _SPARSE_INDICES):
-                self.tensor(_message(value))
-
-    def tensor(self, view: memoryview) -> None:
-        for number, value in self.fields(view):
-            if number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value != 0):
-                raise _Refused("keeps weights in another file (external data)")
-
-    def fields(self, view: memoryview) -> Iterator[_Field]:
-        """(field number, value) of one message; nested messages and strings stay unread memory."""
-        position, end = 0, len(view)
-        while position < end:
-            self.fields_seen += 1
-            if self.fields_seen > _MAX_FIELDS:
-                raise _Refused(f"has more than {_MAX_FIELDS:,} fields")
-            tag, position = _varint(view, position)
-            number, wire_type = tag >> 3, tag & 7
-            if number == 0:
-                raise _NotProtobuf
-            value, position = _payload(view, position, wire_type)
-            yield number, value
-
-
-def _payload(view: memoryview, position: int, wire_type: int) -> tuple[int | memoryview, int]:
-    if wire_type == 0:
-        return _varint(view, position)
-    if wire_type == 2:
-        length, position = _varint(view, position)
-    elif wire_type in (1, 5):
-        length = 8 if wire_type == 1 else 4
-    else:  # groups (3, 4) are not part of proto3
-        raise _NotProtobuf
-    if position + length > len(view):
-        raise _NotProtobuf
-    return view[position : position + length], position + length
-
-
-def _varint(view: memoryview, position: int) -> tuple[int, int]:
-    """Seven bits a byte, lowest first; the top bit says that another byte follows."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(view):
-            break
-        byte = view[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise _NotProtobuf
-
-
-def _message(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise _NotProtobuf
-    return value
-
-
-def _text(value: int | memoryview) -> str:
-    try:
-        return bytes(_message(value)).decode("utf-8")
-    except UnicodeDecodeError:
-        raise _NotProtobuf from None

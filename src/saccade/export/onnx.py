@@ -34,6 +34,7 @@ from saccade.errors import MissingExtraError, ModelError
 from saccade.export.folding import fold_shapes
 from saccade.export.graph import Part
 from saccade.export.preprocessing import add_preprocess
+from saccade.onnx_file import OPERATORS
 from saccade.preprocess import Preprocess
 from saccade.run_folder import write_bytes
 
@@ -144,6 +145,7 @@ def export_network(module: torch.nn.Module, size: int) -> onnx.ModelProto:
     for exporter in (_trace, _capture):
         try:
             model = exporter(network, size)
+            _check_operators(model)
             _check_network(model, network, size)
         except Exception as error:  # exporters raise anything; the reason is kept for the message
             problems.append(f"{exporter.__name__.strip('_')}: {_first_words(error)}")
@@ -232,6 +234,13 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _check_operators(model: onnx.ModelProto) -> None:
+    """Raise ValueError for what `artefact` would refuse to open."""
+    foreign = {node.op_type for node in model.graph.node} - OPERATORS
+    if foreign:
+        raise ValueError(f"it needs the operators {', '.join(sorted(foreign))}, which saccade does not open")
 
 
 def _check_network(model: onnx.ModelProto, network: torch.nn.Module, size: int) -> None:

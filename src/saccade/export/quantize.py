@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.artefact import INPUT_NAME, Image, inspect_model, read_model_bytes
+from saccade.artefact import INPUT_NAME, Image, read_model_bytes
 from saccade.errors import MissingExtraError, ModelError
 from saccade.export.onnx import (
     ANSWER_PREFIX,
@@ -31,6 +31,7 @@ from saccade.export.onnx import (
     PREPROCESS_PREFIX,
     write_model,
 )
+from saccade.onnx_file import inspect_model
 from saccade.threads import usable_cores
 
 if TYPE_CHECKING:

@@ -1,0 +1,66 @@
+"""Files that somebody named: opened only where they are regular files, read only up to a bound.
+
+A name can lead to a pipe, which waits for ever, or to a device, which never ends. Errors are OSError with a
+`strerror` in words, so that a caller treats them as it treats a missing file.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from typing import Any, BinaryIO
+
+MOST_TEXT_BYTES = 1_000_000_000  # a list, a history, predictions: far more than any that was seen
+MOST_WEIGHT_BYTES = 20_000_000_000
+
+FileName = str | os.PathLike[str]
+
+
+def open_file(path: FileName) -> BinaryIO:
+    """The file, open for reading; raises OSError for a pipe, socket, device or folder without waiting."""
+    _refuse_irregular(os.stat(path), path)  # first: opening a device can do something
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    try:
+        _refuse_irregular(os.fstat(file.fileno()), path)  # again, of what was opened
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_file(path: FileName, *, max_bytes: int = MOST_TEXT_BYTES) -> bytes:
+    """The file's bytes; raises OSError where it is absent, no regular file, or larger than `max_bytes`."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise OSError(
+                errno.EFBIG, f"it has {size:,} bytes, more than the {max_bytes:,} allowed", os.fspath(path)
+            )
+        data = file.read(size + 1)  # Python makes room for all that is asked for
+        return data if len(data) <= size else data + file.read(max_bytes - len(data))
+
+
+def read_text(
+    path: FileName, *, encoding: str = "utf-8", errors: str = "strict", max_bytes: int = MOST_TEXT_BYTES
+) -> str:
+    """The file's text, line ends as they are; raises what `read_file` does, and UnicodeDecodeError."""
+    return read_file(path, max_bytes=max_bytes).decode(encoding, errors)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value in a JSON text; raises ValueError for any text that has none that can be used."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refuse_irregular(status: os.stat_result, path: FileName) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        kind = "it is a pipe, socket or device, not a regular file"
+        raise OSError(errno.EINVAL, kind, os.fspath(path))
