@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from saccade.data.audit import SecondSearch, audit, audit_as_json
 from saccade.data.audit.memory import SearchMemory
-from saccade.data.audit.similar import find_similar
+from saccade.data.audit.similar import Similar, find_similar, similar_findings
 from saccade.data.decisions import NO_DECISIONS, Decisions, parse_decisions
 from saccade.data.scan import Scan, scan
-from saccade.data.similarity import PairIndices
+from saccade.data.similarity import PairIndices, PairSearch
+from saccade.data.split import split
 from saccade.data.storage import FolderStorage
-from saccade.records import Audit, Dataset, Finding, ImageRecord
+from saccade.records import Audit, Dataset, Finding, ImageRecord, Pair
 
 IMAGES = 12  # of each of the two classes
 
@@ -165,13 +168,13 @@ def counted_searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each search was asked to treat as new."""
     from saccade.data.audit import similar
 
-    real, asked = similar.find_pairs, []
+    real, asked = similar.search_pairs, []
 
-    def find_pairs(descriptions: object, *, new: object = None, **options: object) -> list[PairIndices]:
+    def search_pairs(descriptions: object, *, new: object = None, **options: object) -> PairSearch:
         asked.append(len(descriptions) if new is None else int(np.sum(new)))  # type: ignore[arg-type]
         return real(descriptions, new=new, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(similar, "find_pairs", find_pairs)
+    monkeypatch.setattr(similar, "search_pairs", search_pairs)
     return asked
 
 
@@ -203,6 +206,93 @@ def test_memory_of_other_images_is_no_use(tmp_path: Path) -> None:
     assert recalled is not None
     assert recalled.pairs == [PairIndices(0, 1, "likely", 9.5, "mirrored")]
     assert recalled.new.tolist() == [False, False, True, False, False, False]
+
+
+# -- a fixed camera ------------------------------------------------------------------------------
+
+
+def shot(rng: np.random.Generator, scene: Image.Image, *, scratched: bool) -> Image.Image:
+    """Another part in the same place: moved a little, under its own light, with its own noise and scratch."""
+    image = scene.copy()
+    if scratched:
+        points = rng.integers(30, 98, 2) + rng.normal(0, 9, (5, 2))
+        ImageDraw.Draw(image).line([tuple(point) for point in points.tolist()], (240, 20, 20), 3)
+    moved = image.rotate(rng.normal(0, 0.5), 3, translate=tuple(rng.integers(-2, 3, 2).tolist()))
+    levels = np.asarray(moved, float) * rng.uniform(0.88, 1.12) + rng.normal(0, 4, (*scene.size, 3))
+    return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty good parts and thirty scratched ones from one camera line."""
+    rng = np.random.default_rng(3)
+    root, scene = tmp_path_factory.mktemp("line"), photo(rng)
+    for label in ("good", "scratch"):
+        (root / label).mkdir()
+        for i in range(30):
+            shot(rng, scene, scratched=label == "scratch").save(root / label / f"{i:02d}.jpg", quality=90)
+    return root
+
+
+def test_parts_on_one_camera_line_are_divided_like_any_images(line: Path) -> None:
+    found = scanned(line)
+    result = audit(*found)
+    (scene,) = of_kind(result, "same_scene")
+    assert scene.message.startswith("60 of 60 images show the same scene (a fixed camera, one form?)")
+    assert not of_kind(result, "near_duplicate_conflict")
+    assert not of_kind(result, "look_alike")
+    made = split(result, cross_check=SecondSearch(result, found.measurements, NO_DECISIONS))
+    assert [len(made.dataset.used(part)) for part in ("train", "validation", "test")] == [42, 9, 9]
+    assert made.promise_kept
+
+
+def test_a_line_that_grows_is_judged_anew(line: Path, tmp_path: Path) -> None:
+    grown = tmp_path / "grown"
+    for label in ("good", "scratch"):
+        (grown / label).mkdir(parents=True)
+        for source in sorted((line / label).iterdir())[:18]:
+            shutil.copyfile(source, grown / label / source.name)
+    few = audit(*scanned(grown), cache=tmp_path / "cache")
+    assert len(few.clusters) > 18  # too few to know the scene from the parts
+    for label in ("good", "scratch"):
+        shutil.copytree(line / label, grown / label, dirs_exist_ok=True)
+    result = audit(*scanned(grown), cache=tmp_path / "cache")
+    assert result == audit(*scanned(grown))
+    assert result == audit(*scanned(grown), cache=tmp_path / "cache")
+    assert len(result.clusters) < 8
+
+
+def alike(counts: dict[str, int], sizes: dict[str, int]) -> list[Finding]:
+    """Findings about one cluster that holds so many images of the classes, of so many in all."""
+    records = [ImageRecord(f"{label}/{i}", label) for label, size in sizes.items() for i in range(size)]
+    members = [f"{label}/{i}" for label, count in counts.items() for i in range(count)]
+    pairs = tuple(Pair(a, b, "likely", 10.0) for a, b in pairwise(members))
+    dataset = Dataset(Path(), tuple(records), tuple(sizes), FolderStorage(Path()))
+    return similar_findings(dataset, Similar(pairs, dict.fromkeys(members, 0)), NO_DECISIONS)
+
+
+def test_many_images_that_look_alike_are_not_many_wrong_labels() -> None:
+    (finding,) = alike({"good": 28, "scratch": 27}, {"good": 30, "scratch": 30})
+    assert finding.kind == "look_alike"
+    assert "55 images look alike and stay together (28 of 30 of good, 27 of 30 of scratch)" in finding.message
+    for way in ("--no-split.near_duplicates", "--group", "--group-pattern", "audit-decisions.csv"):
+        assert way in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("counts", "kind"),
+    [
+        ({"a": 1, "b": 1}, "near_duplicate_conflict"),
+        ({"a": 6, "b": 5}, "near_duplicate_conflict"),
+        ({"a": 20, "b": 1}, "near_duplicate_conflict"),
+        ({"a": 20}, "near_duplicates"),
+        ({"a": 50}, "look_alike"),
+        ({"a": 10, "b": 4}, "look_alike"),
+        ({"a": 50, "b": 1}, "look_alike"),
+    ],
+)
+def test_a_wrong_label_is_suspected_where_few_images_disagree(counts: dict[str, int], kind: str) -> None:
+    assert [found.kind for found in alike(counts, {"a": 100, "b": 100})] == [kind]
 
 
 # -- after a split -------------------------------------------------------------------------------

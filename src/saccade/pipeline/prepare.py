@@ -27,7 +27,7 @@ from saccade.terminal import Progress, Terminal, counted
 
 SHOWN_FINDINGS = 8
 SHOWN_BY_AUDIT = 20
-LEFT_OUT = "listed"  # an info that is always shown: these may be images that were meant to be used
+ALWAYS_SHOWN = ("listed", "same_scene")  # infos on what may have been meant otherwise
 SHOWN_OF_A_KIND = 3
 
 
@@ -258,7 +258,7 @@ def say_findings(audited: Audit, terminal: Terminal, *, most: int = SHOWN_FINDIN
     if shown == most < len(grave):
         terminal.say(f"          {len(grave):,} in all; audit.json and the report hold every one")
     for found in audited.findings:
-        if found.kind == LEFT_OUT:
+        if found.kind in ALWAYS_SHOWN:
             terminal.say(f"  {found.severity:<8}{_line(found)}")
 
 

@@ -23,6 +23,7 @@ SETS = (
     "label_conflict",
     "leak",
     "near_duplicate_conflict",
+    "look_alike",
     "identical_files",
     "identical_pixels",
     "near_duplicates",

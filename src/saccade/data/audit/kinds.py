@@ -23,6 +23,10 @@ class Kind:
 
 
 _DECIDE = "or write your decision into audit-decisions.csv"
+WAYS_ON_ALIKE = (
+    "use --no-split.near_duplicates, with --group or --group-pattern for what belongs together (part number, "
+    "day, place), or part single pairs in audit-decisions.csv: path,other,not a duplicate"
+)
 
 KINDS: dict[str, Kind] = {
     # the data cannot be used as it stands
@@ -44,6 +48,12 @@ KINDS: dict[str, Kind] = {
         "error",
         "The same picture in two parts",
         f"Move the copies into one part with --repair-split, {_DECIDE}",
+    ),
+    # more than a split can part, and no sign of wrong labels
+    "look_alike": Kind(
+        "warning",
+        "Many images that look alike",
+        f"If they show different things (a fixed camera, one form?), {WAYS_ON_ALIKE}",
     ),
     # signs of wrong labels
     "near_duplicate_conflict": Kind(
@@ -90,6 +100,11 @@ KINDS: dict[str, Kind] = {
         "info",
         "Perhaps near-duplicates",
         f"Look at these pairs; they may stand in different parts, {_DECIDE}",
+    ),
+    "same_scene": Kind(
+        "info",
+        "One scene in many images",
+        "Name what belongs together (part number, day, place) with --group or --group-pattern",
     ),
     "broken_chain": Kind(
         "info",

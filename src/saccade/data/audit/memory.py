@@ -19,10 +19,14 @@ _LEAST_KNOWN = 0.5  # share of the images that must be known for a restricted se
 
 
 class Recalled(NamedTuple):
-    """Known pairs, in the numbers of the images at hand, and which of these are new."""
+    """Known pairs, in the numbers of the images at hand, and which of these are new.
+
+    `same_scene` is how many images showed one scene in the earlier search.
+    """
 
     pairs: list[PairIndices]
     new: NDArray[np.bool_]
+    same_scene: int = 0
 
 
 class SearchMemory:
@@ -45,22 +49,23 @@ class SearchMemory:
                 best, most = (known, pairs), shared + 1
         return None if best is None else _translated(wanted, *best)
 
-    def keep(self, names: Sequence[bytes], pairs: Sequence[PairIndices]) -> None:
+    def keep(self, names: Sequence[bytes], pairs: Sequence[PairIndices], *, same_scene: int = 0) -> None:
         """Remember a whole search over these pictures."""
         rows = [(pair.first, pair.second, pair.band, pair.score, pair.how) for pair in pairs]
         members = b"".join(name[:_NAME_BYTES] for name in names)
         with ScanCache(self._folder) as cache:
-            cache.add_search(self._version, members, json.dumps(rows).encode("ascii"))
+            cache.add_search(self._version, members, json.dumps([same_scene, rows]).encode("ascii"))
 
 
-def _translated(wanted: Sequence[bytes], known: Sequence[bytes], pairs: bytes) -> Recalled:
+def _translated(wanted: Sequence[bytes], known: Sequence[bytes], kept: bytes) -> Recalled:
+    same_scene, pairs = json.loads(kept)
     place = {name: i for i, name in enumerate(wanted)}
     at = [place.get(name, -1) for name in known]
     translated = [
         PairIndices(min(at[first], at[second]), max(at[first], at[second]), *rest)
-        for first, second, *rest in json.loads(pairs)
+        for first, second, *rest in pairs
         if at[first] >= 0 and at[second] >= 0
     ]
     seen = set(known)
     new = np.array([name not in seen for name in wanted], bool)
-    return Recalled(sorted(translated, key=lambda pair: (pair.first, pair.second)), new)
+    return Recalled(sorted(translated, key=lambda pair: (pair.first, pair.second)), new, same_scene)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,21 +13,35 @@ from saccade.data.audit.kinds import count_of, finding, some
 from saccade.data.audit.memory import SearchMemory
 from saccade.data.decisions import Decisions
 from saccade.data.measure import Measurements
-from saccade.data.similarity import CrossChecker, Descriptions, PairIndices, cluster, find_pairs
+from saccade.data.similarity import (
+    CrossChecker,
+    Descriptions,
+    PairIndices,
+    PairSearch,
+    cluster,
+    search_pairs,
+)
 from saccade.data.similarity.cross_check import DESCRIPTOR
 from saccade.records import Audit, Confidence, Dataset, Finding, ImageRecord, Pair
 from saccade.terminal import Progress, silent
 
 BANDS: tuple[Confidence, ...] = ("look", "likely", "certain")
 LOOK_LISTED = 1000  # pairs; more than anyone looks at
+MANY_ALIKE = 12  # images of one cluster, from which
+MOST_OF_CLASS = 0.5  # this share of a class
+SPANNING_SHARE = 0.2  # or this share of the cluster under other labels is no wrong label
 
 
 class Similar(NamedTuple):
-    """Pairs, clusters of copies and near-duplicates, both by path, and what the guard against chains did."""
+    """Pairs, clusters of copies and near-duplicates, both by path; what the guard against chains did.
+
+    `same_scene` is how many images show a scene that many share, and are judged by what they show beyond it.
+    """
 
     pairs: tuple[Pair, ...] = ()
     clusters: Mapping[str, int] = {}
     notes: tuple[str, ...] = ()
+    same_scene: int = 0
 
 
 def find_similar(
@@ -45,15 +59,15 @@ def find_similar(
     """
     rows, picture_of = _distinct(dataset)
     paths = [dataset.records[row].path for row in rows]
-    found: list[PairIndices] = []
+    found = PairSearch([])
     if search and len(rows) > 1:
         names = [bytes.fromhex(dataset.records[row].pixel_sha256) for row in rows]
         found = _search(_descriptions_of(measurements, rows), names, memory, progress)
-    kept = [pair for pair in found if not decisions.parted(paths[pair.first], paths[pair.second])]
+    kept = [pair for pair in found.pairs if not decisions.parted(paths[pair.first], paths[pair.second])]
     groups = cluster(len(rows), kept)
     pairs = tuple(_by_path(pair, paths) for pair in kept)
     numbers = {path: int(groups.labels[picture]) for path, picture in picture_of.items()}
-    return Similar(pairs, _without_singles(numbers), groups.notes)
+    return Similar(pairs, _without_singles(numbers), groups.notes, found.same_scene)
 
 
 def _distinct(dataset: Dataset) -> tuple[NDArray[np.int64], dict[str, int]]:
@@ -79,20 +93,22 @@ def _descriptions_of(measurements: Measurements, rows: NDArray[np.int64]) -> Des
 
 def _search(
     descriptions: Descriptions, names: Sequence[bytes], memory: SearchMemory | None, progress: Progress
-) -> list[PairIndices]:
+) -> PairSearch:
     """All pairs; those among images that an earlier search has seen come from memory."""
-    if memory is None:
-        return find_pairs(descriptions, progress=progress)
-    known = memory.recall(names)
-    if known is None:
-        pairs = find_pairs(descriptions, progress=progress)
-    elif known.new.any():
-        added = find_pairs(descriptions, new=known.new, progress=progress)
-        pairs = sorted([*known.pairs, *added], key=lambda pair: (pair.first, pair.second))
+    known = memory.recall(names) if memory else None
+    if known is not None and not known.new.any():
+        return PairSearch(known.pairs, known.same_scene)
+    if known is None or known.same_scene:  # what a scene is, and what goes beyond it, changes with the images
+        found = search_pairs(descriptions, progress=progress)
     else:
-        return known.pairs
-    memory.keep(names, pairs)
-    return pairs
+        found = search_pairs(descriptions, new=known.new, progress=progress)
+        if not found.same_scene:
+            found = PairSearch(
+                sorted([*known.pairs, *found.pairs], key=lambda pair: (pair.first, pair.second))
+            )
+    if memory:
+        memory.keep(names, found.pairs, same_scene=found.same_scene)
+    return found
 
 
 def _by_path(pair: PairIndices, paths: Sequence[str]) -> Pair:
@@ -121,25 +137,43 @@ def similar_findings(dataset: Dataset, similar: Similar, decisions: Decisions) -
             links[similar.clusters[pair.first]].append(pair)
         elif pair.band == "look":
             loose.append(pair)
+    sizes = Counter(record.label for record in records.values())
     findings = [
         found
         for number, group in members.items()
-        for found in _about_cluster(group, links[number], decisions)
+        for found in _about_cluster(group, links[number], decisions, sizes)
     ]
-    return [*findings, *_to_look_at(loose), *(finding("broken_chain", note) for note in similar.notes)]
+    chains = [finding("broken_chain", note) for note in similar.notes]
+    return [*findings, *_to_look_at(loose), *chains, *_about_scene(similar.same_scene, len(records))]
+
+
+def _about_scene(shown: int, images: int) -> list[Finding]:
+    if not shown:
+        return []
+    message = (
+        f"{shown:,} of {count_of(images, 'image')} show the same scene (a fixed camera, one form?): two of "
+        "them count as near-duplicates only by what they share beyond it"
+    )
+    return [finding("same_scene", message, figure={"images": shown})]
 
 
 def _about_cluster(
-    group: Sequence[ImageRecord], links: Sequence[Pair], decisions: Decisions
+    group: Sequence[ImageRecord], links: Sequence[Pair], decisions: Decisions, sizes: Mapping[str, int]
 ) -> list[Finding]:
-    """Findings about one cluster; copies with equal pixels and one label have a finding of their own."""
+    """Findings about one cluster; copies with equal pixels and one label have a finding of their own.
+
+    `sizes` counts the images of each class. Many images that span classes or are most of one are not
+    many wrong labels.
+    """
     labels = sorted({record.label for record in group})
     parts = sorted({record.part for record in group if record.part})
     accepted = all(record.path in decisions.kept for record in group)
     findings = []
     if len(parts) > 1:
         findings.append(_cluster_finding("leak", group, links, f" in {' and '.join(parts)}"))
-    if links and len(labels) > 1 and not accepted:
+    if links and not accepted and _look_alikes(group, sizes):
+        findings.append(_look_alike_finding(group, links, sizes))
+    elif links and len(labels) > 1 and not accepted:
         findings.append(
             _cluster_finding("near_duplicate_conflict", group, links, f" as {' and '.join(labels)}")
         )
@@ -148,13 +182,35 @@ def _about_cluster(
     return findings
 
 
-def _cluster_finding(kind: str, group: Sequence[ImageRecord], links: Sequence[Pair], where: str) -> Finding:
+def _look_alikes(group: Sequence[ImageRecord], sizes: Mapping[str, int]) -> bool:
+    """Whether so many images hang together that what they share says little about their labels."""
+    if len(group) < MANY_ALIKE:
+        return False
+    held = Counter(record.label for record in group)
+    largest = max(held.values())
+    spans = len(group) - largest >= len(group) * SPANNING_SHARE
+    return spans or any(count >= MOST_OF_CLASS * sizes[label] for label, count in held.items())
+
+
+def _look_alike_finding(
+    group: Sequence[ImageRecord], links: Sequence[Pair], sizes: Mapping[str, int]
+) -> Finding:
+    held = Counter(record.label for record in group)
+    listed = [f"{count} of {sizes[label]} of {label}" for label, count in held.most_common()]
+    message = f"{len(group)} images look alike and stay together ({some(listed)})"
+    return _cluster_finding("look_alike", group, links, "", message=message)
+
+
+def _cluster_finding(
+    kind: str, group: Sequence[ImageRecord], links: Sequence[Pair], where: str, *, message: str = ""
+) -> Finding:
+    """A finding about a cluster; `where` says in which parts or classes, `message` replaces the usual one."""
     paths = [record.path for record in group]
     strongest = max(links, key=lambda pair: pair.score, default=None)
     how = f": {strongest.how}" if strongest and strongest.how and len(paths) == 2 else ""
-    if len(paths) == 2:
+    if not message and len(paths) == 2:
         message = f"{paths[0]} and {paths[1]} show the same thing{where}{how}"
-    else:
+    elif not message:
         message = f"{len(paths)} images show the same thing{where}: {some(paths)}"
     weakest: Confidence = min((pair.band for pair in links), key=BANDS.index, default="certain")
     figure = {

@@ -17,7 +17,7 @@ from saccade.data.similarity.descriptors import (
     empty_descriptions,
     stack,
 )
-from saccade.data.similarity.pairs import find_pairs
+from saccade.data.similarity.pairs import PairSearch, find_pairs, search_pairs
 from saccade.data.similarity.verify import CERTAIN_SCORE, LIKELY_SCORE, LOOK_SCORE
 
 __all__ = [
@@ -30,11 +30,13 @@ __all__ = [
     "Description",
     "Descriptions",
     "PairIndices",
+    "PairSearch",
     "cluster",
     "cross_check",
     "describe",
     "describe_many",
     "empty_descriptions",
     "find_pairs",
+    "search_pairs",
     "stack",
 ]

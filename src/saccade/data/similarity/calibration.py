@@ -7,11 +7,12 @@ ones. Pairs drawn at random show how much; what goes beyond the usual is taken o
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.similarity.descriptors import Symmetry, Variants
+from saccade.data.similarity.descriptors import Floats, Symmetry, Variants
 from saccade.data.similarity.verify import Fits, Run, Verifier
 from saccade.data.similarity.views import View
 
@@ -22,29 +23,50 @@ USUAL_FITTED = 2.6  # the quantile in ordinary photos, of scores with a fitted m
 USUAL_UNMOVED = 5.2  # and of pictures compared as they stand
 COPIES_FROM = 9.7  # scores from here on are taken for true copies and left out
 
-_found: dict[bytes, float] = {}  # the audit and the search across parts ask about the same pictures
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pairs of pictures drawn at random, arrays (m,): the scores by the `maps` fitted, and as they stand."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    maps: Floats
+    fitted: Floats
+    unmoved: Floats
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+_found: dict[bytes, Drawn] = {}  # the audit and the search across parts ask about the same pictures
 
 
 def calibrated_verifier(pictures: Variants, run: Run) -> Verifier:
     """A verifier whose scores are already reduced by the allowance of these pictures."""
     verifier = Verifier(pictures, run)
-    verifier.allowed = allowance(pictures, verifier)
+    verifier.allowed = allowance(drawn_pairs(pictures, run))
     return verifier
 
 
-def allowance(pictures: Variants, verifier: Verifier) -> float:
-    """What to take off every score in this data set; 0 for ordinary photos and for few images."""
+def drawn_pairs(pictures: Variants, run: Run) -> Drawn:
+    """Up to DRAWN_PAIRS pairs of whole pictures, each laid on the other; none where there are few images."""
     whole = np.flatnonzero(~pictures.trimmed)
     if len(whole) < FEWEST_IMAGES:
-        return 0.0
+        whole = whole[:0]
     rng = np.random.default_rng(0)
-    first = rng.integers(0, len(whole), DRAWN_PAIRS)
-    second = (first + rng.integers(1, len(whole), DRAWN_PAIRS)) % len(whole)
-    drawn = whole[np.stack([first, second])]
+    first = rng.integers(0, max(1, len(whole)), DRAWN_PAIRS)
+    second = (first + rng.integers(1, max(2, len(whole)), DRAWN_PAIRS)) % max(1, len(whole))
+    drawn = whole[np.stack([first, second])[:, : DRAWN_PAIRS if len(whole) else 0]]
     key = _digest(pictures, drawn.ravel())
     if key not in _found:
-        _found[key] = _beyond_usual(drawn, verifier)
+        _found[key] = _registered(drawn, pictures, run)
     return _found[key]
+
+
+def allowance(drawn: Drawn) -> float:
+    """What to take off every score in this data set; 0 for ordinary photos and for few images."""
+    beyond = [_quantile(drawn.fitted) - USUAL_FITTED, _quantile(drawn.unmoved) - USUAL_UNMOVED]
+    return float(max(0.0, *beyond))
 
 
 def _digest(pictures: Variants, rows: NDArray[np.int64]) -> bytes:
@@ -55,23 +77,19 @@ def _digest(pictures: Variants, rows: NDArray[np.int64]) -> bytes:
     return digest.digest()
 
 
-def _beyond_usual(drawn: NDArray[np.int64], verifier: Verifier) -> float:
-    """By how much pairs (2, DRAWN_PAIRS) of pictures agree more than those of ordinary photos, 0 if not."""
-    start = np.tile(View("whole", Symmetry()).start, (DRAWN_PAIRS, 1, 1))
-    fits = Fits(
-        drawn[0].astype(np.int32),
-        drawn[1].astype(np.int32),
-        start,
-        start,
-        np.zeros(DRAWN_PAIRS, np.int64),
-        np.zeros(DRAWN_PAIRS, np.float32),
-    )
+def _registered(drawn: NDArray[np.int64], pictures: Variants, run: Run) -> Drawn:
+    """The pairs (2, m) registered, whatever comes of it."""
+    rows, place = np.unique(drawn, return_inverse=True)
+    verifier = Verifier(pictures[rows], run)
+    first, second = place.reshape(2, -1).astype(np.int32)
+    count = len(first)
+    start = np.tile(View("whole", Symmetry()).start, (count, 1, 1))
+    fits = Fits(first, second, start, start, np.zeros(count, np.int64), np.zeros(count, np.float32))
     fitted, _ = verifier.fine(verifier.coarse_round(verifier.rough_round(fits)), check=False)
     unmoved, _ = verifier.fine(fits, steps=0, check=False)
-    beyond = [_quantile(fitted) - USUAL_FITTED, _quantile(unmoved) - USUAL_UNMOVED]
-    return float(max(0.0, *beyond))
+    return Drawn(drawn[0], drawn[1], fitted.maps, fitted.quality, unmoved.quality)
 
 
-def _quantile(fits: Fits) -> float:
-    scores = fits.quality[fits.quality < COPIES_FROM]
+def _quantile(quality: Floats) -> float:
+    scores = quality[quality < COPIES_FROM]
     return float(np.quantile(scores, QUANTILE)) if len(scores) else 0.0

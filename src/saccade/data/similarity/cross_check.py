@@ -44,6 +44,7 @@ from saccade.data.similarity.pairs import (
     running,
     unique_pairs,
 )
+from saccade.data.similarity.scene import find_scenes
 from saccade.data.similarity.verify import Run, Verifier, starting_fits
 from saccade.data.similarity.views import View
 from saccade.terminal import Progress, silent
@@ -98,7 +99,9 @@ class CrossChecker:
     ) -> None:
         need_faiss()
         self._workers = workers
-        self._among, _ = pictures_to_compare(descriptions, equal_once=False)
+        among, _ = pictures_to_compare(descriptions, equal_once=False)
+        with running(workers) as run:
+            self._among = find_scenes(among, run, symmetries=symmetries).rest
         self._views = [View("whole", symmetry) for symmetry in symmetry_list(symmetries)]
         self._vectors: list[Floats] = []
         self._verifier: Verifier | None = None

@@ -230,6 +230,11 @@ class Variants:
     def __len__(self) -> int:
         return len(self.thumbnails)
 
+    def __getitem__(self, rows: Any) -> Variants:
+        """Some of the pictures; an index array or a boolean array."""
+        columns = (self.thumbnails, self.sizes, self.image, self.trimmed, self.boxes)
+        return Variants(*(column[rows] for column in columns))
+
     @classmethod
     def chosen(cls, sources: Sequence[tuple[Variants, NDArray[np.bool_]]]) -> Variants:
         """The rows that are true, of each source; thumbnails are copied once, for there may be many."""

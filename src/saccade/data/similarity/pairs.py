@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.data.similarity.beyond import pairs_beyond
 from saccade.data.similarity.calibration import calibrated_verifier
 from saccade.data.similarity.candidates import (
     EXACT_IMAGES,
@@ -30,6 +32,7 @@ from saccade.data.similarity.descriptors import (
 )
 from saccade.data.similarity.patches import PATCH_IMAGES, patch_fits
 from saccade.data.similarity.relation import relation_words
+from saccade.data.similarity.scene import Scenes, find_scenes
 from saccade.data.similarity.verify import (
     CERTAIN_SCORE,
     LIKELY_SCORE,
@@ -62,6 +65,13 @@ class Verified:
         return Verified(self.fits[rows], self.correlation[rows])
 
 
+class PairSearch(NamedTuple):
+    """The pairs, and `same_scene`: how many images show a scene that many share (a fixed camera, a form)."""
+
+    pairs: list[PairIndices]
+    same_scene: int = 0
+
+
 def find_pairs(
     descriptions: Descriptions,
     *,
@@ -76,15 +86,49 @@ def find_pairs(
     to pairs with at least one new image. Pairs come sorted by (first, second), each once; whatever lies below
     the band "look" is left out. Raises MissingExtraError without faiss.
     """
+    found = search_pairs(descriptions, symmetries=symmetries, new=new, workers=workers, progress=progress)
+    return _with_new(found.pairs, new)
+
+
+def search_pairs(
+    descriptions: Descriptions,
+    *,
+    symmetries: int = 2,
+    new: NDArray[np.bool_] | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PairSearch:
+    """`find_pairs`, and how many images show the same scene.
+
+    Two of these are a pair by what they show beyond the scene. As that depends on all of them, `new` has no
+    effect where there is a scene: all pairs are searched for.
+    """
     need_faiss()
     among, copies = pictures_to_compare(descriptions, equal_once=True)
     if len(among) < 2:
-        return unique_pairs(copies)
-    new_rows = None if new is None else new[among.image]
+        return PairSearch(unique_pairs(copies))
     with running(workers) as run:
-        found = _verified(among, symmetries, new_rows, run, progress or silent)
-    pairs = unique_pairs(in_words(among, found) + copies)
+        scenes = find_scenes(among, run, symmetries=symmetries)
+        alone = among[scenes.alone] if scenes.laid else among
+        new_rows = None if new is None or scenes.laid else new[alone.image]
+        found = in_words(alone, _verified(alone, symmetries, new_rows, run, progress or silent))
+        found += _in_scenes(among, scenes, run)
+    pairs = unique_pairs(found + copies)
+    if not scenes.laid:
+        pairs = _with_new(pairs, new)
+    return PairSearch(pairs, scenes.images)
+
+
+def _with_new(pairs: list[PairIndices], new: NDArray[np.bool_] | None) -> list[PairIndices]:
+    """Those with at least one new image."""
     return pairs if new is None else [pair for pair in pairs if new[pair.first] or new[pair.second]]
+
+
+def _in_scenes(among: Variants, scenes: Scenes, run: Run) -> list[PairIndices]:
+    """Pairs of images of one scene, in words."""
+    if not scenes.laid:
+        return []
+    return in_words(among, best_of_each(Verified(*pairs_beyond(scenes, run)), among.image))
 
 
 def unique_pairs(pairs: Iterable[PairIndices]) -> list[PairIndices]:
@@ -180,17 +224,20 @@ def _verified(
     """The best registration of every pair that reaches the band "look"."""
     views = all_views(symmetry_list(symmetries))
     stages, total = ("whole", "quadrant", "band"), 8
+    found = Verified(starting_fits(no_candidates(), views), np.zeros(0, np.float32))
+    if len(among) < 2:
+        progress(total, total, "done")
+        return found
     progress(0, total, "describing")
     vectors = view_vectors(among.thumbnails, views, fit_whitening(among.thumbnails), run)
     verifier = calibrated_verifier(among, run)
     if len(among) > EXACT_IMAGES:
         missed = missed_share(inverted_lists(vectors[0]), vectors[0])
         progress(0, total, f"the index misses about {missed:.1%} of near neighbours (1,000 exact searches)")
-    found = Verified(starting_fits(no_candidates(), views), np.zeros(0, np.float32))
-    search = CandidateSearch(vectors, views, new=new)
+    candidate_search = CandidateSearch(vectors, views, new=new)
     for number, kind in enumerate(stages):
         progress(1 + 2 * number, total, f"searching ({kind})")
-        candidates = search.find(kind)
+        candidates = candidate_search.find(kind)
         fits = _not_yet(starting_fits(candidates, views), found.fits, among.image)
         progress(2 + 2 * number, total, f"verifying {len(fits)} pairs ({kind})")
         fitted = verifier.verify_both_ways(fits) if kind == "whole" else verifier.verify(fits)
