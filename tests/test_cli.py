@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from saccade.cli import main
 from saccade.config import field_table
@@ -171,3 +172,48 @@ def test_no_use_is_counted_by_others(tmp_path: Path) -> None:
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert list(tmp_path.rglob("*onnxruntime*")) == []
+
+
+# ── nobody listens ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def predicting(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A command that says something and needs no torch."""
+    folder = tmp_path_factory.mktemp("said")
+    for name in ("a", "b"):
+        Image.new("RGB", (9, 9), "red").save(folder / f"{name}.png")
+    return f"predict {make_model(folder / 'model.onnx')} {folder / 'a.png'} {folder / 'b.png'}"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize(
+    ("words", "shell", "code", "said"),
+    [
+        ("", ">&-", 0, ""),
+        ("", ">&- 2>&- <&-", 0, ""),
+        ("nonsense", "2>&-", 2, ""),
+        ("", "> /dev/full", 2, "No space left on device"),
+        ("", "| head -n 1; exit ${PIPESTATUS[0]}", 0, ""),
+        ("train --help", "| head -n 1; exit ${PIPESTATUS[0]}", 0, ""),
+    ],
+)
+def test_an_output_that_nobody_reads_is_no_defect(
+    predicting: str, words: str, shell: str, code: int, said: str
+) -> None:
+    command = f"{sys.executable} -m saccade {words or predicting} {shell}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert not any(word in done.stderr for word in ("Traceback", "defect", "Exception"))
+
+
+@pytest.mark.parametrize("command", ["audit", "evaluate", "predict", "export", "train"])
+def test_what_a_name_does_to_a_terminal_is_not_done(answer: Command, command: str) -> None:
+    evil = "no\x1b[2J\x1b[1A\x9b2K\x07\r\u202esuch"
+    options = {"predict": ["a.jpg"], "train": ["--out", f"run{evil}"]}
+    code, out, err = answer(command, evil, *options.get(command, []))
+    assert code == 2
+    assert out == ""
+    assert "no\\x1b[2J" in err
+    assert all(line.isprintable() for line in err.splitlines())

@@ -41,3 +41,84 @@ def test_only_a_terminal_gets_broken_lines(monkeypatch: pytest.MonkeyPatch) -> N
         Terminal(stream=stream).say("Diagnosis " + "word " * 20)
     assert len(pipe.getvalue().splitlines()) == 1
     assert len(screen.getvalue().splitlines()) > 2
+
+
+# ── names that want to be more than names ────────────────────────────────────────────────────────────
+
+HOSTILE = {
+    "clears the screen": "cat\x1b[2J\x1b[H.jpg",
+    "hides the line before": "cat\x1b[1A\x1b[2K.jpg",
+    "paints": "cat\x1b[31mred\x1b[0m",
+    "sets the window's title": "cat\x1b]0;owned\x07",
+    "makes a link": "cat\x1b]8;;http://example.org\x1b\\here\x1b]8;;\x1b\\",
+    "8-bit control sequence": "cat\x9b2J",
+    "8-bit operating system command": "cat\x9d0;owned\x9c",
+    "begins the line anew": "cat\rAll is well",
+    "begins a line of its own": "cat\nAudit     nothing found",
+    "other line ends": "cat\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029dog",
+    "rubs out": "cat\b\b\b\x7fdog",
+    "bell": "cat\x07",
+    "nul": "cat\x00dog",
+    "tab": "cat\tdog",
+    "turns the direction": "cat\u202egpj.exe",
+    "isolates a direction": "cat\u2067gpj\u2069",
+    "marks a direction": "cat\u200f\u200e\u061c",
+    "cannot be seen": "cat\u200b\ufeff\u2060dog",
+    "tags": "cat\U000e0041\U000e0042",
+    "bytes that are no UTF-8": "cat\udce9\udcff",
+    "half of a pair": "cat\ud800",
+    "shifts the character set": "cat\x0e\x0f",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_never_reaches_the_terminal_raw(name: str) -> None:
+    text = HOSTILE[name]
+    for stream in (Screen(), io.StringIO()):
+        terminal = Terminal(stream=stream)
+        terminal.say("a warning that must be seen")
+        terminal.say(f"{text}: tulip 99 %")
+        shown = stream.getvalue()
+        lines = shown.split("\n")
+        assert lines[0] == "a warning that must be seen"
+        assert len(lines) == 3
+        assert all(line.isprintable() for line in lines)
+        assert "cat" in shown
+        assert "tulip 99 %" in shown
+
+
+def test_what_is_harmless_stays_as_it_is() -> None:
+    for text in ("Füchse", "キツネ", "🦊", "e\u0301", "a \\ b", "naïve [red] {x}", "עברית"):
+        stream = io.StringIO()
+        Terminal(stream=stream).say(text)
+        assert stream.getvalue() == text + "\n"
+
+
+def test_several_lines_are_several_arguments() -> None:
+    stream = io.StringIO()
+    Terminal(stream=stream).say("", "one", "two\nthree")
+    Terminal(stream=stream).say()
+    assert stream.getvalue() == "\none\ntwo\\nthree\n\n"
+
+
+def test_a_bar_shows_names_and_obeys_none() -> None:
+    screen = Screen()
+    with Terminal(stream=screen).progress("reading [/red]") as progress:
+        progress(1, 2, "[/bold]\x1b]0;owned\x07\ncat.jpg")
+    assert "]0;owned" not in screen.getvalue().replace("\\x1b]0;owned", "")
+    assert "\x07" not in screen.getvalue()
+
+
+def test_a_warning_in_a_quiet_program_is_printable() -> None:
+    with pytest.warns(UserWarning, match=r"^cat\\x1b\[2J dog$"):
+        Terminal(quiet=True).warn("cat\x1b[2J\ndog")
+
+
+def test_a_program_without_an_output_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    terminal = Terminal()
+    terminal.say("nobody hears it")
+    with terminal.progress("nor sees it") as progress:
+        progress(1, 2)
+    with pytest.warns(UserWarning, match="a warning"):
+        terminal.warn("a warning")

@@ -5,6 +5,7 @@ Exit codes: 0 well; 1 it ran and what it checks does not hold; 2 it cannot go on
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -13,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -36,6 +37,14 @@ _MOVED = "Where the run's own images lie now, if they have moved since it was tr
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback reaches the user."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _open_standard_files()
+    try:
+        return _run(words)
+    finally:
+        _settle(sys.stdout)
+
+
+def _run(words: list[str]) -> int:
     try:
         calm_openmp()
         app = build_app(words[0] if words else "")
@@ -51,8 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _stopped(words, 130)
     except BrokenPipeError:  # the reader (head, less) has gone; nothing is left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # the same, noticed by rich, which prints the help
+            return 0
+        raise
     except OSError as error:
         if os.environ.get("SACCADE_TRACEBACK"):
             raise
@@ -63,6 +75,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in OF_TRAINING:
             return _fail(str(MissingExtraError(str(error.name), "train", f"`saccade {words[0]}`")))
         return _fail(f"{_defect(error)} See more with SACCADE_TRACEBACK=1, and please report it.")
+
+
+def _open_standard_files() -> None:
+    """Put the null device where the process was started without an input or output (`saccade ... >&-`).
+
+    Otherwise the next file that is opened would take the number of the missing output, and get what is
+    written there.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _settle(stream: TextIO) -> None:
+    """Write out what is left; where nobody takes it, drop it, so that the interpreter's end is quiet."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _defect(error: Exception) -> str:
@@ -86,8 +124,10 @@ def _stopped(words: Sequence[str], code: int) -> int:
 
 
 def _fail(message: str) -> int:
-    encoding = sys.stderr.encoding or "utf-8"
-    sys.stderr.write(f"saccade: {message}\n".encode(encoding, "backslashreplace").decode(encoding))
+    from saccade.terminal import printable, write_lines
+
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it
+        write_lines(sys.stderr, [f"saccade: {printable(message)}"])
     return 2
 
 

@@ -77,11 +77,11 @@ def _show_predictions(model: Path, photos: Path, test_paths: tuple[str, ...], te
     chosen = test_paths[::stride][:SHOWN_PREDICTIONS]
     answers = Predictor(model).predict([photos / path for path in chosen])
     shown = ", ".join(f"{path} is {answer}" for path, answer in zip(chosen, answers, strict=True))
-    terminal.say(f"\nThe exported file, without torch, says of test images: {shown}")
+    terminal.say("", f"The exported file, without torch, says of test images: {shown}")
 
 
 def _say_what_next(photos: Path, run: Path, terminal: Terminal) -> None:
-    terminal.say(f"\nOpen the report: {run}/report/report.html")
+    terminal.say("", f"Open the report: {run}/report/report.html")
     name = command_name()
     terminal.say("Try next:")
     terminal.say(f"  {name} predict {run} {photos}/3/")

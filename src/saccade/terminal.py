@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TextIO
 
 PLAIN_LINE_SECONDS = 10.0
@@ -54,28 +54,52 @@ def _wrapped_line(line: str, columns: int) -> str:
     )
 
 
+def printable(text: str) -> str:
+    """The text as one line that only shows itself, whatever somebody put into a name.
+
+    Control characters (a terminal obeys escape sequences), line ends, characters that turn the direction of
+    writing or cannot be seen, and bytes that are no UTF-8 become escapes.
+
+    >>> printable("cat\\x1b[2K\\n.jpg")
+    'cat\\\\x1b[2K\\\\n.jpg'
+    """
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def write_lines(stream: TextIO, lines: Sequence[str]) -> None:
+    """Write what is printable; what the stream's encoding lacks is escaped."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = "".join(f"{line}\n" for line in lines)
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
 class Terminal:
     """Says things on stdout; draws bars only where stdout is a terminal."""
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self.quiet = quiet
         self.stream = stream or sys.stdout
-        self.interactive = not quiet and self.stream.isatty()
+        self.quiet = quiet or self.stream is None  # in a process that was started without an output
+        self.interactive = not self.quiet and self.stream.isatty()
 
-    def say(self, text: str = "") -> None:
-        """One message; characters the terminal cannot show are escaped, never fatal."""
+    def say(self, *lines: str) -> None:
+        """Whole lines, made `printable`; what the terminal's encoding lacks is escaped, never fatal."""
         if self.quiet:
             return
+        shown = [printable(line) for line in lines or ("",)]
         if self.interactive:
-            text = wrapped(text, shutil.get_terminal_size().columns)
-        encoding = self.stream.encoding or "utf-8"
-        self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        self.stream.flush()
+            columns = shutil.get_terminal_size().columns
+            shown = [wrapped(line, columns) for line in shown]
+        write_lines(self.stream, shown)
 
     def warn(self, text: str) -> None:
         """A message that must not be lost: where nothing is said, a Python warning."""
         if self.quiet:
-            warnings.warn(" ".join(text.split()), stacklevel=2)
+            warnings.warn(printable(" ".join(text.split())), stacklevel=2)
         self.say(text)
 
     @contextlib.contextmanager
@@ -96,13 +120,13 @@ class Terminal:
         from rich.progress import Progress as Bar
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(unit),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
         )
         started = time.monotonic()
         with Bar(*columns, console=Console(file=self.stream), transient=True) as bar:
@@ -110,7 +134,7 @@ class Terminal:
 
             def update(done: int, total: int, detail: str = "") -> None:
                 rate = done / max(time.monotonic() - started, 1e-9)
-                bar.update(task, completed=done, total=total, rate=f"{rate:,.0f}/s", detail=detail)
+                bar.update(task, completed=done, total=total, rate=f"{rate:,.0f}/s", detail=printable(detail))
 
             yield update
 

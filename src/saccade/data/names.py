@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from saccade.terminal import printable as printable
+
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key in which 2 comes before 10, and which never ties two different names.
@@ -17,12 +19,6 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
         (0, int(piece), "") if piece.isdecimal() else (1, 0, piece.casefold()) for piece in pieces if piece
     ]
     return (*key, (2, 0, name))
-
-
-def printable(name: str) -> str:
-    """The name as it can be printed anywhere: bytes that are not UTF-8 and control characters escaped."""
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def some(names: Iterable[str], *, most: int = 20) -> str:

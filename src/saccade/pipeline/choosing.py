@@ -188,11 +188,10 @@ def _refuse_too_slow(rows: Sequence[Timed], recipe: Recipe) -> None:
     if not limit or any(row.latency_ms <= limit for row in rows):
         return
     none = np.empty(0)
-    table = "\n".join(
-        f"  {line}" for line in table_lines([Scored(row, none, none).as_json() for row in rows])
-    )
+    lines = table_lines([Scored(row, none, none).as_json() for row in rows])
+    table = "; ".join(" ".join(line.split()) for line in lines)
     raise ModelError(
-        f"none of the {len(rows)} backbones at hand answers within --max-latency-ms {limit:g}:\n{table}\n"
+        f"none of the {len(rows)} backbones at hand answers within --max-latency-ms {limit:g} ({table}); "
         "allow more, take a smaller --image-size, or give quicker backbones with --weights FOLDER"
     )
 

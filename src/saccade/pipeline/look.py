@@ -68,11 +68,11 @@ def summarize(backbone: str, terminal: Terminal, *, classes: int, image_size: in
     run = RunFolder(Path(backbone))
     if run.has(run.environment):
         architecture = run.read_environment()["resolved"]["model.architecture"]
-        terminal.say(as_text(summary(rebuild(architecture), architecture["image_size"])))
+        terminal.say(*as_text(summary(rebuild(architecture), architecture["image_size"])).split("\n"))
         return
     size = image_size or None
     built = build_model(backbone, classes, pretrained=False, head=head, image_size=size)
-    terminal.say(as_text(summary(built.module, built.preprocess.size)))
+    terminal.say(*as_text(summary(built.module, built.preprocess.size)).split("\n"))
 
 
 def list_backbones(pattern: str, terminal: Terminal) -> int:
