@@ -72,7 +72,8 @@ class Dataset:
     `classes` is the order of every probability column and confusion-matrix row from here on.
     `given_parts` are the parts the user's own split names; empty for unsplit data.
     `ignored` counts what was passed over by rule (hidden files, Thumbs.db, ...), by reason;
-    `listed` names what was seen but is no part of the data (files at the root, other folders), with why.
+    `listed` names what was seen but is no part of the data (files at the root, other folders), with why;
+    `lost` are those lines of it that may have been meant as data. `findings` are the source's own.
     """
 
     root: Path
@@ -83,6 +84,8 @@ class Dataset:
     ignored: Mapping[str, int] = field(default_factory=dict)
     listed: tuple[str, ...] = ()
     empty_classes: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def used(self, part: str | None = None) -> tuple[ImageRecord, ...]:
         """Records in use, of one part where named."""

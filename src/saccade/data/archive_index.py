@@ -14,6 +14,9 @@ from typing import Any, Literal, NamedTuple
 from saccade.data.names import printable, some
 from saccade.errors import SourceError
 
+_UTF8_NAME = 0x800  # flag of a zip member
+_CERTAIN_NAMES = 4  # different names of another encoding that are all valid UTF-8: less than 1 in 10,000
+
 
 class TarMember(NamedTuple):
     """Where a member's bytes lie in its tar file."""
@@ -34,12 +37,16 @@ class ZipMember(NamedTuple):
 
 @dataclass(slots=True)
 class Index:
-    """What an archive holds: regular files by path, folders, and members that are not followed."""
+    """What an archive holds: regular files by path, folders, and members that are not followed.
+
+    `undeclared` are names, as read, whose encoding the archive does not say.
+    """
 
     where: str
     files: dict[str, Any] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
+    undeclared: list[str] = field(default_factory=list)
     evil: list[str] = field(default_factory=list)
     twins: list[str] = field(default_factory=list)
 
@@ -52,7 +59,7 @@ class Index:
             return
         path = "/".join(pieces)
         if member is None:
-            self.passed_over.append(f"{printable(path)}: a link or device inside the archive; not followed")
+            self.passed_over.append(path)
         elif member == "":
             self.folders.append(path)
         elif path in self.files:
@@ -91,16 +98,42 @@ def zip_index(file: str) -> Index:
             f"{where}: cannot be read as zip ({error}); copy it again from its source"
         ) from None
     found = Index(where)
-    for info in infos:
+    for info, name in zip(infos, _names(infos, found), strict=True):
         if info.flag_bits & 1:
             raise SourceError(f"{where}: is encrypted; unpack it and give the folder")
         linked = stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)
         member = ZipMember(
             info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
         )
-        found.take(info.filename, None if linked else "" if info.is_dir() else member)
+        found.take(name, None if linked else "" if info.is_dir() else member)
     found.refuse_bad_names()
     return found
+
+
+def _names(infos: list[zipfile.ZipInfo], found: Index) -> list[str]:
+    """The members' names; those of unknown encoding are written down in `found`.
+
+    Without the UTF-8 flag a name is in code page 437 by the standard, in the packer's own by custom; macOS
+    writes UTF-8. All are read as UTF-8 or none is. Few and short names may be valid UTF-8 by chance.
+    """
+    unflagged = [
+        info.filename for info in infos if not info.flag_bits & _UTF8_NAME and not info.filename.isascii()
+    ]
+    read = {name: _as_utf8(name) for name in unflagged}
+    pieces = {piece for name in unflagged for piece in name.split("/") if not piece.isascii()}
+    if not all(read.values()):
+        read = dict.fromkeys(unflagged, "")
+    if not all(read.values()) or len(pieces) < _CERTAIN_NAMES:
+        found.undeclared += [utf8 or name for name, utf8 in read.items()]
+    return [read.get(info.filename) or info.filename for info in infos]
+
+
+def _as_utf8(name: str) -> str:
+    """A name that was read as code page 437 read as UTF-8, "" where it is none."""
+    try:
+        return name.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return ""
 
 
 def tar_index(file: str) -> Index:
@@ -114,9 +147,10 @@ def tar_index(file: str) -> Index:
             f"{where}: cannot be read as tar ({error}); copy it again from its source"
         ) from None
     found = Index(where)
+    plain = {info.name: info for info in infos if info.isreg() and not info.issparse()}
     for info in infos:
-        plain = info.isreg() and not info.issparse()
-        member = TarMember(info.offset_data, info.size)
-        found.take(info.name, member if plain else "" if info.isdir() else None)
+        stored = plain.get(info.linkname) if info.islnk() else plain.get(info.name)  # a second name is a link
+        member = TarMember(stored.offset_data, stored.size) if stored else None
+        found.take(info.name, "" if info.isdir() else member)
     found.refuse_bad_names()
     return found

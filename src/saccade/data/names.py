@@ -21,6 +21,15 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     return (*key, (2, 0, name))
 
 
+def is_utf8(name: str) -> bool:
+    """Whether the name can be written as UTF-8; bytes that were no text cannot (PEP 383)."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def some(names: Iterable[str], *, most: int = 20) -> str:
     """The first names, comma-separated and printable, with how many more there are."""
     every = list(names)

@@ -27,7 +27,8 @@ from saccade.terminal import Progress, Terminal, counted
 
 SHOWN_FINDINGS = 8
 SHOWN_BY_AUDIT = 20
-ALWAYS_SHOWN = ("listed", "same_scene")  # infos on what may have been meant otherwise
+# Infos that are always shown: how the data were understood, and what may have been meant otherwise.
+ALWAYS_SHOWN = ("reading", "listed", "same_scene")
 SHOWN_OF_A_KIND = 3
 
 

@@ -43,13 +43,32 @@ def remarks(dataset: Dataset) -> list[Finding]:
         for note in filter(None, record.note.split("; ")):
             by_kind[_kind_of(note)][record.path] = note
     findings = [_remark(notes) for _, notes in sorted(by_kind.items())]
-    if dataset.listed:
-        message = f"{len(dataset.listed):,} files or folders beside the data: {some(dataset.listed)}"
-        findings.append(finding("listed", message, figure={"listed": list(dataset.listed)}))
+    findings += [*dataset.findings, *_not_used(dataset.lost)]
+    lost = set(dataset.lost)
+    listed = [line for line in dataset.listed if line not in lost]
+    if listed:
+        message = f"{len(listed):,} files or folders beside the data: {some(listed)}"
+        findings.append(finding("listed", message, figure={"listed": listed}))
     if dataset.ignored:
         counts = ", ".join(f"{reason} ({count:,})" for reason, count in dataset.ignored.items())
         findings.append(finding("ignored", f"passed over by rule: {counts}", figure=dict(dataset.ignored)))
     return findings
+
+
+def _not_used(lost: Sequence[str]) -> list[Finding]:
+    """One finding for each reason why files or folders that may be data are not used."""
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for line in lost:
+        by_reason[_kind_of(line.rpartition(": ")[2])].append(line)
+    return [
+        finding(
+            "not_used",
+            f"{'1 file or folder' if len(lines) == 1 else f'{len(lines):,} files or folders'} not used: "
+            f"{some(lines, most=3)}",
+            figure={"lost": lines},
+        )
+        for lines in by_reason.values()
+    ]
 
 
 def _remark(notes: Mapping[str, str]) -> Finding:

@@ -69,6 +69,8 @@ KINDS: dict[str, Kind] = {
         "Something trivial gives the label away",
         "Make the classes alike in this (same camera, size, compression), or a model will learn it instead",
     ),
+    # what does not reach the model, or may not be what was meant
+    "not_used": Kind("warning", "Part of the data is not used", "Correct it, or move it elsewhere"),
     # copies; the split keeps them in one part
     "identical_files": Kind("warning", "Byte-identical copies", "Keep one and delete the others"),
     "identical_pixels": Kind(
@@ -113,6 +115,7 @@ KINDS: dict[str, Kind] = {
     ),
     "odd_aspect": Kind("info", "Unusual shape", "Check that they are not banners, strips or wrong crops"),
     "odd_size": Kind("info", "Unusual resolution", "Check that they come from the same source"),
+    "reading": Kind("info", "How the data are read", "Rename what is read otherwise than you meant"),
     "decoding_notes": Kind("info", "Remarks of the decoder", "Nothing to do"),
     "dropped": Kind("info", "Left out by your decisions", "Nothing to do"),
     "decisions": Kind("info", "Decisions taken into account", "Nothing to do"),

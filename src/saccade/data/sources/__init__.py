@@ -115,4 +115,6 @@ def _load_folder(root: Path, drop_empty: bool, options: dict[str, Any]) -> Datas
         ignored=listing.ignored,
         listed=layout.listed,
         empty_classes=layout.empty_classes,
+        lost=layout.lost,
+        findings=layout.findings,
     )

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from saccade.data.archive_index import Index, archive_index
-from saccade.data.names import printable
+from saccade.data.names import printable, some
 from saccade.data.sources.layout import arrange
 from saccade.data.sources.listing import Collector, Listing
 from saccade.data.sources.lists import load_list_inside
-from saccade.data.sources.naming import PART_OF_FOLDER, suffix
+from saccade.data.sources.naming import suffix
+from saccade.data.sources.part_names import part_hint
+from saccade.data.sources.said import doubt
 from saccade.data.sources.tables import TEXT_SUFFIXES, parse_text_table
 from saccade.data.storage import ArchiveStorage
 from saccade.errors import ImageError, SourceError
-from saccade.records import Dataset
+from saccade.records import Dataset, Finding
+
+NOT_FOLLOWED = "a link or device inside the archive; not followed, pack what it names"
 
 
 def load_archive(path: Path, *, group: str | None, drop_empty: bool, min_classes: int) -> Dataset:
     """The data set inside a zip or tar file; a single folder around everything is looked through."""
     where = printable(str(path))
-    inner, folder = _without_wrapper(archive_index(str(path)))
+    index = archive_index(str(path))
+    inner, folder = _without_wrapper(index)
+    undeclared = _undeclared_names(index)
     storage = ArchiveStorage(str(path), folder)
     table_name = _list_at_root(inner)
     if table_name:
         table = parse_text_table(_read(storage, table_name, where), f"{where}: {table_name}")
-        return load_list_inside(
-            table, table_name, path, storage, inner.files.__contains__, group=group, min_classes=min_classes
+        dataset = load_list_inside(
+            table, table_name, path, storage, inner.files, group=group, min_classes=min_classes
         )
+        return replace(dataset, findings=(*undeclared, *dataset.findings))
     if group:
         raise SourceError(f"{where}: has no columns, so --group {group!r} means nothing; use --group-pattern")
     listing = _listing(inner)
@@ -41,6 +49,27 @@ def load_archive(path: Path, *, group: str | None, drop_empty: bool, min_classes
         ignored=listing.ignored,
         listed=(*said, *layout.listed),
         empty_classes=layout.empty_classes,
+        lost=layout.lost,
+        findings=(*undeclared, *layout.findings),
+    )
+
+
+def _means_part(name: str) -> bool:
+    hint = part_hint(name)
+    return bool(hint and hint.exact)
+
+
+def _undeclared_names(index: Index) -> tuple[Finding, ...]:
+    """Said where names may read otherwise than they were written; they become class names of the model."""
+    names = index.undeclared
+    if not names:
+        return ()
+    return (
+        doubt(
+            f"{len(names):,} names in this archive have no declared encoding and read as "
+            f"{some(names, most=3)}",
+            "If that is wrong, unpack it with the right encoding, or zip it again with UTF-8 names",
+        ),
     )
 
 
@@ -60,7 +89,8 @@ def _list_at_root(index: Index) -> str:
 def _listing(index: Index) -> Listing:
     """The archive's names as a Listing, by the same rules as a folder on disk."""
     found = Collector()
-    found.listed += index.passed_over
+    for path in index.passed_over:
+        found.lose(path, NOT_FOLLOWED, folder=not suffix(path))
     accepted: dict[str, bool] = {"": True}
 
     def accept(folder: str) -> bool:
@@ -85,14 +115,14 @@ def _without_wrapper(index: Index) -> tuple[Index, str]:
         inner_folders = any(name.count("/") > 1 for name in index.files)
         tops -= {"__MACOSX"}
         top = next(iter(tops), "")
-        if len(tops) != 1 or top in index.files or not inner_folders or top.casefold() in PART_OF_FOLDER:
+        if len(tops) != 1 or top in index.files or not inner_folders or _means_part(top):
             return index, prefix
         prefix = f"{prefix}/{top}" if prefix else top
         index = Index(
             index.where,
             {name[len(top) + 1 :]: at for name, at in index.files.items() if name.startswith(top + "/")},
             [name[len(top) + 1 :] for name in index.folders if name.startswith(top + "/")],
-            index.passed_over,
+            [name[len(top) + 1 :] for name in index.passed_over if name.startswith(top + "/")],
         )
 
 

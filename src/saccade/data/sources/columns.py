@@ -7,18 +7,20 @@ integers takes its names from the ClassLabel feature in the metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saccade.data.names import natural_key, printable, some
-from saccade.data.sources.layout import classes_missing_in_parts
-from saccade.data.sources.naming import PART_OF_FOLDER, check_classes
-from saccade.data.sources.tables import as_text, parquet_module
+from saccade.data.sources.part_columns import PART_COLUMNS
+from saccade.data.sources.part_names import parts_of_files
+from saccade.data.sources.rows import Row, labelled
+from saccade.data.sources.tables import parquet_module
 from saccade.data.storage import ColumnStorage
 from saccade.errors import MissingExtraError, SourceError
-from saccade.records import PARTS, Dataset, ImageRecord
+from saccade.records import Dataset
 
 _IMAGE_NAMES = ("image", "img", "picture", "photo")
 
@@ -31,6 +33,7 @@ class _Columns:
     label: str
     names: tuple[str, ...]
     group: str
+    parts: tuple[str, ...]
 
 
 def parquet_files(root: Path) -> tuple[Path, ...]:
@@ -65,35 +68,49 @@ def load_columns(
     where = printable(str(tables[0] if len(tables) == 1 else root))
     if not tables:
         raise SourceError(f"{where}: no table in it; do: save the data set again")
-    columns = _find_columns(_schema(tables[0]), _features(root, tables[0]), where, group)
-    parts = _parts(root, tables)
-    records: list[ImageRecord] = []
-    unlabelled: list[str] = []
-    for table, part in zip(tables, parts, strict=True):
-        name = table.relative_to(root).as_posix()
-        for row, (label, its_group) in enumerate(_labels(table, columns, where)):
-            path = f"{name}/{row:07d}"
-            if not label:
-                unlabelled.append(path)
-            records.append(ImageRecord(path, label, part, its_group))
-    if unlabelled:
+    schema = _schema(tables[0])
+    columns = _find_columns(schema, _features(root, tables[0]), where, group)
+    names = {table: table.relative_to(root).as_posix() for table in tables}
+    parts = _parts(root, names, where)
+    rows = [row for table, name in names.items() for row in _rows(table, name, columns, parts[name], where)]
+    found = labelled(
+        rows, where, min_classes=min_classes, unlabelled="rows without a label", remedy="remove them"
+    )
+    known = {columns.image, columns.label, columns.group, *columns.parts}
+    unused = [name for name in schema.names if name not in known]
+    listed = (*found.listed, f"{where}: columns not used: {some(unused)}") if unused else found.listed
+    return Dataset(
+        root,
+        found.records,
+        found.classes,
+        ColumnStorage(root, columns.image),
+        found.given_parts,
+        listed=listed,
+        findings=found.findings,
+    )
+
+
+def _parts(root: Path, names: Mapping[Path, str], where: str) -> dict[str, str]:
+    """The part each table's folder or name says; raises SourceError where they name parts of other names."""
+    parts = parts_of_files(names.values(), where)
+    if any(parts.values()):
+        return parts
+    splits = {_split_name(path, name) for path, name in names.items()} - {""}
+    if len(splits) > 1:
         raise SourceError(
-            f"{where}: {len(unlabelled):,} rows without a label: {some(unlabelled, most=5)}; remove them"
+            f"{where}: its tables name the parts {some(sorted(splits))}; do: rename these to train, "
+            "validation and test, or give the tables of one part alone"
         )
-    records.sort(key=lambda record: record.path)
-    classes = check_classes({record.label for record in records}, where, min_classes=min_classes)
-    given = tuple(part for part in PARTS if part in parts)
-    listed = tuple(classes_missing_in_parts(records, classes, given))
-    return Dataset(root, tuple(records), classes, ColumnStorage(root, columns.image), given, listed=listed)
+    return parts
 
 
-def _parts(root: Path, tables: tuple[Path, ...]) -> list[str]:
-    """The part each table's folder or name says (train-00000-of-00002.parquet); "" unless each says one."""
-    parts = []
-    for table in tables:
-        names = [*table.relative_to(root).parts[:-1], table.stem.partition("-")[0]]
-        parts.append(next((PART_OF_FOLDER[n.lower()] for n in names if n.lower() in PART_OF_FOLDER), ""))
-    return parts if all(parts) else [""] * len(parts)
+def _split_name(table: Path, name: str) -> str:
+    """Its split by the customs of `datasets`: SPLIT-00000-of-00002, or a folder with state.json."""
+    numbered = re.fullmatch(r"(.+)-\d{5}-of-\d{5}", table.stem)
+    folder = name.rpartition("/")[0]
+    if table.suffix == ".arrow":
+        return folder if (table.parent / "state.json").is_file() else ""
+    return f"{folder}/{numbered[1]}".lstrip("/") if numbered else ""
 
 
 def _find_columns(schema: Any, features: dict[str, Any], where: str, group: str | None) -> _Columns:
@@ -123,28 +140,32 @@ def _find_columns(schema: Any, features: dict[str, Any], where: str, group: str 
         raise SourceError(f"{where}: no column {group!r}; its columns are: {has}")
     feature = features.get(labels[0])
     names = tuple(feature.get("names") or ()) if isinstance(feature, dict) else ()
-    return _Columns(images[0], labels[0], names, group or ("group" if "group" in schema.names else ""))
+    parts = tuple(name for name in schema.names if name.casefold() in PART_COLUMNS and name != group)
+    group = group or ("group" if "group" in schema.names else "")
+    return _Columns(images[0], labels[0], names, group, parts)
 
 
-def _labels(path: Path, columns: _Columns, where: str) -> Iterator[tuple[str, str]]:
-    """Label and group of each row; "" for a label that is missing."""
-    wanted = [columns.label] + ([columns.group] if columns.group else [])
+def _rows(path: Path, name: str, columns: _Columns, part: str, where: str) -> Iterator[Row]:
+    """The rows of one table; integer labels by their class names."""
+    wanted = list(dict.fromkeys([columns.label, *filter(None, [columns.group]), *columns.parts]))
     try:
         table = _read_columns(path, wanted)
-        labels = table.column(columns.label).to_pylist()
-        groups = table.column(columns.group).to_pylist() if columns.group else [""] * len(labels)
+        values = {column: table.column(column).to_pylist() for column in wanted}
     except (OSError, ValueError, KeyError) as error:  # pyarrow's own errors derive from these
         raise SourceError(f"{printable(str(path))}: cannot be read ({error}); save it again") from None
-    for value, its_group in zip(labels, groups, strict=True):
-        if columns.names and isinstance(value, int):
-            if value >= len(columns.names):
-                raise SourceError(
-                    f"{where}: label {value} has no name among {len(columns.names)}; save it again"
-                )
-            label = columns.names[value] if value >= 0 else ""
-        else:
-            label = as_text(value).strip()
-        yield label, as_text(its_group).strip()
+    groups = values[columns.group] if columns.group else [""] * len(table)
+    for row, (value, group) in enumerate(zip(values[columns.label], groups, strict=True)):
+        fields = {column: values[column][row] for column in columns.parts}
+        yield Row(f"{name}/{row:07d}", _named(value, columns.names, where), group, part, fields)
+
+
+def _named(value: Any, names: tuple[str, ...], where: str) -> Any:
+    """The class name behind an integer label; "" for -1, which `datasets` writes for a missing one."""
+    if not names or not isinstance(value, int):
+        return value
+    if value >= len(names):
+        raise SourceError(f"{where}: label {value} has no name among {len(names)}; save it again")
+    return names[value] if value >= 0 else ""
 
 
 def _read_columns(path: Path, names: list[str]) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Literal
 
-from saccade.data.names import natural_key, printable
+from saccade.data.names import is_utf8, natural_key, printable, some
 from saccade.errors import SourceError
 
 
@@ -20,18 +22,14 @@ IMAGE_SUFFIXES = _words("jpg jpeg jpe jfif png apng webp gif bmp dib tif tiff pp
 REFUSED_SUFFIXES = _words("svg pdf eps ps psd heic heif jp2 j2k jxl ico tga dng cr2 nef arw raw")
 # Files that commonly lie beside images; counted, not listed one by one.
 SIDECAR_SUFFIXES = _words("txt csv tsv json jsonl xml md html htm yaml yml toml log py ipynb mat npy npz")
+# Among these, files that may be images themselves.
+ARRAY_SUFFIXES = _words("mat npy npz")
+# Beside images: data that is packed.
+ARCHIVE_SUFFIXES = _words("zip tar tgz gz bz2 xz zst 7z rar parquet arrow")
 
 JUNK_NAMES = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"}
 )
-
-PART_OF_FOLDER = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
 
 Kind = Literal["image", "junk", "sidecar", "unknown"]
 
@@ -58,17 +56,25 @@ def junk_reason(name: str, *, folder: bool) -> str:
     return name if known else ("hidden folders" if folder else "hidden files")
 
 
-def check_classes(classes: Iterable[str], where: str, *, min_classes: int) -> tuple[str, ...]:
-    """The class names in natural order; raises SourceError for look-alikes and for too few."""
+def check_classes(
+    classes: Iterable[str], where: str, *, min_classes: int, remedy: str = "save the labels as UTF-8"
+) -> tuple[str, ...]:
+    """The class names in natural order; raises SourceError for look-alikes, odd bytes and too few.
+
+    `remedy` is for names that are not UTF-8.
+    """
     ordered = tuple(sorted(classes, key=natural_key))
+    odd = [name for name in ordered if not is_utf8(name)]
+    if odd:
+        raise SourceError(f"{where}: class names that are not UTF-8: {some(odd)}; {remedy}")
     alike = defaultdict(list)
     for name in ordered:
-        alike[unicodedata.normalize("NFC", name).casefold().strip()].append(name)
+        alike[_looks(name)].append(name)
     same = ["/".join(repr(printable(n)) for n in names) for names in alike.values() if len(names) > 1]
     if same:
         raise SourceError(
-            f"{where}: class names that differ only in case, spaces or accents' encoding: {', '.join(same)}; "
-            "merge each into one name"
+            f"{where}: class names that differ only in case, spaces, accents' encoding or "
+            f"the spelling of a number: {', '.join(same)}; merge each into one name"
         )
     if len(ordered) < min_classes:
         have = f"only one class ({printable(ordered[0])})" if ordered else "no class"
@@ -77,3 +83,12 @@ def check_classes(classes: Iterable[str], where: str, *, min_classes: int) -> tu
             "do: put each class into a folder of its own and give the folder above them"
         )
     return ordered
+
+
+def _looks(name: str) -> str:
+    """The same for names that a person takes for one; 1, 01 and 1.0 are one number."""
+    seen = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
+    seen = " ".join(seen.casefold().split())
+    if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", seen):
+        return str(Decimal(seen).normalize() + 0)
+    return seen

@@ -1,7 +1,7 @@
 """WebDataset shards: tar files in which KEY.jpg, KEY.cls, KEY.json, KEY.txt make one sample.
 
 The label is the text of .cls, else "label", "cls" or "class" of .json, else the text of .txt. The part
-comes from the shards' names or folders where each holds one of train, val, valid, validation, test.
+comes from the shards' names or folders where each says one, else from a part, split or the like of .json.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import glob
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from saccade.data.archive_index import Index, TarMember, archive_index
 from saccade.data.names import natural_key, printable, some
-from saccade.data.sources.layout import classes_missing_in_parts
-from saccade.data.sources.naming import IMAGE_SUFFIXES, PART_OF_FOLDER, check_classes
-from saccade.data.sources.tables import as_text
+from saccade.data.sources.naming import IMAGE_SUFFIXES, suffix
+from saccade.data.sources.part_columns import PART_COLUMNS
+from saccade.data.sources.part_names import parts_of_files
+from saccade.data.sources.rows import Row, labelled
+from saccade.data.sources.said import doubt
+from saccade.data.sources.values import as_text
 from saccade.data.storage import ShardStorage, read_range
 from saccade.errors import ImageError, SourceError
-from saccade.records import PARTS, Dataset, ImageRecord
+from saccade.records import Dataset, Finding
 
 _LABEL_KEYS = ("label", "cls", "class")
 _LABEL_SUFFIXES = ("cls", "json", "txt")
@@ -82,49 +85,51 @@ def load_shards(
     root: Path, shards: Iterable[Path], *, group: str | None = None, min_classes: int = 2
 ) -> Dataset:
     """The samples of all shards as one data set; paths are SHARD/MEMBER."""
-    files = tuple(shards)
+    files = {shard.relative_to(root).as_posix(): shard for shard in shards}
     where = printable(str(root))
-    parts = _parts(root, files)
-    records: list[ImageRecord] = []
-    unlabelled: list[str] = []
-    listed: list[str] = []
-    for shard, part in zip(files, parts, strict=True):
+    parts = parts_of_files(files, where)
+    rows: list[Row] = []
+    lost: list[str] = []
+    for name, shard in files.items():
         index = archive_index(str(shard))
-        listed += index.passed_over
+        lost += [f"{name}/{path}" for path in index.passed_over]
         for sample in _samples(index).values():
-            extension = _image_of(sample)
-            if not extension:
-                continue
-            path = f"{shard.relative_to(root).as_posix()}/{sample[extension][0]}"
-            label, its_group = _label_and_group(shard, sample, group)
-            if not label:
-                unlabelled.append(path)
-            records.append(ImageRecord(path, label, part, its_group))
-    if unlabelled:
-        raise SourceError(
-            f"{where}: {len(unlabelled):,} samples without a label: {some(unlabelled, most=5)}; "
-            "add KEY.cls, or KEY.json with a label, beside each image"
-        )
-    records.sort(key=lambda record: record.path)
-    classes = check_classes({record.label for record in records}, where, min_classes=min_classes)
-    given = tuple(part for part in PARTS if part in parts)
-    listed += classes_missing_in_parts(records, classes, given)
-    return Dataset(root, tuple(records), classes, ShardStorage(root), given, listed=tuple(listed))
+            if extension := _image_of(sample):
+                rows.append(_row(shard, f"{name}/{sample[extension][0]}", sample, parts[name], group))
+            elif "cls" in sample or any(suffix(extension) in IMAGE_SUFFIXES for extension in sample):
+                lost.append(f"{name}/{min(sample.values())[0]}")
+    findings = _samples_lost(lost, len(rows), where)
+    remedy = "add KEY.cls, or KEY.json with a label, beside each image"
+    unlabelled = "samples without a label"
+    found = labelled(rows, where, min_classes=min_classes, unlabelled=unlabelled, remedy=remedy)
+    return Dataset(
+        root,
+        found.records,
+        found.classes,
+        ShardStorage(root),
+        found.given_parts,
+        listed=found.listed,
+        findings=(*findings, *found.findings),
+    )
 
 
-def _parts(root: Path, shards: tuple[Path, ...]) -> list[str]:
-    """The part each shard's name or folder says; "" for all unless each says one."""
-    parts = []
-    for shard in shards:
-        words = re.split(r"[^a-z]+", shard.relative_to(root).as_posix().lower())
-        parts.append(next((PART_OF_FOLDER[word] for word in words if word in PART_OF_FOLDER), ""))
-    return parts if all(parts) else [""] * len(parts)
+def _samples_lost(lost: Sequence[str], used: int, where: str) -> tuple[Finding, ...]:
+    """A warning about samples without a file that is an image; raises SourceError where most are."""
+    if not lost:
+        return ()
+    message = (
+        f"{len(lost):,} samples without an image that can be read, {some(lost, most=3)} first: a link, or an "
+        "extension that is none of an image (the key ends at the first dot)"
+    )
+    remedy = "Pack them again as KEY.jpg or KEY.png, with no other dot in the name"
+    if len(lost) > used:
+        raise SourceError(f"{where}: {message}. Do: {remedy}")
+    return (doubt(message, remedy, paths=lost),)
 
 
-def _label_and_group(shard: Path, sample: Sample, group: str | None) -> tuple[str, str]:
-    """Label and group of one sample; "" where it says none."""
+def _row(shard: Path, path: str, sample: Sample, part: str, group: str | None) -> Row:
+    """Label, group and part of one sample, as it says them."""
     texts = {s: _small_text(shard, sample[s][1]) for s in _LABEL_SUFFIXES if s in sample}
-    label = texts.get("cls", "")
     fields: dict[str, object] = {}
     if "json" in texts:
         try:
@@ -132,11 +137,14 @@ def _label_and_group(shard: Path, sample: Sample, group: str | None) -> tuple[st
             fields = loaded if isinstance(loaded, dict) else {}
         except (ValueError, RecursionError):
             fields = {}
-    for key in _LABEL_KEYS:
-        label = label or as_text(fields.get(key)).strip()
+    labels = [texts.get("cls"), *(fields.get(key) for key in _LABEL_KEYS), texts.get("txt")]
+    label = next((value for value in labels if as_text(value).strip()), "")
     if group and group not in fields:
         raise SourceError(f"{printable(str(shard))}: a sample's .json has no {group!r}; correct --group")
-    return label or texts.get("txt", ""), as_text(fields.get(group or "group")).strip()
+    named = {
+        name: value for name, value in fields.items() if name.casefold() in PART_COLUMNS and name != group
+    }
+    return Row(path, label, fields.get(group or "group", ""), part, named)
 
 
 def _small_text(shard: Path, member: TarMember) -> str:
@@ -144,4 +152,4 @@ def _small_text(shard: Path, member: TarMember) -> str:
         data = read_range(str(shard), member.offset, min(member.size, _MOST_LABEL_BYTES))
     except ImageError as error:
         raise SourceError(f"{printable(str(shard))}: {error.reason}. {error.remedy}") from None
-    return data.decode("utf-8", "replace").strip()
+    return data.decode("utf-8", "surrogateescape").strip()

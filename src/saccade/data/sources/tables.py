@@ -15,12 +15,14 @@ from saccade.errors import MissingExtraError, SourceError
 
 TEXT_SUFFIXES = ("csv", "tsv", "jsonl", "ndjson")
 
-Fields = dict[str, str]
+_UTF16_SEEN_BYTES = 200  # text in UTF-16 or UTF-32 has zero bytes near its beginning, also without a mark
+
+Fields = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows as text fields by column; lines count from 1, the header included (Parquet: rows from 1)."""
+    """Rows as values by column; lines count from 1, the header included (Parquet: rows from 1)."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[int, Fields], ...]
@@ -41,7 +43,7 @@ def read_text_table(path: Path) -> Table:
 
 def parse_text_table(data: bytes, where: str) -> Table:
     """The rows of a text table: JSON Lines when it begins with a brace, else separated values."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:_UTF16_SEEN_BYTES]:
         raise SourceError(f"{where}: is UTF-16 text; save it as UTF-8 (in a spreadsheet: CSV UTF-8)")
     # surrogateescape: file names that are not UTF-8 still find their file
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
@@ -106,18 +108,9 @@ def _json_table(text: str, where: str) -> Table:
             continue
         names = _column_names(value, where)
         columns.update(dict.fromkeys(names))
-        rows.append((number, dict(zip(names, map(as_text, value.values()), strict=True))))
+        rows.append((number, dict(zip(names, value.values(), strict=True))))
     complete = tuple((number, {**dict.fromkeys(columns, ""), **fields}) for number, fields in rows)
     return Table(tuple(columns), complete, tuple(problems))
-
-
-def as_text(value: Any) -> str:
-    """A cell as text; nothing for a missing one, no ".0" behind whole numbers."""
-    if value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
 
 
 def parquet_module(where: str) -> Any:
@@ -137,6 +130,6 @@ def read_parquet_table(path: Path) -> Table:
     except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
         raise SourceError(f"{where}: cannot be read as Parquet ({error}); write it again") from None
     columns = _column_names(table.column_names, where)
-    values = [[as_text(value) for value in column.to_pylist()] for column in table.columns]
+    values = [column.to_pylist() for column in table.columns]
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
     return Table(columns, tuple(enumerate(rows, start=1)))
