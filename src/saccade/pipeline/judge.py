@@ -307,6 +307,7 @@ def _evaluate_new(
         )
     audited = prepare.examine(dataset, recipe, terminal).audit
     prepare.say_data(audited.dataset, terminal)
+    prepare.say_reading(audited, terminal)
     by_part = _by_part(audited.dataset)
     place = run.evaluation(name)
     _forget_other_parts(place, by_part)

@@ -263,6 +263,13 @@ def say_findings(audited: Audit, terminal: Terminal, *, most: int = SHOWN_FINDIN
             terminal.say(f"  {found.severity:<8}{_line(found)}")
 
 
+def say_reading(audited: Audit, terminal: Terminal) -> None:
+    """How the data were understood and what of them is not used, without the other findings."""
+    for found in audited.findings:
+        if found.kind in ("not_used", "reading"):
+            terminal.say(f"  {found.severity:<8}{_line(found)}")
+
+
 def _line(finding: Finding) -> str:
     return f"{finding.message}. {finding.remedy}"
 

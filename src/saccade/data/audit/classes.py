@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from saccade.data.audit.kinds import count_of, finding, some
+from saccade.data.lost import lost_by_reading
 from saccade.records import Dataset, Finding
 
 IMBALANCE_RATIO = 10
@@ -14,7 +15,7 @@ IMBALANCE_RATIO = 10
 def class_sizes(dataset: Dataset, clusters: Mapping[str, int], *, parts_to_fill: int) -> list[Finding]:
     """What the numbers of images per class say; copies and groups count once where parts must be filled."""
     counts = dataset.counts()
-    findings = []
+    findings = [finding("lost", what) for what in lost_by_reading(dataset)]
     if dataset.empty_classes:
         number = count_of(len(dataset.empty_classes), "class folder")
         findings.append(

@@ -34,6 +34,9 @@ KINDS: dict[str, Kind] = {
     "too_small": Kind(
         "error", "Classes too small to split", "Add images, merge these classes into others, or remove them"
     ),
+    "lost": Kind(
+        "error", "A class or part is lost", "Convert or restore its files, or remove the class or part"
+    ),
     # all copies are set aside
     "label_conflict": Kind(
         "error",

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from saccade.data.names import natural_key, printable, some
-from saccade.data.sources.listing import Listing, Lost
+from saccade.data.sources.listing import OWN_OUTPUT, Listing, Lost
 from saccade.data.sources.naming import ARCHIVE_SUFFIXES, check_classes, suffix
 from saccade.data.sources.part_folders import PartFolder, find_part_folders
 from saccade.data.sources.part_names import part_hint
@@ -291,10 +291,6 @@ def _nothing_found(where: str, listing: Listing, sorting: _Sorting) -> str:
         links = any("link" in lost.why for lost in listing.lost)
         remedy = ", or give a list with path,label (its paths may lead out with ../)" if links else ""
         return f"{where}: no images that can be used; do: correct what is named here{remedy}{reasons}"
-    if own := listing.ignored.get("output of saccade"):
-        return f"{where}: holds {_what_saccade_wrote(own)} and no images; do: give the folder of the images"
+    if OWN_OUTPUT in listing.ignored:
+        return f"{where}: holds what saccade wrote, and no images; do: give the folder of the images"
     return f"{where}: no images found; do: check the path, it must hold a folder of images for each class"
-
-
-def _what_saccade_wrote(count: int) -> str:
-    return "what saccade wrote" if count == 1 else f"{count:,} folders that saccade wrote"

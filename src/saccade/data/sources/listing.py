@@ -15,6 +15,7 @@ from saccade.data.sources.own_output import is_mark, own_folders
 from saccade.errors import SourceError
 
 _MOST_NAMED = 1000
+OWN_OUTPUT = "folders written by saccade"
 LEADS_OUT = "a link that leads out of the data's folder; not followed, copy what it names"
 LEADS_NOWHERE = "a link that leads nowhere; skipped, restore what it names"
 
@@ -153,9 +154,9 @@ class Collector:
             return
 
         def outside(path: str) -> bool:
-            return not any(path == folder or path.startswith(f"{folder}/") for folder in own)
+            return not any(folder in ("", path) or path.startswith(f"{folder}/") for folder in own)
 
-        self.ignored["output of saccade"] += len(own)
+        self.ignored[OWN_OUTPUT] += len(own)
         self.files = [path for path in self.files if outside(path)]
         self.folders = {path for path in self.folders if outside(path)}
         left_out = {str(lost) for lost in self.lost if not outside(lost.path)}

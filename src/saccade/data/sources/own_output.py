@@ -17,7 +17,7 @@ def is_mark(name: str) -> bool:
 def own_folders(
     marks: Mapping[str, Collection[str]], folders: Collection[str], images: Collection[str]
 ) -> frozenset[str]:
-    """The topmost folders that hold nothing but runs and audits; `marks` are the telling names in each.
+    """The topmost folders that hold nothing but runs and audits, "" for the root; `marks` tell them.
 
     A folder with images of its own is never one: an audit may be written into a class folder.
     """
@@ -25,7 +25,8 @@ def own_folders(
         return frozenset()
     with_images = {image.rpartition("/")[0] for image in images}
     own = {folder for folder, names in marks.items() if folder not in with_images and _tells(set(names))}
-    own.discard("")
+    if "" in own:  # the root itself; it may have other images, then the audit was written beside them
+        return frozenset() if with_images else frozenset({""})
     while parents := {_parent(folder) for folder in own} - own - {""}:
         grown = own | {parent for parent in parents if _holds_only(parent, own, folders, with_images)}
         if grown == own:

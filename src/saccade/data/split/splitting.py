@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
+from saccade.data.lost import lost_by_reading
 from saccade.data.split.atoms import Atom, gather_atoms, linked_pairs, marks
 from saccade.data.split.files import checked_parts
 from saccade.data.split.given import Kept, groups_across, keep_given, most_held_out
@@ -140,6 +141,10 @@ def _refuse_empty_classes(dataset: Dataset) -> None:
         raise SplitError(
             f"no usable image of {', '.join(empty)}; the audit says why they were set aside: "
             "replace them, or remove the classes"
+        )
+    if lost := lost_by_reading(dataset):
+        raise SplitError(
+            f"{'; '.join(lost)}; convert or restore these files, or remove the class or part from the data"
         )
 
 
