@@ -37,6 +37,7 @@ VERSION_KEY = "saccade.version"
 FINGERPRINT_KEY = "saccade.data_fingerprint"
 SCHEMA_KEY = "saccade.schema"
 BACKGROUND_KEY = "saccade.background"
+GRAY_MAXIMUM_KEY = "saccade.gray_maximum"
 REQUIRED_KEYS = (CLASSES_KEY, PREPROCESS_KEY, VERSION_KEY, FINGERPRINT_KEY)
 
 MAX_MODEL_BYTES = 2**31 - 1  # a protobuf message cannot be longer
@@ -108,6 +109,11 @@ class Artefact:
         """Colour under transparent pixels, as in training; white where the file does not say."""
         red, green, blue = self.metadata.get(BACKGROUND_KEY, (255, 255, 255))
         return int(red), int(green), int(blue)
+
+    @property
+    def gray_maximum(self) -> int:
+        """The value that means white in 16-bit grey images, as in training; 0: what the image's file says."""
+        return int(self.metadata.get(GRAY_MAXIMUM_KEY, 0))
 
     def probabilities(self, images: Sequence[Image]) -> NDArray[np.float64]:
         """(images, classes); each image uint8 (height, width, 3), RGB, upright, any size.
@@ -322,6 +328,7 @@ def _decoded_metadata(raw: Mapping[str, str], *, name: str) -> dict[str, Any]:
     _check_versions(values, name=name)
     _check_classes(values[CLASSES_KEY], name=name)
     _check_background(values.get(BACKGROUND_KEY, [0, 0, 0]), name=name)
+    _check_gray_maximum(values.get(GRAY_MAXIMUM_KEY, 0), name=name)
     if not isinstance(values[PREPROCESS_KEY], dict):
         raise ModelError(f"{name}: its metadata {PREPROCESS_KEY} is no JSON object; export the model again")
     return values
@@ -356,6 +363,13 @@ def _is_writable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _check_gray_maximum(value: Any, *, name: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
+        raise ModelError(
+            f"{name}: its {GRAY_MAXIMUM_KEY} is no value of 16 bits, got {str(value)[:80]}; export again"
+        )
 
 
 def _check_background(colour: Any, *, name: str) -> None:

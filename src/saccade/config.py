@@ -138,6 +138,10 @@ class DataConfig(Section):
     """An image with more pixels is set aside before it is decoded."""
     background: tuple[Count, Count, Count] = (255, 255, 255)
     """Colour (RGB, 0 to 255) behind transparent pixels."""
+    gray_maximum: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Value that means white in 16-bit grey images, such as 4095 for 12 bits; 0: what the file says (65535).
+    It travels with the model.
+    """
     decisions: str = ""
     """A CSV of what you decided about earlier findings (path, other, decision); empty: audit-
     decisions.csv beside the data, if there.

@@ -74,7 +74,8 @@ class Predictor:
         file = model_file(Path(model))
         self.artefact = Artefact.open(file, threads=threads)
         self.file = file.absolute()  # found again after a change of folder
-        self.limits = replace(limits, background=self.artefact.background)
+        decoding = self.artefact
+        self.limits = replace(limits, background=decoding.background, gray_maximum=decoding.gray_maximum)
         self.asked_threads = threads
         self.threads = threads or usable_cores()
 

@@ -45,11 +45,16 @@ _GRAY_16_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one image may cost. `background` is the colour put under transparent pixels."""
+    """What one image may cost, and how it is read.
+
+    `background` is the colour put under transparent pixels. `gray_maximum` is the value that means white in
+    16-bit grey images, 0 for what the file says.
+    """
 
     max_pixels: int = DEFAULT_MAX_PIXELS
     max_bytes: int = DEFAULT_MAX_BYTES
     background: tuple[int, int, int] = (255, 255, 255)
+    gray_maximum: int = 0
 
     def check_size(self, width: int, height: int) -> None:
         """Raise ImageError for more pixels than allowed, or for an extreme shape."""
@@ -77,7 +82,7 @@ class Decoded:
 
     `mode` and `format` are Pillow's, of the file; `notes` say what was done to get here.
     `quality` is the JPEG quality setting as estimated from its tables (0: unknown or no JPEG),
-    `camera` the EXIF model.
+    `camera` the EXIF model; `gray_peak` the largest value of a 16-bit grey image, -1 for any other.
     """
 
     pixels: NDArray[np.uint8]
@@ -88,6 +93,7 @@ class Decoded:
     notes: tuple[str, ...] = ()
     quality: int = 0
     camera: str = ""
+    gray_peak: int = -1
 
 
 def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
@@ -102,8 +108,9 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, name: str = "") -> D
     """Upright RGB pixels of one image file; raises ImageError and nothing else.
 
     `name` is the file's name, used only to note an extension that does not fit its content.
-    16-bit values are scaled by their full range (0..65535), never clipped; transparent pixels lie
-    on `limits.background`; of animations and multi-page files the first picture is used.
+    16-bit values are scaled by their full range (0..65535), never clipped, or by `limits.gray_maximum`;
+    transparent pixels lie on `limits.background`; of animations and multi-page files the first picture is
+    used.
     """
     if len(data) > limits.max_bytes:
         raise ImageError(
@@ -124,24 +131,28 @@ def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
     header = read_header(data, limits.check_size)
     quick = quick_jpeg(header) if header.format == "JPEG" else None
     notes: tuple[str, ...] = ()
+    peak = -1
     if quick:
         stored, mode = quick
     else:
-        header, stored, mode, notes = _by_pillow(header, limits)
+        header, stored, mode, notes, peak = _by_pillow(header, limits)
     pixels = upright(stored, header.orientation)
     height, width = pixels.shape[:2]
     notes = (*_name_note(name, header.format), *header.notes, *notes, *_tiny_note(width, height))
-    return Decoded(pixels, width, height, mode, header.format, notes, header.quality, header.camera)
+    return Decoded(pixels, width, height, mode, header.format, notes, header.quality, header.camera, peak)
 
 
-def _by_pillow(header: Header, limits: Limits) -> tuple[Header, NDArray[np.uint8], str, tuple[str, ...]]:
-    """The header with what only Pillow knows, RGB pixels as stored, Pillow's mode, and notes."""
+def _by_pillow(header: Header, limits: Limits) -> tuple[Header, NDArray[np.uint8], str, tuple[str, ...], int]:
+    """The header with what only Pillow knows, RGB pixels as stored, Pillow's mode, notes, grey peak."""
     image = open_with_plugin(header.format, io.BytesIO(header.payload))
     limits.check_size(*image.size)  # once more, of what will really be decoded
     header, mode = _with_pillow_notes(header, image), image.mode
     _load(image, header)
-    rgb, notes = _to_rgb(image, header, limits)
-    return header, _pixels(rgb), mode, notes
+    if _is_gray_16(image, header):
+        rgb, notes, peak = _from_gray_16(image, header, limits)
+        return header, _pixels(rgb), mode, notes, peak
+    rgb, notes = _to_rgb(image, limits)
+    return header, _pixels(rgb), mode, notes, -1
 
 
 def _one_line(error: Exception) -> str:
@@ -195,10 +206,12 @@ def _last_row(image: Image.Image) -> int:
 # --- colour ---------------------------------------------------------------------------------------
 
 
-def _to_rgb(image: Image.Image, header: Header, limits: Limits) -> tuple[Image.Image, tuple[str, ...]]:
+def _is_gray_16(image: Image.Image, header: Header) -> bool:
+    return image.mode in _GRAY_16_MODES or (image.mode == "I" and header.format == "PPM")
+
+
+def _to_rgb(image: Image.Image, limits: Limits) -> tuple[Image.Image, tuple[str, ...]]:
     """The image in mode RGB, and what had to be said about the way there."""
-    if image.mode in _GRAY_16_MODES or (image.mode == "I" and header.format == "PPM"):
-        return _from_gray_16(image, header), ("16-bit gray scaled to 8 bits",)
     if image.mode in ("I", "F"):
         raise unknown_range(image.mode)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
@@ -216,11 +229,19 @@ def unknown_range(mode: str) -> ImageError:
     )
 
 
-def _from_gray_16(image: Image.Image, header: Header) -> Image.Image:
+def _from_gray_16(
+    image: Image.Image, header: Header, limits: Limits
+) -> tuple[Image.Image, tuple[str, ...], int]:
+    """The image in mode RGB, what to say, and the largest value where the file declares the full range."""
     values = np.asarray(image).astype(np.uint32)
-    white = 65535 if header.format == "PPM" else header.gray_maximum
+    declared = 65535 if header.format == "PPM" else header.gray_maximum
+    white = limits.gray_maximum or declared
+    peak = int(values.max(initial=0))
     scaled = np.minimum((values * 255 + white // 2) // white, 255).astype(np.uint8)
-    return Image.fromarray(255 - scaled if header.inverted else scaled).convert("RGB")
+    rgb = Image.fromarray(255 - scaled if header.inverted else scaled).convert("RGB")
+    clipped = (f"values above {white} clipped to white",) if peak > white else ()
+    known = declared == 65535 and not header.inverted  # only then is a low peak a sign of fewer bits
+    return rgb, ("16-bit gray scaled to 8 bits", *clipped), peak if known else -1
 
 
 def _on_background(image: Image.Image, colour: tuple[int, int, int]) -> tuple[Image.Image, tuple[str, ...]]:

@@ -33,10 +33,12 @@ VALUES = np.dtype(
         ("border", np.float32),  # share of the rows and columns that are a uniform border, 0..1
         ("border_brightness", np.float32),  # mean luma of the outermost ring of pixels
         ("jpeg_quality", np.float32),  # as the decoder estimates it; NaN: no JPEG
+        ("gray_peak", np.float32),  # largest value of a 16-bit grey image; NaN: any other
         ("file_bytes", np.int64),
     ]
 )
-PIXEL_VALUES = tuple(name for name in VALUES.names or () if name not in ("jpeg_quality", "file_bytes"))
+FILE_VALUES = ("jpeg_quality", "gray_peak", "file_bytes")  # facts of the file, not of the upright pixels
+PIXEL_VALUES = tuple(name for name in VALUES.names or () if name not in FILE_VALUES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def measure(images: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
     """Measured values of upright RGB images, each uint8 (height, width, 3); one row an image.
 
     Images of one size are measured together, which is what makes thousands of small ones cheap.
-    `jpeg_quality` and `file_bytes` are facts of the file, not of the pixels: left at NaN and 0.
+    FILE_VALUES are facts of the file, not of the pixels: left at NaN and 0.
     """
     values = blank_values(len(images))
     by_shape: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)

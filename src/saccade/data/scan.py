@@ -259,6 +259,7 @@ def _decode_into(chunk: Chunk, row: int, data: bytes, path: str, limits: Limits)
         compression=compression_tables(data),
     )
     chunk.values["jpeg_quality"][row] = decoded.quality or np.nan
+    chunk.values["gray_peak"][row] = decoded.gray_peak if decoded.gray_peak >= 0 else np.nan
     return decoded.pixels
 
 

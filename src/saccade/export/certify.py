@@ -48,7 +48,9 @@ def certify(
     image that is not the one that was measured.
     """
     artefact = Artefact.open(path, verify=False)  # this makes the certificate it would be checked against
-    limits = replace(limits, background=artefact.background)  # as at its destination
+    limits = replace(  # as at its destination
+        limits, background=artefact.background, gray_maximum=artefact.gray_maximum
+    )
     wanted = {part: predictions[part] for part in CERTIFIED_PARTS if part in predictions}
     chosen = chosen_images(wanted, max_images=max_images, kind=kind)
     parts = [_ask(artefact, part, wanted[part], rows, read_image, limits) for part, rows in chosen.items()]

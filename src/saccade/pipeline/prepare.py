@@ -34,7 +34,11 @@ SHOWN_OF_A_KIND = 3
 
 def limits_of(recipe: Recipe) -> Limits:
     """What the decoder may accept, from the recipe."""
-    return Limits(max_pixels=recipe.data.max_pixels, background=recipe.data.background)
+    return Limits(
+        max_pixels=recipe.data.max_pixels,
+        background=recipe.data.background,
+        gray_maximum=recipe.data.gray_maximum,
+    )
 
 
 def list_data(location: str, recipe: Recipe) -> Dataset:
@@ -108,6 +112,7 @@ def audited(read: ReadImages, recipe: Recipe, terminal: Terminal, *, cache: bool
             read.measurements,
             decisions=read.decisions,
             near_duplicates=recipe.split.near_duplicates,
+            gray_maximum=recipe.data.gray_maximum,
             parts_to_fill=1 + (recipe.split.validation > 0) + (recipe.split.test > 0),
             cache=cache_folder() if cache else None,
             progress=progress,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY
 from saccade.config import Recipe
 from saccade.data.reading import CheckedReader
 from saccade.errors import RecipeError, RunError
@@ -79,8 +80,11 @@ def _write(run: RunFolder, target: Path) -> None:
     from saccade.bundle import load_bundle
     from saccade.export.onnx import write_onnx
 
-    background = {"saccade.background": list(run.read_recipe().data.background)}
-    write_onnx(load_bundle(run.bundle), target, extra=background)
+    data = run.read_recipe().data
+    decoding: dict[str, Any] = {BACKGROUND_KEY: list(data.background)}
+    if data.gray_maximum:
+        decoding[GRAY_MAXIMUM_KEY] = data.gray_maximum
+    write_onnx(load_bundle(run.bundle), target, extra=decoding)
 
 
 def _write_int8(run: RunFolder, target: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> None:

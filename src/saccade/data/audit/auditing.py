@@ -27,20 +27,22 @@ def audit(
     decisions: Decisions = NO_DECISIONS,
     near_duplicates: bool = True,
     parts_to_fill: int = PARTS_TO_FILL,
+    gray_maximum: int = 0,
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Audit:
     """Findings over a scanned data set, worst first; what must be set aside is set aside in `.dataset`.
 
     `measurements` stand in the order of the records. `decisions` are a person's about an earlier audit.
-    `parts_to_fill` is how many parts the split will make of unsplit data. `cache` is the scan's: with it,
+    `parts_to_fill` is how many parts the split will make of unsplit data. `gray_maximum` is what
+    the scan's limits say. `cache` is the scan's: with it,
     near-duplicates are searched for new images only. Raises MissingExtraError without faiss, unless
     `near_duplicates` is off.
     """
     assert len(measurements) == len(dataset.records), "measurements stand in the order of the records"
     findings = [*unreadable(dataset), *name_forms(dataset), *_decided(dataset, decisions)]
     dataset = _drop(dataset, decisions)
-    findings += image_quality(dataset, measurements, accepted=decisions.kept)
+    findings += image_quality(dataset, measurements, accepted=decisions.kept, gray_maximum=gray_maximum)
     dataset, conflicts = settle_conflicts(dataset, decisions.kept)
     findings += [*conflicts, *remarks(dataset), *identical_copies(dataset), *group_leaks(dataset)]
     memory = SearchMemory(cache) if cache else None

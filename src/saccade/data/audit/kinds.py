@@ -84,6 +84,12 @@ KINDS: dict[str, Kind] = {
         "Near-duplicates",
         f"The split keeps them in one part; delete what adds nothing, {_DECIDE}",
     ),
+    # levels that the conversion to 8 bits loses
+    "low_levels": Kind(
+        "warning",
+        "16-bit images that use few of their levels",
+        "Say which value means white with --data.gray_maximum, or rescale the files to the full range",
+    ),
     # single images that teach little or the wrong thing
     "blank": Kind("warning", "Blank images", "Delete them: they show nothing"),
     "too_dark": Kind("warning", "Too dark", "Brighten or delete them"),

@@ -25,23 +25,37 @@ BLUR_CONTRAST = 0.04  # below, what is left of the rounding to whole levels deci
 # and as much for each channel, weighted by the squares of 0.30, 0.59 and 0.11.
 ROUNDING = (20 * (1 + 0.45) / 12) ** 0.5 / 255
 TINY_SIDE = 16  # pixels of the shorter side, where the others have at least twice as many
+FULL_RANGE = 65535
+LEAST_OF_RANGE = 4  # no 16-bit image above a quarter of the range: at most 64 of 256 levels are left
+LIKELY_MAXIMA = (255, 1023, 4095, 16383, 65535)  # 8, 10, 12, 14 bits
 ODD_ASPECT = 2.5  # times as long or as wide as the median shape
 ODD_AREA = 16.0  # times as many or as few pixels as the median image
 ONE_SIZE = 0.98  # share of images of exactly one size from which on any other size is odd
 
 
 def image_quality(
-    dataset: Dataset, measurements: Measurements, *, accepted: Collection[str] = ()
+    dataset: Dataset,
+    measurements: Measurements,
+    *,
+    accepted: Collection[str] = (),
+    gray_maximum: int = 0,
 ) -> list[Finding]:
-    """One finding a kind, with the images concerned; `accepted` paths were looked at and kept."""
+    """One finding a kind, with the images concerned; `accepted` paths were looked at and kept.
+
+    `gray_maximum` is the value that the decoder took for white in 16-bit images, 0 for the full range.
+    """
     rows = np.array(
         [i for i, record in enumerate(dataset.records) if record.used and record.path not in accepted],
         np.int64,
     )
     if not len(rows):
         return []
+    low = _low_levels(dataset, measurements, rows, gray_maximum or FULL_RANGE)
+    # few levels make an image black or blank through the conversion, which deleting it does not mend
+    lit = rows[np.isnan(measurements.column("gray_peak")[rows])] if low else rows
     return [
-        *_light(dataset, measurements, rows),
+        *low,
+        *_light(dataset, measurements, lit),
         *_shape(dataset, rows),
     ]
 
@@ -61,6 +75,30 @@ def _light(dataset: Dataset, measurements: Measurements, rows: NDArray[np.int64]
         *_about(dataset, rows, "too_dark", "almost black", dark, -column("brightness")),
         *_about(dataset, rows, "too_bright", "almost white", bright, column("brightness")),
         *_about(dataset, rows, "blurred", "blurred", blurred, -relative),
+    ]
+
+
+def _low_levels(
+    dataset: Dataset, measurements: Measurements, rows: NDArray[np.int64], white: int
+) -> list[Finding]:
+    """One finding where no 16-bit image comes near white: 10 or 12 bits in 16-bit files, most likely."""
+    peaks = measurements.column("gray_peak")[rows]
+    deep = ~np.isnan(peaks)
+    if not deep.any() or LEAST_OF_RANGE * (peak := int(peaks[deep].max())) >= white:
+        return []
+    likely = next(maximum for maximum in LIKELY_MAXIMA if maximum >= peak)
+    paths = [dataset.records[row].path for row in rows[deep]]
+    levels = (peak * 255 + white // 2) // white + 1
+    return [
+        finding(
+            "low_levels",
+            f"{count_of(len(paths), '16-bit image')}, none with a value above {peak:,} of {white:,}: "
+            f"{count_of(levels, 'grey level')} of 256 left: {some(paths)}",
+            remedy=f"Say what means white (--data.gray_maximum {likely} for {likely.bit_length()} bits), "
+            "or rescale the files to the full range",
+            paths=paths,
+            figure={"images": len(paths), "peak": peak, "white": white, "levels": levels},
+        )
     ]
 
 
