@@ -184,5 +184,5 @@ def test_a_folder_beside_the_parts_is_named(
     root = make_photos("parts/test", images=3, seed=3).parent
     answer = saccade("split", root, "--out", tmp_path / "split.csv")
     assert answer.code == 0, answer.err
-    assert "beside the data: derived" in answer.out
+    assert "1 file or folder not used: derived/: 12 images" in answer.out
     assert "no validation part was given: 3 of the training images are it" in answer.out
