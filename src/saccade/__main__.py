@@ -1,29 +1,23 @@
-"""Where the command begins: Ctrl-C while the command line is still being loaded is answered in words too."""
+"""Where the command begins: a signal while the command line is still loaded is answered in words, too."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 
-STOPPED = (130, 143)
+from saccade.signals import answered_signals, exit_process, say_stopped
 
 
 def main() -> int:
     """`saccade.cli.main`, loaded inside, so that nothing before it can end in a traceback."""
+    words = sys.argv[1:]
     try:
-        from saccade.cli import main as run
+        with answered_signals(words):
+            from saccade.cli import main as run
 
-        code = run()
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a third Ctrl-C has nothing left to stop
-        sys.stderr.write("saccade: stopped\n")
-        code = 130
-    if code in STOPPED:  # now, and not when the last thread has ended that was getting something ready
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+            code = run()
+    except KeyboardInterrupt as error:
+        code = say_stopped(words, error)
+    return exit_process(code)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import inspect
 import os
-import shlex
 import sys
 import time
 import traceback
@@ -19,7 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from saccade._version import __version__
-from saccade.errors import Interrupted, MissingExtraError, RecipeError, SaccadeError
+from saccade.errors import MissingExtraError, RecipeError, SaccadeError
+from saccade.signals import answered_signals, exit_process, say_stopped
+from saccade.terminal import Terminal, drop_output, printable, write_lines
 from saccade.threads import calm_openmp
 
 if TYPE_CHECKING:
@@ -46,6 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     try:
+        with answered_signals(words):
+            return _answer(words)
+    except KeyboardInterrupt as error:
+        return say_stopped(words, error)
+
+
+def _answer(words: Sequence[str]) -> int:
+    """The exit code of one command; what cannot be is said in words."""
+    try:
         calm_openmp()
         app = build_app(words[0] if words else "")
         result = app(words, exit_on_error=False, print_error=False)
@@ -55,10 +65,6 @@ def _run(words: list[str]) -> int:
         return _fail(f"{error} See: saccade {command}--help")
     except SaccadeError as error:
         return _fail(str(error))
-    except Interrupted as error:
-        return _stopped(words, error.exit_code)
-    except KeyboardInterrupt:
-        return _stopped(words, 130)
     except BrokenPipeError:  # the reader (head, less) has gone; nothing is left to say
         return 0
     except SystemExit as error:
@@ -100,7 +106,7 @@ def _settle(stream: TextIO) -> None:
         stream.flush()
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            drop_output(stream)
 
 
 def _defect(error: Exception) -> str:
@@ -116,16 +122,7 @@ def _refused(error: OSError) -> str:
     return f"{where}; check the path, its permissions and the space left there"
 
 
-def _stopped(words: Sequence[str], code: int) -> int:
-    continuing = words[:1] == ["train"]
-    again = f"; what was finished is kept, to continue: saccade {shlex.join(words)}" if continuing else ""
-    _fail(f"stopped{again}")
-    return code
-
-
 def _fail(message: str) -> int:
-    from saccade.terminal import printable, write_lines
-
     with contextlib.suppress(OSError, ValueError):  # nobody reads it
         write_lines(sys.stderr, [f"saccade: {printable(message)}"])
     return 2
@@ -137,10 +134,9 @@ def _pipeline() -> Any:
     return pipeline
 
 
-def _terminal() -> Any:
-    from saccade.terminal import Terminal
-
-    return Terminal()
+def _terminal(*, lasting: bool = True) -> Any:
+    """`lasting` False: the command only prints, so that nothing is left to do where the reader has gone."""
+    return Terminal(lasting=lasting)
 
 
 # -- preparing -----------------------------------------------------------------------------------
@@ -162,7 +158,8 @@ def audit(
 ) -> int:
     """Say what is wrong with these images (exit 1 when a finding is a warning or worse)."""
     chosen = _recipe(flags, recipe)
-    audited = _pipeline().audit_data(data, chosen, _terminal(), out=out, verify=verify, cache=not no_cache)
+    terminal = _terminal(lasting=bool(out))
+    audited = _pipeline().audit_data(data, chosen, terminal, out=out, verify=verify, cache=not no_cache)
     return 0 if audited.worst == "info" else 1
 
 
@@ -236,7 +233,7 @@ def compare(
     part: Annotated[str, Parameter(help="Which part to compare on; default: test where both have it.")] = "",
 ) -> int:
     """Say which of two runs is better, and whether the difference is real."""
-    _pipeline().compare(first, second, _terminal(), part=part)
+    _pipeline().compare(first, second, _terminal(lasting=False), part=part)
     return 0
 
 
@@ -254,7 +251,7 @@ def predict(
     """Name the class of each image (exit 1 when some inputs failed, 2 when all did)."""
     from saccade.predict import predict_command
 
-    return predict_command(model, inputs, _terminal(), out=out, top_k=top_k)
+    return predict_command(model, inputs, _terminal(lasting=bool(out)), out=out, top_k=top_k)
 
 
 def export(
@@ -289,7 +286,7 @@ def bench(
     rounds: Annotated[int, Parameter(help="Interleaved rounds of every engine.")] = 5,
 ) -> int:
     """Measure latency, throughput, size and accuracy here, engines side by side."""
-    _pipeline().bench(model, _terminal(), rounds=rounds)
+    _pipeline().bench(model, _terminal(lasting=False), rounds=rounds)
     return 0
 
 
@@ -305,13 +302,15 @@ def summary(
     head: Annotated[str, Parameter(help="linear or mlp.")] = "linear",
 ) -> int:
     """Print layer, output shape and parameters of a network."""
-    _pipeline().summarize(backbone, _terminal(), classes=classes, image_size=image_size, head=head)
+    _pipeline().summarize(
+        backbone, _terminal(lasting=False), classes=classes, image_size=image_size, head=head
+    )
     return 0
 
 
 def backbones(pattern: Annotated[str, Parameter(help="Part of a name, * matches anything.")] = "", /) -> int:
     """List the networks that can be trained."""
-    return 0 if _pipeline().list_backbones(pattern, _terminal()) else 1
+    return 0 if _pipeline().list_backbones(pattern, _terminal(lasting=False)) else 1
 
 
 def demo(
@@ -327,7 +326,7 @@ def doctor() -> int:
     """Say what this machine offers, and what is missing."""
     from saccade.doctor import examine
 
-    return examine(_terminal())
+    return examine(_terminal(lasting=False))
 
 
 _COMMANDS: tuple[Callable[..., int], ...] = (
@@ -458,4 +457,4 @@ def _shown(default: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_process(main()))

@@ -96,8 +96,11 @@ class MissingExtraError(SaccadeError):
         return MissingExtraError, (self.package, self.extra, self.purpose)
 
 
-class Interrupted(Exception):
-    """Stopped on request by a signal (2 is Ctrl-C, 15 is SIGTERM); what was finished is on disk."""
+class Interrupted(KeyboardInterrupt):
+    """Stopped on request by a signal (2 is Ctrl-C, 15 is SIGTERM); what was finished is on disk.
+
+    No Exception: it may come anywhere, also where whatever a library raises is caught and answered.
+    """
 
     def __init__(self, signal: int) -> None:
         super().__init__(f"stopped by signal {signal}")

@@ -24,6 +24,7 @@ from saccade.records import EpochRow, ImageRecord, Predictions, Status
 
 DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height", "mode", "status", "note")
 LOCK_TRIES = 20
+PART = ".part"  # ends the name of a file that is being written
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,11 @@ class RunFolder:
     @property
     def lock(self) -> Path:
         return self.root / ".lock"
+
+    @property
+    def beginning(self) -> Path:
+        """Exists only while the first files of a run are written, up to recipe.toml."""
+        return self.root / ".beginning"
 
     def predictions(self, part: str) -> Path:
         return self.root / "predictions" / f"{part}.csv"
@@ -171,8 +177,7 @@ class RunFolder:
         refusal later on (bad data, no weights) leaves no half-begun run behind.
         """
         if not self.recipe.exists():
-            if self.root.exists() and (not self.root.is_dir() or any(self._foreign())):
-                raise RunError(f"{self.root} exists and is no run folder; give --out a new folder")
+            self._refuse_foreign()
             return False
         changes = differing_keys(self.read_recipe(), recipe)
         if self.environment.exists():
@@ -186,22 +191,61 @@ class RunFolder:
             )
         return True
 
-    def _foreign(self) -> Iterator[Path]:
-        return (path for path in self.root.iterdir() if path.name != self.lock.name)
+    def _refuse_foreign(self) -> None:
+        if not self.root.exists():
+            return
+        names = sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
+        foreign = [name for name in names if name != self.lock.name]
+        if foreign or not self.root.is_dir():
+            holds = f" (it holds {foreign[0]})" if foreign else ""
+            raise RunError(f"{self.root} exists and is no run folder{holds}; give --out a new folder")
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """Within it the first files are written. A run stopped there leaves a mark, so that the next command
+        knows these files as ours and writes them again. Call `continues` first: it refuses foreign files."""
+        try:
+            self.beginning.touch()
+            fsync_folder(self.root)
+        except OSError as error:
+            raise RunError(
+                f"{self.root} cannot be written to ({error.strerror}); free some space or permissions there, "
+                "or give --out another folder"
+            ) from None
+        yield
+        self.beginning.unlink()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; a second one gets a RunError with the first one's process id."""
         handle = self._take_lock()
+        _HELD.add(handle)
         try:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
-            try:
-                yield
-            finally:
-                self._remove_if_nothing_began()
+            self._note_owner(handle)
+            self._remove_leftovers()
+            yield
         finally:
-            os.close(handle)  # the kernel drops the lock with it, also after kill -9
+            if handle in _HELD:  # not in a process forked inside
+                self._remove_leftovers()
+                self._remove_if_nothing_began()
+                _HELD.remove(handle)
+                os.close(handle)  # the kernel drops the lock with it, also after kill -9
+
+    def _note_owner(self, handle: int) -> None:
+        os.ftruncate(handle, 0)
+        with contextlib.suppress(OSError):  # a full disk is said by the file that matters
+            os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a stopped write left: temporary files, and first files of a run that never began."""
+        if self.beginning.exists() and not self.recipe.exists():
+            for path in (self.dataset, self.audit, self.environment):
+                path.unlink(missing_ok=True)
+        elif not self.recipe.exists():
+            return  # the folder may be somebody's
+        for path in list(self.root.rglob(f".*{PART}")):
+            path.unlink(missing_ok=True)
+        self.beginning.unlink(missing_ok=True)
 
     def _take_lock(self) -> int:
         """The lock file, open and locked; again where a refused command removes it in this moment."""
@@ -271,6 +315,20 @@ def existing_run(path: str | Path) -> RunFolder:
             f"{path} is no run folder (it has no recipe.toml); give a folder that `saccade train` made"
         )
     return run
+
+
+_HELD: set[int] = set()  # locks of this process, as open files
+
+
+def _leave_locks_to_parent() -> None:
+    """A forked process (a worker that loads images) must not hold a lock longer than who forked it."""
+    for handle in _HELD:
+        os.close(handle)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks_to_parent)
 
 
 _REMAKE = "run `saccade train` with the same settings again to remake it"
@@ -353,7 +411,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=PART)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)

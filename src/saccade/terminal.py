@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 import sys
 import textwrap
@@ -13,6 +15,7 @@ from typing import Protocol, TextIO
 
 PLAIN_LINE_SECONDS = 10.0
 LABEL_COLUMNS = 10  # "Report    " and the like
+READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
 
 
 class Progress(Protocol):
@@ -78,10 +81,22 @@ def write_lines(stream: TextIO, lines: Sequence[str]) -> None:
     stream.flush()
 
 
-class Terminal:
-    """Says things on stdout; draws bars only where stdout is a terminal."""
+def drop_output(stream: TextIO) -> None:
+    """From now on all that is written to `stream` vanishes, also what waits in its buffer."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
-    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+
+class Terminal:
+    """Says things on stdout; draws bars only where stdout is a terminal.
+
+    Where the reader has gone (`saccade train ... | head`), work goes on unseen. `lasting` False is for
+    commands that do nothing but print: they get a BrokenPipeError.
+    """
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None, lasting: bool = True) -> None:
+        self.lasting = lasting
         self.stream = stream or sys.stdout
         self.quiet = quiet or self.stream is None  # in a process that was started without an output
         self.interactive = not self.quiet and self.stream.isatty()
@@ -94,7 +109,12 @@ class Terminal:
         if self.interactive:
             columns = shutil.get_terminal_size().columns
             shown = [wrapped(line, columns) for line in shown]
-        write_lines(self.stream, shown)
+        try:
+            write_lines(self.stream, shown)
+        except OSError as error:
+            if error.errno not in READER_GONE or not self.lasting:
+                raise
+            drop_output(self.stream)
 
     def warn(self, text: str) -> None:
         """A message that must not be lost: where nothing is said, a Python warning."""

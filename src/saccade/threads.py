@@ -89,3 +89,12 @@ def memory_bytes() -> int:
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.exists() else "max"
     return min(total, int(text)) if text.isdecimal() else total
+
+
+def shared_memory_bytes() -> int:
+    """What is left in /dev/shm, by which processes share memory; no limit where the system has none."""
+    try:
+        left = os.statvfs("/dev/shm")
+    except (OSError, AttributeError):
+        return sys.maxsize
+    return left.f_bavail * left.f_frsize

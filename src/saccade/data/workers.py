@@ -113,11 +113,16 @@ def _start_worker() -> None:
     """
     for name in _ONE_THREAD:
         os.environ.setdefault(name, "1")
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Called in a new worker process: it ends with its parent, however that ends, and not by Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, and ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "runs in worker processes only"
     multiprocessing.connection.wait([parent.sentinel])

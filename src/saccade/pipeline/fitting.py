@@ -53,6 +53,7 @@ from saccade.training.job import TrainingSource
 from saccade.training.phases import finetune_rate, plan_phases
 from saccade.training.schedules import growing_side
 from saccade.transforms import Augmentation, Batch, TrainingBatches, evaluation_batches
+from saccade.transforms.batches import Say, warned
 from saccade.transforms.memory import MemoryBatches, fits_in_memory
 
 # usual input sizes of networks that have none of their own, for the images to choose from
@@ -288,7 +289,8 @@ def _fit_network(
     engines = ready.engines if ready and made else None
     _say_network(network, runtime, terminal)
     strength = Augmentation.from_config(recipe.augment)
-    validation = ValidationBatches(dataset, network.preprocess, recipe)
+    say = noted(terminal)
+    validation = ValidationBatches(dataset, network.preprocess, recipe, say)
     transfer = None
     if network.pretrained:
         transfer = fast_transfer(
@@ -306,7 +308,9 @@ def _fit_network(
     with stop_on_signals() as stop:
         result = fit(
             network.module,
-            train=training_batches(dataset, network.preprocess, recipe, device=runtime.device, pixels=pixels),
+            train=training_batches(
+                dataset, network.preprocess, recipe, device=runtime.device, pixels=pixels, say=say
+            ),
             validation=lambda: validation,
             validation_images=len(dataset.used("validation")),
             class_counts=dataset.counts("train"),
@@ -419,7 +423,9 @@ def fast_transfer(
         classes=dataset.classes,
         engines=engines,
         mirrored=Augmentation.from_config(recipe.augment).horizontal_flip > 0,
-        batches=lambda indices: training_batches(dataset, preprocess, recipe, chosen(indices), pixels=pixels),
+        batches=lambda indices: training_batches(
+            dataset, preprocess, recipe, chosen(indices), pixels=pixels, say=noted(terminal)
+        ),
         evaluation=lambda indices: evaluation_batches(
             dataset.storage,
             chosen(indices),
@@ -442,6 +448,7 @@ def training_batches(
     *,
     device: torch.device | str = "cpu",
     pixels: PixelCache | None = None,
+    say: Say = warned,
 ) -> TrainingSource:
     """Augmented batches of the training part (or of some `records` of it), epoch by epoch.
 
@@ -475,7 +482,20 @@ def training_batches(
         workers=worker_count(recipe),
         cache_bytes=memory_bytes() // 4 if recipe.train.cache_images else 0,
         pixels=pixels,
+        say=say,
     )
+
+
+def noted(terminal: Terminal) -> Say:
+    """Says each text once, as a line below the one before."""
+    said: set[str] = set()
+
+    def say(text: str) -> None:
+        if text not in said:
+            terminal.say(f"          {text}")
+        said.add(text)
+
+    return say
 
 
 def pixel_cache(recipe: Recipe, terminal: Terminal) -> PixelCache | None:
@@ -483,16 +503,14 @@ def pixel_cache(recipe: Recipe, terminal: Terminal) -> PixelCache | None:
     max_bytes = int(recipe.data.cache_gb * 1e9)
     if not (max_bytes and recipe.train.cache_images):
         return None
-    return PixelCache(
-        cache_folder() / "pixels", max_bytes, say=lambda text: terminal.say(f"          {text}")
-    )
+    return PixelCache(cache_folder() / "pixels", max_bytes, say=noted(terminal))
 
 
 class ValidationBatches:
     """The validation part by the evaluation path, kept in memory where small: every epoch asks again."""
 
-    def __init__(self, dataset: Dataset, preprocess: Preprocess, recipe: Recipe) -> None:
-        self._dataset, self._preprocess, self._recipe = dataset, preprocess, recipe
+    def __init__(self, dataset: Dataset, preprocess: Preprocess, recipe: Recipe, say: Say = warned) -> None:
+        self._dataset, self._preprocess, self._recipe, self._say = dataset, preprocess, recipe, say
         self._records = dataset.used("validation")
         size_bytes = len(self._records) * 3 * 4 * preprocess.size**2
         self._keeps = recipe.train.cache_images and size_bytes <= memory_bytes() // 8
@@ -514,6 +532,7 @@ class ValidationBatches:
             self._recipe.batch_size,
             limits=limits_of(self._recipe),
             workers=worker_count(self._recipe),
+            say=self._say,
         ):
             if self._keeps:
                 self._kept.append(batch)
@@ -558,6 +577,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
+        stop.check()  # a signal after the last step
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

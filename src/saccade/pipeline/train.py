@@ -109,10 +109,11 @@ def _begin(
         resolved=resolved,
     )
     values |= {"classes": made.dataset.classes, "split": split_as_json(made), "without_effect": idle}
-    run.write_dataset(made.dataset.records)
-    write_audit(run, audited, made, searched=late is None)
-    run.write_environment(values | ({"choice": choice} if choice else {}))
-    run.write_recipe(recipe)
+    with run.begun():
+        run.write_dataset(made.dataset.records)
+        write_audit(run, audited, made, searched=late is None)
+        run.write_environment(values | ({"choice": choice} if choice else {}))
+        run.write_recipe(recipe)
     return made.dataset, ready, late
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,17 +24,22 @@ from torch.utils.data import DataLoader, Dataset
 from saccade.data.images import Limits
 from saccade.data.pixel_cache import PixelCache
 from saccade.data.reading import read_pixels
+from saccade.data.workers import end_with_parent
 from saccade.errors import DataError
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
-from saccade.threads import usable_cores
+from saccade.threads import shared_memory_bytes, usable_cores
 from saccade.transforms.apply import channels_first, normalise_rows, to_input
 from saccade.transforms.augment import Augmentation, drawn, ready_for_draws, stream
 from saccade.transforms.resize import side_by_side
 from saccade.transforms.stored import How, StoredPixels
 
+Say = Callable[[str], None]
+
 UNKNOWN_LABEL = -1
 FILL_AT_ONCE = 64
+BATCHES_AHEAD = 2  # of each worker process
+SEMAPHORES_BYTES = 2**15  # in /dev/shm, of each worker process
 
 
 class Batch(NamedTuple):
@@ -44,6 +51,11 @@ class Batch(NamedTuple):
     images: Tensor
     targets: Tensor
     paths: tuple[str, ...]
+
+
+def warned(text: str) -> None:
+    """Where no one listens, a Python warning."""
+    warnings.warn(text, stacklevel=2)
 
 
 def batch_plan(order: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -66,7 +78,8 @@ class TrainingBatches:
 
     Decoded images are kept in `pixels` on disk, where given, else in memory up to `cache_bytes` (0: none).
     Without worker processes, threads make the batches ahead of the caller. With them, a cache in memory is
-    filled before they start, so that all share it.
+    filled before they start, so that all share it. Where they cannot go on (no shared memory, one was
+    killed), threads do the rest, and `say` is told.
     """
 
     def __init__(
@@ -83,6 +96,7 @@ class TrainingBatches:
         workers: int = 0,
         cache_bytes: int = 0,
         pixels: PixelCache | None = None,
+        say: Say = warned,
     ) -> None:
         self._records = tuple(records)
         self._preprocess = preprocess
@@ -96,7 +110,7 @@ class TrainingBatches:
             stored = StoredPixels.of(pixels, limits, preprocess, how)
         reader = _Reader(storage, self._records, limits, preprocess, augmentation, cache_bytes, stored)
         self._images = _TrainingImages(reader, augmentation, seed)
-        self._loader = _Loader(self._images, workers, keep=True)
+        self._loader = _Loader(self._images, workers, say, keep=True)
         self._workers = workers
 
     def __len__(self) -> int:
@@ -112,9 +126,6 @@ class TrainingBatches:
         keys = [[(epoch, index) for index in batch] for batch in plan]
         for indices, images in zip(plan, self._loader.batches(keys), strict=True):
             paths = tuple(self._records[index].path for index in indices)
-            # worker processes hand over bytes, threads what is ready
-            if self._workers:
-                images = normalise_rows(images, self._preprocess).view(images.shape).permute(0, 3, 1, 2)
             yield Batch(images, self._targets[indices], paths)
 
 
@@ -156,6 +167,7 @@ def evaluation_batches(
     *,
     limits: Limits | None = None,
     workers: int = 0,
+    say: Say = warned,
 ) -> Iterator[Batch]:
     """Every record once, in order, as the exported model will see it; raises DataError naming a bad image."""
     records = tuple(records)
@@ -166,7 +178,7 @@ def evaluation_batches(
         for start in range(0, len(records), batch_size)
     ]
     keys = [[(0, index) for index in batch] for batch in plan]
-    for indices, inputs in zip(plan, _Loader(images, workers).batches(keys), strict=True):
+    for indices, inputs in zip(plan, _Loader(images, workers, say).batches(keys), strict=True):
         yield Batch(inputs, targets[indices], tuple(records[index].path for index in indices))
 
 
@@ -285,6 +297,15 @@ class _TrainingImages(Dataset[Loaded]):
             normalise_rows(image, self.reader.preprocess, out=out)  # while it lies in the processor's cache
         return ready.view(-1, side, side, 3).permute(0, 3, 1, 2)
 
+    @property
+    def item_bytes(self) -> int:
+        """Of an image that a worker process hands over."""
+        return 3 * self.reader.preprocess.size**2
+
+    def received(self, images: Tensor) -> Tensor:
+        """A batch from a worker process, which hands over bytes, as `batch` would make it."""
+        return normalise_rows(images, self.reader.preprocess).view(images.shape).permute(0, 3, 1, 2)
+
 
 @dataclass
 class _EvaluationImages(Dataset[Loaded]):
@@ -302,6 +323,13 @@ class _EvaluationImages(Dataset[Loaded]):
     def batch(self, keys: Sequence[Key]) -> Loaded:
         """float32 (B, 3, S, S)."""
         return _stack([self[key] for key in keys])
+
+    @property
+    def item_bytes(self) -> int:
+        return 4 * 3 * self.preprocess.size**2
+
+    def received(self, images: Tensor) -> Tensor:
+        return images
 
 
 class _Keys:
@@ -321,20 +349,19 @@ class _Loader:
     """Makes batch by batch, in threads of this process or in `workers` others, which `keep` leaves alive."""
 
     def __init__(
-        self, images: _TrainingImages | _EvaluationImages, workers: int, *, keep: bool = False
+        self, images: _TrainingImages | _EvaluationImages, workers: int, say: Say, *, keep: bool = False
     ) -> None:
         self._images = images
         self._workers = workers
+        self._say = say
         self._keep = keep
         self._keys = _Keys()
         self._loader: DataLoader[Loaded] | None = None
 
     def batches(self, plan: list[list[Key]]) -> Iterator[Tensor]:
-        """A float32 batch for each list of keys; from worker processes, training images are still uint8
-        (B, S, S, 3)."""
+        """A float32 batch (B, 3, S, S) for each list of keys."""
         problem: DataError | None = None
-        made = self._from_processes(plan) if self._workers else _ahead(self._images.batch, plan)
-        with contextlib.closing(made):
+        with contextlib.closing(self._made(plan)) as made:
             for batch in made:
                 if isinstance(batch, DataError):
                     problem = batch
@@ -345,16 +372,65 @@ class _Loader:
             self._loader = None
             raise problem
 
+    def _made(self, plan: list[list[Key]]) -> Generator[Loaded, None, None]:
+        """From processes; what they cannot make, from threads, pixel for pixel the same."""
+        given = 0
+        if self._workers and not self._loader:
+            self._require_shared_memory(plan)
+        if self._workers:
+            try:
+                for batch in self._from_processes(plan):
+                    yield batch
+                    given += 1
+            except (RuntimeError, OSError) as error:
+                first_line = str(error).partition("\n")[0]
+                self._go_without_workers(f"worker processes ended ({first_line})")
+        if not self._workers:
+            yield from _ahead(self._images.batch, plan[given:])
+
+    def _require_shared_memory(self, plan: list[list[Key]]) -> None:
+        """Worker processes hand batches over in /dev/shm, of which a container has 64 MB by default."""
+        batch_bytes = max(map(len, plan), default=0) * self._images.item_bytes
+        needed = (self._workers * BATCHES_AHEAD + 2) * batch_bytes + self._workers * SEMAPHORES_BYTES
+        if shared_memory_bytes() < needed:
+            self._go_without_workers(
+                f"/dev/shm is too small for {self._workers} worker processes, which need {needed / 1e6:.0f} MB "
+                "there (docker run --shm-size=1g gives more)"
+            )
+
+    def _go_without_workers(self, reason: str) -> None:
+        self._workers, self._loader = 0, None
+        self._say(f"{reason}; threads load the images instead, the result is the same")
+
     def _from_processes(self, plan: list[list[Key]]) -> Generator[Loaded, None, None]:
         self._keys.plan = plan
         self._loader = self._loader or DataLoader(
             self._images,
             batch_sampler=self._keys,
             num_workers=self._workers,
-            collate_fn=_stack,
+            prefetch_factor=BATCHES_AHEAD,
+            collate_fn=_shared_stack,
             persistent_workers=self._keep,
+            worker_init_fn=_start_worker,
         )
-        yield from self._loader
+        for batch in _started(self._loader):
+            if isinstance(batch, str):
+                raise RuntimeError(batch)
+            yield self._images.received(batch) if isinstance(batch, Tensor) else batch
+
+
+def _started(loader: DataLoader[Loaded]) -> Iterator[Loaded | str]:
+    """The loader's batches. torch would raise for a dead worker wherever the program is then: here it is
+    found while its batch is waited for."""
+    before = signal.getsignal(signal.SIGCHLD)
+    batches: Iterator[Loaded | str] = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before)
+    return batches
+
+
+def _start_worker(number: int) -> None:
+    end_with_parent()
 
 
 def _ahead(make: Callable[[list[Key]], Loaded], plan: Sequence[list[Key]]) -> Generator[Loaded, None, None]:
@@ -385,3 +461,18 @@ def _stack(items: Sequence[Loaded]) -> Loaded:
         if isinstance(item, DataError):
             return item
     return torch.stack([item for item in items if isinstance(item, Tensor)])
+
+
+def _shared_stack(items: Sequence[Loaded]) -> Loaded | str:
+    """A batch in shared memory, or why that cannot be.
+
+    Left to torch, it is shared by a thread that loses the batch where /dev/shm is full: the parent then waits
+    for ever.
+    """
+    batch = _stack(items)
+    try:
+        if isinstance(batch, Tensor):
+            batch.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        return str(error)
+    return batch

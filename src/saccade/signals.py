@@ -1,0 +1,141 @@
+"""SIGTERM and Ctrl-C stop whatever runs, and say how to go on. A second one stops it at once.
+
+Every file is written atomically, so a command may end anywhere. Usually the signal raises Interrupted in the
+main thread. Where that thread is busy inside a library, a second thread ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+from saccade.errors import Interrupted
+from saccade.terminal import printable, write_lines
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+EXIT_CODES = tuple(128 + number for number in STOPPING)
+GRACE_SECONDS = 4.0  # a container has 10 s between SIGTERM and SIGKILL
+CONTINUING = ("train", "demo")
+SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
+DONE = b"\0"  # no signal has this number
+
+
+class _State:
+    """Signals belong to the process, and so does this."""
+
+    active = False
+    said = False
+    saying = threading.Lock()
+
+
+@contextlib.contextmanager
+def answered_signals(words: Sequence[str]) -> Iterator[None]:
+    """Within it a signal raises Interrupted in the main thread.
+
+    The process ends without that thread at a second signal, or GRACE_SECONDS after the first. `words` are
+    those of the command, for the message. Does nothing inside another one, or outside of the main thread.
+    """
+    if _State.active or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    watcher = threading.Thread(target=_watch, args=(reading, tuple(words)), name="signals", daemon=True)
+    watcher.start()
+    _State.active, _State.said = True, False
+    before = {number: signal.signal(number, _interrupt) for number in STOPPING}
+    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _State.active = False
+        os.write(writing, DONE)
+        watcher.join()
+        os.close(writing)
+        os.close(reading)
+
+
+def say_stopped(words: Sequence[str], error: KeyboardInterrupt) -> int:
+    """Say once on stderr which signal stopped the command, and how to go on; returns the exit code."""
+    stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+    kept = words[:1] and words[0] in CONTINUING
+    how = "what was finished is kept, to continue" if kept else "to start again"
+    name = signal.Signals(stopped.signal).name
+    with _State.saying:
+        if not _State.said:
+            text = f"saccade: stopped by {name}; {how}: saccade {shlex.join(words)}"
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody reads it
+                write_lines(sys.stderr, [printable(text)])
+        _State.said = _State.active
+    return stopped.exit_code
+
+
+def exit_process(code: int) -> int:
+    """`code`, for sys.exit; after a signal the process ends here, without waiting for other threads."""
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)  # nothing is left to stop
+    if code in EXIT_CODES:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stdout.flush()
+        os._exit(code)
+    return code
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    for every in STOPPING:
+        signal.signal(every, _leave_to_watcher)  # what unwinds now must not be interrupted again
+    raise Interrupted(number)
+
+
+def _leave_to_watcher(number: int, frame: FrameType | None) -> None:
+    """A second signal: `_watch` has read it from the pipe."""
+
+
+def _watch(reading: int, words: Sequence[str]) -> None:
+    """Read the numbers of signals from the pipe; end the process at the second, or when the grace is over."""
+    first, deadline = 0, 0.0
+    while True:
+        left = max(0.0, deadline - time.monotonic()) if first else None
+        ready, _, _ = select.select([reading], [], [], left)
+        number = os.read(reading, 1)[0] if ready else first
+        if number == DONE[0]:
+            return
+        if number in STOPPING and first:
+            _end(words, first)
+        if number in STOPPING:
+            first, deadline = number, time.monotonic() + GRACE_SECONDS
+
+
+def _end(words: Sequence[str], number: int) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if sys.stdout.isatty():
+            sys.stdout.write(SHOW_CURSOR)
+    exit_process(say_stopped(words, Interrupted(number)))
+
+
+def _not_for_children() -> None:
+    """A forked worker has the pipe of its parent, which would take a signal to the worker as its own.
+
+    Ctrl-C reaches every process: the parent answers it, and ends its workers.
+    """
+    if _State.active:
+        _State.active = False
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_not_for_children)
