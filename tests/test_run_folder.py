@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -129,6 +131,181 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     with run.locked():
         run.write_recipe(Recipe())
     assert run.recipe.exists()
+
+
+BEGIN = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from saccade.config import Recipe
+from saccade.errors import RunError
+from saccade.records import ImageRecord
+from saccade.run_folder import RunFolder
+
+RECORDS = tuple(ImageRecord(f"cat/{i}.jpg", "cat", "train", "", "ab" * 32, 3, 4) for i in range(200))
+run = RunFolder(Path(sys.argv[1]))
+
+def begin():
+    with run.locked():
+        if not run.continues(Recipe(), {}):
+            with run.begun():
+                run.write_dataset(RECORDS)
+                run.write_audit({"findings": ["x" * 20_000]})
+                run.write_environment({"command": ["y" * 20_000]})
+                run.write_recipe(Recipe())
+
+def whole():
+    names = [path.name for path in sorted(run.root.iterdir())]
+    assert names == [".lock", "audit.json", "dataset.csv", "environment.json", "recipe.toml"], names
+    assert run.read_dataset() == RECORDS and run.read_audit() and run.read_environment() and run.read_recipe()
+"""
+
+KILLED = """
+import shutil
+
+def kill_at(instant):
+    def counted(call):
+        def run(*values, **named):
+            tick()
+            result = call(*values, **named)
+            tick()
+            return result
+        return run
+    def tick(passed=iter(range(1000))):
+        if next(passed) == instant:
+            os.kill(os.getpid(), signal.SIGKILL)
+    for name in ("fsync", "fchmod", "replace", "unlink", "pwrite", "ftruncate"):
+        setattr(os, name, counted(getattr(os, name)))
+
+for instant in range(1000):
+    child = os.fork()
+    if not child:
+        kill_at(instant)
+        begin()
+        os._exit(0)
+    _, ended = os.waitpid(child, 0)
+    begin()
+    whole()
+    shutil.rmtree(run.root)
+    if not ended:
+        break
+    assert ended == signal.SIGKILL, ended
+print(instant)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_run_killed_at_any_instant_of_its_first_files_begins_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", BEGIN + KILLED, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 30, "so many instants"
+
+
+FULL = """
+refused = []
+for kilobytes in range(4, 84, 4):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", sys.argv[1]], check=True)
+    run = RunFolder(Path(sys.argv[1]) / "run")
+    try:
+        begin()
+    except RunError as error:
+        assert "No space left on device" in str(error) and "--out another folder" in str(error), error
+        refused.append(str(error).partition(" ")[0].rpartition("/")[2])
+        assert not run.root.exists(), list(run.root.iterdir())
+    subprocess.run(["mount", "-o", "remount,size=1m", sys.argv[1]], check=True)
+    begin()
+    whole()
+    subprocess.run(["umount", sys.argv[1]], check=True)
+print(*sorted(set(refused)))
+"""
+
+
+def test_a_run_whose_first_files_met_a_full_disk_begins_again(tmp_path: Path) -> None:
+    alone = ["unshare", "-m"]
+    trial = [*alone, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]
+    if shutil.which("unshare") is None or subprocess.run(trial, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk (root, and `unshare`)")
+    command = [*alone, sys.executable, "-c", BEGIN + FULL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split()[:4] == ["audit.json", "dataset.csv", "environment.json", "recipe.toml"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("dataset.csv",),
+        ("audit.json", "audit.html"),
+        ("environment.json",),
+        (".lock", "dataset.csv"),
+        (".dataset.csv.abcdefgh.part",),
+        ("notes.txt", ".lock"),
+        (".git/config",),
+        ("cat/1.jpg", "dog/2.jpg"),
+        ("bundle/model.json",),
+    ],
+    ids="+".join,
+)
+def test_what_a_stopped_run_did_not_leave_is_refused_and_untouched(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        path = tmp_path / "given" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    run = RunFolder(tmp_path / "given")
+    with pytest.raises(RunError, match=r"is no run folder \(it holds "), run.locked():
+        run.continues(Recipe(), {})
+    kept = [name for name in names if name != ".lock"]
+    assert [(run.root / name).read_text() for name in kept] == ["mine"] * len(kept)
+
+
+def test_temporary_files_of_a_killed_write_are_gone_when_the_run_goes_on(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.write_recipe(Recipe())
+    left = [
+        ".model.json.abc_1234.part",
+        "bundle/.weights.safetensors.x.part",
+        "evaluations/new/.a.csv.y.part",
+    ]
+    own = ["notes.part", ".hidden", "bundle/weights.part"]
+    for name in (*left, *own):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with run.locked():
+        pass
+    assert [name for name in (*left, *own) if (tmp_path / name).exists()] == own
+
+
+def test_a_forked_process_does_not_hold_the_lock_of_its_parent(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys, time, pathlib; from saccade.run_folder import RunFolder\n"
+        "with RunFolder(pathlib.Path(sys.argv[1])).locked():\n"
+        "    child = os.fork()\n"
+        "    if not child: time.sleep(60); os._exit(0)\n"
+        "    print(child, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    child = int(subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout)
+    try:
+        with RunFolder(tmp_path).locked():
+            os.kill(child, 0)  # it lives
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_process_that_leaves_the_block_leaves_the_lock_alone(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib; from saccade.run_folder import RunFolder\n"
+        "run = RunFolder(pathlib.Path(sys.argv[1]))\n"
+        "with run.locked():\n"
+        "    child = os.fork()\n"
+        "    if child:\n"
+        "        assert os.waitpid(child, 0)[1] == 0\n"
+        "        assert run.lock.exists()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=True)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from saccade.terminal import Terminal, counted, wrapped
+from saccade.terminal import Terminal, counted, drop_output, wrapped
 
 
 class Screen(io.StringIO):
@@ -122,3 +125,34 @@ def test_a_program_without_an_output_is_quiet(monkeypatch: pytest.MonkeyPatch) -
         progress(1, 2)
     with pytest.warns(UserWarning, match="a warning"):
         terminal.warn("a warning")
+
+
+def _without_reader() -> TextIO:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return os.fdopen(writing, "w")
+
+
+def test_work_goes_on_where_the_reader_has_gone() -> None:
+    with _without_reader() as stream:
+        terminal = Terminal(stream=stream)
+        terminal.say("nobody")
+        terminal.say("reads this")
+        with terminal.progress("reading images") as progress:
+            progress(1, 2)
+
+
+def test_a_command_that_only_prints_hears_that_the_reader_has_gone() -> None:
+    with _without_reader() as stream:
+        with pytest.raises(BrokenPipeError):
+            Terminal(stream=stream, lasting=False).say("nobody")
+        drop_output(stream)
+
+
+def test_a_full_disk_behind_the_output_is_an_error_still() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with open("/dev/full", "w") as stream:
+        with pytest.raises(OSError, match="No space left"):
+            Terminal(stream=stream).say("nobody")
+        drop_output(stream)

@@ -147,14 +147,19 @@ class Runtime:
 
 
 @contextlib.contextmanager
-def one_thread_each() -> Iterator[None]:
-    """This thread and those that start inside it compute on one core each; afterwards as before."""
+def in_threads(count: int) -> Iterator[None]:
+    """This thread and those that start inside it compute with `count` threads each; afterwards as before."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_thread_each() -> contextlib.AbstractContextManager[None]:
+    """This thread and those that start inside it compute on one core each; afterwards as before."""
+    return in_threads(1)
 
 
 def draw_seed(*parts: int | str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from saccade.config import AUTO_BACKBONE, Recipe
 from saccade.pipeline import judge, prepare, ship
 from saccade.pipeline.ahead import Ahead, Ready
+from saccade.pipeline.continuing import as_it_began
 from saccade.pipeline.division import (
     LateSearch,
     divide_before_search,
@@ -53,7 +55,7 @@ def train(
     began = time.monotonic() if started is None else started
     run = RunFolder(Path(out))
     ready: Ready | None = None
-    with run.locked():
+    with run.locked(), contextlib.ExitStack() as while_continuing:
         if not run.continues(recipe, identity(location)):
             dataset, ready, late = _begin(run, location, recipe, terminal, command, began)
         elif run.read_environment().get("finished"):
@@ -64,6 +66,7 @@ def train(
             dataset = stored_data(run, location, recipe)
             late = search_left(run, location, recipe, terminal)
             terminal.say(f"{run.root} continues where it was stopped")
+            while_continuing.enter_context(as_it_began(run, recipe, terminal))
         choice = run.read_environment().get("choice", {})
         _carry_out(run, dataset, _settled(recipe, choice, dataset), terminal, began, ready, late)
         return _result(run)

@@ -394,8 +394,8 @@ class _Loader:
         needed = (self._workers * BATCHES_AHEAD + 2) * batch_bytes + self._workers * SEMAPHORES_BYTES
         if shared_memory_bytes() < needed:
             self._go_without_workers(
-                f"/dev/shm is too small for {self._workers} worker processes, which need {needed / 1e6:.0f} MB "
-                "there (docker run --shm-size=1g gives more)"
+                f"/dev/shm is too small for {self._workers} worker processes, which need "
+                f"{needed / 1e6:.0f} MB there (docker run --shm-size=1g gives more)"
             )
 
     def _go_without_workers(self, reason: str) -> None:
