@@ -97,4 +97,4 @@ def shared_memory_bytes() -> int:
         left = os.statvfs("/dev/shm")
     except (OSError, AttributeError):
         return sys.maxsize
-    return left.f_bavail * left.f_frsize
+    return 0 if left.f_flag & os.ST_RDONLY else left.f_bavail * left.f_frsize

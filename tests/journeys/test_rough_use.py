@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 import shutil
+import shlex
 import subprocess
 import sys
 import time
@@ -235,7 +236,8 @@ def test_ctrl_c_twice_while_exporting_says_stopped_and_nothing_else(run: RunFold
     done = subprocess.run(
         [sys.executable, "-c", CTRL_C_WHILE_TRACING, *words], capture_output=True, text=True, timeout=120
     )
-    assert (done.returncode, done.stderr, done.stdout) == (130, "saccade: stopped\n", "")
+    again = f"saccade: stopped by SIGINT; to start again: saccade {shlex.join(words)}\n"
+    assert (done.returncode, done.stderr, done.stdout) == (130, again, "")
     assert list(tmp_path.iterdir()) == []
 
 

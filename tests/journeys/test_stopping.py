@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from saccade.config import Recipe
+from saccade.pipeline.continuing import as_it_began
 from saccade.run_folder import RunFolder
+from saccade.runtime import in_threads
+from saccade.terminal import Terminal
 
 FLAGS = (
     *("--backbone", "small_cnn", "--image-size", "16", "--batch-size", "8", "--epochs", "8"),
@@ -37,15 +44,32 @@ def straight(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> RunFolde
     return RunFolder(out)
 
 
-def start_and_signal(photos: Path, out: Path, number: int, *, after_epochs: int) -> tuple[int, str]:
-    """Start `saccade train` in a process of its own and send it a signal once some epochs are done."""
-    command = [sys.executable, "-m", "saccade.cli", "train", str(photos), "--out", str(out), *FLAGS]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    history = RunFolder(out).history
-    give_up = time.monotonic() + 100
-    while not (history.exists() and len(history.read_text().splitlines()) >= after_epochs):
+def start_and_signal(
+    photos: Path,
+    out: Path,
+    number: int,
+    *,
+    after_epochs: int = 0,
+    after_file: str = "",
+    flags: Sequence[str] = FLAGS,
+    env: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
+    """Start `saccade train` in a process of its own and send it a signal once it has come so far."""
+    command = [sys.executable, "-m", "saccade.cli", "train", str(photos), "--out", str(out), *flags]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+    history, awaited = RunFolder(out).history, out / after_file
+    give_up = time.monotonic() + 300
+    while not awaited.exists() or (
+        after_epochs and not (history.exists() and len(history.read_text().splitlines()) >= after_epochs)
+    ):
         assert process.poll() is None, process.stdout and process.stdout.read()
-        assert time.monotonic() < give_up, "no epoch within 100 seconds"
+        assert time.monotonic() < give_up, "not so far within 300 seconds"
         time.sleep(0.005)
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
@@ -70,18 +94,36 @@ def assert_same_result(run: RunFolder, straight: RunFolder) -> None:
     ]
 
 
-@pytest.mark.parametrize("after_epochs", [1, 3])
+@pytest.mark.parametrize(("after_epochs", "workers"), [(1, 0), (3, 2)])
 def test_a_killed_run_continues_bit_for_bit(
-    saccade: Saccade, photos: Path, straight: RunFolder, tmp_path: Path, after_epochs: int
+    saccade: Saccade, photos: Path, straight: RunFolder, tmp_path: Path, after_epochs: int, workers: int
 ) -> None:
-    out = tmp_path / "run"
-    code, _ = start_and_signal(photos, out, signal.SIGKILL, after_epochs=after_epochs)
+    """At once, although its workers were left behind, and with another number of threads."""
+    out, flags = tmp_path / "run", (*FLAGS, "--train.workers", str(workers))
+    threads = straight.read_environment()["threads"]
+    environment = {"OMP_NUM_THREADS": str(threads)}
+    code, _ = start_and_signal(
+        photos, out, signal.SIGKILL, after_epochs=after_epochs, flags=flags, env=environment
+    )
     assert code == -signal.SIGKILL
     assert not RunFolder(out).model_json.exists(), "it was killed too late to show anything"
-    answer = saccade("train", photos, "--out", out, *FLAGS)
+    with in_threads(threads + 1):
+        answer = saccade("train", photos, "--out", out, *flags)
+        assert torch.get_num_threads() == threads + 1
     assert answer.code == 0, answer.err
     assert "continues where it was stopped" in answer.out
+    assert f"Threads   {threads}, as when this run began (now {threads + 1})" in answer.out
     assert_same_result(RunFolder(out), straight)
+
+
+def test_another_processor_is_said(
+    straight: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path)
+    run.write_environment({**straight.read_environment(), "device_name": "CPU, AVX"})
+    with as_it_began(run, Recipe(device="cpu"), Terminal()):
+        pass
+    assert "began with device name CPU, AVX (now CPU, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -95,6 +137,50 @@ def test_a_stopped_run_says_how_to_continue(
     assert "Traceback" not in output
     assert saccade("train", photos, "--out", out, *FLAGS).code == 0
     assert_same_result(RunFolder(out), straight)
+
+
+def test_a_run_that_is_stopped_while_it_is_judged_says_how_to_continue(
+    saccade: Saccade, photos: Path, straight: RunFolder, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    code, output = start_and_signal(photos, out, signal.SIGTERM, after_file="bundle/model.json")
+    assert (code, output.count("to continue: saccade train")) == (143, 1)
+    assert "Traceback" not in output
+    assert not RunFolder(out).read_environment()["finished"], "it was stopped too late to show anything"
+    assert saccade("train", photos, "--out", out, *FLAGS).code == 0
+    assert_same_result(RunFolder(out), straight)
+
+
+def test_a_run_that_is_stopped_before_it_began_leaves_nothing(photos: Path, tmp_path: Path) -> None:
+    code, output = start_and_signal(photos, tmp_path / "run", signal.SIGTERM, after_file=".lock")
+    assert (code, output.count("to continue: saccade train")) == (143, 1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_reader_goes_is_finished_all_the_same(
+    saccade: Saccade, photos: Path, straight: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        answer = saccade("train", photos, "--out", tmp_path / "run", *FLAGS)
+    assert (answer.code, answer.err) == (0, "")
+    assert RunFolder(tmp_path / "run").read_environment()["finished"]
+    assert_same_result(RunFolder(tmp_path / "run"), straight)
+
+
+def test_temporary_files_of_a_killed_write_break_no_promise(
+    saccade: Saccade, photos: Path, straight: RunFolder, tmp_path: Path
+) -> None:
+    shutil.copytree(straight.root, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    run.write_environment({**run.read_environment(), "finished": False})
+    (run.checkpoints / ".last-00009.safetensors.abcd1234.part").touch()
+    answer = saccade("train", photos, "--out", run.root, *FLAGS)
+    assert answer.code == 0
+    assert "BROKEN" not in answer.out
+    assert run.read_environment()["promises"]["10"]["kept"]
 
 
 def test_images_that_changed_since_are_named(saccade: Saccade, tmp_path: Path, make_photos: Saccade) -> None:

@@ -3,6 +3,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import multiprocessing
+import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +176,72 @@ def test_workers_are_gone_right_after_an_error(photos):
     with pytest.raises(DataError):
         list(batches.epoch(0))
     assert multiprocessing.active_children() == []
+
+
+def test_killed_workers_change_nothing(photos):
+    alone, said = training(photos), []
+    helped = training(photos, workers=2, say=said.append)
+    batches = helped.epoch(0)
+    first = next(batches)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
+    assert same(flat([first, *batches]), flat(alone.epoch(0)))
+    assert "worker processes ended (DataLoader worker" in said[0]
+    assert same(flat(helped.epoch(1)), flat(alone.epoch(1)))
+    assert len(said) == 1
+
+
+LITTLE_SHARED_MEMORY = """
+import multiprocessing, subprocess, sys, warnings
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from saccade.config import AugmentConfig
+from saccade.data.storage import FolderStorage
+from saccade.preprocess import Preprocess
+from saccade.records import ImageRecord
+from saccade.transforms import Augmentation, TrainingBatches, batches as module, evaluation_batches
+
+root = Path(sys.argv[1])
+paths = sorted(root.rglob("*.png"))
+records = [ImageRecord(path.relative_to(root).as_posix(), path.parent.name) for path in paths]
+data = (FolderStorage(root), records, ("bar", "checker", "disc"), Preprocess(96), 4)
+none = Augmentation.from_config(AugmentConfig(policy="none"))
+
+def pixels(workers):
+    said = []
+    training = TrainingBatches(*data, augmentation=none, seed=0, workers=workers, say=said.append)
+    made = [batch.images for batch in training.epoch(0)]
+    made += [batch.images for batch in evaluation_batches(*data, workers=workers, say=said.append)]
+    return torch.cat(made), said
+
+alone, _ = pixels(0)
+asked = module.shared_memory_bytes
+for size, known in ((0, True), (16, True), (16, False), (128, False), (65536, True)):
+    options = f"size={size}k" if size else "size=1m,ro"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", "/dev/shm"], check=True)
+    module.shared_memory_bytes = asked if known else lambda: sys.maxsize
+    found, said = pixels(2)
+    assert torch.equal(found, alone), size
+    words = {text.partition(" ")[0] for text in said}
+    assert words == (set() if size > 10000 else {"/dev/shm"} if known else {"worker"}), (size, said)
+    assert not multiprocessing.active_children()
+    subprocess.run(["umount", "-l", "/dev/shm"], check=True)
+print("the same")
+"""
+
+
+def test_little_shared_memory_changes_nothing_and_hangs_nowhere(make_photos):
+    """What a container has by default, and less; also where it is found too small only in the middle."""
+    alone = ["unshare", "-m"]
+    trial = [*alone, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
+    if shutil.which("unshare") is None or subprocess.run(trial, capture_output=True).returncode:
+        pytest.skip("needs the right to mount another /dev/shm (root, and `unshare`)")
+    root = make_photos(images=5, side=40)
+    command = [*alone, sys.executable, "-c", LITTLE_SHARED_MEMORY, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "the same\n"), done.stderr[-3000:]
 
 
 def test_an_epoch_left_early_does_not_disturb_the_next(photos):
