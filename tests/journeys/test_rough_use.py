@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import shutil
 import shlex
+import shutil
 import subprocess
 import sys
 import time
