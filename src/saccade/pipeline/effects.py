@@ -176,7 +176,7 @@ RULES = (
         lambda s: s.recipe.train.schedule != "step",
     ),
     Rule(
-        _train("schedule", *_STEP),
+        _train(*_STEP),
         "no phase is longer than train.step_epochs, so that the rate never drops",
         lambda s: s.recipe.train.schedule == "step" and s.longest_phase <= s.recipe.train.step_epochs,
     ),
