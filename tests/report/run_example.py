@@ -175,4 +175,8 @@ class ExampleRun:
         return {
             "kind": "float", "images": 120, "top1_agreement": 1.0, "max_probability_difference": 3.1e-6,
             "accuracy_change": 0.0, "tolerance": 1e-3, "passed": True,
+            "runtimes": [
+                {"runtime": "ONNX Runtime", "version": "1.32.0", "top1_agreement": 1.0,
+                 "max_probability_difference": 3.1e-6, "passed": True},
+            ],
         }  # fmt: skip

@@ -140,6 +140,7 @@ def test_audit_recipe_environment_and_certificate_are_told(page):
     assert "saccade train 'my photos' --out runs/x" in page.text
     assert "ab" * 32 in page.text
     assert "Certified model.onnx was asked 120 real images" in page.text
+    assert "ONNX Runtime 1.32.0: passed, same first answer in 100" in page.text
     assert "rose: 14 % instead of 15 %" in page.text
 
 

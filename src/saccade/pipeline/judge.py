@@ -150,29 +150,59 @@ def certificate_line(values: Mapping[str, Any], file: Path) -> str:
     verdict = "certified" if values["passed"] else "FAILED its certificate"
     size = file.stat().st_size / 1e6 if file.exists() else 0.0
     what = (
-        f"validation accuracy {values['accuracy_change']:+.2%} (allowed -{values['tolerance']:.2%})"
+        _accuracy_change(values)
         if values["kind"] == "int8"
         else f"largest probability difference {values['max_probability_difference']:.1e}"
     )
     return (
         f"Export    {file} ({size:.1f} MB) {verdict}: {values['images']} images, "
-        f"same first class {values['top1_agreement']:.2%}, {what}{_advice(values)}"
+        f"same first class {values['top1_agreement']:.2%}, {what}{_where(values)}{_advice(values)}"
     )
 
 
+def _accuracy_change(values: Mapping[str, Any]) -> str:
+    interval = values.get("accuracy_change_interval")  # certificates of earlier versions have none
+    bounds = f"95 %: {interval['low']:+.1%} to {interval['high']:+.1%}, " if interval else ""
+    return (
+        f"validation accuracy {values['accuracy_change']:+.2%} ({bounds}allowed -{values['tolerance']:.2%}), "
+        f"largest probability difference {values['max_probability_difference']:.2f}"
+    )
+
+
+def _where(values: Mapping[str, Any]) -> str:
+    """The runtimes, and for int8 the processor."""
+    ran = " and ".join(f"{row['runtime']} {row['version']}" for row in values.get("runtimes", []))
+    processor = f" on {values['instruction_set']}" if values["kind"] == "int8" and ran else ""
+    refused = "".join(
+        f"; {name} cannot run it: {why}" for name, why in values.get("runtimes_not_run", {}).items()
+    )
+    return f", in {ran}{processor}{refused}" if ran else ""
+
+
 def _advice(values: Mapping[str, Any]) -> str:
-    """What to do about a failed certificate."""
+    """Why a certificate failed, and what to do about it."""
     if values["passed"]:
         return ""
-    if values["kind"] == "int8":
+    reasons = "; ".join(values.get("problems", []))
+    return f". {reasons[:1].upper()}{reasons[1:]}{'. ' if reasons else ''}{_remedy(values, reasons)}"
+
+
+def _remedy(values: Mapping[str, Any], reasons: str) -> str:
+    if values["kind"] == "float":
         return (
-            ". Ship the float file (export/model.onnx); for int8 train again in a new folder, with more "
-            "images to calibrate on (--export.calibration_images 1000) or another --backbone, or, where that "
-            "fall can be borne, with a larger --export.max_drop"
+            "Do not ship it; train again in a new folder with another --backbone, or, where that difference "
+            "can be borne, with a larger --export.tolerance"
+        )
+    ship = "Ship the float file (export/model.onnx)"
+    if reasons.startswith("too few images"):
+        return (
+            f"{ship}; for int8 train again in a new folder with a larger validation part "
+            "(--split.validation), or raise --export.certify_images where that left images out"
         )
     return (
-        ". Do not ship it; train again in a new folder with another --backbone, or, where that difference "
-        "can be borne, with a larger --export.tolerance"
+        f"{ship}; for int8 train again in a new folder, with more images to calibrate on "
+        "(--export.calibration_images 1000) or another --backbone, or, where that fall can be borne, with a "
+        "larger --export.max_drop"
     )
 
 

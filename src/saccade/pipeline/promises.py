@@ -108,6 +108,7 @@ def export_is_certified(run: RunFolder, values: dict[str, Any]) -> Verdict:
     certificate = run.read_certificate()
     difference = certificate["max_probability_difference"]
     told = f"{certificate['images']} real images, largest probability difference {difference:.1e}"
+    told = "; ".join([told, *certificate.get("problems", [])])
     return bool(certificate["passed"]), told
 
 

@@ -13,8 +13,9 @@ from saccade.data.reading import CheckedReader
 from saccade.errors import RecipeError, RunError
 from saccade.export.bench import DEFAULT_SHAPE, BenchRow, Spread
 from saccade.export.bench import bench as measure_engines
-from saccade.export.certify import CERTIFIED_PARTS, Kind
+from saccade.export.certify import CERTIFIED_PARTS
 from saccade.export.certify import certify as make_certificate
+from saccade.export.verdict import Kind
 from saccade.pipeline.judge import certificate_line, data_of
 from saccade.pipeline.prepare import limits_of
 from saccade.records import Certificate, Dataset, Predictions
@@ -54,7 +55,7 @@ def export(
         else:
             _write(run, target)
         certificate = _certify(run, target, dataset, recipe, terminal, kind="int8" if int8 else "float")
-    terminal.say(certificate_line(dataclasses.asdict(certificate), target))
+    terminal.say(certificate_line(certificate_as_json(certificate), target))
     return certificate
 
 
@@ -64,7 +65,7 @@ def certify(file: str, run_path: str, terminal: Terminal, *, data: str = "") -> 
     path = Path(file)
     kind: Kind = "int8" if _stored_kind(run, path) == "int8" else "float"
     certificate = _certify(run, path, data_of(run, data), run.read_recipe(), terminal, kind=kind)
-    terminal.say(certificate_line(dataclasses.asdict(certificate), path))
+    terminal.say(certificate_line(certificate_as_json(certificate), path))
     return certificate
 
 

@@ -1,0 +1,216 @@
+"""What the file said beside what the trained model said: figures, intervals, and whether that will do.
+
+A float file repeats the trained model, so one probability that differs is too much. An int8 file is another
+model. It has to be as accurate, as far as the images can show it, and has to say the same of nearly all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.errors import ModelError
+from saccade.evaluation.intervals import paired_change, wilson
+from saccade.export.runtimes import Probabilities
+from saccade.records import Certificate, Interval, Predictions
+
+Kind = Literal["float", "int8"]
+
+DROP_MARGIN = 0.04  # by so much the 95 % bound of the fall may exceed `max_drop`: 73 images without a loss
+MIN_AGREEMENT = 0.9
+MAX_DIFFERENCE = 0.5  # of a probability: beyond it a sure answer became another
+ROUNDING = 1e-12  # a drop is one of whole images, not of the last bit
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """One part: what the trained model said and what the file says, (images, classes) each."""
+
+    part: str
+    predictions: Predictions
+    rows: NDArray[np.int64]
+    answers: Probabilities
+    unreadable: tuple[str, ...] = ()
+    batch_difference: float = 0.0
+
+    @property
+    def expected(self) -> Probabilities:
+        chosen: Probabilities = self.predictions.probabilities[self.rows]
+        return chosen
+
+    @property
+    def differences(self) -> NDArray[np.float64]:
+        """(images,) largest difference of a probability; 1 where the file's answer is not a number."""
+        gaps = np.nan_to_num(np.abs(self.answers - self.expected), nan=1.0)
+        largest: NDArray[np.float64] = gaps.max(axis=1, initial=0.0)
+        return largest
+
+    def right(self, probabilities: Probabilities) -> NDArray[np.bool_]:
+        """(labelled images,) whether the first class is the true one."""
+        return np.array(
+            [
+                self.predictions.classes[column] == self.predictions.labels[row]
+                for row, column in zip(self.rows, probabilities.argmax(axis=1), strict=True)
+                if self.predictions.labels[row]
+            ],
+            dtype=bool,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """`changes` counts images whose first class changed; `largest_tie` is by how much the trained model
+    preferred the class that the file did not, at most.
+    """
+
+    images: int
+    largest_difference: float
+    worst_image: str
+    changes: int
+    largest_tie: float
+
+    @property
+    def share(self) -> float:
+        return 1 - self.changes / self.images
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyChange:
+    """On the labelled validation images: `lost` became wrong, `gained` became right."""
+
+    images: int
+    right_before: int
+    lost: int
+    gained: int
+
+    @property
+    def before(self) -> float:
+        return self.right_before / self.images
+
+    @property
+    def after(self) -> float:
+        return (self.right_before - self.lost + self.gained) / self.images
+
+    @property
+    def interval(self) -> Interval:
+        return paired_change(self.lost, self.gained, self.images)
+
+    def images_for(self, largest_fall: float) -> int:
+        """How many images, answered as these, would bound the fall so far; it must be measured smaller."""
+        lost, gained = self.lost / self.images, self.gained / self.images
+        assert lost - gained < largest_fall, "no number of images makes a measured fall smaller"
+        needed = self.images
+        while -paired_change(lost * needed, gained * needed, needed).low > largest_fall + ROUNDING:
+            needed += max(1, needed // 200)
+        return needed
+
+
+def judge(
+    parts: Sequence[Compared], *, kind: Kind, tolerance: float, max_drop: float, sha256: str
+) -> Certificate:
+    """The verdict over all compared images of one runtime; pure arithmetic."""
+    agreement, change = _agreement(parts), _accuracy_change(parts)
+    if kind == "int8":
+        if change is None:
+            raise ModelError(
+                "an int8 file is judged by validation accuracy, and there are no labelled validation images; "
+                "train with a validation part"
+            )
+        problems = list(_int8_problems(agreement, change, max_drop))
+    else:
+        problems = list(_float_problems(agreement, tolerance))
+    return Certificate(
+        kind=kind,
+        images=agreement.images,
+        top1_agreement=agreement.share,
+        max_probability_difference=agreement.largest_difference,
+        accuracy_change=change.after - change.before if change else 0.0,
+        tolerance=max_drop if kind == "int8" else tolerance,
+        passed=not problems,
+        extra={
+            "sha256": sha256,
+            "problems": problems,
+            "top1_agreement_interval": _bounds(
+                wilson(agreement.images - agreement.changes, agreement.images)
+            ),
+            "accuracy_change_interval": _bounds(change.interval) if change else None,
+            "validation_images": change.images if change else 0,
+            "validation_accuracy_before": change.before if change else None,
+            "validation_accuracy_after": change.after if change else None,
+            "lost": change.lost if change else 0,
+            "gained": change.gained if change else 0,
+            "worst_image": agreement.worst_image,
+            "first_class_changes": agreement.changes,
+            "largest_tie": agreement.largest_tie,
+            "batch_difference": max(part.batch_difference for part in parts),
+            "images_by_part": {part.part: len(part.rows) for part in parts},
+            "unreadable": [name for part in parts for name in part.unreadable],
+        },
+    )
+
+
+def _bounds(interval: Interval) -> dict[str, float]:
+    return {key: value for key, value in asdict(interval).items() if key != "value"}
+
+
+def _float_problems(agreement: Agreement, tolerance: float) -> Iterator[str]:
+    if not agreement.largest_difference <= tolerance:
+        yield (
+            f"a probability differs by {agreement.largest_difference:.2g} ({agreement.worst_image}), "
+            f"allowed {tolerance:g}"
+        )
+    if not agreement.largest_tie <= tolerance:
+        yield f"the first class changed where it led by {agreement.largest_tie:.2g}, allowed {tolerance:g}"
+
+
+def _int8_problems(agreement: Agreement, change: AccuracyChange, max_drop: float) -> Iterator[str]:
+    fall, bound, limit = change.before - change.after, -change.interval.low, max_drop + DROP_MARGIN
+    if fall > max_drop + ROUNDING:
+        yield f"validation accuracy falls by {fall:.2%}, allowed {max_drop:.2%}"
+    elif bound > limit + ROUNDING:
+        yield (
+            f"too few images to certify: {change.images} labelled validation images, {change.lost} of them "
+            f"wrong now, leave a fall of up to {bound:.1%} possible (95 %), allowed {limit:.1%}; "
+            f"with answers like these {change.images_for(limit)} images are needed"
+        )
+    if agreement.share < MIN_AGREEMENT - ROUNDING:
+        yield f"the first class is the same for {agreement.share:.1%} of images, needed {MIN_AGREEMENT:.0%}"
+    if not agreement.largest_difference <= MAX_DIFFERENCE:
+        yield (
+            f"a probability differs by {agreement.largest_difference:.2f} ({agreement.worst_image}), "
+            f"allowed {MAX_DIFFERENCE:g}"
+        )
+
+
+def _agreement(parts: Sequence[Compared]) -> Agreement:
+    differences = np.concatenate([part.differences for part in parts])
+    expected = np.concatenate([part.expected for part in parts])
+    answered = np.concatenate([part.answers for part in parts]).argmax(axis=1)
+    first = expected.argmax(axis=1)
+    rows = np.arange(len(first))
+    paths = [part.predictions.paths[row] for part in parts for row in part.rows]
+    return Agreement(
+        images=len(first),
+        largest_difference=max(float(differences.max()), *(part.batch_difference for part in parts)),
+        worst_image=paths[int(differences.argmax())],
+        changes=int((first != answered).sum()),
+        largest_tie=float((expected[rows, first] - expected[rows, answered]).max()),
+    )
+
+
+def _accuracy_change(parts: Sequence[Compared]) -> AccuracyChange | None:
+    """None without labelled validation images."""
+    for part in parts:
+        before, after = part.right(part.expected), part.right(part.answers)
+        if part.part == "validation" and len(before):
+            return AccuracyChange(
+                images=len(before),
+                right_before=int(before.sum()),
+                lost=int((before & ~after).sum()),
+                gained=int((~before & after).sum()),
+            )
+    return None
