@@ -123,6 +123,7 @@ ELSEWHERE = {
     "seed": "every draw: tests/training/test_loop.py, tests/data",
     "device": "which processor: tests/test_runtime.py",
     "data.drop_empty": "what is listed: tests/data",
+    "data.gray_maximum": "how 16-bit images are decoded: tests/data",
     "data.decisions": "what is audited: tests/data",
     "split.validation": "how images are divided: tests/data/split",
     "split.test": "how images are divided: tests/data/split",
@@ -300,8 +301,13 @@ class Outcome:
     refused: str = ""
 
 
-def outcome(flags: Mapping[str, Any], key: str, dataset: Dataset, folder: Path) -> Outcome:
-    """What these flags come to, as far as `key` could have a say in it."""
+def outcome(
+    flags: Mapping[str, Any], key: str, dataset: Dataset, folder: Path, *, train_anyway: bool = False
+) -> Outcome:
+    """What these flags come to, as far as `key` could have a say in it.
+
+    Where the key is said to have no say in training, it is trained only with `train_anyway`.
+    """
     try:
         recipe = merged_recipe(flags, {}, where="flags").with_batch_size(len(dataset.used("train")))
         network = tiny_network(recipe, dataset)
@@ -309,6 +315,8 @@ def outcome(flags: Mapping[str, Any], key: str, dataset: Dataset, folder: Path) 
     except SaccadeError as error:
         return Outcome(refused=str(error))
     said = without_effect(situation, recipe.given)
+    if key in said and key not in OF_IMAGES | OF_MEANS and not train_anyway:
+        return Outcome(None, said)
     by_steps = not situation.head_alone
     if key == "data.cache_gb" or key in OF_MEANS:
         return Outcome(means_of(recipe, dataset, network, by_steps=by_steps), said)
@@ -356,13 +364,40 @@ GRID = [
 def test_a_field_changes_something_or_is_refused_or_said_to_be_idle(
     way: str, key: str, plain: Callable[..., Outcome], dataset: Dataset, tmp_path: Path
 ) -> None:
-    flags = in_context(WAYS[way], key)
-    has = Recipe.from_mapping(flags).flat()[key]
-    value = OTHERS.get((way, key), next(value for value in VALUES[key] if value != has))
+    flags, value = in_context(WAYS[way], key), other_value(way, key)
     before, after = plain(flags, key), outcome({**flags, key: value}, key, dataset, tmp_path / "run")
-    if not after.refused:
+    if not after.refused and after.comes_to is not None:  # else it is in the test below
         changed = after.comes_to != before.comes_to
         assert changed != (key in after.said), f"{key} = {value}: {after.said.get(key, 'nothing said')}"
+
+
+def told(flags: Mapping[str, Any], dataset: Dataset) -> Mapping[str, str]:
+    """What is said to have no effect; nothing where the recipe is refused."""
+    try:
+        recipe = merged_recipe(flags, {}, where="flags").with_batch_size(15)
+        return without_effect(
+            Situation.of(recipe, tiny_network(recipe, dataset), dataset, "cpu"), recipe.given
+        )
+    except SaccadeError:
+        return {}
+
+
+def other_value(way: str, key: str) -> Any:
+    has = Recipe.from_mapping(in_context(WAYS[way], key)).flat()[key]
+    return OTHERS.get((way, key), next(value for value in VALUES[key] if value != has))
+
+
+@pytest.mark.parametrize("way", ["head", "tail", "full", "finetune", "scratch"])
+def test_all_that_is_said_to_be_idle_together_leaves_a_training_as_it_was(
+    way: str, plain: Callable[..., Outcome], dataset: Dataset, tmp_path: Path
+) -> None:
+    flags = in_context(WAYS[way], "train.lr")
+    asked = {key: other_value(way, key) for key in SEEN_BY_TRAINING}
+    idle = {key: value for key, value in asked.items() if key in told({**flags, key: value}, dataset)}
+    assert len(idle) > 5
+    after = outcome({**flags, **idle}, next(iter(idle)), dataset, tmp_path / "run", train_anyway=True)
+    assert after.said.keys() >= idle.keys()
+    assert after.comes_to == plain(flags, "train.lr").comes_to
 
 
 @pytest.mark.parametrize(("flags", "key", "value", "has_effect"), PAIRS)
@@ -376,7 +411,8 @@ def test_beside_another_field_it_has_its_effect_or_none(
     tmp_path: Path,
 ) -> None:
     base = in_context(flags if "train.method" in flags else {**WAYS["scratch"], **flags}, key)
-    before, after = plain(base, key), outcome({**base, key: value}, key, dataset, tmp_path / "run")
+    before = plain(base, key)
+    after = outcome({**base, key: value}, key, dataset, tmp_path / "run", train_anyway=True)
     assert not after.refused
     assert (after.comes_to != before.comes_to, key not in after.said) == (has_effect, has_effect)
 
