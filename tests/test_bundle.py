@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import struct
 
 import pytest
@@ -12,8 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saccade.bundle import Bundle, load_bundle, save_bundle, tensors_to_bytes, weights_sha256
-from saccade.errors import ModelError, SaccadeError
+from saccade.config import Recipe
+from saccade.errors import ModelError, RecipeError, SaccadeError, TrainingError
+from saccade.export.onnx import write_onnx
 from saccade.models import build_model
+from saccade.preprocess import Preprocess
 from saccade.runtime import Runtime
 
 
@@ -50,6 +54,55 @@ def test_everything_comes_back(bundle, folder):
     for field in dataclasses.fields(Bundle):
         if field.name != "module":
             assert getattr(again, field.name) == getattr(bundle, field.name), field.name
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("kind", ["weight", "running_mean", "running_var"])
+def test_what_is_not_finite_is_never_saved(bundle, tmp_path, kind, value):
+    """Neither weights nor the statistics of BatchNorm, as `--data.std 1e-30` once made them."""
+    name = next(name for name in bundle.module.state_dict() if name.endswith(kind))
+    tensor = bundle.module.state_dict()[name]
+    before = tensor.view(-1)[0].item()
+    tensor.view(-1)[0] = value
+    try:
+        with pytest.raises(TrainingError, match=f"NaN or infinite.*{name}"):
+            save_bundle(bundle, tmp_path / "bundle")
+        with pytest.raises(TrainingError, match=f"NaN or infinite.*{name}"):
+            write_onnx(bundle, tmp_path / "model.onnx")
+    finally:
+        tensor.view(-1)[0] = before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"std": (1e-30, 1e-30, 1e-30)}, "every std must be at least 0.001"),
+        ({"std": (0.2, 0.2, 0.0)}, "every std"),
+        ({"std": (0.2, 0.2, -0.2)}, "every std"),
+        ({"std": (0.2, 0.2, math.inf)}, "every std"),
+        ({"std": (0.2, 0.2, math.nan)}, "every std"),
+        ({"mean": (1e30, 0.5, 0.5)}, "every mean must lie within 1000 of 0"),
+        ({"mean": (math.nan, 0.5, 0.5)}, "every mean"),
+        ({"mean": (-math.inf, 0.5, 0.5)}, "every mean"),
+    ],
+)
+def test_a_normalisation_that_ends_in_infinities_is_refused(values, words):
+    with pytest.raises(ModelError, match=words):
+        Preprocess(8, **values)
+
+
+def test_a_recipe_with_a_tiny_std_is_refused():
+    for std in ("1e-30", "0", "-1"):
+        with pytest.raises(RecipeError, match=r"data\.std"):
+            Recipe.from_mapping({"data": {"std": [std] * 3}}, where="flags")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{", "[]", "\x00"])
+def test_a_model_json_that_is_none_is_refused(folder, text):
+    (folder / "model.json").write_text(text)
+    with pytest.raises(ModelError, match=r"model\.json"):
+        load_bundle(folder)
 
 
 def test_only_two_files_are_written_and_the_returned_hash_is_the_files(bundle, tmp_path):

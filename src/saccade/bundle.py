@@ -7,7 +7,7 @@ from a closed registry), what its outputs mean and what its inputs must look lik
 from __future__ import annotations
 
 import hashlib
-import json
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,14 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from saccade._version import __version__
-from saccade.errors import ModelError
-from saccade.models.weights import header_problem
+from saccade.errors import ModelError, TrainingError
+from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
+from saccade.models.weights import header_problem, shortened
 from saccade.preprocess import Preprocess
 from saccade.run_folder import write_bytes, write_json
 
 SCHEMA_VERSION = 1
 WEIGHTS = "weights.safetensors"
 MODEL = "model.json"
+STATISTICS = ("running_mean", "running_var")  # of BatchNorm; other buffers may hold infinities (masks do)
 
 # key of model.json -> type
 _KEYS: dict[str, type | tuple[type, ...]] = {
@@ -61,7 +63,11 @@ class Bundle:
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> str:
-    """Write both files, `model.json` last; returns the SHA-256 of the weights file."""
+    """Write both files, `model.json` last; returns the SHA-256 of the weights file.
+
+    Raises TrainingError, and writes nothing, where weights or statistics are not finite.
+    """
+    check_finite(bundle.module)
     data = tensors_to_bytes(bundle.module.state_dict())
     digest = hashlib.sha256(data).hexdigest()
     write_bytes(folder / WEIGHTS, data)
@@ -92,6 +98,19 @@ def load_bundle(folder: Path) -> Bundle:
         data_fingerprint=values["data_fingerprint"],
         training=values["training"],
     )
+
+
+def check_finite(module: nn.Module) -> None:
+    """Raise TrainingError naming the parameters and BatchNorm statistics that hold NaN or infinite values."""
+    statistics = ((name, values) for name, values in module.named_buffers() if name.endswith(STATISTICS))
+    tensors: dict[str, Tensor] = dict(itertools.chain(module.named_parameters(), statistics))
+    bad = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if bad:
+        raise TrainingError(
+            f"the network holds values that are NaN or infinite, in {len(bad)} of {len(tensors)} tensors "
+            f"({shortened(bad, 3)}), so it is not saved; train again with a smaller learning rate, and with "
+            "data.mean and data.std that fit the images"
+        )
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -175,7 +194,7 @@ def _as_json(bundle: Bundle, digest: str) -> dict[str, Any]:
 
 def _read_model(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text("utf-8", errors="surrogateescape"))
+        values = parse_json(read_text(path, errors="surrogateescape"))
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read ({error.strerror}); give the folder of a finished run"
@@ -213,7 +232,7 @@ def _problem(values: Mapping[str, Any]) -> str:
 
 def _read_weights(path: Path, expected_sha256: str) -> bytes:
     try:
-        data = path.read_bytes()
+        data = read_file(path, max_bytes=MOST_WEIGHT_BYTES)
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}); {_REMAKE}") from None
     found = hashlib.sha256(data).hexdigest()

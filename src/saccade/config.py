@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from saccade.errors import RecipeError
+from saccade.files import read_text
 
 
 def _unfreeze_spec(value: Any) -> Any:
@@ -49,6 +50,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+Deviation = Annotated[float, Field(ge=1e-3)]  # pixels are 0 to 1; less makes inputs that end in infinities
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Unfreeze = Annotated[str, BeforeValidator(_unfreeze_spec)]
@@ -130,7 +132,7 @@ class DataConfig(Section):
     """Channel means (RGB, 0 to 1); auto: the weights' own, for training from scratch the training
     images' own.
     """
-    std: tuple[Positive, Positive, Positive] | Auto = "auto"
+    std: tuple[Deviation, Deviation, Deviation] | Auto = "auto"
     """Channel standard deviations (RGB, 0 to 1); auto: as for mean."""
     drop_empty: bool = False
     """Leave out class folders without images instead of stopping."""
@@ -639,12 +641,14 @@ def parse_toml(text: str, *, where: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{where}: not valid TOML ({error}); correct that place") from None
+    except RecursionError:
+        raise RecipeError(f"{where}: nested too deeply; a recipe has sections and values") from None
 
 
 def read_recipe_file(path: str | Path) -> dict[str, Any]:
     """The keys a recipe file sets, nested; raises RecipeError when it cannot be read."""
     try:
-        text = Path(path).read_text("utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"the recipe file {path} cannot be read ({error}); check the path") from None
     return parse_toml(text, where=str(path))

@@ -50,10 +50,10 @@ def read_text(
     return read_file(path, max_bytes=max_bytes).decode(encoding, errors)
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value in a JSON text; raises ValueError for any text that has none that can be used."""
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """What `json.loads` reads; raises ValueError, and nothing else, where it cannot."""
     try:
-        return json.loads(text)
+        return json.loads(text, **options)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -6,6 +6,7 @@ Everything is integer arithmetic, floored, so that torch and ONNX can do exactly
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,8 @@ from saccade.errors import ModelError
 ResizeMode = Literal["crop", "pad", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
 
+# Pixel values are 0 to 1. Inputs far outside of what networks are made for end in infinite statistics.
+SMALLEST_STD, LARGEST_MEAN = 1e-3, 1e3
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -61,8 +64,10 @@ class Preprocess:
             problems.append(f"crop_fraction must lie between 0.1 and 1, got {self.crop_fraction}")
         if {len(self.mean), len(self.std)} != {3}:
             problems.append(f"mean and std need three values each, got {self.mean} and {self.std}")
-        if min(self.std, default=1) <= 0:
-            problems.append(f"every std must be above 0, got {self.std}")
+        if not all(abs(value) <= LARGEST_MEAN for value in self.mean):
+            problems.append(f"every mean must lie within {LARGEST_MEAN:g} of 0, got {self.mean}")
+        if not all(SMALLEST_STD <= value < math.inf for value in self.std):
+            problems.append(f"every std must be at least {SMALLEST_STD:g}, got {self.std}")
         if problems:
             raise ModelError("the preprocessing does not hold: " + "; ".join(problems))
 

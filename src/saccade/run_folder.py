@@ -20,6 +20,7 @@ import numpy as np
 
 from saccade.config import Recipe, differing_keys
 from saccade.errors import RunError
+from saccade.files import parse_json, read_text
 from saccade.records import EpochRow, ImageRecord, Predictions, Status
 
 DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height", "mode", "status", "note")
@@ -105,27 +106,27 @@ class RunFolder:
     # -- reading -----------------------------------------------------------------------------
 
     def read_recipe(self) -> Recipe:
-        return Recipe.from_toml(self._text(self.recipe), where=str(self.recipe))
+        return Recipe.from_toml(_text(self.recipe), where=str(self.recipe))
 
     def read_environment(self) -> dict[str, Any]:
-        return self._json(self.environment)
+        return read_json(self.environment)
 
     def read_audit(self) -> dict[str, Any]:
-        return self._json(self.audit)
+        return read_json(self.audit)
 
     def read_model(self) -> dict[str, Any]:
-        return self._json(self.model_json)
+        return read_json(self.model_json)
 
     def read_certificate(self, model: Path | None = None) -> dict[str, Any]:
-        return self._json(self.certificate(model))
+        return read_json(self.certificate(model))
 
     def read_metrics(self, part: str) -> dict[str, Any]:
-        return self._json(self.metrics(part))
+        return read_json(self.metrics(part))
 
     def read_history(self) -> list[EpochRow]:
         try:
-            return [EpochRow(**json.loads(line)) for line in self._text(self.history).splitlines()]
-        except (TypeError, json.JSONDecodeError) as error:
+            return [EpochRow(**parse_json(line)) for line in _text(self.history).splitlines()]
+        except (TypeError, ValueError) as error:
             raise RunError(f"{self.history} is damaged ({error}); {_REMAKE}") from None
 
     def read_dataset(self) -> tuple[ImageRecord, ...]:
@@ -289,22 +290,25 @@ class RunFolder:
             with contextlib.suppress(OSError):  # it holds something
                 self.root.rmdir()
 
-    def _text(self, path: Path) -> str:
-        try:
-            return path.read_text("utf-8", errors="surrogateescape")
-        except FileNotFoundError:
-            raise RunError(f"{path} is not there; {_REMAKE}") from None
-        except OSError as error:
-            raise RunError(f"{path} cannot be read ({error.strerror}); check its permissions") from None
 
-    def _json(self, path: Path) -> dict[str, Any]:
-        try:
-            values = json.loads(self._text(path))
-        except json.JSONDecodeError as error:
-            raise RunError(f"{path} is damaged ({error}); {_REMAKE}") from None
-        if not isinstance(values, dict):
-            raise RunError(f"{path} is damaged (no JSON object); {_REMAKE}")
-        return values
+def _text(path: Path) -> str:
+    try:
+        return read_text(path, errors="surrogateescape")
+    except FileNotFoundError:
+        raise RunError(f"{path} is not there; {_REMAKE}") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}); check what it is") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises RunError where there is none."""
+    try:
+        values = parse_json(_text(path))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); {_REMAKE}") from None
+    if not isinstance(values, dict):
+        raise RunError(f"{path} is damaged (no JSON object); {_REMAKE}")
+    return values
 
 
 def existing_run(path: str | Path) -> RunFolder:
@@ -377,11 +381,12 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV with a header, as written by `write_csv`; raises RunError when it is not there."""
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as handle:
-            rows = list(csv.DictReader(handle))
+        text = read_text(path, errors="surrogateescape")
+        return list(csv.DictReader(io.StringIO(text, newline="")))
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}); {_REMAKE}") from None
-    return rows
+    except csv.Error as error:
+        raise RunError(f"{path} is damaged ({error}); {_REMAKE}") from None
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -40,7 +40,7 @@ BROKEN = {
     "a huge header": (struct.pack("<Q", 2**40) + b"{}", "header claims"),
     "no JSON": (raw("{nonsense"), "not a sound safetensors file"),
     "not UTF-8": (struct.pack("<Q", 2) + b"\xff\xfe", "not a sound safetensors file"),
-    "deep nesting": (raw("[" * 100_000), "recursion"),
+    "deep nesting": (raw("[" * 100_000), "nested too deeply"),
     "a list": (raw("[]"), "not a table"),
     "a name twice": (raw('{"a":{},"a":{}}'), "'a' stands in it twice"),
     "bytes left over": (raw(GOOD, b"\0" * 9), "8 bytes, but 9 follow"),
@@ -72,6 +72,20 @@ BROKEN = {
     ),
     "an extra field": (raw({"a": {**GOOD["a"], "code": "x"}}), "not described by"),
     "no description": (raw({"a": 3}), "not described by"),
+    "a list as type": (raw({"a": {**GOOD["a"], "dtype": ["F32"]}}), "unknown type"),
+    "a table as type": (raw({"a": {**GOOD["a"], "dtype": {}}}), "unknown type"),
+    "no type": (raw({"a": {**GOOD["a"], "dtype": None}}), "unknown type"),
+    "a list as shape's side": (raw({"a": {**GOOD["a"], "shape": [[2]]}}), "no whole number"),
+    "a text as shape": (raw({"a": {**GOOD["a"], "shape": "2"}}), "no whole number"),
+    "a fraction as side": (raw({"a": {**GOOD["a"], "shape": [2.0]}}), "no whole number"),
+    "a side beyond 64 bits": (raw({"a": {**GOOD["a"], "shape": [2**64]}}), "no whole number"),
+    "endless digits": (
+        raw('{"a":{"dtype":"F32","shape":[%s],"data_offsets":[0,8]}}' % ("9" * 5000)),
+        "sound",
+    ),
+    "countless sides": (raw({"a": {**GOOD["a"], "shape": [2**62] * 5000}}), "5,000 dimensions"),
+    "a list as metadata": (raw({"__metadata__": [], **GOOD}), "not a table of texts"),
+    "deep metadata": (raw('{"__metadata__":' + "[" * 100_000), "nested too deeply"),
     "odd metadata": (raw({"__metadata__": {"x": 1}, **GOOD}), "not a table of texts"),
 }
 
@@ -131,6 +145,8 @@ def test_metadata_in_both_spellings():
         ({"kwargs": "module=os"}, "unknown build option 'module'"),
         ({"kwargs": "in_chans=1"}, "in_chans must be 3, got '1'"),
         ({"kwargs": '{"a": 1, "a": 2}'}, "'a' stands in it twice"),
+        ({"kwargs": "{" * 3}, "does not hold"),
+        ({"kwargs": '{"a":' * 100_000}, "nested too deeply"),
         ({"kwargs": "img_size=64"}, "set by data.image_size"),
     ],
 )

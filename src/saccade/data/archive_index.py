@@ -6,13 +6,13 @@ import os
 import stat
 import tarfile
 import zipfile
-import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from saccade.data.names import printable, some
 from saccade.errors import SourceError
+from saccade.files import open_file
 
 _UTF8_NAME = 0x800  # flag of a zip member
 _CERTAIN_NAMES = 4  # different names of another encoding that are all valid UTF-8: less than 1 in 10,000
@@ -91,9 +91,9 @@ def zip_index(file: str) -> Index:
     """The members of a zip file by path; raises SourceError when its directory cannot be read."""
     where = printable(file)
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_file(file) as opened, zipfile.ZipFile(opened) as archive:
             infos = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, zlib.error) as error:
+    except Exception as error:  # zipfile trusts what stands in the archive, and fails in many ways
         raise SourceError(
             f"{where}: cannot be read as zip ({error}); copy it again from its source"
         ) from None
@@ -140,14 +140,15 @@ def tar_index(file: str) -> Index:
     """The members of an uncompressed tar file by path; one pass over its headers."""
     where = printable(file)
     try:
-        with tarfile.open(file, "r:") as archive:
+        with open_file(file) as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
             infos = archive.getmembers()
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+    except Exception as error:  # tarfile trusts what extended (pax) headers say, and fails in many ways
         raise SourceError(
             f"{where}: cannot be read as tar ({error}); copy it again from its source"
         ) from None
     found = Index(where)
-    plain = {info.name: info for info in infos if info.isreg() and not info.issparse()}
+    sound = (info for info in infos if info.size >= 0 and info.offset_data >= 0)
+    plain = {info.name: info for info in sound if info.isreg() and not info.issparse()}
     for info in infos:
         stored = plain.get(info.linkname) if info.islnk() else plain.get(info.name)  # a second name is a link
         member = TarMember(stored.offset_data, stored.size) if stored else None

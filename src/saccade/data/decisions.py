@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saccade.errors import DataError
+from saccade.files import read_text
 
 DECISIONS_NAME = "audit-decisions.csv"
 NOT_A_DUPLICATE, KEEP, DROP = "not a duplicate", "keep", "drop"
@@ -59,7 +60,7 @@ def decisions_beside(root: Path) -> Path | None:
 def read_decisions(path: Path) -> Decisions:
     """Decisions of a CSV; raises DataError that lists every row that does not hold, by line."""
     try:
-        text = path.read_text("utf-8-sig", errors="surrogateescape")
+        text = read_text(path, encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"the decisions file {path} cannot be read ({reason}); check the path") from None

@@ -7,9 +7,9 @@ that cannot be read. Nothing is ever extracted to disk.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
-import stat
 import struct
 import zlib
 from collections.abc import Mapping
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from saccade.data.archive_index import TarMember, ZipMember, archive_index
 from saccade.data.images import DEFAULT_MAX_BYTES
 from saccade.errors import ImageError, SourceError
+from saccade.files import open_file
 
 MOST_UNPACKED_RATIO = 100  # of a zip member above the size below; photographs reach about 2
 _RATIO_MATTERS_BYTES = 1_000_000
@@ -47,12 +48,10 @@ class FolderStorage:
         try:
             if not self.outside:
                 _refuse_escape(full, str(self.root))
-            status = os.stat(full)
-            if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-                raise ImageError("not a regular file (a pipe, socket, device or folder)", "Remove it")
-            refuse_size(status.st_size, self.max_bytes)
-            with open(full, "rb") as file:
-                return _read_all(file, status.st_size, self.max_bytes)
+            with open_file(full) as file:
+                size = os.fstat(file.fileno()).st_size
+                refuse_size(size, self.max_bytes)
+                return _read_all(file, size, self.max_bytes)
         except OSError as error:
             raise unreadable(error) from None
 
@@ -96,6 +95,8 @@ def unreadable(error: OSError) -> ImageError:
         return ImageError(
             "no longer there, or moved, since the folder was listed", "Restore it, or run again without it"
         )
+    if isinstance(error, IsADirectoryError) or error.errno == errno.EINVAL:
+        return ImageError("not a regular file (a pipe, socket, device or folder)", "Remove it")
     if isinstance(error, PermissionError):
         return ImageError("not readable (permission denied)", "Allow it with: chmod u+r FILE")
     return ImageError(f"cannot be read ({error.strerror})", "Check the disk, then copy the file again")
@@ -197,7 +198,7 @@ def read_range(file: str, offset: int, size: int) -> bytes:
 def read_up_to(file: str, offset: int, size: int) -> bytes:
     """At most `size` bytes of a file from `offset`; raises ImageError when it cannot be read."""
     try:
-        with open(file, "rb") as opened:
+        with open_file(file) as opened:
             opened.seek(offset)
             return opened.read(size)
     except OSError as error:
@@ -309,9 +310,8 @@ class IdxStorage:
 @lru_cache(maxsize=4)
 def read_idx(file: str) -> NDArray[np.uint8]:
     """The array in an IDX file of unsigned bytes, packed with gzip or not; raises ValueError, OSError."""
-    opener = gzip.open if file.endswith(".gz") else open
     try:
-        with opener(file, "rb") as opened:
+        with open_file(file) as raw, gzip.open(raw) if file.endswith(".gz") else raw as opened:
             data = opened.read(_MOST_ROW_GROUP_BYTES)
     except (EOFError, zlib.error) as error:
         raise ValueError(f"damaged gzip: {error}") from None

@@ -27,6 +27,11 @@ CHUNKS_IN_FLIGHT = 3  # for each worker: enough to keep it busy, few enough to b
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+def may_have_children() -> bool:
+    """False in a worker of a pool, such as those of Celery, Airflow or dask: Python forbids it children."""
+    return not multiprocessing.current_process().daemon
+
+
 def map_chunks(
     function: Callable[[Sequence[T]], R],
     chunks: Iterable[Sequence[T]],
@@ -38,7 +43,11 @@ def map_chunks(
 
     A chunk that was in flight when a process died is tried again alone; if it kills its process again,
     item by item, each then a chunk of its own. `on_crash(item)` stands for an item that kills even so.
+    A process that may have no children computes everything itself, with the same results.
     """
+    if not may_have_children():
+        yield from ((chunk, function(chunk)) for chunk in chunks)
+        return
     waiting = deque(chunks)
     while waiting:
         in_flight = yield from _until_crash(function, waiting, workers)

@@ -6,7 +6,6 @@ Timed is what a user waits for: from decoded pixels to probabilities, preprocess
 from __future__ import annotations
 
 import importlib.util
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from saccade.artefact import Artefact, Image
 from saccade.errors import ModelError
-from saccade.run_folder import RunFolder, certificate_beside
+from saccade.run_folder import RunFolder, certificate_beside, read_json
 from saccade.threads import usable_cores
 
 LATENCIES_A_ROUND = 8
@@ -129,7 +128,7 @@ def _certificate(path: Path, run: RunFolder) -> Mapping[str, Any]:
     """What was certified about the file; nothing where it never was."""
     for place in (run.certificate(path), certificate_beside(path)):
         if place.is_file():
-            values: Mapping[str, Any] = json.loads(place.read_text("utf-8"))
+            values: Mapping[str, Any] = read_json(place)
             return {**values, **values.get("extra", {})}
     return {}
 

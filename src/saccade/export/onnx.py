@@ -77,7 +77,10 @@ def write_onnx(bundle: Exportable, path: str | Path, *, extra: Mapping[str, Any]
     _require("onnx")
     import onnx
 
+    from saccade.bundle import check_finite  # which imports torch; `joined` and others do not need it
+
     _check_weight_bytes(bundle.module)
+    check_finite(bundle.module)
     network = export_network(bundle.module, bundle.preprocess.size)
     model = joined(network, bundle.preprocess, bundle.temperature, len(bundle.classes))
     texts = file_metadata(bundle.classes, bundle.preprocess, bundle.data_fingerprint)

@@ -6,7 +6,6 @@ Format: https://github.com/huggingface/safetensors#format (a length, a JSON head
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import struct
 from collections.abc import Mapping
@@ -17,10 +16,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from saccade.errors import ModelError
+from saccade.files import open_file, parse_json
 from saccade.models.options import Option, checked_options
 
 MAX_HEADER_BYTES = 10_000_000
 MAX_IMAGE_SIZE = 4096
+MAX_DIMENSIONS = 64  # of a torch tensor
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -74,7 +75,7 @@ def check_header(path: str | Path) -> dict[str, str]:
     No name twice, no gap, no overlap, no byte left over, so nothing can hide in the file.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             total = file.seek(0, 2)
             file.seek(0)
             header = _read_header(file.read(8), file.read(MAX_HEADER_BYTES), total)
@@ -87,7 +88,7 @@ def check_header(path: str | Path) -> dict[str, str]:
         raise ModelError(
             f"the weights file {path} cannot be read ({error.strerror}); check the path"
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _not_sound(path, error) from None
     metadata: dict[str, str] = header.get("__metadata__", {})
     return metadata
@@ -104,7 +105,7 @@ def header_problem(data: bytes) -> str:
     """What `check_header` would find wrong with a whole file that is in memory already, or ""."""
     try:
         _read_header(data[:8], data[8 : 8 + MAX_HEADER_BYTES], len(data))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return str(error)
     return ""
 
@@ -115,7 +116,7 @@ def _read_header(length_bytes: bytes, start: bytes, total: int) -> dict[str, Any
     (length,) = struct.unpack("<Q", length_bytes)
     if length > MAX_HEADER_BYTES or length > total - 8:
         raise ValueError(f"its header claims {length:,} bytes of {total:,}")
-    header = json.loads(start[:length].decode("utf-8"), object_pairs_hook=_no_duplicates)
+    header = parse_json(start[:length].decode("utf-8"), object_pairs_hook=_no_duplicates)
     if not isinstance(header, dict):
         raise ValueError("its header is not a table of tensors")
     metadata = header.get("__metadata__", {})
@@ -149,9 +150,11 @@ def _span(name: str, entry: Any) -> tuple[int, int, str]:
         raise ValueError(f"tensor {name!r} is not described by dtype, shape and data_offsets")
     shape, offsets = entry["shape"], entry["data_offsets"]
     numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [None]
-    if not all(type(number) is int and number >= 0 for number in numbers) or len(offsets) != 2:
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or len(offsets) != 2:
         raise ValueError(f"tensor {name!r} has a shape or an offset that is no whole number")
-    if entry["dtype"] not in ITEM_BYTES:
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"tensor {name!r} has {len(shape):,} dimensions")
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in ITEM_BYTES:
         raise ValueError(f"tensor {name!r} has the unknown type {entry['dtype']!r}")
     begin, end = offsets
     needed = math.prod(shape) * ITEM_BYTES[entry["dtype"]]
@@ -227,7 +230,7 @@ def shortened(names: list[str], most: int = 8) -> str:
 def _options(text: str, *, where: str) -> dict[str, Option]:
     values: dict[str, Any]
     if text.strip().startswith("{"):
-        values = json.loads(text, object_pairs_hook=_no_duplicates)
+        values = parse_json(text, object_pairs_hook=_no_duplicates)
     else:
         pairs = [part.partition("=") for part in text.split(",") if part.strip()]
         values = {name.strip(): value.strip() for name, _, value in pairs}

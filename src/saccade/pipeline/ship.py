@@ -19,7 +19,7 @@ from saccade.export.verdict import Kind
 from saccade.pipeline.judge import certificate_line, data_of
 from saccade.pipeline.prepare import limits_of
 from saccade.records import Certificate, Dataset, Predictions
-from saccade.run_folder import RunFolder, certificate_beside, existing_run, write_json
+from saccade.run_folder import RunFolder, certificate_beside, existing_run, read_json, write_json
 from saccade.terminal import Terminal
 
 FORMATS = ("onnx",)
@@ -137,10 +137,8 @@ def predictions_of(run: RunFolder) -> dict[str, Predictions]:
 
 def _stored_kind(run: RunFolder, file: Path) -> str:
     """float or int8, as an earlier certificate of this file says."""
-    import json
-
     path = certificate_path(run, file)
-    values: Mapping[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    values: Mapping[str, Any] = read_json(path) if path.exists() else {}
     return str(values.get("kind", "int8" if "int8" in file.name else "float"))
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from saccade.bundle import tensors_from_bytes, tensors_to_bytes
 from saccade.errors import ModelError, RunError
+from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
 from saccade.records import EpochRow
 from saccade.run_folder import write_bytes, write_json
 from saccade.training.schedules import Pace, Plateau
@@ -221,7 +222,12 @@ class Checkpoints:
 
     def _choices(self) -> dict[str, Any]:
         path = self._choices_file
-        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            return dict(parse_json(read_file(path)))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{path} is damaged ({error}); delete it and run again") from None
 
     @property
     def _choices_file(self) -> Path:
@@ -254,7 +260,7 @@ class Checkpoints:
 
     def _read_state(self, path: Path) -> dict[str, Any]:
         try:
-            values = json.loads(path.read_text("utf-8", errors="surrogateescape"))
+            values = parse_json(read_text(path, errors="surrogateescape"))
             body = values["body"]
             whole = values["sha256"] == _sha256(_canonical(body))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -363,7 +369,7 @@ def _load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
 
 def _verify(path: Path, sha256: str) -> bytes:
     try:
-        data = path.read_bytes()
+        data = read_file(path, max_bytes=MOST_WEIGHT_BYTES)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror})") from None
     if sha256 and _sha256(data) != sha256:

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from saccade.data.images import Limits
 from saccade.data.pixel_cache import PixelCache
 from saccade.data.reading import read_pixels
-from saccade.data.workers import end_with_parent
+from saccade.data.workers import end_with_parent, may_have_children
 from saccade.errors import DataError
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
@@ -352,7 +352,7 @@ class _Loader:
         self, images: _TrainingImages | _EvaluationImages, workers: int, say: Say, *, keep: bool = False
     ) -> None:
         self._images = images
-        self._workers = workers
+        self._workers = workers if may_have_children() else 0
         self._say = say
         self._keep = keep
         self._keys = _Keys()

@@ -6,7 +6,6 @@ integers takes its names from the ClassLabel feature in the metadata.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from saccade.data.sources.rows import Row, labelled
 from saccade.data.sources.tables import parquet_module
 from saccade.data.storage import ColumnStorage
 from saccade.errors import MissingExtraError, SourceError
+from saccade.files import parse_json, read_file
 from saccade.records import Dataset
 
 _IMAGE_NAMES = ("image", "img", "picture", "photo")
@@ -198,14 +198,14 @@ def _features(root: Path, table: Path) -> dict[str, Any]:
         info = folder / "dataset_info.json"
         if info.is_file():
             try:
-                features = json.loads(info.read_text("utf-8")).get("features")
+                features = parse_json(read_file(info)).get("features")
             except (OSError, ValueError, AttributeError):
                 continue
             if isinstance(features, dict):
                 return features
     metadata = (_schema(table).metadata or {}).get(b"huggingface", b"{}")
     try:
-        features = json.loads(metadata).get("info", {}).get("features", {})
+        features = parse_json(metadata).get("info", {}).get("features", {})
     except (ValueError, AttributeError):
         return {}
     return features if isinstance(features, dict) else {}

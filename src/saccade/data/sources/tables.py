@@ -12,6 +12,7 @@ from typing import Any
 
 from saccade.data.names import printable, some
 from saccade.errors import MissingExtraError, SourceError
+from saccade.files import read_file
 
 TEXT_SUFFIXES = ("csv", "tsv", "jsonl", "ndjson")
 
@@ -32,7 +33,7 @@ class Table:
 def read_text_table(path: Path) -> Table:
     """The rows of a CSV, TSV or JSON Lines file; raises SourceError when it cannot be opened."""
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise SourceError(
             f"{printable(str(path))}: cannot be opened ({error.strerror}); "
