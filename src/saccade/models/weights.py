@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from saccade.errors import ModelError
-from saccade.files import open_file, parse_json
+from saccade.files import MOST_WEIGHT_BYTES, open_file, parse_json, read_file
 from saccade.models.options import Option, checked_options
 
 MAX_HEADER_BYTES = 10_000_000
@@ -59,7 +59,7 @@ def read_weights(path: str | Path) -> WeightsFile:
     from safetensors.torch import load
 
     check_header(path)
-    data = Path(path).read_bytes()
+    data = read_file(path, max_bytes=MOST_WEIGHT_BYTES)
     try:  # once more: the file may have been replaced since
         metadata = _read_header(data[:8], data[8 : 8 + MAX_HEADER_BYTES], len(data)).get("__metadata__", {})
         tensors = load(data)
