@@ -90,15 +90,18 @@ def test_a_split_is_disjoint_covering_and_closed(
 ) -> None:
     validation, test = shares
     needed = 2 if test == 0 else 3
-    if smallest_class(audit) < needed:
-        with pytest.raises(SplitError, match="cannot have an image in each of"):
-            split(audit, validation=validation, test=test, seed=seed)
+    try:
+        made = split(audit, validation=validation, test=test, seed=seed)
+    except SplitError:
+        made = None
+    assert made is not None or smallest_class(audit) < needed
+    if made is None:
         return
-    made = split(audit, validation=validation, test=test, seed=seed)
     assert [record.path for record in made.dataset.records] == [r.path for r in audit.dataset.records]
-    found = parts(made)
+    found = {record.path: record.part for record in made.dataset.used()}
     assert set(found.values()) <= set(PARTS[:needed])
-    assert all(len({found[path] for path in atom}) == 1 for atom in bound_together(audit))
+    left = as_audit(made.dataset.used(), audit.clusters)
+    assert all(len({found[path] for path in atom}) == 1 for atom in bound_together(left))
     assert made.promise_kept
 
 

@@ -25,6 +25,11 @@ NOT_A_DUPLICATE, KEEP, DROP = "not a duplicate", "keep", "drop"
 WORDS = (NOT_A_DUPLICATE, KEEP, DROP)
 COLUMNS = ("path", "other", "decision")
 _MOST_PROBLEMS = 20
+# What to do where different things look alike: one wording for the audit and the split.
+WAYS_ON_ALIKE = (
+    "use --no-split.near_duplicates, with --group or --group-pattern for what belongs together (part number, "
+    "day, place), or part single pairs in audit-decisions.csv: path,other,not a duplicate"
+)
 
 
 @dataclass(frozen=True, slots=True)

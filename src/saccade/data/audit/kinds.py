@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from saccade.data.decisions import WAYS_ON_ALIKE
 from saccade.records import Confidence, Finding, Severity
 
 
@@ -23,10 +24,6 @@ class Kind:
 
 
 _DECIDE = "or write your decision into audit-decisions.csv"
-WAYS_ON_ALIKE = (
-    "use --no-split.near_duplicates, with --group or --group-pattern for what belongs together (part number, "
-    "day, place), or part single pairs in audit-decisions.csv: path,other,not a duplicate"
-)
 
 KINDS: dict[str, Kind] = {
     # the data cannot be used as it stands

@@ -42,7 +42,7 @@ def gather_atoms(
 
     `clusters` gives paths their cluster, `pairs` join two paths more. Sorted by the seed's order.
     """
-    forest = _Forest(len(records))
+    forest = Forest(len(records))
     first_with: dict[tuple[str, object], int] = {}
     for index, record in enumerate(records):
         for mark in marks(record, clusters):
@@ -51,6 +51,11 @@ def gather_atoms(
     for pair in pairs:
         if pair.first in place and pair.second in place:
             forest.join(place[pair.first], place[pair.second])
+    return atoms_of(records, forest, seed=seed)
+
+
+def atoms_of(records: Sequence[ImageRecord], forest: Forest, *, seed: int) -> list[Atom]:
+    """The sets of the forest, sorted by the seed's order."""
     keys = [order_key(seed, record.path) for record in records]
     atoms = (Atom(tuple(sorted(m, key=keys.__getitem__)), min(keys[i] for i in m)) for m in forest.sets())
     return sorted(atoms, key=lambda atom: (atom.key, records[atom.members[0]].path))
@@ -97,7 +102,7 @@ def class_counts(
     return [tuple(sorted(Counter(order[records[i].label] for i in atom.members).items())) for atom in atoms]
 
 
-class _Forest:
+class Forest:
     """Union-find over 0..n-1 with path halving (Tarjan and van Leeuwen, 1984)."""
 
     def __init__(self, n: int) -> None:

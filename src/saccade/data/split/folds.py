@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from saccade.data.split.atoms import gather_atoms, linked_pairs
+from saccade.data.split.apart import aside_sentence, divide
+from saccade.data.split.atoms import Atom
 from saccade.data.split.files import way_to_root
-from saccade.data.split.making import Shares, assign
+from saccade.data.split.making import Assignment, Shares, assign
 from saccade.errors import SplitError
 from saccade.records import Audit, Split
 from saccade.run_folder import write_csv
@@ -43,16 +44,20 @@ def k_folds(audit: Audit, *, folds: int = 5, seed: int = 0, paths: Collection[st
     used = audit.dataset.used()
     wanted = None if paths is None else frozenset(paths)
     chosen = tuple(r for r in used if wanted is None or r.path in wanted)
-    atoms = gather_atoms(chosen, audit.clusters, seed=seed, pairs=linked_pairs(audit))
-    if len(atoms) < folds:
-        raise SplitError(
-            f"{len(chosen)} images in {len(atoms)} sets that stay together cannot fill {folds} folds; "
-            f"ask for at most {len(atoms)} folds, or add images"
-        )
     names = tuple(f"fold {k}" for k in range(folds))
-    made = assign(chosen, atoms, Shares(names, (1.0 / folds,) * folds), least=2)
-    fold_of = {chosen[i].path: names.index(name) for i, name in made.part_of.items()}
-    return Folds(dict(sorted(fold_of.items())), folds, made.reasons)
+
+    def made_of(atoms: list[Atom]) -> Assignment:
+        if len(atoms) < folds:
+            raise SplitError(
+                f"{len(chosen)} images in {len(atoms)} sets that stay together cannot fill {folds} folds; "
+                f"ask for at most {len(atoms)} folds, or add images"
+            )
+        return assign(chosen, atoms, Shares(names, (1.0 / folds,) * folds), least=2)
+
+    division = divide(chosen, audit, made_of, seed=seed)
+    made, aside = division.made, division.twin_of
+    fold_of = {chosen[i].path: names.index(name) for i, name in made.part_of.items() if i not in aside}
+    return Folds(dict(sorted(fold_of.items())), folds, (*aside_sentence(chosen, aside), *made.reasons))
 
 
 def write_folds_csv(folds: Folds, audit: Audit, path: Path | str) -> None:

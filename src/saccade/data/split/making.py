@@ -10,7 +10,7 @@ import numpy as np
 from saccade.data.split.allocate import allocate
 from saccade.data.split.atoms import Atom, class_counts, class_order
 from saccade.data.split.objective import Ints
-from saccade.data.split.reasons import Outcome, name_reasons, refuse_small_classes
+from saccade.data.split.reasons import Outcome, joined_by_likeness, name_reasons, refuse_small_classes
 from saccade.errors import SplitError
 from saccade.records import PARTS, ImageRecord
 
@@ -72,8 +72,9 @@ def assign(
     shares = shares.without_unused(standing)
     table = Table.of(records, atoms)
     base = table.base(standing, shares.parts)
+    alike = joined_by_likeness(records, atoms)
     refuse_small_classes(
-        table.labels, table.counts, base, standing, shares.parts, np.array(shares.must), least
+        table.labels, table.counts, base, standing, shares.parts, np.array(shares.must), least, alike=alike
     )
     wanted = table.totals[:, None] * np.array(shares.shares)[None, :]
     return place(records, atoms, table, shares.parts, wanted, shares.must, standing)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from saccade.data.decisions import WAYS_ON_ALIKE
 from saccade.data.split.allocate import AtomCounts
 from saccade.data.split.atoms import Atom
 from saccade.data.split.objective import Floats, Ints, fill_with_singles, tolerance
@@ -26,6 +27,15 @@ class Outcome:
     base: Ints
 
 
+def joined_by_likeness(records: Sequence[ImageRecord], atoms: Sequence[Atom]) -> frozenset[int]:
+    """Numbers of the atoms of several images that no one group, but what they look like, keeps together."""
+    return frozenset(
+        number
+        for number, atom in enumerate(atoms)
+        if len(atom) > 1 and len({records[i].group or str(i) for i in atom.members}) > 1
+    )
+
+
 def refuse_small_classes(
     labels: Sequence[str],
     counts: Sequence[AtomCounts],
@@ -34,29 +44,49 @@ def refuse_small_classes(
     parts: Sequence[str],
     must: Floats,
     least: int | None,
+    *,
+    alike: Container[int] = (),
 ) -> None:
-    """Raises SplitError that lists every class with fewer atoms than parts that still need one."""
+    """Raises SplitError that lists every class with fewer atoms than parts that still need one.
+
+    `alike` are the numbers of atoms that near-duplicates keep together: the advice for these is another.
+    """
     free = np.zeros(len(labels), dtype=np.int64)
-    images = base.sum(axis=1)
+    images, look_alikes = base.sum(axis=1), np.zeros(len(labels), dtype=np.int64)
     for number, atom in enumerate(counts):
         if number not in standing:
             for c, n in atom:
                 free[c] += 1
                 images[c] += n
-    each = ((base == 0) & (must > 0)).sum(axis=1)
-    needed = each if least is None else np.minimum(each, least)
+                look_alikes[c] += n if number in alike else 0
+    missing = (base == 0) & (must > 0)
+    needed = missing.sum(axis=1) if least is None else np.minimum(missing.sum(axis=1), least)
     short = np.flatnonzero(free < needed)
-    if len(short):
-        listed = sorted(_size(labels[c], int(images[c]), int(free[c])) for c in short.tolist())
-        raise SplitError(_too_small(listed, len(labels), parts if least is None else ()))
+    if not len(short):
+        return
+    listed = sorted(_size(labels[c], int(images[c]), int(free[c])) for c in short.tolist())
+    untested = missing[:, [part != "test" for part in parts]].sum(axis=1)
+    helped = [labels[c] for c in short.tolist() if least is None and free[c] >= untested[c]]
+    aim = "both train and be held out" if least else f"have an image in each of {', '.join(parts)}"
+    raise SplitError(
+        f"{len(listed)} of {len(labels)} classes cannot {aim}: {'; '.join(listed)}. "
+        + _advice(bool((2 * look_alikes[short] >= images[short]).any()), helped, len(short))
+    )
 
 
-def _too_small(listed: Sequence[str], classes: int, parts: Sequence[str]) -> str:
-    aim = f"have an image in each of {', '.join(parts)}" if parts else "both train and be held out"
-    fewer = ", or ask for fewer parts (--split.test 0)" if "test" in parts else ""
+def _advice(alike: bool, helped: Sequence[str], short: int) -> str:
+    """What to do about classes that are too small; `helped` are those that need no test part."""
+    fewer = ""
+    if helped:
+        names = ", ".join(map(repr, sorted(helped)))
+        whom = "" if len(helped) == short else f", which would do for {names}"
+        fewer = f", or ask for fewer parts (--split.test 0){whom}"
+    add = f"dd independent images to these classes, merge or remove them{fewer}"
+    if not alike:
+        return f"A{add}"
     return (
-        f"{len(listed)} of {classes} classes cannot {aim}: {'; '.join(listed)}. "
-        f"Add independent images to these classes, merge or remove them{fewer}"
+        "Near-duplicates joined most images of such a class: they all look alike (a fixed camera, one form?). "
+        f"If they show different things, {WAYS_ON_ALIKE}. Otherwise a{add}"
     )
 
 

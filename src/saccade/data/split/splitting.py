@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from saccade.data.lost import lost_by_reading
+from saccade.data.split.apart import aside_sentence, clusters_left, divide, notes
 from saccade.data.split.atoms import Atom, gather_atoms, linked_pairs, marks
 from saccade.data.split.files import checked_parts
 from saccade.data.split.given import Kept, groups_across, keep_given, most_held_out
@@ -87,16 +88,48 @@ class _Plan:
 
 
 def _split_once(audit: Audit, plan: _Plan, joined: Sequence[Pair]) -> Split:
-    records = audit.dataset.used()
-    atoms = gather_atoms(records, audit.clusters, seed=plan.seed, pairs=[*linked_pairs(audit), *joined])
     if audit.dataset.given_parts:
+        records = audit.dataset.used()
+        atoms = gather_atoms(records, audit.clusters, seed=plan.seed, pairs=[*linked_pairs(audit), *joined])
         completed = [replace(r, part=r.part or plan.fixed.get(r.path, "")) for r in records]
         share = plan.shares.shares[1]
         made = keep_given(
             completed, atoms, validation=share, repair=plan.repair, allow_leaks=plan.allow_leaks
         )
-    else:
-        made = _grown(records, atoms, plan)
+        return _as_split(audit, records, atoms, made, joined)
+    return _new_split(audit, plan, joined)
+
+
+def _new_split(audit: Audit, plan: _Plan, joined: Sequence[Pair]) -> Split:
+    """A split made here, without the images that had to be set aside."""
+    records = audit.dataset.used()
+
+    def grown(atoms: list[Atom]) -> Kept:
+        return _grown(records, atoms, plan)
+
+    division = divide(records, audit, grown, seed=plan.seed, joined=joined, kept=plan.fixed)
+    made, twin_of = division.made, division.twin_of
+    if not twin_of:
+        return _as_split(audit, records, division.atoms, made, joined)
+    why = notes(records, made.part_of, twin_of)
+    there = (r.set_aside(why[r.path]) if r.path in why else r for r in audit.dataset.records)
+    clusters = clusters_left(records, audit, joined, twin_of)
+    audit = replace(audit, dataset=audit.dataset.with_records(there), clusters=clusters)
+    left = [i for i in range(len(records)) if i not in twin_of]
+    number = {i: new for new, i in enumerate(left)}
+    atoms = [Atom(tuple(number[i] for i in atom.members if i in number), atom.key) for atom in division.atoms]
+    said = aside_sentence(records, twin_of)
+    kept = Kept(
+        {number[i]: part for i, part in made.part_of.items() if i in number},
+        (*said, *made.reasons),
+        {number[i]: part for i, part in made.moved.items() if i in number},
+    )
+    return _as_split(audit, audit.dataset.used(), [a for a in atoms if len(a)], kept, joined)
+
+
+def _as_split(
+    audit: Audit, records: Sequence[ImageRecord], atoms: Sequence[Atom], made: Kept, joined: Sequence[Pair]
+) -> Split:
     moved = tuple((records[i].path, old, made.part_of[i]) for i, old in sorted(made.moved.items()))
     return Split(
         _with_parts(audit, records, made.part_of, atoms),
