@@ -85,7 +85,7 @@ def _advice(alike: bool, helped: Sequence[str], short: int) -> str:
     if not alike:
         return f"A{add}"
     return (
-        "Near-duplicates joined most images of such a class: they all look alike (a fixed camera, one form?). "
+        "Near-duplicates joined most images of a class: they look alike (a fixed camera, one form?). "
         f"If they show different things, {WAYS_ON_ALIKE}. Otherwise a{add}"
     )
 
