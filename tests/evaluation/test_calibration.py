@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
 from saccade.evaluation.calibration import (
+    SHARPENING_IMAGES,
     TEMPERATURE_BOUNDS,
     calibration_error,
+    choose_temperature,
     ece,
     fit_temperature,
     image_losses,
@@ -115,3 +117,71 @@ def test_reliability_bins_hold_every_image_once():
     assert rows[0].high == pytest.approx(0.2)
     assert rows[2].confidence == pytest.approx(0.975)
     assert rows[2].accuracy == 1.0
+
+
+@pytest.mark.parametrize("images", [0, 1, 2, 5, 9])
+def test_a_handful_of_images_leaves_the_temperature_alone_and_says_so(images):
+    logits, truth = calibrated_logits(max(images, 1), 3, temperature=4.0)
+    chosen = choose_temperature(logits[:images], truth[:images])
+    assert chosen.value == 1.0
+    assert f"{images} validation images are too few" in chosen.note
+
+
+@pytest.mark.parametrize("images", [10, 23, SHARPENING_IMAGES - 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_few_images_never_make_a_model_more_certain(images, seed):
+    """All of a few right by luck: fitted alone the temperature falls to 0.1, and new images pay for it."""
+    generator = np.random.default_rng(seed)
+    truth = generator.integers(4, size=images)
+    logits = generator.normal(size=(images, 4)) * 0.2
+    logits[np.arange(images), truth] += 1.0
+    assert fit_temperature(logits, truth) < 0.6
+    chosen = choose_temperature(logits, truth)
+    assert chosen.value == 1.0
+    assert "too few to make a model more certain" in chosen.note
+
+
+@pytest.mark.parametrize("images", [12, 23, 60, 250])
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
+def test_on_new_images_it_is_never_much_worse_than_none(images, temperature):
+    losses = []
+    for seed in range(8):
+        logits, truth = calibrated_logits(images, 4, temperature=temperature, seed=seed)
+        new, new_truth = calibrated_logits(1000, 4, temperature=temperature, seed=100 + seed)
+        chosen = choose_temperature(logits, truth).value
+        losses.append([image_losses(softmax(new, t), new_truth).mean() for t in (1.0, chosen)])
+    without, chosen = np.mean(losses, axis=0)
+    assert chosen <= without + 0.01
+
+
+@pytest.mark.parametrize("temperature", [0.4, 2.5])
+def test_with_many_images_regularisation_no_longer_matters(temperature):
+    logits, truth = calibrated_logits(4000, 5, temperature=temperature)
+    chosen = choose_temperature(logits, truth)
+    assert chosen.value == pytest.approx(fit_temperature(logits, truth), rel=0.01)
+    assert not chosen.note
+
+
+def test_a_temperature_that_held_out_images_do_not_confirm_is_left_out():
+    made = [choose_temperature(*calibrated_logits(120, 4, temperature=1.0, seed=seed)) for seed in range(8)]
+    left = [chosen for chosen in made if chosen.note]
+    assert len(left) >= 2
+    assert {chosen.value for chosen in left} == {1.0}
+    assert all("on held-out validation images it did not lower the log loss" in c.note for c in left)
+
+
+def test_copies_are_held_out_together():
+    """Fifty copies each of three images, of which one is wrong: their folds do not confirm each other."""
+    logits = np.repeat([[2.0, 0.0], [2.0, 0.0], [1.0, 0.0]], 50, axis=0)
+    truth = np.repeat([0, 0, 1], 50)
+    groups = [f"picture {image // 50}" for image in range(150)]
+    assert choose_temperature(logits, truth).value != 1.0
+    assert choose_temperature(logits, truth, groups).value == 1.0
+    alone = choose_temperature(logits, truth, ["one"] * 150)
+    assert "they all belong together" in alone.note
+
+
+def test_a_perfect_part_is_not_taken_for_certainty():
+    logits, truth = np.tile([1.0, 0.0, 0.0], (80, 1)), np.zeros(80, dtype=int)
+    chosen = choose_temperature(logits, truth).value
+    assert fit_temperature(logits, truth) <= chosen < 1.0

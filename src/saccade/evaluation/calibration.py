@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 BINS = 15
 # Outside, a softmax is a hard vote (below) or all but uniform (above): no network in use needs more.
 TEMPERATURE_BOUNDS = (0.05, 20.0)
+# Regularisation: the log temperature is held to 0 as by a normal distribution of this spread, so that a few
+# images cannot move it far; from some hundred images on it no longer matters.
+TEMPERATURE_SPREAD = 0.5
+# With fewer images a temperature may only make a model less certain: being too certain is the costly mistake.
+SHARPENING_IMAGES = 50
+LEAST_IMAGES, TEMPERATURE_FOLDS = 10, 5
 # Float64's spacing at 1, as in scikit-learn: one certain and wrong answer costs 36, not infinity.
 SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)
 
@@ -44,11 +50,76 @@ def image_losses(probabilities: NDArray[np.float64], label_indices: NDArray[np.i
     return np.asarray(-np.log(np.clip(true, SMALLEST_PROBABILITY, 1.0)))
 
 
+@dataclass(frozen=True, slots=True)
+class Temperature:
+    """What divides the logits, and what is to be said about it ("" where it was simply fitted)."""
+
+    value: float
+    note: str = ""
+
+
+def choose_temperature(
+    logits: ArrayLike, label_indices: ArrayLike, groups: Sequence[str] | None = None
+) -> Temperature:
+    """A regularised temperature, kept only where it lowers the log loss of validation images held out.
+
+    `groups` (images,) name images that are held out together (copies, near-duplicates, declared groups).
+    """
+    values, truth = np.asarray(logits, dtype=np.float64), np.asarray(label_indices, dtype=np.int64)
+    few = f"temperature left at 1: {len(values)} validation images are too few to fit it"
+    if len(values) < LEAST_IMAGES:
+        return Temperature(1.0, few)
+    fold_of = _folds(groups or [str(image) for image in range(len(values))])
+    if fold_of.max() == 0:
+        return Temperature(1.0, f"{few} (they all belong together)")
+    held_out = [
+        (_regularised(values[fold_of != fold], truth[fold_of != fold]), fold_of == fold)
+        for fold in range(fold_of.max() + 1)
+    ]
+    after = sum(_log_loss_of_logits(values[out], truth[out], t) * out.sum() for t, out in held_out) / len(
+        values
+    )
+    before = _log_loss_of_logits(values, truth, 1.0)
+    if after >= before:
+        return Temperature(
+            1.0,
+            "temperature left at 1: on held-out validation images it did not lower the log loss "
+            f"({before:.3f} without, {after:.3f} with)",
+        )
+    fitted = _regularised(values, truth)
+    if fitted < 1 and len(values) < SHARPENING_IMAGES:
+        return Temperature(
+            1.0,
+            f"temperature left at 1: {len(values)} validation images are too few to make a model more "
+            "certain",
+        )
+    return Temperature(fitted)
+
+
+def _regularised(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
+    """The temperature held to 1; for an all but perfect part, no lower than the rule of succession allows."""
+    fitted = fit_temperature(logits, truth, spread=TEMPERATURE_SPREAD)
+    perfect = bool((logits.argmax(axis=1) == truth).all())
+    return max(fitted, min(1.0, fit_temperature(logits, truth))) if perfect else fitted
+
+
+def _folds(groups: Sequence[str]) -> NDArray[np.int64]:
+    """(images,) fold of each: groups whole, largest first, each into the fold with fewest images."""
+    names, group_of, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    folds = min(TEMPERATURE_FOLDS, len(names))
+    filled, fold_of_group = np.zeros(folds, np.int64), np.zeros(len(names), np.int64)
+    for group in np.argsort(-counts, kind="stable"):
+        fold_of_group[group] = filled.argmin()
+        filled[fold_of_group[group]] += counts[group]
+    return fold_of_group[group_of]
+
+
 def fit_temperature(
     logits: ArrayLike,
     label_indices: ArrayLike,
     *,
     bounds: tuple[float, float] = TEMPERATURE_BOUNDS,
+    spread: float = math.inf,
 ) -> float:
     """The temperature of least log loss on validation logits (images, classes); ranks never change.
 
@@ -56,14 +127,20 @@ def fit_temperature(
     convex in 1/temperature, so a bracketing search finds the minimum. When every image is right there is
     none: the temperature would fall to 0 and every confidence rise to 1. The mean confidence is then set
     to what n right of n show, (n + 1) / (n + 2) (Laplace's rule of succession).
+
+    A finite `spread` regularises: that of a normal distribution of the log temperature around 0.
     """
     values, truth = np.asarray(logits, dtype=np.float64), np.asarray(label_indices, dtype=np.int64)
     if len(values) == 0 or values.shape[1] < 2:
         return 1.0
-    if bool((values.argmax(axis=1) == truth).all()):
+    if math.isinf(spread) and bool((values.argmax(axis=1) == truth).all()):
         goal = (len(values) + 1) / (len(values) + 2)
         return _bisect(lambda t: goal - float(softmax(values, t).max(axis=1).mean()), bounds)
-    return _golden_section(lambda t: _log_loss_of_logits(values, truth, t), bounds)
+
+    def objective(t: float) -> float:
+        return _log_loss_of_logits(values, truth, t) + (math.log(t) / spread) ** 2 / (2 * len(values))
+
+    return _golden_section(objective, bounds)
 
 
 def bin_index(confidence: NDArray[np.float64], *, bins: int = BINS) -> NDArray[np.int64]:

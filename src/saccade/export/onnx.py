@@ -12,12 +12,13 @@ import json
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saccade._version import __version__
 from saccade.artefact import (
@@ -87,6 +88,38 @@ def write_onnx(bundle: Exportable, path: str | Path, *, extra: Mapping[str, Any]
     onnx.helper.set_model_props(model, {**texts, **_as_json(extra or {})})
     write_model(model, Path(path))
     return Path(path)
+
+
+def preprocessing_of(path: str | Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """The preprocessing inside a file that `write_onnx` wrote, alone.
+
+    It takes one image, uint8 (height, width, 3), and gives the network's input, float32 (3, size, size).
+    """
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    whole = onnx.load(str(path))
+    side = json.loads({p.key: p.value for p in whole.metadata_props}[PREPROCESS_KEY])["size"]
+    graph = helper.make_graph(
+        [node for node in whole.graph.node if node.name.startswith(PREPROCESS_PREFIX)],
+        "preprocessing",
+        list(whole.graph.input),
+        [helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, ["batch", 3, side, side])],
+        [tensor for tensor in whole.graph.initializer if tensor.name.startswith(PREPROCESS_PREFIX)],
+    )
+    alone = helper.make_model(graph, ir_version=whole.ir_version, opset_imports=whole.opset_import)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # a resize of one image, in microseconds
+    session = onnxruntime.InferenceSession(
+        alone.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        answer: NDArray[np.float32] = session.run(None, {INPUT_NAME: pixels[None]})[0][0]
+        return answer
+
+    return run
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:

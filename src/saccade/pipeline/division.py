@@ -100,7 +100,7 @@ class LateSearch:
 
 def waits_for_search(run: RunFolder) -> bool:
     """Whether a run was stopped before its search for near-duplicates had ended."""
-    return run.read_audit().get(SEARCHED) is False
+    return run.read_recipe().split.near_duplicates and run.read_audit().get(SEARCHED) is False
 
 
 def search_left(run: RunFolder, location: str, recipe: Recipe, terminal: Terminal) -> LateSearch | None:

@@ -21,7 +21,7 @@ from saccade.data.cache import cache_folder
 from saccade.data.pixel_cache import PixelCache
 from saccade.data.reading import read_pixels
 from saccade.errors import ModelError, RecipeError
-from saccade.evaluation.calibration import fit_temperature
+from saccade.evaluation.calibration import Temperature, choose_temperature
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation
 from saccade.models.at_hand import weights_at_hand
 from saccade.models.fast_cnn import Whitening
@@ -329,10 +329,16 @@ def _fit_network(
     for note in result.notes:
         terminal.say(f"          {note}")
     network.module.flip = recipe.evaluate.flip
-    temperature = 1.0
+    temperature = Temperature(1.0)
     if recipe.evaluate.calibrate:
         solved = transfer if result.head_alone else None
-        temperature = fit_temperature(*_validation_logits(network, validation, solved, runtime))
+        known = late_search.dataset() if late_search else dataset
+        temperature = choose_temperature(
+            *_validation_logits(network, validation, solved, runtime),
+            groups=[record.unit for record in known.used("validation")],
+        )
+    if temperature.note:
+        terminal.say(f"          {temperature.note}")
     save_bundle(_bundle(network, dataset, result, temperature, late), run.bundle)
 
 
@@ -593,22 +599,24 @@ def _validation_logits(
 
 
 def _bundle(
-    network: BuiltModel, dataset: Dataset, result: FitResult, temperature: float, late: str
+    network: BuiltModel, dataset: Dataset, result: FitResult, temperature: Temperature, late: str
 ) -> Bundle:
     training = {
         "stopped": result.stopped,
         "best": dataclasses.asdict(result.best),
         "frozen": [dataclasses.asdict(evidence) for evidence in result.frozen],
+        "frozen_in_bundle": result.frozen_at_end,
+        "continued": [dataclasses.asdict(entry) for entry in result.continued],
         "finetune_ratio": result.finetune_ratio,
         "weights_sha256": result.weights_sha256,
-        "notes": [*network.notes, *([late] if late else []), *result.notes],
+        "notes": [*network.notes, *filter(None, (late, *result.notes, temperature.note))],
     }
     return Bundle(
         module=network.module,
         classes=dataset.classes,
         preprocess=network.preprocess,
         architecture=network.architecture,
-        temperature=temperature,
+        temperature=temperature.value,
         data_fingerprint=dataset.fingerprint(),
         training=training,
     )

@@ -16,9 +16,9 @@ from saccade.evaluation import compare as comparing
 from saccade.evaluation.calibration import softmax
 from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import measure, metrics_as_json, metrics_from_json
-from saccade.pipeline import prepare
-from saccade.pipeline.promises import promises
-from saccade.records import Dataset, Finding, ImageRecord, Metrics, Predictions
+from saccade.pipeline import evidence, prepare
+from saccade.pipeline.promises import NOT_CHECKED, promises
+from saccade.records import Dataset, ImageRecord, Metrics, Predictions
 from saccade.report import write_report
 from saccade.report.facts import read_facts
 from saccade.run_folder import RunFolder, existing_run
@@ -44,11 +44,29 @@ def judge_parts(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Term
             records = _every_nth(records, most=max(500, len(dataset.used("validation"))))
         if records and not run.has(run.predictions(part)):
             bundle = bundle or _load(run)
-            answered = predict_records(bundle, dataset, records, recipe, terminal, what=f"measuring {part}")
-            run.write_predictions(part, answered)
+            _predict_part(run, part, bundle, dataset, records, recipe, terminal)
         if records:
             figures = measure(run.read_predictions(part), top_k=recipe.evaluate.top_k)
             run.write_metrics(part, metrics_as_json(figures))
+    if not evidence.kept(run.read_environment(), 2):
+        evidence.check_evaluation(run, dataset, bundle or _load(run), recipe)
+
+
+def _predict_part(
+    run: RunFolder,
+    part: str,
+    bundle: Bundle,
+    dataset: Dataset,
+    records: tuple[ImageRecord, ...],
+    recipe: Recipe,
+    terminal: Terminal,
+) -> None:
+    if part == "test":
+        evidence.measuring_test(run)
+    answered = predict_records(bundle, dataset, records, recipe, terminal, what=f"measuring {part}")
+    run.write_predictions(part, answered)
+    if part == "test":
+        evidence.measured_test(run)
 
 
 def _every_nth(records: tuple[ImageRecord, ...], *, most: int) -> tuple[ImageRecord, ...]:
@@ -98,17 +116,21 @@ def predict_records(
 
 def conclude(run: RunFolder, dataset: Dataset, terminal: Terminal, *, seconds: float) -> None:
     """Write promises, diagnosis and report, and mark the run as finished."""
-    values = run.read_environment()
-    values |= {"promises": promises(run), "diagnosis": [dataclasses.asdict(f) for f in diagnosis(run)]}
-    run.write_environment(values)
+    write_verdicts(run)
     with terminal.progress("writing the report", "pages"):
         write_report(run, read_image=CheckedReader(dataset.storage, dataset.used()))
-    run.write_environment(values | {"finished": True, "seconds": round(seconds, 1)})
+    ended = {"finished": True, "seconds": round(seconds, 1)}
+    run.write_environment(run.read_environment() | ended)
 
 
-def diagnosis(run: RunFolder) -> tuple[Finding, ...]:
-    """What curves and figures say, in words."""
-    return diagnose(read_facts(run).evidence())
+def write_verdicts(run: RunFolder) -> None:
+    """The diagnosis, then the promises, which include that it was made."""
+    read = read_facts(run).evidence()
+    found = diagnose(read)
+    diagnosis = [dataclasses.asdict(finding) for finding in found]
+    run.write_environment(run.read_environment() | {"diagnosis": diagnosis})
+    evidence.keep(run, 6, evidence.diagnosis_evidence(read, found))
+    run.write_environment(run.read_environment() | {"promises": promises(run)})
 
 
 def _figures(run: RunFolder, part: str) -> Metrics | None:
@@ -128,9 +150,11 @@ def say_result(run: RunFolder, terminal: Terminal) -> None:
     values = run.read_environment()
     for finding in values.get("diagnosis", []):
         terminal.say(f"Diagnosis {finding['message']} {finding['remedy']}".rstrip())
-    broken = [number for number, promise in values.get("promises", {}).items() if promise["kept"] is False]
-    for number in broken:
-        terminal.say(f"BROKEN    promise {number}: {values['promises'][number]['evidence']}")
+    for number, promise in values.get("promises", {}).items():
+        if promise["kept"] is False:
+            terminal.say(f"BROKEN    promise {number}: {promise['evidence']}")
+        elif promise.get("state") == NOT_CHECKED:
+            terminal.say(f"          promise {number} was not checked: {promise['evidence']}")
     if run.has(run.certificate()):
         terminal.say(certificate_line(run.read_certificate(), run.onnx))
     terminal.say(f"Report    {run.report}")
@@ -247,8 +271,7 @@ def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: s
         run.write_metrics(
             part, metrics_as_json(measure(run.read_predictions(part), top_k=recipe.evaluate.top_k))
         )
-    values["diagnosis"] = [dataclasses.asdict(finding) for finding in diagnosis(run)]
-    run.write_environment(values)
+    write_verdicts(run)
     if dataset is None:
         terminal.say(
             f"          the images are no longer at {values['data']}: this report has no pictures (--data "

@@ -1,15 +1,27 @@
-"""Which of the ten promises this run kept, each with its evidence, from the files of the run folder alone."""
+"""Which of the ten promises this run kept: each verdict from what the run measured, read from its folder.
+
+What only the run itself can measure stands in `environment.json` (`pipeline/evidence.py`), `model.json` and
+`history.jsonl`. Where nothing was measured, the verdict is "not checked", never "kept".
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from saccade.artefact import Artefact
-from saccade.config import HARD_FINETUNE_RATIO
-from saccade.run_folder import RunFolder
+from saccade.errors import SaccadeError
+from saccade.pipeline.evidence import bundle_hash, kept
+from saccade.records import EpochRow, ImageRecord
+from saccade.run_folder import RunFolder, canonical_sha256
+
+KEPT, BROKEN, NOT_APPLICABLE, NOT_CHECKED = "kept", "broken", "not applicable", "not checked"
+AS_KEPT = {KEPT: True, BROKEN: False}  # of the field `kept`; null for the other two
 
 # Formats that hold data and no code; .lock is ours and empty but for a process id.
 CODE_FREE = {
@@ -24,108 +36,304 @@ CODE_FREE = {
     ".parquet",
     ".lock",
 }
+# How pickles (protocols 2 to 5) and zip files, in which torch packs them, begin, whatever they are called.
+CODE_MARKS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 HASH_OF_NOTHING = hashlib.sha256().hexdigest()  # of a phase in which nothing is frozen
+GENTLE_RATIO = 0.1  # promise 5, held against the rates that the steps really had
+INPUT_TOLERANCE = 0.01  # of the network's input, normalised; one grey level is about 0.017
+PROBABILITY_TOLERANCE = 1e-3  # as for the exported file: another batch size may round differently
+EXACT_INPUT = 1e-5
+# A gap that the diagnosis must name; the same as its own, written down again to be held against it.
+NAMED_GAP, LEAST_UNSEEN = 0.10, 20
 
-Verdict = tuple[bool | None, str]
+Verdict = tuple[str, str]
 
 
 def promises(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Promise number -> kept (None: does not apply here) and evidence."""
+    """Promise number -> state, evidence, and `kept`: true, false, or null for a state that claims nothing."""
     values = run.read_environment()
-    return {str(n): _as_json(check(run, values)) for n, check in enumerate(_CHECKS, start=1)}
+    return {str(n): _as_json(check, run, values) for n, check in enumerate(_CHECKS, start=1)}
 
 
-def _as_json(verdict: Verdict) -> dict[str, Any]:
-    return {"kept": verdict[0], "evidence": verdict[1]}
+def _as_json(
+    check: Callable[[RunFolder, dict[str, Any]], Verdict], run: RunFolder, values: dict[str, Any]
+) -> dict[str, Any]:
+    try:
+        state, evidence = check(run, values)
+    except SaccadeError as error:  # a file of the run is gone or damaged
+        state, evidence = NOT_CHECKED, str(error)
+    return {"kept": AS_KEPT.get(state), "state": state, "evidence": evidence}
 
 
 def no_leak(run: RunFolder, values: dict[str, Any]) -> Verdict:
     made = values["split"]
-    crossing, groups = made["crossing"], made["crossing_groups"]
-    if crossing or groups:
-        examples = "; ".join(f"{first} and {second}" for first, second, *_ in crossing[:5]) or ", ".join(
-            groups[:5]
+    records = [record for record in run.read_dataset() if record.used]
+    groups = sorted({*made["crossing_groups"], *_across(records, lambda record: record.group)})
+    pairs = [f"{first} and {second}" for first, second, *_ in made["crossing"]]
+    copies = _across(records, lambda record: record.sha256)
+    clusters = _clusters_across(run, records)
+    if pairs or groups or copies or clusters:
+        examples = "; ".join(pairs[:5]) or ", ".join([*groups, *copies.values(), *clusters][:5])
+        found = max(len(pairs), len(copies), len(clusters))
+        return BROKEN, f"{found} pairs and {len(groups)} groups stand in two parts: {examples}"
+    images = f"{len(records):,} images"
+    if not made["verified"]:
+        return NOT_CHECKED, (
+            f"groups and identical copies of {images} were checked and none stands in two parts; "
+            "near-duplicates were not searched (--split.near_duplicates searches them)"
         )
-        return False, f"{len(crossing)} pairs and {len(groups)} groups stand in two parts: {examples}"
     second = made["verified"]
-    searched = f"; a second search found {second['verified_pairs_across']} across" if second else ""
-    return True, f"no group, copy or near-duplicate stands in two parts{searched}"
+    return KEPT, (
+        f"no group, copy or near-duplicate of {images} stands in two parts; a second search found "
+        f"{second['verified_pairs_across']} across and left {second['unresolved']} unresolved"
+    )
+
+
+def _across(records: Iterable[ImageRecord], mark: Callable[[ImageRecord], str]) -> dict[str, str]:
+    """Marks whose images stand in more than one part, with the paths of two of them."""
+    first: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in records:
+        if mark(record):
+            first[mark(record)].setdefault(record.part, record.path)
+    return {name: " and ".join(list(by.values())[:2]) for name, by in first.items() if len(by) > 1}
+
+
+def _clusters_across(run: RunFolder, records: Iterable[ImageRecord]) -> list[str]:
+    part = {record.path: record.part for record in records}
+    clusters = run.read_audit().get("clusters", {}).values() if run.has(run.audit) else ()
+    return [
+        " and ".join(paths[:2])
+        for paths in clusters
+        if len({part[path] for path in paths if path in part}) > 1
+    ]
 
 
 def only_training_augmented(run: RunFolder, values: dict[str, Any]) -> Verdict:
-    return True, "evaluation takes no augmentation: its code has no random draw and no place for one"
+    found = kept(values, 2)
+    if not found.get("images"):
+        return NOT_CHECKED, "no validation image was evaluated again in this run"
+    told = (
+        f"{found['images']} validation images evaluated again, under other random states and in other "
+        f"batches: {found['differing']} of the inputs differ, by {found['from_preprocessing']:.1e} from the "
+        f"preprocessing alone; probabilities by {found['probability_difference']:.1e}"
+    )
+    same = (
+        not found["differing"]
+        and found["from_preprocessing"] <= EXACT_INPUT
+        and found["probability_difference"] <= PROBABILITY_TOLERANCE
+    )
+    return KEPT if same else BROKEN, told
 
 
 def preprocessing_travels(run: RunFolder, values: dict[str, Any]) -> Verdict:
     if not run.has(run.onnx):
-        return None, "nothing was exported"
-    bundled, exported = run.read_model()["preprocess"], Artefact.open(run.onnx).preprocess.as_json()
+        return NOT_APPLICABLE, "nothing was exported"
+    bundled, exported = run.read_model()["preprocess"], _preprocess_of(run.onnx)
     if bundled != exported:
-        return False, f"the bundle says {json.dumps(bundled)}, model.onnx says {json.dumps(exported)}"
-    return True, f"bundle and model.onnx hold the same: {json.dumps(bundled)}"
+        return BROKEN, f"the bundle says {json.dumps(bundled)}, model.onnx says {json.dumps(exported)}"
+    found = kept(values, 3)
+    if found.get("sha256") != _sha256(run.onnx):
+        return (
+            NOT_CHECKED,
+            "bundle and model.onnx name the same preprocessing; the graph was not run beside it",
+        )
+    told = (
+        f"{found['images']} images: the input inside model.onnx differs from that of evaluation by "
+        f"{found['input_difference']:.1e} at most (allowed {INPUT_TOLERANCE:g}); "
+        f"both name {json.dumps(bundled)}"
+    )
+    return KEPT if found["input_difference"] <= INPUT_TOLERANCE else BROKEN, told
+
+
+def _preprocess_of(path: Path) -> dict[str, Any]:
+    return Artefact.open(path, verify=False).preprocess.as_json()  # certificates are promise 8
 
 
 def frozen_is_frozen(run: RunFolder, values: dict[str, Any]) -> Verdict:
     if not values["resolved"]["model.pretrained"]:
-        return None, "nothing was frozen"
-    frozen = run.read_model()["training"]["frozen"]
+        return NOT_APPLICABLE, "nothing was frozen"
+    training = run.read_model()["training"]
+    frozen = training["frozen"]
     phases = [phase for phase in frozen if phase["before"] != HASH_OF_NOTHING]
     if frozen and not phases:
-        return None, "nothing was frozen"
+        return NOT_APPLICABLE, "nothing was frozen"
+    if not phases:
+        return NOT_CHECKED, "no phase wrote down hashes of what it froze"
     told = "; ".join(
         f"{p['phase']}: SHA-256 {p['before'][:12]} before, {p['after'][:12]} after" for p in phases
     )
-    kept = bool(phases) and all(phase["before"] == phase["after"] for phase in phases)
-    return kept, f"frozen weights and BatchNorm statistics: {told}"
+    same = all(phase["before"] == phase["after"] for phase in phases)
+    last, bundled = frozen[-1], training.get("frozen_in_bundle", "")
+    if bundled and last["before"] != HASH_OF_NOTHING:
+        same = same and bundled == last["before"]
+        told += f", {bundled[:12]} in the bundle"
+    return KEPT if same else BROKEN, f"frozen weights and BatchNorm statistics: {told}"
 
 
 def gentle_fine_tuning(run: RunFolder, values: dict[str, Any]) -> Verdict:
-    resolved = values["resolved"]
-    if not resolved["model.pretrained"]:
-        return None, "trained from scratch"
-    if not run.read_model()["training"]["finetune_ratio"]:
-        return None, "nothing was fine-tuned: the head alone was fitted"
-    ratio = resolved["train.finetune_lr"] / resolved["train.lr"]
-    return ratio <= HARD_FINETUNE_RATIO * (1 + 1e-9), f"fine-tuning rate is {ratio:.3g} of the head's"
+    if not values["resolved"]["model.pretrained"]:
+        return NOT_APPLICABLE, "trained from scratch"
+    rates = _highest_rates(run.read_history())
+    if not rates:
+        return NOT_CHECKED, "the history names no epoch"
+    if "finetune" not in rates:
+        return NOT_APPLICABLE, f"nothing was fine-tuned: the phases that ran are {', '.join(rates)}"
+    head = rates.get("head") or values["resolved"]["train.lr"]
+    ratio = rates["finetune"] / head
+    told = (
+        f"the highest learning rate of fine-tuning was {rates['finetune']:.3g}, {ratio:.3g} of the head's "
+        f"{head:.3g}"
+    )
+    return KEPT if ratio <= GENTLE_RATIO * (1 + 1e-9) else BROKEN, told
+
+
+def _highest_rates(rows: Iterable[EpochRow]) -> dict[str, float]:
+    rates: dict[str, float] = {}
+    for row in rows:
+        rates[row.phase] = max(rates.get(row.phase, 0.0), row.lr)
+    return rates
 
 
 def gap_is_watched(run: RunFolder, values: dict[str, Any]) -> Verdict:
-    epochs = len(run.read_history())
-    return epochs > 0, f"{epochs} epochs of both parts were read; the diagnosis stands in this report"
+    rows, read = run.read_history(), kept(values, 6)
+    diagnosis = [finding["kind"] for finding in values.get("diagnosis", ())]
+    if not read:
+        return NOT_CHECKED, "no diagnosis was made in this run"
+    whole = sum(all(math.isfinite(figure) for figure in _figures(row)) for row in rows)
+    told = (
+        f"{read['epochs']} of {len(rows)} epochs were read, {whole} with finite figures of both parts; "
+        f"{_gap(run)[1]}; the diagnosis says: {', '.join(diagnosis) or 'nothing'}"
+    )
+    complete = read["epochs"] == len(rows) > 0 and diagnosis and diagnosis == read["findings"]
+    silent = whole < len(rows) and "too_high_a_rate" not in diagnosis
+    unnamed = _gap(run)[0] and "overfitting" not in diagnosis
+    return KEPT if complete and not silent and not unnamed else BROKEN, told
+
+
+def _figures(row: EpochRow) -> tuple[float, ...]:
+    return row.train_loss, row.train_accuracy, row.validation_loss, row.validation_accuracy
+
+
+def _gap(run: RunFolder) -> tuple[bool, str]:
+    """Whether accuracy on training images is higher than chance explains, and both figures in words."""
+    judged = [run.read_metrics(part) for part in ("validation", "test") if run.has(run.metrics(part))]
+    images = sum(figures["images"] for figures in judged)
+    if not run.has(run.metrics("train")) or not images:
+        return False, "training images were not measured as they are"
+    train = run.read_metrics("train")["accuracy"]
+    right = sum(figures["accuracy"]["value"] * figures["images"] for figures in judged) / images
+    high = max(figures["accuracy"]["high"] for figures in judged)
+    wide = train["value"] - right > NAMED_GAP and train["low"] > high and images >= LEAST_UNSEEN
+    return wide, f"right are {train['value']:.1%} of training and {right:.1%} of {images:,} other images"
 
 
 def test_used_once(run: RunFolder, values: dict[str, Any]) -> Verdict:
     if not run.has(run.metrics("test")):
-        return None, "there is no test part; validation figures chose the model"
-    images = run.read_metrics("test")["images"]
-    return True, f"{images} test images were first looked at after the last choice, and measured once"
+        return NOT_APPLICABLE, "there is no test part; validation figures chose the model"
+    found = kept(values, 7)
+    if "looked_at" not in found or not found.get("measured_by"):
+        return NOT_CHECKED, "nobody watched when the test images were first looked at"
+    if found["looked_at"]:
+        return BROKEN, (
+            f"{found['looked_at']} of {found['test_images']} test images were looked at before the last "
+            f"choice: {', '.join(found['examples'])}"
+        )
+    now = bundle_hash(run)
+    if not now:
+        return NOT_CHECKED, "the bundle is gone, so it cannot be held against the test predictions"
+    made, by = found["bundle"], found["measured_by"]
+    other = [one for one in (made, *by) if one != now]
+    if other or found.get("predictions") != _sha256(run.predictions("test")):
+        return BROKEN, "the test predictions are not those that this bundle made after the last choice"
+    return KEPT, _told_of_test(found)
+
+
+def _told_of_test(found: Mapping[str, Any]) -> str:
+    times = len(found["measured_by"])
+    since = " since the run was last continued" if found["continued"] else ""
+    often = "once" if times == 1 else f"{times} times (stopped in between)"
+    return (
+        f"0 of {found['test_images']} test images were read before the last choice{since}; measured {often}, "
+        f"by the bundle of that choice, SHA-256 {found['bundle'][:12]}"
+    )
 
 
 def export_is_certified(run: RunFolder, values: dict[str, Any]) -> Verdict:
     if not run.has(run.certificate()):
-        return None, "nothing was exported"
+        return NOT_APPLICABLE, "nothing was exported"
     certificate = run.read_certificate()
-    difference = certificate["max_probability_difference"]
+    if certificate.get("sha256") != _sha256(run.onnx):
+        return NOT_CHECKED, "the certificate is of another file than export/model.onnx"
+    difference, tie = certificate["max_probability_difference"], certificate.get("largest_tie", 0.0)
     told = f"{certificate['images']} real images, largest probability difference {difference:.1e}"
     told = "; ".join([told, *certificate.get("problems", [])])
-    return bool(certificate["passed"]), told
+    within = max(difference, tie) <= certificate["tolerance"] and certificate["images"] > 0
+    return KEPT if certificate["passed"] and within else BROKEN, told
 
 
 def stopping_loses_nothing(run: RunFolder, values: dict[str, Any]) -> Verdict:
-    checkpoints = sorted(path.name for path in run.checkpoints.glob("*.safetensors"))
-    return bool(checkpoints), f"checkpoints with SHA-256 after every epoch: {', '.join(checkpoints)}"
+    states = sorted(run.checkpoints.glob("last-*.json"))
+    if not states:
+        return NOT_CHECKED, "no checkpoint lies in checkpoints/"
+    problems = [problem for path in states for problem in _checkpoint_problems(path)]
+    if not problems and not _ends_as_history(states[-1], run.read_history()):
+        problems = [f"{states[-1].name} does not end where history.jsonl does"]
+    continued = run.read_model()["training"].get("continued", [])
+    inexact = [entry["epoch"] for entry in continued if not entry["exact"]]
+    if inexact:
+        problems.append(f"after epoch {inexact[0]} training went on with another optimizer state or weights")
+    if problems:
+        return BROKEN, "; ".join(problems)
+    went_on = (
+        f"epochs went on from a checkpoint {len(continued)} times, with weights and optimizer bit-identical"
+        if continued
+        else "training was not stopped between epochs in this run"
+    )
+    return KEPT, (
+        f"{len(states)} checkpoints were read back and have their SHA-256, the newest is of the last epoch "
+        f"in history.jsonl; {went_on}"
+    )
+
+
+def _checkpoint_problems(path: Path) -> list[str]:
+    """What is wrong with one checkpoint's state, weights and best weights."""
+    try:
+        values = json.loads(path.read_text("utf-8", errors="surrogateescape"))
+        body = values["body"]
+        if values["sha256"] != canonical_sha256(body):
+            return [f"{path.name} does not have its SHA-256"]
+        files = {path.with_suffix(".safetensors").name: body["tensors_sha256"]}
+        files |= {body["best_file"]: body["best_sha256"]} if body["best_file"] else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"{path.name} is damaged ({type(error).__name__})"]
+    return [
+        f"{name} does not have its SHA-256"
+        for name, sha in files.items()
+        if _sha256(path.parent / name) != sha
+    ]
+
+
+def _ends_as_history(path: Path, rows: list[EpochRow]) -> bool:
+    history = json.loads(path.read_text("utf-8", errors="surrogateescape"))["body"]["state"]["history"]
+    return len(history) == len(rows) and str(EpochRow(**history[-1])) == str(rows[-1])
 
 
 def no_code_in_data(run: RunFolder, values: dict[str, Any]) -> Verdict:
     files = [path for path in run.root.rglob("*") if path.is_file()]
-    odd = sorted(
-        str(path.relative_to(run.root)) for path in files if (path.suffix or path.name) not in CODE_FREE
-    )
-    return (
-        not odd,
-        f"holds other files: {', '.join(odd)}" if odd else f"{len(files)} files, none of which can hold code",
-    )
+    odd = sorted(str(path.relative_to(run.root)) for path in files if _may_hold_code(path))
+    if odd:
+        return BROKEN, f"holds other files: {', '.join(odd)}"
+    return KEPT, f"{len(files)} files, none of which can hold code, by name and by their first bytes"
+
+
+def _may_hold_code(path: Path) -> bool:
+    with path.open("rb") as file:
+        return (path.suffix or path.name) not in CODE_FREE or file.read(4).startswith(CODE_MARKS)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 _CHECKS: tuple[Callable[[RunFolder, dict[str, Any]], Verdict], ...] = (

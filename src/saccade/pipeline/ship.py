@@ -16,6 +16,7 @@ from saccade.export.bench import bench as measure_engines
 from saccade.export.certify import CERTIFIED_PARTS
 from saccade.export.certify import certify as make_certificate
 from saccade.export.verdict import Kind
+from saccade.pipeline.evidence import check_export
 from saccade.pipeline.judge import certificate_line, data_of
 from saccade.pipeline.prepare import limits_of
 from saccade.records import Certificate, Dataset, Predictions
@@ -29,6 +30,7 @@ def export_and_certify(run: RunFolder, dataset: Dataset, recipe: Recipe, termina
     """Write the run's own export/model.onnx where it is missing, and certify it."""
     if not run.has(run.onnx):
         _write(run, run.onnx)
+    check_export(run, dataset, recipe)
     return _certify(run, run.onnx, dataset, recipe, terminal, kind="float")
 
 
@@ -54,6 +56,8 @@ def export(
             _write_int8(run, target, dataset, recipe, terminal)
         else:
             _write(run, target)
+            if target.resolve() == run.onnx.resolve():
+                check_export(run, dataset, recipe)
         certificate = _certify(run, target, dataset, recipe, terminal, kind="int8" if int8 else "float")
     terminal.say(certificate_line(certificate_as_json(certificate), target))
     return certificate

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from saccade.pipeline.division import (
     write_audit,
 )
 from saccade.pipeline.environment import environment
+from saccade.pipeline.evidence import choices_made, watching_test
 from saccade.pipeline.hints import small_images_hint
 from saccade.records import Dataset
 from saccade.run_folder import RunFolder
@@ -63,7 +64,7 @@ def train(
             judge.say_result(run, terminal)
             return _result(run)
         else:
-            dataset = stored_data(run, location, recipe)
+            dataset = watching_test(stored_data(run, location, recipe))
             late = search_left(run, location, recipe, terminal)
             terminal.say(f"{run.root} continues where it was stopped")
             while_continuing.enter_context(as_it_began(run, recipe, terminal))
@@ -96,6 +97,7 @@ def _begin(
         late = LateSearch(run, listed, recipe, terminal, read) if search_can_wait(read, recipe) else None
         divide = divide_before_search if late else divide_searched
         audited, made = divide(read, recipe, terminal)
+        made = replace(made, dataset=watching_test(made.dataset))
         if hint := small_images_hint(made.dataset, recipe):
             terminal.say(f"          {hint}")
     finally:
@@ -114,7 +116,7 @@ def _begin(
     values |= {"classes": made.dataset.classes, "split": split_as_json(made), "without_effect": idle}
     with run.begun():
         run.write_dataset(made.dataset.records)
-        write_audit(run, audited, made, searched=late is None)
+        write_audit(run, audited, made, searched=late is None and recipe.split.near_duplicates)
         run.write_environment(values | ({"choice": choice} if choice else {}))
         run.write_recipe(recipe)
     return made.dataset, ready, late
@@ -179,6 +181,7 @@ def _carry_out(
         from saccade.pipeline.fitting import fit_network
 
         fit_network(run, dataset, recipe, terminal, began, ready, late)
+        dataset = choices_made(run, dataset, continued=ready is None)
     if late:
         late.dataset()
     judge.judge_parts(run, dataset, recipe, terminal)

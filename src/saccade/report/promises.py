@@ -8,7 +8,10 @@ from typing import Any
 
 TITLES = (
     ("No leak", "No two near-duplicate images, and no group, stand in two parts of the split."),
-    ("Only training images are augmented", "Evaluation has no place where a random operation could be put."),
+    (
+        "Only training images are augmented",
+        "Evaluated again, an image gives the same input: that of the preprocessing alone.",
+    ),
     (
         "Preprocessing belongs to the weights",
         "Resize, crop, interpolation, mean and std travel with the model.",
@@ -24,12 +27,17 @@ TITLES = (
     ("Stopping loses nothing", "The same command in the same folder continues."),
     ("No code in data", "No pickle is read or written."),
 )
+# of runs that were finished before a state was written down beside `kept`
 STATES = {True: "kept", False: "broken", None: "not applicable"}
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """One promise, its state in this run ("kept", "broken", "not applicable", "not shown"), the evidence."""
+    """One promise, its state in this run, and the evidence.
+
+    "kept" and "broken" come from something measured; "not applicable", "not checked" (nothing was measured)
+    and "not shown" (the run folder does not tell) claim nothing.
+    """
 
     number: int
     title: str
@@ -48,4 +56,8 @@ def promises(environment: Mapping[str, Any]) -> list[Promise]:
 def _promise(number: int, title: str, meaning: str, entry: Mapping[str, Any] | None) -> Promise:
     if entry is None:
         return Promise(number, title, meaning, "not shown", "this run folder does not tell")
-    return Promise(number, title, meaning, STATES[entry["kept"]], entry["evidence"])
+    return Promise(number, title, meaning, _state(entry), entry["evidence"])
+
+
+def _state(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("state") or STATES[entry["kept"]])

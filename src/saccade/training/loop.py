@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from saccade.bundle import weights_sha256
+from saccade.bundle import hash_tensors, weights_sha256
 from saccade.config import Recipe
 from saccade.errors import TrainingError
 from saccade.models.finetune import frozen_hash, set_training_mode
@@ -48,7 +48,7 @@ from saccade.training.job import (
 from saccade.training.learner import Learner, begin_phase, memory_message, out_of_memory
 from saccade.training.losses import log_loss_and_accuracy
 from saccade.training.phases import FINETUNE, Phase, freeze_for, plan_phases
-from saccade.training.state import Best, Checkpoint, Checkpoints, FitState, FrozenEvidence
+from saccade.training.state import Best, Checkpoint, Checkpoints, Continued, FitState, FrozenEvidence
 from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch
 
@@ -59,8 +59,9 @@ GPU_PROGRESS_STEPS = 10  # reading a figure makes the GPU wait
 class FitResult:
     """What a training came to. The classifier given to `fit` holds the weights of `best`.
 
-    `frozen` is the evidence of promise 4 by phase, `finetune_ratio` that of promise 5 (0 where nothing was
-    fine-tuned).
+    `frozen` is the evidence of promise 4 by phase, and `frozen_at_end` the hash of what the last phase froze,
+    in the weights that are returned. `finetune_ratio` is that of the recipe (0 where nothing was fine-tuned).
+    `continued` says of each time that epochs went on from a checkpoint whether they did so bit for bit.
     `head_alone`: the best weights are the untouched backbone and a head fitted on its features.
     """
 
@@ -72,6 +73,8 @@ class FitResult:
     weights_sha256: str
     notes: tuple[str, ...]
     head_alone: bool = False
+    frozen_at_end: str = ""
+    continued: tuple[Continued, ...] = ()
 
 
 def fit(
@@ -177,11 +180,23 @@ def learn_phase(
         if checkpoint:
             learner.load_optimizer(checkpoint.optimizer, checkpoint.scalars)
             learner.average.go_on(checkpoint.raw)
+            state = state.with_continuation(goes_on_exactly(learner, checkpoint))
         state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
         job.budget.new_phase()
         while not (ending := phase_ending(job, phase, state)):
             state = fit_epoch(job, learner, state)
     return state, ending
+
+
+def goes_on_exactly(learner: Learner, checkpoint: Checkpoint) -> bool:
+    """Promise 9: whether optimizer and weights that go on are those of the checkpoint, bit for bit."""
+    tensors, scalars = learner.optimizer_state()
+    stored = {**checkpoint.weights, **checkpoint.raw}
+    return (
+        hash_tensors(tensors) == hash_tensors(checkpoint.optimizer)
+        and hash_tensors(learner.classifier.state_dict()) == hash_tensors(stored)
+        and scalars == checkpoint.scalars
+    )
 
 
 def solve_phase(job: Job, phase: Phase, state: FitState) -> FitState:
@@ -399,7 +414,16 @@ def _result(job: Job, state: FitState) -> FitResult:
         weights_sha256=weights_sha256(job.classifier),
         notes=state.notes,
         head_alone=job.phases[0].solved and state.best.phase == job.phases[0].name,
+        frozen_at_end=_frozen_at_end(job, state),
+        continued=state.continued,
     )
+
+
+def _frozen_at_end(job: Job, state: FitState) -> str:
+    """Hash of what the last phase froze, now that the best weights are loaded."""
+    names = {phase.name: phase for phase in as_chosen(job).phases}
+    freeze_for(job.classifier, names[state.frozen[-1].phase])
+    return frozen_hash(job.classifier)
 
 
 def _report(job: Job, learner: Learner, tally: Tally, state: FitState) -> None:

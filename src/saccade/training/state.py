@@ -22,7 +22,7 @@ from saccade.bundle import tensors_from_bytes, tensors_to_bytes
 from saccade.errors import ModelError, RunError
 from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
 from saccade.records import EpochRow
-from saccade.run_folder import write_bytes, write_json
+from saccade.run_folder import canonical_sha256, write_bytes, write_json
 from saccade.training.schedules import Pace, Plateau
 
 KEPT = 2
@@ -56,6 +56,15 @@ class FrozenEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Continued:
+    """Promise 9, once: epochs went on after `epoch`; `exact`: optimizer and weights were those of the
+    checkpoint, bit for bit."""
+
+    epoch: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
 class FitState:
     """Where a training stands after a finished epoch; replaced, never changed.
 
@@ -80,6 +89,7 @@ class FitState:
     history: tuple[EpochRow, ...] = ()
     notes: tuple[str, ...] = ()
     finished: str = ""
+    continued: tuple[Continued, ...] = ()
 
     def after_epoch(self, row: EpochRow, *, steps: int) -> FitState:
         """The state after one more epoch; a validation loss that is NaN is never the best."""
@@ -117,6 +127,10 @@ class FitState:
     def with_note(self, note: str) -> FitState:
         """The state with one more thing said, where there is something new to say."""
         return self if not note or note in self.notes else replace(self, notes=(*self.notes, note))
+
+    def with_continuation(self, exact: bool) -> FitState:
+        """The state with one more time noted that it went on from a checkpoint."""
+        return replace(self, continued=(*self.continued, Continued(self.epoch, exact)))
 
     @property
     def best_is_now(self) -> bool:
@@ -256,13 +270,13 @@ class Checkpoints:
             "scalars": dict(scalars),
             "state": state_to_json(state),
         }
-        write_json(self._json(state.epoch), {"sha256": _sha256(_canonical(body)), "body": body})
+        write_json(self._json(state.epoch), {"sha256": canonical_sha256(body), "body": body})
 
     def _read_state(self, path: Path) -> dict[str, Any]:
         try:
             values = parse_json(read_text(path, errors="surrogateescape"))
             body = values["body"]
-            whole = values["sha256"] == _sha256(_canonical(body))
+            whole = values["sha256"] == canonical_sha256(body)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path} is damaged ({type(error).__name__})") from None
         if not whole:
@@ -323,6 +337,7 @@ def state_from_json(values: Mapping[str, Any]) -> FitState:
                 "frozen": tuple(FrozenEvidence(**entry) for entry in values["frozen"]),
                 "history": tuple(EpochRow(**row) for row in values["history"]),
                 "notes": tuple(values["notes"]),
+                "continued": tuple(Continued(**entry) for entry in values.get("continued", ())),
             }
         )
     except (TypeError, KeyError) as error:
@@ -379,10 +394,6 @@ def _verify(path: Path, sha256: str) -> bytes:
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _canonical(body: Mapping[str, Any]) -> bytes:
-    return json.dumps(body, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogateescape")
 
 
 def _sha256(data: bytes) -> str:

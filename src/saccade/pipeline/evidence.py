@@ -1,0 +1,258 @@
+"""What a run measures about the promises while it still can; `promises.py` reads it at the end.
+
+Kept in `environment.json` under `evidence`, by the number of the promise. A promise without an entry there,
+or without files that show it, is "not checked".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.sharedctypes import RawArray
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.config import Recipe
+from saccade.evaluation.calibration import softmax
+from saccade.evaluation.diagnosis import Evidence
+from saccade.pipeline.prepare import limits_of
+from saccade.records import Dataset, Finding, ImageRecord, Storage
+from saccade.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from saccade.bundle import Bundle
+
+PROBED_IMAGES = 16
+PROBE_BATCHES = (5, 16)  # two sizes: nothing may depend on which images share a batch
+KEY = "evidence"
+
+
+def keep(run: RunFolder, promise: int, values: Mapping[str, Any]) -> None:
+    """Write down what was measured about a promise; earlier values of other names stay."""
+    stored = run.read_environment()
+    evidence = dict(stored.get(KEY, {}))
+    evidence[str(promise)] = {**evidence.get(str(promise), {}), **values}
+    run.write_environment({**stored, KEY: evidence})
+
+
+def kept(values: Mapping[str, Any], promise: int) -> dict[str, Any]:
+    """What `keep` wrote, from the values of environment.json; empty where nothing was measured."""
+    found: dict[str, Any] = values.get(KEY, {}).get(str(promise), {})
+    return found
+
+
+def probes(records: Sequence[ImageRecord]) -> tuple[ImageRecord, ...]:
+    """At most 16 of the records, evenly chosen."""
+    return tuple(records[:: -(-len(records) // PROBED_IMAGES)]) if records else ()
+
+
+# -- promise 2: the evaluation path draws nothing ----------------------------------------------------
+
+
+def check_evaluation(run: RunFolder, dataset: Dataset, bundle: Bundle, recipe: Recipe) -> None:
+    """Evaluate some validation images twice more, under other random states and in other batches.
+
+    Their inputs must be the same bits, and those that the preprocessing alone gives. Their probabilities must
+    be those in `predictions/validation.csv`.
+    """
+    from saccade.runtime import Runtime
+    from saccade.training import predict_logits
+
+    records = probes(dataset.used("validation"))
+    seen = [
+        _inputs(dataset, records, bundle, recipe, seed=seed, batch=batch)
+        for seed, batch in enumerate(PROBE_BATCHES)
+    ]
+    runtime = Runtime.create(recipe.device, "float32")
+    runtime.place(bundle.module)
+    with _random_state(len(PROBE_BATCHES)):
+        logits, _, paths = predict_logits(
+            bundle.module, _batches(dataset, records, bundle, recipe, 1), runtime
+        )
+    answered = softmax(logits, bundle.temperature)
+    values = {
+        "images": len(records),
+        "differing": int((seen[0] != seen[1]).flatten(1).any(1).sum()),
+        "from_preprocessing": _largest(seen[0] - _plain_inputs(dataset, records, bundle, recipe)),
+        "probability_difference": _largest(answered - _stored(run, paths)),
+    }
+    keep(run, 2, values)
+
+
+def _batches(
+    dataset: Dataset, records: Sequence[ImageRecord], bundle: Bundle, recipe: Recipe, size: int
+) -> Iterator[Any]:
+    from saccade.transforms import evaluation_batches
+
+    return evaluation_batches(
+        dataset.storage, records, bundle.classes, bundle.preprocess, size, limits=limits_of(recipe)
+    )
+
+
+def _inputs(
+    dataset: Dataset,
+    records: Sequence[ImageRecord],
+    bundle: Bundle,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    batch: int = PROBED_IMAGES,
+) -> Tensor:
+    """float32 (n, 3, S, S) as evaluation makes them, under a random state of its own."""
+    import torch
+
+    with _random_state(seed):
+        return torch.cat([made.images for made in _batches(dataset, records, bundle, recipe, batch)])
+
+
+def _plain_inputs(dataset: Dataset, records: Sequence[ImageRecord], bundle: Bundle, recipe: Recipe) -> Tensor:
+    """The same images by the preprocessing alone: no batches, no loader, no threads."""
+    import torch
+
+    from saccade.transforms.apply import to_input
+    from saccade.transforms.batches import read_pixels
+
+    limits = limits_of(recipe)
+    pixels = (read_pixels(dataset.storage, record, limits) for record in records)
+    return torch.stack([to_input(image, bundle.preprocess) for image in pixels])
+
+
+def _stored(run: RunFolder, paths: Sequence[str]) -> NDArray[np.float64]:
+    predictions = run.read_predictions("validation")
+    row = {path: number for number, path in enumerate(predictions.paths)}
+    return np.asarray(predictions.probabilities[[row[path] for path in paths]])
+
+
+def _largest(differences: Tensor | NDArray[Any]) -> float:
+    return float(np.abs(np.asarray(differences)).max(initial=0.0))
+
+
+@contextlib.contextmanager
+def _random_state(seed: int) -> Iterator[None]:
+    """Within it every global generator starts from `seed`; afterwards they go on as if nothing had been."""
+    import torch
+
+    python, array = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(array)
+
+
+# -- promise 3: the exported file preprocesses as evaluation does -------------------------------------
+
+
+def check_export(run: RunFolder, dataset: Dataset, recipe: Recipe) -> None:
+    """Compare the network's input inside model.onnx with that of evaluation, on some validation images."""
+    from saccade.bundle import load_bundle
+    from saccade.export.onnx import preprocessing_of
+    from saccade.transforms.batches import read_pixels
+
+    records, bundle = probes(dataset.used("validation")), load_bundle(run.bundle)
+    if not records:
+        return
+    exported, limits = preprocessing_of(run.onnx), limits_of(recipe)
+    answers = [exported(read_pixels(dataset.storage, record, limits)) for record in records]
+    expected = _inputs(dataset, records, bundle, recipe).numpy()
+    difference = _largest(np.stack(answers) - expected)
+    keep(run, 3, {"images": len(records), "input_difference": difference, "sha256": _sha256(run.onnx)})
+
+
+# -- promise 6: what the diagnosis read ---------------------------------------------------------------
+
+
+def diagnosis_evidence(read: Evidence, findings: Sequence[Finding]) -> dict[str, Any]:
+    """How much the diagnosis looked at, and the kinds of what it said."""
+    judged = {"train": read.train, "validation": read.validation, "test": read.test}
+    return {
+        "epochs": len(read.history),
+        "images": {part: figures.images for part, figures in judged.items() if figures},
+        "findings": [finding.kind for finding in findings],
+    }
+
+
+# -- promise 7: the test part waits for the last choice -----------------------------------------------
+
+
+@dataclass(frozen=True)
+class WatchedStorage:
+    """A storage that notes which of some images (their place by path) were read, in any process."""
+
+    storage: Storage
+    place: Mapping[str, int]
+    looked: Any  # an array of bytes in shared memory, which worker processes write into as well
+
+    @classmethod
+    def of(cls, storage: Storage, paths: Sequence[str]) -> WatchedStorage:
+        place = {path: number for number, path in enumerate(paths)}
+        return cls(storage, place, RawArray("b", max(1, len(place))))
+
+    def read(self, path: str) -> bytes:
+        """The file's bytes, as the storage behind it reads them."""
+        place = self.place.get(path)
+        if place is not None:
+            self.looked[place] = 1
+        return self.storage.read(path)
+
+    @property
+    def looked_at(self) -> tuple[str, ...]:
+        return tuple(path for path, place in self.place.items() if self.looked[place])
+
+
+def watching_test(dataset: Dataset) -> Dataset:
+    """The data with a storage that notes each test image that is read."""
+    paths = [record.path for record in dataset.used("test")]
+    return replace(dataset, storage=WatchedStorage.of(dataset.storage, paths))
+
+
+def choices_made(run: RunFolder, dataset: Dataset, *, continued: bool) -> Dataset:
+    """Write down which test images were read while the model was made; the data, no longer watched."""
+    watched = dataset.storage
+    assert isinstance(watched, WatchedStorage), "watched since the split"
+    looked = watched.looked_at
+    values = {
+        "test_images": len(watched.place),
+        "looked_at": len(looked),
+        "examples": list(looked[:5]),
+        "continued": continued,
+        "bundle": bundle_hash(run),
+    }
+    keep(run, 7, values)
+    return replace(dataset, storage=watched.storage)
+
+
+def measuring_test(run: RunFolder) -> None:
+    """Note, before it is done, that the test part is measured, and by which bundle."""
+    before = kept(run.read_environment(), 7).get("measured_by", [])
+    keep(run, 7, {"measured_by": [*before, bundle_hash(run)]})
+
+
+def measured_test(run: RunFolder) -> None:
+    """Note the hash of the test predictions, so that others in their place are noticed."""
+    keep(run, 7, {"predictions": _sha256(run.predictions("test"))})
+
+
+def bundle_hash(run: RunFolder) -> str:
+    """SHA-256 over the weights and model.json (classes, preprocessing, temperature); "" where one is gone."""
+    digest = hashlib.sha256()
+    for path in (run.bundle / "weights.safetensors", run.model_json):
+        if not path.is_file():
+            return ""
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _sha256(path: Any) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
