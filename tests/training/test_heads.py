@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from saccade.models.network import make_head
 from saccade.training import heads
@@ -20,7 +19,7 @@ from saccade.training.heads import (
     head_logits,
     stratified_group_folds,
 )
-from saccade.training.losses import inverse_frequency
+from saccade.training.losses import inverse_frequency, log_loss_and_accuracy
 
 CLASSES, WIDTH = 3, 12
 
@@ -34,14 +33,22 @@ def features(
     weights: torch.Tensor | None = None,
     smoothing: float = 0.0,
 ) -> LabelledFeatures:
-    """Clouds around one point a class, on scales from 0.01 to 100."""
+    """Clouds around one point a class, on scales from 0.05 to 20."""
     rng = np.random.default_rng(seed)
     labels = np.arange(images) % CLASSES
     centres = np.random.default_rng(99).normal(size=(CLASSES, WIDTH))
-    values = (centres[labels] + spread * rng.normal(size=(images, WIDTH))) * np.logspace(-2, 2, WIDTH) + 5
+    values = (centres[labels] + spread * rng.normal(size=(images, WIDTH))) * np.logspace(-1.3, 1.3, WIDTH) + 5
     names = tuple(groups) if groups else tuple(map(str, range(images)))
     tensor = torch.tensor(values, dtype=torch.float32)[None]
     return LabelledFeatures(tensor, torch.from_numpy(labels), names, CLASSES, weights, smoothing)
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    """Of (images, F): deviations as if 20 more images had shown their median, and at least a tenth of it."""
+    deviation = values.std(axis=0)
+    median = np.sort(deviation)[(len(deviation) - 1) // 2]
+    shrunk = np.sqrt((len(values) * deviation**2 + 20 * median**2) / (len(values) + 20))
+    return (values - values.mean(axis=0)) / np.maximum(shrunk, 0.1 * median)
 
 
 def fitted(
@@ -58,19 +65,18 @@ def fitted(
 def test_the_linear_head_is_scikit_learns_logistic_regression(strength: float) -> None:
     data = features()
     values, labels = data.values[0].double().numpy(), data.labels.numpy()
-    scaler = StandardScaler().fit(values)
+    scaled = standardised(values)
     reference = LogisticRegression(C=1 / (strength * len(data)), max_iter=2000, tol=1e-8)
-    reference.fit(scaler.transform(values), labels)
+    reference.fit(scaled, labels)
     ours = head_logits(fitted(data, strength), data.values[0]).softmax(1).numpy()
-    np.testing.assert_allclose(ours, reference.predict_proba(scaler.transform(values)), atol=2e-3)
+    np.testing.assert_allclose(ours, reference.predict_proba(scaled), atol=2e-3)
 
 
 def test_class_weights_are_scikit_learns_balanced() -> None:
     data = features(spread=3.0).subset([*range(60), *range(60, 90, 3)])
     weights = inverse_frequency(torch.bincount(data.labels).tolist())
     weighted = LabelledFeatures(data.values, data.labels, data.groups, CLASSES, weights)
-    scaler = StandardScaler().fit(data.values[0].double().numpy())
-    scaled = scaler.transform(data.values[0].double().numpy())
+    scaled = standardised(data.values[0].double().numpy())
     reference = LogisticRegression(C=1 / (0.1 * len(data)), class_weight="balanced", max_iter=2000, tol=1e-8)
     expected = reference.fit(scaled, data.labels.numpy()).predict_proba(scaled)
     ours = head_logits(fitted(weighted, 0.1), data.values[0]).softmax(1).numpy()
@@ -196,3 +202,56 @@ def test_folds_keep_groups_whole_and_classes_even() -> None:
 def test_no_more_folds_than_the_rarest_class_has_groups() -> None:
     labels = np.array([0] * 50 + [1] * 3)
     assert stratified_group_folds(labels, list(map(str, range(53))), folds=5, seed=0).max() == 2
+
+
+def wide(images: int, *, dead: int, spread: float, seed: int, alive: bool = False) -> LabelledFeatures:
+    """Sixty features, of which the last `dead` hardly vary in training images and do in others (`alive`)."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(images) % CLASSES
+    centres = np.random.default_rng(99).normal(size=(CLASSES, 60))
+    values = centres[labels] + 2.0 * rng.normal(size=(images, 60))
+    if dead:
+        values[:, -dead:] = 0.3 + (1.0 if alive else spread) * rng.normal(size=(images, dead))
+    tensor = torch.tensor(values, dtype=torch.float32)[None]
+    names = tuple(map(str, range(images)))
+    return LabelledFeatures(tensor, torch.from_numpy(labels), names, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dead", "spread"),
+    [
+        ("mlp", 20, 1e-5),
+        *(("linear", dead, spread) for dead in (1, 20) for spread in (1e-2, 1e-3, 1e-5, 1e-7, 0.0)),
+    ],
+)
+def test_features_that_hardly_vary_in_training_do_not_outvote_the_others(
+    kind: str, dead: int, spread: float
+) -> None:
+    data = wide(90, dead=dead, spread=spread, seed=0)
+    new = wide(300, dead=dead, spread=spread, seed=1, alive=True)
+    head = make_head(kind, 60, CLASSES, dropout=0.2)
+    fit_head(head, data, strength=0.1, seed=0)
+    train, other = (head_logits(head, some.values[0]) for some in (data, new))
+    loss, accuracy = log_loss_and_accuracy(other.numpy(), new.labels.numpy())
+    assert loss < 2.5 * np.log(CLASSES), f"it was {loss:.0f}, on training images it is below 1"
+    assert accuracy > 0.5
+    assert log_loss_and_accuracy(train.numpy(), data.labels.numpy())[0] < 1
+
+
+@pytest.mark.parametrize("images", [15, 30, 60])
+def test_few_images_tell_little_of_how_much_a_feature_varies(images: int) -> None:
+    """Rarely lit features: most training sets see them dark, and new images come with them lit."""
+
+    def lit(count: int, seed: int) -> LabelledFeatures:
+        rng = np.random.default_rng(seed)
+        data = wide(count, dead=0, spread=0, seed=seed)
+        rare = rng.random((count, 400)) < 0.05
+        dark = 1e-4 * rng.normal(size=(count, 400))
+        more = torch.tensor(np.where(rare, rng.normal(2, 1, (count, 400)), dark), dtype=torch.float32)[None]
+        return LabelledFeatures(torch.cat([data.values, more], -1), data.labels, data.groups, CLASSES)
+
+    data, new = lit(images, 0), lit(300, 1)
+    head = make_head("linear", 460, CLASSES, dropout=0.0)
+    fit_head(head, data, strength=0.1, seed=0)
+    loss = log_loss_and_accuracy(head_logits(head, new.values[0]).numpy(), new.labels.numpy())[0]
+    assert loss < 3 * np.log(CLASSES)

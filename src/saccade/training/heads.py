@@ -2,6 +2,8 @@
 
 The features are standardised for the fit, and the standardisation is then folded into the first Dense layer,
 so that the network's own head is exactly what was fitted. All choices are made inside the training part.
+A feature that hardly varies over the training images is not scaled up to the others: in a new image it may be
+thousands of its deviations off, and would then outvote everything else.
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ CHOICE_TOLERANCE, FINAL_TOLERANCE = 1e-4, 1e-7  # share of the objective that a 
 GRADIENT_TOLERANCE, REMEMBERED_STEPS = 1e-6, 30
 MAX_FOLD_NUMBERS = 2_000_000  # weights of all folds together; above, one fold is held out instead of each
 SMALLEST_DEVIATION = 1e-6
+# A deviation counts as if this many more images had shown the median deviation of all features: that of a few
+# images may be far too small by chance. Measured on 96-pixel photos: docs/lab-notes.md, "heads that blow up".
+PRIOR_IMAGES = 20
+SMALLEST_SHARE = 0.1  # of the median deviation, however many images there are
 # Features of all images and views; a fit of fewer keeps to one core. Its products take a fraction of a
 # millisecond: a second core gains nothing, and where it is busy each product waits for it (20 times slower).
 ONE_CORE_NUMBERS = 5_000_000
@@ -88,8 +94,13 @@ class _Standard:
 
     @classmethod
     def of(cls, values: Tensor) -> _Standard:
-        flat = values.reshape(-1, values.shape[-1]).double()
-        return cls(flat.mean(0), flat.std(0, correction=0).clamp(min=SMALLEST_DEVIATION))
+        """Of `values` (views, images, F); deviations are shrunk towards their median and bounded below."""
+        flat, images = values.reshape(-1, values.shape[-1]).double(), values.shape[-2]
+        deviation = flat.std(0, correction=0)
+        median = deviation.median()
+        shrunk = (images * deviation.square() + PRIOR_IMAGES * median.square()) / (images + PRIOR_IMAGES)
+        least = max(SMALLEST_DEVIATION, SMALLEST_SHARE * float(median))
+        return cls(flat.mean(0), shrunk.sqrt().clamp(min=least))
 
     def apply(self, values: Tensor) -> Tensor:
         return ((values.double() - self.mean) / self.deviation).float()
