@@ -116,8 +116,8 @@ def _plain_inputs(dataset: Dataset, records: Sequence[ImageRecord], bundle: Bund
     """The same images by the preprocessing alone: no batches, no loader, no threads."""
     import torch
 
+    from saccade.data.reading import read_pixels
     from saccade.transforms.apply import to_input
-    from saccade.transforms.batches import read_pixels
 
     limits = limits_of(recipe)
     pixels = (read_pixels(dataset.storage, record, limits) for record in records)
@@ -157,8 +157,8 @@ def _random_state(seed: int) -> Iterator[None]:
 def check_export(run: RunFolder, dataset: Dataset, recipe: Recipe) -> None:
     """Compare the network's input inside model.onnx with that of evaluation, on some validation images."""
     from saccade.bundle import load_bundle
+    from saccade.data.reading import read_pixels
     from saccade.export.onnx import preprocessing_of
-    from saccade.transforms.batches import read_pixels
 
     records, bundle = probes(dataset.used("validation")), load_bundle(run.bundle)
     if not records:
