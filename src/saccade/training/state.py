@@ -8,7 +8,6 @@ last, so a pair is whole or not there. The two newest are kept; a damaged one fa
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Mapping
