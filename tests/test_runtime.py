@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from saccade import runtime as runtime_module
 from saccade.errors import RecipeError
 from saccade.runtime import Runtime, draw_seed, resolve_device, resolve_precision
 
@@ -92,3 +93,14 @@ def test_convolution_weights_are_placed_channels_last():
     runtime.place(module)
     assert module.weight.is_contiguous(memory_format=torch.channels_last)
     assert runtime.images(torch.randn(2, 3, 8, 8)).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("known", "precision", "slow"),
+    [(False, "bfloat16", True), (True, "bfloat16", False), (False, "float32", False)],
+)
+def test_bfloat16_on_a_processor_without_it_is_said_to_be_slow(
+    monkeypatch: pytest.MonkeyPatch, known: bool, precision: str, slow: bool
+) -> None:
+    monkeypatch.setattr(runtime_module, "knows_bfloat16", lambda: known)
+    assert runtime_module.imitates_bfloat16(Runtime.create("cpu", precision)) is slow

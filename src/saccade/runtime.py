@@ -238,6 +238,11 @@ def knows_bfloat16() -> bool:
     return _processor_has(AVX512_BF16) or _processor_has(AMX)
 
 
+def imitates_bfloat16(runtime: Runtime) -> bool:
+    """Whether training would compute in bfloat16 on a processor that has no instructions for it."""
+    return runtime.device.type == "cpu" and runtime.precision == "bfloat16" and not knows_bfloat16()
+
+
 def _processor_has(question: str) -> bool:
     """torch's own answer; not every version and processor knows the question."""
     ask = getattr(torch.cpu, question, None)

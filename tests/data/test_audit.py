@@ -340,3 +340,37 @@ def test_the_manual_names_every_kind() -> None:
     manual = (Path(__file__).parents[2] / "docs" / "audit.md").read_text("utf-8")
     assert len(KINDS) > 20
     assert [kind for kind in KINDS if f"`{kind}`" not in manual] == []
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("white", [255, 250])
+def test_drawings_that_vanish_on_the_background_name_it(tmp_path: Path, mode: str, white: int) -> None:
+    """White on transparent, laid on white: nothing is left, and all images are the same."""
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(3):
+            pixels = np.full((32, 32, 4), white, np.uint8)
+            pixels[..., 3] = 0
+            pixels[4 + number : 20, 4:20, 3] = 255 if white == 255 else 90
+            image = Image.fromarray(pixels)
+            image = image.quantize(8) if mode == "P" else image.convert(mode)
+            image.save(tmp_path / label / f"{number}.png")
+    spoilt = [
+        found
+        for found in audited(tmp_path).findings
+        if found.kind in ("label_conflict", "blank", "too_bright")
+    ]
+    assert spoilt
+    for found in spoilt:
+        assert "have transparent pixels" in found.remedy
+        assert "--data.background 0,0,0" in found.remedy
+
+
+def test_blank_images_without_transparency_do_not_name_the_background(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(2):
+            shade = 40 + 50 * number + 20 * (label == "b")
+            Image.new("RGB", (32, 32), (shade,) * 3).save(tmp_path / label / f"{number}.png")
+    (found,) = of_kind(audited(tmp_path), "blank")
+    assert "background" not in found.remedy

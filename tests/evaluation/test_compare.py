@@ -82,3 +82,28 @@ def test_other_images_are_refused_saying_how_they_differ():
         compare(predictions([True] * 5), predictions([True] * 3))
     with pytest.raises(DataError, match=r"1 images have another true label .*\(0001.png\)"):
         compare(predictions([True] * 2, labels=["a", "b"]), predictions([True] * 2, labels=["a", "a"]))
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second"), [(5, 0), (0, 5), (4, 0), (6, 1), (1, 6), (3, 0), (8, 2)]
+)
+@pytest.mark.parametrize("images", [20, 100])
+def test_no_real_difference_never_stands_beside_an_interval_without_0(only_first, only_second, images):
+    first = ["a"] * images
+    second = list(first)
+    second[:only_first] = ["b"] * only_first
+    first[images - only_second :] = ["b"] * only_second
+    compared = compare(*(_answers(side) for side in (first, second)))
+    words = compared.in_words("one", "two")
+    assert compared.real == (compared.p_value < 0.05)
+    if not compared.real:
+        assert compared.shown.low <= 0 <= compared.shown.high
+        assert "No real difference" in words
+    else:
+        assert compared.shown == compared.difference
+
+
+def _answers(predicted):
+    probabilities = np.array([[0.9, 0.1] if label == "a" else [0.1, 0.9] for label in predicted])
+    paths = tuple(f"{i}.png" for i in range(len(predicted)))
+    return Predictions(paths, ("a",) * len(predicted), ("a", "b"), probabilities)

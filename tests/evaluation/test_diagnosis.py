@@ -355,8 +355,8 @@ def test_any_history_gets_words_and_remedies(drawn):
 
 
 def test_every_rule_answers_nothing_without_evidence():
-    assert len(RULES) == 13
-    assert [rule(Evidence(())) for rule in RULES] == [None] * 13
+    assert len(RULES) == 14
+    assert [rule(Evidence(())) for rule in RULES] == [None] * 14
 
 
 def test_two_fits_of_a_head_are_no_epochs_that_could_go_on():
@@ -372,3 +372,50 @@ def test_advice_on_rates_starts_from_the_rate_that_was_used():
     found = diagnose(Evidence((*head, *worse), recipe=Recipe.from_mapping({"train.method": "full"})))
     (advice,) = (f.remedy for f in found if f.kind == "fine_tuning_did_not_help")
     assert "--finetune-lr 0.0001" in advice
+
+
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [
+        ([190_000, 900, 50, 20], [5e18, 3e6, 9e4, 9e3]),
+        ([20, 9, 4, 2], [40, 20, 10, 8]),
+        ([1.4, 1.3, 1.2, 1.1], [900, 90, 30, 9]),
+        ([6, 1.4, 1.3, 1.2], [1.4, 1.4, 1.3, 1.2]),
+        ([50, 40, 30, 20], [1.4, 1.4, 1.4, 1.4]),
+    ],
+)
+@pytest.mark.parametrize("lr", [1.0, 10.0, 100.0])
+def test_a_loss_many_times_that_of_chance_is_a_rate_too_high_whatever_the_trend(train, validation, lr):
+    history = rows(train, validation, 0.3, 0.27, phase="main", lr=lr)
+    found = diagnose(Evidence(tuple(history), validation=figures(0.27)))
+    high = [finding for finding in found if finding.kind == "too_high_a_rate"]
+    assert len(high) == 1
+    assert "--lr" in high[0].remedy
+    assert not {"stopped_too_early", "underfitting"} & {finding.kind for finding in found}
+
+
+def test_a_network_that_is_certain_and_wrong_on_new_images_is_no_rate_too_high():
+    history = rows([1.0, 0.3, 0.05, 0.01], [1.5, 3.0, 4.5, 6.0], [0.6, 0.9, 0.99, 1.0], 0.5, phase="main")
+    assert "too_high_a_rate" not in kinds(history, validation=figures(0.5))
+
+
+@pytest.mark.parametrize("lr", [1e-5, 1e-6, 1e-7, 1e-9])
+@pytest.mark.parametrize("train", [[1.5, 1.49, 1.48, 1.47], [1.4, 1.4, 1.4, 1.4], [1.39, 1.35, 1.32, 1.3]])
+def test_a_rate_at_which_nothing_moves_is_said_to_be_too_low(train, lr):
+    history = rows(train, [x - 0.02 for x in train], 0.27, 0.28, phase="main", lr=lr)
+    found = diagnose(Evidence(tuple(history), validation=figures(0.28)))
+    low = [finding for finding in found if finding.kind == "too_low_a_rate"]
+    assert len(low) == 1
+    assert f"{lr:.2g}" in low[0].message
+    assert "Use a higher rate" in low[0].remedy
+    assert "--lr 0.00" in low[0].remedy
+    assert not {"stopped_too_early", "underfitting"} & {finding.kind for finding in found}
+
+
+@pytest.mark.parametrize(
+    ("train", "accuracy", "lr"),
+    [([1.4, 1.38, 1.37], 0.3, 1e-3), ([1.4, 0.9, 0.5], 0.3, 1e-6), ([0.2, 0.2, 0.2], 0.95, 1e-6)],
+)
+def test_a_usual_rate_or_one_that_learns_is_not_too_low(train, accuracy, lr):
+    history = rows(train, train, accuracy, accuracy, phase="main", lr=lr)
+    assert "too_low_a_rate" not in kinds(history, validation=figures(accuracy))

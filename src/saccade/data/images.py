@@ -43,6 +43,9 @@ _ALPHA_MODES = ("LA", "PA", "RGBA", "La", "RGBa")
 _GRAY_16_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
+ON_BACKGROUND = "transparent pixels laid on the background"  # a note of the decoder
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one image may cost, and how it is read.
@@ -249,7 +252,7 @@ def _on_background(image: Image.Image, colour: tuple[int, int, int]) -> tuple[Im
     if layer.getchannel("A").getextrema() == (255, 255):
         return layer.convert("RGB"), ()
     ground = Image.new("RGBA", layer.size, (*colour, 255))
-    return Image.alpha_composite(ground, layer).convert("RGB"), ("transparent pixels laid on the background",)
+    return Image.alpha_composite(ground, layer).convert("RGB"), (ON_BACKGROUND,)
 
 
 # --- pixels ---------------------------------------------------------------------------------------

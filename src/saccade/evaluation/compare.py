@@ -36,13 +36,24 @@ class Comparison:
         """Whether chance is ruled out at 5 %."""
         return self.p_value < SIGNIFICANT
 
+    @property
+    def shown(self) -> Interval:
+        """The interval, no narrower than the verdict: where chance is not ruled out, 0 lies in it.
+
+        The bootstrap's interval is narrower than the exact test with few images that differ.
+        """
+        value, low, high = self.difference.value, self.difference.low, self.difference.high
+        if self.real:
+            return self.difference
+        return Interval(value, min(low, 0.0), max(high, 0.0))
+
     def in_words(self, first: str, second: str) -> str:
         """One sentence for people, with the interval in points of accuracy and the number of images."""
         if not self.real:
             return (
                 f"No real difference shown with {self.images} images: "
                 f"{first} {_percent(self.first_accuracy)}, "
-                f"{second} {_percent(self.second_accuracy)}, difference {_points(self.difference)}, "
+                f"{second} {_percent(self.second_accuracy)}, difference {_points(self.shown)}, "
                 f"p = {self.p_value:.2g} (exact McNemar)."
             )
         better, worse, sign = (first, second, 1) if self.difference.value > 0 else (second, first, -1)

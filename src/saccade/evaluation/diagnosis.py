@@ -35,6 +35,15 @@ JUMP_SHARE, JUMP_EPOCHS = 1 / 3, 4
 # Near zero every loss wanders by factors; a rise of less than 0.05 (5 % of the true class's probability) is
 # noise.
 NOISE = 0.05
+# Equal probabilities for all classes cost log(classes). Too long steps leave a loss of many times that, which
+# the schedule's falling rate brings down at the end: the trend says nothing.
+FAR_ABOVE_CHANCE = 3.0
+# Skill on training images; a network that is right there, but too sure of itself on new ones, is no such
+# case.
+LEARNT_LITTLE = 0.5
+# A rate so low that nothing moves: over all epochs the training loss fell by less than this share, and no
+# epoch's rate reached what any of our optimizers needs.
+HARDLY_MOVED, LOW_RATE = 0.10, 1e-5
 # Fine-tuning that starts with twice the loss that the head had reached has broken the features.
 BROKEN_START = 2.0
 # Still improving: 5 % over the last three epochs and 1 % in the very last one (a cosine schedule ends flat).
@@ -125,11 +134,37 @@ def too_high_a_rate(evidence: Evidence) -> Finding | None:
         if all(_broken(getattr(before[-1], loss), getattr(rows[0], loss)) for loss in LOSSES):
             return _rate_finding(evidence, phase, "broke what the phase before had learnt", rows)
     for phase, rows in parts:
+        worst = _far_above_chance(evidence, rows)
+        if worst:
+            return _rate_finding(evidence, phase, f"drove the loss to {worst:.3g}, far above chance", rows)
         if _jumps(rows, "train_loss", TRAIN_JUMP):
             return _rate_finding(evidence, phase, "made the training loss jump up again and again", rows)
         if _jumps(rows, "validation_loss", VALIDATION_JUMP) and not _turned(rows):
             return _rate_finding(evidence, phase, "made the validation loss swing from epoch to epoch", rows)
     return None
+
+
+def too_low_a_rate(evidence: Evidence) -> Finding | None:
+    """Steps so short that the training loss hardly moved, while little is learnt."""
+    if not evidence.history or diverged(evidence) or too_high_a_rate(evidence):
+        return None
+    phase, rows = phases(evidence.history)[-1]
+    highest = max(row.lr for row in rows)
+    if _fitted(rows) or highest > LOW_RATE or len(phases(evidence.history)) > 1:
+        return None
+    fallen = 1 - rows[-1].train_loss / rows[0].train_loss if rows[0].train_loss > 0 else 1.0
+    learnt = _skill(_right_in_training(evidence, rows), evidence.validation) >= UNDERFIT_SKILL
+    if learnt or (fallen >= HARDLY_MOVED and len(rows) > 1):
+        return None
+    usual = evidence.recipe.replaced(train__lr="auto").learning_rate
+    return Finding(
+        "too_low_a_rate",
+        "warning",
+        f"The learning rate is too low: with {highest:.2g} in phase {phase!r} the training loss hardly moved "
+        f"({rows[0].train_loss:.3g} to {rows[-1].train_loss:.3g} in {_epochs(len(rows))}).",
+        f"Use a higher rate ({_method(evidence)}--lr {usual:g}); more epochs at this one change little.",
+        figure={"phase": phase, "lr": highest, "fallen": fallen},
+    )
 
 
 def worse_than_baseline(evidence: Evidence) -> Finding | None:
@@ -248,6 +283,7 @@ def underfitting(evidence: Evidence) -> Finding | None:
     others = (
         diverged,
         too_high_a_rate,
+        too_low_a_rate,
         overfitting,
         stopped_too_early,
     )  # each explains low figures by itself
@@ -273,6 +309,8 @@ def stopped_too_early(evidence: Evidence) -> Finding | None:
     """The validation loss was still falling when training ended."""
     if not evidence.history or evidence.history[-1].validation_accuracy >= GOOD_ENOUGH:
         return None
+    if too_high_a_rate(evidence) or too_low_a_rate(evidence):
+        return None  # more time at such a rate is no remedy
     _, rows = phases(evidence.history)[-1]
     if (
         len(rows) < 2
@@ -391,6 +429,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     diverged,
     worse_than_baseline,
     too_high_a_rate,
+    too_low_a_rate,
     overfitting,
     underfitting,
     stopped_too_early,
@@ -500,6 +539,29 @@ def _against_baseline(evidence: Evidence) -> str:
     if counts and max(counts) >= UNEVEN * min(counts) and not recipe.train.class_weights:
         steps.append("set train.class_weights = true")
     return f" Then {', or '.join(steps)}." if steps else ""
+
+
+def _far_above_chance(evidence: Evidence, rows: Sequence[EpochRow]) -> float:
+    """The largest loss of epochs that were far above chance, 0 where none was.
+
+    In training any such epoch counts. In validation it takes a network that has learnt little in training as
+    well: one that knows its training images by heart may be certain and wrong on others.
+    """
+    if _fitted(rows):
+        return 0.0
+    figures = evidence.judged
+    classes = len(figures.classes) if figures else 2
+    most = FAR_ABOVE_CHANCE * math.log(max(2, classes))
+    little = _skill(rows[-1].train_accuracy, figures) < LEARNT_LITTLE
+    losses = [row.train_loss for row in rows]
+    losses += [row.validation_loss for row in rows] if little else []
+    return max((loss for loss in losses if loss > most), default=0.0)
+
+
+def _right_in_training(evidence: Evidence, rows: Sequence[EpochRow]) -> float:
+    if evidence.train:
+        return evidence.train.accuracy.value
+    return max(rows[-1].train_accuracy, rows[-1].validation_accuracy)
 
 
 def _jumps(rows: Sequence[EpochRow], figure: str, factor: float) -> bool:

@@ -34,7 +34,7 @@ from saccade.pipeline.prepare import limits_of
 from saccade.preprocess import Preprocess
 from saccade.records import Dataset, EpochRow, ImageRecord
 from saccade.run_folder import RunFolder
-from saccade.runtime import Runtime
+from saccade.runtime import Runtime, imitates_bfloat16
 from saccade.terminal import Terminal
 from saccade.threads import memory_bytes, usable_cores
 from saccade.training import (
@@ -394,6 +394,11 @@ def _say_network(network: BuiltModel, runtime: Runtime, terminal: Terminal) -> N
     )
     for note in network.notes:
         terminal.say(f"          {note}")
+    if imitates_bfloat16(runtime):
+        terminal.warn(
+            "WARNING   this processor has no instructions for bfloat16 and imitates it, about 20 times "
+            "slower: leave --precision at auto, or give float32"
+        )
 
 
 def engines_of(network: BuiltModel, runtime: Runtime) -> Engines:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
-from saccade.data.audit.kinds import finding, some
+from saccade.data.audit.kinds import finding, naming_background, some
 from saccade.records import Dataset, Finding, ImageRecord
 
 
@@ -44,12 +44,13 @@ def settle_conflicts(dataset: Dataset, kept: Collection[str]) -> tuple[Dataset, 
 
 def _conflict(group: list[ImageRecord], labels: list[str]) -> Finding:
     named = some([f"{record.path} ({record.label})" for record in group])
-    return finding(
+    found = finding(
         "label_conflict",
         f"one picture stands under {len(labels)} labels: {named}. All copies left out",
         paths=[record.path for record in group],
         figure={"labels": labels},
     )
+    return naming_background(found, group)
 
 
 def identical_copies(dataset: Dataset) -> list[Finding]:
@@ -63,7 +64,8 @@ def identical_copies(dataset: Dataset) -> list[Finding]:
             else ("identical_pixels", "files with the same pixels")
         )
         paths = [record.path for record in group]
-        findings.append(finding(kind, f"{len(paths)} {what}: {some(paths)}", paths=paths))
+        found = finding(kind, f"{len(paths)} {what}: {some(paths)}", paths=paths)
+        findings.append(found if same_bytes else naming_background(found, group))
     return findings
 
 

@@ -6,12 +6,13 @@ A warning or worse makes `saccade audit` exit 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from saccade.data.decisions import WAYS_ON_ALIKE
-from saccade.records import Confidence, Finding, Severity
+from saccade.data.images import ON_BACKGROUND
+from saccade.records import Confidence, Finding, ImageRecord, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,22 @@ KINDS: dict[str, Kind] = {
 }
 
 _RANK = {kind: rank for rank, kind in enumerate(KINDS)}
+
+
+def naming_background(found: Finding, records: Iterable[ImageRecord]) -> Finding:
+    """The finding, with another background as its first remedy where its images had transparent pixels.
+
+    A drawing in the colour that is put under transparency vanishes, and then equals all others.
+    """
+    named = set(found.paths)
+    layered = sum(record.path in named and ON_BACKGROUND in record.note for record in records)
+    if not layered:
+        return found
+    remedy = (
+        f"{layered} of them have transparent pixels, which lie on the background colour: try another one "
+        f"first (--data.background 0,0,0). Else: {found.remedy}"
+    )
+    return replace(found, remedy=remedy)
 
 
 def finding(

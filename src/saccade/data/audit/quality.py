@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.data.audit.kinds import count_of, finding, some
+from saccade.data.audit.kinds import count_of, finding, naming_background, some
 from saccade.data.measure import Measurements
 from saccade.records import Dataset, Finding
 
@@ -154,4 +154,5 @@ def _about(
     share = len(paths) / len(rows)
     message = f"{count_of(len(paths), 'image')} {what}: {some(paths)}"
     figure = {"images": len(paths), "share": share}
-    return [finding(kind, message, paths=paths, confidence="likely", figure=figure)]
+    found = finding(kind, message, paths=paths, confidence="likely", figure=figure)
+    return [naming_background(found, dataset.records)]
