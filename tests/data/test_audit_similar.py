@@ -19,6 +19,7 @@ from saccade.data.decisions import NO_DECISIONS, Decisions, parse_decisions
 from saccade.data.scan import Scan, scan
 from saccade.data.similarity import PairIndices, PairSearch
 from saccade.data.split import split
+from saccade.data.split.atoms import gather_atoms, linked_pairs
 from saccade.data.storage import FolderStorage
 from saccade.records import Audit, Dataset, Finding, ImageRecord, Pair
 
@@ -293,6 +294,54 @@ def test_many_images_that_look_alike_are_not_many_wrong_labels() -> None:
 )
 def test_a_wrong_label_is_suspected_where_few_images_disagree(counts: dict[str, int], kind: str) -> None:
     assert [found.kind for found in alike(counts, {"a": 100, "b": 100})] == [kind]
+
+
+# -- drawings by several hands ---------------------------------------------------------------------
+
+
+def drawing(shape: str, hand: int, number: int) -> Image.Image:
+    """One stroke figure, 48 x 48, in the hand's own slant, width and size."""
+    habit, rng = np.random.default_rng([1, hand]), np.random.default_rng([2, hand, number])
+    points = np.array(FIGURES[shape], float) * habit.uniform(0.5, 0.9, 2)
+    points[:, 0] += habit.uniform(-0.4, 0.4) * points[:, 1]
+    points = 48 + 40 * points + rng.normal(0, 4, points.shape)
+    image = Image.new("L", (96, 96), 255)
+    line = [tuple(point) for point in points.tolist()]
+    ImageDraw.Draw(image).line(line, fill=0, width=int(habit.integers(3, 9)))
+    return image.resize((48, 48), Image.Resampling.LANCZOS)
+
+
+FIGURES = {
+    "circle": [(np.cos(t), np.sin(t)) for t in np.linspace(0, 2 * np.pi, 13)],
+    "cross": [(-1, 0), (1, 0), (0, 0), (0, -1), (0, 1)],
+    "square": [(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)],
+    "zigzag": [(-1, -1), (-0.3, 1), (0.3, -1), (1, 1)],
+}
+
+
+@pytest.mark.slow
+def test_drawings_that_look_alike_do_not_join_the_persons_who_drew_them(tmp_path: Path) -> None:
+    for shape in FIGURES:
+        (tmp_path / shape).mkdir()
+        for hand in range(12):
+            for number in range(2):
+                drawing(shape, hand, number).save(tmp_path / shape / f"p{hand:02d}-{number}.png")
+    for hand in range(11):  # each person has one drawing that is nearly the last person's
+        shape = list(FIGURES)[hand % 4]
+        twin = tmp_path / shape / f"p{hand + 1:02d}-0.png"
+        edited(tmp_path / shape / f"p{hand:02d}-0.png", twin, lambda image: image.resize((44, 44)))
+    found = scanned(tmp_path)
+    persons = (replace(r, group=Path(r.path).name[:3]) for r in found.dataset.records)
+    found = Scan(found.dataset.with_records(persons), found.measurements)
+    result = audit(*found)
+    whole = gather_atoms(result.dataset.used(), result.clusters, seed=0, pairs=linked_pairs(result))
+    assert len(whole) < 3  # what hangs together cannot be divided
+    made = split(result, cross_check=SecondSearch(result, found.measurements, NO_DECISIONS))
+    gone = [record for record in made.dataset.records if not record.used]
+    assert 0 < len(gone) <= 11
+    assert all(record.note.startswith("looks like ") for record in gone)
+    assert made.promise_kept
+    assert made.verified["verified_pairs_across"] == 0
 
 
 # -- after a split -------------------------------------------------------------------------------
