@@ -390,7 +390,8 @@ def test_a_loss_many_times_that_of_chance_is_a_rate_too_high_whatever_the_trend(
     found = diagnose(Evidence(tuple(history), validation=figures(0.27)))
     high = [finding for finding in found if finding.kind == "too_high_a_rate"]
     assert len(high) == 1
-    assert "--lr" in high[0].remedy
+    assert "Use the usual rate first (--method full --lr 0.003)" in high[0].remedy
+    assert found[0] is high[0], "before what it leads to"
     assert not {"stopped_too_early", "underfitting"} & {finding.kind for finding in found}
 
 
@@ -400,7 +401,9 @@ def test_a_network_that_is_certain_and_wrong_on_new_images_is_no_rate_too_high()
 
 
 @pytest.mark.parametrize("lr", [1e-5, 1e-6, 1e-7, 1e-9])
-@pytest.mark.parametrize("train", [[1.5, 1.49, 1.48, 1.47], [1.4, 1.4, 1.4, 1.4], [1.39, 1.35, 1.32, 1.3]])
+@pytest.mark.parametrize(
+    "train", [[1.5, 1.49, 1.48, 1.47], [1.4, 1.4, 1.4, 1.4], [1.45, 1.27, 1.19, 1.29, 1.4, 1.29, 1.35, 1.18]]
+)
 def test_a_rate_at_which_nothing_moves_is_said_to_be_too_low(train, lr):
     history = rows(train, [x - 0.02 for x in train], 0.27, 0.28, phase="main", lr=lr)
     found = diagnose(Evidence(tuple(history), validation=figures(0.28)))

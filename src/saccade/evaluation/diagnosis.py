@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 
 from saccade.config import HARD_FINETUNE_RATIO, Recipe
@@ -136,7 +136,12 @@ def too_high_a_rate(evidence: Evidence) -> Finding | None:
     for phase, rows in parts:
         worst = _far_above_chance(evidence, rows)
         if worst:
-            return _rate_finding(evidence, phase, f"drove the loss to {worst:.3g}, far above chance", rows)
+            found = _rate_finding(evidence, phase, f"drove the loss to {worst:.3g}, far above chance", rows)
+            usual = evidence.recipe.replaced(train__lr="auto").learning_rate
+            if max(row.lr for row in rows) > 3 * usual and phase == parts[0][0]:
+                remedy = f"Use the usual rate first ({_method(evidence)}--lr {usual:g})."
+                found = replace(found, remedy=remedy)
+            return replace(found, severity="error")
         if _jumps(rows, "train_loss", TRAIN_JUMP):
             return _rate_finding(evidence, phase, "made the training loss jump up again and again", rows)
         if _jumps(rows, "validation_loss", VALIDATION_JUMP) and not _turned(rows):
@@ -152,16 +157,16 @@ def too_low_a_rate(evidence: Evidence) -> Finding | None:
     highest = max(row.lr for row in rows)
     if _fitted(rows) or highest > LOW_RATE or len(phases(evidence.history)) > 1:
         return None
-    fallen = 1 - rows[-1].train_loss / rows[0].train_loss if rows[0].train_loss > 0 else 1.0
+    fallen = max(_fallen([row.train_loss for row in rows]), _fallen([row.validation_loss for row in rows]))
     learnt = _skill(_right_in_training(evidence, rows), evidence.validation) >= UNDERFIT_SKILL
-    if learnt or (fallen >= HARDLY_MOVED and len(rows) > 1):
+    if learnt or fallen >= HARDLY_MOVED:
         return None
     usual = evidence.recipe.replaced(train__lr="auto").learning_rate
     return Finding(
         "too_low_a_rate",
-        "warning",
-        f"The learning rate is too low: with {highest:.2g} in phase {phase!r} the training loss hardly moved "
-        f"({rows[0].train_loss:.3g} to {rows[-1].train_loss:.3g} in {_epochs(len(rows))}).",
+        "error",
+        f"The learning rate is too low: with {highest:.2g} in phase {phase!r} the loss hardly moved "
+        f"(in training {rows[0].train_loss:.3g} to {rows[-1].train_loss:.3g} in {_epochs(len(rows))}).",
         f"Use a higher rate ({_method(evidence)}--lr {usual:g}); more epochs at this one change little.",
         figure={"phase": phase, "lr": highest, "fallen": fallen},
     )
@@ -427,9 +432,9 @@ def misleading_confidence(evidence: Evidence) -> Finding | None:
 # One line adds a rule.
 RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     diverged,
-    worse_than_baseline,
     too_high_a_rate,
     too_low_a_rate,
+    worse_than_baseline,
     overfitting,
     underfitting,
     stopped_too_early,
@@ -556,6 +561,16 @@ def _far_above_chance(evidence: Evidence, rows: Sequence[EpochRow]) -> float:
     losses = [row.train_loss for row in rows]
     losses += [row.validation_loss for row in rows] if little else []
     return max((loss for loss in losses if loss > most), default=0.0)
+
+
+def _fallen(losses: Sequence[float]) -> float:
+    """By which share the mean loss of the later epochs lies below that of the earlier ones.
+
+    Means, because with strong augmentation the loss of an epoch wanders by more than a slow rate moves it.
+    """
+    half = len(losses) // 2
+    earlier = sum(losses[:half]) / max(1, half)
+    return 1 - sum(losses[half:]) / (len(losses) - half) / earlier if earlier > 0 else 0.0
 
 
 def _right_in_training(evidence: Evidence, rows: Sequence[EpochRow]) -> float:
