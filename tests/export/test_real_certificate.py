@@ -38,7 +38,7 @@ def case(shared_data: SharedData) -> tuple[Bundle, dict[str, Predictions], Path]
     def inputs(paths: list[Path]) -> torch.Tensor:
         return torch.stack([to_input(decode(p.read_bytes()).pixels, built.preprocess) for p in paths])
 
-    train, validation = photos(root, "train", 12), photos(root, "val", 8)
+    train, validation = photos(root, "train", 12), photos(root, "val", 20)
     with torch.inference_mode():
         features = built.module.backbone(inputs(train)).flatten(1)
     wanted = 8.0 * torch.eye(len(CLASSES))[[CLASSES.index(path.parent.name) for path in train]]
@@ -66,7 +66,7 @@ def test_float_int8_and_a_wrong_file(
     exact = write_onnx(bundle, tmp_path / "model.onnx")
     certificate = certify(exact, predictions, read)
     assert certificate.passed
-    assert certificate.images == 40
+    assert certificate.images == 100
     assert certificate.max_probability_difference < 1e-4
     assert certificate.extra["validation_accuracy_before"] > 0.5, (
         "far better than the fifth that chance gives"
@@ -75,8 +75,9 @@ def test_float_int8_and_a_wrong_file(
     reduced = quantize(
         exact, tmp_path / "int8.onnx", (decode(p.read_bytes()).pixels for p in photos(root, "train", 6))
     )
-    assert reduced.stat().st_size < 0.4 * exact.stat().st_size
-    assert certify(reduced, predictions, read, kind="int8", max_drop=0.1).passed
+    assert reduced.stat().st_size < 0.42 * exact.stat().st_size  # 11 kB of each are the preprocessing
+    judged = certify(reduced, predictions, read, kind="int8", max_drop=0.1)
+    assert judged.passed, judged.extra["problems"]
 
     for wrong in (
         replace(bundle.preprocess, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
