@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -230,6 +231,50 @@ def test_a_damaged_cache_is_remade(make_photos: Callable[..., Path], tmp_path: P
     with ScanCache(folder) as cache:
         cache.add({b"k": b"value"}, {})
         assert cache.payload(b"k") == b"value"
+
+
+def damaged(data: bytes, kind: str, rng: random.Random) -> bytes:
+    """A cache file as a bad disk, a full one or a lost write would leave it."""
+    changed = bytearray(data)
+    if kind == "cut":
+        return data[: rng.randrange(len(data))]
+    if kind == "overwritten":
+        start = rng.randrange(len(data) - 512)
+        changed[start : start + 512] = rng.randbytes(512)
+    elif kind == "a path":  # a row of the table no longer is the one its index stands for
+        changed[data.rindex(b"photos", 0, rng.randrange(len(data) // 2, len(data)))] ^= 1 << rng.randrange(7)
+    else:
+        for _ in range(50):
+            changed[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", ["cut", "overwritten", "a path", "flipped"])
+@pytest.mark.usefixtures("settled")
+def test_no_damage_to_the_cache_stops_a_scan(
+    make_photos: Callable[..., Path], tmp_path: Path, kind: str
+) -> None:
+    root, folder = make_photos(images=5), tmp_path / "cache"
+    expected = fingerprint(scan(folder_dataset(root), cache=folder))
+    whole, rng = (folder / "scan.sqlite").read_bytes(), random.Random(kind)
+    for _ in range(20):
+        (folder / "scan.sqlite").write_bytes(damaged(whole, kind, rng))
+        for _ in range(2):
+            assert fingerprint(scan(folder_dataset(root), cache=folder)) == expected
+        with ScanCache(folder) as cache:
+            cache.add({b"k": b"value"}, {})
+        with ScanCache(folder) as cache:  # remade, where it was not whole
+            assert cache.payload(b"k") == b"value"
+
+
+def test_a_damaged_result_is_replaced(tmp_path: Path) -> None:
+    payload = bytes(range(256)) * 8
+    for _ in range(2):
+        with ScanCache(tmp_path) as cache:
+            cache.add({b"k": payload}, {})
+            assert cache.payload(b"k") == payload
+        file = tmp_path / "scan.sqlite"
+        file.write_bytes(file.read_bytes().replace(payload[:200], payload[:199] + b"?"))
 
 
 def test_a_flipped_bit_in_the_cache_is_noticed(tmp_path: Path) -> None:

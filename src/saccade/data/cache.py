@@ -6,6 +6,7 @@ full, it is remade or gone without, never an error. Entries carry a checksum. Th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -21,6 +22,12 @@ DEFAULT_MAX_BYTES = 4_000_000_000
 LOCK_SECONDS = 10
 _FILE_NAME = "scan.sqlite"
 _SEARCHES = 20  # kept at most
+# What a damaged file makes sqlite3 raise: also its words may be no text any more
+BROKEN = (sqlite3.Error, UnicodeError, OverflowError)
+REFUSED = {
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL),
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_IOERR),
+}
 _MANY = 500  # values in one query; SQLite allows 999 in its oldest versions
 
 Stamp = tuple[int, int, int]  # size in bytes, modification time, time of last change of its entry (both ns)
@@ -83,15 +90,17 @@ class ScanCache:
     def payload(self, key: bytes) -> bytes | None:
         """The payload kept under a key, if it is there and whole."""
         for (payload,) in self._select("SELECT payload FROM results WHERE key IN", [key]):
-            if _checksum(payload[4:]) == payload[:4]:
-                return bytes(payload[4:])
+            if isinstance(payload, bytes) and _checksum(payload[4:]) == payload[:4]:
+                return payload[4:]
         return None
 
     def known_hashes(self, stamps: Mapping[bytes, Stamp]) -> dict[bytes, bytes]:
         """SHA-256 of the files whose stamp is the one last seen, by path."""
-        rows = self._select(
-            "SELECT path, sha256, size, modified, changed FROM stamps WHERE path IN", list(stamps)
-        )
+        query = "SELECT path, sha256, size, modified, changed FROM stamps WHERE path IN"
+        rows = list(self._select(query, list(stamps)))
+        if any(path not in stamps or not isinstance(sha256, bytes) for path, sha256, *_ in rows):
+            self._give_up(sqlite3.DatabaseError("rows that nobody asked for"))
+            return {}
         return {path: sha256 for path, sha256, *stamp in rows if tuple(stamp) == stamps[path]}
 
     def add(self, payloads: Mapping[bytes, bytes], stamps: Mapping[bytes, tuple[Stamp, bytes]]) -> None:
@@ -102,10 +111,10 @@ class ScanCache:
         files = [(path, *stamp, sha256) for path, (stamp, sha256) in stamps.items()]
         try:
             with self._database:
-                self._database.executemany("INSERT OR IGNORE INTO results VALUES (?, ?)", results)
+                self._database.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", results)
                 self._database.executemany("INSERT OR REPLACE INTO stamps VALUES (?, ?, ?, ?, ?)", files)
                 self._stay_within_bounds()
-        except sqlite3.Error as error:  # full disk, lost lock, damage: the scan goes on without its cache
+        except BROKEN as error:  # full disk, lost lock, damage: the scan goes on without its cache
             self._give_up(error)
 
     def searches(self, version: bytes) -> list[tuple[bytes, bytes]]:
@@ -113,7 +122,11 @@ class ScanCache:
         query = "SELECT members, pairs FROM searches WHERE version IN"
         rows = list(self._select(query, [version], "ORDER BY id DESC"))
         return [
-            (members[4:], pairs) for members, pairs in rows if _checksum(members[4:] + pairs) == members[:4]
+            (members[4:], pairs)
+            for members, pairs in rows
+            if isinstance(members, bytes)
+            and isinstance(pairs, bytes)
+            and _checksum(members[4:] + pairs) == members[:4]
         ]
 
     def add_search(self, version: bytes, members: bytes, pairs: bytes) -> None:
@@ -129,7 +142,7 @@ class ScanCache:
                 self._database.execute(
                     "DELETE FROM searches WHERE id <= (SELECT max(id) FROM searches) - ?", (_SEARCHES,)
                 )
-        except sqlite3.Error as error:
+        except BROKEN as error:
             self._give_up(error)
 
     def _stay_within_bounds(self) -> None:
@@ -154,17 +167,24 @@ class ScanCache:
             return []
         try:
             return self._database.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except BROKEN as error:
             self._give_up(error)
             return []
 
-    def _give_up(self, error: sqlite3.Error) -> None:
+    def _give_up(self, error: Exception) -> None:
         """Go on without; a damaged file is removed, so that the next scan makes a new one."""
         if self._database is not None:
-            self._database.close()
+            with contextlib.suppress(*BROKEN):
+                self._database.close()
             self._database = None
-        if not isinstance(error, sqlite3.OperationalError):
+        if not _refused(error):
             _remove(self._path)
+
+
+def _refused(error: Exception) -> bool:
+    """Whether the file may well be whole, and the system or another process keeps this one from it."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the rest says more of the same
+    return isinstance(error, OSError) or code in REFUSED
 
 
 def _open(path: Path) -> sqlite3.Connection | None:
@@ -180,14 +200,15 @@ def _open(path: Path) -> sqlite3.Connection | None:
                 database.executescript(_TABLES)
                 database.execute("SELECT count(*) FROM sqlite_master").fetchone()
                 _check(database)
-            except sqlite3.Error:
+            except BROKEN:
                 database.close()
                 raise
             return database
-        except (OSError, sqlite3.OperationalError):
-            return None  # cannot be written there, or another process holds it for long
-        except sqlite3.DatabaseError:
-            _remove(path)
+        except (OSError, *BROKEN) as error:
+            if _refused(error):
+                return None  # cannot be written there, or another process holds it for long
+            with contextlib.suppress(OSError):
+                _remove(path)
     return None
 
 
