@@ -36,7 +36,7 @@ from saccade.predict import (
     spreadsheet_safe,
     write_answers,
 )
-from saccade.run_folder import read_predictions
+from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 
 MakeModel = Callable[..., Path]
@@ -286,9 +286,10 @@ def test_refuses_before_any_work(model: Path, photos: Path) -> None:
 
 
 def test_csv_has_the_columns_of_a_runs_predictions(model: Path, photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "o.csv"
+    place = RunFolder(tmp_path)
+    out = place.predictions("o")
     assert run(model, photos, out=str(out), top_k=2) == (0, f"3 predictions written to {out}\n")
-    predictions = read_predictions(out)
+    predictions = place.read_predictions("o")
     assert predictions.classes == ("blue", "green", "red")
     assert predictions.predicted == ("red", "green", "blue")
     np.testing.assert_allclose(predictions.probabilities, Predictor(model).predict_proba(photos), rtol=1e-8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ import pytest
 from saccade.config import Recipe
 from saccade.errors import RunError
 from saccade.records import EpochRow, ImageRecord, Predictions
-from saccade.run_folder import RunFolder, certificate_beside, read_predictions, write_bytes, write_predictions
+from saccade.run_folder import RunFolder, certificate_beside, write_bytes
 
 ODD_NAMES = (
     'a b/"quoted".jpg',
@@ -42,9 +43,10 @@ def test_records_survive_the_csv(tmp_path: Path) -> None:
 def test_predictions_keep_nine_digits_and_their_names(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     values = rng.dirichlet([0.1] * 3, size=len(ODD_NAMES))
-    path = tmp_path / "p.csv"
-    write_predictions(path, Predictions(ODD_NAMES, ("x",) * len(ODD_NAMES), ("x", "p_y", "z z"), values))
-    back = read_predictions(path)
+    run = RunFolder(tmp_path)
+    written = Predictions(ODD_NAMES, ("x",) * len(ODD_NAMES), ("x", "p_y", "z z"), values)
+    run.write_predictions("test", written)
+    back = run.read_predictions("test")
     assert back.paths == ODD_NAMES
     assert back.classes == ("x", "p_y", "z z")
     np.testing.assert_allclose(back.probabilities, values, rtol=1e-8)
@@ -342,7 +344,7 @@ def test_certificates_stand_where_the_design_says(tmp_path: Path) -> None:
 
 def test_damaged_files_say_what_to_do(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    with pytest.raises(RunError, match=r"audit\.json is not there; run `saccade train`"):
+    with pytest.raises(RunError, match=r"audit\.json is missing; to make it again, run: `saccade train`"):
         run.read_audit()
     run.audit.write_text("{")
     with pytest.raises(RunError, match=r"audit\.json is damaged"):
@@ -355,3 +357,95 @@ def test_a_file_where_the_run_folder_should_be_is_refused(tmp_path: Path) -> Non
     with wanted, RunFolder(tmp_path / "taken").locked():
         pass
     assert (tmp_path / "taken").read_text() == "not a run"
+
+
+# -- the manifest ----------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """What kill -9 does, as far as a test in the same process can: nothing after it runs."""
+
+
+def killed_write(
+    run: RunFolder, values: dict[str, int], moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Write environment.json and stop before (even) or after (odd) its first or second rename."""
+    real, count = os.replace, iter(range(10))
+
+    def replace(source: str, target: Path) -> None:
+        number = next(count)
+        if number == moment // 2 and moment % 2 == 0:
+            raise Killed
+        real(source, target)
+        if number == moment // 2:
+            raise Killed
+
+    with monkeypatch.context() as patched, contextlib.suppress(Killed):
+        patched.setattr(os, "replace", replace)
+        run.write_environment(values)
+
+
+@pytest.mark.parametrize("second", range(4))
+@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("there_before", [False, True])
+def test_two_killed_writes_leave_a_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_before: bool, first: int, second: int
+) -> None:
+    run = RunFolder(tmp_path)
+    run.write_recipe(Recipe())
+    if there_before:
+        run.write_environment({"write": 0})
+    killed_write(run, {"write": 1}, first, monkeypatch)
+    killed_write(run, {"write": 2}, second, monkeypatch)
+    assert not run.damaged()
+    if run.environment.exists():
+        assert run.read_environment()["write"] == (2 if second == 3 else 1 if first == 3 else 0)
+    run.write_audit({})  # another file: what was announced before it is settled
+    assert not run.damaged()
+    run.write_environment({"write": 3})
+    assert run.read_environment() == {"write": 3}
+
+
+def test_an_earlier_version_is_not_taken_for_the_last_one(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.write_recipe(Recipe())
+    row = EpochRow("head", 1, 0.1, 1.5, 0.5, 1.25, 0.625, 3.5)
+    run.write_history([row])
+    one = run.history.read_bytes()
+    run.write_history([row, row])
+    run.write_audit({})
+    run.history.write_bytes(one)
+    with pytest.raises(RunError, match=r"history\.jsonl is damaged \(.* bytes instead of"):
+        run.read_history()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"sha256": 1}', '{"files": 3, "sha256": ""}', "\0" * 50]
+)
+def test_a_damaged_manifest_is_said_and_not_believed(tmp_path: Path, text: str) -> None:
+    run = RunFolder(tmp_path)
+    run.write_recipe(Recipe())
+    run.note_command(("saccade", "train", "my photos"))
+    run.write_environment({"command": ["saccade", "train", "my photos"]})
+    run.manifest.write_text(text)
+    with pytest.raises(RunError, match=r"manifest\.json is damaged .*run: saccade train 'my photos'"):
+        run.read_environment()
+
+
+def test_a_manifest_that_reads_like_another_is_refused(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.write_audit({})
+    text = run.manifest.read_text()
+    run.manifest.write_text(text.replace('"size": 3', '"size": 4'))
+    assert run.manifest.read_text() != text
+    with pytest.raises(RunError, match="its SHA-256 does not match"):
+        run.read_audit()
+
+
+def test_files_that_were_never_written_down_are_not_believed(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.write_recipe(Recipe())
+    run.metrics("test").parent.mkdir()
+    run.metrics("test").write_text("{}")
+    with pytest.raises(RunError, match=r"it is not in the manifest.*run: saccade evaluate"):
+        run.read_metrics("test")

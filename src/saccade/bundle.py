@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from saccade.errors import ModelError, TrainingError
 from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
 from saccade.models.weights import header_problem, shortened
 from saccade.preprocess import Preprocess
-from saccade.run_folder import write_bytes, write_json
+from saccade.run_folder import json_bytes, write_bytes
 
 SCHEMA_VERSION = 1
 WEIGHTS = "weights.safetensors"
@@ -62,16 +62,16 @@ class Bundle:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save_bundle(bundle: Bundle, folder: Path) -> str:
-    """Write both files, `model.json` last; returns the SHA-256 of the weights file.
+def save_bundle(bundle: Bundle, folder: Path, *, write: Callable[[Path, bytes], None] = write_bytes) -> str:
+    """Write both files by `write`, `model.json` last; returns the SHA-256 of the weights file.
 
     Raises TrainingError, and writes nothing, where weights or statistics are not finite.
     """
     check_finite(bundle.module)
     data = tensors_to_bytes(bundle.module.state_dict())
     digest = hashlib.sha256(data).hexdigest()
-    write_bytes(folder / WEIGHTS, data)
-    write_json(folder / MODEL, _as_json(bundle, digest))
+    write(folder / WEIGHTS, data)
+    write(folder / MODEL, json_bytes(_as_json(bundle, digest)))
     return digest
 
 

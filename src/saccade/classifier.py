@@ -100,8 +100,8 @@ class ImageClassifier:
         from saccade.run_folder import certificate_beside
 
         target = Path(path)
-        write_bytes(target, self._run.onnx.read_bytes())
-        write_bytes(certificate_beside(target), self._run.certificate().read_bytes())
+        write_bytes(target, self._run.read(self._run.onnx))
+        write_bytes(certificate_beside(target), self._run.read(self._run.certificate()))
         return target
 
     def report(self, path: str | Path) -> Path:

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -26,6 +27,7 @@ from saccade.threads import calm_openmp
 if TYPE_CHECKING:
     from saccade.config import Recipe
 
+_words: ContextVar[list[str]] = ContextVar("words", default=[])  # noqa: B039 - never changed in place
 STARTED = time.monotonic()
 # Modules that come with saccade[train]
 OF_TRAINING = {
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    _words.set(words)
     try:
         with answered_signals(words):
             return _answer(words)
@@ -207,7 +210,7 @@ def train(
 ) -> int:
     """Audit, split, train, evaluate, export and report; run again to continue."""
     chosen = _recipe(flags, recipe)
-    command = ["saccade", *sys.argv[1:]]
+    command = ["saccade", *_words.get()]
     result = _pipeline().train(data, chosen, _terminal(), out=out, command=command, started=STARTED)
     return int(result.exit_code)
 

@@ -168,6 +168,14 @@ def model_file(model: Path) -> Path:
     if not model.is_dir():
         return model
     exported = model / "export" / "model.onnx"
+    from saccade.run_folder import RunFolder
+
+    run = RunFolder(model)
+    if run.manifest.is_file():  # a folder that was copied in part may have none; the certificate still holds
+        if run.has(exported):
+            run.check(exported)
+        if run.has(run.certificate()):
+            run.check(run.certificate())
     if exported.is_file():
         return exported
     if (model / "recipe.toml").is_file():

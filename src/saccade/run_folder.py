@@ -1,5 +1,8 @@
 """Every path of a run, and one read/write pair a file. Every write is atomic; one process at a time writes.
 
+`manifest.json` holds the SHA-256 of every file (checkpoints carry their own), and whatever is read is
+compared with it: a damaged file is named, with the command that makes it again, and never used.
+
 Nothing here knows what a model is: values come in as records and plain JSON, and leave the same way.
 """
 
@@ -11,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,12 +25,15 @@ import numpy as np
 
 from saccade.config import Recipe, differing_keys
 from saccade.errors import RunError
-from saccade.files import parse_json, read_text
+from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
+from saccade.manifest import NAME as MANIFEST
+from saccade.manifest import Content, Manifest
 from saccade.records import EpochRow, ImageRecord, Predictions, Status
 
 DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height", "mode", "status", "note")
 LOCK_TRIES = 20
 PART = ".part"  # ends the name of a file that is being written
+READ_TRIES = 3  # another command may be writing while this one reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,10 @@ class RunFolder:
         return self.bundle / "model.json"
 
     @property
+    def weights(self) -> Path:
+        return self.bundle / "weights.safetensors"
+
+    @property
     def report(self) -> Path:
         return self.root / "report" / "report.html"
 
@@ -78,6 +89,10 @@ class RunFolder:
     @property
     def int8(self) -> Path:
         return self.root / "export" / "model.int8.onnx"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / MANIFEST
 
     @property
     def lock(self) -> Path:
@@ -107,67 +122,148 @@ class RunFolder:
     # -- reading -----------------------------------------------------------------------------
 
     def read_recipe(self) -> Recipe:
-        return Recipe.from_toml(_text(self.recipe), where=str(self.recipe))
+        return Recipe.from_toml(self._text(self.recipe), where=str(self.recipe))
 
     def read_environment(self) -> dict[str, Any]:
-        return read_json(self.environment)
+        return self._json(self.environment)
 
     def read_audit(self) -> dict[str, Any]:
-        return read_json(self.audit)
+        return self._json(self.audit)
 
     def read_model(self) -> dict[str, Any]:
-        return read_json(self.model_json)
+        return self._json(self.model_json)
 
     def read_certificate(self, model: Path | None = None) -> dict[str, Any]:
-        return read_json(self.certificate(model))
+        return self._json(self.certificate(model))
 
     def read_metrics(self, part: str) -> dict[str, Any]:
-        return read_json(self.metrics(part))
+        return self._json(self.metrics(part))
 
     def read_history(self) -> list[EpochRow]:
         try:
-            return [EpochRow(**parse_json(line)) for line in _text(self.history).splitlines()]
+            return [EpochRow(**parse_json(line)) for line in self._text(self.history).splitlines()]
         except (TypeError, ValueError) as error:
-            raise RunError(f"{self.history} is damaged ({error}); {_REMAKE}") from None
+            raise self._damaged(self.history, str(error)) from None
 
     def read_dataset(self) -> tuple[ImageRecord, ...]:
-        return tuple(_record(row, self.dataset) for row in read_csv(self.dataset))
+        try:
+            return tuple(_record(row) for row in _rows(self._text(self.dataset)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(self.dataset, str(error)) from None
 
     def read_predictions(self, part: str) -> Predictions:
-        return read_predictions(self.predictions(part))
+        path = self.predictions(part)
+        try:
+            return _predictions(_rows(self._text(path)))
+        except (TypeError, KeyError, ValueError) as error:
+            raise self._damaged(path, str(error)) from None
 
     def has(self, path: Path) -> bool:
-        return path.is_file()
+        """Whether the run has this file, also where somebody deleted it since it was written."""
+        return path.is_file() or (self.manifest.is_file() and self._name(path) in self._manifest().files)
+
+    def read(self, path: Path) -> bytes:
+        """The bytes that were written; raises RunError, with what to do, where the file holds others."""
+        for _ in range(READ_TRIES):
+            try:
+                data = read_file(path, max_bytes=MOST_WEIGHT_BYTES)
+            except FileNotFoundError:
+                raise RunError(f"{path} is missing; {self.remedy(path)}") from None
+            except OSError as error:
+                raise RunError(f"{path} cannot be read ({error.strerror}); check what it is") from None
+            problem = self._problem(path, Content.of(data))
+            if not problem:
+                return data
+        raise self._damaged(path, problem)
+
+    def check(self, *paths: Path) -> None:
+        """Raise RunError where one of these files is not what was written."""
+        for path in paths:
+            self.read(path)
+
+    def damaged(self) -> dict[Path, str]:
+        """What is wrong with each file of the manifest that is missing or holds other bytes."""
+        manifest, found = self._manifest(), {}
+        for name in {**manifest.files, **manifest.writing}:
+            path = self.root / name
+            try:
+                problem = manifest.problem(name, _content(path))
+            except OSError:  # a file that was only announced may never have come
+                problem = "missing" if name in manifest.files else ""
+            if problem:
+                found[path] = problem
+        return found
+
+    def manifest_problem(self) -> str:
+        """What is wrong with the manifest itself, or ""; a folder in which no run began needs none."""
+        try:
+            self._manifest()
+        except RunError:
+            return "damaged" if self.manifest.exists() else "missing"
+        return ""
+
+    def knows(self, path: Path) -> bool:
+        """Whether the manifest says what this file must hold."""
+        manifest, name = self._manifest(), self._name(path)
+        return name in manifest.files or name in manifest.writing
+
+    def accepts(self, path: Path, data: bytes) -> bool:
+        """Whether the manifest knows this file as holding that."""
+        return self._manifest().accepts(self._name(path), Content.of(data))
+
+    def remedy(self, path: Path) -> str:
+        """What makes a file of this run again, in words."""
+        return f"to make it again, run: {self._command_for(path)}"
 
     # -- writing -----------------------------------------------------------------------------
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Written once; a recipe that is there already is never rewritten."""
         if not self.recipe.exists():
-            write_text(self.recipe, recipe.to_toml())
+            self.write(self.recipe, _utf8(recipe.to_toml()))
 
     def write_environment(self, values: Mapping[str, Any]) -> None:
-        write_json(self.environment, values)
+        self.write(self.environment, json_bytes(values))
 
     def write_audit(self, values: Mapping[str, Any]) -> None:
-        write_json(self.audit, values)
+        self.write(self.audit, json_bytes(values))
 
     def write_dataset(self, records: Iterable[ImageRecord]) -> None:
-        rows = ([getattr(record, name) for name in DATASET_COLUMNS] for record in records)
-        write_csv(self.dataset, DATASET_COLUMNS, rows)
+        self.write(self.dataset, dataset_bytes(records))
 
     def write_history(self, rows: Iterable[EpochRow]) -> None:
         """The whole history each time, so that a continued run never repeats a line."""
-        write_text(self.history, "".join(json.dumps(asdict(row), allow_nan=True) + "\n" for row in rows))
+        lines = "".join(json.dumps(asdict(row), allow_nan=True) + "\n" for row in rows)
+        self.write(self.history, _utf8(lines))
 
     def write_predictions(self, part: str, predictions: Predictions) -> None:
-        write_predictions(self.predictions(part), predictions)
+        self.write(self.predictions(part), predictions_bytes(predictions))
 
     def write_metrics(self, part: str, values: Mapping[str, Any]) -> None:
-        write_json(self.metrics(part), values)
+        self.write(self.metrics(part), json_bytes(values))
 
     def write_certificate(self, values: Mapping[str, Any], model: Path | None = None) -> None:
-        write_json(self.certificate(model), values)
+        self.write(self.certificate(model), json_bytes(values))
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file atomically; one of this folder is announced in the manifest before."""
+        if name := self._name(path):
+            self._write_manifest(self._settled().announcing(name, Content.of(data)))
+        write_bytes(path, data)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, where it is there, and forget what it held."""
+        path.unlink(missing_ok=True)  # first: killed in between, the file is missing and made again
+        self._write_manifest(self._settled().without(self._name(path)))
+
+    def note_command(self, command: Sequence[str]) -> None:
+        """Write down what makes the files of this folder again; begins the manifest where there is none."""
+        self._write_manifest(self._settled().made_by(command))
+
+    def begin_again(self, command: Sequence[str], keep: Iterable[Path] = ()) -> None:
+        """A manifest that knows nothing but the files to `keep`, as they are now."""
+        files = {self._name(path): _content(path) for path in keep if path.is_file()}
+        self._write_manifest(Manifest(files).made_by(command))
 
     # -- the life of a run -------------------------------------------------------------------
 
@@ -217,6 +313,66 @@ class RunFolder:
         yield
         self.beginning.unlink()
 
+    # -- the manifest ------------------------------------------------------------------------
+
+    def _name(self, path: Path) -> str:
+        """A file's name in the manifest; "" for one outside of the folder."""
+        root, full = os.path.abspath(self.root), os.path.abspath(path)
+        inside = full.startswith(root + os.sep)
+        return Path(full).relative_to(root).as_posix() if inside else ""
+
+    def _manifest(self) -> Manifest:
+        """What was written down; raises RunError where it is damaged, or missing from a run."""
+        try:
+            return Manifest.from_text(read_text(self.manifest, errors="surrogateescape"))
+        except FileNotFoundError:
+            if not self.recipe.exists():
+                return Manifest()
+            problem = "missing, so what the files of this run must hold is not known"
+            raise RunError(f"{self.manifest} is {problem}; {self.remedy(self.manifest)}") from None
+        except OSError as error:
+            raise RunError(
+                f"{self.manifest} cannot be read ({error.strerror}); check its permissions"
+            ) from None
+        except ValueError as error:
+            raise self._damaged(self.manifest, str(error)) from None
+
+    def _settled(self) -> Manifest:
+        """The manifest with the file that was announced last counted in, or forgotten where it never came."""
+        manifest = self._manifest()
+        there = [name for name in manifest.writing if (self.root / name).is_file()]
+        return manifest.settled({name: _content(self.root / name) for name in there})
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        write_text(self.manifest, manifest.to_text())
+
+    def _problem(self, path: Path, found: Content) -> str:
+        if not self.manifest.exists() and not self.recipe.exists():
+            return ""  # files that somebody put together, which is no run
+        name = self._name(path)
+        return self._manifest().problem(name, found) if name else ""
+
+    def _damaged(self, path: Path, problem: str) -> RunError:
+        return RunError(f"{path} is damaged ({problem}); {self.remedy(path)}")
+
+    def _command_for(self, path: Path) -> str:
+        run, name = shlex.quote(str(self.root)), self._name(path)
+        if name in ("export/model.onnx", "export/certificate.json"):
+            return f"saccade export {run}"
+        if name.startswith("export/model.int8.onnx"):
+            return f"saccade export {run} --int8"
+        if name.startswith(("metrics/", "report/")) and self.recipe.exists():
+            return f"saccade evaluate {run}"
+        return shlex.join(self._noted_command()) or "`saccade train` with the same settings"
+
+    def _noted_command(self) -> list[str]:
+        """The command that made these files, as far as what is left of them tells."""
+        with contextlib.suppress(OSError, ValueError):
+            return list(Manifest.from_text(read_text(self.manifest)).command)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return [str(word) for word in parse_json(read_text(self.environment))["command"]]
+        return []
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; a second one gets a RunError with the first one's process id."""
@@ -241,7 +397,7 @@ class RunFolder:
     def _remove_leftovers(self) -> None:
         """Remove what a stopped write left: temporary files, and first files of a run that never began."""
         if self.beginning.exists() and not self.recipe.exists():
-            for path in (self.dataset, self.audit, self.environment):
+            for path in (self.dataset, self.audit, self.environment, self.manifest):
                 path.unlink(missing_ok=True)
         elif not self.recipe.exists():
             return  # the folder may be somebody's
@@ -291,24 +447,34 @@ class RunFolder:
             with contextlib.suppress(OSError):  # it holds something
                 self.root.rmdir()
 
+    def _text(self, path: Path) -> str:
+        return self.read(path).decode("utf-8", errors="surrogateescape")
 
-def _text(path: Path) -> str:
-    try:
-        return read_text(path, errors="surrogateescape")
-    except FileNotFoundError:
-        raise RunError(f"{path} is not there; {_REMAKE}") from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}); check what it is") from None
+    def _json(self, path: Path) -> dict[str, Any]:
+        try:
+            return _object(self._text(path))
+        except ValueError as error:
+            raise self._damaged(path, str(error)) from None
+
+
+def _content(path: Path) -> Content:
+    return Content.of(read_file(path, max_bytes=MOST_WEIGHT_BYTES))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; raises RunError where there is none."""
+    """The object in a JSON file outside of a run; raises RunError where there is none."""
     try:
-        values = parse_json(_text(path))
+        return _object(read_text(path, errors="surrogateescape"))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}); check what it is") from None
     except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}); {_REMAKE}") from None
+        raise RunError(f"{path} is damaged ({error}); make it again") from None
+
+
+def _object(text: str) -> dict[str, Any]:
+    values = parse_json(text)
     if not isinstance(values, dict):
-        raise RunError(f"{path} is damaged (no JSON object); {_REMAKE}")
+        raise ValueError("no JSON object")
     return values
 
 
@@ -336,24 +502,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_locks_to_parent)
 
 
-_REMAKE = "run `saccade train` with the same settings again to remake it"
-
-
 def certificate_beside(model: Path) -> Path:
     """`FILE.certificate.json` beside a model file that lies outside a run."""
     return model.with_name(model.name + ".certificate.json")
 
 
-def read_predictions(path: Path) -> Predictions:
-    """Predictions from a CSV with path,label,predicted,confidence,p_<class>... ; raises RunError."""
-    rows = read_csv(path)
+def _predictions(rows: list[dict[str, str]]) -> Predictions:
+    """Predictions from rows with path,label,predicted,confidence,p_<class>... ; raises what is wrong."""
     if not rows:
-        raise RunError(f"{path} holds no predictions; {_REMAKE}")
+        raise ValueError("it holds no predictions")
     classes = tuple(name[2:] for name in rows[0] if name.startswith("p_"))
-    try:
-        values = [[float(row[f"p_{label}"]) for label in classes] for row in rows]
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}); {_REMAKE}") from None
+    values = [[float(row[f"p_{label}"]) for label in classes] for row in rows]
     return Predictions(
         paths=tuple(row["path"] for row in rows),
         labels=tuple(row["label"] for row in rows),
@@ -362,7 +521,7 @@ def read_predictions(path: Path) -> Predictions:
     )
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
+def predictions_bytes(predictions: Predictions) -> bytes:
     """One row an image; probabilities with 9 significant digits."""
     header = ("path", "label", "predicted", "confidence", *(f"p_{label}" for label in predictions.classes))
     rows = (
@@ -376,21 +535,39 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             strict=True,
         )
     )
-    write_csv(path, header, rows)
+    return csv_bytes(header, rows)
+
+
+def dataset_bytes(records: Iterable[ImageRecord]) -> bytes:
+    """dataset.csv: one row an image."""
+    return csv_bytes(
+        DATASET_COLUMNS, ([getattr(record, name) for name in DATASET_COLUMNS] for record in records)
+    )
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV with a header, as written by `write_csv`; raises RunError when it is not there."""
+    """Rows of a CSV with a header, as written by `write_csv`; raises RunError when it cannot be read."""
     try:
-        text = read_text(path, errors="surrogateescape")
-        return list(csv.DictReader(io.StringIO(text, newline="")))
+        return _rows(read_text(path, errors="surrogateescape"))
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}); {_REMAKE}") from None
+        raise RunError(f"{path} cannot be read ({error.strerror}); check its path and permissions") from None
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); check what it is") from None
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    """Rows of a CSV with a header; raises ValueError for what is none."""
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline="")))
     except csv.Error as error:
-        raise RunError(f"{path} is damaged ({error}); {_REMAKE}") from None
+        raise ValueError(str(error)) from None
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    write_bytes(path, csv_bytes(header, rows))
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     """CSV with \\n line ends; names that are not UTF-8 survive by surrogateescape."""
     buffer = io.StringIO(newline="")
     plain = csv.writer(buffer, lineterminator="\n")
@@ -399,11 +576,15 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     for row in rows:  # a carriage return in a name ends the row unless it is quoted, which csv leaves out
         returns = any(isinstance(value, str) and "\r" in value for value in row)
         (quoted if returns else plain).writerow(row)
-    write_text(path, buffer.getvalue())
+    return _utf8(buffer.getvalue())
 
 
 def write_json(path: Path, values: Any) -> None:
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_bytes(path, json_bytes(values))
+
+
+def json_bytes(values: Any) -> bytes:
+    return _utf8(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def canonical_sha256(values: Mapping[str, Any]) -> str:
@@ -413,7 +594,11 @@ def canonical_sha256(values: Mapping[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
+    write_bytes(path, _utf8(text))
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", errors="surrogateescape")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -460,12 +645,10 @@ def _file_mode(path: Path) -> int:
     return 0o666 & ~umask
 
 
-def _record(row: Mapping[str, str], where: Path) -> ImageRecord:
-    try:
-        status = row["status"]
-        if status not in get_args(Status):
-            raise ValueError(f"status {status!r}")
-        values = {name: row[name] for name in DATASET_COLUMNS if name not in ("width", "height")}
-        return ImageRecord(**values, width=int(row["width"]), height=int(row["height"]))  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{where} is damaged ({error}); {_REMAKE}") from None
+def _record(row: Mapping[str, str]) -> ImageRecord:
+    """One row of dataset.csv; raises KeyError, TypeError or ValueError for what is none."""
+    status = row["status"]
+    if status not in get_args(Status):
+        raise ValueError(f"status {status!r}")
+    values = {name: row[name] for name in DATASET_COLUMNS if name not in ("width", "height")}
+    return ImageRecord(**values, width=int(row["width"]), height=int(row["height"]))  # type: ignore[arg-type]

@@ -164,12 +164,10 @@ class ExampleRun:
         }
 
     def _write_model(self) -> None:
-        from saccade.run_folder import write_json
+        from saccade.run_folder import json_bytes
 
-        write_json(
-            self.run.model_json,
-            {"weights_sha256": "ab" * 32, "data_fingerprint": "cd" * 16, "temperature": 1.25},
-        )
+        values = {"weights_sha256": "ab" * 32, "data_fingerprint": "cd" * 16, "temperature": 1.25}
+        self.run.write(self.run.model_json, json_bytes(values))
 
     def _certificate(self) -> dict[str, Any]:
         return {

@@ -16,7 +16,7 @@ from saccade.errors import DataError, ImageError, RunError
 from saccade.report import report_html, write_report
 from saccade.report.facts import Facts
 from saccade.report.render import printable
-from saccade.run_folder import write_csv, write_json, write_text
+from saccade.run_folder import csv_bytes
 
 
 class Page(HTMLParser):
@@ -233,11 +233,11 @@ def test_names_that_are_not_utf8_or_hold_line_ends_are_printable(tmp_path):
 
 def test_damaged_files_are_named(tmp_path):
     run = ExampleRun(tmp_path, without=("dataset",)).write()
-    write_text(run.history, "{not json\n")
+    run.history.write_text("{not json\n")
     with pytest.raises(RunError, match=r"history\.jsonl is damaged"):
         write_report(run)
-    run.history.unlink()
-    write_json(run.metrics("test"), {"images": 3})
+    run.remove(run.history)
+    run.write_metrics("test", {"images": 3})
     with pytest.raises(DataError, match="not saccade metrics"):
         write_report(run)
 
@@ -245,9 +245,8 @@ def test_damaged_files_are_named(tmp_path):
 def test_a_run_without_a_mistake_says_so(tmp_path):
     run = ExampleRun(tmp_path, without=("dataset", "validation")).write()
     rows = [["a.jpg", "daisy", "daisy", "1", "1", "0"]]
-    write_csv(
-        run.predictions("test"), ("path", "label", "predicted", "confidence", "p_daisy", "p_rose"), rows
-    )
+    columns = ("path", "label", "predicted", "confidence", "p_daisy", "p_rose")
+    run.write(run.predictions("test"), csv_bytes(columns, rows))
     assert "None: all 1 test images were answered right" in page_of(run).text
 
 

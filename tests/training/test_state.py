@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from saccade.errors import RunError
 from saccade.records import EpochRow
+from saccade.run_folder import RunFolder
 from saccade.training.state import (
     Checkpoints,
     FitState,
@@ -139,13 +140,62 @@ def test_a_damaged_newest_checkpoint_falls_back_and_is_named(tmp_path, suffix, h
         assert "the one before" in notes[0] or "checkpoint before it" in notes[0]
 
 
-def test_damaged_best_weights_make_both_checkpoints_worthless(tmp_path):
-    saved(tmp_path, [1.0, 2.0, 3.0])
-    path = tmp_path / "best-00001.safetensors"
+def broken(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
-    found, notes = Checkpoints(tmp_path).latest()
-    assert found is None
-    assert "starts again from its beginning" in notes[-1]
+
+
+@pytest.mark.parametrize("losses", [[2.0, 1.0], [3.0, 1.0, 2.0], [1.0, 2.0]])
+@pytest.mark.parametrize("how", [broken, Path.unlink])
+def test_damaged_best_weights_are_made_again_from_the_checkpoint_of_their_epoch(tmp_path, losses, how):
+    saved(tmp_path, losses)
+    path = max(tmp_path.glob("best-*"))
+    whole = path.read_bytes()
+    how(path)
+    checkpoints = Checkpoints(tmp_path)
+    found, notes = checkpoints.latest()
+    assert found.state.epoch == len(losses)
+    assert found.state.best.validation_loss == min(losses)
+    assert path.read_bytes() == whole
+    assert "made again from that epoch's checkpoint" in notes[0]
+    assert checkpoints.best_weights(found.state)["w"].unique().tolist() == [found.state.best.epoch]
+    assert Checkpoints(tmp_path).latest()[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("losses", "left"), [([1.0, 2.0, 3.0], 2), ([1.0, 3.0, 2.0], 3), ([1.0, math.inf, 9.0], 3)]
+)
+def test_where_the_best_weights_are_lost_the_best_that_are_left_take_their_place(tmp_path, losses, left):
+    saved(tmp_path, losses)
+    broken(tmp_path / "best-00001.safetensors")
+    checkpoints = Checkpoints(tmp_path)
+    found, notes = checkpoints.latest()
+    assert found.state.epoch == 3
+    assert (found.state.best.epoch, found.state.best.validation_loss) == (left, losses[left - 1])
+    assert checkpoints.best_weights(found.state)["w"].unique().tolist() == [left]
+    assert "weights of epoch 1 (validation loss 1) are lost" in notes[0]
+    again, said = Checkpoints(tmp_path).latest()
+    assert (again.state, said) == (found.state, ()), "it is written down"
+
+
+def test_lost_choices_are_those_of_the_newest_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.keep_choice("arithmetic", {"name": "plain"})
+    state = FitState().after_epoch(row(1, 1.0), steps=3)
+    checkpoints.save(state, {"w": torch.ones(2)}, {}, {})
+    checkpoints.keep_choice("later", {"has": "had no part in the checkpoint"})
+    RunFolder(tmp_path).remove(tmp_path / "checkpoints" / "choices.json")
+    again = Checkpoints(tmp_path / "checkpoints")
+    assert again.choice("arithmetic") == {"name": "plain"}
+    assert again.choice("later") is None
+
+
+def test_damaged_choices_are_not_read(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.keep_choice("arithmetic", {"name": "plain"})
+    path = tmp_path / "checkpoints" / "choices.json"
+    path.write_text(path.read_text().replace("plain", "faster"))
+    with pytest.raises(RunError, match=r"choices\.json is damaged \("):
+        checkpoints.choice("arithmetic")
 
 
 def test_best_weights_that_were_damaged_meanwhile_are_refused(tmp_path):

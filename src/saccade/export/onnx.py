@@ -69,7 +69,13 @@ class Exportable(Protocol):
     def data_fingerprint(self) -> str: ...
 
 
-def write_onnx(bundle: Exportable, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> Path:
+def write_onnx(
+    bundle: Exportable,
+    path: str | Path,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    write: Callable[[Path, bytes], None] = write_bytes,
+) -> Path:
     """Write `bundle` as one self-contained ONNX file, return its path; same bundle, same bytes.
 
     `extra` is further metadata by full key (`saccade.thresholds`, ...), stored as JSON. Raises ModelError
@@ -86,7 +92,7 @@ def write_onnx(bundle: Exportable, path: str | Path, *, extra: Mapping[str, Any]
     model = joined(network, bundle.preprocess, bundle.temperature, len(bundle.classes))
     texts = file_metadata(bundle.classes, bundle.preprocess, bundle.data_fingerprint)
     onnx.helper.set_model_props(model, {**texts, **_as_json(extra or {})})
-    write_model(model, Path(path))
+    write_model(model, Path(path), write=write)
     return Path(path)
 
 
@@ -122,13 +128,15 @@ def preprocessing_of(path: str | Path) -> Callable[[NDArray[np.uint8]], NDArray[
     return run
 
 
-def write_model(model: onnx.ModelProto, path: Path) -> None:
-    """Check `model` and write it atomically, the same bytes for the same model."""
+def write_model(
+    model: onnx.ModelProto, path: Path, *, write: Callable[[Path, bytes], None] = write_bytes
+) -> None:
+    """Check `model` and write it by `write`, the same bytes for the same model."""
     import onnx
 
     data = model.SerializeToString(deterministic=True)
     onnx.checker.check_model(data, full_check=True)
-    write_bytes(path, data)
+    write(path, data)
 
 
 def _require(package: str) -> None:

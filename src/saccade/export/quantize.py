@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from saccade.export.onnx import (
     write_model,
 )
 from saccade.onnx_file import inspect_model
+from saccade.run_folder import write_bytes
 from saccade.threads import usable_cores
 
 if TYPE_CHECKING:
@@ -46,7 +47,13 @@ MATRIX_OPERATORS = ("Conv", "Gemm", "MatMul")
 Pixels = NDArray[np.float32]
 
 
-def quantize(float_model: str | Path, out: str | Path, images: Iterable[Image]) -> Path:
+def quantize(
+    float_model: str | Path,
+    out: str | Path,
+    images: Iterable[Image],
+    *,
+    write: Callable[[Path, bytes], None] = write_bytes,
+) -> Path:
     """Write `float_model` as int8 to `out` and return its path.
 
     `images` are training images, uint8 (height, width, 3): up to some hundred. Raises ModelError when
@@ -61,7 +68,7 @@ def quantize(float_model: str | Path, out: str | Path, images: Iterable[Image]) 
     result = _rejoined(model, _quantized(network, _activation_ranges(network, pixels), start))
     note = {"kind": "int8", "images": len(pixels), "float_convolutions": start}
     result.metadata_props.add(key=QUANTIZATION_KEY, value=json.dumps(note))
-    write_model(result, Path(out))
+    write_model(result, Path(out), write=write)
     return Path(out)
 
 

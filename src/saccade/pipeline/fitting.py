@@ -339,7 +339,7 @@ def _fit_network(
         )
     if temperature.note:
         terminal.say(f"          {temperature.note}")
-    save_bundle(_bundle(network, dataset, result, temperature, late), run.bundle)
+    save_bundle(_bundle(network, dataset, result, temperature, late), run.bundle, write=run.write)
 
 
 def _refuse_other_weights(run: RunFolder, network: BuiltModel, recipe: Recipe) -> None:

@@ -76,6 +76,7 @@ def _every_nth(records: tuple[ImageRecord, ...], *, most: int) -> tuple[ImageRec
 def _load(run: RunFolder) -> Bundle:
     from saccade.bundle import load_bundle
 
+    run.check(run.model_json, run.weights)
     return load_bundle(run.bundle)
 
 
@@ -156,6 +157,7 @@ def say_result(run: RunFolder, terminal: Terminal) -> None:
         elif promise.get("state") == NOT_CHECKED:
             terminal.say(f"          promise {number} was not checked: {promise['evidence']}")
     if run.has(run.certificate()):
+        run.check(run.onnx)
         terminal.say(certificate_line(run.read_certificate(), run.onnx))
     terminal.say(f"Report    {run.report}")
 
@@ -264,7 +266,9 @@ def _plain_name(name: str) -> str:
 def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: str) -> dict[str, Metrics]:
     parts = [part for part in (*JUDGED_PARTS, "train") if run.has(run.predictions(part))]
     if not parts:
-        raise RunError(f"{run.root} has no predictions yet; run `saccade train` with the same settings again")
+        raise RunError(f"{run.root} has no predictions yet; {run.remedy(run.predictions('validation'))}")
+    if run.has(run.certificate()):
+        run.check(run.onnx)  # the report says that it is certified
     values = run.read_environment()
     dataset = data_of(run, moved) if moved else _data_if_there(run, values)
     for part in parts:
@@ -363,6 +367,7 @@ def _evaluate_new(
     prepare.say_reading(audited, terminal)
     by_part = _by_part(audited.dataset)
     place = run.evaluation(name)
+    place.begin_again(("saccade", "evaluate", str(run.root), data, "--name", name))
     _forget_other_parts(place, by_part)
     measured = {}
     for part, records in by_part.items():
@@ -392,8 +397,8 @@ def _forget_other_parts(place: RunFolder, parts: Collection[str]) -> None:
     """Figures of an earlier evaluation of this name, of parts that these data do not have."""
     for part in (*JUDGED_PARTS, "train"):
         if part not in parts:
-            place.predictions(part).unlink(missing_ok=True)
-            place.metrics(part).unlink(missing_ok=True)
+            place.remove(place.predictions(part))
+            place.remove(place.metrics(part))
 
 
 def _warn_of_known_images(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from saccade.pipeline.evidence import check_export
 from saccade.pipeline.judge import certificate_line, data_of
 from saccade.pipeline.prepare import limits_of
 from saccade.records import Certificate, Dataset, Predictions
-from saccade.run_folder import RunFolder, certificate_beside, existing_run, read_json, write_json
+from saccade.run_folder import RunFolder, certificate_beside, existing_run, json_bytes, read_json
 from saccade.terminal import Terminal
 
 FORMATS = ("onnx",)
@@ -68,7 +69,10 @@ def certify(file: str, run_path: str, terminal: Terminal, *, data: str = "") -> 
     run = finished_run(run_path)
     path = Path(file)
     kind: Kind = "int8" if _stored_kind(run, path) == "int8" else "float"
-    certificate = _certify(run, path, data_of(run, data), run.read_recipe(), terminal, kind=kind)
+    with run.locked():
+        if run.has(path):
+            run.check(path)  # else the certificate would be about what the file was not meant to be
+        certificate = _certify(run, path, data_of(run, data), run.read_recipe(), terminal, kind=kind)
     terminal.say(certificate_line(certificate_as_json(certificate), path))
     return certificate
 
@@ -77,7 +81,7 @@ def finished_run(path: str) -> RunFolder:
     """The run folder at `path`; raises RunError when there is none, or none that is trained."""
     run = existing_run(path)
     if not run.has(run.model_json):
-        raise RunError(f"{path} is not trained to the end; run `saccade train` with the same settings again")
+        raise RunError(f"{path} is not trained to the end; {run.remedy(run.model_json)}")
     return run
 
 
@@ -89,7 +93,8 @@ def _write(run: RunFolder, target: Path) -> None:
     decoding: dict[str, Any] = {BACKGROUND_KEY: list(data.background)}
     if data.gray_maximum:
         decoding[GRAY_MAXIMUM_KEY] = data.gray_maximum
-    write_onnx(load_bundle(run.bundle), target, extra=decoding)
+    run.check(run.model_json, run.weights)
+    write_onnx(load_bundle(run.bundle), target, extra=decoding, write=run.write)
 
 
 def _write_int8(run: RunFolder, target: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> None:
@@ -98,11 +103,12 @@ def _write_int8(run: RunFolder, target: Path, dataset: Dataset, recipe: Recipe, 
 
     if not run.has(run.onnx):
         _write(run, run.onnx)
+    run.check(run.onnx)
     records = dataset.used("train")
     chosen = records[:: -(-len(records) // recipe.export.calibration_images)]
     images = (read_pixels(dataset.storage, record, limits_of(recipe)) for record in chosen)
     with terminal.progress("calibrating int8 on training images"):
-        quantize(run.onnx, target, images)
+        quantize(run.onnx, target, images, write=run.write)
 
 
 def _certify(
@@ -119,7 +125,7 @@ def _certify(
             kind=kind,
             limits=limits_of(recipe),
         )
-    write_json(certificate_path(run, file), certificate_as_json(certificate))
+    run.write(certificate_path(run, file), json_bytes(certificate_as_json(certificate)))
     return certificate
 
 
@@ -140,9 +146,10 @@ def predictions_of(run: RunFolder) -> dict[str, Predictions]:
 
 
 def _stored_kind(run: RunFolder, file: Path) -> str:
-    """float or int8, as an earlier certificate of this file says."""
-    path = certificate_path(run, file)
-    values: Mapping[str, Any] = read_json(path) if path.exists() else {}
+    """float or int8, as an earlier certificate of this file says, where that is whole."""
+    values: dict[str, Any] = {}
+    with contextlib.suppress(RunError):
+        values = read_json(certificate_path(run, file))
     return str(values.get("kind", "int8" if "int8" in file.name else "float"))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.config import AUTO_BACKBONE, Recipe
-from saccade.pipeline import judge, prepare, ship
+from saccade.pipeline import judge, mending, prepare, ship
 from saccade.pipeline.ahead import Ahead, Ready
 from saccade.pipeline.continuing import as_it_began
 from saccade.pipeline.division import (
@@ -57,9 +57,10 @@ def train(
     run = RunFolder(Path(out))
     ready: Ready | None = None
     with run.locked(), contextlib.ExitStack() as while_continuing:
-        if not run.continues(recipe, identity(location)):
+        mended = mending.remove_damaged(run, recipe, terminal, command)
+        if not (run.continues(recipe, identity(location)) and mending.beginning_is_whole(run)):
             dataset, ready, late = _begin(run, location, recipe, terminal, command, began)
-        elif run.read_environment().get("finished"):
+        elif run.read_environment().get("finished") and not mended:
             terminal.say(f"{run.root} is finished; this is its result.")
             judge.say_result(run, terminal)
             return _result(run)
@@ -114,7 +115,9 @@ def _begin(
         resolved=resolved,
     )
     values |= {"classes": made.dataset.classes, "split": split_as_json(made), "without_effect": idle}
+    mending.refuse_other_data(run, made.dataset)
     with run.begun():
+        run.note_command(command)
         run.write_dataset(made.dataset.records)
         write_audit(run, audited, made, searched=late is None and recipe.split.near_duplicates)
         run.write_environment(values | ({"choice": choice} if choice else {}))
@@ -182,6 +185,8 @@ def _carry_out(
 
         fit_network(run, dataset, recipe, terminal, began, ready, late)
         dataset = choices_made(run, dataset, continued=ready is None)
+    elif not run.has(run.history):
+        mending.restore_history(run)
     if late:
         late.dataset()
     judge.judge_parts(run, dataset, recipe, terminal)

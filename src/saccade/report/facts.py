@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from saccade.config import Recipe
 from saccade.evaluation.diagnosis import Evidence, diagnose
 from saccade.evaluation.metrics import metrics_from_json
-from saccade.files import read_text
 from saccade.records import EpochRow, Finding, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder
 
@@ -77,8 +76,8 @@ def read_facts(run: RunFolder) -> Facts:
     judged = judged_part(parts)
     return Facts(
         name=run.root.resolve().name,
-        recipe=_if_there(run.recipe.is_file(), run.read_recipe),
-        recipe_text=read_text(run.recipe) if run.recipe.is_file() else "",
+        recipe=_if_there(run.has(run.recipe), run.read_recipe),
+        recipe_text=run.read(run.recipe).decode("utf-8") if run.has(run.recipe) else "",
         environment=_if_there(run.has(run.environment), run.read_environment) or {},
         model=_if_there(run.has(run.model_json), run.read_model) or {},
         audit=_if_there(run.has(run.audit), run.read_audit) or {},

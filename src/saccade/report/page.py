@@ -18,7 +18,7 @@ from saccade.report.facts import Facts, read_facts
 from saccade.report.promises import promises
 from saccade.report.render import bounds, percent, render
 from saccade.report.thumbnails import ReadImage, thumbnail
-from saccade.run_folder import RunFolder, write_text
+from saccade.run_folder import RunFolder
 
 MISTAKES_SHOWN = 24
 PAIRS_SHOWN = 12
@@ -32,7 +32,7 @@ def write_report(run: RunFolder, *, read_image: ReadImage | None = None) -> Path
     `read_image` gives an image's bytes by its path in `dataset.csv`; without it, or where it raises
     ImageError, a line of text stands in the thumbnail's place. Raises RunError for a damaged file.
     """
-    write_text(run.report, report_html(read_facts(run), read_image))
+    run.write(run.report, report_html(read_facts(run), read_image).encode("utf-8", "surrogateescape"))
     return run.report
 
 

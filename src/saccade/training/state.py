@@ -2,11 +2,13 @@
 
 A checkpoint is a pair: `last-00007.safetensors` (weights, optimizer) and `last-00007.json` (everything
 else, with the SHA-256 of the tensors, of the best weights it belongs to, and of itself). The JSON is written
-last, so a pair is whole or not there. The two newest are kept; a damaged one falls back to the one before.
+last, so a pair is whole or not there. The two newest are kept; a damaged one falls back to the one before,
+and damaged best weights to the best that are left.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import shutil
@@ -21,7 +23,7 @@ from saccade.bundle import tensors_from_bytes, tensors_to_bytes
 from saccade.errors import ModelError, RunError
 from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
 from saccade.records import EpochRow
-from saccade.run_folder import canonical_sha256, write_bytes, write_json
+from saccade.run_folder import RunFolder, canonical_sha256, json_bytes, write_bytes, write_json
 from saccade.training.schedules import Pace, Plateau
 
 KEPT = 2
@@ -156,6 +158,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._run = RunFolder(folder.parent)
         self._best_sha256 = ""  # of the best weights that the newest state names
 
     def save(
@@ -202,9 +205,11 @@ class Checkpoints:
         notes: list[str] = []
         for path in self._newest_first():
             try:
-                return self._load(path), tuple(notes)
+                checkpoint, damaged_best = self._with_whole_best(self._load(path))
             except (RunError, ModelError) as error:
                 notes.append(f"{error}: went back to the checkpoint before it")
+            else:
+                return checkpoint, (*notes, *damaged_best)
         if notes:
             notes.append("no whole checkpoint is left, so training starts again from its beginning")
         return None, tuple(notes)
@@ -219,28 +224,22 @@ class Checkpoints:
 
     def choice(self, name: str) -> dict[str, Any] | None:
         """What `keep_choice` wrote under this name, or None; raises RunError for a damaged file."""
-        try:
-            return dict(self._choices()[name])
-        except KeyError:
-            return None
-        except (ValueError, TypeError) as error:
-            raise RunError(
-                f"{self._choices_file} is damaged ({error}), so training cannot go on as it began; "
-                "begin again with a new --out"
-            ) from None
+        found = self._choices().get(name)
+        return None if found is None else dict(found)
 
     def keep_choice(self, name: str, values: Mapping[str, Any]) -> None:
         """Write down what was chosen by the clock, at once: a run that continues must not choose again."""
-        write_json(self._choices_file, {**self._choices(), name: dict(values)})
+        self._run.write(self._choices_file, json_bytes({**self._choices(), name: dict(values)}))
 
     def _choices(self) -> dict[str, Any]:
-        path = self._choices_file
-        if not path.exists():
-            return {}
-        try:
-            return dict(parse_json(read_file(path)))
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"{path} is damaged ({error}); delete it and run again") from None
+        """All choices; where their file is gone, those of the newest checkpoint: later ones have had no part
+        in the state that training goes on from."""
+        if self._run.has(self._choices_file):
+            return dict(parse_json(self._run.read(self._choices_file)))
+        for path in self._newest_first():
+            with contextlib.suppress(RunError):
+                return dict(self._read_state(path).get("choices", {}))
+        return {}
 
     @property
     def _choices_file(self) -> Path:
@@ -250,9 +249,7 @@ class Checkpoints:
         body = self._read_state(path)
         state = state_from_json(body["state"])
         tensors = _load_tensors(self._tensors(state.epoch), body["tensors_sha256"])
-        if state.best:
-            _verify(self._best(state), body["best_sha256"])
-            self._best_sha256 = body["best_sha256"]
+        self._best_sha256 = body["best_sha256"]
         return Checkpoint(
             state=state,
             weights=_below("weights/", tensors),
@@ -261,12 +258,59 @@ class Checkpoints:
             raw=_below("raw/", tensors),
         )
 
+    def _with_whole_best(self, checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[str, ...]]:
+        """The checkpoint with best weights that are whole, and what must be said where they were damaged."""
+        state, lost = checkpoint.state, checkpoint.state.best
+        if lost is None:
+            return checkpoint, ()
+        try:
+            _verify(self._best(state), self._best_sha256)
+            return checkpoint, ()
+        except RunError as error:
+            damage = str(error)
+        left = self._weights_left(checkpoint)
+        losses = {row.epoch: row.validation_loss for row in state.history if row.epoch in left}
+        finite = {epoch: loss for epoch, loss in losses.items() if math.isfinite(loss)} or losses
+        epoch = lost.epoch if lost.epoch in left else min(finite, key=finite.__getitem__)
+        state = self._with_best(state, epoch, left[epoch])
+        note = f"{damage}: made again from that epoch's checkpoint"
+        if epoch != lost.epoch:
+            note = (
+                f"{damage}: the weights of epoch {lost.epoch} (validation loss {lost.validation_loss:.4g}) "
+                f"are lost; the best that are left are those of epoch {epoch} ({losses[epoch]:.4g})"
+            )
+        return replace(checkpoint, state=state), (note,)
+
+    def _weights_left(self, checkpoint: Checkpoint) -> dict[int, dict[str, Tensor]]:
+        """Weights by epoch: those of this checkpoint and of the older ones that are whole."""
+        left = {checkpoint.state.epoch: checkpoint.weights}
+        for path in self._newest_first():
+            with contextlib.suppress(RunError, ModelError):
+                body = self._read_state(path)
+                epoch = int(body["state"]["epoch"])
+                if epoch < checkpoint.state.epoch:
+                    tensors = _load_tensors(self._tensors(epoch), body["tensors_sha256"])
+                    left[epoch] = _below("weights/", tensors)
+        return left
+
+    def _with_best(self, state: FitState, epoch: int, weights: Mapping[str, Tensor]) -> FitState:
+        """The state with the weights of this epoch as its best, written down."""
+        row = next(row for row in state.history if row.epoch == epoch)
+        best = Best(row.phase, row.epoch, row.validation_loss, row.validation_accuracy)
+        body, state = self._read_state(self._json(state.epoch)), replace(state, best=best)
+        data = tensors_to_bytes(weights)
+        write_bytes(self._best(state), data)
+        self._best_sha256 = _sha256(data)
+        self._write_state(state, body["tensors_sha256"], body["scalars"])
+        return state
+
     def _write_state(self, state: FitState, tensors_sha256: str, scalars: Mapping[str, float]) -> None:
         body = {
             "tensors_sha256": tensors_sha256,
             "best_file": self._best(state).name if state.best else "",
             "best_sha256": self._best_sha256,
             "scalars": dict(scalars),
+            "choices": self._choices(),
             "state": state_to_json(state),
         }
         write_json(self._json(state.epoch), {"sha256": canonical_sha256(body), "body": body})
