@@ -154,7 +154,7 @@ def test_no_certificate_hangs(
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{", "[]", "3", "\x00"])
 @pytest.mark.parametrize("name", ["environment.json", "audit.json", "history.jsonl", "recipe.toml"])
 def test_damaged_files_of_a_run_are_named(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text)
+    RunFolder(tmp_path).write(tmp_path / name, text.encode())  # as a faulty program would have left it
     with pytest.raises(SaccadeError, match=name.replace(".", r"\.")):
         READERS[name](tmp_path / name)
 

@@ -507,6 +507,14 @@ def certificate_beside(model: Path) -> Path:
     return model.with_name(model.name + ".certificate.json")
 
 
+def read_predictions(path: Path) -> Predictions:
+    """Predictions from a CSV outside of a run, such as `saccade predict` writes; raises RunError."""
+    try:
+        return _predictions(read_csv(path))
+    except (TypeError, KeyError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}); make it again") from None
+
+
 def _predictions(rows: list[dict[str, str]]) -> Predictions:
     """Predictions from rows with path,label,predicted,confidence,p_<class>... ; raises what is wrong."""
     if not rows:

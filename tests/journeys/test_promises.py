@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +15,7 @@ from saccade.pipeline.evidence import WatchedStorage, keep
 from saccade.pipeline.promises import promises
 from saccade.report import promises as in_report
 from saccade.report import write_report
-from saccade.run_folder import RunFolder, write_bytes
+from saccade.run_folder import RunFolder, json_bytes, write_bytes
 
 SMALL = ("--backbone", "small_cnn", "--image-size", "16", "--epochs", "1", "--batch-size", "16")
 Saccade = Callable[..., Any]
@@ -49,7 +48,7 @@ def environment(run: RunFolder, change: Callable[[dict[str, Any]], object]) -> N
 def model(run: RunFolder, **training: Any) -> None:
     values = run.read_model()
     values["training"] |= training
-    run.model_json.write_text(json.dumps(values))
+    run.write(run.model_json, json_bytes(values))
 
 
 def without(run: RunFolder, number: int) -> None:
@@ -70,7 +69,7 @@ def one_image_moved(run: RunFolder) -> None:
     rows = [line.split(",") for line in lines[1:]]
     train, test = (next(row for row in rows if row[2] == part) for part in ("train", "test"))
     test[4] = train[4]  # the same SHA-256
-    run.dataset.write_text("\n".join([lines[0], *(",".join(row) for row in rows)]) + "\n")
+    run.write(run.dataset, ("\n".join([lines[0], *(",".join(row) for row in rows)]) + "\n").encode())
 
 
 def one_group_apart(run: RunFolder) -> None:
@@ -78,7 +77,7 @@ def one_group_apart(run: RunFolder) -> None:
     rows = [line.split(",") for line in lines[1:]]
     for row in rows:
         row[3] = "one"
-    run.dataset.write_text("\n".join([lines[0], *(",".join(row) for row in rows)]) + "\n")
+    run.write(run.dataset, ("\n".join([lines[0], *(",".join(row) for row in rows)]) + "\n").encode())
 
 
 def one_cluster_apart(run: RunFolder) -> None:
