@@ -67,7 +67,7 @@ def _answer(words: Sequence[str]) -> int:
         command = f"{words[0]} " if words and words[0] in [known.__name__ for known in _COMMANDS] else ""
         return _fail(f"{error} See: saccade {command}--help")
     except SaccadeError as error:
-        return _fail(str(error))
+        return _fail(*map(str, error.args))
     except BrokenPipeError:  # the reader (head, less) has gone; nothing is left to say
         return 0
     except SystemExit as error:
@@ -125,9 +125,10 @@ def _refused(error: OSError) -> str:
     return f"{where}; check the path, its permissions and the space left there"
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, *details: str) -> int:
+    lines = [f"saccade: {message}", *(f"  {detail}" for detail in details)]
     with contextlib.suppress(OSError, ValueError):  # nobody reads it
-        write_lines(sys.stderr, [f"saccade: {printable(message)}"])
+        write_lines(sys.stderr, [printable(line) for line in lines])
     return 2
 
 

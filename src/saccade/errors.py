@@ -20,7 +20,14 @@ from __future__ import annotations
 
 
 class SaccadeError(Exception):
-    """A problem the user can act on; its text is a complete message."""
+    """A problem the user can act on; its text is a complete message.
+
+    Arguments after the first are lines below it, one for each thing to correct. They stay apart, so that
+    a line end inside a name cannot pass for one of them where they are printed.
+    """
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(str, self.args))
 
 
 class RecipeError(SaccadeError):

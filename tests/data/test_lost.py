@@ -270,7 +270,9 @@ def lines_of(root: Path, values: Iterable[Any], name: str = "l.jsonl") -> Path:
         (["cat"], "line 3: a list with 1 label"),
         ([], "line 3: 0 labels"),
         ({"name": "cat"}, "line 3: an object as label"),
-        ("B\ud83d", "line 3: label B\\ud83d is not UTF-8"),
+        ("B\ud83d", "line 3: label B\\ud83d is not UTF-8; a character is cut in half"),
+        ("B\udd00r", "line 3: label B\\udd00r is not UTF-8; a character is cut in half"),
+        ("B\udce4r", "line 3: label B\\udce4r is not UTF-8; save it as UTF-8"),
         ("  ", "line 3: no label"),
     ],
 )

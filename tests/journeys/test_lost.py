@@ -87,6 +87,45 @@ def test_what_would_be_lost_stops_before_anything_is_trained(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs links and line ends in names")
+@pytest.mark.parametrize(
+    ("make", "lines"),
+    [
+        (_latin_1, 13),  # the refusal and a line for each of twelve rows
+        (_lists_as_labels, 13),
+        (_linked_class, 2),
+    ],
+)
+def test_each_thing_to_correct_stands_on_a_line_of_its_own(
+    saccade: Saccade,
+    make_photos: Callable[..., Path],
+    tmp_path: Path,
+    make: Callable[[Path, Callable[..., Path]], None],
+    lines: int,
+) -> None:
+    root = tmp_path / "data"
+    make(root, make_photos)
+    answer = saccade("audit", next(root.glob("labels.*"), root))
+    first, *rest = answer.err.splitlines()
+    assert first.startswith("saccade: ")
+    assert len(rest) == lines - 1, answer.err
+    assert all(line.startswith("  ") for line in rest)
+    assert "\\n" not in answer.err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs line ends in names")
+def test_a_line_end_in_a_name_makes_no_line(
+    saccade: Saccade, make_photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = make_photos("store", images=4)
+    root = make_photos("data", images=4, classes=("disc", "bar"))
+    os.symlink(store / "checker", root / "a\n  saccade: all is well")
+    answer = saccade("audit", root)
+    assert answer.code == 2
+    assert len(answer.err.splitlines()) == 2, answer.err
+    assert "  a\\n  saccade: all is well: a link" in answer.err
+
+
 def test_single_files_that_are_not_used_make_the_audit_exit_1(
     saccade: Saccade, make_photos: Callable[..., Path]
 ) -> None:

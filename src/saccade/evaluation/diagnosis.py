@@ -165,7 +165,7 @@ def too_low_a_rate(evidence: Evidence) -> Finding | None:
     return Finding(
         "too_low_a_rate",
         "error",
-        f"The learning rate is too low: with {highest:.2g} in phase {phase!r} the loss hardly moved "
+        f"The learning rate is too low: with {highest:.3g} in phase {phase!r} the loss hardly moved "
         f"(in training {rows[0].train_loss:.3g} to {rows[-1].train_loss:.3g} in {_epochs(len(rows))}).",
         f"Use a higher rate ({_method(evidence)}--lr {usual:g}); more epochs at this one change little.",
         figure={"phase": phase, "lr": highest, "fallen": fallen},
@@ -475,7 +475,7 @@ def _rate_finding(evidence: Evidence, phase: str, what: str, rows: Sequence[Epoc
     return Finding(
         "too_high_a_rate",
         "warning",
-        f"The learning rate is too high: {highest:.2g} in phase {phase!r} {what}.",
+        f"The learning rate is too high: {highest:.3g} in phase {phase!r} {what}.",
         _lower_rate(evidence, phase),
         figure={"phase": phase, "lr": highest},
     )

@@ -75,14 +75,15 @@ def arrange(listing: Listing, where: str, *, drop_empty: bool, min_classes: int)
     _sort(sorting, listing.files)
     records = sorting.records
     if not records:
-        raise SourceError(_nothing_found(where, listing, sorting))
+        raise _nothing_found(where, listing, sorting)
     _refuse_lost_parts(listing, sorting, where, drop_empty=drop_empty)
     empty = _empty_classes(listing, sorting, {record.label for record in records})
     if empty and not drop_empty:
         reasons = _reasons(_below_classes(listing, sorting, empty))
         raise SourceError(
             f"{where}: class folders without an image: {some(empty)}; "
-            f"fill or remove them, or pass --drop-empty{reasons}"
+            "fill or remove them, or pass --drop-empty",
+            *reasons,
         )
     _refuse_mostly_lost(listing, sorting, where, dropped=empty)
     classes = check_classes(
@@ -165,7 +166,8 @@ def _refuse_lost_parts(listing: Listing, sorting: _Sorting, where: str, *, drop_
         if lost or not drop_empty:
             raise SourceError(
                 f"{where}: {name} holds no image: the {folder.part} part would be lost; fill it or remove it"
-                f"{'' if lost else ', or pass --drop-empty'}{_reasons(lost)}"
+                f"{'' if lost else ', or pass --drop-empty'}",
+                *_reasons(lost),
             )
     packed = [lost for lost in listing.lost if _is_packed_part(lost.path, filled)] if filled != {""} else []
     if packed:
@@ -225,7 +227,8 @@ def _refuse_mostly_lost(listing: Listing, sorting: _Sorting, where: str, *, drop
         )
         raise SourceError(
             f"{where}: most files of a class cannot be used: {counts}. "
-            f"Do: correct what is named here, or move these files elsewhere{_reasons(named)}"
+            "Do: correct what is named here, or move these files elsewhere",
+            *_reasons(named),
         )
     _refuse_unlabelled(sorting, where)
 
@@ -260,13 +263,13 @@ def _just_again(lost: Lost, sorting: _Sorting) -> bool:
     return lost.again and len(pieces) > sorting.depth(pieces)
 
 
-def _reasons(lost: Sequence[Lost]) -> str:
+def _reasons(lost: Sequence[Lost]) -> list[str]:
     """Lines that name what was lost, the first few of each reason."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for one in lost:
         by_reason[one.why].append(one.path)
-    reasons = [f"\n  {some(paths, most=3)}: {why}" for why, paths in by_reason.items()]
-    return "".join(reasons[:_SHOWN_REASONS])
+    reasons = [f"{some(paths, most=3)}: {why}" for why, paths in by_reason.items()]
+    return reasons[:_SHOWN_REASONS]
 
 
 def classes_missing_in_parts(
@@ -280,17 +283,24 @@ def classes_missing_in_parts(
     return [f"{part}: no image of {some(labels)}" for part, labels in missing.items() if labels]
 
 
-def _nothing_found(where: str, listing: Listing, sorting: _Sorting) -> str:
+def _nothing_found(where: str, listing: Listing, sorting: _Sorting) -> SourceError:
     reasons = _reasons(listing.lost)
     if sorting.without_class:
-        return (
+        return SourceError(
             f"{where}: images, but no class folders; "
-            f"do: put each class into a folder of its own, or give a list with path,label{reasons}"
+            "do: put each class into a folder of its own, or give a list with path,label",
+            *reasons,
         )
     if listing.lost:
         links = any("link" in lost.why for lost in listing.lost)
         remedy = ", or give a list with path,label (its paths may lead out with ../)" if links else ""
-        return f"{where}: no images that can be used; do: correct what is named here{remedy}{reasons}"
+        return SourceError(
+            f"{where}: no images that can be used; do: correct what is named here{remedy}", *reasons
+        )
     if OWN_OUTPUT in listing.ignored:
-        return f"{where}: holds what saccade wrote, and no images; do: give the folder of the images"
-    return f"{where}: no images found; do: check the path, it must hold a folder of images for each class"
+        return SourceError(
+            f"{where}: holds what saccade wrote, and no images; do: give the folder of the images"
+        )
+    return SourceError(
+        f"{where}: no images found; do: check the path, it must hold a folder of images for each class"
+    )

@@ -22,14 +22,12 @@ from saccade.data.sources.layout import classes_missing_in_parts
 from saccade.data.sources.lookup import FolderLookup, Lookup, MemberLookup, find
 from saccade.data.sources.naming import check_classes
 from saccade.data.sources.part_columns import PART_COLUMNS, PartColumn, find_part_column
-from saccade.data.sources.said import damaged_names, how_it_is_read
+from saccade.data.sources.said import damaged_names, how_it_is_read, unusable_rows
 from saccade.data.sources.tables import Fields, Table
 from saccade.data.sources.values import as_text, unfit
 from saccade.data.storage import FolderStorage
 from saccade.errors import ImageError, SourceError
 from saccade.records import PARTS, Dataset, Finding, ImageRecord, Storage
-
-SHOWN_PROBLEMS = 20
 
 
 @dataclass(slots=True)
@@ -225,11 +223,7 @@ def _relative_path(text: str, reading: _Reading) -> tuple[str, str]:
 
 def _raise_problems(reading: _Reading, where: str) -> None:
     if reading.problems:
-        shown = "\n  ".join(reading.problems[:SHOWN_PROBLEMS])
-        more = len(reading.problems) - SHOWN_PROBLEMS
-        rest = f"\n  and {more:,} more" if more > 0 else ""
-        rows = "1 row" if len(reading.problems) == 1 else f"{len(reading.problems):,} rows"
-        raise SourceError(f"{where}: {rows} cannot be used; correct:\n  {shown}{rest}")
+        raise unusable_rows(reading.problems, where)
     if not reading.records:
         raise SourceError(f"{where}: no rows below the header; do: add one row path,label for each image")
     if reading.missing.total() == len(reading.records):

@@ -11,12 +11,10 @@ from saccade.data.names import printable, some
 from saccade.data.sources.layout import classes_missing_in_parts
 from saccade.data.sources.naming import check_classes
 from saccade.data.sources.part_columns import PartColumn, find_part_column
-from saccade.data.sources.said import damaged_names, doubt
+from saccade.data.sources.said import damaged_names, doubt, unusable_rows
 from saccade.data.sources.values import as_text, unfit
 from saccade.errors import SourceError
 from saccade.records import PARTS, Finding, ImageRecord
-
-_SHOWN_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +46,7 @@ def labelled(rows: Sequence[Row], where: str, *, min_classes: int, unlabelled: s
     """
     column = _part_column(rows, where)
     if problems := [f"{printable(row.path)}: {why}" for row in rows if (why := _unfit(row, column))]:
-        more = f"\n  and {len(problems) - _SHOWN_PROBLEMS:,} more" if len(problems) > _SHOWN_PROBLEMS else ""
-        raise SourceError(
-            f"{where}: {len(problems):,} rows cannot be used; correct:\n  "
-            + "\n  ".join(problems[:_SHOWN_PROBLEMS])
-            + more
-        )
+        raise unusable_rows(problems, where)
     blank = [row.path for row in rows if not as_text(row.label).strip()]
     if blank:
         raise SourceError(f"{where}: {len(blank):,} {unlabelled}: {some(blank, most=5)}; {remedy}")

@@ -6,7 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from saccade.data.names import some
+from saccade.errors import SourceError
 from saccade.records import Finding
+from saccade.terminal import counted
+
+SHOWN_PROBLEMS = 20
 
 
 def how_it_is_read(message: str, remedy: str) -> Finding:
@@ -28,3 +32,11 @@ def damaged_names(classes: Collection[str]) -> tuple[Finding, ...]:
         return ()
     message = f"letters of class names were lost before saccade read them: {some(damaged)}"
     return (doubt(message, "Write the list again from its source, as UTF-8"),)
+
+
+def unusable_rows(problems: Sequence[str], where: str) -> SourceError:
+    """The refusal of a list or table with a line for each of the first bad rows."""
+    more = len(problems) - SHOWN_PROBLEMS
+    rest = [f"and {more:,} more"] if more > 0 else []
+    rows = counted(len(problems), "row")
+    return SourceError(f"{where}: {rows} cannot be used; correct:", *problems[:SHOWN_PROBLEMS], *rest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from saccade.data.names import is_utf8, printable
@@ -29,5 +30,12 @@ def unfit(value: Any, column: str) -> str:
         return f"an object as {column}; write one value as text"
     text = as_text(value)
     if column in ("label", "part", "group") and not is_utf8(text):
-        return f"{column} {printable(text)} is not UTF-8; save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
+        return f"{column} {printable(text)} is not UTF-8; {_remedy(text)}"
     return ""
+
+
+def _remedy(text: str) -> str:
+    """Bytes of another encoding are U+DC80 to U+DCFF here (PEP 383); other surrogates are half a pair."""
+    if re.search("[\ud800-\udc7f\udd00-\udfff]", text):
+        return "a character is cut in half (a lone surrogate): write the name again"
+    return "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
