@@ -605,6 +605,36 @@ def test_an_audit_written_into_a_class_folder_does_not_hide_the_class(tmp_path: 
     assert load_source(to_folder(tmp_path, names)).classes == KINDS
 
 
+@pytest.mark.parametrize(
+    ("names", "written"),
+    [
+        (tree({"a/one": 2, "b/one": 2, "c/one": 2}), ["a/.lock"]),
+        (tree({"a/one": 2, "b/one": 2, "c/one": 2}), [f"a/{name}" for name in AUDIT]),
+        (tree({"a/one/two": 2, "b": 2, "c": 2}), [f"a/{name}" for name in AUDIT]),
+        (tree({f"{part}/{kind}": 2 for part in ("train", "val") for kind in KINDS}), ["val/.lock"]),
+        (
+            tree({f"{part}/{kind}": 2 for part in ("train", "val") for kind in KINDS}),
+            [f"val/{name}" for name in AUDIT],
+        ),
+    ],
+)
+@pytest.mark.parametrize("container", ["folder", "tar"])
+def test_an_audit_or_a_lock_above_images_hides_none_of_them(
+    tmp_path: Path, names: list[str], written: list[str], container: str
+) -> None:
+    location = to_folder(tmp_path / "in", [*names, *written])
+    if container == "tar":
+        location = tar_of(tmp_path / "a.tar", dict.fromkeys([*names, *written], b"x"))
+    dataset = load_source(location)
+    assert {record.path for record in dataset.records} == set(names)
+    assert "folders written by saccade" not in dataset.ignored
+
+
+def test_long_numbers_that_differ_are_different_classes(tmp_path: Path) -> None:
+    first, second = "1" * 40, "1" * 39 + "2"
+    assert load_source(to_folder(tmp_path, tree({first: 2, second: 2}))).classes == (first, second)
+
+
 def test_a_run_given_as_data_is_called_one(tmp_path: Path) -> None:
     assert "holds what saccade wrote, and no images" in refusal(to_folder(tmp_path, RUN))
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Literal
 
 from saccade.data.names import is_utf8, natural_key, printable, some
@@ -90,5 +90,6 @@ def _looks(name: str) -> str:
     seen = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
     seen = " ".join(seen.casefold().split())
     if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?", seen):
-        return str(Decimal(seen).normalize() + 0)
+        exact = Context(prec=len(seen))  # by itself decimal rounds to 28 digits
+        return str(exact.plus(exact.normalize(Decimal(seen))))  # plus: -0 is 0
     return seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 _LOCK = ".lock"
 _RUN = frozenset({"recipe.toml", "environment.json", "dataset.csv", _LOCK})
@@ -19,12 +19,19 @@ def own_folders(
 ) -> frozenset[str]:
     """The topmost folders that hold nothing but runs and audits, "" for the root; `marks` tell them.
 
-    A folder with images of its own is never one: an audit may be written into a class folder.
+    A folder with images of its own is never one, and what may have been put into any folder (an audit, a
+    lock) tells nothing where images lie below: a class or a part would be lost.
     """
     if not marks:
         return frozenset()
     with_images = {image.rpartition("/")[0] for image in images}
-    own = {folder for folder, names in marks.items() if folder not in with_images and _tells(set(names))}
+    above_images = {folder for inner in with_images for folder in _with_parents(inner)}
+    own = {
+        folder
+        for folder, names in marks.items()
+        if folder not in with_images
+        and (_is_run(names) or (_may_be_anywhere(names) and folder not in above_images))
+    }
     if "" in own:  # the root itself; it may have other images, then the audit was written beside them
         return frozenset() if with_images else frozenset({""})
     while parents := {_parent(folder) for folder in own} - own - {""}:
@@ -35,9 +42,20 @@ def own_folders(
     return frozenset(folder for folder in own if _parent(folder) not in own)
 
 
-def _tells(names: set[str]) -> bool:
-    run = "recipe.toml" in names and len(names & _RUN) > 1
-    return run or names >= _AUDIT or names == {_LOCK}  # a run that begins right now has a lock alone
+def _is_run(names: Collection[str]) -> bool:
+    return "recipe.toml" in names and len(_RUN.intersection(names)) > 1
+
+
+def _may_be_anywhere(names: Collection[str]) -> bool:
+    """Whether these are an audit's files, or the lock that a run has alone when it begins."""
+    return _AUDIT.issubset(names) or set(names) == {_LOCK}
+
+
+def _with_parents(folder: str) -> Iterator[str]:
+    while folder:
+        yield folder
+        folder = _parent(folder)
+    yield ""
 
 
 def _holds_only(
