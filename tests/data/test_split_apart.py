@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saccade.data.split import k_folds, split
+from saccade.data.split.apart import Ties, _set_aside, clusters_left
 from saccade.data.storage import FolderStorage
 from saccade.errors import SplitError
 from saccade.records import PARTS, Audit, Confidence, Dataset, ImageRecord, Pair, Split
@@ -187,6 +188,19 @@ def test_what_looks_alike_all_over_is_refused_with_the_ways_on() -> None:
     for way in ("--no-split.near_duplicates", "--group ", "--group-pattern", "audit-decisions.csv"):
         assert way in text
     assert "--split.test 0" not in text  # one set cannot be divided into two parts either
+
+
+def test_thousands_of_copies_are_not_gone_through_pair_by_pair() -> None:
+    """200 million pairs of 20,000 copies took more than 10 GB."""
+    count = 20_000
+    records = [ImageRecord(f"{i:05d}.png", "a", sha256="one") for i in range(count)]
+    part_of = dict.fromkeys(range(count), "train") | {7: "test"}
+    ties = Ties([tuple(range(count))], [])
+    assert _set_aside(records, part_of, ties, seed=0, kept=()) == {7: 0}
+    audit = audited(records, [])
+    left = clusters_left(records, audit, [], {7: 0})
+    assert len(left) == count - 1
+    assert set(left.values()) == {0}
 
 
 def test_one_group_is_no_look_alike() -> None:

@@ -9,11 +9,11 @@ followed no more.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
-from itertools import combinations
+from itertools import chain, combinations, pairwise, product
 from typing import Generic, Protocol, TypeVar
 
 from saccade.data.split.atoms import Atom, Forest, atoms_of, gather_atoms, linked_pairs, order_key
@@ -178,7 +178,7 @@ def _set_aside(
         old, held_out = records[i].path in kept, part_of[i] != "train"
         return -len(uncovered[i]), old, held_out, order_key(seed, records[i].path), i
 
-    aside: list[int] = []
+    aside: dict[int, None] = {}  # in the order in which they went
     queue = [rank(i) for i in twins]
     heapify(queue)
     while queue:
@@ -188,25 +188,33 @@ def _set_aside(
         if rank(i) != (*claimed, i):
             heappush(queue, rank(i))  # others that went have left it fewer ties
             continue
-        aside.append(i)
+        aside[i] = None
         for other in uncovered[i]:
             uncovered[other].discard(i)
         uncovered[i] = set()
-    for i in aside[::-1]:
+    for i in reversed(list(aside)):
         if all(other in aside for other in twins[i]):
-            aside.remove(i)  # what went later has made it needless
+            del aside[i]  # what went later has made it needless
     return {i: min((t for t in twins[i] if t not in aside), key=lambda t: records[t].path) for i in aside}
 
 
 def _crossing(part_of: Mapping[int, str], ties: Ties) -> dict[int, set[int]]:
     """For each image those it is tied to that stand in another part."""
     twins: defaultdict[int, set[int]] = defaultdict(set)
-    pairs = [(first, second) for first, second, _ in ties.pairs]
-    for first, second in [*pairs, *(pair for same in ties.copies for pair in combinations(same, 2))]:
-        if part_of[first] != part_of[second]:
-            twins[first].add(second)
-            twins[second].add(first)
+    pairs = ((first, second) for first, second, _ in ties.pairs if part_of[first] != part_of[second])
+    for first, second in chain(pairs, *(_copies_across(same, part_of) for same in ties.copies)):
+        twins[first].add(second)
+        twins[second].add(first)
     return twins
+
+
+def _copies_across(same: Iterable[int], part_of: Mapping[int, str]) -> Iterator[tuple[int, int]]:
+    """Pairs of these that stand in two parts; not through all pairs, of which there may be millions."""
+    by_part: defaultdict[str, list[int]] = defaultdict(list)
+    for i in same:
+        by_part[part_of[i]].append(i)
+    for one, other in combinations(by_part.values(), 2):
+        yield from product(one, other)
 
 
 def _few(records: Sequence[ImageRecord], part_of: Mapping[int, str], twin_of: Mapping[int, int]) -> bool:
@@ -225,9 +233,8 @@ def clusters_left(
 ) -> dict[str, int]:
     """The cluster of each image that is left, by path: what only an image set aside had joined is parted."""
     ties, forest = Ties.of(records, audit, joined), Forest(len(records))
-    pairs = [(first, second) for first, second, _ in ties.pairs]
-    for first, second in [*pairs, *(pair for same in ties.copies for pair in combinations(same, 2))]:
-        if first not in twin_of and second not in twin_of:
+    for tied in (*ties.copies, *((first, second) for first, second, _ in ties.pairs)):
+        for first, second in pairwise(i for i in tied if i not in twin_of):
             forest.join(first, second)
     sets = (members for members in forest.sets() if len(members) > 1)
     return {records[i].path: number for number, members in enumerate(sets) for i in members}
