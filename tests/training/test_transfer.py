@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
 from saccade.config import Recipe
 from saccade.data.images import Limits
 from saccade.data.storage import FolderStorage
 from saccade.errors import Interrupted, RecipeError, TrainingError
+from saccade.models.network import Classifier
 from saccade.preprocess import Preprocess
 from saccade.records import Dataset, EpochRow, ImageRecord
 from saccade.terminal import Terminal
 from saccade.training import Callback, EpochProgress, TrainingView
 from saccade.training.contract import timeless
-from saccade.training.features import Images
+from saccade.training.features import Engines, Images
 from saccade.training.heads import Choice, stratified_group_folds
 from saccade.training.job import HeadFigures, Job, Verdict
 from saccade.training.phases import Phase, plan_phases
@@ -346,6 +349,26 @@ def test_what_a_late_search_joins_is_one_group_from_then_on() -> None:
         assert (transfer._choice is None) is again
         data = transfer._data(SimpleNamespace(recipe=Recipe()), views=1)  # type: ignore[arg-type]
         assert data.groups == tuple(record.unit for record in records)
+
+
+def test_a_head_that_flips_is_judged_as_it_answers(tmp_path: Path) -> None:
+    """The temperature was fitted on answers without mirror images, which are more uneven."""
+    rng = np.random.default_rng(0)
+    records = tuple(ImageRecord(f"{n}.png", "ab"[n % 2], "validation") for n in range(6))
+    for record in records:
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / record.path)
+    classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)), nn.Linear(4, 2)).eval()
+    images = Images(FolderStorage(tmp_path), records, Preprocess(8), Limits(), exact=True)
+    engines = Engines(torch.inference_mode()(classifier.backbone), "torch")
+    transfer = replace(transfer_of(records), validation=images, engines=lambda: engines)
+    inputs = images.inputs(range(len(records)))
+    for flip in (False, True):
+        classifier.flip = flip
+        found, labels = transfer.validation_logits(classifier)
+        with torch.inference_mode():
+            expected = classifier(inputs).numpy()
+        assert np.abs(found - expected).max() < 1e-6
+        assert labels.tolist() == [0, 1, 0, 1, 0, 1]
 
 
 def test_a_signal_interrupts_a_late_search_at_once() -> None:

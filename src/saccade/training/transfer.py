@@ -143,15 +143,23 @@ class FastTransfer:
     def validation_logits(
         self, classifier: Classifier, stop: StopRequest | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The head's answers (n, classes) on exact validation features, and the labels (n,)."""
+        """The answers (n, classes) on exact validation features, and the labels (n,).
+
+        As the classifier gives them: where it flips, the mean of those on the images and on mirror images.
+        """
         logits = head_logits(classifier.head, self._validation_features(stop))
+        if classifier.flip:
+            mirrored = self._exact_features("features of validation, mirrored", stop, mirror=True)
+            logits = (logits + head_logits(classifier.head, mirrored)) / 2
         return logits.numpy(), class_indices(self.validation.records, self.classes).numpy()
 
     def _validation_features(self, stop: StopRequest | None) -> Tensor:
         if self._validation is None:
-            exact = self._engines().exact
-            self._validation = self._features(exact, self.validation, "features of validation", stop)
+            self._validation = self._exact_features("features of validation", stop)
         return self._validation
+
+    def _exact_features(self, what: str, stop: StopRequest | None, *, mirror: bool = False) -> Tensor:
+        return self._features(self._engines().exact, self.validation, what, stop, mirror=mirror)
 
     @contextmanager
     def _validating_beside(self, data: LabelledFeatures, stop: StopRequest) -> Iterator[None]:
