@@ -217,3 +217,12 @@ def test_what_a_name_does_to_a_terminal_is_not_done(answer: Command, command: st
     assert out == ""
     assert "no\\x1b[2J" in err
     assert all(line.isprintable() for line in err.splitlines())
+
+
+def test_each_row_that_cannot_be_used_has_its_line(answer: Command, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,label\na\x1b[2J.jpg,\nb.jpg,\n")
+    code, _, err = answer("audit", str(tmp_path / "list.csv"))
+    lines = err.splitlines()
+    assert code == 2
+    assert [line.partition(":")[0] for line in lines] == ["saccade", "  line 2", "  line 3"]
+    assert all(line.isprintable() for line in lines)
