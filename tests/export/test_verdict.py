@@ -110,6 +110,14 @@ def test_answers_that_are_no_numbers_fail() -> None:
     assert "a probability differs by 1.00" in verdict(broken).extra["problems"][0]
 
 
+@pytest.mark.parametrize(("images", "lost"), [(12, 5), (13, 5), (30, 14)])
+def test_where_every_answer_changed_it_fails_in_words(images: int, lost: int) -> None:
+    """Such as two classes that were swapped: rounding made them more than all."""
+    certificate = verdict(compared(images, lost=lost, gained=images - lost))
+    assert not certificate.passed
+    assert "too few images" in certificate.extra["problems"][0]
+
+
 def test_a_larger_max_drop_needs_fewer_images() -> None:
     assert verdict(compared(17), max_drop=0.15).passed
     assert not verdict(compared(16), max_drop=0.15).passed

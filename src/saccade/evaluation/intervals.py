@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from saccade.records import Interval
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+ROUNDING = 1e-9  # numbers of images that are shares of others
 RESAMPLES = 400  # the 2.5 % quantile then rests on 10 resamples; more changes the second digit only
 
 
@@ -77,7 +78,7 @@ def paired_change(lost: float, gained: float, images: float) -> Interval:
     >>> round(change.low, 3), round(change.high, 3)
     (-0.037, 0.037)
     """
-    assert 0 <= lost + gained <= images, f"{lost} lost and {gained} gained of {images}"
+    assert 0 <= lost + gained <= images * (1 + ROUNDING), f"{lost} lost and {gained} gained of {images}"
     worse, better = wilson_of_share(lost / images, images), wilson_of_share(gained / images, images)
     change = better.value - worse.value
     return Interval(
