@@ -361,6 +361,8 @@ class RunFolder:
             return f"saccade export {run}"
         if name.startswith("export/model.int8.onnx"):
             return f"saccade export {run} --int8"
+        if name.endswith((".onnx", ".onnx.certificate.json")):
+            return f"saccade export {run} --out {shlex.quote(str(path).removesuffix('.certificate.json'))}"
         if name.startswith(("metrics/", "report/")) and self.recipe.exists():
             return f"saccade evaluate {run}"
         return shlex.join(self._noted_command()) or "`saccade train` with the same settings"

@@ -14,6 +14,7 @@ import pytest
 
 from saccade.cli import main
 from saccade.errors import RunError
+from saccade.pipeline.evidence import keep
 from saccade.run_folder import RunFolder
 
 Saccade = Callable[..., Any]
@@ -193,6 +194,34 @@ def test_a_copied_run_without_manifest_still_predicts(run: RunFolder, photos: Pa
     run.manifest.unlink()
     assert saccade("predict", run.root, next(photos.rglob("*.png"))).code == 0
     assert saccade("evaluate", run.root).code == 2
+
+
+def test_what_is_mended_is_measured_again(run: RunFolder, photos: Path, saccade: Saccade) -> None:
+    """Promise 2 is about the bundle that is there now; promise 7 says that nobody watched all the time."""
+    for path in (run.environment, run.weights):
+        path.unlink()
+    assert saccade("train", photos, "--out", run.root, *SMALL).code == 0
+    promises = run.read_environment()["promises"]
+    assert "since the run was last continued" in promises["7"]["evidence"]
+    keep(run, 2, {"bundle": "that before", "from_preprocessing": 0.5})
+    run.report.unlink()
+    assert saccade("train", photos, "--out", run.root, *SMALL).code == 0
+    assert run.read_environment()["promises"]["2"]["kept"] is True
+
+
+def test_an_export_by_somebody_s_wish_is_not_promised_again(
+    run: RunFolder, photos: Path, saccade: Saccade
+) -> None:
+    mine = run.root / "export" / "mine.onnx"
+    assert saccade("export", run.root, "--out", mine).code == 0
+    mine.unlink()
+    answer = saccade("train", photos, "--out", run.root, *SMALL)
+    assert answer.code == 0
+    assert "is finished" in answer.out
+    assert f"saccade export {run.root} --out {mine}" in answer.out + answer.err
+    assert "made again" not in answer.out
+    assert saccade("export", run.root, "--out", mine).code == 0
+    assert not run.damaged()
 
 
 def test_somebody_elses_manifest_is_left_alone(

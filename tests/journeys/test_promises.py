@@ -154,6 +154,7 @@ NOT_CHECKED: dict[str, tuple[int, Callable[[RunFolder], object]]] = {
         lambda run: environment(run, lambda v: v["split"].update(verified={})),
     ),
     "evaluation not repeated": (2, lambda run: without(run, 2)),
+    "other validation predictions": (2, lambda run: keep(run, 2, {"predictions": "0" * 64})),
     "the graph not run": (3, lambda run: without(run, 3)),
     "another file exported since": (3, lambda run: keep(run, 3, {"sha256": "0" * 64})),
     "no diagnosis by this run": (6, lambda run: without(run, 6)),

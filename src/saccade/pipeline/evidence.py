@@ -56,6 +56,16 @@ def probes(records: Sequence[ImageRecord]) -> tuple[ImageRecord, ...]:
 # -- promise 2: the evaluation path draws nothing ----------------------------------------------------
 
 
+def evaluation_is_checked(run: RunFolder) -> bool:
+    """Whether `check_evaluation` has looked at the bundle and the predictions that are there now."""
+    found, now = kept(run.read_environment(), 2), _evaluated(run)
+    return all(found.get(name) == value for name, value in now.items())
+
+
+def _evaluated(run: RunFolder) -> dict[str, str]:
+    return {"bundle": bundle_hash(run), "predictions": _sha256(run.predictions("validation"))}
+
+
 def check_evaluation(run: RunFolder, dataset: Dataset, bundle: Bundle, recipe: Recipe) -> None:
     """Evaluate some validation images twice more, under other random states and in other batches.
 
@@ -82,6 +92,7 @@ def check_evaluation(run: RunFolder, dataset: Dataset, bundle: Bundle, recipe: R
         "differing": int((seen[0] != seen[1]).flatten(1).any(1).sum()),
         "from_preprocessing": _largest(seen[0] - _plain_inputs(dataset, records, bundle, recipe)),
         "probability_difference": _largest(answered - _stored(run, paths)),
+        **_evaluated(run),
     }
     keep(run, 2, values)
 

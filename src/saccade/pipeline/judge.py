@@ -48,7 +48,7 @@ def judge_parts(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Term
         if records:
             figures = measure(run.read_predictions(part), top_k=recipe.evaluate.top_k)
             run.write_metrics(part, metrics_as_json(figures))
-    if not evidence.kept(run.read_environment(), 2):
+    if not evidence.evaluation_is_checked(run):
         evidence.check_evaluation(run, dataset, bundle or _load(run), recipe)
 
 

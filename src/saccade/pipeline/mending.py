@@ -29,19 +29,24 @@ def remove_damaged(run: RunFolder, recipe: Recipe, terminal: Terminal, command: 
     for path, problem in damaged.items():
         if path == run.recipe:
             _restore_recipe(run, recipe, problem, terminal)
-        elif path in (run.int8, run.certificate(run.int8)):
+        elif _of_export_alone(run, path):
             terminal.warn(f"Damaged   {path} ({problem}); {run.remedy(path)}")
         else:
             terminal.say(f"Damaged   {path} ({problem}): it is made again")
             _remove(run, path, terminal)
-    return not damaged.keys() <= {run.recipe, run.int8, run.certificate(run.int8)}
+    return any(path != run.recipe and not _of_export_alone(run, path) for path in damaged)
+
+
+def _of_export_alone(run: RunFolder, path: Path) -> bool:
+    """Whether `saccade export` made this file at somebody's wish, so that `saccade train` does not."""
+    return path != run.onnx and path.name.endswith((".onnx", ".onnx.certificate.json"))
 
 
 def _remove(run: RunFolder, path: Path, terminal: Terminal) -> None:
     if path in (run.dataset, run.audit, run.environment):
         path.unlink(missing_ok=True)  # the manifest goes on to say what it must hold
         return
-    if path in (run.model_json, run.weights) and not _has_checkpoint(run):
+    if path in (run.model_json, run.weights) and not has_checkpoint(run):
         terminal.say("          no checkpoint is left to make it from, so training begins again")
     for gone in (path, *_resting_on(run, path)):
         run.remove(gone)
@@ -86,7 +91,8 @@ def _restore_recipe(run: RunFolder, recipe: Recipe, problem: str, terminal: Term
     run.write(run.recipe, text)
 
 
-def _has_checkpoint(run: RunFolder) -> bool:
+def has_checkpoint(run: RunFolder) -> bool:
+    """Whether an earlier command left a checkpoint, whole or not."""
     return any(run.checkpoints.glob("last-*.json"))
 
 
@@ -103,7 +109,7 @@ def _doubt_everything(run: RunFolder, problem: str, terminal: Terminal, command:
     made += [place(part) for place in (run.predictions, run.metrics) for part in PARTS]
     made += [run.onnx, run.certificate()]
     kept = [run.recipe, run.dataset, run.int8, run.certificate(run.int8), run.checkpoints / "choices.json"]
-    if not _has_checkpoint(run):  # nothing could be made again without training again
+    if not has_checkpoint(run):  # nothing could be made again without training again
         terminal.say(f"Damaged   {run.manifest} ({problem}): the other files are taken as they are")
         run.begin_again(command, (*made, *kept))
         return

@@ -113,6 +113,8 @@ def only_training_augmented(run: RunFolder, values: dict[str, Any]) -> Verdict:
     found = kept(values, 2)
     if not found.get("images"):
         return NOT_CHECKED, "no validation image was evaluated again in this run"
+    if found.get("predictions") != _sha256(run.predictions("validation")):
+        return NOT_CHECKED, "the validation predictions are not those that were held against a second look"
     told = (
         f"{found['images']} validation images evaluated again, under other random states and in other "
         f"batches: {found['differing']} of the inputs differ, by {found['from_preprocessing']:.1e} from the "

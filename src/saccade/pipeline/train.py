@@ -183,8 +183,10 @@ def _carry_out(
     if not run.has(run.model_json):
         from saccade.pipeline.fitting import fit_network
 
+        # Nobody watched what was read before a checkpoint that this process did not write.
+        continued = ready is None or mending.has_checkpoint(run)
         fit_network(run, dataset, recipe, terminal, began, ready, late)
-        dataset = choices_made(run, dataset, continued=ready is None)
+        dataset = choices_made(run, dataset, continued=continued)
     elif not run.has(run.history):
         mending.restore_history(run)
     if late:
