@@ -105,3 +105,13 @@ def test_a_class_named_like_html_is_text_in_the_report(
     page = RunFolder(tmp_path / "run").report.read_text("utf-8")
     assert "<img src=x" not in page
     assert "&lt;img src=x" in page
+
+
+def test_training_without_a_validation_part_is_refused_before_a_run_begins(
+    saccade: Saccade, run: RunFolder, tmp_path: Path
+) -> None:
+    photos = run.root.parent / "photos"
+    answer = saccade("train", photos, "--out", tmp_path / "run", *SMALL, "--split.validation", "0")
+    assert answer.code == 2
+    assert "there is no validation part (split.validation = 0)" in answer.err
+    assert not (tmp_path / "run").exists()

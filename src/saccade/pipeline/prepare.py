@@ -161,6 +161,16 @@ def divide(
         )
 
 
+def require_validation(divided: Dataset, recipe: Recipe) -> None:
+    """Raise DataError where no image validates what is learnt."""
+    if not divided.used("validation"):
+        raise DataError(
+            f"there is no validation part (split.validation = {recipe.split.validation:g}), and training "
+            "needs one to choose the best epoch; give it a share of the images (--split.validation 0.15), or "
+            "images of its own (a folder or a part called validation)"
+        )
+
+
 def second_search(examined: Examined, progress: Progress) -> SecondSearch:
     """Finds what the audit's own search missed, by another descriptor."""
     return SecondSearch(examined.audit, examined.measurements, examined.decisions, progress=progress)

@@ -98,6 +98,7 @@ def _begin(
         late = LateSearch(run, listed, recipe, terminal, read) if search_can_wait(read, recipe) else None
         divide = divide_before_search if late else divide_searched
         audited, made = divide(read, recipe, terminal)
+        prepare.require_validation(made.dataset, recipe)
         made = replace(made, dataset=watching_test(made.dataset))
         if hint := small_images_hint(made.dataset, recipe):
             terminal.say(f"          {hint}")
