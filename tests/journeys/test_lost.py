@@ -113,6 +113,17 @@ def test_each_thing_to_correct_stands_on_a_line_of_its_own(
     assert "\\n" not in answer.err
 
 
+@pytest.mark.parametrize("searched", [True, False])
+def test_only_what_was_searched_is_said_to_be_apart(
+    saccade: Saccade, make_photos: Callable[..., Path], tmp_path: Path, searched: bool
+) -> None:
+    flags = () if searched else ("--no-split.near_duplicates",)
+    answer = saccade("split", make_photos(), "--out", tmp_path / "split.csv", *flags)
+    assert answer.code == 0, answer.err
+    assert ("nothing that belongs together stands in two parts" in answer.out) == searched
+    assert ("near-duplicates were not searched" in answer.out) != searched
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs line ends in names")
 def test_a_line_end_in_a_name_makes_no_line(
     saccade: Saccade, make_photos: Callable[..., Path], tmp_path: Path

@@ -61,7 +61,7 @@ def divide_searched(read: ReadImages, recipe: Recipe, terminal: Terminal) -> tup
 def _divided_and_said(examined: Examined, recipe: Recipe, terminal: Terminal) -> Split:
     prepare.say_findings(examined.audit, terminal)
     made = prepare.divide(examined, recipe, terminal)
-    prepare.say_split(made, terminal)
+    prepare.say_split(made, recipe, terminal)
     return made
 
 

@@ -217,7 +217,7 @@ def split_data(location: str, recipe: Recipe, terminal: Terminal, *, out: str, f
     else:
         fixed = read_split_csv(target, examined.audit.dataset) if target.exists() else {}
         divided = divide(examined, recipe, terminal, fixed=fixed)
-        say_split(divided, terminal)
+        say_split(divided, recipe, terminal)
         write_split_csv(divided, target)
         if fixed:
             terminal.say(f"          {len(fixed):,} images kept the part they had in {out}")
@@ -289,10 +289,12 @@ def _line(finding: Finding) -> str:
     return f"{finding.message}. {finding.remedy}"
 
 
-def say_split(made: Split, terminal: Terminal) -> None:
+def say_split(made: Split, recipe: Recipe, terminal: Terminal) -> None:
     """How many images each part has, what could not be met, and whether anything crosses."""
-    kept = "nothing that belongs together stands in two parts" if made.promise_kept else _crossing(made)
-    say_sizes(made, terminal, kept)
+    kept = "nothing that belongs together stands in two parts"
+    if not recipe.split.near_duplicates:
+        kept = "near-duplicates were not searched (split.near_duplicates is false)"
+    say_sizes(made, terminal, kept if made.promise_kept else _crossing(made))
     if made.verified:
         across, unresolved = made.verified["verified_pairs_across"], made.verified["unresolved"]
         terminal.say(
