@@ -285,7 +285,7 @@ def test_a_forked_process_does_not_hold_the_lock_of_its_parent(tmp_path: Path) -
         "import os, signal, sys, time, pathlib; from saccade.run_folder import RunFolder\n"
         "with RunFolder(pathlib.Path(sys.argv[1])).locked():\n"
         "    child = os.fork()\n"
-        "    if not child: time.sleep(60); os._exit(0)\n"
+        "    if not child: os.close(1); time.sleep(60); os._exit(0)  # a pipe left open would be waited for\n"
         "    print(child, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -83,9 +83,9 @@ def test_a_run_that_continues_does_not_choose_again(
     words = ("train", photos, "--backbone", "auto", "--weights", folder, *QUICK, "--no-export.onnx", "--out")
     assert saccade(*words, tmp_path / "whole").code == 0
     cut = RunFolder(tmp_path / "cut")
+    cut.root.mkdir()
     for name in ("recipe.toml", "environment.json", "dataset.csv", "audit.json"):
-        cut.root.mkdir(exist_ok=True)
-        shutil.copy(tmp_path / "whole" / name, cut.root / name)
+        cut.write(cut.root / name, (tmp_path / "whole" / name).read_bytes())
     values = cut.read_environment()
     cut.write_environment(values | {"finished": False})
 

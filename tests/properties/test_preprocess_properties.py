@@ -59,7 +59,7 @@ def test_a_preprocess_survives_json(p: Preprocess) -> None:
 
 
 def test_what_does_not_hold_is_refused_all_at_once() -> None:
-    with pytest.raises(ModelError, match=r"size must be.*resize must be.*every std must be above 0"):
+    with pytest.raises(ModelError, match=r"size must be.*resize must be.*every std must be at least 0.001"):
         Preprocess(size=0, resize="stretch", std=(0, 1, 1))  # type: ignore[arg-type]
 
 
