@@ -329,17 +329,27 @@ def _fit_network(
     for note in result.notes:
         terminal.say(f"          {note}")
     network.module.flip = recipe.evaluate.flip
-    temperature = Temperature(1.0)
-    if recipe.evaluate.calibrate:
-        solved = transfer if result.head_alone else None
-        known = late_search.dataset() if late_search else dataset
-        temperature = choose_temperature(
-            *_validation_logits(network, validation, solved, runtime),
-            groups=[record.unit for record in known.used("validation")],
-        )
+    known = late_search.dataset() if late_search and recipe.evaluate.calibrate else dataset
+    solved = transfer if result.head_alone else None
+    temperature = _calibrated(network, validation, solved, runtime, recipe, known)
     if temperature.note:
         terminal.say(f"          {temperature.note}")
     save_bundle(_bundle(network, dataset, result, temperature, late), run.bundle, write=run.write)
+
+
+def _calibrated(
+    network: BuiltModel,
+    validation: ValidationBatches,
+    solved: FastTransfer | None,
+    runtime: Runtime,
+    recipe: Recipe,
+    dataset: Dataset,
+) -> Temperature:
+    """The temperature that the validation part asks for; 1 where the recipe wants none."""
+    if not recipe.evaluate.calibrate:
+        return Temperature(1.0)
+    groups = [record.unit for record in dataset.used("validation")]
+    return choose_temperature(*_validation_logits(network, validation, solved, runtime), groups=groups)
 
 
 def _refuse_other_weights(run: RunFolder, network: BuiltModel, recipe: Recipe) -> None:
