@@ -33,7 +33,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 docs: $(READY)
-	$(BIN)/python -c 'from saccade.config import recipe_as_markdown; print(recipe_as_markdown(), end="")' > docs/recipe.md
+	$(BIN)/python -c 'from saccade.recipe import recipe_as_markdown; print(recipe_as_markdown(), end="")' > docs/recipe.md
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(FLAGS)

@@ -31,9 +31,9 @@ from PIL import Image, ImageFilter, ImageOps
 SACCADE = """
 import json, sys
 from pathlib import Path
-from saccade.data.audit import audit
-from saccade.data.scan import scan
-from saccade.data.sources import load_source
+from saccade.audit import audit
+from saccade.audit.scan import scan
+from saccade.sources import load_source
 found = audit(*scan(load_source(sys.argv[1]))).findings
 kinds = {}
 for finding in found:
@@ -63,11 +63,11 @@ print(json.dumps({"duplicates": [path for path, others in found.items() if other
 WHOLE = """
 import json, resource, sys, time
 start = time.perf_counter()
-from saccade.data.audit import SecondSearch, audit
-from saccade.data.decisions import NO_DECISIONS
-from saccade.data.scan import scan
-from saccade.data.sources import load_source
-from saccade.data.split import split
+from saccade.audit import SecondSearch, audit
+from saccade.audit.decisions import NO_DECISIONS
+from saccade.audit.scan import scan
+from saccade.sources import load_source
+from saccade.split import split
 clock = {}
 def lap(name):
     global start

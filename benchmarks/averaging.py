@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from saccade.config import Recipe
+    from saccade.recipe import Recipe
     from saccade.records import Dataset, EpochRow
     from saccade.training.callbacks import TrainingView
 
@@ -163,6 +163,8 @@ def judge_of(network: nn.Module, validation: Any, runtime: Any) -> Callable[[dic
 
 def compare(dataset: Dataset, recipe: Recipe, shadows: Sequence[Shadow]) -> Curve:
     """One training with its shadows, epoch by epoch."""
+    from saccade import building
+    from saccade.features.engines import engines_of
     from saccade.pipeline import fitting
     from saccade.run_folder import RunFolder
     from saccade.runtime import Runtime
@@ -172,7 +174,7 @@ def compare(dataset: Dataset, recipe: Recipe, shadows: Sequence[Shadow]) -> Curv
 
     quiet = Terminal(quiet=True)
     runtime = Runtime.create(recipe.device, recipe.precision)
-    network = fitting.build_network(dataset, recipe)
+    network = building.build_network(dataset, recipe)
     validation = fitting.ValidationBatches(dataset, network.preprocess, recipe)
     pixels = fitting.pixel_cache(recipe, quiet)
     train = fitting.training_batches(
@@ -194,7 +196,7 @@ def compare(dataset: Dataset, recipe: Recipe, shadows: Sequence[Shadow]) -> Curv
                 recipe,
                 quiet,
                 network.preprocess,
-                lambda: fitting.engines_of(network, runtime),
+                lambda: engines_of(network, runtime),
                 pixels,
             ),
             runtime=runtime,
@@ -288,7 +290,7 @@ def main() -> None:
     from saccade import threads
 
     threads.calm_openmp()
-    from saccade.config import Recipe
+    from saccade.recipe import Recipe
 
     recipe = Recipe().replaced(
         model__backbone=options.backbone,

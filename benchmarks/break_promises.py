@@ -79,7 +79,7 @@ BREAKS = (
     Break(
         1,
         Change(
-            "data/split/atoms.py",
+            "split/atoms.py",
             "forest.join(index, first_with.setdefault(mark, index))",
             "first_with.setdefault(mark, index)",
         ),

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from saccade.data.images import decode
 from saccade.errors import ImageError
+from saccade.images.decoder import decode
 
 MOST_SECONDS = 1.0
 

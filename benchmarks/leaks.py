@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from edits import EDITS, edited
-from saccade.config import Recipe
 from saccade.pipeline import prepare
+from saccade.recipe import Recipe
 from saccade.records import Split
 from saccade.terminal import Terminal
 

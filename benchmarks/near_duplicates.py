@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from edits import EDITS, edited
-from saccade.data.similarity import (
+from saccade.near_duplicates import (
     CERTAIN_SCORE,
     LIKELY_SCORE,
     Descriptions,
@@ -297,7 +297,7 @@ def flowers12(arguments: argparse.Namespace) -> None:
 
 def million(arguments: argparse.Namespace) -> None:
     """Time and memory of one search among random unit vectors, and what the inverted lists miss."""
-    from saccade.data.similarity.pairs import running
+    from saccade.near_duplicates.pairs import running
 
     print(conditions())
     with running(arguments.workers):
@@ -305,7 +305,7 @@ def million(arguments: argparse.Namespace) -> None:
 
 
 def growth(largest: int) -> None:
-    from saccade.data.similarity.candidates import inverted_lists, missed_share
+    from saccade.near_duplicates.candidates import inverted_lists, missed_share
 
     print("| images | build s | search s | s per doubling | missed of planted neighbours | peak MB |")
     print("|---|---|---|---|---|---|")

@@ -28,11 +28,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from saccade.config import AugmentConfig
-from saccade.data.pixel_cache import PixelCache
-from saccade.data.storage import FolderStorage
+from saccade.caches.pixels import PixelCache
 from saccade.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from saccade.recipe import AugmentConfig
 from saccade.records import ImageRecord
+from saccade.sources.storage import FolderStorage
 from saccade.threads import keep_freed_memory
 from saccade.transforms import Augmentation, TrainingBatches
 

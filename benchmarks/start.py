@@ -18,7 +18,7 @@ from benchmarks.tools import BACKBONE, OURS
 # Runs saccade's command in a process that ends where the first step would begin.
 UNTIL_FIRST_STEP = """
 import importlib.machinery, os, sys
-FIRST = {"saccade.training.loop": "train_step", "saccade.training.features": "compute_features"}
+FIRST = {"saccade.training.loop": "train_step", "saccade.features.compute": "compute_features"}
 class Ending:
     def find_spec(self, name, path=None, target=None):
         if name not in FIRST:

@@ -85,8 +85,8 @@ def torch_step(variant: str, model: str, batch: int, side: int) -> Callable[[], 
 
 def saccade_step(model: str, batch: int, side: int) -> Callable[[], None]:
     """The step that `saccade train` makes, on a network that it built."""
-    from saccade.config import Recipe
     from saccade.models import build_model
+    from saccade.recipe import Recipe
     from saccade.run_folder import RunFolder
     from saccade.runtime import Runtime
     from saccade.training.arithmetic import FAST, Arithmetic

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saccade.bundle import Bundle, load_bundle, save_bundle, tensors_to_bytes, weights_sha256
-from saccade.config import Recipe
 from saccade.errors import ModelError, RecipeError, SaccadeError, TrainingError
 from saccade.export.onnx import write_onnx
 from saccade.models import build_model
 from saccade.preprocess import Preprocess
+from saccade.recipe import Recipe
 from saccade.runtime import Runtime
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from saccade.cli import main
-from saccade.config import field_table
+from saccade.recipe import field_table
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -45,7 +45,7 @@ def test_help_lists_every_command_and_loads_neither_torch_nor_numpy() -> None:
     assert "LOADED []" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["cyclopts", "saccade.config"])
+@pytest.mark.parametrize("module", ["cyclopts", "saccade.recipe"])
 def test_ctrl_c_while_the_command_line_is_loaded_is_answered_in_words(module: str) -> None:
     code = (
         "import sys\n"

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
+from saccade.audit.decisions import read_decisions
 from saccade.bundle import load_bundle
-from saccade.config import read_recipe_file
-from saccade.data.decisions import read_decisions
-from saccade.data.images import DEFAULT_LIMITS
-from saccade.data.sources import load_source
 from saccade.errors import SaccadeError
 from saccade.files import open_file, parse_json, read_file, read_text
+from saccade.images.decoder import DEFAULT_LIMITS
 from saccade.models.weights import read_weights
 from saccade.predict import Predictor, pixels_of
 from saccade.predict import read_file as read_image
+from saccade.recipe import read_recipe_file
 from saccade.run_folder import RunFolder, read_csv, read_json, read_predictions
+from saccade.sources import load_source
 
 
 @pytest.fixture(autouse=True)

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import saccade
-from saccade.data.images import DEFAULT_LIMITS, Limits
 from saccade.errors import DataError, MissingExtraError, ModelError, RecipeError
+from saccade.images.decoder import DEFAULT_LIMITS, Limits
 from saccade.predict import (
     Answer,
     Predictor,

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saccade.config import Recipe
 from saccade.errors import RunError
+from saccade.recipe import Recipe
 from saccade.records import EpochRow, ImageRecord, Predictions
 from saccade.run_folder import RunFolder, certificate_beside, write_bytes
 
@@ -138,7 +138,7 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
 BEGIN = """
 import os, signal, subprocess, sys
 from pathlib import Path
-from saccade.config import Recipe
+from saccade.recipe import Recipe
 from saccade.errors import RunError
 from saccade.records import ImageRecord
 from saccade.run_folder import RunFolder

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from saccade.classifier import ImageClassifier
-    from saccade.config import Recipe
     from saccade.errors import SaccadeError
     from saccade.predict import Predictor
+    from saccade.recipe import Recipe
 
 # onnxruntime counts its use and keeps an identifier of the machine unless this stands before it is loaded
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -26,7 +26,7 @@ __all__ = ["ImageClassifier", "Predictor", "Recipe", "SaccadeError", "__version_
 _HOMES = {
     "ImageClassifier": "saccade.classifier",
     "Predictor": "saccade.predict",
-    "Recipe": "saccade.config",
+    "Recipe": "saccade.recipe",
     "SaccadeError": "saccade.errors",
 }
 

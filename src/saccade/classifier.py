@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.config import SHORT_FLAGS, Recipe, merged_recipe, read_recipe_file
 from saccade.errors import RecipeError, RunError
+from saccade.recipe import SHORT_FLAGS, Recipe, merged_recipe, read_recipe_file
 from saccade.records import Metrics
 from saccade.run_folder import RunFolder, write_bytes
 from saccade.terminal import Terminal

@@ -25,7 +25,7 @@ from saccade.terminal import Terminal, drop_output, printable, write_lines
 from saccade.threads import calm_openmp
 
 if TYPE_CHECKING:
-    from saccade.config import Recipe
+    from saccade.recipe import Recipe
 
 _words: ContextVar[list[str]] = ContextVar("words", default=[])  # noqa: B039 - never changed in place
 STARTED = time.monotonic()
@@ -354,7 +354,7 @@ _RECIPE_COMMANDS = (audit, split, augment, train)
 
 def _recipe(flags: dict[str, Any], file: str) -> Recipe:
     """Precedence: flag, then recipe file, then default."""
-    from saccade.config import merged_recipe, read_recipe_file
+    from saccade.recipe import merged_recipe, read_recipe_file
 
     given = {name.replace("__", "."): _value(name, text) for name, text in flags.items() if text is not None}
     return merged_recipe(
@@ -364,7 +364,7 @@ def _recipe(flags: dict[str, Any], file: str) -> Recipe:
 
 def _value(name: str, text: Any) -> Any:
     """Flags with several values are written with commas; options as name=value pairs."""
-    from saccade.config import field_table
+    from saccade.recipe import field_table
 
     kind = next(kind for key, kind, *_ in field_table() if key == name.replace("__", "."))
     if kind == "dict":
@@ -416,7 +416,7 @@ def build_app(name: str) -> App:
 
 def _with_recipe_flags(command: Callable[..., int]) -> Callable[..., int]:
     """The command with one flag for every field of the recipe, instead of its `**flags`."""
-    from saccade.config import SHORT_FLAGS, field_table
+    from saccade.recipe import SHORT_FLAGS, field_table
 
     @functools.wraps(command)
     def run(*args: Any, **flags: Any) -> int:

@@ -7,8 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from saccade.config import Recipe
 from saccade.errors import MissingExtraError
+from saccade.recipe import Recipe
 from saccade.terminal import Terminal
 
 SHOWN_PREDICTIONS = 5

@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.artefact import MAX_BATCH_IMAGES, MAX_BATCH_PIXELS, Artefact, Image
-from saccade.data import given
-from saccade.data.images import DEFAULT_LIMITS, Limits, decode
-from saccade.data.names import printable
 from saccade.errors import DataError, ImageError, ModelError, RecipeError, SourceError
+from saccade.images import given
+from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
+from saccade.sources.names import printable
 from saccade.threads import usable_cores
 
 if TYPE_CHECKING:
-    from saccade.data.sources.listing import Listing
+    from saccade.sources.listing import Listing
     from saccade.terminal import Terminal
 
 FAILURES_SHOWN = 20
@@ -216,7 +216,7 @@ def _several(images: Any) -> Iterable[Any] | None:
 
 def _paths(path: str, listings: dict[str, Listing]) -> Iterator[Input]:
     """The path itself, or every image below it where it is a folder; hidden ones are passed over."""
-    from saccade.data.sources.listing import list_folder
+    from saccade.sources.listing import list_folder
 
     if not os.path.isdir(path):
         yield path, path
@@ -255,7 +255,7 @@ def _taken(content: Content, limits: Limits) -> Content:
 
 def read_file(path: str, limits: Limits) -> bytes:
     """The file's bytes; raises ImageError when it is not there, not a file, or too large."""
-    from saccade.data.storage import FolderStorage
+    from saccade.sources.storage import FolderStorage
 
     if not os.path.lexists(path):
         raise ImageError("there is no such file", "Check the path")

@@ -23,11 +23,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from saccade.config import Recipe, differing_keys
 from saccade.errors import RunError
 from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
 from saccade.manifest import NAME as MANIFEST
 from saccade.manifest import Content, Manifest
+from saccade.recipe import Recipe, differing_keys
 from saccade.records import EpochRow, ImageRecord, Predictions, Status
 
 DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height", "mode", "status", "note")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saccade.config import Recipe
 from saccade.evaluation.diagnosis import RULES, Evidence, diagnose, kept_index, phases
 from saccade.evaluation.metrics import measure
+from saccade.recipe import Recipe
 from saccade.records import EpochRow, Predictions
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from saccade.bundle import Bundle
-from saccade.data.images import decode
 from saccade.export.certify import certify
 from saccade.export.onnx import PREPROCESS_PREFIX, write_onnx
 from saccade.export.quantize import quantize
+from saccade.images.decoder import decode
 from saccade.models import build_model
 from saccade.records import Predictions
 from saccade.transforms.apply import to_input

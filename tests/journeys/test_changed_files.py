@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saccade.caches.pixels import pixel_key
 from saccade.cli import main
-from saccade.data.pixel_cache import pixel_key
 from saccade.errors import Interrupted
 from saccade.pipeline import fitting, prepare
 from saccade.run_folder import RunFolder

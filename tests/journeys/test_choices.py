@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from saccade.config import AugmentConfig
+from saccade.recipe import AugmentConfig
 from saccade.run_folder import RunFolder
 
 QUICK = ("--image-size", "16", "--batch-size", "16", "--no-export.onnx", "--no-evaluate.calibrate")

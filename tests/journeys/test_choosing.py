@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saccade.models.at_hand import Candidate
-from saccade.pipeline import choosing
-from saccade.pipeline.choosing import Scored, Timed, pick, scored_records
 from saccade.records import ImageRecord
 from saccade.run_folder import RunFolder
+from saccade.selection import choosing
+from saccade.selection.at_hand import Candidate
+from saccade.selection.choosing import Scored, Timed, pick, scored_records
 
 Saccade = Callable[..., Any]
 QUICK = ("--image-size", "32", "--method", "head", "--batch-size", "16")

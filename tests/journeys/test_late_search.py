@@ -15,17 +15,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from saccade.config import Recipe
 from saccade.errors import Interrupted
+from saccade.features.heads import Choice, LabelledFeatures
+from saccade.methods import transfer
 from saccade.pipeline import division
 from saccade.pipeline.division import LateSearch, search_can_wait, waits_for_search
 from saccade.pipeline.prepare import list_data, read_images
+from saccade.recipe import Recipe
 from saccade.records import Dataset
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
-from saccade.training import transfer
 from saccade.training.contract import timeless
-from saccade.training.heads import Choice, LabelledFeatures
 
 Saccade = Callable[..., Any]
 WEIGHTS = "bundle/weights.safetensors"

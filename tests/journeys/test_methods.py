@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from saccade.bundle import load_bundle
-from saccade.config import Recipe
-from saccade.data.storage import FolderStorage
 from saccade.models import build_model
 from saccade.models.finetune import freeze_backbone, frozen_hash
 from saccade.pipeline.fitting import without_time
+from saccade.recipe import Recipe
 from saccade.records import Dataset
 from saccade.run_folder import RunFolder
+from saccade.sources.storage import FolderStorage
 from saccade.training.contract import timeless
 
 Saccade = Callable[..., Any]

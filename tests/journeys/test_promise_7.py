@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from saccade.data.storage import FolderStorage
 from saccade.pipeline import fitting
 from saccade.run_folder import RunFolder
+from saccade.sources.storage import FolderStorage
 
 SMALL = (
     *("--backbone", "small_cnn", "--image-size", "16", "--epochs", "2", "--batch-size", "16"),

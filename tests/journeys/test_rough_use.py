@@ -22,12 +22,12 @@ import pytest
 import saccade as package
 from saccade import pipeline
 from saccade.cli import main
-from saccade.config import Recipe
-from saccade.data.storage import FolderStorage
 from saccade.errors import RecipeError
-from saccade.pipeline.fitting import check_model
+from saccade.pipeline.ahead import check_model
+from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord
 from saccade.run_folder import RunFolder
+from saccade.sources.storage import FolderStorage
 from saccade.terminal import Terminal
 
 SMALL = ("--backbone", "small_cnn", "--image-size", "16", "--epochs", "1", "--batch-size", "16")

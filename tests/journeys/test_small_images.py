@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.config import AugmentConfig, EvaluateConfig, Recipe, TrainConfig
-from saccade.data.storage import FolderStorage
 from saccade.pipeline.hints import small_images_hint
+from saccade.recipe import AugmentConfig, EvaluateConfig, Recipe, TrainConfig
 from saccade.records import Dataset, ImageRecord
 from saccade.run_folder import RunFolder
+from saccade.sources.storage import FolderStorage
 
 Saccade = Callable[..., Any]
 FLAGS = (

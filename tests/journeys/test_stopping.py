@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from saccade.config import Recipe
 from saccade.pipeline.continuing import as_it_began
+from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
 from saccade.runtime import in_threads
 from saccade.terminal import Terminal

@@ -14,7 +14,7 @@ from PIL import Image
 
 import saccade as package
 from saccade.cli import main
-from saccade.config import Recipe
+from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
 
 SMALL = ("--backbone", "small_cnn", "--image-size", "16", "--epochs", "2", "--batch-size", "16")

@@ -17,24 +17,27 @@ import pytest
 import torch
 from PIL import Image
 
-from saccade.config import Recipe, field_table, merged_recipe
+from saccade import building
 from saccade.errors import SaccadeError
+from saccade.features import heads
+from saccade.features.compute import Engines
+from saccade.features.engines import torch_engine
+from saccade.features.heads import Choice
+from saccade.images.decoder import Limits
+from saccade.methods import transfer
 from saccade.models import BuiltModel, Classifier
 from saccade.models.build import HEAD_DROPOUT
 from saccade.models.network import make_head
 from saccade.pipeline import fitting, prepare
-from saccade.pipeline.ahead import Ready
 from saccade.pipeline.effects import RULES, Situation, as_sentence, without_effect
-from saccade.pipeline.engine import torch_engine
+from saccade.pipeline.ready import Ready
 from saccade.preprocess import Preprocess
+from saccade.recipe import Recipe, field_table, merged_recipe
 from saccade.records import Dataset
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.terminal import Terminal
-from saccade.training import heads, transfer
 from saccade.training.contract import TinyBackbone, timeless
-from saccade.training.features import Engines
-from saccade.training.heads import Choice
 from saccade.transforms import Augmentation, Batch
 from saccade.transforms.memory import MemoryBatches
 
@@ -227,7 +230,7 @@ def tiny_network(recipe: Recipe, dataset: Dataset) -> BuiltModel:
         head = make_head(recipe.model.head, 6, len(dataset.classes), dropout=share)
         module = Classifier(TinyBackbone(), head)
     pretrained = recipe.starts_pretrained
-    preprocess = fitting.with_overrides(Preprocess(size), dataset, recipe, pretrained=pretrained)
+    preprocess = building.with_overrides(Preprocess(size), dataset, recipe, pretrained=pretrained)
     return BuiltModel(module, preprocess, {"backbone": "tiny"}, pretrained)
 
 
@@ -245,7 +248,7 @@ def images_of(recipe: Recipe, dataset: Dataset, network: BuiltModel, *, by_steps
     two_epochs = [digest(source.epoch(epoch)) for epoch in (1, 2)] if by_steps else []
     mixed = (strength.mix_up, strength.cut_mix) if by_steps else ()
     evaluated = digest(fitting.ValidationBatches(dataset, network.preprocess, recipe))
-    return two_epochs, mixed, evaluated, prepare.limits_of(recipe)
+    return two_epochs, mixed, evaluated, Limits.of(recipe.data)
 
 
 def means_of(recipe: Recipe, dataset: Dataset, network: BuiltModel, *, by_steps: bool) -> Any:

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from saccade.data.split import k_folds, split
-from saccade.data.split import search as search_module
-from saccade.data.split.allocate import AtomCounts, allocate
-from saccade.data.split.objective import class_costs, fill_with_singles
-from saccade.data.storage import FolderStorage
 from saccade.errors import SplitError
 from saccade.records import PARTS, Audit, Dataset, ImageRecord, Split
+from saccade.sources.storage import FolderStorage
+from saccade.split import k_folds, split
+from saccade.split import search as search_module
+from saccade.split.allocate import AtomCounts, allocate
+from saccade.split.objective import class_costs, fill_with_singles
 
 SHARES = ((0.15, 0.15), (0.1, 0.1), (0.2, 0.2), (0.25, 0.1), (0.2, 0.0))
 MUST = (4.0, 1.0, 2.0)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from saccade.config import Recipe
-from saccade.data.storage import FolderStorage
 from saccade.evaluation.calibration import softmax
 from saccade.evaluation.metrics import measure, metrics_as_json
+from saccade.recipe import Recipe
 from saccade.records import EpochRow, ImageRecord, Predictions
 from saccade.run_folder import RunFolder
+from saccade.sources.storage import FolderStorage
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 SECRET = b"GPS-SECRET-48.2N-16.3E"

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from saccade.data.audit import audit
-from saccade.data.scan import scan
-from saccade.data.storage import FolderStorage
+from saccade.audit import audit
+from saccade.audit.scan import scan
 from saccade.records import Audit, Dataset, Finding, ImageRecord, Pair
 from saccade.report.audit_page import FINDINGS_SHOWN, audit_html, write_audit_page
+from saccade.sources.storage import FolderStorage
 
 EVIL = "<img src=x onerror=alert(1)>.png"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from saccade.config import Recipe
 from saccade.models import Classifier
+from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.training import Callback, FitResult, fit

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from saccade.bundle import tensors_from_bytes
-from saccade.config import Recipe
 from saccade.errors import Interrupted, RecipeError
+from saccade.methods.transfer import FastTransfer
 from saccade.models import Classifier
 from saccade.models.finetune import freeze_backbone, learning_tensors
+from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.terminal import silent
-from saccade.training import Callback, FastTransfer, StopRequest
+from saccade.training import Callback, StopRequest
 from saccade.training.averaging import WeightAverage, warmed_up
 from saccade.training.budget import TimeBudget
 from saccade.training.callbacks import Callbacks

@@ -10,10 +10,10 @@ import timm
 import torch
 from torch import nn
 
-from saccade.config import Recipe
 from saccade.errors import Interrupted, RecipeError
 from saccade.models.finetune import unfreeze
 from saccade.models.network import Classifier
+from saccade.recipe import Recipe
 from saccade.runtime import Runtime
 from saccade.training import Callback, StopRequest, boundary
 from saccade.training.boundary import KeptViews, Trunk, find_boundary, only_the_tail, tail_is_exact

@@ -64,8 +64,8 @@ def test_off_is_off_and_a_part_of_a_network_learns_at_full_size(fit_tiny, recipe
 def test_a_network_that_takes_one_size_is_refused(recipe):
     import dataclasses
 
+    from saccade.building import check_network
     from saccade.models import build_model
-    from saccade.pipeline.fitting import check_network
 
     network = build_model("small_cnn", 3, pretrained=False, image_size=64)
 

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from saccade.bundle import weights_sha256
-from saccade.config import Recipe
 from saccade.errors import Interrupted, PromiseError, RecipeError, TrainingError
 from saccade.models import Classifier
+from saccade.recipe import Recipe
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime

@@ -20,7 +20,7 @@ import torch
 
 torch.set_num_threads(1)  # a process with threads cannot fork
 
-from saccade.config import Recipe
+from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.training import Callback, fit

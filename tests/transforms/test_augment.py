@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.config import AugmentConfig
 from saccade.preprocess import Preprocess
+from saccade.recipe import AugmentConfig
 from saccade.transforms.augment import (
     CROP_TRIES,
     POLICIES,

@@ -15,14 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from saccade.config import AugmentConfig
-from saccade.data.images import Limits, decode
-from saccade.data.pixel_cache import PixelCache
-from saccade.data.reading import read_pixels
-from saccade.data.storage import FolderStorage
+from saccade.caches.pixels import PixelCache
 from saccade.errors import DataError
+from saccade.images.decoder import Limits, decode
+from saccade.images.reading import read_pixels
 from saccade.preprocess import Preprocess
+from saccade.recipe import AugmentConfig
 from saccade.records import ImageRecord
+from saccade.sources.storage import FolderStorage
 from saccade.transforms import Augmentation, TrainingBatches, evaluation_batches, to_input, training_batches
 from saccade.transforms import batches as batches_module
 from saccade.transforms.batches import UNKNOWN_LABEL, batch_plan, epoch_order
@@ -197,8 +197,8 @@ import multiprocessing, subprocess, sys, warnings
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from saccade.config import AugmentConfig
-from saccade.data.storage import FolderStorage
+from saccade.recipe import AugmentConfig
+from saccade.sources.storage import FolderStorage
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord
 from saccade.transforms import Augmentation, TrainingBatches, batches as module, evaluation_batches

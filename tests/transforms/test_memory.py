@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from saccade.data.images import Limits
 from saccade.errors import DataError, ImageError
+from saccade.images.decoder import Limits
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord
 from saccade.transforms import Augmentation, TrainingBatches, training_batches

@@ -5,10 +5,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from saccade.config import AugmentConfig
-from saccade.data.storage import FolderStorage
 from saccade.preprocess import Preprocess
+from saccade.recipe import AugmentConfig
 from saccade.records import ImageRecord
+from saccade.sources.storage import FolderStorage
 from saccade.transforms import Augmentation
 from saccade.transforms.apply import denormalise, to_input
 from saccade.transforms.preview import CAPTION_PIXELS, GAP_PIXELS, preview

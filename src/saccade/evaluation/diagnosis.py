@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 
-from saccade.config import HARD_FINETUNE_RATIO, Recipe
 from saccade.evaluation.intervals import images_needed, wilson
+from saccade.recipe import HARD_FINETUNE_RATIO, Recipe
 from saccade.records import EpochRow, Finding, Metrics
 
 # A training accuracy this far above validation is overfitting; less is common and does no harm (5 points

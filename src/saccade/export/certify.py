@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.artefact import Artefact, Image
-from saccade.data.images import DEFAULT_LIMITS, Limits, decode
 from saccade.errors import ChangedImageError, DataError, ImageError, ModelError
 from saccade.export.runtimes import Answer, Probabilities, Runtime, instruction_set, runtimes
 from saccade.export.verdict import Compared, Kind, judge
+from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
 from saccade.records import Certificate, Predictions
 from saccade.threads import usable_cores
 

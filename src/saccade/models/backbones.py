@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import nn
 
-from saccade.config import AUTO_BACKBONE
 from saccade.errors import ModelError
 from saccade.models import pretrained
 from saccade.models.fast_cnn import fast_cnn
 from saccade.models.small_cnn import small_cnn
+from saccade.recipe import AUTO_BACKBONE
 
 Builder = Callable[..., nn.Module]
 

@@ -8,32 +8,12 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from saccade.config import AUTO_BACKBONE, Recipe
 from saccade.imports import import_training_libraries
+from saccade.pipeline.ready import Ready
+from saccade.recipe import AUTO_BACKBONE, Recipe
 from saccade.records import Dataset
 from saccade.threads import without_garbage_collection
-
-if TYPE_CHECKING:
-    from saccade.models import BuiltModel
-    from saccade.runtime import Runtime
-    from saccade.training.features import Engines
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """`network` and `engines` are None where they depend on what the images are."""
-
-    runtime: Runtime
-    classes: tuple[str, ...]
-    network: BuiltModel | None = None
-    engines: Engines | None = None
-
-    def network_for(self, dataset: Dataset) -> BuiltModel | None:
-        """The network, unless the audit left other classes than were listed."""
-        return self.network if dataset.classes == self.classes else None
 
 
 class Ahead:
@@ -66,17 +46,33 @@ class Ahead:
     def _made(self, listed: Dataset, recipe: Recipe) -> Ready:
         with without_garbage_collection():
             import_training_libraries()
-            from saccade.pipeline import fitting
+            from saccade import building
+            from saccade.features.engines import engines_of
+            from saccade.pipeline import fitting as fitting  # loaded here, beside the images
         from saccade.runtime import Runtime
 
         runtime = Runtime.create(recipe.device, recipe.precision)
-        fitting.check_model(recipe)
+        check_model(recipe)
         # what starts from scratch is built for the training images, which are not divided off yet
         can_wait = not recipe.starts_pretrained or recipe.model.backbone == AUTO_BACKBONE
         if can_wait or self._given_up.is_set():
             return Ready(runtime, listed.classes)
-        network = fitting.build_network(listed, recipe)
-        fitting.check_network(network, recipe)
+        network = building.build_network(listed, recipe)
+        building.check_network(network, recipe)
         if recipe.train.method == "finetune" or self._given_up.is_set():
             return Ready(runtime, listed.classes, network)
-        return Ready(runtime, listed.classes, network, fitting.engines_of(network, runtime))
+        return Ready(runtime, listed.classes, network, engines_of(network, runtime))
+
+
+def check_model(recipe: Recipe) -> None:
+    """Raise ModelError or RecipeError for a network or phases that cannot be, before any image is read."""
+    from saccade.building import check_buildable, refuse_muon_on_pretrained
+    from saccade.selection.at_hand import weights_at_hand
+    from saccade.training.phases import plan_phases
+
+    if recipe.model.backbone == AUTO_BACKBONE:
+        refuse_muon_on_pretrained(recipe)
+        weights_at_hand(recipe.model.weights)
+        return
+    check_buildable(recipe)
+    plan_phases(recipe, pretrained=recipe.starts_pretrained, can_solve=True)

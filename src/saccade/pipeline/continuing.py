@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from saccade.config import Recipe
+from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 

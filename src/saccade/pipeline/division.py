@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saccade.config import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
-from saccade.data.audit import audit_as_json
-from saccade.data.reading import read_checked
+from saccade.audit import audit_as_json
 from saccade.errors import ImageError, RunError
+from saccade.images.reading import read_checked
 from saccade.pipeline import prepare
 from saccade.pipeline.hints import SMALL_SIDE_PIXELS, shorter_side
 from saccade.pipeline.prepare import Examined, ReadImages
+from saccade.recipe import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, Recipe
 from saccade.records import Audit, Dataset, ImageRecord, Split
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal

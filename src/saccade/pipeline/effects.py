@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from saccade.config import HARD_FINETUNE_RATIO, AugmentConfig, Recipe
 from saccade.models import BuiltModel
+from saccade.recipe import HARD_FINETUNE_RATIO, AugmentConfig, Recipe
 from saccade.records import Dataset
 from saccade.training.phases import Phase, finetune_rate, plan_phases
 from saccade.training.schedules import growing_side

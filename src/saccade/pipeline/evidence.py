@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.config import Recipe
 from saccade.evaluation.calibration import softmax
 from saccade.evaluation.diagnosis import Evidence
-from saccade.pipeline.prepare import limits_of
+from saccade.images.decoder import Limits
+from saccade.recipe import Recipe
 from saccade.records import Dataset, Finding, ImageRecord, Storage
 from saccade.run_folder import RunFolder
 
@@ -103,7 +103,7 @@ def _batches(
     from saccade.transforms import evaluation_batches
 
     return evaluation_batches(
-        dataset.storage, records, bundle.classes, bundle.preprocess, size, limits=limits_of(recipe)
+        dataset.storage, records, bundle.classes, bundle.preprocess, size, limits=Limits.of(recipe.data)
     )
 
 
@@ -127,10 +127,10 @@ def _plain_inputs(dataset: Dataset, records: Sequence[ImageRecord], bundle: Bund
     """The same images by the preprocessing alone: no batches, no loader, no threads."""
     import torch
 
-    from saccade.data.reading import read_pixels
+    from saccade.images.reading import read_pixels
     from saccade.transforms.apply import to_input
 
-    limits = limits_of(recipe)
+    limits = Limits.of(recipe.data)
     pixels = (read_pixels(dataset.storage, record, limits) for record in records)
     return torch.stack([to_input(image, bundle.preprocess) for image in pixels])
 
@@ -168,13 +168,13 @@ def _random_state(seed: int) -> Iterator[None]:
 def check_export(run: RunFolder, dataset: Dataset, recipe: Recipe) -> None:
     """Compare the network's input inside model.onnx with that of evaluation, on some validation images."""
     from saccade.bundle import load_bundle
-    from saccade.data.reading import read_pixels
     from saccade.export.onnx import preprocessing_of
+    from saccade.images.reading import read_pixels
 
     records, bundle = probes(dataset.used("validation")), load_bundle(run.bundle)
     if not records:
         return
-    exported, limits = preprocessing_of(run.onnx), limits_of(recipe)
+    exported, limits = preprocessing_of(run.onnx), Limits.of(recipe.data)
     answers = [exported(read_pixels(dataset.storage, record, limits)) for record in records]
     expected = _inputs(dataset, records, bundle, recipe).numpy()
     difference = _largest(np.stack(answers) - expected)

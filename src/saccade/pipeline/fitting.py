@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from saccade.building import build_network
 from saccade.bundle import Bundle, save_bundle
-from saccade.config import AUTO_BACKBONE, Recipe
-from saccade.data.cache import cache_folder
-from saccade.data.pixel_cache import PixelCache
-from saccade.data.reading import read_pixels
-from saccade.errors import ModelError, RecipeError
+from saccade.caches.pixels import PixelCache
+from saccade.caches.scans import cache_folder
+from saccade.errors import ModelError
 from saccade.evaluation.calibration import Temperature, choose_temperature
-from saccade.models import BACKBONES, BuiltModel, build_model, preparation
-from saccade.models.at_hand import weights_at_hand
-from saccade.models.fast_cnn import Whitening
-from saccade.models.finetune import unfreeze
-from saccade.models.network import feature_count
-from saccade.pipeline.ahead import Ready
+from saccade.features.compute import Engines, Images
+from saccade.features.engines import engines_of
+from saccade.images.decoder import Limits
+from saccade.methods.transfer import FastTransfer
+from saccade.models import BuiltModel
 from saccade.pipeline.division import LateSearch
-from saccade.pipeline.engine import feature_engines
-from saccade.pipeline.prepare import limits_of
+from saccade.pipeline.ready import Ready
 from saccade.preprocess import Preprocess
+from saccade.recipe import Recipe
 from saccade.records import Dataset, EpochRow, ImageRecord
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime, imitates_bfloat16
@@ -39,193 +34,26 @@ from saccade.terminal import Terminal
 from saccade.threads import memory_bytes, usable_cores
 from saccade.training import (
     Callback,
-    FastTransfer,
     FitResult,
-    Images,
     StopRequest,
     TerminalProgress,
     TrainingView,
     fit,
     predict_logits,
 )
-from saccade.training.features import Engines
 from saccade.training.job import TrainingSource
 from saccade.training.phases import finetune_rate, plan_phases
-from saccade.training.schedules import growing_side
+from saccade.training.stop import stop_on_signals
 from saccade.transforms import Augmentation, Batch, TrainingBatches, evaluation_batches
 from saccade.transforms.batches import Say, warned
 from saccade.transforms.memory import MemoryBatches, fits_in_memory
 
-# usual input sizes of networks that have none of their own, for the images to choose from
-SIZES = {"small_cnn": (32, 64, 96, 128, 160, 224), "fast_cnn": (28, 32, 40, 48, 56, 64)}
-WHITENING_IMAGES = 1000
-STATISTICS_IMAGES = 500
-SMALLEST_STD = 0.02
-CHECKED_SIDE = 32  # for a trial of building one of our own networks, before the images are known
-BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)  # timm's own are subclasses
 # What comes after training, as a slow core needs it: the time limit is for the whole command.
 EXPORT_AND_REPORT_SECONDS = 15.0
 JUDGING_SECONDS_AN_IMAGE = 0.04
 SMALLEST_JUDGING_SHARE = 0.05  # of these seconds, for the smallest images: 1.3 ms each were measured
 USUAL_SIDE = 224
 WEIGHTS_SHA256 = "model.weights_sha256"  # among what every "auto" became
-
-
-def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
-    """The untrained network with its preprocessing, every "auto" of data and model worked out."""
-    model = recipe.model
-    built = build_model(
-        model.backbone,
-        len(dataset.classes),
-        pretrained=model.pretrained,
-        weights=model.weights,
-        head=model.head,
-        dropout=model.dropout,
-        image_size=input_size(dataset, recipe),
-        options=model.options,
-        seed=recipe.seed,
-    )
-    assert built.pretrained == recipe.starts_pretrained, f"{model.backbone}: one question, two answers"
-    preprocess = with_overrides(built.preprocess, dataset, recipe, pretrained=built.pretrained)
-    for part in built.module.modules():
-        if isinstance(part, Whitening):
-            part.whiten(some_inputs(dataset, preprocess, recipe))
-    architecture = {**built.architecture, **({"flip": True} if recipe.evaluate.flip else {})}
-    return dataclasses.replace(built, preprocess=preprocess, architecture=architecture)
-
-
-def some_inputs(dataset: Dataset, preprocess: Preprocess, recipe: Recipe) -> torch.Tensor:
-    """(n, 3, S, S): at most 1,000 training images, evenly chosen, as they are evaluated."""
-    records = dataset.used("train")
-    chosen = records[:: -(-len(records) // WHITENING_IMAGES)]
-    batches = evaluation_batches(
-        dataset.storage, chosen, dataset.classes, preprocess, len(chosen), limits=limits_of(recipe)
-    )
-    return next(iter(batches)).images
-
-
-def check_model(recipe: Recipe) -> None:
-    """Raise ModelError for a backbone, weights file or option that cannot be, before any image is read.
-
-    RecipeError for what does not go with the backbone.
-    """
-    refuse_muon_on_pretrained(recipe)
-    _refuse_large_images(recipe)
-    model = recipe.model
-    if model.backbone == AUTO_BACKBONE:
-        weights_at_hand(model.weights)
-        return
-    preparation(model.backbone, weights=model.weights)
-    plan_phases(recipe, pretrained=recipe.starts_pretrained, can_solve=True)  # only to refuse what cannot be
-    own = model.backbone in BACKBONES
-    if own or model.options or not model.pretrained:
-        size = recipe.data.image_size
-        build_model(
-            model.backbone,
-            2,
-            pretrained=own and model.pretrained,
-            weights="" if model.pretrained and not own else model.weights,
-            image_size=CHECKED_SIDE if size == "auto" and own else None if size == "auto" else size,
-            options=model.options,
-        )
-
-
-def refuse_muon_on_pretrained(recipe: Recipe) -> None:
-    """Raise RecipeError where Muon would train pretrained filters, whatever the images are."""
-    if recipe.train.optimizer == "muon" and recipe.starts_pretrained:
-        raise RecipeError(
-            "train.optimizer = muon turns every filter by the same large step, which destroys the pretrained "
-            f"ones of backbone {recipe.model.backbone}; use adamw or sgd, or train from scratch "
-            "(--no-pretrained)"
-        )
-
-
-def _refuse_large_images(recipe: Recipe) -> None:
-    side, largest = recipe.data.image_size, SIZES["fast_cnn"][-1]
-    if recipe.model.backbone == "fast_cnn" and side != "auto" and side > largest:
-        raise RecipeError(
-            f"data.image_size = {side}: fast_cnn is made for images of {largest} pixels and less (usual are "
-            f"{', '.join(map(str, SIZES['fast_cnn']))}), its three blocks see no more of a larger one; use "
-            "one of these sizes, or another backbone (small_cnn, efficientnet_b0)"
-        )
-
-
-def check_network(network: BuiltModel, recipe: Recipe) -> None:
-    """Raise RecipeError for what this network cannot be trained with, before a run is begun."""
-    norms = any(isinstance(module, BATCH_NORMS) for module in network.module.modules())
-    if norms and recipe.train.batch_size == 1:
-        raise RecipeError(
-            f"train.batch_size = 1: the BatchNorm layers of {recipe.model.backbone} compare the images of a "
-            "batch with each other; use 2 or more"
-        )
-    if network.pretrained:
-        unfreeze(network.module, recipe.train.unfreeze)  # only to refuse here what it has not got
-    if recipe.train.progressive_size:
-        _check_smaller_images(network, recipe)
-
-
-def _check_smaller_images(network: BuiltModel, recipe: Recipe) -> None:
-    side = growing_side(0.0, start=recipe.train.progressive_size, full=network.preprocess.size)
-    try:
-        feature_count(network.module.backbone, side, name=recipe.model.backbone)
-    except ModelError:
-        raise RecipeError(
-            f"train.progressive_size = {recipe.train.progressive_size:g}: {recipe.model.backbone} does not "
-            f"take images of {side} x {side} pixels, with which training would start; leave it out"
-        ) from None
-
-
-def planned_preprocess(dataset: Dataset, recipe: Recipe) -> Preprocess:
-    """What `build_network` would come to, without building or fetching anything."""
-    model, size = recipe.model, input_size(dataset, recipe)
-    own, _ = preparation(model.backbone, weights=model.weights, image_size=size)
-    return with_overrides(own, dataset, recipe, pretrained=recipe.starts_pretrained)
-
-
-def input_size(dataset: Dataset, recipe: Recipe) -> int | None:
-    """Side of the input where the recipe or the images decide it; None: the backbone's own."""
-    if recipe.data.image_size != "auto":
-        return recipe.data.image_size
-    usual = SIZES.get(recipe.model.backbone)
-    return fitting_size(dataset.used("train"), usual) if usual else None
-
-
-def fitting_size(records: Iterable[ImageRecord], usual: Sequence[int] = SIZES["small_cnn"]) -> int:
-    """The smallest usual input size that holds the median image's short side."""
-    sides = sorted(min(record.width, record.height) for record in records)
-    median = sides[len(sides) // 2] if sides else usual[-1]
-    return next((size for size in usual if size >= median), usual[-1])
-
-
-def with_overrides(own: Preprocess, dataset: Dataset, recipe: Recipe, *, pretrained: bool) -> Preprocess:
-    """The weights' own preprocessing (promise 3), with what the recipe sets in its place."""
-    fields = ("resize", "interpolation", "crop_fraction", "mean", "std")
-    chosen = {name: value for name in fields if (value := getattr(recipe.data, name)) != "auto"}
-    if not pretrained and not {"mean", "std"} <= chosen.keys():
-        mean, std = channel_statistics(dataset, recipe)
-        chosen = {"mean": mean, "std": std, **chosen}
-    return dataclasses.replace(own, **chosen)
-
-
-def channel_statistics(
-    dataset: Dataset, recipe: Recipe
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and std of each channel (0 to 1) over at most 500 training images, evenly chosen."""
-    records = dataset.used("train")
-    stride = -(-len(records) // STATISTICS_IMAGES)
-    sums = np.zeros((3, 3))
-    for record in records[::stride]:
-        pixels = read_pixels(dataset.storage, record, limits_of(recipe))
-        values = pixels.reshape(-1, 3) / 255.0
-        sums += (np.ones(3), values.mean(axis=0), (values**2).mean(axis=0))
-    mean = sums[1] / sums[0]
-    std = np.sqrt(np.maximum(sums[2] / sums[0] - mean**2, SMALLEST_STD**2))
-    return _triple(mean), _triple(std)
-
-
-def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    red, green, blue = (round(float(value), 4) for value in values)
-    return red, green, blue
 
 
 def resolved_values(network: BuiltModel, recipe: Recipe) -> dict[str, Any]:
@@ -411,12 +239,6 @@ def _say_network(network: BuiltModel, runtime: Runtime, terminal: Terminal) -> N
         )
 
 
-def engines_of(network: BuiltModel, runtime: Runtime) -> Engines:
-    """What computes the features of the network's backbone as it is now."""
-    kept = cache_folder() / "networks"
-    return feature_engines(network.module.backbone, runtime, network.preprocess.size, kept=kept)
-
-
 def fast_transfer(
     dataset: Dataset,
     recipe: Recipe,
@@ -430,7 +252,7 @@ def fast_transfer(
 
     `engines` is asked once, while the backbone is untouched; `late_search`, if any, after the first heads.
     """
-    train, limits = dataset.used("train"), limits_of(recipe)
+    train, limits = dataset.used("train"), Limits.of(recipe.data)
 
     def images(part: str, *, exact: bool) -> Images:
         return Images(dataset.storage, dataset.used(part), preprocess, limits, exact, pixels)
@@ -487,7 +309,7 @@ def training_batches(
             recipe.batch_size,
             augmentation=augmentation,
             seed=recipe.seed,
-            limits=limits_of(recipe),
+            limits=Limits.of(recipe.data),
             device=device,
             threads=usable_cores(),
         )
@@ -499,7 +321,7 @@ def training_batches(
         recipe.batch_size,
         augmentation=augmentation,
         seed=recipe.seed,
-        limits=limits_of(recipe),
+        limits=Limits.of(recipe.data),
         workers=worker_count(recipe),
         cache_bytes=memory_bytes() // 4 if recipe.train.cache_images else 0,
         pixels=pixels,
@@ -551,7 +373,7 @@ class ValidationBatches:
             self._dataset.classes,
             self._preprocess,
             self._recipe.batch_size,
-            limits=limits_of(self._recipe),
+            limits=Limits.of(self._recipe.data),
             workers=worker_count(self._recipe),
             say=self._say,
         ):
@@ -582,26 +404,6 @@ class SearchAfterFirstEpoch(Callback):
     def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
         with self._stop.at_once():
             self._search.dataset()
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """SIGTERM and Ctrl-C end training before its next step; a second one ends it at once."""
-    stop = StopRequest()
-
-    def handle(number: int, frame: object) -> None:
-        stop.set(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # Python delivers signals to the main thread only
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-        stop.check()  # a signal after the last step
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _validation_logits(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saccade.config import ModelConfig, Recipe
+from saccade.recipe import ModelConfig, Recipe
 from saccade.records import Dataset, ImageRecord
 
 SMALL_SIDE_PIXELS = 64  # of the median image: what `fast_cnn` is for

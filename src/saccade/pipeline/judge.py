@@ -8,20 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.config import Recipe
-from saccade.data.reading import CheckedReader, read_checked
-from saccade.data.sources import load_source
 from saccade.errors import ChangedImageError, DataError, ImageError, RecipeError, RunError
 from saccade.evaluation import compare as comparing
 from saccade.evaluation.calibration import softmax
 from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import measure, metrics_as_json, metrics_from_json
+from saccade.images.decoder import Limits
+from saccade.images.reading import CheckedReader, read_checked
 from saccade.pipeline import evidence, prepare
 from saccade.pipeline.promises import NOT_CHECKED, promises
+from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord, Metrics, Predictions
 from saccade.report import write_report
 from saccade.report.facts import read_facts
 from saccade.run_folder import RunFolder, existing_run
+from saccade.sources import load_source
 from saccade.terminal import Terminal
 from saccade.threads import usable_cores
 
@@ -102,7 +103,7 @@ def predict_records(
         bundle.classes,
         bundle.preprocess,
         EVALUATION_BATCH,
-        limits=prepare.limits_of(recipe),
+        limits=Limits.of(recipe.data),
     )
     with terminal.progress(what) as progress:
         logits, _, paths = predict_logits(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from saccade.config import Recipe
 from saccade.errors import DataError, RecipeError
+from saccade.images.decoder import Limits
 from saccade.pipeline import prepare
+from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord
 from saccade.run_folder import RunFolder, write_bytes
 from saccade.terminal import Terminal
@@ -17,8 +18,8 @@ def augment_preview(
 ) -> None:
     """`saccade augment`: a picture of training images as evaluated (first column) and as augmented."""
     _check_preview(out, images, draws)
+    from saccade.building import planned_preprocess
     from saccade.models.backbones import find_backbone
-    from saccade.pipeline.fitting import planned_preprocess
     from saccade.transforms import Augmentation
     from saccade.transforms.preview import preview
 
@@ -32,7 +33,7 @@ def augment_preview(
         planned_preprocess(made.dataset, recipe),
         draws=draws,
         seed=recipe.seed,
-        limits=prepare.limits_of(recipe),
+        limits=Limits.of(recipe.data),
     )
     write_bytes(Path(out), picture)
     terminal.say(

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from saccade.config import Recipe
 from saccade.errors import RunError
+from saccade.recipe import Recipe
 from saccade.records import PARTS, Dataset
 from saccade.run_folder import RunFolder, dataset_bytes
 from saccade.terminal import Terminal

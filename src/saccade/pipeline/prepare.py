@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from saccade.config import Recipe
-from saccade.data.audit import SecondSearch, audit, audit_as_json
-from saccade.data.cache import cache_folder
-from saccade.data.decisions import NO_DECISIONS, Decisions, decisions_beside, read_decisions
-from saccade.data.images import Limits
-from saccade.data.measure import Measurements
-from saccade.data.scan import scan
-from saccade.data.sources import load_source
-from saccade.data.split import read_split_csv, split, write_split_csv
-from saccade.data.split.folds import Folds, k_folds, write_folds_csv
-from saccade.data.storage import FolderStorage
+from saccade.audit import SecondSearch, audit, audit_as_json
+from saccade.audit.decisions import NO_DECISIONS, Decisions, decisions_beside, read_decisions
+from saccade.audit.measure import Measurements
+from saccade.audit.scan import scan
+from saccade.caches.scans import cache_folder
 from saccade.errors import DataError, RunError, SplitError
+from saccade.images.decoder import Limits
+from saccade.recipe import Recipe
 from saccade.records import Audit, Dataset, Finding, Split
 from saccade.report.audit_page import write_audit_page
 from saccade.run_folder import RunFolder, write_json
+from saccade.sources import load_source
+from saccade.sources.storage import FolderStorage
+from saccade.split import read_split_csv, split, write_split_csv
+from saccade.split.folds import Folds, k_folds, write_folds_csv
 from saccade.terminal import Progress, Terminal, counted
 
 SHOWN_FINDINGS = 8
@@ -30,15 +30,6 @@ SHOWN_BY_AUDIT = 20
 # Infos that are always shown: how the data were understood, and what may have been meant otherwise.
 ALWAYS_SHOWN = ("reading", "listed", "same_scene")
 SHOWN_OF_A_KIND = 3
-
-
-def limits_of(recipe: Recipe) -> Limits:
-    """What the decoder may accept, from the recipe."""
-    return Limits(
-        max_pixels=recipe.data.max_pixels,
-        background=recipe.data.background,
-        gray_maximum=recipe.data.gray_maximum,
-    )
 
 
 def list_data(location: str, recipe: Recipe) -> Dataset:
@@ -95,7 +86,7 @@ def read_images(
     with terminal.progress("reading images") as progress:
         scanned = scan(
             dataset,
-            limits=limits_of(recipe),
+            limits=Limits.of(recipe.data),
             cache=cache_folder() if cache else None,
             verify=verify,
             beside=watch is not None,
@@ -195,7 +186,7 @@ def audit_data(
     if out:
         write_json(folder / "audit.json", audit_as_json(audited))
         read = audited.dataset.storage.read
-        page = write_audit_page(audited, folder / "audit.html", read, limits=limits_of(recipe))
+        page = write_audit_page(audited, folder / "audit.html", read, limits=Limits.of(recipe.data))
         terminal.say(f"Written   {folder / 'audit.json'} and {page}")
     else:
         terminal.say("          --out FOLDER writes all of it, with pictures")

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY
-from saccade.config import Recipe
-from saccade.data.reading import CheckedReader
 from saccade.errors import RecipeError, RunError
 from saccade.export.bench import DEFAULT_SHAPE, BenchRow, Spread
 from saccade.export.bench import bench as measure_engines
 from saccade.export.certify import CERTIFIED_PARTS
 from saccade.export.certify import certify as make_certificate
 from saccade.export.verdict import Kind
+from saccade.images.decoder import Limits
+from saccade.images.reading import CheckedReader
 from saccade.pipeline.evidence import check_export
 from saccade.pipeline.judge import certificate_line, data_of
-from saccade.pipeline.prepare import limits_of
+from saccade.recipe import Recipe
 from saccade.records import Certificate, Dataset, Predictions
 from saccade.run_folder import RunFolder, certificate_beside, existing_run, json_bytes, read_json
 from saccade.terminal import Terminal
@@ -98,15 +98,15 @@ def _write(run: RunFolder, target: Path) -> None:
 
 
 def _write_int8(run: RunFolder, target: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> None:
-    from saccade.data.reading import read_pixels
     from saccade.export.quantize import quantize
+    from saccade.images.reading import read_pixels
 
     if not run.has(run.onnx):
         _write(run, run.onnx)
     run.check(run.onnx)
     records = dataset.used("train")
     chosen = records[:: -(-len(records) // recipe.export.calibration_images)]
-    images = (read_pixels(dataset.storage, record, limits_of(recipe)) for record in chosen)
+    images = (read_pixels(dataset.storage, record, Limits.of(recipe.data)) for record in chosen)
     with terminal.progress("calibrating int8 on training images"):
         quantize(run.onnx, target, images, write=run.write)
 
@@ -123,7 +123,7 @@ def _certify(
             max_drop=recipe.export.max_drop,
             max_images=recipe.export.certify_images,
             kind=kind,
-            limits=limits_of(recipe),
+            limits=Limits.of(recipe.data),
         )
     run.write(certificate_path(run, file), json_bytes(certificate_as_json(certificate)))
     return certificate

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from saccade.config import AUTO_BACKBONE, Recipe
 from saccade.pipeline import judge, mending, prepare, ship
-from saccade.pipeline.ahead import Ahead, Ready
+from saccade.pipeline.ahead import Ahead
 from saccade.pipeline.continuing import as_it_began
 from saccade.pipeline.division import (
     LateSearch,
@@ -27,6 +26,8 @@ from saccade.pipeline.division import (
 from saccade.pipeline.environment import environment
 from saccade.pipeline.evidence import choices_made, watching_test
 from saccade.pipeline.hints import small_images_hint
+from saccade.pipeline.ready import Ready
+from saccade.recipe import AUTO_BACKBONE, Recipe
 from saccade.records import Dataset
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
@@ -130,7 +131,7 @@ def _backbone_chooser(
     listed: Dataset, recipe: Recipe, terminal: Terminal, began: float
 ) -> Callable[[Dataset], dict[str, Any]]:
     """Times the backbones at hand now, while nothing else runs; scores them when the data are divided."""
-    from saccade.pipeline.choosing import choose_backbone, time_backbones
+    from saccade.selection.choosing import choose_backbone, time_backbones
 
     field = time_backbones(listed, recipe, terminal)
     return lambda dataset: choose_backbone(field, dataset, recipe, terminal, began=began)
@@ -138,7 +139,8 @@ def _backbone_chooser(
 
 def _resolved(ready: Ready, dataset: Dataset, recipe: Recipe) -> tuple[Ready, dict[str, Any]]:
     """What every "auto" of the recipe became; raises SaccadeError for a network that cannot be trained."""
-    from saccade.pipeline.fitting import build_network, check_network, resolved_values
+    from saccade.building import build_network, check_network
+    from saccade.pipeline.fitting import resolved_values
 
     network = ready.network_for(dataset)
     if network is None:
@@ -165,7 +167,7 @@ def _without_effect(
 def _settled(recipe: Recipe, choice: Mapping[str, Any], dataset: Dataset) -> Recipe:
     """The recipe with the backbone that was chosen when the run began, and a batch that fits the images."""
     if recipe.model.backbone == AUTO_BACKBONE:
-        from saccade.pipeline.choosing import settled
+        from saccade.selection.choosing import settled
 
         recipe = settled(recipe, choice)
     return recipe.with_batch_size(len(dataset.used("train")))

@@ -8,8 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from saccade.data.audit.kinds import KINDS
-from saccade.data.images import DEFAULT_LIMITS, Limits
+from saccade.audit.kinds import KINDS
+from saccade.images.decoder import DEFAULT_LIMITS, Limits
 from saccade.records import PARTS, Audit, Finding, ImageRecord, Pair
 from saccade.report.render import percent, render
 from saccade.report.thumbnails import ReadImage, Thumbnail, thumbnail

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saccade.config import Recipe, differing_keys
-from saccade.data.images import Limits
 from saccade.evaluation.calibration import ReliabilityBin
 from saccade.evaluation.diagnosis import kept_index
+from saccade.images.decoder import Limits
+from saccade.recipe import Recipe, differing_keys
 from saccade.records import PARTS, Metrics, Predictions
 from saccade.report import figures as drawn
 from saccade.report.facts import Facts, read_facts
@@ -63,7 +63,7 @@ def report_html(facts: Facts, read_image: ReadImage | None = None) -> str:
 def _limits(recipe: Recipe | None) -> Limits:
     if recipe is None:
         return Limits()
-    return Limits(max_pixels=recipe.data.max_pixels, background=recipe.data.background)
+    return Limits.of(recipe.data)
 
 
 # -- the result ----------------------------------------------------------------------------------

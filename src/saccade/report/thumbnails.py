@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from saccade.data.images import DEFAULT_LIMITS, Limits, decode
 from saccade.errors import ImageError
+from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
 
 THUMBNAIL_PIXELS = 176
 SHARP_BELOW_PIXELS = 64  # below it a picture is shown pixel by pixel, lossless

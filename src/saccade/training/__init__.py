@@ -1,21 +1,17 @@
 """Training in a loop one can read: phases, schedules, checkpoints, callbacks."""
 
 from saccade.training.callbacks import Callback, EpochProgress, TerminalProgress, TrainingView
-from saccade.training.features import Images
 from saccade.training.inference import predict_logits
 from saccade.training.loop import FitResult, fit
 from saccade.training.state import Best, FrozenEvidence
 from saccade.training.stop import StopRequest
-from saccade.training.transfer import FastTransfer
 
 __all__ = [
     "Best",
     "Callback",
     "EpochProgress",
-    "FastTransfer",
     "FitResult",
     "FrozenEvidence",
-    "Images",
     "StopRequest",
     "TerminalProgress",
     "TrainingView",

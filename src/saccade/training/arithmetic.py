@@ -18,10 +18,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from saccade.models.fast_conv import fast_depthwise_backward
 from saccade.models.finetune import set_training_mode
 from saccade.models.network import Classifier
 from saccade.runtime import Precision, Runtime, knows_bfloat16
+from saccade.training.cpu.depthwise import fast_depthwise_backward
 from saccade.training.inference import evaluation_mode
 from saccade.training.job import Job
 from saccade.training.learner import Learner, LossWatch, begin_phase

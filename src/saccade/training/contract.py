@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from saccade.config import Recipe
 from saccade.models.network import Classifier
+from saccade.recipe import Recipe
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime

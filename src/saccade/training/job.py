@@ -9,10 +9,10 @@ from typing import Protocol
 from torch import Tensor
 
 from saccade.bundle import load_exactly
-from saccade.config import Recipe
 from saccade.errors import PromiseError
 from saccade.models.finetune import frozen_hash
 from saccade.models.network import Classifier
+from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.training.budget import TimeBudget

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from saccade.config import Recipe
 from saccade.errors import TrainingError
 from saccade.models.network import Classifier
+from saccade.recipe import Recipe
 from saccade.runtime import Runtime, draw_seed
 from saccade.training.averaging import WeightAverage
 from saccade.training.job import Job, class_weights

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from saccade.bundle import hash_tensors, weights_sha256
-from saccade.config import Recipe
 from saccade.errors import TrainingError
 from saccade.models.finetune import frozen_hash, set_training_mode
 from saccade.models.network import Classifier
+from saccade.recipe import Recipe
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime, draw_seed

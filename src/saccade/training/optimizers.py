@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from saccade.config import TrainConfig
 from saccade.models.finetune import parameter_groups
 from saccade.models.network import Classifier
+from saccade.recipe import TrainConfig
 from saccade.training.muon import FILTER_MOMENTUM, HEAD_SHARE, VECTOR_SHARE, Muon
 
 Groups = list[dict[str, Any]]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from saccade.config import HARD_FINETUNE_RATIO, METHOD_DEFAULTS, Recipe
 from saccade.errors import PromiseError, RecipeError
 from saccade.models.finetune import freeze_backbone, unfreeze
 from saccade.models.network import Classifier
+from saccade.recipe import HARD_FINETUNE_RATIO, METHOD_DEFAULTS, Recipe
 
 HEAD, FINETUNE, MAIN = "head", "finetune", "main"
 FINETUNE_EMA_DECAY = 0.98  # from a fitted head; measured: docs/lab-notes.md, "averaged weights"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,3 +42,23 @@ class StopRequest:
         """Raises Interrupted once a signal has come."""
         if self.signal:
             raise Interrupted(self.signal)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """SIGTERM and Ctrl-C end training before its next step; a second one ends it at once."""
+    stop = StopRequest()
+
+    def handle(number: int, frame: object) -> None:
+        stop.set(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Python delivers signals to the main thread only
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+        stop.check()  # a signal after the last step
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

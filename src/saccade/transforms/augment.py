@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional as nn
 from torchvision.transforms.v2 import functional
 
-from saccade.config import AugmentConfig
 from saccade.preprocess import Preprocess
+from saccade.recipe import AugmentConfig
 from saccade.transforms.automatic import AUTOMATIC
 from saccade.transforms.resize import resized
 from saccade.transforms.shrink import shrink

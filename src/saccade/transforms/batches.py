@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from saccade.data.images import Limits
-from saccade.data.pixel_cache import PixelCache
-from saccade.data.reading import read_pixels
-from saccade.data.workers import end_with_parent, may_have_children
+from saccade.caches.pixels import PixelCache
 from saccade.errors import DataError
+from saccade.images.decoder import Limits
+from saccade.images.reading import read_pixels
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.threads import shared_memory_bytes, usable_cores
@@ -33,6 +32,7 @@ from saccade.transforms.apply import channels_first, normalise_rows, to_input
 from saccade.transforms.augment import Augmentation, drawn, ready_for_draws, stream
 from saccade.transforms.resize import side_by_side
 from saccade.transforms.stored import How, StoredPixels
+from saccade.workers import end_with_parent, may_have_children
 
 Say = Callable[[str], None]
 

@@ -11,9 +11,9 @@ import torch
 import torchvision
 from torch import Tensor
 
-from saccade.data.cache import code_version
-from saccade.data.images import Limits
-from saccade.data.pixel_cache import PixelCache, decoder_version, pixel_key
+from saccade.caches.pixels import PixelCache, decoder_version, pixel_key
+from saccade.caches.scans import code_version
+from saccade.images.decoder import Limits
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord
 from saccade.transforms.augment import as_evaluated

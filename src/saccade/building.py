@@ -1,0 +1,184 @@
+"""The network of a run: built from the recipe, with every "auto" of data and model worked out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from saccade.errors import ModelError, RecipeError
+from saccade.images.decoder import Limits
+from saccade.images.reading import read_pixels
+from saccade.models import BACKBONES, BuiltModel, build_model, preparation
+from saccade.models.fast_cnn import Whitening
+from saccade.models.finetune import unfreeze
+from saccade.models.network import feature_count
+from saccade.preprocess import Preprocess
+from saccade.recipe import Recipe
+from saccade.records import Dataset, ImageRecord
+from saccade.training.schedules import growing_side
+from saccade.transforms import evaluation_batches
+
+# usual input sizes of networks that have none of their own, for the images to choose from
+SIZES = {"small_cnn": (32, 64, 96, 128, 160, 224), "fast_cnn": (28, 32, 40, 48, 56, 64)}
+WHITENING_IMAGES = 1000
+STATISTICS_IMAGES = 500
+SMALLEST_STD = 0.02
+CHECKED_SIDE = 32  # for a trial of building one of our own networks, before the images are known
+BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)  # timm's own are subclasses
+
+
+def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
+    """The untrained network with its preprocessing, every "auto" of data and model worked out."""
+    model = recipe.model
+    built = build_model(
+        model.backbone,
+        len(dataset.classes),
+        pretrained=model.pretrained,
+        weights=model.weights,
+        head=model.head,
+        dropout=model.dropout,
+        image_size=input_size(dataset, recipe),
+        options=model.options,
+        seed=recipe.seed,
+    )
+    assert built.pretrained == recipe.starts_pretrained, f"{model.backbone}: one question, two answers"
+    preprocess = with_overrides(built.preprocess, dataset, recipe, pretrained=built.pretrained)
+    for part in built.module.modules():
+        if isinstance(part, Whitening):
+            part.whiten(some_inputs(dataset, preprocess, recipe))
+    architecture = {**built.architecture, **({"flip": True} if recipe.evaluate.flip else {})}
+    return dataclasses.replace(built, preprocess=preprocess, architecture=architecture)
+
+
+def some_inputs(dataset: Dataset, preprocess: Preprocess, recipe: Recipe) -> torch.Tensor:
+    """(n, 3, S, S): at most 1,000 training images, evenly chosen, as they are evaluated."""
+    records = dataset.used("train")
+    chosen = records[:: -(-len(records) // WHITENING_IMAGES)]
+    batches = evaluation_batches(
+        dataset.storage, chosen, dataset.classes, preprocess, len(chosen), limits=Limits.of(recipe.data)
+    )
+    return next(iter(batches)).images
+
+
+def check_buildable(recipe: Recipe) -> None:
+    """Raise ModelError for a backbone, weights file or option that cannot be, before any image is read.
+
+    RecipeError for what does not go with the backbone.
+    """
+    refuse_muon_on_pretrained(recipe)
+    _refuse_large_images(recipe)
+    model = recipe.model
+    preparation(model.backbone, weights=model.weights)
+    own = model.backbone in BACKBONES
+    if own or model.options or not model.pretrained:
+        size = recipe.data.image_size
+        build_model(
+            model.backbone,
+            2,
+            pretrained=own and model.pretrained,
+            weights="" if model.pretrained and not own else model.weights,
+            image_size=CHECKED_SIDE if size == "auto" and own else None if size == "auto" else size,
+            options=model.options,
+        )
+
+
+def refuse_muon_on_pretrained(recipe: Recipe) -> None:
+    """Raise RecipeError where Muon would train pretrained filters, whatever the images are."""
+    if recipe.train.optimizer == "muon" and recipe.starts_pretrained:
+        raise RecipeError(
+            "train.optimizer = muon turns every filter by the same large step, which destroys the pretrained "
+            f"ones of backbone {recipe.model.backbone}; use adamw or sgd, or train from scratch "
+            "(--no-pretrained)"
+        )
+
+
+def _refuse_large_images(recipe: Recipe) -> None:
+    side, largest = recipe.data.image_size, SIZES["fast_cnn"][-1]
+    if recipe.model.backbone == "fast_cnn" and side != "auto" and side > largest:
+        raise RecipeError(
+            f"data.image_size = {side}: fast_cnn is made for images of {largest} pixels and less (usual are "
+            f"{', '.join(map(str, SIZES['fast_cnn']))}), its three blocks see no more of a larger one; use "
+            "one of these sizes, or another backbone (small_cnn, efficientnet_b0)"
+        )
+
+
+def check_network(network: BuiltModel, recipe: Recipe) -> None:
+    """Raise RecipeError for what this network cannot be trained with, before a run is begun."""
+    norms = any(isinstance(module, BATCH_NORMS) for module in network.module.modules())
+    if norms and recipe.train.batch_size == 1:
+        raise RecipeError(
+            f"train.batch_size = 1: the BatchNorm layers of {recipe.model.backbone} compare the images of a "
+            "batch with each other; use 2 or more"
+        )
+    if network.pretrained:
+        unfreeze(network.module, recipe.train.unfreeze)  # only to refuse here what it has not got
+    if recipe.train.progressive_size:
+        _check_smaller_images(network, recipe)
+
+
+def _check_smaller_images(network: BuiltModel, recipe: Recipe) -> None:
+    side = growing_side(0.0, start=recipe.train.progressive_size, full=network.preprocess.size)
+    try:
+        feature_count(network.module.backbone, side, name=recipe.model.backbone)
+    except ModelError:
+        raise RecipeError(
+            f"train.progressive_size = {recipe.train.progressive_size:g}: {recipe.model.backbone} does not "
+            f"take images of {side} x {side} pixels, with which training would start; leave it out"
+        ) from None
+
+
+def planned_preprocess(dataset: Dataset, recipe: Recipe) -> Preprocess:
+    """What `build_network` would come to, without building or fetching anything."""
+    model, size = recipe.model, input_size(dataset, recipe)
+    own, _ = preparation(model.backbone, weights=model.weights, image_size=size)
+    return with_overrides(own, dataset, recipe, pretrained=recipe.starts_pretrained)
+
+
+def input_size(dataset: Dataset, recipe: Recipe) -> int | None:
+    """Side of the input where the recipe or the images decide it; None: the backbone's own."""
+    if recipe.data.image_size != "auto":
+        return recipe.data.image_size
+    usual = SIZES.get(recipe.model.backbone)
+    return fitting_size(dataset.used("train"), usual) if usual else None
+
+
+def fitting_size(records: Iterable[ImageRecord], usual: Sequence[int] = SIZES["small_cnn"]) -> int:
+    """The smallest usual input size that holds the median image's short side."""
+    sides = sorted(min(record.width, record.height) for record in records)
+    median = sides[len(sides) // 2] if sides else usual[-1]
+    return next((size for size in usual if size >= median), usual[-1])
+
+
+def with_overrides(own: Preprocess, dataset: Dataset, recipe: Recipe, *, pretrained: bool) -> Preprocess:
+    """The weights' own preprocessing (promise 3), with what the recipe sets in its place."""
+    fields = ("resize", "interpolation", "crop_fraction", "mean", "std")
+    chosen = {name: value for name in fields if (value := getattr(recipe.data, name)) != "auto"}
+    if not pretrained and not {"mean", "std"} <= chosen.keys():
+        mean, std = channel_statistics(dataset, recipe)
+        chosen = {"mean": mean, "std": std, **chosen}
+    return dataclasses.replace(own, **chosen)
+
+
+def channel_statistics(
+    dataset: Dataset, recipe: Recipe
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and std of each channel (0 to 1) over at most 500 training images, evenly chosen."""
+    records = dataset.used("train")
+    stride = -(-len(records) // STATISTICS_IMAGES)
+    sums = np.zeros((3, 3))
+    for record in records[::stride]:
+        pixels = read_pixels(dataset.storage, record, Limits.of(recipe.data))
+        values = pixels.reshape(-1, 3) / 255.0
+        sums += (np.ones(3), values.mean(axis=0), (values**2).mean(axis=0))
+    mean = sums[1] / sums[0]
+    std = np.sqrt(np.maximum(sums[2] / sums[0] - mean**2, SMALLEST_STD**2))
+    return _triple(mean), _triple(std)
+
+
+def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    red, green, blue = (round(float(value), 4) for value in values)
+    return red, green, blue

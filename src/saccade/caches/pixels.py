@@ -1,0 +1,322 @@
+"""Decoded training images on disk, mapped into memory, so that every file is decoded once.
+
+A folder of shards. Each is written by one process, never changed once it stands and never continued by
+another: FILE.pixels holds bytes of images one after the other, FILE.index a record an image, appended
+after its pixels, with checksums of both. So what a killed writer leaves is not read as an image, and
+processes share the folder without waiting. Shards nobody used lately go first when space runs out. It is a
+cache and nothing more: damaged, full or read-only, it is gone without, never an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import os
+import secrets
+import shutil
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from saccade.caches.scans import code_version
+from saccade.images import decoder, headers, plugins
+
+SHARD_BYTES = 256_000_000
+SHARDS_AT_LEAST = 8  # in a full cache, so that dropping one costs little
+LEAST_FREE_SHARE = 0.1  # of the disk; the cache leaves at least so much to others
+IN_USE_SECONDS = 600.0  # a shard used so lately is not dropped: another process may have it mapped
+TOUCH_SECONDS = 60.0  # between two notes of a shard's last use
+REFRESH_SECONDS = 1.0  # between two looks at what other processes added
+KEY_BYTES = 16
+KEY_VERSION = 2  # 1 filed pixels under a hash that had not been compared with the decoded bytes
+
+# key, offset, height, width, checksum of the pixels; behind it the record's own checksum
+_RECORD = struct.Struct(f"<{KEY_BYTES}sQIII")
+_RECORD_BYTES = _RECORD.size + 4
+
+Pixels = NDArray[np.uint8]
+
+
+def decoder_version() -> str:
+    """What decoded pixels depend on besides the file and the limits."""
+    return f"{code_version(decoder, headers, plugins)};{PIL.__version__};{np.__version__}"
+
+
+def pixel_key(sha256: str, made_by: str) -> bytes:
+    """Key of an image: its file's SHA-256, and in words all else that its pixels depend on."""
+    return hashlib.blake2b(f"{KEY_VERSION};{sha256};{made_by}".encode(), digest_size=KEY_BYTES).digest()
+
+
+def _nobody_listens(text: str) -> None:
+    """Where a cache that gives up is nobody's concern."""
+
+
+@dataclass(slots=True)
+class _Shard:
+    """One file of pixels as this process knows it. `seen` bytes of its index have been read."""
+
+    path: Path
+    seen: int = 0
+    view: Pixels | None = None
+    touched: float = float("-inf")
+    used: bool = False
+
+    @property
+    def index(self) -> Path:
+        return self.path.with_suffix(".index")
+
+    def bytes_at(self, offset: int, length: int) -> Pixels | None:
+        """Mapped bytes, private and writable as torch wants them; None where the file is too short."""
+        view = self.view  # another thread may map the file anew meanwhile
+        if view is None or len(view) < offset + length:
+            with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < offset + length:
+                    return None
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self.view = view = np.frombuffer(mapped, dtype=np.uint8)
+        return view[offset : offset + length]
+
+
+@dataclass(slots=True)
+class _Place:
+    shard: _Shard
+    offset: int
+    height: int
+    width: int
+    crc: int
+    checked: bool = False
+
+
+@dataclass(slots=True)
+class _Writer:
+    """The shard that this process appends to."""
+
+    shard: _Shard
+    pixels: BinaryIO
+    index: BinaryIO
+    process: int
+    size: int = 0
+
+    def close(self) -> None:
+        for file in (self.pixels, self.index):
+            with contextlib.suppress(OSError):
+                file.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@dataclass
+class PixelCache:
+    """uint8 images (height, width, 3) by key; safe in threads and for several processes at once.
+
+    `max_bytes` bounds the folder. `say` is told once, in words, when images cannot be kept.
+    """
+
+    folder: Path
+    max_bytes: int
+    say: Callable[[str], None] = _nobody_listens
+    shard_bytes: int = SHARD_BYTES
+    _places: dict[bytes, _Place] = field(default_factory=dict)
+    _shards: dict[str, _Shard] = field(default_factory=dict)
+    _writer: _Writer | None = None
+    _lock: Any = field(default_factory=threading.RLock)
+    _looked: float = float("-inf")
+    _full: bool = False
+    _process: int = field(default_factory=os.getpid)
+
+    def get(self, key: bytes) -> Pixels | None:
+        """The image, mapped and checked once, or None. Do not write into it."""
+        with self._lock:
+            self._look_around(wanted=key)
+            place = self._places.get(key)
+        if place is None:
+            return None
+        try:
+            found = self._mapped(place)
+        except OSError:  # dropped by another process, or this one has too many files open
+            self._forget(place.shard)
+            return None
+        if found is None:
+            self._forget(place.shard)
+            _remove(place.shard.path)
+            return None
+        self._note_use(place.shard)
+        return found.reshape(place.height, place.width, 3)
+
+    def put(self, key: bytes, pixels: Pixels) -> bool:
+        """Keep an image (height, width, 3); False when it is not kept (no room, a disk that refuses)."""
+        data = np.ascontiguousarray(pixels).data.cast("B")
+        crc = zlib.crc32(data)
+        with self._lock:
+            if self._full or key in self._places:
+                return key in self._places
+            try:
+                writer = self._room_for(len(data))
+                if writer is None:
+                    self._stop_keeping(
+                        "its bound (--data.cache-gb) or that of the disk (a tenth stays free) is reached"
+                    )
+                    return False
+                self._append(writer, key, data, crc, pixels.shape[0], pixels.shape[1])
+            except OSError as error:
+                self._stop_keeping(error.strerror or str(error))
+                return False
+        return True
+
+    def close(self) -> None:
+        """Close the files this process writes; what is mapped stays mapped."""
+        with self._lock:
+            if self._writer:
+                self._writer.close()
+                self._writer = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A cache that crosses to another process starts afresh there, and says nothing."""
+        return {"folder": self.folder, "max_bytes": self.max_bytes, "shard_bytes": self.shard_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def _look_around(self, *, wanted: bytes) -> None:
+        """Read what was added to the folder since the last look, when something is missing."""
+        if wanted in self._places or time.monotonic() - self._looked < REFRESH_SECONDS:
+            return
+        self._looked = time.monotonic()
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(self.folder)):
+                if name.endswith(".index"):
+                    stem = name.removesuffix(".index")
+                    shard = self._shards.setdefault(stem, _Shard(self.folder / f"{stem}.pixels"))
+                    with contextlib.suppress(OSError):
+                        self._read_index(shard)
+
+    def _read_index(self, shard: _Shard) -> None:
+        """Whole records whose checksum holds; a torn last one is left for a later look."""
+        with shard.index.open("rb") as file:
+            file.seek(shard.seen)
+            data = file.read()
+        whole = len(data) - len(data) % _RECORD_BYTES
+        shard.seen += whole
+        for start in range(0, whole, _RECORD_BYTES):
+            raw, own = data[start : start + _RECORD.size], data[start + _RECORD.size : start + _RECORD_BYTES]
+            if zlib.crc32(raw).to_bytes(4, "little") == own:
+                key, offset, height, width, crc = _RECORD.unpack(raw)
+                self._places.setdefault(key, _Place(shard, offset, height, width, crc))
+
+    def _mapped(self, place: _Place) -> Pixels | None:
+        found = place.shard.bytes_at(place.offset, place.height * place.width * 3)
+        if found is not None and not place.checked:
+            if zlib.crc32(found.data) != place.crc:
+                return None
+            place.checked = True
+        return found
+
+    def _note_use(self, shard: _Shard) -> None:
+        """Its time of change is its last use."""
+        shard.used = True
+        if time.monotonic() - shard.touched > TOUCH_SECONDS:
+            shard.touched = time.monotonic()
+            with contextlib.suppress(OSError):
+                os.utime(shard.path)
+
+    def _forget(self, shard: _Shard) -> None:
+        """Know nothing any more of a shard that is gone or does not hold what its index says."""
+        with self._lock:
+            self._places = {key: place for key, place in self._places.items() if place.shard is not shard}
+            if self._writer and self._writer.shard is shard:
+                self.close()
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def _append(
+        self, writer: _Writer, key: bytes, data: memoryview, crc: int, height: int, width: int
+    ) -> None:
+        """Pixels first, then the record that makes them count."""
+        _write_all(writer.pixels, data)
+        raw = _RECORD.pack(key, writer.size, height, width, crc)
+        _write_all(writer.index, memoryview(raw + zlib.crc32(raw).to_bytes(4, "little")))
+        self._places[key] = _Place(writer.shard, writer.size, height, width, crc, checked=True)
+        writer.size += len(data)
+        self._note_use(writer.shard)
+
+    def _room_for(self, length: int) -> _Writer | None:
+        """This process's shard, or a new one when that is full; None when the bound leaves no room."""
+        if self._writer and self._writer.process != os.getpid():  # a fork: the parent goes on with it
+            self._writer = None
+        limit = min(self.shard_bytes, self.max_bytes // SHARDS_AT_LEAST)
+        if self._writer and self._writer.size + length > limit:
+            self.close()
+        if self._writer is None:
+            if not self._make_room(max(length, limit)):
+                return None
+            self._writer = self._new_shard()
+        return self._writer
+
+    def _new_shard(self) -> _Writer:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stem = f"{time.time_ns():x}-{secrets.token_hex(4)}"
+        shard = _Shard(self.folder / f"{stem}.pixels")
+        pixels = shard.path.open("xb", buffering=0)
+        index = shard.index.open("xb", buffering=0)
+        self._shards[stem] = shard
+        shard.seen = 2**62  # what this process writes it knows already
+        return _Writer(shard, pixels, index, os.getpid())
+
+    def _make_room(self, length: int) -> bool:
+        """Drop shards that nobody used lately, the longest unused first, until `length` more bytes fit."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stored = _stored(self.folder)
+        total = sum(size for _, size, _ in stored)
+        disk = shutil.disk_usage(self.folder)
+        excess = max(total + length - self.max_bytes, length - (disk.free - LEAST_FREE_SHARE * disk.total))
+        for used_at, size, path in stored:
+            if excess <= 0:
+                break
+            known = self._shards.get(path.stem)
+            if (known and known.used) or time.time() - used_at < IN_USE_SECONDS:
+                continue
+            _remove(path)
+            excess -= size
+        return excess <= 0
+
+    def _stop_keeping(self, why: str) -> None:
+        self._full = True
+        self.close()
+        if os.getpid() == self._process:
+            self.say(f"further decoded images are not kept on disk in {self.folder}: {why}")
+
+
+def _stored(folder: Path) -> list[tuple[float, int, Path]]:
+    """(last use, bytes, file) of every shard, the longest unused first."""
+    found = []
+    for path in folder.glob("*.pixels"):
+        with contextlib.suppress(FileNotFoundError):  # dropped by another process just now
+            status = path.stat()
+            found.append((status.st_mtime, status.st_size, path))
+    return sorted(found)
+
+
+def _write_all(file: BinaryIO, data: memoryview) -> None:
+    """Unbuffered files may take less than they are given."""
+    while data:
+        data = data[file.write(data) :]
+
+
+def _remove(pixels: Path) -> None:
+    """The index first: pixels without one are nobody's."""
+    for path in (pixels.with_suffix(".index"), pixels):
+        with contextlib.suppress(OSError):
+            path.unlink()

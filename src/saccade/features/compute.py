@@ -1,0 +1,121 @@
+"""Frozen features, computed once for each view of an image.
+
+Every thread takes a batch of its own from decoding to features, on one core. So the cores share the work
+without waiting for each other, and the bits do not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saccade.caches.pixels import PixelCache
+from saccade.images.decoder import Limits
+from saccade.images.reading import read_pixels
+from saccade.preprocess import Preprocess
+from saccade.records import ImageRecord, Storage
+from saccade.runtime import one_thread_each
+from saccade.terminal import Progress, silent
+from saccade.training.stop import StopRequest
+from saccade.transforms.apply import channels_first, normalise_into, to_input
+from saccade.transforms.augment import as_evaluated
+from saccade.transforms.stored import StoredPixels
+
+BATCH_IMAGES = 16  # few, so that no thread is left waiting long for the last one
+
+# Images (B, 3, S, S) float32 -> features (B, F) float32, from any thread, evaluation mode, no gradients.
+Engine = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What computes features: `exact` gives those of the float32 network; `quick`, if there is one, nearly.
+
+    Figures always rest on exact features; a head may be fitted on quick ones.
+    """
+
+    exact: Engine
+    exact_name: str
+    quick: Engine | None = None
+    quick_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Where images lie and how they become input.
+
+    `exact`: by the evaluation path, in float32; else by its quicker uint8 twin, as in training, which is kept
+    in `pixels` on disk, where given.
+    """
+
+    storage: Storage
+    records: tuple[ImageRecord, ...]
+    preprocess: Preprocess
+    limits: Limits
+    exact: bool
+    pixels: PixelCache | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def inputs(self, indices: Sequence[int]) -> Tensor:
+        """float32 (len(indices), 3, S, S); raises DataError naming an image that went bad."""
+        size = self.preprocess.size
+        ready = torch.empty(len(indices), 3, size, size)
+        stored = None
+        if self.pixels and not self.exact:
+            stored = StoredPixels.of(self.pixels, self.limits, self.preprocess, "evaluated")
+        for index, out in zip(indices, ready, strict=True):
+            if self.exact:
+                out.copy_(to_input(self._decoded(index), self.preprocess))
+            else:
+                normalise_into(out, self._evaluated(index, stored), self.preprocess)
+        return ready
+
+    def _decoded(self, index: int) -> NDArray[np.uint8]:
+        pixels: NDArray[np.uint8] = read_pixels(self.storage, self.records[index], self.limits)
+        return pixels
+
+    def _evaluated(self, index: int, stored: StoredPixels | None) -> Tensor:
+        """uint8 (3, S, S) in evaluation's geometry."""
+        found = stored.get(self.records[index]) if stored else None
+        if found is None:
+            found = as_evaluated(channels_first(self._decoded(index)), self.preprocess)
+            if stored:
+                stored.put(self.records[index], found)
+        return found
+
+
+def compute_features(
+    images: Images,
+    engine: Engine,
+    *,
+    mirror: bool = False,
+    threads: int = 1,
+    stop: StopRequest | None = None,
+    progress: Progress = silent,
+) -> Tensor:
+    """float32 (images, F) on the CPU, of the images or with `mirror` of their mirror images.
+
+    Raises DataError for a bad image and Interrupted when `stop` was set.
+    """
+    stop = stop or StopRequest()
+    plan = [range(i, min(i + BATCH_IMAGES, len(images))) for i in range(0, len(images), BATCH_IMAGES)]
+
+    def batch(indices: range) -> Tensor:
+        stop.check()
+        inputs = images.inputs(indices)
+        return engine(inputs.flip(-1) if mirror else inputs)
+
+    found: list[Tensor] = []
+    with one_thread_each(), ThreadPoolExecutor(threads) as pool:
+        for indices, features in zip(plan, pool.map(batch, plan), strict=True):
+            found.append(features)
+            progress(indices.stop, len(images))
+    return torch.cat(found)

@@ -1,0 +1,293 @@
+"""The one decoder: bytes in, upright RGB pixels out, or an ImageError that says what to do.
+
+A file's header is read first, within bounds, by `headers`; what passes goes to the one Pillow
+plugin for its format, without its metadata. So Pillow parses no EXIF, profile or text, warns of
+nothing, and sees no pixel count that was not checked. Sound JPEGs are decoded quicker where simplejpeg is
+installed, to the same pixels. Needs only numpy and Pillow; safe in threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from saccade.errors import ImageError
+from saccade.images.headers import Header, read_header
+from saccade.images.headers.header import REEXPORT, damaged, truncated
+from saccade.images.headers.profile import profile_note
+from saccade.images.headers.tiff import read_exif
+from saccade.images.plugins import open_with_plugin
+from saccade.images.quick_jpeg import quick_jpeg
+
+if TYPE_CHECKING:
+    from saccade.recipe import DataConfig
+
+ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+DEFAULT_MAX_PIXELS = 50_000_000
+DEFAULT_MAX_BYTES = 200_000_000
+EXTREME_ASPECT = 20
+
+_EXTENSIONS = {
+    "JPEG": ("jpg", "jpeg", "jpe", "jfif"),
+    "PNG": ("png", "apng"),
+    "WEBP": ("webp",),
+    "GIF": ("gif",),
+    "BMP": ("bmp", "dib"),
+    "TIFF": ("tif", "tiff"),
+    "PPM": ("ppm", "pgm", "pbm", "pnm"),
+    "AVIF": ("avif", "avifs"),
+}
+_ALPHA_MODES = ("LA", "PA", "RGBA", "La", "RGBa")
+_GRAY_16_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+
+
+ON_BACKGROUND = "transparent pixels laid on the background"  # a note of the decoder
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one image may cost, and how it is read.
+
+    `background` is the colour put under transparent pixels. `gray_maximum` is the value that means white in
+    16-bit grey images, 0 for what the file says.
+    """
+
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    max_bytes: int = DEFAULT_MAX_BYTES
+    background: tuple[int, int, int] = (255, 255, 255)
+    gray_maximum: int = 0
+
+    @classmethod
+    def of(cls, data: DataConfig) -> Limits:
+        """As the recipe's section `data` has them."""
+        return cls(max_pixels=data.max_pixels, background=data.background, gray_maximum=data.gray_maximum)
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise ImageError for more pixels than allowed, or for an extreme shape."""
+        if min(width, height) < 1:
+            raise ImageError(f"damaged: a size of {width:,} x {height:,} pixels", REEXPORT)
+        if width * height > self.max_pixels:
+            raise ImageError(
+                f"{width:,} x {height:,} pixels, more than the limit of {self.max_pixels:,}",
+                "Scale it down, or raise the limit with --data.max-pixels",
+            )
+        if max(width, height) > EXTREME_ASPECT * min(width, height):
+            raise ImageError(
+                f"extreme shape: {width:,} x {height:,} pixels, more than {EXTREME_ASPECT} times "
+                "as long as wide",
+                "Crop it to use it",
+            )
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One image: `pixels` is (height, width, 3) uint8 RGB, upright, C-contiguous and writable.
+
+    `mode` and `format` are Pillow's, of the file; `notes` say what was done to get here.
+    `quality` is the JPEG quality setting as estimated from its tables (0: unknown or no JPEG),
+    `camera` the EXIF model; `gray_peak` the largest value of a 16-bit grey image, -1 for any other.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    mode: str
+    format: str
+    notes: tuple[str, ...] = ()
+    quality: int = 0
+    camera: str = ""
+    gray_peak: int = -1
+
+
+def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
+    """Hash over the shape and the pixels, so that equal pictures in different files agree."""
+    shape = ",".join(str(side) for side in pixels.shape)
+    digest = hashlib.sha256(f"{shape};".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, name: str = "") -> Decoded:
+    """Upright RGB pixels of one image file; raises ImageError and nothing else.
+
+    `name` is the file's name, used only to note an extension that does not fit its content.
+    16-bit values are scaled by their full range (0..65535), never clipped, or by `limits.gray_maximum`;
+    transparent pixels lie on `limits.background`; of animations and multi-page files the first picture is
+    used.
+    """
+    if len(data) > limits.max_bytes:
+        raise ImageError(
+            f"{len(data) / 1e6:,.0f} MB, more than the limit of {limits.max_bytes / 1e6:,.0f} MB",
+            "Scale it down to use it",
+        )
+    try:
+        return _decode(data, limits, name)
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError("needs more memory than there is", "Scale it down to use it") from None
+    except Exception as error:  # a parser fails in whatever way the damage leads it to
+        raise ImageError(f"cannot be decoded ({_one_line(error)})", REEXPORT) from None
+
+
+def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
+    header = read_header(data, limits.check_size)
+    quick = quick_jpeg(header) if header.format == "JPEG" else None
+    notes: tuple[str, ...] = ()
+    peak = -1
+    if quick:
+        stored, mode = quick
+    else:
+        header, stored, mode, notes, peak = _by_pillow(header, limits)
+    pixels = upright(stored, header.orientation)
+    height, width = pixels.shape[:2]
+    notes = (*_name_note(name, header.format), *header.notes, *notes, *_tiny_note(width, height))
+    return Decoded(pixels, width, height, mode, header.format, notes, header.quality, header.camera, peak)
+
+
+def _by_pillow(header: Header, limits: Limits) -> tuple[Header, NDArray[np.uint8], str, tuple[str, ...], int]:
+    """The header with what only Pillow knows, RGB pixels as stored, Pillow's mode, notes, grey peak."""
+    image = open_with_plugin(header.format, io.BytesIO(header.payload))
+    limits.check_size(*image.size)  # once more, of what will really be decoded
+    header, mode = _with_pillow_notes(header, image), image.mode
+    _load(image, header)
+    if _is_gray_16(image, header):
+        rgb, notes, peak = _from_gray_16(image, header, limits)
+        return header, _pixels(rgb), mode, notes, peak
+    rgb, notes = _to_rgb(image, limits)
+    return header, _pixels(rgb), mode, notes, -1
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.encode("ascii", "backslashreplace").decode()[:120]
+
+
+def _name_note(name: str, kind: str) -> tuple[str, ...]:
+    stem, dot, extension = name.rpartition("/")[2].rpartition(".")
+    if not stem or not dot or extension.lower() in _EXTENSIONS[kind]:
+        return ()
+    return (f"a {kind} named .{_one_line(ValueError(extension))}",)
+
+
+def _tiny_note(width: int, height: int) -> tuple[str, ...]:
+    return (f"extreme shape: only {width} x {height} pixels",) if min(width, height) < 4 else ()
+
+
+def _with_pillow_notes(header: Header, image: Image.Image) -> Header:
+    """AVIF: what only libavif knows, which reads it from the file's head without decoding."""
+    if header.format != "AVIF":
+        return header
+    notes = profile_note(image.info.get("icc_profile", b""))
+    if getattr(image, "n_frames", 1) > 1:
+        notes = (*notes, "an animation; its first frame used")
+    orientation, _ = read_exif(image.info.get("exif", b""))
+    return Header("AVIF", *image.size, b"", notes, orientation)
+
+
+def _load(image: Image.Image, header: Header) -> None:
+    """Decode the pixels; a file that ends too early is named as such, with its row where known."""
+    try:
+        image.load()
+    except OSError as error:
+        if str(error).startswith("decoder error"):  # Pillow says no more than a number
+            raise damaged(header.format, "its compressed pixels cannot be read") from None
+        if "truncated" not in str(error):
+            raise
+        raise truncated(header.format, _last_row(image), header.height) from None
+
+
+def _last_row(image: Image.Image) -> int:
+    """Rows that were decoded before the file ended; 0 where Pillow does not show them."""
+    partial = getattr(image, "_im", None)
+    if image.format != "JPEG" or partial is None:
+        return 0
+    box = image._new(partial).getbbox()  # rows that were not reached are still black
+    return 0 if box is None else int(box[3])
+
+
+# --- colour ---------------------------------------------------------------------------------------
+
+
+def _is_gray_16(image: Image.Image, header: Header) -> bool:
+    return image.mode in _GRAY_16_MODES or (image.mode == "I" and header.format == "PPM")
+
+
+def _to_rgb(image: Image.Image, limits: Limits) -> tuple[Image.Image, tuple[str, ...]]:
+    """The image in mode RGB, and what had to be said about the way there."""
+    if image.mode in ("I", "F"):
+        raise unknown_range(image.mode)
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        return _on_background(image, limits.background)
+    if image.mode == "RGB":
+        return image, ()
+    return image.convert("RGB"), ()
+
+
+def unknown_range(mode: str) -> ImageError:
+    """What to say of values whose black and white nobody has told."""
+    return ImageError(
+        f"values of unknown range (mode {mode})",
+        "Give the range: convert it to 8 or 16 bits with a black and white you choose",
+    )
+
+
+def _from_gray_16(
+    image: Image.Image, header: Header, limits: Limits
+) -> tuple[Image.Image, tuple[str, ...], int]:
+    """The image in mode RGB, what to say, and the largest value where the file declares the full range."""
+    values = np.asarray(image).astype(np.uint32)
+    declared = 65535 if header.format == "PPM" else header.gray_maximum
+    white = limits.gray_maximum or declared
+    peak = int(values.max(initial=0))
+    scaled = np.minimum((values * 255 + white // 2) // white, 255).astype(np.uint8)
+    rgb = Image.fromarray(255 - scaled if header.inverted else scaled).convert("RGB")
+    clipped = (f"values above {white} clipped to white",) if peak > white else ()
+    known = declared == 65535 and not header.inverted  # only then is a low peak a sign of fewer bits
+    return rgb, ("16-bit gray scaled to 8 bits", *clipped), peak if known else -1
+
+
+def _on_background(image: Image.Image, colour: tuple[int, int, int]) -> tuple[Image.Image, tuple[str, ...]]:
+    layer = image.convert("RGBA")
+    if layer.getchannel("A").getextrema() == (255, 255):
+        return layer.convert("RGB"), ()
+    ground = Image.new("RGBA", layer.size, (*colour, 255))
+    return Image.alpha_composite(ground, layer).convert("RGB"), (ON_BACKGROUND,)
+
+
+# --- pixels ---------------------------------------------------------------------------------------
+
+_BAND_PIXELS = 4_000_000
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """(height, width, 3); large images band by band, which halves the memory on the way."""
+    width, height = image.size
+    if width * height <= _BAND_PIXELS:
+        return np.array(image, dtype=np.uint8)
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels
+
+
+def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo an EXIF orientation (EXIF 2.32, tag 0x0112): 1 as is, 2 mirrored, ..., 8 rotated."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,144 @@
+"""Images that a program hands over instead of a path: arrays, Pillow images, bytes, open files.
+
+What can change later (a lazy Pillow image, an open file) is read by `take` in the thread that was given it;
+`pixels` may then run in any thread. Everything ends in the one decoder, so that an image in memory is treated
+as the same image in a file. Both raise ImageError and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from saccade.errors import ImageError
+from saccade.images.decoder import Limits, decode, unknown_range, upright
+
+EXIF_ORIENTATION = 0x0112
+FORMATS_OF_16_BITS = ("PNG", "PPM")  # their gray values lie in 0..65535, also where Pillow calls the mode "I"
+_WITHOUT_PREMULTIPLIED_ALPHA = {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+_KEPT_BY_PNG = ("1", "L", "LA", "P", "RGB", "RGBA")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A loaded Pillow image that nobody else holds; `format` is that of the file it came from, or ""."""
+
+    image: Pillow.Image
+    orientation: int
+    format: str
+
+
+def is_encoded(content: Any) -> bool:
+    """Whether this is one image file's content: bytes, or something open that can be read."""
+    return isinstance(content, bytes | bytearray | memoryview) or hasattr(content, "read")
+
+
+def take(content: Any, limits: Limits) -> Any:
+    """The content as something no other thread changes: bytes for an open file, a Snapshot for Pillow."""
+    with _image_errors():
+        if isinstance(content, bytes | bytearray | memoryview):
+            return bytes(content)
+        if isinstance(content, Pillow.Image):
+            return _snapshot(content, limits)
+        if hasattr(content, "read"):
+            return _read(content, limits)
+    return content
+
+
+def pixels(content: Any, limits: Limits) -> NDArray[np.uint8]:
+    """uint8 (height, width, 3) of what `take` returned."""
+    with _image_errors():
+        if isinstance(content, bytes):
+            return decode(content, limits=limits).pixels
+        if isinstance(content, Snapshot):
+            return _of_snapshot(content, limits)
+        if isinstance(content, np.ndarray):
+            return _of_array(content, limits)
+    raise ImageError(
+        f"a {type(content).__name__} is no image",
+        "Give a path, a uint8 array (height, width, 3), a Pillow image, or the bytes of an image file",
+    )
+
+
+@contextlib.contextmanager
+def _image_errors() -> Iterator[None]:
+    """Pillow and a caller's own file object may raise anything; one image must not stop the others."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError("needs more memory than there is", "Scale it down to use it") from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ImageError(
+            f"cannot be read ({reason})", "Open it again from an undamaged file, or convert it to RGB"
+        ) from None
+
+
+def _read(file: Any, limits: Limits) -> bytes:
+    """From the file's start, as Pillow reads it: who has just written a buffer stands at its end."""
+    with contextlib.suppress(AttributeError, OSError):  # a socket or pipe cannot seek
+        file.seek(0)
+    data = file.read(limits.max_bytes + 1)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageError(
+            f"an open file whose read() returns {type(data).__name__}, not bytes", "Open it in binary mode"
+        )
+    return bytes(data)
+
+
+def _snapshot(image: Pillow.Image, limits: Limits) -> Snapshot:
+    limits.check_size(*image.size)  # before a lazy image is decoded
+    kind = str(image.format or "")
+    copy = image.copy()  # loads it; the next frame of an animation is the same object
+    copy.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    return Snapshot(copy, _orientation(image), kind)
+
+
+def _orientation(image: Pillow.Image) -> int:
+    try:
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # broken EXIF, which the decoder ignores in files too
+        return 1
+    return int(value) if value in range(1, 9) else 1
+
+
+def _of_snapshot(snapshot: Snapshot, limits: Limits) -> NDArray[np.uint8]:
+    file = io.BytesIO()
+    _kept_by_png(snapshot).save(file, "PNG", compress_level=1)
+    # The limit counts bytes of a user's file, not of this one
+    shown = decode(file.getvalue(), limits=replace(limits, max_bytes=sys.maxsize)).pixels
+    return upright(shown, snapshot.orientation)
+
+
+def _kept_by_png(snapshot: Snapshot) -> Pillow.Image:
+    """The image in a mode that PNG stores without loss; raises ImageError for values of unknown range."""
+    image = snapshot.image
+    if image.mode in _KEPT_BY_PNG:
+        return image
+    if image.mode in _WITHOUT_PREMULTIPLIED_ALPHA:
+        return image.convert(_WITHOUT_PREMULTIPLIED_ALPHA[image.mode])
+    if image.mode.startswith("I;16") or (image.mode == "I" and snapshot.format in FORMATS_OF_16_BITS):
+        return Pillow.fromarray(np.asarray(image).astype(np.uint16))
+    if image.mode in ("I", "F"):
+        raise unknown_range(image.mode)
+    return image.convert("RGB")
+
+
+def _of_array(array: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ImageError(
+            f"an array of {array.dtype} {array.shape}, not uint8 (height, width, 3)",
+            "Convert it to RGB with values from 0 to 255",
+        )
+    limits.check_size(array.shape[1], array.shape[0])
+    return np.ascontiguousarray(array)

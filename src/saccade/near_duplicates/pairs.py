@@ -1,0 +1,283 @@
+"""`find_pairs`: which images show the same photo, found by search and verified by registration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.errors import MissingExtraError
+from saccade.near_duplicates.beyond import pairs_beyond
+from saccade.near_duplicates.calibration import calibrated_verifier
+from saccade.near_duplicates.candidates import (
+    EXACT_IMAGES,
+    CandidateSearch,
+    inverted_lists,
+    missed_share,
+    no_candidates,
+)
+from saccade.near_duplicates.clusters import PairIndices
+from saccade.near_duplicates.descriptors import (
+    THUMBNAIL_SIDE,
+    Descriptions,
+    Floats,
+    Variants,
+    in_batches,
+    symmetry_list,
+    variants,
+)
+from saccade.near_duplicates.patches import PATCH_IMAGES, patch_fits
+from saccade.near_duplicates.relation import relation_words
+from saccade.near_duplicates.scene import Scenes, find_scenes
+from saccade.near_duplicates.verify import (
+    CERTAIN_SCORE,
+    LIKELY_SCORE,
+    LOOK_SCORE,
+    Fits,
+    Run,
+    best_order,
+    joined_fits,
+    pair_keys,
+    starting_fits,
+)
+from saccade.near_duplicates.views import all_views, fit_whitening, view_vectors
+from saccade.records import Confidence
+from saccade.terminal import Progress, silent
+from saccade.threads import available_cores
+
+BLANK_LEVELS = 1.5  # standard deviation of gray levels below which a picture has nothing to compare
+SAME_SCORE = 100.0  # of pictures whose thumbnails are equal to the last bit
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Verified pairs as arrays (m,), before they are put into words; `other` was laid onto `template`."""
+
+    fits: Fits
+    correlation: Floats
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> Verified:
+        return Verified(self.fits[rows], self.correlation[rows])
+
+
+class PairSearch(NamedTuple):
+    """The pairs, and `same_scene`: how many images show a scene that many share (a fixed camera, a form)."""
+
+    pairs: list[PairIndices]
+    same_scene: int = 0
+
+
+def find_pairs(
+    descriptions: Descriptions,
+    *,
+    symmetries: int = 2,
+    new: NDArray[np.bool_] | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[PairIndices]:
+    """Pairs of images that show the same photo: resized, recompressed, mirrored, cropped, recoloured, ...
+
+    `symmetries` 2 knows mirror images, 8 also quarter turns, 1 neither. `new` (n,) restricts the search
+    to pairs with at least one new image. Pairs come sorted by (first, second), each once; whatever lies below
+    the band "look" is left out. Raises MissingExtraError without faiss.
+    """
+    found = search_pairs(descriptions, symmetries=symmetries, new=new, workers=workers, progress=progress)
+    return _with_new(found.pairs, new)
+
+
+def search_pairs(
+    descriptions: Descriptions,
+    *,
+    symmetries: int = 2,
+    new: NDArray[np.bool_] | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PairSearch:
+    """`find_pairs`, and how many images show the same scene.
+
+    Two of these are a pair by what they show beyond the scene. As that depends on all of them, `new` has no
+    effect where there is a scene: all pairs are searched for.
+    """
+    need_faiss()
+    among, copies = pictures_to_compare(descriptions, equal_once=True)
+    if len(among) < 2:
+        return PairSearch(unique_pairs(copies))
+    with running(workers) as run:
+        scenes = find_scenes(among, run, symmetries=symmetries)
+        alone = among[scenes.alone] if scenes.laid else among
+        new_rows = None if new is None or scenes.laid else new[alone.image]
+        found = in_words(alone, _verified(alone, symmetries, new_rows, run, progress or silent))
+        found += _in_scenes(among, scenes, run)
+    pairs = unique_pairs(found + copies)
+    if not scenes.laid:
+        pairs = _with_new(pairs, new)
+    return PairSearch(pairs, scenes.images)
+
+
+def _with_new(pairs: list[PairIndices], new: NDArray[np.bool_] | None) -> list[PairIndices]:
+    """Those with at least one new image."""
+    return pairs if new is None else [pair for pair in pairs if new[pair.first] or new[pair.second]]
+
+
+def _in_scenes(among: Variants, scenes: Scenes, run: Run) -> list[PairIndices]:
+    """Pairs of images of one scene, in words."""
+    if not scenes.laid:
+        return []
+    return in_words(among, best_of_each(Verified(*pairs_beyond(scenes, run)), among.image))
+
+
+def unique_pairs(pairs: Iterable[PairIndices]) -> list[PairIndices]:
+    """Sorted by (first, second), each once, by its best score."""
+    best: dict[tuple[int, int], PairIndices] = {}
+    for pair in pairs:
+        key = (pair.first, pair.second)
+        if key not in best or pair.score > best[key].score:
+            best[key] = pair
+    return [best[key] for key in sorted(best)]
+
+
+def band_of(score: float) -> Confidence:
+    return "certain" if score >= CERTAIN_SCORE else "likely" if score >= LIKELY_SCORE else "look"
+
+
+def need_faiss() -> None:
+    try:
+        import faiss  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("faiss-cpu", "train", "the search for near-duplicates") from None
+
+
+@contextmanager
+def running(workers: int | None) -> Iterator[Run]:
+    """A `run(work, slices)` that spreads slices over threads, each with one thread for linear algebra.
+
+    Between such runs faiss and linear algebra may use as many threads.
+    """
+    import faiss
+    from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
+
+    threads = workers or available_cores()
+    before = faiss.omp_get_max_threads()
+    blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    most = min([threads, *blas])  # never more than were there: who asked for one thread keeps to it
+
+    def run(work: Callable[[slice], None], slices: Sequence[slice]) -> None:
+        with threadpool_limits(1, "blas"):
+            for _ in pool.map(work, slices):
+                pass
+        faiss.omp_set_num_threads(threads)  # shares its threads with a BLAS that was just limited
+
+    try:
+        with threadpool_limits(most, "blas"), ThreadPoolExecutor(threads) as pool:
+            faiss.omp_set_num_threads(threads)
+            yield run
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def pictures_to_compare(
+    descriptions: Descriptions, *, equal_once: bool
+) -> tuple[Variants, list[PairIndices]]:
+    """What is not blank, as it is and without its border; and the pairs that equal thumbnails make.
+
+    With `equal_once` only the first of equal thumbnails is compared with others.
+    """
+    first: dict[bytes, int] = {}
+    copies: list[PairIndices] = []
+    chosen = []
+    for pictures in variants(descriptions):
+        rows = _textured(pictures)
+        for row in np.flatnonzero(rows).tolist() if equal_once else ():
+            image = int(pictures.image[row])
+            original = first.setdefault(pictures.thumbnails[row].tobytes(), image)
+            if original != image:
+                low, high = min(original, image), max(original, image)
+                copies.append(PairIndices(low, high, "certain", SAME_SCORE, "the same picture"))
+                rows[row] = False
+        chosen.append((pictures, rows))
+    return Variants.chosen(chosen), copies
+
+
+def _textured(pictures: Variants) -> NDArray[np.bool_]:
+    """(m,) which are not blank."""
+    rows = np.zeros(len(pictures), bool)
+    for some in in_batches(len(pictures), 256):
+        levels = pictures.thumbnails[some].reshape(-1, THUMBNAIL_SIDE**2).astype(np.float32)
+        levels -= levels.mean(axis=1, keepdims=True)
+        energy = np.einsum("np,np->n", levels, levels)  # in half the time of std
+        rows[some] = energy >= BLANK_LEVELS**2 * THUMBNAIL_SIDE**2
+    return rows
+
+
+def _verified(
+    among: Variants,
+    symmetries: int,
+    new: NDArray[np.bool_] | None,
+    run: Run,
+    progress: Progress,
+) -> Verified:
+    """The best registration of every pair that reaches the band "look"."""
+    views = all_views(symmetry_list(symmetries))
+    stages, total = ("whole", "quadrant", "band"), 8
+    found = Verified(starting_fits(no_candidates(), views), np.zeros(0, np.float32))
+    if len(among) < 2:
+        progress(total, total, "done")
+        return found
+    progress(0, total, "describing")
+    vectors = view_vectors(among.thumbnails, views, fit_whitening(among.thumbnails), run)
+    verifier = calibrated_verifier(among, run)
+    if len(among) > EXACT_IMAGES:
+        missed = missed_share(inverted_lists(vectors[0]), vectors[0])
+        progress(0, total, f"the index misses about {missed:.1%} of near neighbours (1,000 exact searches)")
+    candidate_search = CandidateSearch(vectors, views, new=new)
+    for number, kind in enumerate(stages):
+        progress(1 + 2 * number, total, f"searching ({kind})")
+        candidates = candidate_search.find(kind)
+        fits = _not_yet(starting_fits(candidates, views), found.fits, among.image)
+        progress(2 + 2 * number, total, f"verifying {len(fits)} pairs ({kind})")
+        fitted = verifier.verify_both_ways(fits) if kind == "whole" else verifier.verify(fits)
+        found = best_of_each(joined(found, Verified(*fitted)), among.image)
+        if kind != "quadrant":
+            unmoved = verifier.verify_unmoved(_not_yet(fits, found.fits, among.image))
+            found = best_of_each(joined(found, Verified(*unmoved)), among.image)
+    if len(among) <= PATCH_IMAGES:
+        progress(7, total, "searching and verifying (patches)")
+        fits = patch_fits(among.thumbnails, symmetry_list(symmetries), new=new, run=run)
+        patched = verifier.verify_started(_not_yet(fits, found.fits, among.image))
+        found = best_of_each(joined(found, Verified(*patched)), among.image)
+    progress(total, total, "done")
+    return found
+
+
+def _not_yet(fits: Fits, found: Fits, image: NDArray[np.int64]) -> Fits:
+    """Without the pairs that are known to be likely at least, and those of an image with itself."""
+    known = pair_keys(found, image)[found.quality >= LIKELY_SCORE]
+    other = image[fits.template] != image[fits.other]
+    return fits[other & ~np.isin(pair_keys(fits, image), known)]
+
+
+def joined(first: Verified, second: Verified) -> Verified:
+    correlation = np.concatenate([first.correlation, second.correlation])
+    return Verified(joined_fits(first.fits, second.fits), correlation)
+
+
+def best_of_each(found: Verified, image: NDArray[np.int64]) -> Verified:
+    """Each pair of images once, by its highest score, if that reaches the band "look"."""
+    rows = best_order(found.fits, image)
+    return found[rows[found.fits.quality[rows] >= LOOK_SCORE]]
+
+
+def in_words(among: Variants, found: Verified) -> list[PairIndices]:
+    """Verified pairs of images, with their band and what differs."""
+    fits = found.fits
+    words = relation_words(among, fits, found.correlation)
+    images = np.sort(np.stack([among.image[fits.template], among.image[fits.other]], axis=1), axis=1)
+    return [
+        PairIndices(first, second, band_of(score), round(score, 2), how)
+        for (first, second), score, how in zip(images.tolist(), fits.quality.tolist(), words, strict=True)
+    ]

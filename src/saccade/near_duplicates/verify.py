@@ -1,0 +1,362 @@
+"""Candidates in, verified pairs out: registration in three rounds, each finer and on fewer pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.near_duplicates.agreement import (
+    INNER_WEIGHT,
+    NATIVE_POINTS,
+    POINTS_POWER,
+    UNMOVED_BONUS,
+    Edges,
+    agreement,
+    correlation,
+    edges_evidence,
+    gradient_products,
+    total_evidence,
+)
+from saccade.near_duplicates.candidates import Candidates
+from saccade.near_duplicates.descriptors import Floats, Indices, Variants, in_batches
+from saccade.near_duplicates.registration import (
+    COARSE_GRID,
+    COARSE_SIDE,
+    FINE_GRID,
+    WINDOWS,
+    Pictures,
+    Templates,
+    coarse_pictures,
+    fine_pictures,
+    grid_points,
+    inside,
+    inside_boxes,
+    inverted,
+    robust_fit,
+    rough_fit,
+    window_weights,
+)
+from saccade.near_duplicates.views import View
+
+# What the bands mean, measured on photos of 32 and 128 pixels: docs/near-duplicates.md
+CERTAIN_SCORE = 13.5
+LIKELY_SCORE = 9.7
+LOOK_SCORE = 8.0
+
+ROUGH_STEPS, COARSE_STEPS, FINE_STEPS = 3, 4, 3
+# Correlations of the gradients that a pair needs to go on: docs/near-duplicates.md says what each costs.
+ROUGH_CORRELATION = 0.55  # after the rough round
+COARSE_CORRELATION = 0.8  # after the coarse one
+LARGE_FROM = 20_000  # pictures; below, time is not worth the last pair in a thousand
+# The same in large data sets, as evidence (agreement.py), which tells a plain sky from a true copy earlier.
+ROUGH_EVIDENCE, OTHER_WAY_EVIDENCE, COARSE_EVIDENCE, STANDING_EVIDENCE = 3.8, 2.6, 5.8, 3.6
+WORTH_EVIDENCE = 0.5  # correlation from which the evidence is looked at, which takes longer to find
+FITTING_GAIN = 0.2  # that the fine round is trusted to add to the correlation
+STANDING_CORRELATION = 0.62  # of blurred pictures that are compared without fitting
+UNMOVED_CORRELATION = 0.65  # of the full thumbnails, without fitting
+COARSE_BATCH, FINE_BATCH = 512, 256
+LARGE_FINE_BATCH = 128  # fits the processor's cache; other batches round differently, so not below LARGE_FROM
+SMALLEST_COVER = 0.33  # share of the template that must lie on the other picture
+BORDER_REACH = 2 / FINE_GRID  # of a border into the picture, once smoothed
+IDENTITY = np.eye(2, 3, dtype=np.float32)
+AREA_CHANGES = (0.45, 2.2)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a pair needs to go on after the rough round, after the coarse one, and where no map is fitted."""
+
+    rough: float
+    coarse: float
+    standing: float
+
+
+SMALL_LIMITS = Limits(ROUGH_CORRELATION, COARSE_CORRELATION, STANDING_CORRELATION)
+LARGE_LIMITS = Limits(ROUGH_EVIDENCE, COARSE_EVIDENCE, STANDING_EVIDENCE)
+
+Run = Callable[[Callable[[slice], None], Sequence[slice]], Any]
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Registered pairs, arrays (m,): the map leads from picture `template` into picture `other`."""
+
+    template: NDArray[np.int32]
+    other: NDArray[np.int32]
+    maps: Floats
+    start: Floats
+    window: NDArray[np.int64]
+    quality: Floats
+
+    def __len__(self) -> int:
+        return len(self.template)
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        return self.template, self.other, self.maps, self.start, self.window, self.quality
+
+    def __getitem__(self, rows: Any) -> Fits:
+        return Fits(*(column[rows] for column in self.columns))
+
+
+def starting_fits(candidates: Candidates, views: Sequence[View]) -> Fits:
+    """The maps that the views suggest, pairs of one template next to each other."""
+    windows = {name: number for number, name in enumerate(WINDOWS)}
+    start = np.stack([view.start for view in views])[candidates.view]
+    window = np.array([windows.get(view.part, 0) for view in views])[candidates.view]
+    fits = Fits(
+        candidates.like, candidates.viewed, start, start, window, np.zeros(len(candidates), np.float32)
+    )
+    return fits[np.argsort(candidates.like, kind="stable")]
+
+
+def the_other_way(fits: Fits) -> Fits:
+    """The same pairs with the roles exchanged."""
+    order = np.argsort(fits.other, kind="stable")
+    maps, start = inverted(fits.maps), inverted(fits.start)
+    return Fits(fits.other, fits.template, maps, start, fits.window, fits.quality)[order]
+
+
+def joined_fits(first: Fits, second: Fits) -> Fits:
+    return Fits(*(np.concatenate(columns) for columns in zip(first.columns, second.columns, strict=True)))
+
+
+def pair_keys(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(m,) one number for each pair of images."""
+    first, second = image[fits.template], image[fits.other]
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    keys: NDArray[np.int64] = low * (image.max(initial=0) + 1) + high
+    return keys
+
+
+def best_order(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Rows of the best fit of each pair of images, ordered by template."""
+    keys = pair_keys(fits, image)
+    order = np.lexsort((-fits.quality, keys))
+    first = np.ones(len(order), bool)
+    first[1:] = keys[order][1:] != keys[order][:-1]
+    rows = order[first]
+    return rows[np.argsort(fits.template[rows], kind="stable")]
+
+
+# Some pairs, the distinct templates among them, which of those each pair has -> maps, quality.
+Work = Callable[[Fits, Templates, Indices], tuple[Floats, Floats]]
+
+
+class Verifier:
+    """Holds the pictures that pairs are registered on; `run` may spread batches over threads."""
+
+    def __init__(self, pictures: Variants, run: Run) -> None:
+        self.thumbnails = thumbnails = pictures.thumbnails
+        self.run = run
+        self.allowed = 0.0  # taken off every score, see calibration
+        self.large = len(thumbnails) >= LARGE_FROM
+        self.limits = LARGE_LIMITS if self.large else SMALL_LIMITS
+        self.fine_batch = LARGE_FINE_BATCH if self.large else FINE_BATCH
+        self.boxes = _without_edges(pictures.boxes)
+        pixels = pictures.sizes.astype(np.float32).prod(axis=1)
+        self.native_share = np.minimum(1, pixels / NATIVE_POINTS).astype(np.float32)
+        self.blurred = Pictures(np.empty((len(thumbnails), COARSE_SIDE, COARSE_SIDE), np.uint8))
+
+        def blur(rows: slice) -> None:
+            self.blurred.pixels[rows] = coarse_pictures(self.thumbnails[rows])
+
+        run(blur, list(in_batches(len(thumbnails), 1024)))
+
+    def verify(self, fits: Fits) -> tuple[Fits, Floats]:
+        """What survives all three rounds, its quality being the score; and the correlations, signed."""
+        return self.fine(self.coarse(self.rough_round(fits)))
+
+    def verify_both_ways(self, fits: Fits) -> tuple[Fits, Floats]:
+        """Like `verify`, each picture being the template once; the better way ends in the last round.
+
+        In large data sets in the coarse round already, and only what is promising one way is tried the other.
+        """
+        rough = self.rough_round(fits)
+        everything = np.arange(len(self.thumbnails))
+        back = self.rough_round(
+            the_other_way(fits[rough.quality >= OTHER_WAY_EVIDENCE] if self.large else fits)
+        )
+        if self.large:
+            both = joined_fits(rough, back)
+            return self.fine(self.coarse(both[best_order(both, everything)]))
+        both = joined_fits(self.coarse(rough), self.coarse(back))
+        return self.fine(both[best_order(both, everything)])
+
+    def verify_unmoved(self, fits: Fits) -> tuple[Fits, Floats]:
+        """Like `verify`, the map left as it started: what was only recoloured agrees without any fitting."""
+        standing = self.standing_round(fits)
+        return self.fine(standing[standing.quality >= self.limits.standing], steps=0)
+
+    def verify_started(self, fits: Fits) -> tuple[Fits, Floats]:
+        """Like `verify` without the rough round, which expects one picture to lie within the other."""
+        coarse = self.coarse_round(fits)
+        return self.fine(coarse[coarse.quality >= self.limits.coarse])
+
+    def coarse(self, rough: Fits) -> Fits:
+        """What survives the coarse round, of what agrees enough so far."""
+        coarse = self.coarse_round(rough[rough.quality >= self.limits.rough])
+        return coarse[coarse.quality >= self.limits.coarse]
+
+    def rough_round(self, fits: Fits) -> Fits:
+        """Plain steps on the blurred pictures."""
+        points = grid_points(COARSE_GRID)
+
+        def work(some: Fits, templates: Templates, row: Indices) -> tuple[Floats, Floats]:
+            solver = templates.solver()[row]
+            maps = rough_fit(solver, self.blurred, some.other, some.start, steps=ROUGH_STEPS)
+            values = self.blurred.at(points, some.other, maps, smooth=False)
+            return maps, self._first_promise(some, templates, row, values)
+
+        return self._round(fits, work)
+
+    def standing_round(self, fits: Fits) -> Fits:
+        """No steps: how much the blurred pictures agree as they are."""
+        points = grid_points(COARSE_GRID)
+
+        def work(some: Fits, templates: Templates, row: Indices) -> tuple[Floats, Floats]:
+            values = self.blurred.at(points, some.other, some.start, smooth=False)
+            return some.start, self._first_promise(some, templates, row, values)
+
+        return self._round(fits, work)
+
+    def coarse_round(self, fits: Fits) -> Fits:
+        """Robust steps on the blurred pictures, pixels outside left out."""
+        points = grid_points(COARSE_GRID)
+
+        def work(some: Fits, templates: Templates, row: Indices) -> tuple[Floats, Floats]:
+            own, pictures = templates[row], self.blurred
+            maps = robust_fit(
+                own, pictures, some.other, some.maps, some.start, grid=COARSE_GRID, steps=COARSE_STEPS
+            )
+            values = pictures.at(points, some.other, maps, smooth=True)
+            return maps, self._promise(some, own.contrast, values, inside(points, maps) & (own.window > 0))
+
+        return self._round(fits, work)
+
+    def _first_promise(self, fits: Fits, templates: Templates, row: Indices, values: Floats) -> Floats:
+        """(m,) `_promise` where pixels beyond the edge count like others: in large data sets evidence."""
+        if self.large and templates.window.all():
+            edges = Edges.of(templates.contrast)[row]
+            return edges_evidence(edges, Edges.of(values), self._native(fits))
+        return self._promise(fits, templates.contrast[row], values, templates.window[row] > 0)
+
+    def _native(self, fits: Fits) -> Floats:
+        """(m,) `native_share` of the smaller picture of each pair."""
+        smaller: Floats = np.minimum(self.native_share[fits.template], self.native_share[fits.other])
+        return smaller
+
+    def _promise(self, fits: Fits, template: Floats, values: Floats, counts: NDArray[np.bool_]) -> Floats:
+        """(m,) correlation of the gradients; in large data sets evidence, 0 where they hardly correlate."""
+        agree = _agree(template, values, counts)
+        if not self.large:
+            return agree
+        rows = np.flatnonzero(agree >= WORTH_EVIDENCE)
+        if not len(rows):
+            return np.zeros(len(fits), np.float32)
+        native = self._native(fits[rows])
+        promise = np.zeros(len(fits), np.float32)
+        promise[rows] = total_evidence(template[rows], values[rows], counts[rows], native)
+        return promise
+
+    def _round(self, fits: Fits, work: Work) -> Fits:
+        """`work` on batches of pairs with the templates of the blurred pictures."""
+        maps, quality = np.empty_like(fits.maps), np.empty(len(fits), np.float32)
+
+        def batch(rows: slice) -> None:
+            some = fits[rows]
+            keys, row = np.unique(some.template * len(WINDOWS) + some.window, return_inverse=True)
+            window = window_weights(keys % len(WINDOWS), COARSE_GRID)
+            templates = Templates.of(self.blurred.pixels[keys // len(WINDOWS)], COARSE_GRID, window)
+            maps[rows], quality[rows] = work(some, templates, row)
+
+        self.run(batch, list(in_batches(len(fits), COARSE_BATCH)))
+        return Fits(fits.template, fits.other, maps, fits.start, fits.window, quality)
+
+    def fine(self, fits: Fits, *, steps: int = FINE_STEPS, check: bool = True) -> tuple[Fits, Floats]:
+        """Robust steps on the full thumbnails; quality becomes the score, 0 where it cannot be one.
+
+        Without steps the score gains what fitting a map by chance is worth. `check` leaves out early what
+        hardly agrees so far.
+        """
+        maps, score = fits.maps.copy(), np.zeros(len(fits), np.float32)
+        signed = np.zeros(len(fits), np.float32)
+
+        def batch(rows: slice) -> None:
+            some = fits[rows]
+            images, row = np.unique(np.stack([some.template, some.other]), return_inverse=True)
+            pictures = Pictures(fine_pictures(self.thumbnails[images]))
+            template, other = row.reshape(2, -1)
+            kept = np.arange(len(some))
+            if check:
+                worth = self._worth_fitting(some, pictures, template, other, unmoved=not steps)
+                kept = np.flatnonzero(worth)
+            if len(kept):
+                found = self._fit_and_score(some[kept], pictures, template[kept], other[kept], steps)
+                at = rows.start + kept
+                maps[at], score[at], signed[at] = found
+
+        self.run(batch, list(in_batches(len(fits), self.fine_batch)))
+        return Fits(fits.template, fits.other, maps, fits.start, fits.window, score), signed
+
+    def _worth_fitting(
+        self, fits: Fits, pictures: Pictures, template: Indices, other: Indices, *, unmoved: bool
+    ) -> NDArray[np.bool_]:
+        """Whether the full thumbnails agree already to some degree, by the map so far."""
+        points = grid_points(FINE_GRID)
+        own = pictures.at(points, template, np.tile(IDENTITY, (len(fits), 1, 1)), smooth=True)
+        values = pictures.at(points, other, fits.maps, smooth=True)
+        counts = inside(points, fits.maps) & (window_weights(fits.window, FINE_GRID) > 0)
+        agree = _agree(own, values, counts)
+        native = self._native(fits)
+        if unmoved:
+            hopeful = hopeful_correlation(LOOK_SCORE + self.allowed - UNMOVED_BONUS, native)
+            return np.greater_equal(agree, np.maximum(hopeful, UNMOVED_CORRELATION))
+        return np.greater_equal(agree, hopeful_correlation(LOOK_SCORE + self.allowed, native))
+
+    def _fit_and_score(
+        self, fits: Fits, pictures: Pictures, template: Indices, other: Indices, steps: int
+    ) -> tuple[Floats, Floats, Floats]:
+        """Maps, scores and signed correlations."""
+        points, weights = grid_points(FINE_GRID), window_weights(fits.window, FINE_GRID)
+        templates = Templates.of(pictures.pixels[template], FINE_GRID, weights)
+        maps = robust_fit(templates, pictures, other, fits.maps, fits.start, grid=FINE_GRID, steps=steps)
+        values = pictures.at(points, other, maps, smooth=True)
+        on_other = inside(points, maps)
+        upright = np.tile(IDENTITY, (len(fits), 1, 1))
+        counts = inside_boxes(points, upright, self.boxes[fits.template])
+        counts &= inside_boxes(points, maps, self.boxes[fits.other]) & on_other & (weights > 0)
+        native = self._native(fits)
+        found = agreement(templates.contrast, values, counts, maps, native)
+        possible = (on_other.mean(axis=1) >= SMALLEST_COVER) & _possible_area(maps)
+        earned = found.score - self.allowed + (0 if steps else UNMOVED_BONUS)
+        return maps, np.where(possible, earned, 0).astype(np.float32), found.correlation
+
+
+def _agree(template: Floats, values: Floats, counts: NDArray[np.bool_]) -> Floats:
+    """(m,) correlation of the gradients, whether inverted or not."""
+    agree: Floats = np.abs(correlation(*gradient_products(template, values, counts)))
+    return agree
+
+
+def hopeful_correlation(score: float, native_share: Floats) -> Floats:
+    """(m,) correlation from which the fine round can still reach the score, by experience."""
+    most = (1 + INNER_WEIGHT) * ((FINE_GRID - 2) ** 2 * native_share) ** POINTS_POWER
+    hopeful: Floats = np.tanh(score / most) - FITTING_GAIN
+    return hopeful
+
+
+def _without_edges(boxes: Floats) -> Floats:
+    """Boxes that begin inside the picture, made smaller by what the edge of the border reaches inwards."""
+    reach = np.array([1, -1, 1, -1], np.float32) * BORDER_REACH
+    return np.where(np.abs(boxes) < 1, boxes + reach, boxes)
+
+
+def _possible_area(maps: Floats) -> NDArray[np.bool_]:
+    area = np.abs(maps[:, 0, 0] * maps[:, 1, 1] - maps[:, 0, 1] * maps[:, 1, 0])
+    low, high = AREA_CHANGES
+    return (area >= low) & (area <= high)

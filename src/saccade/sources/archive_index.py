@@ -1,0 +1,157 @@
+"""The members of zip and tar files by path, listed without extracting; each index is made once a process."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+import zipfile
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from saccade.errors import SourceError
+from saccade.files import open_file
+from saccade.sources.names import printable, some
+
+_UTF8_NAME = 0x800  # flag of a zip member
+_CERTAIN_NAMES = 4  # different names of another encoding that are all valid UTF-8: less than 1 in 10,000
+
+
+class TarMember(NamedTuple):
+    """Where a member's bytes lie in its tar file."""
+
+    offset: int
+    size: int
+
+
+class ZipMember(NamedTuple):
+    """Where a member's local header lies, and what its packed and unpacked bytes must be."""
+
+    offset: int
+    packed: int
+    size: int
+    crc: int
+    method: int
+
+
+@dataclass(slots=True)
+class Index:
+    """What an archive holds: regular files by path, folders, and members that are not followed.
+
+    `undeclared` are names, as read, whose encoding the archive does not say.
+    """
+
+    where: str
+    files: dict[str, Any] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)
+    undeclared: list[str] = field(default_factory=list)
+    evil: list[str] = field(default_factory=list)
+    twins: list[str] = field(default_factory=list)
+
+    def take(self, name: str, member: TarMember | ZipMember | Literal[""] | None) -> None:
+        """Take in one member: a file, a folder (""), or a link or device (None)."""
+        path = name.replace("\\", "/")
+        pieces = [piece for piece in path.split("/") if piece not in ("", ".")]
+        if path.startswith("/") or ".." in pieces or path[1:2] == ":" or "\0" in path:
+            self.evil.append(name)
+            return
+        path = "/".join(pieces)
+        if member is None:
+            self.passed_over.append(path)
+        elif member == "":
+            self.folders.append(path)
+        elif path in self.files:
+            self.twins.append(path)
+        else:
+            self.files[path] = member
+
+    def refuse_bad_names(self) -> None:
+        """Raise SourceError for names that lead out of the archive, and for two members of one name."""
+        if self.evil:
+            raise SourceError(
+                f"{self.where}: names that lead out of the archive: {some(self.evil)}; do not trust it"
+            )
+        if self.twins:
+            raise SourceError(f"{self.where}: several members of one name: {some(self.twins)}; pack it again")
+
+
+def archive_index(file: str) -> Index:
+    """The index of a .zip or .tar file, kept until the file changes; raises SourceError, OSError."""
+    return _index(file, os.stat(file).st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)  # shards are many and small
+def _index(file: str, stamp: int) -> Index:
+    return zip_index(file) if file.lower().endswith(".zip") else tar_index(file)
+
+
+def zip_index(file: str) -> Index:
+    """The members of a zip file by path; raises SourceError when its directory cannot be read."""
+    where = printable(file)
+    try:
+        with open_file(file) as opened, zipfile.ZipFile(opened) as archive:
+            infos = archive.infolist()
+    except Exception as error:  # zipfile trusts what stands in the archive, and fails in many ways
+        raise SourceError(
+            f"{where}: cannot be read as zip ({error}); copy it again from its source"
+        ) from None
+    found = Index(where)
+    for info, name in zip(infos, _names(infos, found), strict=True):
+        if info.flag_bits & 1:
+            raise SourceError(f"{where}: is encrypted; unpack it and give the folder")
+        linked = stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)
+        member = ZipMember(
+            info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
+        )
+        found.take(name, None if linked else "" if info.is_dir() else member)
+    found.refuse_bad_names()
+    return found
+
+
+def _names(infos: list[zipfile.ZipInfo], found: Index) -> list[str]:
+    """The members' names; those of unknown encoding are written down in `found`.
+
+    Without the UTF-8 flag a name is in code page 437 by the standard, in the packer's own by custom; macOS
+    writes UTF-8. All are read as UTF-8 or none is. Few and short names may be valid UTF-8 by chance.
+    """
+    unflagged = [
+        info.filename for info in infos if not info.flag_bits & _UTF8_NAME and not info.filename.isascii()
+    ]
+    read = {name: _as_utf8(name) for name in unflagged}
+    pieces = {piece for name in unflagged for piece in name.split("/") if not piece.isascii()}
+    if not all(read.values()):
+        read = dict.fromkeys(unflagged, "")
+    if not all(read.values()) or len(pieces) < _CERTAIN_NAMES:
+        found.undeclared += [utf8 or name for name, utf8 in read.items()]
+    return [read.get(info.filename) or info.filename for info in infos]
+
+
+def _as_utf8(name: str) -> str:
+    """A name that was read as code page 437 read as UTF-8, "" where it is none."""
+    try:
+        return name.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return ""
+
+
+def tar_index(file: str) -> Index:
+    """The members of an uncompressed tar file by path; one pass over its headers."""
+    where = printable(file)
+    try:
+        with open_file(file) as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
+            infos = archive.getmembers()
+    except Exception as error:  # tarfile trusts what extended (pax) headers say, and fails in many ways
+        raise SourceError(
+            f"{where}: cannot be read as tar ({error}); copy it again from its source"
+        ) from None
+    found = Index(where)
+    sound = (info for info in infos if info.size >= 0 and info.offset_data >= 0)
+    plain = {info.name: info for info in sound if info.isreg() and not info.issparse()}
+    for info in infos:
+        stored = plain.get(info.linkname) if info.islnk() else plain.get(info.name)  # a second name is a link
+        member = TarMember(stored.offset_data, stored.size) if stored else None
+        found.take(info.name, "" if info.isdir() else member)
+    found.refuse_bad_names()
+    return found

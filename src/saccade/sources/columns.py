@@ -1,0 +1,211 @@
+"""Tables with an image column: Parquet, and the folders that Hugging Face `datasets` saves (Arrow).
+
+Read with pyarrow alone. The image column holds bytes, or structs {bytes, path}; a label column of
+integers takes its names from the ClassLabel feature in the metadata.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saccade.errors import MissingExtraError, SourceError
+from saccade.files import parse_json, read_file
+from saccade.records import Dataset
+from saccade.sources.names import natural_key, printable, some
+from saccade.sources.part_columns import PART_COLUMNS
+from saccade.sources.part_names import parts_of_files
+from saccade.sources.rows import Row, labelled
+from saccade.sources.storage import ColumnStorage
+from saccade.sources.tables import parquet_module
+
+_IMAGE_NAMES = ("image", "img", "picture", "photo")
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which column is which; `names` are the class names behind integer labels, () for text."""
+
+    image: str
+    label: str
+    names: tuple[str, ...]
+    group: str
+    parts: tuple[str, ...]
+
+
+def parquet_files(root: Path) -> tuple[Path, ...]:
+    """Parquet files in a folder, down to its second level (as hubs lay them out), in natural order."""
+    found = [*root.glob("*.parquet"), *root.glob("*/*.parquet")]
+    return tuple(sorted(found, key=lambda path: natural_key(str(path))))
+
+
+def parquet_is_list(path: Path) -> bool:
+    """Whether a Parquet file is a list with a path column rather than a table of images."""
+    return "path" in _schema(path).names
+
+
+def looks_saved(root: Path) -> bool:
+    """Whether `datasets` saved this folder (one table, or one folder for each part)."""
+    return (root / "dataset_dict.json").is_file() or (
+        (root / "state.json").is_file() and (root / "dataset_info.json").is_file()
+    )
+
+
+def load_saved(root: Path, *, group: str | None = None, min_classes: int = 2) -> Dataset:
+    """A folder written by `save_to_disk`: Arrow files, read in place."""
+    files = tuple(sorted([*root.glob("*.arrow"), *root.glob("*/*.arrow")], key=lambda p: natural_key(str(p))))
+    return load_columns(root, files, group=group, min_classes=min_classes)
+
+
+def load_columns(
+    root: Path, files: Iterable[Path], *, group: str | None = None, min_classes: int = 2
+) -> Dataset:
+    """The rows of all files as one data set; paths are FILE/ROW."""
+    tables = tuple(files)
+    where = printable(str(tables[0] if len(tables) == 1 else root))
+    if not tables:
+        raise SourceError(f"{where}: no table in it; do: save the data set again")
+    schema = _schema(tables[0])
+    columns = _find_columns(schema, _features(root, tables[0]), where, group)
+    names = {table: table.relative_to(root).as_posix() for table in tables}
+    parts = _parts(root, names, where)
+    rows = [row for table, name in names.items() for row in _rows(table, name, columns, parts[name], where)]
+    found = labelled(
+        rows, where, min_classes=min_classes, unlabelled="rows without a label", remedy="remove them"
+    )
+    known = {columns.image, columns.label, columns.group, *columns.parts}
+    unused = [name for name in schema.names if name not in known]
+    listed = (*found.listed, f"{where}: columns not used: {some(unused)}") if unused else found.listed
+    return Dataset(
+        root,
+        found.records,
+        found.classes,
+        ColumnStorage(root, columns.image),
+        found.given_parts,
+        listed=listed,
+        findings=found.findings,
+    )
+
+
+def _parts(root: Path, names: Mapping[Path, str], where: str) -> dict[str, str]:
+    """The part each table's folder or name says; raises SourceError where they name parts of other names."""
+    parts = parts_of_files(names.values(), where)
+    if any(parts.values()):
+        return parts
+    splits = {_split_name(path, name) for path, name in names.items()} - {""}
+    if len(splits) > 1:
+        raise SourceError(
+            f"{where}: its tables name the parts {some(sorted(splits))}; do: rename these to train, "
+            "validation and test, or give the tables of one part alone"
+        )
+    return parts
+
+
+def _split_name(table: Path, name: str) -> str:
+    """Its split by the customs of `datasets`: SPLIT-00000-of-00002, or a folder with state.json."""
+    numbered = re.fullmatch(r"(.+)-\d{5}-of-\d{5}", table.stem)
+    folder = name.rpartition("/")[0]
+    if table.suffix == ".arrow":
+        return folder if (table.parent / "state.json").is_file() else ""
+    return f"{folder}/{numbered[1]}".lstrip("/") if numbered else ""
+
+
+def _find_columns(schema: Any, features: dict[str, Any], where: str, group: str | None) -> _Columns:
+    """Image, label and group column; raises SourceError that names the columns there are."""
+    import pyarrow
+
+    def holds_images(name: str) -> bool:
+        kind = schema.field(name).type
+        if pyarrow.types.is_struct(kind):
+            return bool(kind.get_field_index("bytes") >= 0)
+        binary = pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+        return bool(binary and name.lower() in _IMAGE_NAMES)
+
+    images = [name for name in schema.names if holds_images(name)]
+    class_labels = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and name in schema.names
+    ]
+    labels = [name for name in ("label", "labels") if name in schema.names] or class_labels
+    has = some(schema.names)
+    if len(images) != 1:
+        raise SourceError(f"{where}: needs one image column (structs with bytes), its columns are: {has}")
+    if len(labels) != 1:
+        raise SourceError(f"{where}: which column is the label? Call it 'label'; its columns are: {has}")
+    if group and group not in schema.names:
+        raise SourceError(f"{where}: no column {group!r}; its columns are: {has}")
+    feature = features.get(labels[0])
+    names = tuple(feature.get("names") or ()) if isinstance(feature, dict) else ()
+    parts = tuple(name for name in schema.names if name.casefold() in PART_COLUMNS and name != group)
+    group = group or ("group" if "group" in schema.names else "")
+    return _Columns(images[0], labels[0], names, group, parts)
+
+
+def _rows(path: Path, name: str, columns: _Columns, part: str, where: str) -> Iterator[Row]:
+    """The rows of one table; integer labels by their class names."""
+    wanted = list(dict.fromkeys([columns.label, *filter(None, [columns.group]), *columns.parts]))
+    try:
+        table = _read_columns(path, wanted)
+        values = {column: table.column(column).to_pylist() for column in wanted}
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's own errors derive from these
+        raise SourceError(f"{printable(str(path))}: cannot be read ({error}); save it again") from None
+    groups = values[columns.group] if columns.group else [""] * len(table)
+    for row, (value, group) in enumerate(zip(values[columns.label], groups, strict=True)):
+        fields = {column: values[column][row] for column in columns.parts}
+        yield Row(f"{name}/{row:07d}", _named(value, columns.names, where), group, part, fields)
+
+
+def _named(value: Any, names: tuple[str, ...], where: str) -> Any:
+    """The class name behind an integer label; "" for -1, which `datasets` writes for a missing one."""
+    if not names or not isinstance(value, int):
+        return value
+    if value >= len(names):
+        raise SourceError(f"{where}: label {value} has no name among {len(names)}; save it again")
+    return names[value] if value >= 0 else ""
+
+
+def _read_columns(path: Path, names: list[str]) -> Any:
+    if path.suffix == ".arrow":
+        import pyarrow
+
+        with pyarrow.memory_map(str(path)) as mapped:
+            return pyarrow.ipc.open_stream(mapped).read_all().select(names)
+    return parquet_module(str(path)).read_table(path, columns=names)
+
+
+def _schema(path: Path) -> Any:
+    where = printable(str(path))
+    try:
+        if path.suffix == ".arrow":
+            import pyarrow
+
+            with pyarrow.memory_map(str(path)) as mapped:
+                return pyarrow.ipc.open_stream(mapped).schema
+        return parquet_module(where).read_schema(path)
+    except ImportError:
+        raise MissingExtraError("pyarrow", "train", f"reading {where}") from None
+    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
+        raise SourceError(f"{where}: cannot be read ({error}); save it again") from None
+
+
+def _features(root: Path, table: Path) -> dict[str, Any]:
+    """The features as `datasets` describes them, from the folder or from the table's own metadata."""
+    for folder in (table.parent, root):
+        info = folder / "dataset_info.json"
+        if info.is_file():
+            try:
+                features = parse_json(read_file(info)).get("features")
+            except (OSError, ValueError, AttributeError):
+                continue
+            if isinstance(features, dict):
+                return features
+    metadata = (_schema(table).metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = parse_json(metadata).get("info", {}).get("features", {})
+    except (ValueError, AttributeError):
+        return {}
+    return features if isinstance(features, dict) else {}

@@ -1,0 +1,234 @@
+"""Lists of images: path,label[,part][,group], row by row, all problems reported at once.
+
+Paths are relative to the folder of the list. A row whose file is missing is set aside by name, a
+repeated row is used once; both are listed. A path written on another system (backslashes, Unicode form,
+case) means the file that it names there. Rows that contradict each other, name no label or an
+unknown part, or an absolute path elsewhere stop the run, since nobody can say what was meant. A path
+may lead out of the list's folder with "../" (a list written by `saccade split` does when it lies
+elsewhere); that is listed with its line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saccade.errors import ImageError, SourceError
+from saccade.records import PARTS, Dataset, Finding, ImageRecord, Storage
+from saccade.sources.layout import classes_missing_in_parts
+from saccade.sources.lookup import FolderLookup, Lookup, MemberLookup, find
+from saccade.sources.names import printable, some
+from saccade.sources.naming import check_classes
+from saccade.sources.part_columns import PART_COLUMNS, PartColumn, find_part_column
+from saccade.sources.said import damaged_names, how_it_is_read, unusable_rows
+from saccade.sources.storage import FolderStorage
+from saccade.sources.tables import Fields, Table
+from saccade.sources.values import as_text, unfit
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How the rows are read, and what they bring together."""
+
+    name: str
+    root: Path
+    lookup: Lookup
+    may_leave_root: bool
+    group_column: str = ""
+    part_column: PartColumn = field(default_factory=PartColumn)
+    records: dict[str, ImageRecord] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    listed: list[str] = field(default_factory=list)
+    missing: Counter[str] = field(default_factory=Counter)
+    found_as: dict[str, list[str]] = field(default_factory=dict)
+
+
+def load_list(table: Table, path: Path, *, group: str | None = None, min_classes: int = 2) -> Dataset:
+    """The data set that a list in a folder names; raises SourceError with every problem and its line."""
+
+    storage = FolderStorage(path.parent, outside=True)
+    reading = _Reading(path.name, path.parent, FolderLookup(path.parent), may_leave_root=True)
+    return _load(table, reading, printable(str(path)), storage, group, min_classes)
+
+
+def load_list_inside(
+    table: Table,
+    name: str,
+    root: Path,
+    storage: Storage,
+    members: Collection[str],
+    *,
+    group: str | None = None,
+    min_classes: int = 2,
+) -> Dataset:
+    """The data set that a list inside an archive names; no path may lead out of the archive."""
+    reading = _Reading(name, root, MemberLookup(members), may_leave_root=False)
+    return _load(table, reading, printable(f"{root}: {name}"), storage, group, min_classes)
+
+
+def _load(
+    table: Table, reading: _Reading, where: str, storage: Storage, group: str | None, min_classes: int
+) -> Dataset:
+    reading.group_column = check_columns(table, where, group)
+    reading.part_column = _part_column(table, where, group)
+    reading.problems += table.problems
+    for line, fields in table.rows:
+        _take_row(reading, line, fields)
+    _raise_problems(reading, where)
+    records = tuple(reading.records[key] for key in sorted(reading.records))
+    classes = check_classes({record.label for record in records}, where, min_classes=min_classes)
+    given = tuple(part for part in PARTS if any(record.part == part for record in records))
+    _refuse_mostly_missing(reading, where)
+    used = ("path", "label", "part", reading.part_column.name, reading.group_column)
+    unused = [name for name in table.columns if name not in used]
+    listed = [*reading.listed, *classes_missing_in_parts(records, classes, given)]
+    if unused:
+        listed.append(f"{printable(reading.name)}: columns not used: {some(unused)}")
+    findings = (*reading.part_column.findings, *_found_elsewhere(reading), *damaged_names(classes))
+    return Dataset(reading.root, records, classes, storage, given, listed=tuple(listed), findings=findings)
+
+
+def _part_column(table: Table, where: str, group: str | None) -> PartColumn:
+    named = [name for name in table.columns if name.casefold() in PART_COLUMNS and name != group]
+    return find_part_column({name: [row.get(name) for _, row in table.rows] for name in named}, where)
+
+
+def _refuse_mostly_missing(reading: _Reading, where: str) -> None:
+    """Raise SourceError for classes of which more files are missing than there are."""
+    named = Counter(record.label for record in reading.records.values())
+    gone = {label: n for label, n in reading.missing.items() if 2 * n > named[label]}
+    if gone:
+        first = next(r for r in reading.records.values() if r.label in gone and not r.used)
+        counts = some(f"{label} ({n:,} of {named[label]:,})" for label, n in sorted(gone.items()))
+        raise SourceError(
+            f"{where}: most files of a class do not exist: {counts}; the first is {printable(first.path)}. "
+            "Do: restore them, correct their paths, or remove these rows"
+        )
+
+
+def _found_elsewhere(reading: _Reading) -> tuple[Finding, ...]:
+    """Said of paths that name a file in the way of another system."""
+    return tuple(
+        how_it_is_read(
+            f"{len(paths):,} paths of {printable(reading.name)} name files that differ in {what}: "
+            f"{some(paths, most=2)}; used",
+            "Nothing to do",
+        )
+        for what, paths in reading.found_as.items()
+    )
+
+
+def check_columns(table: Table, where: str, group: str | None) -> str:
+    """The name of the group column, "" without one; raises SourceError where a column is absent."""
+    wanted = ["path", "label"] + ([group] if group else [])
+    absent = [name for name in wanted if name not in table.columns]
+    if absent:
+        has = some(table.columns) if table.columns else "none"
+        raise SourceError(
+            f"{where}: no column {some(absent)}; its columns are: {has}. "
+            "The first line must name them: path,label and, where wanted, part,group"
+        )
+    return group or ("group" if "group" in table.columns else "")
+
+
+def _take_row(reading: _Reading, line: int, fields: Fields) -> None:
+    """Check one row and add its record, or say with its line what is wrong."""
+    part_column = reading.part_column
+    columns = {"path": "path", "label": "label", "part": part_column.name, "group": reading.group_column}
+    bad = [why for what, name in columns.items() if (why := unfit(fields.get(name), what))]
+    path, problem = ("", bad[0]) if bad else _relative_path(as_text(fields["path"]), reading)
+    label, part = as_text(fields["label"]).strip(), part_column.part(fields.get(part_column.name))
+    if not label:
+        problem = problem or "no label; fill it in or remove the row"
+    if part is None:
+        unknown = as_text(fields[part_column.name])
+        problem = problem or f"unknown part {unknown!r}; use {', '.join(PARTS)}, or leave it blank"
+    if problem or part is None:
+        reading.problems.append(f"line {line}: {problem}")
+        return
+    path, missing = _found(path, reading)
+    record = ImageRecord(path, label, part, as_text(fields.get(reading.group_column)).strip())
+    if path in reading.records:
+        _repeated_row(reading, line, record)
+        return
+    reading.lines[path] = line
+    reading.records[path] = _with_file_checked(reading, line, record, missing)
+
+
+def _repeated_row(reading: _Reading, line: int, record: ImageRecord) -> None:
+    """The same path again: harmless when all agrees, a contradiction otherwise."""
+    first, name = reading.records[record.path], printable(record.path)
+    same_part = record.part == first.part or not first.used  # set aside: its part is gone
+    if (record.label, record.group) == (first.label, first.group) and same_part:
+        reading.listed.append(f"{name}: line {line} repeats line {reading.lines[record.path]}; used once")
+        return
+    reading.problems.append(
+        f"line {line}: {name} is {_said(record)} here and {_said(first)} in line "
+        f"{reading.lines[record.path]}; keep one of the rows"
+    )
+
+
+def _said(record: ImageRecord) -> str:
+    values = [record.label, record.part and f"part {record.part}", record.group and f"group {record.group}"]
+    return printable(", ".join(value for value in values if value))
+
+
+def _found(path: str, reading: _Reading) -> tuple[str, str]:
+    """The path of the file that is meant, and why there is none."""
+    found, how = find(path, reading.lookup)
+    if not found:
+        return path, how
+    if found.startswith("../") and not reading.may_leave_root:
+        return path, "no such file"
+    if how:
+        reading.found_as.setdefault(how, []).append(path)
+    return found, ""
+
+
+def _with_file_checked(reading: _Reading, line: int, record: ImageRecord, missing: str) -> ImageRecord:
+    name = printable(record.path)
+    if missing:
+        reading.missing[record.label] += 1
+        reading.listed.append(f"{name}: {missing} (line {line}); set aside, restore it or remove the row")
+        where = f"{missing} (line {line} of {printable(reading.name)})"
+        return record.set_aside(str(ImageError(where, "Restore it or remove the row")))
+    if record.path.startswith("../"):
+        reading.listed.append(f"{name}: outside the folder of the list (line {line}); used")
+    return record
+
+
+def _relative_path(text: str, reading: _Reading) -> tuple[str, str]:
+    """The path below (or beside) the list's folder with forward slashes, and what is wrong with it."""
+    if not text.strip():
+        return "", "no path; fill it in or remove the row"
+    if "\0" in text:
+        return "", "a zero byte in the path; write the list again"
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
+        return "", f"absolute Windows path {printable(text)}; write it relative to the list, with /"
+    if os.path.isabs(text):
+        if os.path.relpath(text, reading.root).startswith(".."):
+            outside = f"absolute path {printable(text)} outside the list's folder"
+            return "", f"{outside}; write it relative to the list"
+        text = os.path.relpath(text, reading.root)
+    path = os.path.normpath(text).replace(os.sep, "/")
+    if path.startswith("../") and not reading.may_leave_root:
+        return "", f"path {printable(text)} leads out of the archive; name a file inside it"
+    return path, ""
+
+
+def _raise_problems(reading: _Reading, where: str) -> None:
+    if reading.problems:
+        raise unusable_rows(reading.problems, where)
+    if not reading.records:
+        raise SourceError(f"{where}: no rows below the header; do: add one row path,label for each image")
+    if reading.missing.total() == len(reading.records):
+        first = printable(next(iter(reading.records)))
+        raise SourceError(
+            f"{where}: none of the {len(reading.records):,} files it names exist; the first is {first}. "
+            f"Paths are relative to {printable(str(reading.root))}; move the list or correct them"
+        )

@@ -1,0 +1,136 @@
+"""The rows of CSV, TSV, JSON Lines and Parquet files, each with the line it begins on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saccade.errors import MissingExtraError, SourceError
+from saccade.files import read_file
+from saccade.sources.names import printable, some
+
+TEXT_SUFFIXES = ("csv", "tsv", "jsonl", "ndjson")
+
+_UTF16_SEEN_BYTES = 200  # text in UTF-16 or UTF-32 has zero bytes near its beginning, also without a mark
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows as values by column; lines count from 1, the header included (Parquet: rows from 1)."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[int, Fields], ...]
+    problems: tuple[str, ...] = ()
+
+
+def read_text_table(path: Path) -> Table:
+    """The rows of a CSV, TSV or JSON Lines file; raises SourceError when it cannot be opened."""
+    try:
+        data = read_file(path)
+    except OSError as error:
+        raise SourceError(
+            f"{printable(str(path))}: cannot be opened ({error.strerror}); "
+            "do: check the path and its permissions"
+        ) from None
+    return parse_text_table(data, printable(str(path)))
+
+
+def parse_text_table(data: bytes, where: str) -> Table:
+    """The rows of a text table: JSON Lines when it begins with a brace, else separated values."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:_UTF16_SEEN_BYTES]:
+        raise SourceError(f"{where}: is UTF-16 text; save it as UTF-8 (in a spreadsheet: CSV UTF-8)")
+    # surrogateescape: file names that are not UTF-8 still find their file
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    return _json_table(text, where) if text.lstrip().startswith("{") else _csv_table(text, where)
+
+
+def _delimiter(header: str) -> str:
+    """The separator that the first line uses most; a comma where there is none."""
+    return max(",;\t", key=lambda mark: (header.count(mark), mark == ","))
+
+
+def _csv_table(text: str, where: str) -> Table:
+    first_line = text.lstrip("\r\n").partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(first_line), strict=True)
+    columns: tuple[str, ...] = ()
+    rows, problems = [], []
+    line = 1
+    try:
+        for values in reader:
+            start, line = line, reader.line_num + 1  # a quoted newline makes a row of several lines
+            if not any(value.strip() for value in values):
+                continue
+            if not columns:
+                columns = _column_names(values, where)
+            elif len(values) > len(columns):
+                problems.append(
+                    f"line {start}: {len(values)} fields where the header names {len(columns)}; "
+                    "quote a path that holds the separator"
+                )
+            else:
+                padded = values + [""] * (len(columns) - len(values))
+                rows.append((start, dict(zip(columns, padded, strict=True))))
+    except csv.Error as error:
+        problems.append(f"line {line}: cannot be read ({error}); close the quote that is open")
+    return Table(columns, tuple(rows), tuple(problems))
+
+
+def _column_names(values: Iterable[str], where: str) -> tuple[str, ...]:
+    """Names as the user wrote them, but the four known ones in lower case."""
+    known = ("path", "label", "part", "group")
+    names = [value.strip() for value in values]
+    names = [name.lower() if name.lower() in known else name for name in names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SourceError(f"{where}: column {some(twice)} appears twice; keep one")
+    return tuple(names)
+
+
+def _json_table(text: str, where: str) -> Table:
+    rows: list[tuple[int, Fields]] = []
+    problems: list[str] = []
+    columns: dict[str, None] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            problems.append(f'line {number}: no JSON object; write {{"path": "...", "label": "..."}}')
+            continue
+        names = _column_names(value, where)
+        columns.update(dict.fromkeys(names))
+        rows.append((number, dict(zip(names, value.values(), strict=True))))
+    complete = tuple((number, {**dict.fromkeys(columns, ""), **fields}) for number, fields in rows)
+    return Table(tuple(columns), complete, tuple(problems))
+
+
+def parquet_module(where: str) -> Any:
+    """pyarrow.parquet; raises MissingExtraError where it is not installed."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise MissingExtraError("pyarrow", "train", f"reading {where}") from None
+    return parquet
+
+
+def read_parquet_table(path: Path) -> Table:
+    """The rows of a Parquet list."""
+    where = printable(str(path))
+    try:
+        table = parquet_module(where).read_table(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
+        raise SourceError(f"{where}: cannot be read as Parquet ({error}); write it again") from None
+    columns = _column_names(table.column_names, where)
+    values = [column.to_pylist() for column in table.columns]
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
+    return Table(columns, tuple(enumerate(rows, start=1)))

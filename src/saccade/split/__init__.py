@@ -1,0 +1,9 @@
+"""Leak-free parts: no group, near-duplicate cluster or copy ever stands on both sides of a split."""
+
+from __future__ import annotations
+
+from saccade.split.files import read_split_csv, write_split_csv
+from saccade.split.folds import Folds, k_folds, write_folds_csv
+from saccade.split.splitting import split, verify
+
+__all__ = ["Folds", "k_folds", "read_split_csv", "split", "verify", "write_folds_csv", "write_split_csv"]

@@ -1,0 +1,150 @@
+"""A split that the user made: kept, checked, completed where a part is missing, repaired on demand.
+
+Rows without a part go to training, unless a group or copy of theirs stands in a named part: then there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from saccade.errors import SplitError
+from saccade.records import PARTS, ImageRecord
+from saccade.split.atoms import Atom
+from saccade.split.making import MUST, Assignment, Shares, Table, assign, place
+from saccade.split.reasons import group_names
+
+# An atom that stands in several parts belongs to the one named first here: what was held out stays so.
+HELD_OUT_FIRST = ("test", "validation", "train")
+MOST_TRAINING_LOST = 0.1  # share of a class's training images that a repair may move to held-out parts
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The part of each record, why, and each record that moved with its earlier part."""
+
+    part_of: Mapping[int, str]
+    reasons: tuple[str, ...]
+    moved: Mapping[int, str]
+
+
+def keep_given(
+    records: Sequence[ImageRecord],
+    atoms: Sequence[Atom],
+    *,
+    validation: float,
+    repair: bool,
+    allow_leaks: bool,
+) -> Kept:
+    """Raises SplitError where groups cross parts unasked, or where a class has nothing to train on."""
+    part_of, reasons = _with_blanks_placed(records, atoms)
+    moved: dict[int, str] = {}
+    if repair:
+        fixed = _repaired(records, atoms, part_of)
+        moved = {i: part_of[i] for i, part in fixed.part_of.items() if part_of[i] != part}
+        part_of, reasons = dict(fixed.part_of), [*reasons, *fixed.reasons]
+    elif not allow_leaks:
+        _refuse_leaks(groups_across(records, part_of))
+    if validation > 0 and "validation" not in part_of.values():
+        carved = _with_validation(records, atoms, part_of, validation)
+        part_of = {**part_of, **carved.part_of}
+        count = sum(part == "validation" for part in carved.part_of.values())
+        said = f"no validation part was given: {count:,} of the training images are it"
+        reasons = [*reasons, said, *carved.reasons]
+    reasons += _check_classes(records, part_of)
+    return Kept(part_of, tuple(reasons), moved)
+
+
+def groups_across(records: Sequence[ImageRecord], part_of: Mapping[int, str]) -> dict[str, set[str]]:
+    """Declared groups that stand in more than one part, with those parts."""
+    parts: dict[str, set[str]] = defaultdict(set)
+    for i, record in enumerate(records):
+        if record.group:
+            parts[record.group].add(part_of[i])
+    return {group: where for group, where in parts.items() if len(where) > 1}
+
+
+def most_held_out(parts: set[str]) -> str:
+    return next(part for part in HELD_OUT_FIRST if part in parts)
+
+
+def _with_blanks_placed(
+    records: Sequence[ImageRecord], atoms: Sequence[Atom]
+) -> tuple[dict[int, str], list[str]]:
+    part_of = {i: record.part for i, record in enumerate(records)}
+    blank = sum(not part for part in part_of.values())
+    for atom in atoms:
+        named = {records[i].part for i in atom.members} - {""}
+        home = most_held_out(named) if named else "train"
+        part_of.update((i, home) for i in atom.members if not part_of[i])
+    if not blank:
+        return part_of, []
+    return part_of, [
+        f"{blank} images without a part: they train, unless a group or copy of theirs stands in another part"
+    ]
+
+
+def _refuse_leaks(groups: Mapping[str, set[str]]) -> None:
+    if groups:
+        raise SplitError(
+            f"{len(groups)} groups stand in more than one part of the given split: {group_names(groups)}. "
+            "Add --repair-split to move them into one part each, or --allow-leaks to go on with "
+            "figures that are too good"
+        )
+
+
+def _with_validation(
+    records: Sequence[ImageRecord], atoms: Sequence[Atom], part_of: Mapping[int, str], share: float
+) -> Assignment:
+    """Validation images out of the training images, by group."""
+    inside = (Atom(tuple(i for i in atom.members if part_of[i] == "train"), atom.key) for atom in atoms)
+    return assign(
+        records,
+        [atom for atom in inside if atom.members],
+        Shares(("train", "validation"), (1 - share, share)),
+    )
+
+
+def _check_classes(records: Sequence[ImageRecord], part_of: Mapping[int, str]) -> list[str]:
+    """What held-out parts lack; raises SplitError where a class has no training images."""
+    seen: dict[str, set[str]] = {part: set() for part in PARTS}
+    for i, record in enumerate(records):
+        seen[part_of[i]].add(record.label)
+    every = set().union(*seen.values())
+    untrained = sorted(every - seen["train"])
+    if untrained:
+        raise SplitError(
+            f"no training images of {', '.join(map(repr, untrained))}: they stand only in other parts. "
+            "Move some to train, remove these classes, or give the images without parts to have them divided"
+        )
+    return [
+        f"{part}: no image of {', '.join(map(repr, sorted(every - seen[part])))} in the given split"
+        for part in PARTS
+        if seen[part] and every - seen[part]
+    ]
+
+
+def _repaired(records: Sequence[ImageRecord], atoms: Sequence[Atom], part_of: dict[int, str]) -> Assignment:
+    """Every atom in one part.
+
+    First rule: an atom goes to the most held-out part it touches, so that no image that was held out is
+    ever trained on. Where that costs a class more than a tenth of its training images (a split by image
+    of data with groups), the crossing atoms are allocated anew, towards the sizes the parts had.
+    """
+    homes = [{part_of[i] for i in atom.members} for atom in atoms]
+    held_out = {i: most_held_out(home) for atom, home in zip(atoms, homes, strict=True) for i in atom.members}
+    before = Counter(r.label for i, r in enumerate(records) if part_of[i] == "train")
+    after = Counter(r.label for i, r in enumerate(records) if held_out[i] == "train")
+    if all(after[label] >= (1 - MOST_TRAINING_LOST) * n for label, n in before.items()):
+        return Assignment(held_out)
+    parts = [part for part in PARTS if part in part_of.values()]
+    table = Table.of(records, atoms)
+    number = {label: c for c, label in enumerate(table.labels)}
+    wanted = np.zeros((len(number), len(parts)))
+    for i, record in enumerate(records):
+        wanted[number[record.label], parts.index(part_of[i])] += 1
+    standing = {n: next(iter(home)) for n, home in enumerate(homes) if len(home) == 1}
+    return place(records, atoms, table, parts, wanted, [MUST[part] for part in parts], standing)

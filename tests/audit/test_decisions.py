@@ -1,0 +1,97 @@
+"""A decisions file is read whole or refused with every bad row named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from saccade.audit.decisions import Decisions, decisions_beside, parse_decisions, read_decisions
+from saccade.errors import DataError
+
+HEAD = "path,other,decision\n"
+
+
+def test_each_kind_of_decision(tmp_path: Path) -> None:
+    (tmp_path / "audit-decisions.csv").write_text(
+        f"{HEAD}a/1.jpg,b/2.jpg,not a duplicate\na/3.jpg,,keep\n\na/4.jpg,,drop\n"
+    )
+    path = decisions_beside(tmp_path)
+    assert path is not None
+    decisions = read_decisions(path)
+    assert decisions == Decisions(
+        frozenset({frozenset({"a/1.jpg", "b/2.jpg"})}), frozenset({"a/3.jpg"}), frozenset({"a/4.jpg"})
+    )
+    assert decisions.parted("b/2.jpg", "a/1.jpg")
+    assert not decisions.parted("a/1.jpg", "a/3.jpg")
+    assert len(decisions) == 3
+
+
+def test_no_file_no_decisions(tmp_path: Path) -> None:
+    assert decisions_beside(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffpath,other,decision\r\na.jpg,,keep\r\n",
+        "path;other;decision\na.jpg;;keep\n",
+        "decision,path\nkeep,a.jpg\n",
+        'Path, Decision\n"a.jpg", keep\n'.replace('"', ""),
+    ],
+)
+def test_dialects_of_spreadsheets(text: str, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(text, encoding="utf-8", newline="")
+    assert read_decisions(tmp_path / "d.csv").kept == {"a.jpg"}
+
+
+def test_names_that_no_encoding_knows_survive(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_bytes(HEAD.encode() + b"a\xff,b.jpg,,keep\n".replace(b",b", b"_b"))
+    assert read_decisions(tmp_path / "d.csv").kept == {"a\udcff_b.jpg"}
+
+
+def test_every_bad_row_is_named_with_its_line() -> None:
+    text = HEAD + (
+        "a.jpg,,kepe\n"
+        ",,drop\n"
+        "a.jpg,a.jpg,not a duplicate\n"
+        "b.jpg,,not a duplicate\n"
+        "c.jpg,,keep\n"
+        "c.jpg,,drop\n"
+        "d.jpg,,banana\n"
+    )
+    with pytest.raises(DataError) as caught:
+        parse_decisions(text, where="D.csv")
+    message = str(caught.value)
+    assert message.startswith("D.csv: 6 rows do not hold")
+    for part in (
+        "line 2: unknown decision 'kepe'; did you mean 'keep'?",
+        "line 3: no path",
+        "line 4: 'not a duplicate' needs a second image",
+        "line 5: 'not a duplicate' needs a second image",
+        "line 7: 'c.jpg' is to drop, but line 6 says keep",
+        "line 8: unknown decision 'banana'; known: not a duplicate, keep, drop",
+    ):
+        assert part in message
+
+
+def test_line_numbers_count_quoted_newlines() -> None:
+    with pytest.raises(DataError, match="line 4: unknown decision"):
+        parse_decisions(f'{HEAD}"two\nlines.jpg",,keep\na.jpg,,no\n', where="D.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("", "no column path and decision"), ("path,other\n", "no column")]
+)
+def test_a_missing_column_is_named(text: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        parse_decisions(text, where="D.csv")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.csv cannot be read"):
+        read_decisions(tmp_path / "nowhere.csv")
+
+
+def test_a_repeated_row_is_no_contradiction() -> None:
+    assert parse_decisions(f"{HEAD}a,,keep\na,,keep\n", where="D.csv").kept == {"a"}
