@@ -67,7 +67,7 @@ def _answer(words: Sequence[str]) -> int:
         command = f"{words[0]} " if words and words[0] in [known.__name__ for known in _COMMANDS] else ""
         return _fail(f"{error} See: saccade {command}--help")
     except SaccadeError as error:
-        return _fail(*map(str, error.args))
+        return _fail(*map(str, error.args), hint=error.hint)
     except BrokenPipeError:  # the reader (head, less) has gone; nothing is left to say
         return 0
     except SystemExit as error:
@@ -82,7 +82,8 @@ def _answer(words: Sequence[str]) -> int:
         if os.environ.get("SACCADE_TRACEBACK"):
             raise
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in OF_TRAINING:
-            return _fail(str(MissingExtraError(str(error.name), "train", f"`saccade {words[0]}`")))
+            missing = MissingExtraError(str(error.name), "train", f"`saccade {words[0]}`")
+            return _fail(*missing.args, hint=missing.hint)
         return _fail(f"{_defect(error)} See more with SACCADE_TRACEBACK=1, and please report it.")
 
 
@@ -125,8 +126,8 @@ def _refused(error: OSError) -> str:
     return f"{where}; check the path, its permissions and the space left there"
 
 
-def _fail(message: str, *details: str) -> int:
-    lines = [f"saccade: {message}", *(f"  {detail}" for detail in details)]
+def _fail(message: str, *details: str, hint: str = "") -> int:
+    lines = [f"error: {message}", *(f"  {detail}" for detail in details), *([f"hint: {hint}"] if hint else [])]
     with contextlib.suppress(OSError, ValueError):  # nobody reads it
         write_lines(sys.stderr, [printable(line) for line in lines])
     return 2

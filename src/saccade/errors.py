@@ -1,4 +1,4 @@
-"""Every error saccade raises on purpose. Each message says what, where, got, and what to do.
+"""Every error saccade raises on purpose. Each says what is wrong (where, got); its `hint` says what to do.
 
 SaccadeError                 caught by the command line: printed without a traceback, exit 2
 ├── RecipeError              a key, flag or value of the recipe does not hold
@@ -20,14 +20,23 @@ from __future__ import annotations
 
 
 class SaccadeError(Exception):
-    """A problem the user can act on; its text is a complete message.
+    """A problem the user can act on: what is wrong, and in `hint` what to do about it.
 
     Arguments after the first are lines below it, one for each thing to correct. They stay apart, so that
     a line end inside a name cannot pass for one of them where they are printed.
+
+    >>> print(SaccadeError("data path does not exist: photos", hint="check the path"))
+    data path does not exist: photos
+    hint: check the path
     """
 
+    def __init__(self, *lines: str, hint: str = "") -> None:
+        super().__init__(*lines)
+        self.hint = hint
+
     def __str__(self) -> str:
-        return "\n  ".join(map(str, self.args))
+        text = "\n  ".join(map(str, self.args))
+        return f"{text}\nhint: {self.hint}" if self.hint else text
 
 
 class RecipeError(SaccadeError):
@@ -53,7 +62,7 @@ class ImageError(SaccadeError):
     """
 
     def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason}. Left out. {remedy}")
+        super().__init__(f"{reason}. Left out. {remedy}")  # on one line: it stands in lists of findings
         self.reason = reason
         self.remedy = remedy
 
@@ -92,8 +101,8 @@ class MissingExtraError(SaccadeError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package {package!r}, which is not installed; "
-            f"do: pip install 'saccade[{extra}]' (from a checkout: pip install '.[{extra}]')"
+            f"{purpose} needs the package {package!r}, which is not installed",
+            hint=f"pip install 'saccade[{extra}]' (from a checkout: pip install '.[{extra}]')",
         )
         self.package = package
         self.extra = extra
