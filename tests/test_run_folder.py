@@ -429,7 +429,7 @@ def test_a_damaged_manifest_is_said_and_not_believed(tmp_path: Path, text: str) 
     run.note_command(("saccade", "train", "my photos"))
     run.write_environment({"command": ["saccade", "train", "my photos"]})
     run.manifest.write_text(text)
-    with pytest.raises(RunError, match=r"manifest\.json is damaged .*run: saccade train 'my photos'"):
+    with pytest.raises(RunError, match=r"manifest\.json is damaged (?s:.*)run: saccade train 'my photos'"):
         run.read_environment()
 
 
@@ -448,5 +448,5 @@ def test_files_that_were_never_written_down_are_not_believed(tmp_path: Path) -> 
     run.write_recipe(Recipe())
     run.metrics("test").parent.mkdir()
     run.metrics("test").write_text("{}")
-    with pytest.raises(RunError, match=r"it is not in the manifest.*run: saccade evaluate"):
+    with pytest.raises(RunError, match=r"it is not in the manifest(?s:.*)run: saccade evaluate"):
         run.read_metrics("test")

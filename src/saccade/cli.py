@@ -127,7 +127,11 @@ def _refused(error: OSError) -> str:
 
 
 def _fail(message: str, *details: str, hint: str = "") -> int:
-    lines = [f"error: {message}", *(f"  {detail}" for detail in details), *([f"hint: {hint}"] if hint else [])]
+    lines = [
+        f"error: {message}",
+        *(f"  {detail}" for detail in details),
+        *([f"hint: {hint}"] if hint else []),
+    ]
     with contextlib.suppress(OSError, ValueError):  # nobody reads it
         write_lines(sys.stderr, [printable(line) for line in lines])
     return 2

@@ -29,6 +29,7 @@ from saccade.manifest import NAME as MANIFEST
 from saccade.manifest import Content, Manifest
 from saccade.recipe import Recipe, differing_keys
 from saccade.records import EpochRow, ImageRecord, Predictions, Status
+from saccade.run_record import RunRecord
 
 DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height", "mode", "status", "note")
 LOCK_TRIES = 20
@@ -127,6 +128,13 @@ class RunFolder:
     def read_environment(self) -> dict[str, Any]:
         return self._json(self.environment)
 
+    def read_record(self) -> RunRecord:
+        """What `environment.json` holds; raises RunError where the file is missing or damaged."""
+        try:
+            return RunRecord.from_json(self.read_environment())
+        except ValueError as error:
+            raise self._damaged(self.environment, str(error)) from None
+
     def read_audit(self) -> dict[str, Any]:
         return self._json(self.audit)
 
@@ -224,6 +232,15 @@ class RunFolder:
 
     def write_environment(self, values: Mapping[str, Any]) -> None:
         self.write(self.environment, json_bytes(values))
+
+    def write_record(self, record: RunRecord) -> None:
+        self.write_environment(record.as_json())
+
+    def update_record(self, **changes: Any) -> RunRecord:
+        """Write other values for some fields of `environment.json`; returns the record as it is now."""
+        record = self.read_record().replaced(**changes)
+        self.write_record(record)
+        return record
 
     def write_audit(self, values: Mapping[str, Any]) -> None:
         self.write(self.audit, json_bytes(values))
@@ -353,7 +370,7 @@ class RunFolder:
         return self._manifest().problem(name, found) if name else ""
 
     def _damaged(self, path: Path, problem: str) -> RunError:
-        return RunError(f"{path} is damaged ({problem}); {self.remedy(path)}")
+        return RunError(f"{path} is damaged ({problem})", hint=self.remedy(path))
 
     def _command_for(self, path: Path) -> str:
         run, name = shlex.quote(str(self.root)), self._name(path)

@@ -150,7 +150,7 @@ def test_a_damaged_choice_is_said(tmp_path):
     checkpoints.keep_choice("arithmetic of finetune", {"name": FLOAT32})
     assert checkpoints.choice("arithmetic of main") == {"name": FAST}
     (tmp_path / "choices.json").write_text("{", "utf-8")
-    with pytest.raises(RunError, match=r"choices\.json is damaged .*to make it again, run: "):
+    with pytest.raises(RunError, match=r"choices\.json is damaged (?s:.*)to make it again, run: "):
         checkpoints.choice("arithmetic of main")
 
 
