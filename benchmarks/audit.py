@@ -64,7 +64,7 @@ WHOLE = """
 import json, resource, sys, time
 start = time.perf_counter()
 from saccade.audit import SecondSearch, audit
-from saccade.audit.decisions import NO_DECISIONS
+from saccade.audit.findings import NO_DECISIONS
 from saccade.audit.scan import scan
 from saccade.sources import load_source
 from saccade.split import split

@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from saccade.errors import ModelError, RecipeError
-from saccade.images.decoder import Limits
-from saccade.images.reading import read_pixels
+from saccade.images.decoder import Limits, read_pixels
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation
 from saccade.models.fast_cnn import Whitening
 from saccade.models.finetune import unfreeze

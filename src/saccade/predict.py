@@ -23,7 +23,7 @@ from saccade.artefact import MAX_BATCH_IMAGES, MAX_BATCH_PIXELS, Artefact, Image
 from saccade.errors import DataError, ImageError, ModelError, RecipeError, SourceError
 from saccade.images import given
 from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
-from saccade.sources.names import printable
+from saccade.terminal import printable
 from saccade.threads import usable_cores
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from saccade.audit import KINDS, audit, audit_as_json
-from saccade.audit.decisions import Decisions, parse_decisions
+from saccade.audit.findings import Decisions, parse_decisions
 from saccade.audit.scan import scan
 from saccade.audit.shortcuts import cross_validated
 from saccade.records import Audit, Dataset, Finding, ImageRecord

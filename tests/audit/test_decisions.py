@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade.audit.decisions import Decisions, decisions_beside, parse_decisions, read_decisions
+from saccade.audit.findings import Decisions, decisions_beside, parse_decisions, read_decisions
 from saccade.errors import DataError
 
 HEAD = "path,other,decision\n"

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from saccade.audit import audit
-from saccade.audit.lost import lost_by_reading
+from saccade.audit.auditing import lost_by_reading
 from saccade.audit.scan import scan
 from saccade.errors import SourceError, SplitError
 from saccade.records import Dataset

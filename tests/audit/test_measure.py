@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from saccade.audit.measure import compression_tables, measure, reduce_to_side
+from saccade.audit.quality import compression_tables, measure, reduce_to_side
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

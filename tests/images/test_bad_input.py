@@ -31,8 +31,8 @@ from saccade.errors import ImageError, SourceError, SplitError
 from saccade.images.decoder import Limits, decode
 from saccade.records import Audit, Dataset, Finding, ImageRecord
 from saccade.sources import load_source
-from saccade.sources.names import printable
 from saccade.split import split
+from saccade.terminal import printable
 
 
 def picture(seed: int = 0, *, height: int = 30, width: int = 40) -> Image.Image:

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.errors import ImageError
-from saccade.images.decoder import Decoded, Limits, decode, pixel_sha256
-from saccade.images.headers import read_header
+from saccade.images.decoder import Decoded, Limits, decode, pixel_sha256, read_header
 
 Pixels = NDArray[np.uint8]
 

@@ -15,9 +15,8 @@ from PIL import Image
 
 from saccade.errors import ImageError
 from saccade.images import decoder as images
-from saccade.images import quick_jpeg
-from saccade.images.decoder import decode
-from saccade.images.headers import read_header
+from saccade.images import plugins
+from saccade.images.decoder import decode, read_header
 
 pytest.importorskip("simplejpeg")
 
@@ -40,15 +39,15 @@ def by_pillow(data: bytes, monkeypatch: pytest.MonkeyPatch) -> images.Decoded:
 
 
 def quick(data: bytes) -> Any:
-    return quick_jpeg.quick_jpeg(read_header(data, lambda width, height: None))
+    return plugins.quick_jpeg(read_header(data, lambda width, height: None))
 
 
 @pytest.fixture
 def new_decoder() -> Iterator[None]:
     """The choice of a decoder is made anew, and once more after the test."""
-    quick_jpeg._decoder.cache_clear()
+    plugins._decoder.cache_clear()
     yield
-    quick_jpeg._decoder.cache_clear()
+    plugins._decoder.cache_clear()
 
 
 @pytest.mark.parametrize("sides", [(1, 1), (8, 8), (33, 17), (200, 301)])

@@ -14,6 +14,7 @@ from saccade.near_duplicates.candidates import (
     SURE_COSINE,
     Candidates,
     CandidateSearch,
+    View,
     best_of_pairs,
     build_index,
     halves,
@@ -22,8 +23,8 @@ from saccade.near_duplicates.candidates import (
     reranked_index,
 )
 from saccade.near_duplicates.descriptors import symmetry_list
-from saccade.near_duplicates.verify import starting_fits
-from saccade.near_duplicates.views import View, all_views, fit_whitening, view_vectors
+from saccade.near_duplicates.registration import starting_fits
+from saccade.near_duplicates.views import all_views, fit_whitening, view_vectors
 
 Pixels = NDArray[np.uint8]
 

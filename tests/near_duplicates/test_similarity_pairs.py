@@ -204,7 +204,7 @@ def test_pictures_of_one_kind_are_not_taken_for_copies() -> None:
 def test_without_faiss_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, pool: Descriptions) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(
-        MissingExtraError, match=r"near-duplicates needs the package 'faiss-cpu'.*saccade\[train\]"
+        MissingExtraError, match=r"(?s)near-duplicates needs the package 'faiss-cpu'.*saccade\[train\]"
     ):
         find_pairs(pool)
 

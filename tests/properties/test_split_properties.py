@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from saccade.errors import SplitError
 from saccade.records import PARTS, Audit, Dataset, ImageRecord, Split
 from saccade.sources.storage import FolderStorage
+from saccade.split import allocate as search_module
 from saccade.split import k_folds, split
-from saccade.split import search as search_module
 from saccade.split.allocate import AtomCounts, allocate
 from saccade.split.objective import class_costs, fill_with_singles
 

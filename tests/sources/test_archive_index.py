@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from saccade.errors import ImageError, SourceError
-from saccade.sources.archive_index import archive_index
-from saccade.sources.storage import read_member
+from saccade.sources.archive_index import archive_index, read_member
 
 
 def tar_with(headers: dict[str, str], *, size: int = 4) -> bytes:

@@ -16,7 +16,7 @@ from PIL import Image
 from saccade.errors import SourceError
 from saccade.records import Dataset
 from saccade.sources import load_source
-from saccade.sources.part_names import part_hint
+from saccade.sources.parts import part_hint
 
 
 def png(shade: int = 0) -> bytes:

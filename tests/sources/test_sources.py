@@ -23,9 +23,10 @@ from saccade.errors import ImageError, SourceError
 from saccade.images.decoder import decode
 from saccade.records import Dataset
 from saccade.sources import load_source, storage
-from saccade.sources.archive_index import ZipMember
-from saccade.sources.names import natural_key, printable
-from saccade.sources.storage import FolderStorage, unpack
+from saccade.sources.archive_index import ZipMember, unpack
+from saccade.sources.naming import natural_key
+from saccade.sources.storage import FolderStorage
+from saccade.terminal import printable
 
 
 def png(shade: int = 0) -> bytes:
@@ -842,9 +843,9 @@ def test_torchvision_names_find_what_torchvision_downloaded(tmp_path: Path) -> N
     assert np.array_equal(decode(dataset.storage.read("train/00005.pgm")).pixels[..., 0], images[5])
     assert_reads(dataset)
     (folder / "t10k-labels-idx1-ubyte").write_bytes(idx(numbers[:2]))
-    import saccade.sources.storage
+    import saccade.sources.named
 
-    saccade.sources.storage.read_idx.cache_clear()
+    saccade.sources.named.read_idx.cache_clear()
     assert "does not fit 3 images" in problem(f"torchvision:FashionMNIST?root={tmp_path}")
 
 

@@ -16,7 +16,7 @@ from saccade.errors import SplitError
 from saccade.records import PARTS, Audit, Confidence, Dataset, ImageRecord, Pair, Split
 from saccade.sources.storage import FolderStorage
 from saccade.split import k_folds, split
-from saccade.split.apart import Ties, _set_aside, clusters_left
+from saccade.split.atoms import Ties, _set_aside, clusters_left
 
 SHAPES = ("circle", "cross", "square", "triangle")
 

@@ -17,8 +17,7 @@ from PIL import Image
 
 from saccade.caches.pixels import PixelCache
 from saccade.errors import DataError
-from saccade.images.decoder import Limits, decode
-from saccade.images.reading import read_pixels
+from saccade.images.decoder import Limits, decode, read_pixels
 from saccade.preprocess import Preprocess
 from saccade.recipe import AugmentConfig
 from saccade.records import ImageRecord

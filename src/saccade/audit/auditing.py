@@ -1,20 +1,26 @@
-"""The audit itself: every search over a scanned data set, in one place."""
+"""The audit itself: every search over a scanned data set in one place; findings about files and classes."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from saccade.audit.classes import class_sizes, group_leaks
-from saccade.audit.copies import identical_copies, set_aside, settle_conflicts
-from saccade.audit.decisions import NO_DECISIONS, Decisions
-from saccade.audit.files import name_forms, remarks, unreadable
-from saccade.audit.kinds import count_of, finding, in_order, some
-from saccade.audit.measure import Measurements
-from saccade.audit.memory import SearchMemory
-from saccade.audit.quality import image_quality
+from saccade.audit.findings import NO_DECISIONS, Decisions, count_of, finding, in_order, some
+from saccade.audit.quality import Measurements, image_quality
 from saccade.audit.shortcuts import shortcuts
-from saccade.audit.similar import find_similar, similar_findings
-from saccade.records import Audit, Dataset, Finding
+from saccade.audit.similar import (
+    SearchMemory,
+    find_similar,
+    identical_copies,
+    set_aside,
+    settle_conflicts,
+    similar_findings,
+)
+from saccade.records import Audit, Dataset, Finding, ImageRecord
 from saccade.terminal import Progress, silent
 
 PARTS_TO_FILL = 3
@@ -73,3 +79,209 @@ def _decided(dataset: Dataset, decisions: Decisions) -> list[Finding]:
         remedy = "Correct these paths, or delete the rows"
         findings.append(finding("decisions", message, paths=unknown, remedy=remedy))
     return findings
+
+
+# -- as json ---------------------------------------------------------------------------------------------
+# An audit as plain values: what `audit.json` holds.
+
+
+def audit_as_json(audit: Audit) -> dict[str, Any]:
+    """Counts and findings of an audit, worst first; only dicts, lists, strings and numbers."""
+    dataset = audit.dataset
+    used = len(dataset.used())
+    return {
+        "images": len(dataset.records),
+        "used": used,
+        "set_aside": len(dataset.records) - used,
+        "classes": dataset.counts(),
+        "worst": audit.worst,
+        "findings": [_finding(found) for found in audit.findings],
+    }
+
+
+def _finding(found: Finding) -> dict[str, Any]:
+    return {
+        "kind": found.kind,
+        "severity": found.severity,
+        "confidence": found.confidence,
+        "message": found.message,
+        "remedy": found.remedy,
+        "paths": list(found.paths),
+        "figure": dict(found.figure),
+    }
+
+
+# -- classes ---------------------------------------------------------------------------------------------
+# Findings about the classes as a whole: alone, empty, too small to split, out of balance.
+
+
+IMBALANCE_RATIO = 10
+
+
+def class_sizes(dataset: Dataset, clusters: Mapping[str, int], *, parts_to_fill: int) -> list[Finding]:
+    """What the numbers of images per class say; copies and groups count once where parts must be filled."""
+    counts = dataset.counts()
+    findings = [finding("lost", what) for what in lost_by_reading(dataset)]
+    if dataset.empty_classes:
+        number = count_of(len(dataset.empty_classes), "class folder")
+        findings.append(
+            finding("empty_class", f"{number} without an image: {some(dataset.empty_classes, most=20)}")
+        )
+    if sum(count > 0 for count in counts.values()) < 2:
+        findings.append(
+            finding("one_class", "fewer than two classes have images that can be used: nothing to tell apart")
+        )
+    if not dataset.given_parts:
+        findings += _too_small(dataset, clusters, parts_to_fill)
+    return findings + _imbalance(counts)
+
+
+def group_leaks(dataset: Dataset) -> list[Finding]:
+    """Declared groups (patient, video, site) that stand in more than one part of a given split."""
+    parts: defaultdict[str, dict[str, str]] = defaultdict(dict)  # group -> part -> one of its paths
+    for record in dataset.used():
+        if record.group and record.part:
+            parts[record.group].setdefault(record.part, record.path)
+    return [
+        finding(
+            "group_leak",
+            f"group {group} stands in {' and '.join(sorted(by_part))}",
+            paths=[*by_part.values()],
+        )
+        for group, by_part in parts.items()
+        if len(by_part) > 1
+    ]
+
+
+def _too_small(dataset: Dataset, clusters: Mapping[str, int], parts_to_fill: int) -> list[Finding]:
+    units: defaultdict[str, set[object]] = defaultdict(set)
+    for record in dataset.used():
+        units[record.label].add(record.group or clusters.get(record.path, record.path))
+    small = {label: len(units[label]) for label in dataset.classes if len(units[label]) < parts_to_fill}
+    if not small:
+        return []
+    listed = ", ".join(f"{label} ({count})" for label, count in small.items())
+    message = f"too few images or groups that may be parted to fill {parts_to_fill} parts: {listed}"
+    return [finding("too_small", message, figure={"units": small, "parts": parts_to_fill})]
+
+
+def _imbalance(counts: Mapping[str, int]) -> list[Finding]:
+    present = {label: count for label, count in counts.items() if count}
+    if len(present) < 2:
+        return []
+    largest, smallest = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
+    ratio = present[largest] / present[smallest]
+    if ratio < IMBALANCE_RATIO:
+        return []
+    sizes = f"{present[largest]:,} and {present[smallest]:,}"
+    message = f"{largest} has {ratio:,.0f} times the images of {smallest} ({sizes})"
+    return [finding("imbalance", message, figure={"counts": present, "ratio": ratio})]
+
+
+# -- lost ------------------------------------------------------------------------------------------------
+# Parts and classes that are lost once the images have been read: nobody could have meant that.
+
+
+def lost_by_reading(dataset: Dataset) -> tuple[str, ...]:
+    """Given parts without a usable image, and classes mostly in formats that are not read, in words."""
+    parts = [
+        f"the {part} part has no image that can be used"
+        for part in dataset.given_parts
+        if not dataset.used(part)
+    ]
+    used = dataset.counts()
+    unread = Counter(r.label for r in dataset.records if not r.used and r.note.startswith("unsupported: "))
+    classes = [
+        f"{unread[label]:,} of {unread[label] + used[label]:,} images of {label} have formats not read here"
+        for label in dataset.classes
+        if unread[label] > used[label]
+    ]
+    return (*parts, *classes)
+
+
+# -- files -----------------------------------------------------------------------------------------------
+# Findings about single files: what could not be used, what the decoder remarked, names that look alike.
+
+
+LEFT_OUT = ". Left out. "  # between reason and remedy in an ImageError's text
+_DETAIL = re.compile(r"\d[\d,.]*|'[^']*'|\([^)]*\)")  # numbers, quotes and asides differ within one kind
+
+
+def unreadable(dataset: Dataset) -> list[Finding]:
+    """Files that the scan set aside: one finding for each kind of reason, whatever its numbers."""
+    by_reason: defaultdict[str, list[ImageRecord]] = defaultdict(list)
+    for record in dataset.records:
+        if not record.used:
+            by_reason[_kind_of(record.note.partition(LEFT_OUT)[0])].append(record)
+    groups = sorted(by_reason.values(), key=len, reverse=True)
+    return [_unreadable(records) for records in groups]
+
+
+def _unreadable(records: Sequence[ImageRecord]) -> Finding:
+    reason, _, remedy = records[0].note.partition(LEFT_OUT)
+    like = "" if len(records) == 1 else f" (and {count_of(len(records) - 1, 'file')} like it)"
+    return finding(
+        "unreadable",
+        f"{records[0].path}{like}: {reason}. Left out",
+        remedy=remedy,
+        paths=[record.path for record in records],
+        figure={"notes": {record.path: record.note for record in records}},
+    )
+
+
+def remarks(dataset: Dataset) -> list[Finding]:
+    """What the decoder remarked on images in use, one finding a kind of remark; what is no data."""
+    by_kind: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for record in dataset.used():
+        for note in filter(None, record.note.split("; ")):
+            by_kind[_kind_of(note)][record.path] = note
+    findings = [_remark(notes) for _, notes in sorted(by_kind.items())]
+    findings += [*dataset.findings, *_not_used(dataset.lost)]
+    lost = set(dataset.lost)
+    listed = [line for line in dataset.listed if line not in lost]
+    if listed:
+        message = f"{len(listed):,} files or folders beside the data: {some(listed)}"
+        findings.append(finding("listed", message, figure={"listed": listed}))
+    if dataset.ignored:
+        counts = ", ".join(f"{reason} ({count:,})" for reason, count in dataset.ignored.items())
+        findings.append(finding("ignored", f"passed over by rule: {counts}", figure=dict(dataset.ignored)))
+    return findings
+
+
+def _not_used(lost: Sequence[str]) -> list[Finding]:
+    """One finding for each reason why files or folders that may be data are not used."""
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for line in lost:
+        by_reason[_kind_of(line.rpartition(": ")[2])].append(line)
+    return [
+        finding(
+            "not_used",
+            f"{'1 file or folder' if len(lines) == 1 else f'{len(lines):,} files or folders'} not used: "
+            f"{some(lines, most=3)}",
+            figure={"lost": lines},
+        )
+        for lines in by_reason.values()
+    ]
+
+
+def _remark(notes: Mapping[str, str]) -> Finding:
+    """One finding for images with notes of one kind, the commonest in words."""
+    ((note, _),) = Counter(notes.values()).most_common(1)
+    alike = "" if len(set(notes.values())) == 1 else ", or the like"
+    return finding("decoding_notes", f"{count_of(len(notes), 'image')}: {note}{alike}", paths=list(notes))
+
+
+def _kind_of(note: str) -> str:
+    return _DETAIL.sub("", note)
+
+
+def name_forms(dataset: Dataset) -> list[Finding]:
+    """Names that differ only in Unicode form (NFC, NFD) or in upper and lower case: one finding a set."""
+    by_form: defaultdict[str, list[str]] = defaultdict(list)
+    for record in dataset.records:
+        by_form[unicodedata.normalize("NFC", record.path).casefold()].append(record.path)
+    return [
+        finding("name_forms", f"names that look the same: {', '.join(paths)}", paths=paths)
+        for paths in by_form.values()
+        if len(paths) > 1
+    ]

@@ -21,8 +21,8 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from saccade.audit import measure as _measuring
-from saccade.audit.measure import (
+from saccade.audit import quality as _measuring
+from saccade.audit.quality import (
     MEASURE_SIDE,
     PIXEL_VALUES,
     Measurements,

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.audit.kinds import finding
-from saccade.audit.measure import Measurements
+from saccade.audit.findings import finding
+from saccade.audit.quality import Measurements
 from saccade.records import Confidence, Dataset, Finding
 
 FOLDS = 5

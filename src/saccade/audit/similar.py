@@ -1,18 +1,20 @@
-"""Near-duplicates in an audit: the search, what it means for labels and parts, the search after a split."""
+"""Copies and near-duplicates in an audit: the search, what it means for labels and parts, the cross-check."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.audit.decisions import Decisions
-from saccade.audit.kinds import count_of, finding, some
-from saccade.audit.measure import Measurements
-from saccade.audit.memory import SearchMemory
+from saccade import near_duplicates
+from saccade.audit.findings import Decisions, count_of, finding, naming_background, some
+from saccade.audit.quality import Measurements
+from saccade.caches.scans import ScanCache, code_version
 from saccade.near_duplicates import (
     CrossChecker,
     Descriptions,
@@ -274,3 +276,138 @@ def _settled(audit: Audit, decisions: Decisions, picture_of: Mapping[str, int]) 
     apart = [tuple(pair) for pair in decisions.apart if len(pair) == 2 and pair <= picture_of.keys()]
     numbers = [sorted((picture_of[first], picture_of[second])) for first, second in [*cut, *apart]]
     return frozenset((first, second) for first, second in numbers)
+
+
+# -- copies ----------------------------------------------------------------------------------------------
+# The same picture more than once, pixel for pixel: copies under one label, and under several.
+
+
+def same_picture(records: Iterable[ImageRecord]) -> list[list[ImageRecord]]:
+    """Sets of two or more records with the same upright pixels (byte-identical files have them too)."""
+    by_pixels: defaultdict[str, list[ImageRecord]] = defaultdict(list)
+    for record in records:
+        by_pixels[record.pixel_sha256 or record.sha256 or record.path].append(record)
+    return [group for group in by_pixels.values() if len(group) > 1]
+
+
+def settle_conflicts(dataset: Dataset, kept: Collection[str]) -> tuple[Dataset, list[Finding]]:
+    """Set aside every picture under two labels, with all copies, unless the copies to keep share one label.
+
+    `kept` are the paths that the user's decisions name as right.
+    """
+    aside: dict[str, str] = {}
+    findings = []
+    for group in same_picture(dataset.used()):
+        labels = sorted({record.label for record in group})
+        right = {record.label for record in group if record.path in kept}
+        if len(labels) < 2:
+            continue
+        if len(right) == 1:
+            label = next(iter(right))
+            others = [record for record in group if record.label != label]
+            note = f"audit-decisions.csv keeps this picture as {label!r}"
+            aside |= dict.fromkeys((record.path for record in others), note)
+        else:
+            conflict = _conflict(group, labels)
+            findings.append(conflict)
+            note = f"label conflict: {conflict.message}. {conflict.remedy}"
+            aside |= dict.fromkeys(conflict.paths, note)
+    return set_aside(dataset, aside), findings
+
+
+def _conflict(group: list[ImageRecord], labels: list[str]) -> Finding:
+    named = some([f"{record.path} ({record.label})" for record in group])
+    found = finding(
+        "label_conflict",
+        f"one picture stands under {len(labels)} labels: {named}. All copies left out",
+        paths=[record.path for record in group],
+        figure={"labels": labels},
+    )
+    return naming_background(found, group)
+
+
+def identical_copies(dataset: Dataset) -> list[Finding]:
+    """One finding for each set of copies under one label: the same bytes, or only the same pixels."""
+    findings = []
+    for group in same_picture(dataset.used()):
+        same_bytes = len({record.sha256 for record in group}) == 1
+        kind, what = (
+            ("identical_files", "byte-identical copies")
+            if same_bytes
+            else ("identical_pixels", "files with the same pixels")
+        )
+        paths = [record.path for record in group]
+        found = finding(kind, f"{len(paths)} {what}: {some(paths)}", paths=paths)
+        findings.append(found if same_bytes else naming_background(found, group))
+    return findings
+
+
+def set_aside(dataset: Dataset, reasons: Mapping[str, str]) -> Dataset:
+    """The data set without these paths, each with its reason."""
+    if not reasons:
+        return dataset
+    return dataset.with_records(
+        record.set_aside(reasons[record.path]) if record.path in reasons else record
+        for record in dataset.records
+    )
+
+
+# -- memory ----------------------------------------------------------------------------------------------
+# Remembers the pairs of earlier searches by the pictures' hashes, so that only new images are searched.
+
+
+_NAME_BYTES = 16  # of a SHA-256; enough that no two pictures of a data set share them
+_LEAST_KNOWN = 0.5  # share of the images that must be known for a restricted search to be worth it
+
+
+class Recalled(NamedTuple):
+    """Known pairs, in the numbers of the images at hand, and which of these are new.
+
+    `same_scene` is how many images showed one scene in the earlier search.
+    """
+
+    pairs: list[PairIndices]
+    new: NDArray[np.bool_]
+    same_scene: int = 0
+
+
+class SearchMemory:
+    """Searches kept in the scan's cache, each with the pictures it compared."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._version = folder, code_version(near_duplicates).encode()
+
+    def recall(self, names: Sequence[bytes]) -> Recalled | None:
+        """What the earlier search that shares most pictures found; None when too few are known."""
+        wanted = [name[:_NAME_BYTES] for name in names]
+        with ScanCache(self._folder) as cache:
+            searches = cache.searches(self._version)
+        best: tuple[list[bytes], bytes] | None = None
+        most = _LEAST_KNOWN * len(wanted)
+        for members, pairs in searches:
+            known = [members[at : at + _NAME_BYTES] for at in range(0, len(members), _NAME_BYTES)]
+            shared = len(set(known).intersection(wanted))
+            if shared >= most:
+                best, most = (known, pairs), shared + 1
+        return None if best is None else _translated(wanted, *best)
+
+    def keep(self, names: Sequence[bytes], pairs: Sequence[PairIndices], *, same_scene: int = 0) -> None:
+        """Remember a whole search over these pictures."""
+        rows = [(pair.first, pair.second, pair.band, pair.score, pair.how) for pair in pairs]
+        members = b"".join(name[:_NAME_BYTES] for name in names)
+        with ScanCache(self._folder) as cache:
+            cache.add_search(self._version, members, json.dumps([same_scene, rows]).encode("ascii"))
+
+
+def _translated(wanted: Sequence[bytes], known: Sequence[bytes], kept: bytes) -> Recalled:
+    same_scene, pairs = json.loads(kept)
+    place = {name: i for i, name in enumerate(wanted)}
+    at = [place.get(name, -1) for name in known]
+    translated = [
+        PairIndices(min(at[first], at[second]), max(at[first], at[second]), *rest)
+        for first, second, *rest in pairs
+        if at[first] >= 0 and at[second] >= 0
+    ]
+    seen = set(known)
+    new = np.array([name not in seen for name in wanted], bool)
+    return Recalled(sorted(translated, key=lambda pair: (pair.first, pair.second)), new, same_scene)

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.caches.pixels import PixelCache
-from saccade.images.decoder import Limits
-from saccade.images.reading import read_pixels
+from saccade.images.decoder import Limits, read_pixels
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.runtime import one_thread_each

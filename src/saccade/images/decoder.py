@@ -10,20 +10,32 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.errors import ImageError
-from saccade.images.headers import Header, read_header
-from saccade.images.headers.header import REEXPORT, damaged, truncated
-from saccade.images.headers.profile import profile_note
-from saccade.images.headers.tiff import read_exif
-from saccade.images.plugins import open_with_plugin
-from saccade.images.quick_jpeg import quick_jpeg
+from saccade.errors import ChangedImageError, DataError, ImageError
+from saccade.images.headers.header import (
+    REEXPORT,
+    Header,
+    SizeCheck,
+    damaged,
+    is_avif,
+    not_an_image,
+    profile_note,
+    refuse_foreign,
+    truncated,
+)
+from saccade.images.headers.jpeg import read_jpeg
+from saccade.images.headers.others import read_avif, read_bmp, read_gif, read_ppm, read_webp
+from saccade.images.headers.png import SIGNATURE, read_png
+from saccade.images.headers.tiff import read_exif, read_tiff
+from saccade.images.plugins import open_with_plugin, quick_jpeg
+from saccade.records import ImageRecord, Storage
 
 if TYPE_CHECKING:
     from saccade.recipe import DataConfig
@@ -152,6 +164,37 @@ def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
     height, width = pixels.shape[:2]
     notes = (*_name_note(name, header.format), *header.notes, *notes, *_tiny_note(width, height))
     return Decoded(pixels, width, height, mode, header.format, notes, header.quality, header.camera, peak)
+
+
+# how a format begins -> what reads it
+_READERS: tuple[tuple[bytes, Callable[[bytes, SizeCheck], Header]], ...] = (
+    (b"\xff\xd8\xff", read_jpeg),
+    (SIGNATURE, read_png),
+    (b"GIF87a", read_gif),
+    (b"GIF89a", read_gif),
+    (b"II*\0", read_tiff),
+    (b"MM\0*", read_tiff),
+    (b"II+\0", read_tiff),
+    (b"MM\0+", read_tiff),
+    (b"BM", read_bmp),
+    *((b"P" + kind, read_ppm) for kind in (b"1", b"2", b"3", b"4", b"5", b"6", b"f", b"F")),
+)
+
+
+def read_header(data: bytes, check_size: SizeCheck) -> Header:
+    """Format, size and the rest of what the file says; raises ImageError for what is not read.
+
+    `check_size` runs before anything that takes time in proportion to the file.
+    """
+    refuse_foreign(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return read_webp(data, check_size)
+    if is_avif(data):
+        return read_avif(data)
+    for magic, read in _READERS:
+        if data.startswith(magic):
+            return read(data, check_size)
+    raise not_an_image(data)
 
 
 def _by_pillow(header: Header, limits: Limits) -> tuple[Header, NDArray[np.uint8], str, tuple[str, ...], int]:
@@ -291,3 +334,49 @@ def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
+
+
+# -- reading ---------------------------------------------------------------------------------------------
+# Images as the scan saw them: bytes are held against the SHA-256 in their record before anything uses them.
+# Training, statistics, features, evaluation, certificate and report read stored images through here. So
+# pixels that are kept under a file's SHA-256 are the pixels of that file, and a file that changed since is
+# named.
+
+
+def read_checked(storage: Storage, record: ImageRecord) -> bytes:
+    """The bytes whose SHA-256 the record holds (any bytes where it holds none).
+
+    Raises ChangedImageError for other bytes and ImageError for a file that cannot be read.
+    """
+    data = storage.read(record.path)
+    if record.sha256 and hashlib.sha256(data).hexdigest() != record.sha256:
+        raise ChangedImageError
+    return data
+
+
+def read_pixels(storage: Storage, record: ImageRecord, limits: Limits) -> Any:
+    """Upright RGB uint8 (height, width, 3); raises DataError, since the scan found this image good."""
+    try:
+        return decode(read_checked(storage, record), limits=limits, name=record.path).pixels
+    except ImageError as error:
+        raise DataError(
+            f"{record.path}: {error.reason}; it has changed since the data was scanned: put it back and give "
+            "the same command again, or train the changed data in a new run folder (--out)"
+        ) from None
+
+
+@dataclass(frozen=True)
+class CheckedReader:
+    """Reads images by path, as `read_checked` does; raises ImageError for a path that has no record."""
+
+    storage: Storage
+    records: Iterable[ImageRecord]
+    _by_path: dict[str, ImageRecord] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._by_path.update((record.path, record) for record in self.records)
+
+    def __call__(self, path: str) -> bytes:
+        if path not in self._by_path:
+            raise ImageError("not among the images of this run", "Check the name")
+        return read_checked(self.storage, self._by_path[path])

@@ -7,7 +7,6 @@ labels, notes, broken = cluster(len(descriptions), pairs)
 
 from __future__ import annotations
 
-from saccade.near_duplicates.clusters import Clusters, PairIndices, cluster
 from saccade.near_duplicates.cross_check import CrossCheck, CrossChecker, cross_check
 from saccade.near_duplicates.descriptors import (
     Description,
@@ -17,7 +16,7 @@ from saccade.near_duplicates.descriptors import (
     empty_descriptions,
     stack,
 )
-from saccade.near_duplicates.pairs import PairSearch, find_pairs, search_pairs
+from saccade.near_duplicates.pairs import Clusters, PairIndices, PairSearch, cluster, find_pairs, search_pairs
 from saccade.near_duplicates.verify import CERTAIN_SCORE, LIKELY_SCORE, LOOK_SCORE
 
 __all__ = [

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.near_duplicates.descriptors import Floats, in_batches
-from saccade.near_duplicates.views import BANDS, View
+from saccade.near_duplicates.descriptors import Floats, Symmetry, in_batches
 
 EXACT_IMAGES = 300_000  # up to here every picture is compared with every other, beyond through inverted lists
 COMPRESSED_FROM = 20_000  # from here the search goes through 4-bit codes, and orders exactly what they find
@@ -28,6 +27,46 @@ NEAR_WHOLES = 100  # pictures near a whole one that bands are compared among: al
 NEAR_BATCH = 1024
 FEWEST_PAIRS = 5000  # that every budget allows: small data sets are searched more closely
 SURE_COSINE = 0.75  # neighbours at least so close are taken up to the larger rank
+
+
+CROP_SHARE = 0.8  # of the side that each crop of a quadrant keeps
+
+
+QUADRANT_CROPS = {  # which of the nine crops, row by row, a quadrant view is the mean of
+    "top left": (0, 1, 3, 4),
+    "top right": (1, 2, 4, 5),
+    "bottom left": (3, 4, 6, 7),
+    "bottom right": (4, 5, 7, 8),
+}
+
+
+_QUADRANT_SIGNS = {"top left": (-1, -1), "top right": (-1, 1), "bottom left": (1, -1), "bottom right": (1, 1)}
+
+
+BANDS = ("upper", "lower")
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at an image: its `part` ("whole", a quadrant, a band), changed by `symmetry`."""
+
+    part: str
+    symmetry: Symmetry
+
+    @property
+    def start(self) -> Floats:
+        """(2, 3): from the picture that this view looks like into the viewed one; both span -1..1."""
+        linear, shift = self.symmetry.matrix, np.zeros((2, 1), np.float32)
+        if self.part in _QUADRANT_SIGNS:
+            scale = (1 + CROP_SHARE) / 2  # what a quadrant resembles lies between 80 % and the whole
+            sign_y, sign_x = _QUADRANT_SIGNS[self.part]
+            linear, shift = scale * linear, (1 - scale) * np.array([[sign_x], [sign_y]], np.float32)
+        return np.concatenate([linear, shift], axis=1, dtype=np.float32)
+
+    @property
+    def looks_like(self) -> str:
+        """The part of other pictures that this view is compared with."""
+        return self.part if self.part in BANDS else "whole"
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.near_duplicates.calibration import calibrated_verifier
 from saccade.near_duplicates.candidates import (
     CODED_SAMPLE,
     COMPRESSED_FROM,
     Candidates,
+    View,
     no_candidates,
     reranked,
 )
-from saccade.near_duplicates.clusters import PairIndices
 from saccade.near_duplicates.descriptors import (
     GRID_SIDE,
     Descriptions,
@@ -35,6 +34,7 @@ from saccade.near_duplicates.descriptors import (
 )
 from saccade.near_duplicates.pairs import (
     BLANK_LEVELS,
+    PairIndices,
     Verified,
     best_of_each,
     in_words,
@@ -44,9 +44,9 @@ from saccade.near_duplicates.pairs import (
     running,
     unique_pairs,
 )
+from saccade.near_duplicates.registration import Run, starting_fits
 from saccade.near_duplicates.scene import find_scenes
-from saccade.near_duplicates.verify import Run, Verifier, starting_fits
-from saccade.near_duplicates.views import View
+from saccade.near_duplicates.verify import Verifier, calibrated_verifier
 from saccade.terminal import Progress, silent
 
 DESCRIPTOR = "cosine transform, 12 x 12 lowest frequencies"

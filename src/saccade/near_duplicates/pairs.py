@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.errors import MissingExtraError
-from saccade.near_duplicates.beyond import pairs_beyond
-from saccade.near_duplicates.calibration import calibrated_verifier
 from saccade.near_duplicates.candidates import (
     EXACT_IMAGES,
     CandidateSearch,
@@ -21,7 +19,6 @@ from saccade.near_duplicates.candidates import (
     missed_share,
     no_candidates,
 )
-from saccade.near_duplicates.clusters import PairIndices
 from saccade.near_duplicates.descriptors import (
     THUMBNAIL_SIDE,
     Descriptions,
@@ -31,13 +28,8 @@ from saccade.near_duplicates.descriptors import (
     symmetry_list,
     variants,
 )
-from saccade.near_duplicates.patches import PATCH_IMAGES, patch_fits
-from saccade.near_duplicates.relation import relation_words
-from saccade.near_duplicates.scene import Scenes, find_scenes
-from saccade.near_duplicates.verify import (
-    CERTAIN_SCORE,
-    LIKELY_SCORE,
-    LOOK_SCORE,
+from saccade.near_duplicates.registration import (
+    WINDOWS,
     Fits,
     Run,
     best_order,
@@ -45,7 +37,9 @@ from saccade.near_duplicates.verify import (
     pair_keys,
     starting_fits,
 )
-from saccade.near_duplicates.views import all_views, fit_whitening, view_vectors
+from saccade.near_duplicates.scene import Scenes, find_scenes, pairs_beyond
+from saccade.near_duplicates.verify import CERTAIN_SCORE, LIKELY_SCORE, LOOK_SCORE, calibrated_verifier
+from saccade.near_duplicates.views import PATCH_IMAGES, all_views, fit_whitening, patch_fits, view_vectors
 from saccade.records import Confidence
 from saccade.terminal import Progress, silent
 from saccade.threads import available_cores
@@ -281,3 +275,164 @@ def in_words(among: Variants, found: Verified) -> list[PairIndices]:
         PairIndices(first, second, band_of(score), round(score, 2), how)
         for (first, second), score, how in zip(images.tolist(), fits.quality.tolist(), words, strict=True)
     ]
+
+
+# -- clusters --------------------------------------------------------------------------------------------
+# Groups of near-duplicates, with a guard against chains of weak links.
+
+
+LARGEST_SHARE = 0.01  # of the images, above which a cluster is suspected to be a chain
+LARGEST_LEAST = 50  # images that a cluster may always have
+
+
+@dataclass(frozen=True, slots=True)
+class PairIndices:
+    """Images `first` < `second` show the same thing: how sure, by which score, and what differs, in words."""
+
+    first: int
+    second: int
+    band: Confidence
+    score: float
+    how: str = ""
+
+
+class Clusters(NamedTuple):
+    """`labels` (n,): equal numbers belong together. `broken`: links that the guard did not follow."""
+
+    labels: NDArray[np.int64]
+    notes: tuple[str, ...]
+    broken: tuple[PairIndices, ...]
+
+
+def cluster(
+    count: int,
+    pairs: Iterable[PairIndices],
+    *,
+    largest_share: float = LARGEST_SHARE,
+    largest_least: int = LARGEST_LEAST,
+) -> Clusters:
+    """Which of `count` images belong together, by verified pairs; weak links of chains are left out.
+
+    Only pairs called certain or likely join. Where following every link would make a cluster of more than
+    `largest_share` of the images (but at least `largest_least`), the strongest links are followed first and
+    a likely link that would pass the limit is left out; certain links always hold, and it is said so.
+    """
+    links = sorted(
+        (pair for pair in pairs if pair.band != "look"),
+        key=lambda pair: (-pair.score, pair.first, pair.second),
+    )
+    limit = max(largest_least, int(largest_share * count))
+    free = _Forest(count)
+    for link in links:
+        free.join(link.first, link.second)
+    too_large = {root for root in range(count) if free.parent[root] == root and free.size[root] > limit}
+    if not too_large:
+        return Clusters(free.labels(), (), ())
+    return _guarded(count, links, free, too_large, limit)
+
+
+def _guarded(
+    count: int, links: Sequence[PairIndices], free: _Forest, too_large: set[int], limit: int
+) -> Clusters:
+    forest = _Forest(count)
+    for link in links:
+        if link.band == "certain" or free.root(link.first) not in too_large:
+            forest.join(link.first, link.second)
+    for link in links:  # strongest first
+        if forest.size[forest.root(link.first)] + forest.size[forest.root(link.second)] <= limit:
+            forest.join(link.first, link.second)
+    broken = tuple(link for link in links if forest.root(link.first) != forest.root(link.second))
+    notes = tuple(_note(root, free, forest, broken, limit) for root in sorted(too_large))
+    return Clusters(forest.labels(), notes, broken)
+
+
+def _note(root: int, free: _Forest, forest: _Forest, broken: Sequence[PairIndices], limit: int) -> str:
+    members = [i for i in range(len(free.parent)) if free.root(i) == root]
+    sizes = sorted((forest.size[r] for r in {forest.root(i) for i in members}), reverse=True)
+    cut = sum(free.root(link.first) == root for link in broken)
+    what = f"a chain of {len(members)} images that look alike is more than {limit} images"
+    if not cut:
+        return f"{what}; all its links are certain, so it stays together"
+    return f"{what}; {cut} of its weakest links were not followed, its largest part has {sizes[0]} images"
+
+
+class _Forest:
+    """Union-find by size, with path halving."""
+
+    def __init__(self, count: int) -> None:
+        self.parent = list(range(count))
+        self.size = [1] * count
+
+    def root(self, item: int) -> int:
+        parent = self.parent
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    def join(self, first: int, second: int) -> None:
+        first, second = self.root(first), self.root(second)
+        if first == second:
+            return
+        if self.size[first] < self.size[second]:
+            first, second = second, first
+        self.parent[second] = first
+        self.size[first] += self.size[second]
+
+    def labels(self) -> NDArray[np.int64]:
+        """(n,) numbers from 0 in order of first appearance."""
+        roots = np.array([self.root(item) for item in range(len(self.parent))], np.int64)
+        _, first, inverse = np.unique(roots, return_index=True, return_inverse=True)
+        number = np.empty(len(first), np.int64)
+        number[np.argsort(first)] = np.arange(len(first))
+        labels: NDArray[np.int64] = number[inverse]
+        return labels
+
+
+# -- relation --------------------------------------------------------------------------------------------
+# In what two verified pictures differ, in words, read from how one had to be laid onto the other.
+
+
+NOTICED_CROP = 0.94  # share of the side; less is called a crop
+NOTICED_SHIFT = 0.06  # of the half side
+NOTICED_TURN = 2.5  # degrees
+NOTICED_RESIZE = 1.5
+
+
+def relation_words(among: Variants, fits: Fits, correlation: Floats) -> list[str]:
+    """One text a pair: "mirrored, cropped to 80 %", "the same framing" when nothing differs."""
+    determinant = fits.maps[:, 0, 0] * fits.maps[:, 1, 1] - fits.maps[:, 0, 1] * fits.maps[:, 1, 0]
+    mirrored = determinant < 0
+    turned, angle = _angles(fits.maps, mirrored)
+    scale = np.sqrt(np.abs(determinant))
+    scale = np.minimum(scale, 1 / scale)
+    shift = np.abs(fits.maps[:, :, 2]).max(axis=1)
+    bordered = among.trimmed[fits.template] != among.trimmed[fits.other]
+    sides = among.sizes.min(axis=1).astype(float)
+    resized = sides[fits.template] / np.maximum(sides[fits.other], 1)
+    covered = [name for name in WINDOWS if name != "whole"]
+    texts = []
+    for i in range(len(fits)):
+        cropped = scale[i] < NOTICED_CROP
+        said = {
+            "mirrored": mirrored[i],
+            f"turned by {turned[i]} degrees": turned[i] != 0,
+            f"cropped to about {round(scale[i] * 100)} %": cropped,
+            "shifted": shift[i] > NOTICED_SHIFT and not cropped,
+            f"rotated by about {round(abs(angle[i]))} degrees": abs(angle[i]) > NOTICED_TURN,
+            "inverted": correlation[i] < 0,
+            "border removed": bordered[i],
+            "different size": not 1 / NOTICED_RESIZE < resized[i] < NOTICED_RESIZE,
+        }
+        if fits.window[i]:
+            said[f"the same in the {covered[fits.window[i] - 1]} three quarters only"] = True
+        texts.append(", ".join(word for word, holds in said.items() if holds) or "the same framing")
+    return texts
+
+
+def _angles(maps: Floats, mirrored: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Quarter turns in degrees (0, 90, 180, 270), and the rest of the rotation in degrees."""
+    a, b, c, d = (maps[:, i, j] for i in (0, 1) for j in (0, 1))
+    angle = np.degrees(np.where(mirrored, np.arctan2(-(b + c), d - a), np.arctan2(c - b, a + d)))
+    quarter = np.rint(angle / 90)
+    return (quarter.astype(np.int64) * 90) % 360, angle - quarter * 90

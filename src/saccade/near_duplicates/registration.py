@@ -9,11 +9,14 @@ later ones solve anew each time with what lies outside left out and outliers, su
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.near_duplicates.candidates import Candidates, View
 from saccade.near_duplicates.descriptors import THUMBNAIL_SIDE, Floats, Indices, in_batches, shrink
 
 COARSE_SIDE = 32  # pixels of the pictures that coarse registration samples
@@ -262,6 +265,71 @@ def window_weights(windows: Indices, grid: int) -> Floats:
     row = (np.arange(grid) + 0.5) / grid
     table = [np.repeat((row > top) & (row < bottom), grid) for top, bottom in WINDOWS.values()]
     return np.array(table, np.float32)[windows]
+
+
+Run = Callable[[Callable[[slice], None], Sequence[slice]], Any]
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Registered pairs, arrays (m,): the map leads from picture `template` into picture `other`."""
+
+    template: NDArray[np.int32]
+    other: NDArray[np.int32]
+    maps: Floats
+    start: Floats
+    window: NDArray[np.int64]
+    quality: Floats
+
+    def __len__(self) -> int:
+        return len(self.template)
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        return self.template, self.other, self.maps, self.start, self.window, self.quality
+
+    def __getitem__(self, rows: Any) -> Fits:
+        return Fits(*(column[rows] for column in self.columns))
+
+
+def starting_fits(candidates: Candidates, views: Sequence[View]) -> Fits:
+    """The maps that the views suggest, pairs of one template next to each other."""
+    windows = {name: number for number, name in enumerate(WINDOWS)}
+    start = np.stack([view.start for view in views])[candidates.view]
+    window = np.array([windows.get(view.part, 0) for view in views])[candidates.view]
+    fits = Fits(
+        candidates.like, candidates.viewed, start, start, window, np.zeros(len(candidates), np.float32)
+    )
+    return fits[np.argsort(candidates.like, kind="stable")]
+
+
+def the_other_way(fits: Fits) -> Fits:
+    """The same pairs with the roles exchanged."""
+    order = np.argsort(fits.other, kind="stable")
+    maps, start = inverted(fits.maps), inverted(fits.start)
+    return Fits(fits.other, fits.template, maps, start, fits.window, fits.quality)[order]
+
+
+def joined_fits(first: Fits, second: Fits) -> Fits:
+    return Fits(*(np.concatenate(columns) for columns in zip(first.columns, second.columns, strict=True)))
+
+
+def pair_keys(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(m,) one number for each pair of images."""
+    first, second = image[fits.template], image[fits.other]
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    keys: NDArray[np.int64] = low * (image.max(initial=0) + 1) + high
+    return keys
+
+
+def best_order(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Rows of the best fit of each pair of images, ordered by template."""
+    keys = pair_keys(fits, image)
+    order = np.lexsort((-fits.quality, keys))
+    first = np.ones(len(order), bool)
+    first[1:] = keys[order][1:] != keys[order][:-1]
+    rows = order[first]
+    return rows[np.argsort(fits.template[rows], kind="stable")]
 
 
 assert THUMBNAIL_SIDE % FINE_GRID == 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,26 +21,29 @@ from saccade.near_duplicates.agreement import (
     gradient_products,
     total_evidence,
 )
-from saccade.near_duplicates.candidates import Candidates
-from saccade.near_duplicates.descriptors import Floats, Indices, Variants, in_batches
+from saccade.near_duplicates.candidates import View
+from saccade.near_duplicates.descriptors import Floats, Indices, Symmetry, Variants, in_batches
 from saccade.near_duplicates.registration import (
     COARSE_GRID,
     COARSE_SIDE,
     FINE_GRID,
     WINDOWS,
+    Fits,
     Pictures,
+    Run,
     Templates,
+    best_order,
     coarse_pictures,
     fine_pictures,
     grid_points,
     inside,
     inside_boxes,
-    inverted,
+    joined_fits,
     robust_fit,
     rough_fit,
+    the_other_way,
     window_weights,
 )
-from saccade.near_duplicates.views import View
 
 # What the bands mean, measured on photos of 32 and 128 pixels: docs/near-duplicates.md
 CERTAIN_SCORE = 13.5
@@ -77,70 +80,6 @@ class Limits:
 
 SMALL_LIMITS = Limits(ROUGH_CORRELATION, COARSE_CORRELATION, STANDING_CORRELATION)
 LARGE_LIMITS = Limits(ROUGH_EVIDENCE, COARSE_EVIDENCE, STANDING_EVIDENCE)
-
-Run = Callable[[Callable[[slice], None], Sequence[slice]], Any]
-
-
-@dataclass(frozen=True)
-class Fits:
-    """Registered pairs, arrays (m,): the map leads from picture `template` into picture `other`."""
-
-    template: NDArray[np.int32]
-    other: NDArray[np.int32]
-    maps: Floats
-    start: Floats
-    window: NDArray[np.int64]
-    quality: Floats
-
-    def __len__(self) -> int:
-        return len(self.template)
-
-    @property
-    def columns(self) -> tuple[NDArray[Any], ...]:
-        return self.template, self.other, self.maps, self.start, self.window, self.quality
-
-    def __getitem__(self, rows: Any) -> Fits:
-        return Fits(*(column[rows] for column in self.columns))
-
-
-def starting_fits(candidates: Candidates, views: Sequence[View]) -> Fits:
-    """The maps that the views suggest, pairs of one template next to each other."""
-    windows = {name: number for number, name in enumerate(WINDOWS)}
-    start = np.stack([view.start for view in views])[candidates.view]
-    window = np.array([windows.get(view.part, 0) for view in views])[candidates.view]
-    fits = Fits(
-        candidates.like, candidates.viewed, start, start, window, np.zeros(len(candidates), np.float32)
-    )
-    return fits[np.argsort(candidates.like, kind="stable")]
-
-
-def the_other_way(fits: Fits) -> Fits:
-    """The same pairs with the roles exchanged."""
-    order = np.argsort(fits.other, kind="stable")
-    maps, start = inverted(fits.maps), inverted(fits.start)
-    return Fits(fits.other, fits.template, maps, start, fits.window, fits.quality)[order]
-
-
-def joined_fits(first: Fits, second: Fits) -> Fits:
-    return Fits(*(np.concatenate(columns) for columns in zip(first.columns, second.columns, strict=True)))
-
-
-def pair_keys(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(m,) one number for each pair of images."""
-    first, second = image[fits.template], image[fits.other]
-    low, high = np.minimum(first, second), np.maximum(first, second)
-    keys: NDArray[np.int64] = low * (image.max(initial=0) + 1) + high
-    return keys
-
-
-def best_order(fits: Fits, image: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Rows of the best fit of each pair of images, ordered by template."""
-    keys = pair_keys(fits, image)
-    order = np.lexsort((-fits.quality, keys))
-    first = np.ones(len(order), bool)
-    first[1:] = keys[order][1:] != keys[order][:-1]
-    rows = order[first]
-    return rows[np.argsort(fits.template[rows], kind="stable")]
 
 
 # Some pairs, the distinct templates among them, which of those each pair has -> maps, quality.
@@ -360,3 +299,88 @@ def _possible_area(maps: Floats) -> NDArray[np.bool_]:
     area = np.abs(maps[:, 0, 0] * maps[:, 1, 1] - maps[:, 0, 1] * maps[:, 1, 0])
     low, high = AREA_CHANGES
     return (area >= low) & (area <= high)
+
+
+# -- calibration -----------------------------------------------------------------------------------------
+# How much any two pictures of a data set agree: the allowance that every score is reduced by.
+# Two lungs, two digits or two boxes on white agree more than two holiday photos although they are different
+# ones. Pairs drawn at random show how much; what goes beyond the usual is taken off every score.
+
+
+DRAWN_PAIRS = 1000
+FEWEST_IMAGES = 40  # below, pairs drawn at random are too often true copies
+QUANTILE = 0.99
+USUAL_FITTED = 2.6  # the quantile in ordinary photos, of scores with a fitted map
+USUAL_UNMOVED = 5.2  # and of pictures compared as they stand
+COPIES_FROM = 9.7  # scores from here on are taken for true copies and left out
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pairs of pictures drawn at random, arrays (m,): the scores by the `maps` fitted, and as they stand."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    maps: Floats
+    fitted: Floats
+    unmoved: Floats
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+_found: dict[bytes, Drawn] = {}  # the audit and the search across parts ask about the same pictures
+
+
+def calibrated_verifier(pictures: Variants, run: Run) -> Verifier:
+    """A verifier whose scores are already reduced by the allowance of these pictures."""
+    verifier = Verifier(pictures, run)
+    verifier.allowed = allowance(drawn_pairs(pictures, run))
+    return verifier
+
+
+def drawn_pairs(pictures: Variants, run: Run) -> Drawn:
+    """Up to DRAWN_PAIRS pairs of whole pictures, each laid on the other; none where there are few images."""
+    whole = np.flatnonzero(~pictures.trimmed)
+    if len(whole) < FEWEST_IMAGES:
+        whole = whole[:0]
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, max(1, len(whole)), DRAWN_PAIRS)
+    second = (first + rng.integers(1, max(2, len(whole)), DRAWN_PAIRS)) % max(1, len(whole))
+    drawn = whole[np.stack([first, second])[:, : DRAWN_PAIRS if len(whole) else 0]]
+    key = _digest(pictures, drawn.ravel())
+    if key not in _found:
+        _found[key] = _registered(drawn, pictures, run)
+    return _found[key]
+
+
+def allowance(drawn: Drawn) -> float:
+    """What to take off every score in this data set; 0 for ordinary photos and for few images."""
+    beyond = [_quantile(drawn.fitted) - USUAL_FITTED, _quantile(drawn.unmoved) - USUAL_UNMOVED]
+    return float(max(0.0, *beyond))
+
+
+def _digest(pictures: Variants, rows: NDArray[np.int64]) -> bytes:
+    """Of all that registering these pictures depends on."""
+    digest = hashlib.sha256()
+    for column in (pictures.thumbnails, pictures.sizes, pictures.boxes):
+        digest.update(np.ascontiguousarray(column[rows]).data)
+    return digest.digest()
+
+
+def _registered(drawn: NDArray[np.int64], pictures: Variants, run: Run) -> Drawn:
+    """The pairs (2, m) registered, whatever comes of it."""
+    rows, place = np.unique(drawn, return_inverse=True)
+    verifier = Verifier(pictures[rows], run)
+    first, second = place.reshape(2, -1).astype(np.int32)
+    count = len(first)
+    start = np.tile(View("whole", Symmetry()).start, (count, 1, 1))
+    fits = Fits(first, second, start, start, np.zeros(count, np.int64), np.zeros(count, np.float32))
+    fitted, _ = verifier.fine(verifier.coarse_round(verifier.rough_round(fits)), check=False)
+    unmoved, _ = verifier.fine(fits, steps=0, check=False)
+    return Drawn(drawn[0], drawn[1], fitted.maps, fitted.quality, unmoved.quality)
+
+
+def _quantile(quality: Floats) -> float:
+    scores = quality[quality < COPIES_FROM]
+    return float(np.quantile(scores, QUANTILE)) if len(scores) else 0.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from saccade.audit import audit_as_json
 from saccade.errors import ImageError, RunError
-from saccade.images.reading import read_checked
+from saccade.images.decoder import read_checked
 from saccade.pipeline import prepare
 from saccade.pipeline.hints import SMALL_SIDE_PIXELS, shorter_side
 from saccade.pipeline.prepare import Examined, ReadImages

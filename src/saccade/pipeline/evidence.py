@@ -127,7 +127,7 @@ def _plain_inputs(dataset: Dataset, records: Sequence[ImageRecord], bundle: Bund
     """The same images by the preprocessing alone: no batches, no loader, no threads."""
     import torch
 
-    from saccade.images.reading import read_pixels
+    from saccade.images.decoder import read_pixels
     from saccade.transforms.apply import to_input
 
     limits = Limits.of(recipe.data)
@@ -169,7 +169,7 @@ def check_export(run: RunFolder, dataset: Dataset, recipe: Recipe) -> None:
     """Compare the network's input inside model.onnx with that of evaluation, on some validation images."""
     from saccade.bundle import load_bundle
     from saccade.export.onnx import preprocessing_of
-    from saccade.images.reading import read_pixels
+    from saccade.images.decoder import read_pixels
 
     records, bundle = probes(dataset.used("validation")), load_bundle(run.bundle)
     if not records:

@@ -13,8 +13,7 @@ from saccade.evaluation import compare as comparing
 from saccade.evaluation.calibration import softmax
 from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import measure, metrics_as_json, metrics_from_json
-from saccade.images.decoder import Limits
-from saccade.images.reading import CheckedReader, read_checked
+from saccade.images.decoder import CheckedReader, Limits, read_checked
 from saccade.pipeline import evidence, prepare
 from saccade.pipeline.promises import NOT_CHECKED, promises
 from saccade.recipe import Recipe

@@ -9,8 +9,8 @@ from itertools import groupby
 from pathlib import Path
 
 from saccade.audit import SecondSearch, audit, audit_as_json
-from saccade.audit.decisions import NO_DECISIONS, Decisions, decisions_beside, read_decisions
-from saccade.audit.measure import Measurements
+from saccade.audit.findings import NO_DECISIONS, Decisions, decisions_beside, read_decisions
+from saccade.audit.quality import Measurements
 from saccade.audit.scan import scan
 from saccade.caches.scans import cache_folder
 from saccade.errors import DataError, RunError, SplitError
@@ -22,7 +22,7 @@ from saccade.run_folder import RunFolder, write_json
 from saccade.sources import load_source
 from saccade.sources.storage import FolderStorage
 from saccade.split import read_split_csv, split, write_split_csv
-from saccade.split.folds import Folds, k_folds, write_folds_csv
+from saccade.split.splitting import Folds, k_folds, write_folds_csv
 from saccade.terminal import Progress, Terminal, counted
 
 SHOWN_FINDINGS = 8

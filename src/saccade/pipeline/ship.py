@@ -15,8 +15,7 @@ from saccade.export.bench import bench as measure_engines
 from saccade.export.certify import CERTIFIED_PARTS
 from saccade.export.certify import certify as make_certificate
 from saccade.export.verdict import Kind
-from saccade.images.decoder import Limits
-from saccade.images.reading import CheckedReader
+from saccade.images.decoder import CheckedReader, Limits
 from saccade.pipeline.evidence import check_export
 from saccade.pipeline.judge import certificate_line, data_of
 from saccade.recipe import Recipe
@@ -99,7 +98,7 @@ def _write(run: RunFolder, target: Path) -> None:
 
 def _write_int8(run: RunFolder, target: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> None:
     from saccade.export.quantize import quantize
-    from saccade.images.reading import read_pixels
+    from saccade.images.decoder import read_pixels
 
     if not run.has(run.onnx):
         _write(run, run.onnx)

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from saccade.audit.kinds import KINDS
+from saccade.audit.findings import KINDS
 from saccade.images.decoder import DEFAULT_LIMITS, Limits
 from saccade.records import PARTS, Audit, Finding, ImageRecord, Pair
 from saccade.report.render import percent, render

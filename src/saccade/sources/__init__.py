@@ -7,17 +7,17 @@ from typing import Any
 
 from saccade.errors import SourceError
 from saccade.records import Dataset
-from saccade.sources.archives import load_archive, refuse_packed_tar
+from saccade.sources.archives import is_shard, load_archive, load_shards, refuse_packed_tar, shards_at
 from saccade.sources.columns import load_columns, load_saved, looks_saved, parquet_files, parquet_is_list
 from saccade.sources.groups import with_groups
 from saccade.sources.layout import arrange
 from saccade.sources.listing import list_folder
 from saccade.sources.lists import load_list
 from saccade.sources.named import PREFIX, load_named
-from saccade.sources.names import natural_key, printable
-from saccade.sources.shards import is_shard, load_shards, shards_at
+from saccade.sources.naming import natural_key
 from saccade.sources.storage import FolderStorage
 from saccade.sources.tables import TEXT_SUFFIXES, read_parquet_table, read_text_table
+from saccade.terminal import printable
 
 __all__ = ["load_source", "natural_key", "printable"]
 

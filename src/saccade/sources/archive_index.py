@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from saccade.errors import SourceError
+from saccade.errors import ImageError, SourceError
 from saccade.files import open_file
-from saccade.sources.names import printable, some
+from saccade.images.decoder import DEFAULT_MAX_BYTES
+from saccade.sources.naming import some
+from saccade.sources.storage import refuse_size, unreadable
+from saccade.terminal import printable
 
 _UTF8_NAME = 0x800  # flag of a zip member
 _CERTAIN_NAMES = 4  # different names of another encoding that are all valid UTF-8: less than 1 in 10,000
@@ -155,3 +161,112 @@ def tar_index(file: str) -> Index:
         found.take(info.name, "" if info.isdir() else member)
     found.refuse_bad_names()
     return found
+
+
+MOST_UNPACKED_RATIO = 100  # of a zip member above the size below; photographs reach about 2
+
+
+_RATIO_MATTERS_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveStorage:
+    """Members of a zip or an uncompressed tar file below `folder`, read in place.
+
+    Only the file's name travels to worker processes: each makes the index of members once for itself.
+    Sizes and checksums of zip members are held against the archive's directory.
+    """
+
+    file: str
+    folder: str = ""
+    max_bytes: int = DEFAULT_MAX_BYTES
+
+    def read(self, path: str) -> bytes:
+        """The member's bytes; raises ImageError when it is damaged, too large, or packed too tightly."""
+        return read_member(self.file, f"{self.folder}/{path}" if self.folder else path, self.max_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStorage:
+    """Members of the tar files below a folder; a path is SHARD.tar/MEMBER."""
+
+    root: Path
+    max_bytes: int = DEFAULT_MAX_BYTES
+
+    def read(self, path: str) -> bytes:
+        """The member's bytes; raises ImageError when it cannot be read."""
+        shard, _, name = path.partition(".tar/")
+        return read_member(os.path.join(self.root, f"{shard}.tar"), name, self.max_bytes)
+
+
+def read_member(file: str, name: str, max_bytes: int) -> bytes:
+    """The bytes of one member of an archive; raises ImageError when it cannot be read."""
+    try:
+        member = archive_index(file).files.get(name)
+    except SourceError:
+        raise ImageError("its archive cannot be read any more", "Copy the archive again") from None
+    except OSError as error:
+        raise unreadable(error) from None
+    if member is None:
+        raise ImageError("not in the archive", "Check the name, or run again")
+    refuse_size(member.size, max_bytes)
+    if isinstance(member, TarMember):
+        return read_range(file, member.offset, member.size)
+    if member.size > max(_RATIO_MATTERS_BYTES, MOST_UNPACKED_RATIO * member.packed):
+        raise ImageError(
+            f"packed more than {MOST_UNPACKED_RATIO} to 1, as decompression bombs are",
+            "Unpack the archive and give the folder",
+        )
+    return unpack(_packed(file, member), member)
+
+
+def _packed(file: str, member: ZipMember) -> bytes:
+    """The bytes behind a zip member's local header, which repeats its name and some extra fields."""
+    slack = 30 + 512  # nearly always enough for header, name and extra fields: one read
+    data = read_up_to(file, member.offset, slack + member.packed)
+    if data[:4] != b"PK\x03\x04" or len(data) < 30:
+        raise _damaged_member("no local header")
+    start = 30 + sum(struct.unpack_from("<HH", data, 26))
+    if start > slack:
+        return read_range(file, member.offset + start, member.packed)
+    return data[start : start + member.packed]
+
+
+def unpack(packed: bytes, member: ZipMember) -> bytes:
+    """A zip member's bytes, which must have its size and checksum; raises ImageError."""
+    if member.method == 0:
+        data = packed
+    elif member.method == 8:
+        try:
+            data = zlib.decompressobj(-15).decompress(packed, member.size + 1)
+        except zlib.error as error:
+            raise _damaged_member(str(error)) from None
+    else:
+        raise ImageError(
+            f"packed with zip method {member.method}", "Pack the archive again with deflate, or without"
+        )
+    if len(data) != member.size or zlib.crc32(data) != member.crc:
+        raise _damaged_member("wrong size or checksum")
+    return data
+
+
+def _damaged_member(what: str) -> ImageError:
+    return ImageError(f"damaged in its archive ({what})", "Copy the archive again from its source")
+
+
+def read_range(file: str, offset: int, size: int) -> bytes:
+    """`size` bytes of a file from `offset`; raises ImageError when there are fewer."""
+    data = read_up_to(file, offset, size)
+    if len(data) != size:
+        raise ImageError("cut off: its archive ends too early", "Copy the archive again from its source")
+    return data
+
+
+def read_up_to(file: str, offset: int, size: int) -> bytes:
+    """At most `size` bytes of a file from `offset`; raises ImageError when it cannot be read."""
+    try:
+        with open_file(file) as opened:
+            opened.seek(offset)
+            return opened.read(size)
+    except OSError as error:
+        raise unreadable(error) from None

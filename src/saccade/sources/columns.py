@@ -6,22 +6,25 @@ integers takes its names from the ClassLabel feature in the metadata.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from saccade.errors import MissingExtraError, SourceError
+from saccade.errors import ImageError, MissingExtraError, SourceError
 from saccade.files import parse_json, read_file
+from saccade.images.decoder import DEFAULT_MAX_BYTES
 from saccade.records import Dataset
-from saccade.sources.names import natural_key, printable, some
-from saccade.sources.part_columns import PART_COLUMNS
-from saccade.sources.part_names import parts_of_files
-from saccade.sources.rows import Row, labelled
-from saccade.sources.storage import ColumnStorage
-from saccade.sources.tables import parquet_module
+from saccade.sources.naming import natural_key, some
+from saccade.sources.parts import PART_COLUMNS, parts_of_files
+from saccade.sources.storage import refuse_size, unreadable
+from saccade.sources.tables import Row, labelled, parquet_module
+from saccade.terminal import printable
 
+_MOST_ROW_GROUP_BYTES = 2_000_000_000
 _IMAGE_NAMES = ("image", "img", "picture", "photo")
 
 
@@ -209,3 +212,85 @@ def _features(root: Path, table: Path) -> dict[str, Any]:
     except (ValueError, AttributeError):
         return {}
     return features if isinstance(features, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnStorage:
+    """An image column of Parquet files, or of the Arrow files that `datasets` saves.
+
+    A path is FILE/ROW, FILE relative to `root`. One row group after the other is held in memory, so
+    reading in file order is quick and reading at random is slow where row groups are large.
+    """
+
+    root: Path
+    column: str
+    max_bytes: int = DEFAULT_MAX_BYTES
+
+    def read(self, path: str) -> bytes:
+        """The bytes in the row's image; raises ImageError when there are none."""
+        name, _, row = path.rpartition("/")
+        full = os.path.join(self.root, name)
+        try:
+            stamp = os.stat(full).st_mtime_ns  # a file that was rewritten is read anew
+            value = self._value(full, int(row), stamp)
+        except OSError as error:
+            raise unreadable(error) from None
+        except (ValueError, IndexError) as error:
+            raise ImageError(f"cannot be read from its table ({error})", "Write the table again") from None
+        if value is None:
+            raise ImageError("the table holds no bytes for this row", "Save it with the images embedded")
+        refuse_size(len(value), self.max_bytes)
+        return value
+
+    def _value(self, full: str, row: int, stamp: int) -> bytes | None:
+        if full.endswith(".arrow"):
+            return _bytes_at(_arrow_column(full, self.column, stamp), row)
+        for group, rows in enumerate(_row_groups(full, stamp)):
+            if row < rows:
+                return _bytes_at(_parquet_column(full, self.column, group, stamp), row)
+            row -= rows
+        raise IndexError("no such row")
+
+
+def _bytes_at(column: Any, row: int) -> bytes | None:
+    value: bytes | None = column[row].as_py()
+    return value
+
+
+@lru_cache(maxsize=64)
+def _row_groups(full: str, stamp: int) -> tuple[int, ...]:
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(full) as file:
+        return tuple(file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups))
+
+
+@lru_cache(maxsize=3)
+def _parquet_column(full: str, column: str, group: int, stamp: int) -> Any:
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(full) as file:
+        if file.metadata.row_group(group).total_byte_size > _MOST_ROW_GROUP_BYTES:
+            raise ValueError("a row group of more than 2 GB; write it with smaller ones")
+        return _image_bytes(file.read_row_group(group, columns=[column]), column)
+
+
+@lru_cache(maxsize=64)
+def _arrow_column(full: str, column: str, stamp: int) -> Any:
+    import pyarrow
+
+    with pyarrow.memory_map(full) as mapped:  # the columns keep the mapping alive; nothing is copied
+        table = pyarrow.ipc.open_stream(mapped).read_all()
+    table.validate()
+    return _image_bytes(table, column)
+
+
+def _image_bytes(table: Any, column: str) -> Any:
+    """The binary values of a column of bytes, or of structs {bytes, path} as `datasets` writes them."""
+    import pyarrow
+    import pyarrow.compute as compute
+
+    values = table.column(column)
+    if pyarrow.types.is_struct(values.type):
+        values = compute.struct_field(values, "bytes")
+    return values

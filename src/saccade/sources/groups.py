@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from saccade.errors import SourceError
 from saccade.records import ImageRecord
-from saccade.sources.names import some
+from saccade.sources.naming import some
 
 
 def with_groups(records: Iterable[ImageRecord], pattern: str) -> tuple[ImageRecord, ...]:

@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from saccade.errors import SourceError
 from saccade.records import PARTS, Finding, ImageRecord
 from saccade.sources.listing import OWN_OUTPUT, Listing, Lost
-from saccade.sources.names import natural_key, printable, some
-from saccade.sources.naming import ARCHIVE_SUFFIXES, check_classes, suffix
-from saccade.sources.part_folders import PartFolder, find_part_folders
-from saccade.sources.part_names import part_hint
-from saccade.sources.said import how_it_is_read
+from saccade.sources.naming import ARCHIVE_SUFFIXES, check_classes, how_it_is_read, natural_key, some, suffix
+from saccade.sources.parts import PartFolder, find_part_folders, part_hint
+from saccade.terminal import printable
 
 _BESIDE = "lies beside the class folders, so it has no class"
 _MOST_LINES = 1000  # about one thing; how many more there are is said

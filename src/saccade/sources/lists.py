@@ -12,22 +12,30 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from saccade.errors import ImageError, SourceError
 from saccade.records import PARTS, Dataset, Finding, ImageRecord, Storage
 from saccade.sources.layout import classes_missing_in_parts
-from saccade.sources.lookup import FolderLookup, Lookup, MemberLookup, find
-from saccade.sources.names import printable, some
-from saccade.sources.naming import check_classes
-from saccade.sources.part_columns import PART_COLUMNS, PartColumn, find_part_column
-from saccade.sources.said import damaged_names, how_it_is_read, unusable_rows
+from saccade.sources.naming import (
+    as_text,
+    check_classes,
+    damaged_names,
+    how_it_is_read,
+    is_utf8,
+    some,
+    unfit,
+    unusable_rows,
+)
+from saccade.sources.parts import PART_COLUMNS, PartColumn, find_part_column
 from saccade.sources.storage import FolderStorage
 from saccade.sources.tables import Fields, Table
-from saccade.sources.values import as_text, unfit
+from saccade.terminal import printable
 
 
 @dataclass(slots=True)
@@ -232,3 +240,98 @@ def _raise_problems(reading: _Reading, where: str) -> None:
             f"{where}: none of the {len(reading.records):,} files it names exist; the first is {first}. "
             f"Paths are relative to {printable(str(reading.root))}; move the list or correct them"
         )
+
+
+# -- lookup ----------------------------------------------------------------------------------------------
+# The file that a path in a list means, also where the list was written on another system.
+# Windows writes backslashes and tells no case; macOS writes accents in another Unicode form. A file that
+# is found in such a way is used when there is one only.
+
+
+class Lookup(Protocol):
+    """Where the files of a list lie."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file of exactly this path."""
+        ...
+
+    def alike(self, path: str) -> list[str]:
+        """Paths of files that differ from this one in Unicode form or case only."""
+        ...
+
+
+class FolderLookup:
+    """Files below a folder, or beside it (../); each folder is listed once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fspath(root)
+        self._names: dict[str, dict[str, list[str]]] = {}
+
+    def exists(self, path: str) -> bool:
+        return os.path.isfile(os.path.join(self._root, path))
+
+    def alike(self, path: str) -> list[str]:
+        found = [""]
+        for piece in path.split("/"):
+            found = [
+                f"{folder}/{name}" if folder else name
+                for folder in found
+                for name in ([piece] if piece in ("..", ".") else self._inside(folder).get(form(piece), []))
+            ]
+        return [candidate for candidate in found if self.exists(candidate)]
+
+    def _inside(self, folder: str) -> dict[str, list[str]]:
+        if folder not in self._names:
+            names: dict[str, list[str]] = defaultdict(list)
+            try:
+                for name in os.listdir(os.path.join(self._root, folder)):
+                    names[form(name)].append(name)
+            except OSError:
+                names.clear()
+            self._names[folder] = names
+        return self._names[folder]
+
+
+class MemberLookup:
+    """Members of an archive."""
+
+    def __init__(self, members: Collection[str]) -> None:
+        self._members = members
+        self._forms: dict[str, list[str]] | None = None
+
+    def exists(self, path: str) -> bool:
+        return path in self._members
+
+    def alike(self, path: str) -> list[str]:
+        if self._forms is None:
+            self._forms = defaultdict(list)
+            for name in self._members:
+                self._forms[form(name)].append(name)
+        return self._forms.get(form(path), [])
+
+
+def form(name: str) -> str:
+    """The same for names that differ in Unicode form or case only."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def find(path: str, lookup: Lookup) -> tuple[str, str]:
+    """The path of the file that `path` means and how it differs from it; ("", why) without one."""
+    if lookup.exists(path):
+        return path, ""
+    forward = os.path.normpath(path.replace("\\", "/"))
+    if forward != path and lookup.exists(forward):
+        return forward, "backslashes"
+    alike = lookup.alike(forward)
+    same_case = [name for name in alike if _nfc(name) == _nfc(forward)]
+    if len(same_case or alike) == 1:
+        return (same_case or alike)[0], "Unicode form" if same_case else "upper and lower case"
+    if alike:
+        return "", f"{len(alike)} files differ from it in upper and lower case only"
+    if not is_utf8(path):
+        return "", "no such file, and the list is not UTF-8 here"
+    return "", "no such file (its backslashes read as /)" if forward != path else "no such file"
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

@@ -7,19 +7,30 @@ from the addresses torchvision publishes, and kept only when its MD5 is the publ
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
+import struct
 import tempfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from saccade.caches.scans import cache_folder
-from saccade.errors import SourceError
+from saccade.errors import ImageError, SourceError
+from saccade.files import open_file
 from saccade.records import Dataset, ImageRecord
-from saccade.sources.names import natural_key, printable
-from saccade.sources.storage import IdxStorage, read_idx
+from saccade.sources.naming import natural_key
+from saccade.sources.storage import unreadable
+from saccade.terminal import printable
 
 PREFIX = "torchvision:"
+_MOST_IDX_BYTES = 2_000_000_000
 _MOST_DOWNLOAD_BYTES = 200_000_000
 _DOWNLOAD_SECONDS = 20  # without an answer, before giving up
 
@@ -164,3 +175,37 @@ def _records(part: str, images: str, labels: str, published: _IdxSet) -> list[Im
         ImageRecord(f"{part}/{row:05d}.pgm", published.classes[number], part)
         for row, number in enumerate(numbers.tolist())
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class IdxStorage:
+    """Gray images of IDX files (the format of MNIST), handed out as PGM. A path is PART/NUMBER.pgm."""
+
+    files: Mapping[str, str]
+
+    def read(self, path: str) -> bytes:
+        """The image's bytes as PGM; raises ImageError when there is no such image."""
+        part, _, name = path.partition("/")
+        try:
+            images = read_idx(self.files[part])
+            height, width = images.shape[1:]
+            pixels: bytes = images[int(name.removesuffix(".pgm"))].tobytes()
+        except (KeyError, IndexError, ValueError) as error:
+            raise ImageError(f"not in the data set ({error})", "Check the name, or run again") from None
+        except OSError as error:
+            raise unreadable(error) from None
+        return b"P5\n%d %d\n255\n" % (width, height) + pixels
+
+
+@lru_cache(maxsize=4)
+def read_idx(file: str) -> NDArray[np.uint8]:
+    """The array in an IDX file of unsigned bytes, packed with gzip or not; raises ValueError, OSError."""
+    try:
+        with open_file(file) as raw, gzip.open(raw) if file.endswith(".gz") else raw as opened:
+            data = opened.read(_MOST_IDX_BYTES)
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"damaged gzip: {error}") from None
+    if data[:3] != b"\0\0\x08" or len(data) < 4 + 4 * data[3]:
+        raise ValueError("not an IDX file of unsigned bytes")
+    shape = struct.unpack_from(f">{data[3]}I", data, 4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)

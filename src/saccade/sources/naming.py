@@ -1,16 +1,17 @@
-"""What names mean: which files are images, which are passed over, how classes are ordered."""
+"""What names and cells of a table mean, and findings that a source makes while it reads."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Context, Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from saccade.errors import SourceError
-from saccade.sources.names import is_utf8, natural_key, printable, some
+from saccade.records import Finding
+from saccade.terminal import counted, printable
 
 
 def _words(text: str) -> frozenset[str]:
@@ -93,3 +94,109 @@ def _looks(name: str) -> str:
         exact = Context(prec=len(seen))  # by itself decimal rounds to 28 digits
         return str(exact.plus(exact.normalize(Decimal(seen))))  # plus: -0 is 0
     return seen
+
+
+# -- names -----------------------------------------------------------------------------------------------
+# Names of files and classes: their order, and how they can be printed.
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key in which 2 comes before 10, and which never ties two different names.
+
+    >>> sorted(["10", "2", "1", "b", "B"], key=natural_key)
+    ['1', '2', '10', 'B', 'b']
+    """
+    pieces = re.split(r"(\d+)", name)
+    key = [
+        (0, int(piece), "") if piece.isdecimal() else (1, 0, piece.casefold()) for piece in pieces if piece
+    ]
+    return (*key, (2, 0, name))
+
+
+def is_utf8(name: str) -> bool:
+    """Whether the name can be written as UTF-8; bytes that were no text cannot (PEP 383)."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def some(names: Iterable[str], *, most: int = 20) -> str:
+    """The first names, comma-separated and printable, with how many more there are."""
+    every = list(names)
+    shown = ", ".join(printable(name) for name in every[:most])
+    return shown if len(every) <= most else f"{shown} and {len(every) - most:,} more"
+
+
+# -- values ----------------------------------------------------------------------------------------------
+# Values of table cells: as text, and what makes one unfit to be a label, a part or a path.
+
+
+def as_text(value: Any) -> str:
+    """A cell as text; nothing for a missing one (NaN included), no ".0" behind whole numbers."""
+    if value is None or value != value:  # NaN is the one value that differs from itself
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return str(value)
+
+
+def unfit(value: Any, column: str) -> str:
+    """Why a value cannot stand in this column, "" where it can."""
+    if isinstance(value, list | tuple | set):
+        if column != "label":
+            return f"a list as {column}; write one value"
+        count = f"{len(value)} labels" if len(value) != 1 else "a list with 1 label"
+        return f"{count}; one image has one class here: write one label as text"
+    if isinstance(value, dict):
+        return f"an object as {column}; write one value as text"
+    text = as_text(value)
+    if column in ("label", "part", "group") and not is_utf8(text):
+        return f"{column} {printable(text)} is not UTF-8; {_remedy(text)}"
+    return ""
+
+
+def _remedy(text: str) -> str:
+    """Bytes of another encoding are U+DC80 to U+DCFF here (PEP 383); other surrogates are half a pair."""
+    if re.search("[\ud800-\udc7f\udd00-\udfff]", text):
+        return "a character is cut in half (a lone surrogate): write the name again"
+    return "save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
+
+
+# -- said ------------------------------------------------------------------------------------------------
+# Findings that a source makes while it reads, before any image is decoded.
+
+
+SHOWN_PROBLEMS = 20
+
+
+def how_it_is_read(message: str, remedy: str) -> Finding:
+    """Something was understood in one of several ways."""
+    return Finding("reading", "info", message, remedy)
+
+
+def doubt(
+    message: str, remedy: str, *, paths: Sequence[str] = (), figure: Mapping[str, Any] | None = None
+) -> Finding:
+    """Something is not used, or read in a way that may be wrong."""
+    return Finding("not_used", "warning", message, remedy, tuple(paths), figure=figure or {})
+
+
+def damaged_names(classes: Collection[str]) -> tuple[Finding, ...]:
+    """Said of labels in which an earlier conversion replaced letters."""
+    damaged = [label for label in classes if "\N{REPLACEMENT CHARACTER}" in label]
+    if not damaged:
+        return ()
+    message = f"letters of class names were lost before saccade read them: {some(damaged)}"
+    return (doubt(message, "Write the list again from its source, as UTF-8"),)
+
+
+def unusable_rows(problems: Sequence[str], where: str) -> SourceError:
+    """The refusal of a list or table with a line for each of the first bad rows."""
+    more = len(problems) - SHOWN_PROBLEMS
+    rest = [f"and {more:,} more"] if more > 0 else []
+    rows = counted(len(problems), "row")
+    return SourceError(f"{where}: {rows} cannot be used; correct:", *problems[:SHOWN_PROBLEMS], *rest)

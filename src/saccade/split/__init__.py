@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from saccade.split.files import read_split_csv, write_split_csv
-from saccade.split.folds import Folds, k_folds, write_folds_csv
-from saccade.split.splitting import split, verify
+from saccade.split.given import read_split_csv, write_split_csv
+from saccade.split.splitting import Folds, k_folds, split, verify, write_folds_csv
 
 __all__ = ["Folds", "k_folds", "read_split_csv", "split", "verify", "write_folds_csv", "write_split_csv"]

@@ -7,14 +7,25 @@ is not yet the best thinkable, every assignment is tried if there are few, else 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 
-from saccade.split.objective import Floats, Ints, class_costs, fill_with_singles, settle
-from saccade.split.search import Kinds, improve
+from saccade.split.objective import (
+    Floats,
+    Ints,
+    Position,
+    best_row,
+    class_costs,
+    descend,
+    fill_with_singles,
+    settle,
+)
 
 AtomCounts = tuple[tuple[int, int], ...]  # (class number, images) of one atom
 
@@ -91,3 +102,199 @@ def _final_filling(
         owed += wanted[c] - standing[c] - row
         given.append(row)
     return given
+
+
+# -- search ----------------------------------------------------------------------------------------------
+# The search over the larger atoms: largest first, then exactly where few, else by moves and swaps.
+# Classes that no atom of several classes links are independent, so each such component is solved alone.
+# Everything here is a function of its arguments: no clock, no global random state.
+
+
+EXACT_ROWS = 300_000  # (assignments x classes) that one component may cost to be solved exactly: < 1 s
+ALL_EXACT_ROWS = 600_000  # the same over all components
+DESCENT_ROWS = 1_500_000  # (steps x classes) that descent may try over all components
+_CHUNK = 40_000  # rows evaluated at once; bounds the memory to some tens of MB
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """Atoms that hold the same are of one kind: `copies` of each, holding (class, images) pairs.
+
+    `base`, `wanted` are (classes, parts), `singles` (classes,), `must` (parts,).
+    """
+
+    holds: tuple[tuple[tuple[int, int], ...], ...]
+    copies: tuple[int, ...]
+    base: Ints
+    wanted: Floats
+    must: Floats
+    singles: Ints
+
+    def images(self, placed: Ints) -> Ints:
+        """(classes, parts) images that atoms placed (kinds, parts) bring."""
+        images = np.zeros_like(self.base)
+        for atom, row in zip(self.holds, placed, strict=True):
+            for c, n in atom:
+                images[c] += n * row
+        return images
+
+    def filled(self, standing: Ints, classes: Sequence[int] | slice = slice(None)) -> Ints:
+        """(n, parts) what stands, filled up with the single images of each class."""
+        singles, wanted = self.singles[classes], self.wanted[classes]
+        return standing + fill_with_singles(standing, singles, wanted, self.must)
+
+    def bounds(self) -> Floats:
+        """(classes, 3) what each class would cost if every atom could be divided."""
+        free = np.rint(self.wanted.sum(axis=1)).astype(np.int64) - self.base.sum(axis=1)
+        filled = self.base + fill_with_singles(self.base, free, self.wanted, self.must)
+        return class_costs(filled, self.wanted, self.must)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Kinds and classes that depend on each other, and how many assignments there are."""
+
+    kinds: tuple[int, ...]
+    classes: tuple[int, ...]
+    assignments: int
+
+    @property
+    def rows(self) -> int:
+        return self.assignments * len(self.classes)
+
+
+def improve(kinds: Kinds) -> Ints:
+    """(kinds, parts) how many atoms of each kind stand in each part."""
+    placed = largest_first(kinds)
+    filled = kinds.filled(kinds.base + kinds.images(placed))
+    costs = settle(class_costs(filled, kinds.wanted, kinds.must))
+    bounds = settle(kinds.bounds())
+    owed = kinds.wanted - filled  # (classes, parts)
+    spent, work_left = 0, DESCENT_ROWS
+    for component in sorted(components(kinds), key=lambda found: found.rows):
+        classes, members = list(component.classes), list(component.kinds)
+        if (costs[classes] == bounds[classes]).all():
+            continue  # nothing better can exist
+        if component.rows <= EXACT_ROWS and spent + component.rows <= ALL_EXACT_ROWS:
+            spent += component.rows
+            others = owed.sum(axis=0) - owed[classes].sum(axis=0)
+            placed[members], owed[classes] = best_of_all(kinds, component, others)
+        else:
+            placed[members], work_left = _by_descent(
+                kinds, component, placed[members], bounds[classes], work_left
+            )
+    return placed
+
+
+def largest_first(kinds: Kinds) -> Ints:
+    """Each atom, the largest first, into the part where it lowers the squared deviation the most."""
+    missing = (kinds.wanted - kinds.base).tolist()
+    overall = (kinds.wanted - kinds.base).sum(axis=0).tolist()
+    weight = (1.0 / np.maximum(kinds.wanted.sum(axis=1), 1.0)).tolist()
+    parts = range(len(kinds.must))
+    placed = np.zeros((len(kinds.holds), len(kinds.must)), dtype=np.int64)
+    for k, (atom, copies) in enumerate(zip(kinds.holds, kinds.copies, strict=True)):
+        for _ in range(copies):
+            # (d - n)^2 - d^2 = n (n - 2 d); n * n is the same for every part
+            gain = [sum(n * missing[c][p] * weight[c] for c, n in atom) for p in parts]
+            part = max(parts, key=lambda p: (gain[p], overall[p]))
+            overall[part] -= sum(n for _, n in atom)
+            placed[k, part] += 1
+            for c, n in atom:
+                missing[c][part] -= n
+    return placed
+
+
+def components(kinds: Kinds) -> list[Component]:
+    """Kinds joined by the classes they share, with the number of ways to place them."""
+    of_class: dict[int, int] = {}
+    members: dict[int, list[int]] = {}
+    held: dict[int, set[int]] = {}
+    for k, atom in enumerate(kinds.holds):
+        touched = {of_class[c] for c, _ in atom if c in of_class}
+        home = min(touched, default=k)
+        members.setdefault(home, []).append(k)
+        held.setdefault(home, set()).update(c for c, _ in atom)
+        for other in touched - {home}:
+            members[home] += members.pop(other)
+            held[home] |= held.pop(other)
+        of_class.update((c, home) for c in (held[home] if len(touched) > 1 else (c for c, _ in atom)))
+    parts = len(kinds.must)
+    return [
+        Component(tuple(sorted(ks)), tuple(sorted(held[home])), _ways(kinds, ks, parts))
+        for home, ks in members.items()
+    ]
+
+
+def _ways(kinds: Kinds, members: Sequence[int], parts: int) -> int:
+    return math.prod(math.comb(kinds.copies[k] + parts - 1, parts - 1) for k in members)
+
+
+def best_of_all(kinds: Kinds, component: Component, owed: Floats) -> tuple[Ints, Floats]:
+    """(kinds, parts) the best of all assignments of the component, and (classes, parts) what it leaves owing.
+
+    Of equally good ones the one that, with `owed` (parts,) by the other classes, leaves all parts nearest
+    to their size; of these the first.
+    """
+    classes = list(component.classes)
+    options = [compositions(kinds.copies[k], len(kinds.must)) for k in component.kinds]
+    shape = tuple(len(option) for option in options)
+    best: tuple[Floats, Ints, Floats] | None = None
+    step = max(1, _CHUNK // len(classes))
+    for start in range(0, component.assignments, step):
+        numbers = np.arange(start, min(start + step, component.assignments))
+        index = np.unravel_index(numbers, shape)
+        chosen = np.stack([option[i] for option, i in zip(options, index, strict=True)], axis=1)
+        costs, missing = _judge(kinds, component, chosen, owed)
+        first = best_row(costs)
+        if best is None or best_row(np.stack([best[0], costs[first]])) == 1:
+            best = costs[first], chosen[first], missing[first]
+    assert best is not None, "a component has at least one assignment"
+    return best[1], best[2]
+
+
+def _judge(kinds: Kinds, component: Component, chosen: Ints, owed: Floats) -> tuple[Floats, Floats]:
+    """(n, 4) cost of n assignments (n, kinds, parts), how far the parts are off last; and what each owes."""
+    classes, (n, _, parts) = list(component.classes), chosen.shape
+    column = {c: i for i, c in enumerate(classes)}
+    standing = np.repeat(kinds.base[None, classes], n, axis=0)
+    for j, k in enumerate(component.kinds):
+        for c, images in kinds.holds[k]:
+            standing[:, column[c]] += images * chosen[:, j]
+    every = classes * n
+    filled = kinds.filled(standing.reshape(-1, parts), every)
+    costs = class_costs(filled, kinds.wanted[every], kinds.must).reshape(n, len(classes), -1).sum(axis=1)
+    missing: Floats = (kinds.wanted[every] - filled).reshape(n, len(classes), parts)
+    sizes = ((missing.sum(axis=1) + owed) ** 2).sum(axis=1, keepdims=True)
+    return np.concatenate([costs, sizes], axis=1), missing
+
+
+@lru_cache(maxsize=256)
+def compositions(total: int, parts: int) -> Ints:
+    """All ways to write `total` as an ordered sum of `parts` numbers >= 0, one a row; read-only."""
+    if parts == 1:
+        return np.array([[total]], dtype=np.int64)
+    slots = total + parts - 1  # stars and bars: choose where the bars stand
+    bars = np.array(list(combinations(range(slots), parts - 1)), dtype=np.int64)
+    edges = np.pad(bars, ((0, 0), (1, 1)), constant_values=((0, 0), (-1, slots)))
+    rows: Ints = np.diff(edges, axis=1) - 1
+    rows.setflags(write=False)
+    return rows
+
+
+def _by_descent(
+    kinds: Kinds, component: Component, placed: Ints, bounds: Floats, work: int
+) -> tuple[Ints, int]:
+    """The better assignment, and the work that is left for the components to come."""
+    classes = list(component.classes)
+    column = {c: i for i, c in enumerate(classes)}
+    position = Position.of(
+        [[(column[c], n) for c, n in kinds.holds[k]] for k in component.kinds],
+        placed,
+        kinds.base[classes],
+        kinds.wanted[classes],
+        kinds.must,
+        kinds.singles[classes],
+        work=work,
+    )
+    return descend(position, bounds), position.work_left

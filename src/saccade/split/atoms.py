@@ -7,10 +7,15 @@ An atom is a set of images that no split may divide. Atoms and classes are order
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
+from heapq import heapify, heappop, heappush
+from itertools import chain, combinations, pairwise, product
+from typing import Generic, Protocol, TypeVar
 
+from saccade.errors import SplitError
 from saccade.records import Audit, ImageRecord, Pair
 
 
@@ -124,3 +129,255 @@ class Forest:
         for i in range(len(self.parent)):
             members.setdefault(self.root(i), []).append(i)
         return list(members.values())
+
+
+# -- apart -----------------------------------------------------------------------------------------------
+# Groups that look-alikes join are divided all the same: a few images are set aside, so that no pair crosses.
+# Sixty pairs of drawings that look alike must not turn the drawings of twelve persons into one set. Where
+# data cannot be divided as they hang together, links between groups are no longer followed, and of each pair
+# that then stands in two parts one image is set aside. Where that is refused, too, merely likely links are
+# followed no more.
+
+
+MOST_SET_ASIDE = 0.1  # share of the images of any class; beyond, the data cannot be divided so
+NAMED = 5  # images set aside that the reason names
+
+
+class Made(Protocol):
+    """A division: the part of each record by its index, and why shares were missed."""
+
+    @property
+    def part_of(self) -> Mapping[int, str]: ...
+
+    @property
+    def reasons(self) -> tuple[str, ...]: ...
+
+
+M = TypeVar("M", bound=Made)
+
+
+@dataclass(frozen=True, slots=True)
+class Division(Generic[M]):
+    """What was made of which atoms; `twin_of` gives each image that is set aside the one it looks like."""
+
+    atoms: list[Atom]
+    made: M
+    twin_of: Mapping[int, int]
+
+
+class Apart(IntEnum):
+    """Which links are not followed: the fewest that lead to a division."""
+
+    GROUPS = 1  # near-duplicates in different groups
+    COPIES = 2  # equal images in different groups, too
+    LIKELY = 3  # near-duplicates that are merely likely, too
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """What keeps images together, by their indices, apart from groups.
+
+    `copies` are sets of equal images and clusters of which no pairs are known, `pairs` come strongest first.
+    """
+
+    copies: list[tuple[int, ...]]
+    pairs: list[tuple[int, int, bool]]  # first, second, certain
+
+    @classmethod
+    def of(cls, records: Sequence[ImageRecord], audit: Audit, joined: Iterable[Pair]) -> Ties:
+        place = {record.path: i for i, record in enumerate(records)}
+        known = sorted(
+            [*linked_pairs(audit), *joined], key=lambda pair: (-pair.score, pair.first, pair.second)
+        )
+        pairs = [
+            (place[pair.first], place[pair.second], pair.band == "certain")
+            for pair in known
+            if pair.first in place and pair.second in place
+        ]
+        explained = {i for first, second, _ in pairs for i in (first, second)}
+        marked: defaultdict[tuple[str, object], list[int]] = defaultdict(list)
+        for i, record in enumerate(records):
+            if record.sha256:
+                marked["file", record.sha256].append(i)
+            if record.pixel_sha256:
+                marked["pixels", record.pixel_sha256].append(i)
+            if record.path in audit.clusters and i not in explained:
+                marked["cluster", audit.clusters[record.path]].append(i)
+        return cls([tuple(same) for same in marked.values() if len(same) > 1], pairs)
+
+
+def divide(
+    records: Sequence[ImageRecord],
+    audit: Audit,
+    make: Callable[[list[Atom]], M],
+    *,
+    seed: int,
+    joined: Sequence[Pair] = (),
+    kept: Collection[str] = (),
+) -> Division[M]:
+    """`make` on the atoms as they hang together; where shares are missed or refused, with fewer links.
+
+    Raises what `make` raises where that does not help, or costs more than MOST_SET_ASIDE of a class. Images
+    with a path in `kept` are set aside last.
+    """
+    whole = gather_atoms(records, audit.clusters, seed=seed, pairs=[*linked_pairs(audit), *joined])
+    made, refusal = _tried(make, whole)
+    if made is not None and not made.reasons:
+        return Division(whole, made, {})
+    ties = Ties.of(records, audit, joined)
+    for apart in Apart if made is None else (Apart.GROUPS,):
+        atoms = _atoms_apart(records, ties, apart, seed)
+        if len(atoms) == len(whole):
+            continue
+        other, _ = _tried(make, atoms)
+        if other is None or (made is not None and len(other.reasons) >= len(made.reasons)):
+            continue
+        twin_of = _set_aside(records, other.part_of, ties, seed=seed, kept=kept)
+        if _few(records, other.part_of, twin_of):
+            return Division(atoms, other, twin_of)
+    if made is None:
+        raise refusal
+    return Division(whole, made, {})
+
+
+def _tried(make: Callable[[list[Atom]], M], atoms: list[Atom]) -> tuple[M | None, SplitError]:
+    try:
+        return make(atoms), SplitError("")
+    except SplitError as refusal:
+        return None, refusal
+
+
+def _atoms_apart(records: Sequence[ImageRecord], ties: Ties, apart: Apart, seed: int) -> list[Atom]:
+    """Atoms of which none holds two groups that only links join; what hangs on two groups stays with one."""
+    forest = Forest(len(records))
+    first_of: dict[str, int] = {}
+    for i, record in enumerate(records):
+        if record.group:
+            forest.join(i, first_of.setdefault(record.group, i))
+    grouped = {forest.root(i) for i in first_of.values()}
+
+    def join(first: int, second: int) -> None:
+        a, b = forest.root(first), forest.root(second)
+        if a == b or (a in grouped and b in grouped):
+            return
+        forest.join(a, b)
+        if a in grouped or b in grouped:
+            grouped.add(forest.root(a))
+
+    for same in ties.copies:
+        for other in same[1:]:
+            (forest.join if apart < Apart.COPIES else join)(same[0], other)
+    grouped = {forest.root(i) for i in first_of.values()}
+    for first, second, certain in ties.pairs:
+        if certain or apart < Apart.LIKELY:
+            join(first, second)
+    return atoms_of(records, forest, seed=seed)
+
+
+# -- whom to set aside -----------------------------------------------------------------------------
+
+
+def _set_aside(
+    records: Sequence[ImageRecord],
+    part_of: Mapping[int, str],
+    ties: Ties,
+    *,
+    seed: int,
+    kept: Collection[str],
+) -> dict[int, int]:
+    """Images to leave out so that no tie stands in two parts, each with a twin that stays.
+
+    The image with most ties across goes first, of equally many one that had no part before, then one that
+    trains.
+    """
+    twins = _crossing(part_of, ties)
+    uncovered = {i: set(others) for i, others in twins.items()}
+
+    def rank(i: int) -> tuple[int, bool, bool, int, int]:
+        old, held_out = records[i].path in kept, part_of[i] != "train"
+        return -len(uncovered[i]), old, held_out, order_key(seed, records[i].path), i
+
+    aside: dict[int, None] = {}  # in the order in which they went
+    queue = [rank(i) for i in twins]
+    heapify(queue)
+    while queue:
+        *claimed, i = heappop(queue)
+        if not uncovered[i]:
+            continue
+        if rank(i) != (*claimed, i):
+            heappush(queue, rank(i))  # others that went have left it fewer ties
+            continue
+        aside[i] = None
+        for other in uncovered[i]:
+            uncovered[other].discard(i)
+        uncovered[i] = set()
+    for i in reversed(list(aside)):
+        if all(other in aside for other in twins[i]):
+            del aside[i]  # what went later has made it needless
+    return {i: min((t for t in twins[i] if t not in aside), key=lambda t: records[t].path) for i in aside}
+
+
+def _crossing(part_of: Mapping[int, str], ties: Ties) -> dict[int, set[int]]:
+    """For each image those it is tied to that stand in another part."""
+    twins: defaultdict[int, set[int]] = defaultdict(set)
+    pairs = ((first, second) for first, second, _ in ties.pairs if part_of[first] != part_of[second])
+    for first, second in chain(pairs, *(_copies_across(same, part_of) for same in ties.copies)):
+        twins[first].add(second)
+        twins[second].add(first)
+    return twins
+
+
+def _copies_across(same: Iterable[int], part_of: Mapping[int, str]) -> Iterator[tuple[int, int]]:
+    """Pairs of these that stand in two parts; not through all pairs, of which there may be millions."""
+    by_part: defaultdict[str, list[int]] = defaultdict(list)
+    for i in same:
+        by_part[part_of[i]].append(i)
+    for one, other in combinations(by_part.values(), 2):
+        yield from product(one, other)
+
+
+def _few(records: Sequence[ImageRecord], part_of: Mapping[int, str], twin_of: Mapping[int, int]) -> bool:
+    """Whether each class keeps most of its images, and some in each part where it had some."""
+    sizes = Counter(record.label for record in records)
+    gone = Counter(records[i].label for i in twin_of)
+    before = {(record.label, part_of[i]) for i, record in enumerate(records)}
+    after = {(record.label, part_of[i]) for i, record in enumerate(records) if i not in twin_of}
+    return before == after and all(
+        count <= max(1, MOST_SET_ASIDE * sizes[label]) for label, count in gone.items()
+    )
+
+
+def clusters_left(
+    records: Sequence[ImageRecord], audit: Audit, joined: Iterable[Pair], twin_of: Mapping[int, int]
+) -> dict[str, int]:
+    """The cluster of each image that is left, by path: what only an image set aside had joined is parted."""
+    ties, forest = Ties.of(records, audit, joined), Forest(len(records))
+    for tied in (*ties.copies, *((first, second) for first, second, _ in ties.pairs)):
+        for first, second in pairwise(i for i in tied if i not in twin_of):
+            forest.join(first, second)
+    sets = (members for members in forest.sets() if len(members) > 1)
+    return {records[i].path: number for number, members in enumerate(sets) for i in members}
+
+
+def notes(
+    records: Sequence[ImageRecord], part_of: Mapping[int, str], twin_of: Mapping[int, int]
+) -> dict[str, str]:
+    """Why each image is set aside, by its path."""
+    return {
+        records[i].path: f"looks like {records[twin].path!r}, which stands in another part ({part_of[twin]})"
+        for i, twin in sorted(twin_of.items())
+    }
+
+
+def aside_sentence(records: Sequence[ImageRecord], twin_of: Mapping[int, int]) -> tuple[str, ...]:
+    """How many images were set aside for what they look like, and the first of them; nothing for none."""
+    if not twin_of:
+        return ()
+    pairs = sorted((records[i].path, records[twin].path) for i, twin in twin_of.items())
+    listed = ", ".join(f"{path!r} (like {twin!r})" for path, twin in pairs[:NAMED])
+    more = f" and {len(pairs) - NAMED:,} more" if len(pairs) > NAMED else ""
+    count = "1 image was" if len(pairs) == 1 else f"{len(pairs):,} images were"
+    return (
+        f"{count} set aside, for near-duplicates in another part would have joined what must be divided: "
+        f"{listed}{more}",
+    )

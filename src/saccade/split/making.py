@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from saccade.audit.findings import WAYS_ON_ALIKE
 from saccade.errors import SplitError
 from saccade.records import PARTS, ImageRecord
-from saccade.split.allocate import allocate
+from saccade.split.allocate import AtomCounts, allocate
 from saccade.split.atoms import Atom, class_counts, class_order
-from saccade.split.objective import Ints
-from saccade.split.reasons import Outcome, joined_by_likeness, name_reasons, refuse_small_classes
+from saccade.split.objective import Floats, Ints, fill_with_singles, tolerance
 
 # A class that cannot be trained on is worse than one that is not tested; least bad is one not validated.
 MUST = {"train": 4.0, "validation": 1.0, "test": 2.0}
@@ -124,3 +125,182 @@ def place(
     outcome = Outcome(table.labels, tuple(parts), allocation.images, wanted, base)
     by_record = {i: part for number, part in part_of.items() for i in atoms[number].members}
     return Assignment(by_record, name_reasons(outcome, records, atoms, table.counts))
+
+
+# -- reasons ---------------------------------------------------------------------------------------------
+# Why a share could not be met, in words; and which classes are too small to be divided at all.
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a division came to: (classes, parts) images there, wanted there, and there beforehand."""
+
+    labels: tuple[str, ...]
+    parts: tuple[str, ...]
+    images: Ints
+    wanted: Floats
+    base: Ints
+
+
+def joined_by_likeness(records: Sequence[ImageRecord], atoms: Sequence[Atom]) -> frozenset[int]:
+    """Numbers of the atoms of several images that no one group, but what they look like, keeps together."""
+    return frozenset(
+        number
+        for number, atom in enumerate(atoms)
+        if len(atom) > 1 and len({records[i].group or str(i) for i in atom.members}) > 1
+    )
+
+
+def refuse_small_classes(
+    labels: Sequence[str],
+    counts: Sequence[AtomCounts],
+    base: Ints,
+    standing: Container[int],
+    parts: Sequence[str],
+    must: Floats,
+    least: int | None,
+    *,
+    alike: Container[int] = (),
+) -> None:
+    """Raises SplitError that lists every class with fewer atoms than parts that still need one.
+
+    `alike` are the numbers of atoms that near-duplicates keep together: the advice for these is another.
+    """
+    free = np.zeros(len(labels), dtype=np.int64)
+    images, look_alikes = base.sum(axis=1), np.zeros(len(labels), dtype=np.int64)
+    for number, atom in enumerate(counts):
+        if number not in standing:
+            for c, n in atom:
+                free[c] += 1
+                images[c] += n
+                look_alikes[c] += n if number in alike else 0
+    missing = (base == 0) & (must > 0)
+    needed = missing.sum(axis=1) if least is None else np.minimum(missing.sum(axis=1), least)
+    short = np.flatnonzero(free < needed)
+    if not len(short):
+        return
+    listed = sorted(_size(labels[c], int(images[c]), int(free[c])) for c in short.tolist())
+    untested = missing[:, [part != "test" for part in parts]].sum(axis=1)
+    helped = [labels[c] for c in short.tolist() if least is None and free[c] >= untested[c]]
+    aim = "both train and be held out" if least else f"have an image in each of {', '.join(parts)}"
+    raise SplitError(
+        f"{len(listed)} of {len(labels)} classes cannot {aim}: {'; '.join(listed)}. "
+        + _advice(bool((2 * look_alikes[short] >= images[short]).any()), helped, len(short))
+    )
+
+
+def _advice(alike: bool, helped: Sequence[str], short: int) -> str:
+    """What to do about classes that are too small; `helped` are those that need no test part."""
+    fewer = ""
+    if helped:
+        names = ", ".join(map(repr, sorted(helped)))
+        whom = "" if len(helped) == short else f", which would do for {names}"
+        fewer = f", or ask for fewer parts (--split.test 0){whom}"
+    add = f"dd independent images to these classes, merge or remove them{fewer}"
+    if not alike:
+        return f"A{add}"
+    return (
+        "Near-duplicates joined most images of a class: they look alike (a fixed camera, one form?). "
+        f"If they show different things, {WAYS_ON_ALIKE}. Otherwise a{add}"
+    )
+
+
+def _size(label: str, images: int, free: int) -> str:
+    noun = "image" if images == 1 else "images"
+    if images == free:
+        return f"class {label!r} has {images} {noun}"
+    sets = "set that stays" if free == 1 else "sets that stay"
+    return f"class {label!r} has {images} {noun} in {free} {sets} together"
+
+
+def name_reasons(
+    outcome: Outcome, records: Sequence[ImageRecord], atoms: Sequence[Atom], counts: Sequence[AtomCounts]
+) -> tuple[str, ...]:
+    """One sentence for each class beyond the tolerance somewhere: where, and what holds it there."""
+    totals = outcome.images.sum(axis=1)
+    off = np.abs(outcome.images - outcome.wanted)
+    late = np.flatnonzero((off > tolerance(totals)[:, None] + 1e-9).any(axis=1))
+    if not len(late):
+        return ()
+    held = _held(counts, set(late.tolist()))
+    sentences = []
+    for c in late.tolist():
+        part, total = int(off[c].argmax()), int(totals[c])
+        got, wish = outcome.images[c, part] / total, outcome.wanted[c, part] / total
+        cause = _cause(outcome, c, part, held[c], records, atoms)
+        sentences.append(
+            f"class {outcome.labels[c]!r}: {got:.0%} in {outcome.parts[part]} instead of {wish:.0%}: {cause}"
+        )
+    return tuple(sorted(sentences))
+
+
+@dataclass(slots=True)
+class Held:
+    """Of one class: the most images that one atom holds and that atom's number, and images in mixed atoms."""
+
+    most: int = 0
+    atom: int = -1
+    mixed: int = 0
+
+
+def _held(counts: Sequence[AtomCounts], classes: Container[int]) -> dict[int, Held]:
+    found: dict[int, Held] = defaultdict(Held)
+    for number, atom in enumerate(counts):
+        for c, n in atom:
+            if c in classes:
+                held = found[c]
+                held.mixed += n if len(atom) > 1 else 0
+                if n > held.most:
+                    held.most, held.atom = n, number
+    return found
+
+
+def _cause(
+    outcome: Outcome, c: int, part: int, held: Held, records: Sequence[ImageRecord], atoms: Sequence[Atom]
+) -> str:
+    """What keeps the class from its share: what stood before, a large atom, other classes, or its size."""
+    total = int(outcome.images[c].sum())
+    window = 2 * tolerance(outcome.images[c].sum(keepdims=True))[0]
+    if outcome.base[c, part] > outcome.wanted[c, part] + 1:
+        return f"{outcome.base[c, part]} of its {total} images stood there before"
+    if held.most > window or (held.most > 1 and not held.mixed):  # smaller atoms alone never miss
+        return f"{_name(records, atoms[held.atom])} holds {held.most} of its {total} images"
+    if held.mixed and not _too_few(outcome, c):
+        some = "all" if held.mixed == total else f"{held.mixed} of"
+        return f"{some} its {total} images must stay with images of other classes"
+    return f"it has {total} images, too few for these shares"
+
+
+def _too_few(outcome: Outcome, c: int) -> bool:
+    """Whether the class would miss its shares even if each of its images stood alone."""
+    wanted = outcome.wanted[c : c + 1]
+    total = outcome.images[c : c + 1].sum(axis=1)
+    alone = fill_with_singles(
+        np.zeros_like(outcome.images[c : c + 1]), total, wanted, np.ones(wanted.shape[1])
+    )
+    return bool((np.abs(alone - wanted) > tolerance(total)[:, None]).any())
+
+
+def _name(records: Sequence[ImageRecord], atom: Atom) -> str:
+    groups = sorted({records[i].group for i in atom.members if records[i].group})
+    if len(groups) == 1:
+        return f"group {groups[0]!r}"
+    if groups:
+        more = " and more" if len(groups) > 3 else ""
+        return f"what copies join of groups {', '.join(map(repr, groups[:3]))}{more}"
+    return f"a set of copies around {min(records[i].path for i in atom.members)!r}"
+
+
+def moved_sentence(moved: Sequence[tuple[str, str, str]], *, most: int = 5) -> str:
+    """How many images had to leave their part, and the first of them: (path, earlier part, part)."""
+    listed = [f"{path!r} ({old} to {new})" for path, old, new in moved[:most]]
+    more = f" and {len(moved) - most} more" if len(moved) > most else ""
+    noun = "image" if len(moved) == 1 else "images"
+    return f"moved {len(moved)} {noun} to keep groups and copies together: {', '.join(listed)}{more}"
+
+
+def group_names(groups: Mapping[str, set[str]], *, most: int = 10) -> str:
+    """Groups with the parts they stand in, the first ones by name."""
+    listed = [f"{name!r} ({', '.join(sorted(parts))})" for name, parts in sorted(groups.items())]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -23,8 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from saccade.caches.pixels import PixelCache
 from saccade.errors import DataError
-from saccade.images.decoder import Limits
-from saccade.images.reading import read_pixels
+from saccade.images.decoder import Limits, read_pixels
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.threads import shared_memory_bytes, usable_cores

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saccade.images.decoder import Limits
-from saccade.images.reading import read_pixels
+from saccade.images.decoder import Limits, read_pixels
 from saccade.preprocess import Geometry, Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.transforms.apply import channels_first, normalise_rows

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from saccade.images.decoder import Limits
-from saccade.images.reading import read_pixels
+from saccade.images.decoder import Limits, read_pixels
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.transforms.apply import channels_first, denormalise, normalise, to_input

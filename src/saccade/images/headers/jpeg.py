@@ -11,11 +11,11 @@ from saccade.images.headers.header import (
     SizeCheck,
     bomb,
     damaged,
+    profile_note,
     trailing_note,
     truncated,
     unsupported,
 )
-from saccade.images.headers.profile import profile_note
 from saccade.images.headers.tiff import read_exif
 
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

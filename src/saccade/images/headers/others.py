@@ -5,8 +5,15 @@ from __future__ import annotations
 import re
 import struct
 
-from saccade.images.headers.header import Header, SizeCheck, damaged, trailing_note, truncated, unsupported
-from saccade.images.headers.profile import profile_note
+from saccade.images.headers.header import (
+    Header,
+    SizeCheck,
+    damaged,
+    profile_note,
+    trailing_note,
+    truncated,
+    unsupported,
+)
 from saccade.images.headers.tiff import read_exif
 
 # Pillow reads these two kinds with loops in Python, about a second for this many bytes.

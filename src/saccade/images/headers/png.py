@@ -6,8 +6,15 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
-from saccade.images.headers.header import Header, SizeCheck, bomb, damaged, trailing_note, truncated
-from saccade.images.headers.profile import profile_note
+from saccade.images.headers.header import (
+    Header,
+    SizeCheck,
+    bomb,
+    damaged,
+    profile_note,
+    trailing_note,
+    truncated,
+)
 from saccade.images.headers.tiff import read_exif
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -10,8 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from saccade.errors import ImageError
-from saccade.images.headers.header import Header, SizeCheck, bomb, clean_text, damaged, truncated, unsupported
-from saccade.images.headers.profile import profile_note
+from saccade.images.headers.header import (
+    Header,
+    SizeCheck,
+    bomb,
+    clean_text,
+    damaged,
+    profile_note,
+    truncated,
+    unsupported,
+)
 
 TYPE_BYTES = {
     1: 1,

@@ -1,20 +1,110 @@
-"""Which folders are parts: decided by their names and by the folders that they hold.
-
-`Training` and `Testing`, or `seg_train` and `seg_test`, are parts where they hold the same class folders.
-A lone `train` beside other folders of images may as well be a class, so it stops the run; so do folders
-that hold the same folders under names that mean no part, and parts inside the class folders.
-"""
+"""Which names, folders and columns mean train, validation and test."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from saccade.errors import SourceError
+from saccade.records import Finding
 from saccade.sources.listing import Listing
-from saccade.sources.names import natural_key, some
-from saccade.sources.part_names import Hint, part_hint, settled
+from saccade.sources.naming import as_text, doubt, how_it_is_read, natural_key, some
+from saccade.terminal import printable
+
+_PART_OF_WORD = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("eval", "evaluation"), "test"),  # validation where another name means test
+}
+_EVALUATION = frozenset({"eval", "evaluation"})
+_GENERIC = ("dataset", "images", "image", "imgs", "split", "data", "sets", "set", "part", "fold", "folder")
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What a name says: the part, whether it says nothing else, and whether it is a word for evaluation."""
+
+    part: str
+    exact: bool
+    evaluation: bool = False
+
+
+def part_hint(name: str) -> Hint | None:
+    """The one part that a name's words mean, None for none or several.
+
+    >>> part_hint("Training"), part_hint("seg_test")
+    (Hint(part='train', exact=True, evaluation=False), Hint(part='test', exact=False, evaluation=False))
+    """
+    words = [_without_ending(word) for word in _words(name)]
+    known = [word for word in words if word in _PART_OF_WORD]
+    parts = {_PART_OF_WORD[word] for word in known}
+    if len(parts) != 1:
+        return None
+    exact = all(word in _PART_OF_WORD or word in _GENERIC for word in words)
+    return Hint(parts.pop(), exact, known[0] in _EVALUATION)
+
+
+def _words(name: str) -> list[str]:
+    """`seg_train`, `TestSet` and `val2017` in words of small letters."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return re.findall(r"[^\W\d_]+", parted.casefold())
+
+
+def _without_ending(word: str) -> str:
+    stems = (word.removesuffix(ending) for ending in _GENERIC if word.endswith(ending))
+    return next((stem for stem in stems if stem in _PART_OF_WORD), word)
+
+
+def settled(hints: dict[str, Hint]) -> dict[str, str]:
+    """The part of each name: `eval` is the test part, or validation where another name means test."""
+    test_named = any(hint.part == "test" and not hint.evaluation for hint in hints.values())
+    return {
+        name: "validation" if hint.evaluation and test_named else hint.part for name, hint in hints.items()
+    }
+
+
+def parts_of_values(values: Iterable[str]) -> dict[str, str]:
+    """The part that each distinct value of a column means; those that mean none are absent."""
+    hints = {value: part_hint(value) for value in set(values) if value}
+    return settled({value: hint for value, hint in hints.items() if hint and hint.exact})
+
+
+def parts_of_files(names: Collection[str], where: str) -> dict[str, str]:
+    """The part that each file's name or folders say; none says one, or each does; raises SourceError.
+
+    The file's own name counts before its folders, the nearest folder first.
+    """
+    hints = {name: _nearest_hint(name) for name in names}
+    unnamed = [name for name, hint in hints.items() if hint is None]
+    if len(unnamed) == len(hints):
+        return dict.fromkeys(names, "")
+    if unnamed:
+        raise SourceError(
+            f"{where}: {len(unnamed):,} of {len(hints):,} files name no part, the others do: "
+            f"{some(unnamed, most=5)}; name each with train, validation or test, or move them elsewhere"
+        )
+    return settled({name: hint for name, hint in hints.items() if hint})
+
+
+def _nearest_hint(name: str) -> Hint | None:
+    """What the last telling word of the file's name says, else of its nearest folder."""
+    for piece in reversed(name.split("/")):
+        known = [word for word in map(_without_ending, _words(piece)) if word in _PART_OF_WORD]
+        if known:
+            return Hint(_PART_OF_WORD[known[-1]], True, known[-1] in _EVALUATION)
+    return None
+
+
+# -- part folders ----------------------------------------------------------------------------------------
+# Which folders are parts: decided by their names and by the folders that they hold.
+# `Training` and `Testing`, or `seg_train` and `seg_test`, are parts where they hold the same class folders.
+# A lone `train` beside other folders of images may as well be a class, so it stops the run; so do folders
+# that hold the same folders under names that mean no part, and parts inside the class folders.
+
 
 _A_LIST = "or give a list with path,label"
 
@@ -211,3 +301,94 @@ def _common(inner: Iterable[Mapping[str, int]]) -> frozenset[str]:
     every = [set(names) for names in inner]
     union = set().union(*every)
     return frozenset(name for name in union if 2 * sum(name in names for names in every) > len(every))
+
+
+# -- part columns ----------------------------------------------------------------------------------------
+# Which column of a list or table names the parts: `part`, or another usual name with part names in it.
+
+
+PART_COLUMNS = ("part", "split", "set", "subset", "partition", "fold", "is_valid")
+_VALID = {"true": "validation", "1": "validation", "false": "train", "0": "train"}
+
+
+@dataclass(frozen=True, slots=True)
+class PartColumn:
+    """The column that names the parts ("" without one), the part of each of its values, and what to say."""
+
+    name: str = ""
+    part_of: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    def part(self, value: Any) -> str | None:
+        """The part a cell names, "" for an empty one; None for what names no part."""
+        text = as_text(value).strip()
+        return self.part_of.get(text) if text else ""
+
+
+def find_part_column(columns: Mapping[str, Iterable[Any]], where: str) -> PartColumn:
+    """`columns` hold the values of those whose name is in PART_COLUMNS (in any case).
+
+    Raises SourceError for a column with part names and other values side by side: nobody can say what
+    these are. `part` may hold any value; its rows are checked one by one.
+    """
+    named = sorted(columns, key=lambda name: PART_COLUMNS.index(name.casefold()))
+    chosen = PartColumn()
+    findings: list[Finding] = []
+    for name in named:
+        values = {text for value in columns[name] if (text := as_text(value).strip())}
+        part_of = _parts(name, values)
+        if chosen.name or not (part_of or (name == "part" and values)):
+            findings += _not_used(name, values, chosen.name)
+            continue
+        other = sorted(values - set(part_of), key=natural_key)
+        if other and name != "part":
+            raise SourceError(
+                f"{where}: column {printable(name)} names parts, but also {some(other, most=5)}; use train, "
+                "validation and test there, and remove rows that belong to none"
+            )
+        chosen = PartColumn(name, part_of)
+        findings += _as_read(chosen)
+    return PartColumn(chosen.name, chosen.part_of, tuple(findings))
+
+
+def _parts(name: str, values: set[str]) -> dict[str, str]:
+    if name.casefold() == "is_valid" and {value.casefold() for value in values} <= set(_VALID):
+        return {value: _VALID[value.casefold()] for value in values}
+    return parts_of_values(values)
+
+
+def _as_read(column: PartColumn) -> list[Finding]:
+    """Said where the names are not those that saccade writes itself."""
+    plain = column.name == "part" and all(value == part for value, part in column.part_of.items())
+    usual = {"val", "valid"}
+    if plain or (column.name == "part" and set(column.part_of) - set(column.part_of.values()) <= usual):
+        return []
+    said = ", ".join(
+        part if value == part else f"{printable(value)} as {part}"
+        for value, part in sorted(column.part_of.items())
+    )
+    return [
+        how_it_is_read(
+            f"column {printable(column.name)} read as the parts: {said}",
+            "Rename the column if that is not what it means",
+        )
+    ]
+
+
+def _not_used(name: str, values: set[str], chosen: str) -> list[Finding]:
+    shown = some(sorted(values, key=natural_key), most=5)
+    if not values:
+        return []
+    if chosen:
+        message = (
+            f"column {printable(name)} ({shown}) is not used: column {printable(chosen)} names the parts"
+        )
+        return [doubt(message, "Remove the column that is not meant")]
+    return [
+        doubt(
+            f"column {printable(name)} ({shown}) is not used: its values are no part names, so the images "
+            "are divided anew",
+            "To keep that division, write train, validation or test into a column called part, fold by fold; "
+            f"to keep each value in one part, pass --group {printable(name)}",
+        )
+    ]
