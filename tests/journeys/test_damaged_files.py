@@ -125,7 +125,7 @@ def test_a_damaged_file_is_named_and_mended_by_the_command_that_is_named(
             assert word != "evaluate" or name not in ("predictions/test.csv", "dataset.csv", "history.jsonl")
         else:
             assert answer.code == 2
-            assert answer.err.count("\n") == 1
+            assert re.fullmatch(r"error: .*\n(hint: .*\n)?", answer.err)
             assert str(run.root / name) in answer.err
             remedy = re.search(r"run: (.*)$", answer.err.strip())[1]
         shutil.rmtree(run.root)

@@ -176,7 +176,7 @@ def test_what_was_not_measured_is_not_called_kept(run: RunFolder, what: str) -> 
     take_away(run)
     assert states(run)[number] == "not checked"
     environment(run, lambda values: values.update(promises=promises(run)))
-    assert in_report(run.read_environment())[number - 1].state == "not checked"
+    assert in_report(run.read_record().promises)[number - 1].state == "not checked"
 
 
 def test_gentle_is_what_the_steps_had(run: RunFolder) -> None:
@@ -233,7 +233,7 @@ def test_test_images_that_are_read_are_noted() -> None:
 def test_a_run_from_before_states_were_written_is_read(run: RunFolder) -> None:
     old = {"1": {"kept": True, "evidence": "e"}, "2": {"kept": None, "evidence": "e"}}
     environment(run, lambda values: values.update(promises=old))
-    assert [promise.state for promise in in_report(run.read_environment())][:3] == [
+    assert [promise.state for promise in in_report(run.read_record().promises)][:3] == [
         "kept",
         "not applicable",
         "not shown",

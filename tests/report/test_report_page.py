@@ -17,6 +17,7 @@ from saccade.report import report_html, write_report
 from saccade.report.facts import Facts
 from saccade.report.render import printable
 from saccade.run_folder import csv_bytes
+from saccade.run_record import RunRecord
 
 
 class Page(HTMLParser):
@@ -280,8 +281,8 @@ def test_the_report_needs_no_torch(example):
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="<>&\"'/=!-;#ab \n\x00\u202e\udcff", max_size=30) | st.text(max_size=30))
 def test_any_text_comes_out_as_it_went_in(text):
-    environment = {"promises": {"1": {"kept": True, "evidence": text}}}
-    shown = Page(report_html(Facts(name="x", environment=environment)))
+    record = RunRecord(promises={"1": {"kept": True, "evidence": text}})
+    shown = Page(report_html(Facts(name="x", record=record)))
     assert " ".join(printable(text).split()) in shown.text
 
 

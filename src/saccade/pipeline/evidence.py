@@ -31,21 +31,13 @@ if TYPE_CHECKING:
 
 PROBED_IMAGES = 16
 PROBE_BATCHES = (5, 16)  # two sizes: nothing may depend on which images share a batch
-KEY = "evidence"
 
 
 def keep(run: RunFolder, promise: int, values: Mapping[str, Any]) -> None:
     """Write down what was measured about a promise; earlier values of other names stay."""
-    stored = run.read_environment()
-    evidence = dict(stored.get(KEY, {}))
-    evidence[str(promise)] = {**evidence.get(str(promise), {}), **values}
-    run.write_environment({**stored, KEY: evidence})
-
-
-def kept(values: Mapping[str, Any], promise: int) -> dict[str, Any]:
-    """What `keep` wrote, from the values of environment.json; empty where nothing was measured."""
-    found: dict[str, Any] = values.get(KEY, {}).get(str(promise), {})
-    return found
+    record = run.read_record()
+    measured = {**record.measured(promise), **values}
+    run.write_record(record.replaced(evidence={**record.evidence, str(promise): measured}))
 
 
 def probes(records: Sequence[ImageRecord]) -> tuple[ImageRecord, ...]:
@@ -58,7 +50,7 @@ def probes(records: Sequence[ImageRecord]) -> tuple[ImageRecord, ...]:
 
 def evaluation_is_checked(run: RunFolder) -> bool:
     """Whether `check_evaluation` has looked at the bundle and the predictions that are there now."""
-    found, now = kept(run.read_environment(), 2), _evaluated(run)
+    found, now = run.read_record().measured(2), _evaluated(run)
     return all(found.get(name) == value for name, value in now.items())
 
 
@@ -246,7 +238,7 @@ def choices_made(run: RunFolder, dataset: Dataset, *, continued: bool) -> Datase
 
 def measuring_test(run: RunFolder) -> None:
     """Note, before it is done, that the test part is measured, and by which bundle."""
-    before = kept(run.read_environment(), 7).get("measured_by", [])
+    before = run.read_record().measured(7).get("measured_by", [])
     keep(run, 7, {"measured_by": [*before, bundle_hash(run)]})
 
 

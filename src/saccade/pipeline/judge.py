@@ -120,18 +120,16 @@ def conclude(run: RunFolder, dataset: Dataset, terminal: Terminal, *, seconds: f
     write_verdicts(run)
     with terminal.progress("writing the report", "pages"):
         write_report(run, read_image=CheckedReader(dataset.storage, dataset.used()))
-    ended = {"finished": True, "seconds": round(seconds, 1)}
-    run.write_environment(run.read_environment() | ended)
+    run.update_record(finished=True, seconds=round(seconds, 1))
 
 
 def write_verdicts(run: RunFolder) -> None:
     """The diagnosis, then the promises, which include that it was made."""
     read = read_facts(run).evidence()
     found = diagnose(read)
-    diagnosis = [dataclasses.asdict(finding) for finding in found]
-    run.write_environment(run.read_environment() | {"diagnosis": diagnosis})
+    run.update_record(diagnosis=tuple(dataclasses.asdict(finding) for finding in found))
     evidence.keep(run, 6, evidence.diagnosis_evidence(read, found))
-    run.write_environment(run.read_environment() | {"promises": promises(run)})
+    run.update_record(promises=promises(run))
 
 
 def _figures(run: RunFolder, part: str) -> Metrics | None:
@@ -148,10 +146,10 @@ def say_result(run: RunFolder, terminal: Terminal) -> None:
         terminal.say(
             "          there is no test part: validation chose the model, so its figures are optimistic"
         )
-    values = run.read_environment()
-    for finding in values.get("diagnosis", []):
+    record = run.read_record()
+    for finding in record.diagnosis or ():
         terminal.say(f"Diagnosis {finding['message']} {finding['remedy']}".rstrip())
-    for number, promise in values.get("promises", {}).items():
+    for number, promise in record.promises.items():
         if promise["kept"] is False:
             terminal.say(f"BROKEN    promise {number}: {promise['evidence']}")
         elif promise.get("state") == NOT_CHECKED:
@@ -269,8 +267,8 @@ def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: s
         raise RunError(f"{run.root} has no predictions yet; {run.remedy(run.predictions('validation'))}")
     if run.has(run.certificate()):
         run.check(run.onnx)  # the report says that it is certified
-    values = run.read_environment()
-    dataset = data_of(run, moved) if moved else _data_if_there(run, values)
+    location = run.read_record().data
+    dataset = data_of(run, moved) if moved else _data_if_there(run, location)
     for part in parts:
         run.write_metrics(
             part, metrics_as_json(measure(run.read_predictions(part), top_k=recipe.evaluate.top_k))
@@ -278,7 +276,7 @@ def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: s
     write_verdicts(run)
     if dataset is None:
         terminal.say(
-            f"          the images are no longer at {values['data']}: this report has no pictures (--data "
+            f"          the images are no longer at {location}: this report has no pictures (--data "
             "says where they are now)"
         )
     write_report(run, read_image=CheckedReader(dataset.storage, dataset.used()) if dataset else None)
@@ -291,7 +289,7 @@ def data_of(run: RunFolder, moved: str = "") -> Dataset:
 
     Raises RunError where they cannot be read, or where an image that was judged has other bytes now.
     """
-    location = moved or run.read_environment()["data"]
+    location = moved or run.read_record().data
     try:
         listed = load_source(location, drop_empty=True, min_classes=1)
     except DataError as error:
@@ -302,10 +300,10 @@ def data_of(run: RunFolder, moved: str = "") -> Dataset:
     return _as_measured(run, listed, moved)
 
 
-def _data_if_there(run: RunFolder, values: Mapping[str, Any]) -> Dataset | None:
+def _data_if_there(run: RunFolder, location: str) -> Dataset | None:
     """The run's data where they still lie, for the report's pictures; raises RunError for changed images."""
     try:
-        listed = load_source(values["data"], drop_empty=True, min_classes=1)
+        listed = load_source(location, drop_empty=True, min_classes=1)
     except DataError:
         return None
     return _as_measured(run, listed)

@@ -68,7 +68,7 @@ def summarize(backbone: str, terminal: Terminal, *, classes: int, image_size: in
 
     run = RunFolder(Path(backbone))
     if run.has(run.environment):
-        architecture = run.read_environment()["resolved"]["model.architecture"]
+        architecture = run.read_record().resolved["model.architecture"]
         terminal.say(*as_text(summary(rebuild(architecture), architecture["image_size"])).split("\n"))
         return
     size = image_size or None

@@ -16,9 +16,10 @@ from typing import Any
 
 from saccade.artefact import Artefact
 from saccade.errors import SaccadeError
-from saccade.pipeline.evidence import bundle_hash, kept
+from saccade.pipeline.evidence import bundle_hash
 from saccade.records import EpochRow, ImageRecord
 from saccade.run_folder import RunFolder, canonical_sha256
+from saccade.run_record import RunRecord
 
 KEPT, BROKEN, NOT_APPLICABLE, NOT_CHECKED = "kept", "broken", "not applicable", "not checked"
 AS_KEPT = {KEPT: True, BROKEN: False}  # of the field `kept`; null for the other two
@@ -52,22 +53,22 @@ Verdict = tuple[str, str]
 
 def promises(run: RunFolder) -> dict[str, dict[str, Any]]:
     """Promise number -> state, evidence, and `kept`: true, false, or null for a state that claims nothing."""
-    values = run.read_environment()
-    return {str(n): _as_json(check, run, values) for n, check in enumerate(_CHECKS, start=1)}
+    record = run.read_record()
+    return {str(n): _as_json(check, run, record) for n, check in enumerate(_CHECKS, start=1)}
 
 
 def _as_json(
-    check: Callable[[RunFolder, dict[str, Any]], Verdict], run: RunFolder, values: dict[str, Any]
+    check: Callable[[RunFolder, RunRecord], Verdict], run: RunFolder, record: RunRecord
 ) -> dict[str, Any]:
     try:
-        state, evidence = check(run, values)
+        state, evidence = check(run, record)
     except SaccadeError as error:  # a file of the run is gone or damaged
-        state, evidence = NOT_CHECKED, str(error)
+        state, evidence = NOT_CHECKED, "; ".join(filter(None, (*error.args, error.hint)))
     return {"kept": AS_KEPT.get(state), "state": state, "evidence": evidence}
 
 
-def no_leak(run: RunFolder, values: dict[str, Any]) -> Verdict:
-    made = values["split"]
+def no_leak(run: RunFolder, record: RunRecord) -> Verdict:
+    made = record.split
     records = [record for record in run.read_dataset() if record.used]
     groups = sorted({*made["crossing_groups"], *_across(records, lambda record: record.group)})
     pairs = [f"{first} and {second}" for first, second, *_ in made["crossing"]]
@@ -109,8 +110,8 @@ def _clusters_across(run: RunFolder, records: Iterable[ImageRecord]) -> list[str
     ]
 
 
-def only_training_augmented(run: RunFolder, values: dict[str, Any]) -> Verdict:
-    found = kept(values, 2)
+def only_training_augmented(run: RunFolder, record: RunRecord) -> Verdict:
+    found = record.measured(2)
     if not found.get("images"):
         return NOT_CHECKED, "no validation image was evaluated again in this run"
     if found.get("predictions") != _sha256(run.predictions("validation")):
@@ -128,13 +129,13 @@ def only_training_augmented(run: RunFolder, values: dict[str, Any]) -> Verdict:
     return KEPT if same else BROKEN, told
 
 
-def preprocessing_travels(run: RunFolder, values: dict[str, Any]) -> Verdict:
+def preprocessing_travels(run: RunFolder, record: RunRecord) -> Verdict:
     if not run.has(run.onnx):
         return NOT_APPLICABLE, "nothing was exported"
     bundled, exported = run.read_model()["preprocess"], _preprocess_of(run.onnx)
     if bundled != exported:
         return BROKEN, f"the bundle says {json.dumps(bundled)}, model.onnx says {json.dumps(exported)}"
-    found = kept(values, 3)
+    found = record.measured(3)
     if found.get("sha256") != _sha256(run.onnx):
         return (
             NOT_CHECKED,
@@ -152,8 +153,8 @@ def _preprocess_of(path: Path) -> dict[str, Any]:
     return Artefact.open(path, verify=False).preprocess.as_json()  # certificates are promise 8
 
 
-def frozen_is_frozen(run: RunFolder, values: dict[str, Any]) -> Verdict:
-    if not values["resolved"]["model.pretrained"]:
+def frozen_is_frozen(run: RunFolder, record: RunRecord) -> Verdict:
+    if not record.resolved["model.pretrained"]:
         return NOT_APPLICABLE, "nothing was frozen"
     training = run.read_model()["training"]
     frozen = training["frozen"]
@@ -173,15 +174,15 @@ def frozen_is_frozen(run: RunFolder, values: dict[str, Any]) -> Verdict:
     return KEPT if same else BROKEN, f"frozen weights and BatchNorm statistics: {told}"
 
 
-def gentle_fine_tuning(run: RunFolder, values: dict[str, Any]) -> Verdict:
-    if not values["resolved"]["model.pretrained"]:
+def gentle_fine_tuning(run: RunFolder, record: RunRecord) -> Verdict:
+    if not record.resolved["model.pretrained"]:
         return NOT_APPLICABLE, "trained from scratch"
     rates = _highest_rates(run.read_history())
     if not rates:
         return NOT_CHECKED, "the history names no epoch"
     if "finetune" not in rates:
         return NOT_APPLICABLE, f"nothing was fine-tuned: the phases that ran are {', '.join(rates)}"
-    head = rates.get("head") or values["resolved"]["train.lr"]
+    head = rates.get("head") or record.resolved["train.lr"]
     ratio = rates["finetune"] / head
     told = (
         f"the highest learning rate of fine-tuning was {rates['finetune']:.3g}, {ratio:.3g} of the head's "
@@ -197,9 +198,9 @@ def _highest_rates(rows: Iterable[EpochRow]) -> dict[str, float]:
     return rates
 
 
-def gap_is_watched(run: RunFolder, values: dict[str, Any]) -> Verdict:
-    rows, read = run.read_history(), kept(values, 6)
-    diagnosis = [finding["kind"] for finding in values.get("diagnosis", ())]
+def gap_is_watched(run: RunFolder, record: RunRecord) -> Verdict:
+    rows, read = run.read_history(), record.measured(6)
+    diagnosis = [finding["kind"] for finding in record.diagnosis or ()]
     if not read:
         return NOT_CHECKED, "no diagnosis was made in this run"
     whole = sum(all(math.isfinite(figure) for figure in _figures(row)) for row in rows)
@@ -230,10 +231,10 @@ def _gap(run: RunFolder) -> tuple[bool, str]:
     return wide, f"right are {train['value']:.1%} of training and {right:.1%} of {images:,} other images"
 
 
-def test_used_once(run: RunFolder, values: dict[str, Any]) -> Verdict:
+def test_used_once(run: RunFolder, record: RunRecord) -> Verdict:
     if not run.has(run.metrics("test")):
         return NOT_APPLICABLE, "there is no test part; validation figures chose the model"
-    found = kept(values, 7)
+    found = record.measured(7)
     if "looked_at" not in found or not found.get("measured_by"):
         return NOT_CHECKED, "nobody watched when the test images were first looked at"
     if found["looked_at"]:
@@ -261,7 +262,7 @@ def _told_of_test(found: Mapping[str, Any]) -> str:
     )
 
 
-def export_is_certified(run: RunFolder, values: dict[str, Any]) -> Verdict:
+def export_is_certified(run: RunFolder, record: RunRecord) -> Verdict:
     if not run.has(run.certificate()):
         return NOT_APPLICABLE, "nothing was exported"
     certificate = run.read_certificate()
@@ -274,7 +275,7 @@ def export_is_certified(run: RunFolder, values: dict[str, Any]) -> Verdict:
     return KEPT if certificate["passed"] and within else BROKEN, told
 
 
-def stopping_loses_nothing(run: RunFolder, values: dict[str, Any]) -> Verdict:
+def stopping_loses_nothing(run: RunFolder, record: RunRecord) -> Verdict:
     states = sorted(run.checkpoints.glob("last-*.json"))
     if not states:
         return NOT_CHECKED, "no checkpoint lies in checkpoints/"
@@ -321,7 +322,7 @@ def _ends_as_history(path: Path, rows: list[EpochRow]) -> bool:
     return len(history) == len(rows) and str(EpochRow(**history[-1])) == str(rows[-1])
 
 
-def no_code_in_data(run: RunFolder, values: dict[str, Any]) -> Verdict:
+def no_code_in_data(run: RunFolder, record: RunRecord) -> Verdict:
     files = [path for path in run.root.rglob("*") if path.is_file()]
     odd = sorted(str(path.relative_to(run.root)) for path in files if _may_hold_code(path))
     if odd:
@@ -338,7 +339,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-_CHECKS: tuple[Callable[[RunFolder, dict[str, Any]], Verdict], ...] = (
+_CHECKS: tuple[Callable[[RunFolder, RunRecord], Verdict], ...] = (
     no_leak,
     only_training_augmented,
     preprocessing_travels,

@@ -12,6 +12,7 @@ from saccade.evaluation.metrics import metrics_from_json
 from saccade.recipe import Recipe
 from saccade.records import EpochRow, Finding, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder
+from saccade.run_record import RunRecord
 
 JUDGED_FIRST = ("test", "validation")
 T = TypeVar("T")
@@ -24,7 +25,7 @@ class Facts:
     name: str
     recipe: Recipe | None = None
     recipe_text: str = ""
-    environment: Mapping[str, Any] = field(default_factory=dict)
+    record: RunRecord = field(default_factory=RunRecord)
     model: Mapping[str, Any] = field(default_factory=dict)
     audit: Mapping[str, Any] = field(default_factory=dict)
     certificate: Mapping[str, Any] = field(default_factory=dict)
@@ -45,14 +46,14 @@ class Facts:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """The diagnosis: as the run wrote it down, else read from curves and figures now."""
-        stored = self.environment.get("diagnosis")
+        stored = self.record.diagnosis
         if stored is not None:
             return tuple(_finding(values) for values in stored)
         return diagnose(self.evidence()) if self.history or self.metrics else ()
 
     def evidence(self) -> Evidence:
         """What the diagnosis may look at."""
-        split = self.environment.get("split", {})
+        split = self.record.split
         train = Counter(r.label for r in self.dataset if r.used and r.part == "train")
         return Evidence(
             self.history,
@@ -78,7 +79,7 @@ def read_facts(run: RunFolder) -> Facts:
         name=run.root.resolve().name,
         recipe=_if_there(run.has(run.recipe), run.read_recipe),
         recipe_text=run.read(run.recipe).decode("utf-8") if run.has(run.recipe) else "",
-        environment=_if_there(run.has(run.environment), run.read_environment) or {},
+        record=_if_there(run.has(run.environment), run.read_record) or RunRecord(),
         model=_if_there(run.has(run.model_json), run.read_model) or {},
         audit=_if_there(run.has(run.audit), run.read_audit) or {},
         certificate=_if_there(run.has(run.certificate()), run.read_certificate) or {},

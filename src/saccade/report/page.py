@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,8 +54,8 @@ def report_html(facts: Facts, read_image: ReadImage | None = None) -> str:
         data=_data(facts),
         crossing=_crossing(facts, read_image, limits),
         backbone=_backbone(facts),
-        choice=facts.environment.get("choice"),
-        promises=promises(facts.environment),
+        choice=facts.record.choice,
+        promises=promises(facts.record.promises),
         changes=_changes(facts.recipe),
         environment=_environment(facts),
     )
@@ -181,7 +182,7 @@ def _wrong(predictions: Predictions) -> list[int]:
 
 def _crossing(facts: Facts, read_image: ReadImage | None, limits: Limits) -> dict[str, Any] | None:
     """Pairs of near-duplicates that stand in two parts, with their pictures."""
-    pairs: Sequence[Sequence[Any]] = facts.environment.get("split", {}).get("crossing", [])
+    pairs: Sequence[Sequence[Any]] = facts.record.split.get("crossing", [])
     if not pairs:
         return None
     part = {record.path: record.part for record in facts.dataset}
@@ -203,7 +204,7 @@ def _backbone(facts: Facts) -> str:
     if facts.recipe is None:
         return ""
     named = facts.recipe.model.backbone
-    return str(facts.environment.get("choice", {}).get("backbone", named)) if named == "auto" else named
+    return str(facts.record.choice.get("backbone", named)) if named == "auto" else named
 
 
 # -- data, recipe, environment -------------------------------------------------------------------
@@ -224,7 +225,7 @@ def _data(facts: Facts) -> dict[str, Any] | None:
         "left_out": len(facts.dataset) - len(used),
         "audited": bool(facts.audit),
         "findings": facts.audit.get("findings", []),
-        "reasons": facts.environment.get("split", {}).get("reasons", []),
+        "reasons": facts.record.split.get("reasons", []),
     }
 
 
@@ -237,28 +238,23 @@ def _changes(recipe: Recipe | None) -> list[tuple[str, Any, Any]]:
 
 def _environment(facts: Facts) -> list[tuple[str, str]]:
     """What the result was made with, as label and text."""
-    values, model = facts.environment, facts.model
-    versions: Mapping[str, str] = values.get("versions", {})
+    record, model = facts.record, facts.model
     rows = [
-        ("Command", _joined(values.get("command"))),
-        ("Data", values.get("data")),
-        ("Platform", values.get("platform")),
-        *((name.capitalize(), values.get(name)) for name in ("device", "precision", "threads")),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
-        ("Seconds", values.get("seconds")),
+        ("Command", shlex.join(record.command)),
+        ("Data", record.data),
+        ("Platform", record.platform),
+        ("Device", record.device),
+        ("Precision", record.precision),
+        ("Threads", record.threads or None),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+        ("Seconds", record.seconds),
         ("Weights (SHA-256)", model.get("weights_sha256")),
         ("Data fingerprint", model.get("data_fingerprint")),
         ("Temperature", f"{model['temperature']:.4g}" if "temperature" in model else None),
     ]
     rows += [("Training", note) for note in model.get("training", {}).get("notes", ())]
-    rows += [(f"auto: {key}", _plain(value)) for key, value in values.get("resolved", {}).items()]
+    rows += [(f"auto: {key}", _plain(value)) for key, value in record.resolved.items()]
     return [(label, str(text)) for label, text in rows if text not in (None, "", [])]
-
-
-def _joined(command: Any) -> str:
-    import shlex
-
-    return shlex.join(command) if command else ""
 
 
 def _plain(value: Any) -> str:

@@ -46,9 +46,8 @@ class Promise:
     evidence: str
 
 
-def promises(environment: Mapping[str, Any]) -> list[Promise]:
+def promises(block: Mapping[str, Mapping[str, Any]]) -> list[Promise]:
     """All ten, from the block `promises` of `environment.json`; one without an entry is "not shown"."""
-    block = environment.get("promises", {})
     entries = [block.get(str(n)) for n in range(1, len(TITLES) + 1)]
     return [_promise(n, *TITLES[n - 1], entry) for n, entry in enumerate(entries, start=1)]
 
