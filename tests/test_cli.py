@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -59,7 +61,9 @@ def test_ctrl_c_while_the_command_line_is_loaded_is_answered_in_words(module: st
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130
-    assert done.stderr.startswith("saccade: stopped")
+    assert done.stderr.startswith(
+        "stopped: received SIGINT\nhint: finished work is kept; to continue: saccade train"
+    )
     assert "Traceback" not in done.stderr
 
 
@@ -81,11 +85,73 @@ def test_importing_saccade_imports_no_torch() -> None:
 
 def test_train_offers_a_flag_for_every_field(answer: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")  # narrow terminals break long names over two lines
-    code, out, _ = answer("train", "--help")
+    code, out, _ = answer("train", "--help-all")
     text = "".join(out.split())
     assert code == 0
     assert len(field_table()) > 60
     assert [key for key, *_ in field_table() if f"--{key}" not in text] == []
+
+
+def test_help_shows_the_usual_flags_and_says_where_all_of_them_stand(answer: Command) -> None:
+    code, out, _ = answer("train", "--help")
+    assert code == 0
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*", out))
+    usual = "backbone weights method epochs lr unfreeze image-size batch-size augment seed device time-limit"
+    usual += " group out recipe pretrained no-pretrained help-all"
+    assert flags == {f"--{name}" for name in usual.split()}
+    assert "saccade train --help-all" in out
+    assert "docs/recipe.md" in out
+    assert "[int | auto; default: auto]" in " ".join(out.replace("│", "").split())
+    assert len(out.splitlines()) < 80
+
+
+@pytest.mark.parametrize("command", ["audit", "split", "augment"])
+def test_other_commands_show_their_own_flags_only(answer: Command, command: str) -> None:
+    code, out, _ = answer(command, "--help-all")
+    assert code == 0
+    assert "--split.group" in out
+    assert "--train." not in out
+    assert ("--augment.cutout" in out) == (command == "augment")
+    assert ("--split.repair" in out) == (command != "audit")
+
+
+@pytest.mark.parametrize("command", ["audit", "split", "augment"])
+@pytest.mark.parametrize("flag", ["--epochs=3", "--train.lr=1", "--learning-rate=1", "--no-export.onnx"])
+def test_what_belongs_to_training_is_refused_elsewhere(answer: Command, command: str, flag: str) -> None:
+    code, _, err = answer(command, "no/such", *([] if command == "audit" else ["--out", "x.csv"]), flag)
+    assert code == 2
+    assert err.splitlines() == [
+        f"error: {flag.partition('=')[0]} has no effect on `saccade {command}`",
+        "hint: leave it out; it belongs to `saccade train`",
+    ]
+
+
+def test_what_a_recipe_file_has_for_training_is_said_to_have_no_effect(
+    answer: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("[train]\nepochs = 3\n[split]\ntest = 0.2\n")
+    _, out, _ = answer("audit", "no/such", "--recipe", str(file))
+    assert out == "Recipe    without effect on `saccade audit`: train.epochs\n"
+    file.write_text("[split]\ntest = 0.2\n")
+    assert answer("audit", "no/such", "--recipe", str(file))[1] == ""
+
+
+def test_main_calls_the_command_itself(answer: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from saccade import pipeline
+
+    stack: list[str] = []
+
+    def look(*_: object, **__: object) -> int:
+        frame = inspect.currentframe()
+        while frame is not None and frame.f_code is not main.__code__:
+            stack.append(frame.f_code.co_name)
+            frame = frame.f_back
+        return 1
+
+    monkeypatch.setattr(pipeline, "list_backbones", look)
+    assert answer("backbones")[0] == 0
+    assert stack == ["look", "backbones"]
 
 
 SEVERAL = {"data.mean": "0.5,0.4,0.3", "data.std": "0.2,0.2,0.2"}
@@ -108,10 +174,14 @@ def test_every_default_is_taken_as_a_flag(answer: Command, tmp_path: Path, key: 
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["trian"], 'Did you mean "train"'),
-        (["train", "x", "--out", "y", "--epchs", "3"], "Did you mean --epochs"),
-        (["train", "x", "--out", "y", "--train.learning_rat", "3"], "--train.learning_rat"),
-        (["train", "x"], "--out"),
+        (["trian"], "unknown command: trian\nhint: did you mean train?"),
+        (["train", "x", "--out", "y", "--epchs", "3"], "unknown flag: --epchs\nhint: did you mean --epochs?"),
+        (["train", "x", "--out", "y", "--patience", "3"], "did you mean --train.early_stopping?"),
+        (["train", "x", "--out", "y", "--train.learning_rat", "3"], "did you mean --train.lr?"),
+        (["train", "x", "--out", "y", "--foo", "3"], "hint: `saccade train --help-all` lists every flag"),
+        (["train", "x"], "needs a value for --out"),
+        (["train", "x", "y", "--out", "z"], "one word too many: y"),
+        (["augment", "x", "--out", "y", "--images", "few"], "unable to convert"),
         (["train", "x", "--out", "y", "--epochs", "0"], "train.epochs"),
         (["train", "no/such/folder", "--out", "y"], "no such file or folder"),
         (["train", "x", "--out", "y", "--recipe", "none.toml"], "none.toml"),
@@ -122,12 +192,14 @@ def test_every_default_is_taken_as_a_flag(answer: Command, tmp_path: Path, key: 
         (["summary", "resnet_18"], "resnet18"),
     ],
 )
-def test_what_cannot_go_on_exits_2_with_one_line(answer: Command, words: Sequence[str], wanted: str) -> None:
+def test_what_cannot_go_on_exits_2_with_error_and_hint(
+    answer: Command, words: Sequence[str], wanted: str
+) -> None:
     code, _, err = answer(*words)
     assert code == 2
     assert wanted in err
     assert "Traceback" not in err
-    assert len(err.strip().splitlines()) == 1
+    assert [line.partition(":")[0] for line in err.splitlines()] in (["error"], ["error", "hint"])
 
 
 def test_a_defect_of_ours_is_called_one_without_a_traceback(
@@ -224,5 +296,5 @@ def test_each_row_that_cannot_be_used_has_its_line(answer: Command, tmp_path: Pa
     code, _, err = answer("audit", str(tmp_path / "list.csv"))
     lines = err.splitlines()
     assert code == 2
-    assert [line.partition(":")[0] for line in lines] == ["saccade", "  line 2", "  line 3"]
+    assert [line.partition(":")[0] for line in lines] == ["error", "  line 2", "  line 3"]
     assert all(line.isprintable() for line in lines)

@@ -52,8 +52,8 @@ def run(work: str, number: int) -> tuple[int, str, str]:
 
 def message(number: int) -> str:
     name = signal.Signals(number).name
-    how = "what was finished is kept, to continue"
-    return f"saccade: stopped by {name}; {how}: saccade train 'my photos' --out run\n"
+    how = "hint: finished work is kept; to continue"
+    return f"stopped: received {name}\n{how}: saccade train 'my photos' --out run\n"
 
 
 PLACES = {
@@ -145,7 +145,7 @@ def test_a_command_that_cannot_be_continued_says_what_to_call_again() -> None:
     done = subprocess.run([sys.executable, "-c", code, "15"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         143,
-        "saccade: stopped by SIGTERM; to start again: saccade audit x\n",
+        "stopped: received SIGTERM\nhint: to start again: saccade audit x\n",
     )
 
 

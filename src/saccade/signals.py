@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from saccade.errors import Interrupted
-from saccade.terminal import printable, write_lines
+from saccade.terminal import say_problem
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 EXIT_CODES = tuple(128 + number for number in STOPPING)
@@ -67,16 +67,17 @@ def answered_signals(words: Sequence[str]) -> Iterator[None]:
 
 
 def say_stopped(words: Sequence[str], error: KeyboardInterrupt) -> int:
-    """Say once on stderr which signal stopped the command, and how to go on; returns the exit code."""
+    """Say once on stderr which signal stopped the command, and how to go on; returns the exit code.
+
+    words: those of the command, without `saccade`. error: what the signal raised.
+    """
     stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
     kept = words[:1] and words[0] in CONTINUING
-    how = "what was finished is kept, to continue" if kept else "to start again"
+    how = "finished work is kept; to continue" if kept else "to start again"
     name = signal.Signals(stopped.signal).name
     with _State.saying:
         if not _State.said:
-            text = f"saccade: stopped by {name}; {how}: saccade {shlex.join(words)}"
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody reads it
-                write_lines(sys.stderr, [printable(text)])
+            say_problem("stopped", f"received {name}", hint=f"{how}: saccade {shlex.join(words)}")
         _State.said = _State.active
     return stopped.exit_code
 

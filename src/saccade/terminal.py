@@ -33,6 +33,19 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def shown_default(value: object) -> str:
+    """A default as the help shows it.
+
+    >>> [shown_default(value) for value in (True, "", (1, 5), 0.15)]
+    ['on', 'none', '1,5', '0.15']
+    """
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "none" if value in ("", {}) else str(value)
+
+
 def wrapped(text: str, columns: int) -> str:
     """Lines broken between words, what follows set under the text after the label; paths are never broken.
 
@@ -86,6 +99,26 @@ def drop_output(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def say_problem(kind: str, message: str, *details: str, hint: str = "") -> None:
+    """Write `error: ...` (or warning, stopped) on stderr, a line for each detail, and `hint: ...` last.
+
+    A reader that has gone is no problem: nothing is raised.
+
+    >>> import contextlib, sys
+    >>> with contextlib.redirect_stderr(sys.stdout):
+    ...     say_problem("error", "data path does not exist: photos", hint="check the path")
+    error: data path does not exist: photos
+    hint: check the path
+    """
+    lines = [
+        f"{kind}: {message}",
+        *(f"  {detail}" for detail in details),
+        *([f"hint: {hint}"] if hint else []),
+    ]
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        write_lines(sys.stderr, [printable(line) for line in lines])
 
 
 class Terminal:

@@ -1,0 +1,247 @@
+"""The commands: each a function whose signature is its arguments and flags, which returns the exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from saccade.cli import STARTED
+from saccade.terminal import Terminal
+
+if TYPE_CHECKING:
+    from saccade.recipe import Recipe
+
+typed_words: ContextVar[list[str]] = ContextVar("typed_words", default=[])  # noqa: B039 - never changed in place
+_DATA = "Labelled images: a folder, list or archive (see docs/data.md)."
+_RECIPE = "A TOML file with recipe fields; flags win over it."
+_MOVED = "Folder of the run's own images, if they have moved since training."
+
+
+def _pipeline() -> Any:
+    from saccade import pipeline
+
+    return pipeline
+
+
+def _recipe(command: str, flags: dict[str, Any], file: str, terminal: Terminal) -> Recipe:
+    """The recipe, after saying which fields of the file the command does not use."""
+    from saccade.cli.flags import chosen_recipe
+
+    recipe, idle = chosen_recipe(command, flags, file)
+    if idle:
+        terminal.say(f"Recipe    without effect on `saccade {command}`: {', '.join(idle)}")
+    return recipe
+
+
+# -- preparing -----------------------------------------------------------------------------------
+
+
+def audit(
+    data: Annotated[str, Parameter(help=_DATA)],
+    /,
+    *,
+    out: Annotated[str, Parameter(help="Folder for audit.json and audit.html.")] = "",
+    verify: Annotated[
+        bool, Parameter(negative="", help="Read every file again, whatever is cached.")
+    ] = False,
+    no_cache: Annotated[
+        bool, Parameter(negative="", help="Neither read nor keep cached measurements.")
+    ] = False,
+    recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
+    **flags: Any,
+) -> int:
+    """Say what is wrong with these images (exit 1 when a finding is a warning or worse)."""
+    terminal = Terminal(lasting=bool(out))
+    chosen = _recipe("audit", flags, recipe, terminal)
+    audited = _pipeline().audit_data(data, chosen, terminal, out=out, verify=verify, cache=not no_cache)
+    return 0 if audited.worst == "info" else 1
+
+
+def split(
+    data: Annotated[str, Parameter(help=_DATA)],
+    /,
+    *,
+    out: Annotated[str, Parameter(help="The list to write: split.csv, itself a data set.")],
+    folds: Annotated[int, Parameter(help="Write k folds instead of three parts.")] = 0,
+    recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
+    **flags: Any,
+) -> int:
+    """Make a leak-free train/validation/test split."""
+    terminal = Terminal()
+    _pipeline().split_data(data, _recipe("split", flags, recipe, terminal), terminal, out=out, folds=folds)
+    return 0
+
+
+def augment(
+    data: Annotated[str, Parameter(help=_DATA)],
+    /,
+    *,
+    out: Annotated[str, Parameter(help="The picture to write (PNG).")],
+    images: Annotated[int, Parameter(help="How many images (rows) to show.")] = 6,
+    draws: Annotated[int, Parameter(help="How many augmented draws (columns) of each.")] = 7,
+    recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
+    **flags: Any,
+) -> int:
+    """Show what the model will see of training images, beside what it sees when evaluated."""
+    terminal = Terminal()
+    chosen = _recipe("augment", flags, recipe, terminal)
+    _pipeline().augment_preview(data, chosen, terminal, out=out, images=images, draws=draws)
+    return 0
+
+
+# -- training ------------------------------------------------------------------------------------
+
+
+def train(
+    data: Annotated[str, Parameter(help=_DATA)],
+    /,
+    *,
+    out: Annotated[str, Parameter(help="The run folder; the same command continues there.")],
+    recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
+    **flags: Any,
+) -> int:
+    """Audit, split, train, evaluate, export and report; run again to continue."""
+    terminal = Terminal()
+    chosen = _recipe("train", flags, recipe, terminal)
+    command = ["saccade", *typed_words.get()]
+    result = _pipeline().train(data, chosen, terminal, out=out, command=command, started=STARTED)
+    return int(result.exit_code)
+
+
+def evaluate(
+    run: Annotated[str, Parameter(help="A run folder.")],
+    data: Annotated[str, Parameter(help="New labelled images; none: the run's own parts again.")] = "",
+    /,
+    *,
+    name: Annotated[str, Parameter(help="Name of the evaluation; none: the data's own name.")] = "",
+    moved: Annotated[str, Parameter(name="--data", help=_MOVED)] = "",
+) -> int:
+    """Make metrics and report again from the predictions, or measure on new data."""
+    _pipeline().evaluate(run, data, Terminal(), name=name, moved=moved)
+    return 0
+
+
+def compare(
+    first: Annotated[str, Parameter(help="A run folder.")],
+    second: Annotated[str, Parameter(help="Another run folder, evaluated on the same images.")],
+    /,
+    *,
+    part: Annotated[str, Parameter(help="Which part to compare on; none: test where both have it.")] = "",
+) -> int:
+    """Say which of two runs is better, and whether the difference is real."""
+    _pipeline().compare(first, second, Terminal(lasting=False), part=part)
+    return 0
+
+
+# -- shipping ------------------------------------------------------------------------------------
+
+
+def predict(
+    model: Annotated[str, Parameter(help="A .onnx file or a run folder.")],
+    /,
+    inputs: Annotated[list[str], Parameter(help="Images or folders of images.")],
+    *,
+    out: Annotated[str, Parameter(help="Write all probabilities to F.csv, F.jsonl or F.parquet.")] = "",
+    top_k: Annotated[int, Parameter(help="How many classes to name for each image.")] = 1,
+) -> int:
+    """Name the class of each image (exit 1 when some inputs failed, 2 when all did)."""
+    from saccade.predict import predict_command
+
+    return predict_command(model, inputs, Terminal(lasting=bool(out)), out=out, top_k=top_k)
+
+
+def export(
+    run: Annotated[str, Parameter(help="A run folder.")],
+    /,
+    *,
+    format: Annotated[str, Parameter(help="File format: onnx.")] = "onnx",
+    int8: Annotated[bool, Parameter(negative="", help="Write a smaller, faster int8 model.")] = False,
+    out: Annotated[str, Parameter(help="Where to write; none: the run's export folder.")] = "",
+    data: Annotated[str, Parameter(help=_MOVED)] = "",
+) -> int:
+    """Write the trained model as one certified file."""
+    certificate = _pipeline().export(run, Terminal(), format=format, int8=int8, out=out, data=data)
+    return 0 if certificate.passed else 1
+
+
+def certify(
+    file: Annotated[str, Parameter(help="An exported model.")],
+    /,
+    *,
+    against: Annotated[str, Parameter(help="The run folder whose predictions it must repeat.")],
+    data: Annotated[str, Parameter(help=_MOVED)] = "",
+) -> int:
+    """Run the certificate of an exported file again, on real images."""
+    return 0 if _pipeline().certify(file, against, Terminal(), data=data).passed else 1
+
+
+def bench(
+    model: Annotated[str, Parameter(help="A run folder or a .onnx file.")],
+    /,
+    *,
+    rounds: Annotated[int, Parameter(help="Interleaved rounds of every engine.")] = 5,
+) -> int:
+    """Measure latency, throughput, size and accuracy here, engines side by side."""
+    _pipeline().bench(model, Terminal(lasting=False), rounds=rounds)
+    return 0
+
+
+# -- looking -------------------------------------------------------------------------------------
+
+
+def summary(
+    backbone: Annotated[str, Parameter(help="A name from `saccade backbones`, or a run folder.")],
+    /,
+    *,
+    classes: Annotated[int, Parameter(help="Number of classes.")] = 10,
+    image_size: Annotated[int, Parameter(help="Side of the input in pixels; 0: the backbone's own.")] = 0,
+    head: Annotated[str, Parameter(help="linear or mlp.")] = "linear",
+) -> int:
+    """Print layer, output shape and parameters of a network."""
+    _pipeline().summarize(
+        backbone, Terminal(lasting=False), classes=classes, image_size=image_size, head=head
+    )
+    return 0
+
+
+def backbones(pattern: Annotated[str, Parameter(help="Part of a name, * matches anything.")] = "", /) -> int:
+    """List the networks that can be trained."""
+    return 0 if _pipeline().list_backbones(pattern, Terminal(lasting=False)) else 1
+
+
+def demo(
+    *, out: Annotated[str, Parameter(help="The run folder.")] = "runs/demo", epochs: int = 0, seed: int = 0
+) -> int:
+    """Run the whole path on data that comes with a dependency, without network, in about a minute."""
+    from saccade.demo import run_demo
+
+    return run_demo(out, Terminal(), epochs=epochs, seed=seed, started=STARTED)
+
+
+def doctor() -> int:
+    """Say what this machine offers, and what is missing."""
+    from saccade.doctor import examine
+
+    return examine(Terminal(lasting=False))
+
+
+COMMANDS: tuple[Callable[..., int], ...] = (
+    demo,
+    audit,
+    split,
+    train,
+    evaluate,
+    augment,
+    predict,
+    export,
+    certify,
+    bench,
+    compare,
+    summary,
+    backbones,
+    doctor,
+)
+RECIPE_COMMANDS = (audit, split, augment, train)
