@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from saccade.caches import pixels as pixel_cache
-from saccade.caches.pixels import PixelCache, pixel_key
+from saccade.caches.pixels import PixelCache
+from saccade.caches.store import entry_key
 
 BOUND = 10**7
 
@@ -23,7 +24,7 @@ def image(number: int, height: int = 20, width: int = 30) -> np.ndarray:
 
 
 def key(number: int) -> bytes:
-    return pixel_key(f"{number:064x}", "made by a test")
+    return entry_key(f"{number:064x}", "made by a test")
 
 
 def test_what_was_put_comes_back_here_and_in_another_process(tmp_path):
@@ -38,7 +39,7 @@ def test_what_was_put_comes_back_here_and_in_another_process(tmp_path):
 
 
 def test_keys_tell_files_and_ways_apart():
-    assert len({pixel_key("a", "x"), pixel_key("b", "x"), pixel_key("a", "y")}) == 3
+    assert len({entry_key("a", "x"), entry_key("b", "x"), entry_key("a", "y")}) == 3
 
 
 def test_an_image_is_mapped_not_copied(tmp_path):
@@ -84,12 +85,13 @@ def test_damage_is_never_read_as_an_image(tmp_path, which, change):
 WRITER = """
 import sys, numpy as np
 from pathlib import Path
-from saccade.caches.pixels import PixelCache, pixel_key
+from saccade.caches.pixels import PixelCache
+from saccade.caches.store import entry_key
 first, count = int(sys.argv[2]), int(sys.argv[3])
 cache = PixelCache(Path(sys.argv[1]), 10**8)
 for number in range(first, first + count):
     pixels = np.random.default_rng(number).integers(0, 256, (100, 150, 3), dtype=np.uint8)
-    assert cache.put(pixel_key(f"{number:064x}", "made by a test"), pixels)
+    assert cache.put(entry_key(f"{number:064x}", "made by a test"), pixels)
     print(number, flush=True)
 """
 

@@ -116,3 +116,28 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: p
     assert first in kept_in(tmp_path)
     assert second not in kept_in(tmp_path)
     assert len(kept_in(tmp_path)) == 2
+
+
+class Padded(nn.Module):
+    """A network that computes its padding from the image's size, as "same" padding does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        missing = max((images.shape[-1] // 2 - 1) * 2 + 3 - images.shape[-1], 0)
+        padded = nn.functional.pad(images, (missing // 2, missing - missing // 2, 0, missing))
+        return self.stem(padded).mean(dim=(2, 3))
+
+
+def test_exported_graphs_belong_to_their_version() -> None:
+    """Raise EXPORTING_VERSION when this changes on purpose: graphs of earlier versions go unused then."""
+    model = exported(Padded(), SIZE, None)
+    assert converted.EXPORTING_VERSION == 1
+    assert [node.op_type for node in model.graph.node] == ["Pad", "Conv", "Relu", "ReduceMean"]
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == [
+        *("network/pixels", "network/logits")
+    ]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    assert [opset.version for opset in model.opset_import] == [18]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.caches.pixels import pixel_key
+from saccade.caches.store import entry_key
 from saccade.cli import main
 from saccade.errors import Interrupted
 from saccade.pipeline import fitting, prepare
@@ -111,7 +111,7 @@ def test_pixels_kept_under_an_unchecked_hash_are_not_used() -> None:
     import hashlib
 
     unchecked = hashlib.blake2b(b"a;b", digest_size=16).digest()  # how the first version filed them
-    assert pixel_key("a", "b") != unchecked
+    assert entry_key("a", "b") != unchecked
 
 
 # -- a finished run whose images changed -----------------------------------------------------------

@@ -21,6 +21,7 @@ from saccade.audit.findings import count_of, finding, naming_background, some
 from saccade.near_duplicates.descriptors import Descriptions
 from saccade.records import Dataset, Finding
 
+MEASURING_VERSION = 1  # rises with every change of what `measure` makes of pixels
 MEASURE_SIDE = 256
 UNIFORM_RANGE = 6  # levels; an edge line of pixels with no larger range in any channel is a border
 

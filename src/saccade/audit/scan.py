@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
 
-from saccade.audit import quality as _measuring
 from saccade.audit.quality import (
     MEASURE_SIDE,
+    MEASURING_VERSION,
     PIXEL_VALUES,
     Measurements,
     blank_values,
@@ -31,12 +29,12 @@ from saccade.audit.quality import (
     measure,
     reduce_to_side,
 )
-from saccade.caches.scans import ScanCache, Stamp, code_version
+from saccade.caches.scans import ScanCache, Stamp
+from saccade.caches.store import decoded_by, entry_key, made_by
 from saccade.errors import ImageError
-from saccade.images import decoder, headers, plugins
 from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode, pixel_sha256
-from saccade.near_duplicates import descriptors
 from saccade.near_duplicates.descriptors import (
+    DESCRIBING_VERSION,
     Descriptions,
     describe,
     describe_many,
@@ -49,6 +47,7 @@ from saccade.terminal import Progress, silent
 from saccade.threads import available_cores
 from saccade.workers import map_chunks
 
+EXAMINING_VERSION = 1  # rises with every change of what is written down of a file, or of its layout
 CHUNK_IMAGES = 32  # small enough that large photos show progress, enough to measure small ones together
 LARGEST_CHUNK, CHUNK_SECONDS = 128, 0.5  # of the work that processes share
 CHUNKS_AT_LEAST = 256  # where their size is chosen before anything is known of the images
@@ -144,8 +143,8 @@ def scan(
 
 
 def _version(limits: Limits) -> str:
-    code = code_version(decoder, headers, plugins, _measuring, descriptors, sys.modules[__name__])
-    return f"{code};{PIL.__version__};{np.__version__};{limits}"
+    versions = {"examining": EXAMINING_VERSION, "measuring": MEASURING_VERSION}
+    return made_by(**versions, describing=DESCRIBING_VERSION, decoded=decoded_by(limits))
 
 
 def _examined_chunks(job: Job, paths: Sequence[str], workers: int | None, beside: bool) -> Iterator[Chunk]:
@@ -348,7 +347,7 @@ def _keep(cache: ScanCache, job: Job, paths: Sequence[str], chunk: Chunk) -> Non
 def _key(job: Job, path: str, sha256: bytes) -> bytes:
     """Content key: the bytes, the extension (the decoder notes one that does not fit) and all versions."""
     suffix = os.path.splitext(path)[1].lower()
-    return hashlib.sha256(sha256 + os.fsencode(f"{suffix};{job.version}")).digest()
+    return entry_key(f"{sha256.hex()};{os.fsencode(suffix).hex()}", job.version)
 
 
 def _stamp(storage: Storage, path: str) -> Stamp | None:

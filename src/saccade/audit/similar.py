@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade import near_duplicates
 from saccade.audit.findings import Decisions, count_of, finding, naming_background, some
 from saccade.audit.quality import Measurements
-from saccade.caches.scans import ScanCache, code_version
+from saccade.caches.scans import ScanCache
+from saccade.caches.store import made_by
 from saccade.near_duplicates import (
     CrossChecker,
     Descriptions,
@@ -24,6 +24,8 @@ from saccade.near_duplicates import (
     search_pairs,
 )
 from saccade.near_duplicates.cross_check import DESCRIPTOR
+from saccade.near_duplicates.descriptors import DESCRIBING_VERSION
+from saccade.near_duplicates.pairs import SEARCHING_VERSION
 from saccade.records import Audit, Confidence, Dataset, Finding, ImageRecord, Pair
 from saccade.terminal import Progress, silent
 
@@ -375,7 +377,8 @@ class SearchMemory:
     """Searches kept in the scan's cache, each with the pictures it compared."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._version = folder, code_version(near_duplicates).encode()
+        version = made_by(searching=SEARCHING_VERSION, describing=DESCRIBING_VERSION)
+        self._folder, self._version = folder, version.encode()
 
     def recall(self, names: Sequence[bytes]) -> Recalled | None:
         """What the earlier search that shares most pictures found; None when too few are known."""

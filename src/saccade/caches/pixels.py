@@ -10,7 +10,6 @@ cache and nothing more: damaged, full or read-only, it is gone without, never an
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import mmap
 import os
 import secrets
@@ -18,18 +17,15 @@ import shutil
 import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
 
-from saccade.caches.scans import code_version
-from saccade.images import decoder, headers, plugins
+from saccade.caches.store import CHECKSUM_BYTES, KEY_BYTES, checksum, make_room, note_use, stored_files
 
 SHARD_BYTES = 256_000_000
 SHARDS_AT_LEAST = 8  # in a full cache, so that dropping one costs little
@@ -37,24 +33,12 @@ LEAST_FREE_SHARE = 0.1  # of the disk; the cache leaves at least so much to othe
 IN_USE_SECONDS = 600.0  # a shard used so lately is not dropped: another process may have it mapped
 TOUCH_SECONDS = 60.0  # between two notes of a shard's last use
 REFRESH_SECONDS = 1.0  # between two looks at what other processes added
-KEY_BYTES = 16
-KEY_VERSION = 2  # 1 filed pixels under a hash that had not been compared with the decoded bytes
 
 # key, offset, height, width, checksum of the pixels; behind it the record's own checksum
-_RECORD = struct.Struct(f"<{KEY_BYTES}sQIII")
-_RECORD_BYTES = _RECORD.size + 4
+_RECORD = struct.Struct(f"<{KEY_BYTES}sQII{CHECKSUM_BYTES}s")
+_RECORD_BYTES = _RECORD.size + CHECKSUM_BYTES
 
 Pixels = NDArray[np.uint8]
-
-
-def decoder_version() -> str:
-    """What decoded pixels depend on besides the file and the limits."""
-    return f"{code_version(decoder, headers, plugins)};{PIL.__version__};{np.__version__}"
-
-
-def pixel_key(sha256: str, made_by: str) -> bytes:
-    """Key of an image: its file's SHA-256, and in words all else that its pixels depend on."""
-    return hashlib.blake2b(f"{KEY_VERSION};{sha256};{made_by}".encode(), digest_size=KEY_BYTES).digest()
 
 
 def _nobody_listens(text: str) -> None:
@@ -93,7 +77,7 @@ class _Place:
     offset: int
     height: int
     width: int
-    crc: int
+    checksum: bytes
     checked: bool = False
 
 
@@ -157,7 +141,7 @@ class PixelCache:
     def put(self, key: bytes, pixels: Pixels) -> bool:
         """Keep an image (height, width, 3); False when it is not kept (no room, a disk that refuses)."""
         data = np.ascontiguousarray(pixels).data.cast("B")
-        crc = zlib.crc32(data)
+        summed = checksum(data)
         with self._lock:
             if self._full or key in self._places:
                 return key in self._places
@@ -168,7 +152,7 @@ class PixelCache:
                         "its bound (--data.cache-gb) or that of the disk (a tenth stays free) is reached"
                     )
                     return False
-                self._append(writer, key, data, crc, pixels.shape[0], pixels.shape[1])
+                self._append(writer, key, data, summed, pixels.shape[0], pixels.shape[1])
             except OSError as error:
                 self._stop_keeping(error.strerror or str(error))
                 return False
@@ -212,25 +196,23 @@ class PixelCache:
         shard.seen += whole
         for start in range(0, whole, _RECORD_BYTES):
             raw, own = data[start : start + _RECORD.size], data[start + _RECORD.size : start + _RECORD_BYTES]
-            if zlib.crc32(raw).to_bytes(4, "little") == own:
-                key, offset, height, width, crc = _RECORD.unpack(raw)
-                self._places.setdefault(key, _Place(shard, offset, height, width, crc))
+            if checksum(raw) == own:
+                key, offset, height, width, summed = _RECORD.unpack(raw)
+                self._places.setdefault(key, _Place(shard, offset, height, width, summed))
 
     def _mapped(self, place: _Place) -> Pixels | None:
         found = place.shard.bytes_at(place.offset, place.height * place.width * 3)
         if found is not None and not place.checked:
-            if zlib.crc32(found.data) != place.crc:
+            if checksum(found.data) != place.checksum:
                 return None
             place.checked = True
         return found
 
     def _note_use(self, shard: _Shard) -> None:
-        """Its time of change is its last use."""
         shard.used = True
         if time.monotonic() - shard.touched > TOUCH_SECONDS:
             shard.touched = time.monotonic()
-            with contextlib.suppress(OSError):
-                os.utime(shard.path)
+            note_use(shard.path)
 
     def _forget(self, shard: _Shard) -> None:
         """Know nothing any more of a shard that is gone or does not hold what its index says."""
@@ -242,13 +224,13 @@ class PixelCache:
     # -- writing -----------------------------------------------------------------------------------
 
     def _append(
-        self, writer: _Writer, key: bytes, data: memoryview, crc: int, height: int, width: int
+        self, writer: _Writer, key: bytes, data: memoryview, summed: bytes, height: int, width: int
     ) -> None:
         """Pixels first, then the record that makes them count."""
         _write_all(writer.pixels, data)
-        raw = _RECORD.pack(key, writer.size, height, width, crc)
-        _write_all(writer.index, memoryview(raw + zlib.crc32(raw).to_bytes(4, "little")))
-        self._places[key] = _Place(writer.shard, writer.size, height, width, crc, checked=True)
+        raw = _RECORD.pack(key, writer.size, height, width, summed)
+        _write_all(writer.index, memoryview(raw + checksum(raw)))
+        self._places[key] = _Place(writer.shard, writer.size, height, width, summed, checked=True)
         writer.size += len(data)
         self._note_use(writer.shard)
 
@@ -278,35 +260,21 @@ class PixelCache:
     def _make_room(self, length: int) -> bool:
         """Drop shards that nobody used lately, the longest unused first, until `length` more bytes fit."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        stored = _stored(self.folder)
+        stored = stored_files(self.folder, "*.pixels")
         total = sum(size for _, size, _ in stored)
         disk = shutil.disk_usage(self.folder)
         excess = max(total + length - self.max_bytes, length - (disk.free - LEAST_FREE_SHARE * disk.total))
-        for used_at, size, path in stored:
-            if excess <= 0:
-                break
-            known = self._shards.get(path.stem)
-            if (known and known.used) or time.time() - used_at < IN_USE_SECONDS:
-                continue
-            _remove(path)
-            excess -= size
-        return excess <= 0
+        return make_room((entry for entry in stored if not self._in_use(entry)), excess, _remove)
+
+    def _in_use(self, entry: tuple[float, int, Path]) -> bool:
+        known = self._shards.get(entry[2].stem)
+        return bool(known and known.used) or time.time() - entry[0] < IN_USE_SECONDS
 
     def _stop_keeping(self, why: str) -> None:
         self._full = True
         self.close()
         if os.getpid() == self._process:
             self.say(f"further decoded images are not kept on disk in {self.folder}: {why}")
-
-
-def _stored(folder: Path) -> list[tuple[float, int, Path]]:
-    """(last use, bytes, file) of every shard, the longest unused first."""
-    found = []
-    for path in folder.glob("*.pixels"):
-        with contextlib.suppress(FileNotFoundError):  # dropped by another process just now
-            status = path.stat()
-            found.append((status.st_mtime, status.st_size, path))
-    return sorted(found)
 
 
 def _write_all(file: BinaryIO, data: memoryview) -> None:

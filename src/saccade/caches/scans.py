@@ -1,24 +1,22 @@
 """What earlier scans found out, kept by content hash, so that a second audit costs only the new files.
 
-One SQLite file: safe for several processes, atomic. It is a cache and nothing more: damaged, locked or
-full, it is remade or gone without, never an error. Entries carry a checksum. The oldest go first.
+One SQLite file: safe for several processes, atomic. Damaged, locked or full, it is remade or done without,
+never an error.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import sqlite3
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
-from saccade._version import __version__
+from saccade.caches.store import make_room, sealed, unsealed
 
 DEFAULT_MAX_BYTES = 4_000_000_000
+KEPT_SHARE = 0.9  # of the bound, once old payloads have gone
 LOCK_SECONDS = 10
 _FILE_NAME = "scan.sqlite"
 _SEARCHES = 20  # kept at most
@@ -43,29 +41,10 @@ CREATE TABLE IF NOT EXISTS searches (
 """
 
 
-def cache_folder() -> Path:
-    """What is kept between commands: $SACCADE_CACHE, else $XDG_CACHE_HOME/saccade, else ~/.cache/saccade."""
-    given = os.environ.get("SACCADE_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saccade"
-
-
-def code_version(*modules: ModuleType) -> str:
-    """Hash of the modules' source code, of packages with all they hold: what they once found holds no longer
-    when they change."""
-    digest = hashlib.sha256(__version__.encode())
-    for module in modules:
-        source = Path(module.__file__ or "")
-        for file in sorted(source.parent.rglob("*.py")) if source.name == "__init__.py" else [source]:
-            digest.update(file.read_bytes() if file.is_file() else b"")
-    return digest.hexdigest()[:16]
-
-
 class ScanCache:
     """Payloads by content key, and content hashes by path and stamp; a context manager.
 
-    `max_bytes` bounds the file: when it is reached, the oldest tenth of the payloads is dropped.
+    `max_bytes` bounds the file: when it is reached, the oldest payloads go until a tenth of it is free.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
@@ -90,8 +69,7 @@ class ScanCache:
     def payload(self, key: bytes) -> bytes | None:
         """The payload kept under a key, if it is there and whole."""
         for (payload,) in self._select("SELECT payload FROM results WHERE key IN", [key]):
-            if isinstance(payload, bytes) and _checksum(payload[4:]) == payload[:4]:
-                return payload[4:]
+            return unsealed(payload)
         return None
 
     def known_hashes(self, stamps: Mapping[bytes, Stamp]) -> dict[bytes, bytes]:
@@ -107,7 +85,7 @@ class ScanCache:
         """Keep payloads by key, and by path the stamp with the file's SHA-256."""
         if self._database is None:
             return
-        results = [(key, _checksum(payload) + payload) for key, payload in payloads.items()]
+        results = [(key, sealed(payload)) for key, payload in payloads.items()]
         files = [(path, *stamp, sha256) for path, (stamp, sha256) in stamps.items()]
         try:
             with self._database:
@@ -121,13 +99,8 @@ class ScanCache:
         """(members, pairs) of earlier searches of this version, the latest first."""
         query = "SELECT members, pairs FROM searches WHERE version IN"
         rows = list(self._select(query, [version], "ORDER BY id DESC"))
-        return [
-            (members[4:], pairs)
-            for members, pairs in rows
-            if isinstance(members, bytes)
-            and isinstance(pairs, bytes)
-            and _checksum(members[4:] + pairs) == members[:4]
-        ]
+        whole = ((unsealed(members), unsealed(pairs)) for members, pairs in rows)
+        return [(members, pairs) for members, pairs in whole if members is not None and pairs is not None]
 
     def add_search(self, version: bytes, members: bytes, pairs: bytes) -> None:
         """Keep a search; only the latest few are kept."""
@@ -137,7 +110,7 @@ class ScanCache:
             with self._database:
                 self._database.execute(
                     "INSERT OR REPLACE INTO searches (version, members, pairs) VALUES (?, ?, ?)",
-                    (version, _checksum(members + pairs) + members, pairs),
+                    (version, sealed(members), sealed(pairs)),
                 )
                 self._database.execute(
                     "DELETE FROM searches WHERE id <= (SELECT max(id) FROM searches) - ?", (_SEARCHES,)
@@ -152,10 +125,15 @@ class ScanCache:
             database.execute(f"PRAGMA {name}").fetchone()
             for name in ("page_count", "freelist_count", "page_size")
         )
-        if (pages - free) * size > self._max_bytes:
-            oldest = "SELECT rowid FROM {0} ORDER BY rowid LIMIT 1 + (SELECT count(*) FROM {0}) / 10"
-            for table in ("results", "stamps"):
-                database.execute(f"DELETE FROM {table} WHERE rowid IN ({oldest.format(table)})")
+        if (pages - free) * size <= self._max_bytes:
+            return
+        excess = (pages - free) * size - KEPT_SHARE * self._max_bytes
+        old: list[tuple[int]] = []
+        rows = database.execute("SELECT rowid, length(payload), rowid FROM results ORDER BY rowid")
+        make_room(rows, excess, lambda row: old.append((row,)))
+        database.executemany("DELETE FROM results WHERE rowid = ?", old)
+        oldest = "SELECT rowid FROM stamps ORDER BY rowid LIMIT 1 + (SELECT count(*) FROM stamps) / 10"
+        database.execute(f"DELETE FROM stamps WHERE rowid IN ({oldest})")
 
     def _select(self, query: str, values: Sequence[bytes], order: str = "") -> Iterator[tuple[Any, ...]]:
         for start in range(0, len(values), _MANY):
@@ -225,7 +203,3 @@ def _check(database: sqlite3.Connection) -> None:
 def _remove(path: Path) -> None:
     for ending in ("", "-journal", "-wal", "-shm"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
-
-
-def _checksum(payload: bytes) -> bytes:
-    return zlib.crc32(payload).to_bytes(4, "big")

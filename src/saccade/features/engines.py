@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from saccade.caches.scans import cache_folder
+from saccade.caches.store import cache_folder
 from saccade.errors import ModelError
 from saccade.features.compute import Engine, Engines
 from saccade.features.exported import exported

@@ -1,7 +1,6 @@
 """Exported backbones kept between commands: tracing a network takes longer than computing with it begins.
 
-A file is found by the SHA-256 of the weights, the layers, the input size and everything that exporting
-depends on. It is a cache and nothing more: what cannot be read or written is done without, and whoever uses a
+A file is found by the weights, the layers, the input size and all that exporting depends on. Whoever uses a
 kept network still compares its answers with those of the network itself.
 """
 
@@ -9,25 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from saccade.caches.scans import code_version
+from saccade.caches.store import entry_key, made_by, make_room, note_use, sealed, stored_files, unsealed
 from saccade.errors import RunError
-from saccade.export import folding
 from saccade.export import onnx as exporting
 from saccade.run_folder import write_bytes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+EXPORTING_VERSION = 1  # rises with every change of the graph that `export_network` makes of a network
 MAX_BYTES = 1_000_000_000  # of the folder; what was not used for longest goes first
-DIGEST_BYTES = 32  # of the content, at the end of each file
 
 
 def exported(backbone: nn.Module, size: int, folder: Path | None) -> ModelProto:
@@ -49,14 +45,19 @@ def _key(backbone: nn.Module, size: int) -> str:
     """Weights and buffers, the layers in words, and the versions of what exports."""
     import onnx
 
-    digest = hashlib.sha256()
+    weights = hashlib.sha256()
     for name, tensor in backbone.state_dict().items():
         values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    code = code_version(exporting, folding, sys.modules[__name__])
-    digest.update(f"{backbone!r};{size};{code};{torch.__version__};{onnx.__version__}".encode())
-    return digest.hexdigest()
+        weights.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        weights.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    made = made_by(
+        exporting=EXPORTING_VERSION,
+        torch=torch.__version__,
+        onnx=onnx.__version__,
+        size=size,
+        layers=backbone,
+    )
+    return entry_key(weights.hexdigest(), made).hex()
 
 
 def _read(place: Path) -> ModelProto | None:
@@ -64,31 +65,22 @@ def _read(place: Path) -> ModelProto | None:
     import onnx
 
     try:
-        content = place.read_bytes()
-        data, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
-        if hashlib.sha256(data).digest() != digest:
-            return None
-        os.utime(place)
+        data = unsealed(place.read_bytes())
     except OSError:
         return None
+    if data is None:
+        return None
+    note_use(place)
     return onnx.load_model_from_string(data)
 
 
 def _keep(model: ModelProto, place: Path) -> None:
-    data = model.SerializeToString()
+    data = sealed(model.SerializeToString())
     if len(data) > MAX_BYTES:
         return
     with contextlib.suppress(RunError, OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        _make_room(place.parent, len(data))
-        write_bytes(place, data + hashlib.sha256(data).digest())
-
-
-def _make_room(folder: Path, length: int) -> None:
-    files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.onnx"))
-    excess = sum(size for _, size, _ in files) + length - MAX_BYTES
-    for _, size, path in files:
-        if excess <= 0:
-            return
-        path.unlink(missing_ok=True)
-        excess -= size
+        stored = stored_files(place.parent, "*.onnx")
+        excess = sum(size for _, size, _ in stored) + len(data) - MAX_BYTES
+        make_room(stored, excess, lambda path: path.unlink(missing_ok=True))
+        write_bytes(place, data)

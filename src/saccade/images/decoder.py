@@ -40,6 +40,7 @@ from saccade.records import ImageRecord, Storage
 if TYPE_CHECKING:
     from saccade.recipe import DataConfig
 
+DECODING_VERSION = 1  # rises with every change of the pixels or notes that `decode` makes of a file
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 DEFAULT_MAX_PIXELS = 50_000_000
 DEFAULT_MAX_BYTES = 200_000_000

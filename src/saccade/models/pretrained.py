@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saccade.caches.scans import cache_folder
+from saccade.caches.store import cache_folder
 from saccade.errors import ModelError
 from saccade.models.network import without_last_layer
 from saccade.models.options import Option

@@ -11,7 +11,7 @@ Scale-Invariant Keypoints", IJCV 2004; square root after Arandjelovic and Zisser
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+DESCRIBING_VERSION = 1  # rises with every change of what `describe` makes of pixels
 THUMBNAIL_SIDE = 64
 GRID_SIDE = 32  # gradients are taken at this size
 BINS = 8  # of orientation, modulo 180 degrees, so that an inverted image has the same grid
@@ -74,20 +75,6 @@ class Descriptions:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The plain arrays by name, fit for `numpy.savez`."""
         return {"thumbnails": self.thumbnails, "borders": self.borders, "sizes": self.sizes}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Descriptions:
-        return cls(arrays["thumbnails"], arrays["borders"], arrays["sizes"])
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Descriptions]) -> Descriptions:
-        if not parts:
-            return empty_descriptions()
-        return cls(
-            np.concatenate([part.thumbnails for part in parts]),
-            np.concatenate([part.borders for part in parts]),
-            np.concatenate([part.sizes for part in parts]),
-        )
 
 
 def empty_descriptions(count: int = 0) -> Descriptions:

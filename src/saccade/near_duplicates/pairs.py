@@ -44,6 +44,7 @@ from saccade.records import Confidence
 from saccade.terminal import Progress, silent
 from saccade.threads import available_cores
 
+SEARCHING_VERSION = 1  # rises with every change of which pairs `search_pairs` finds, or how they are told
 BLANK_LEVELS = 1.5  # standard deviation of gray levels below which a picture has nothing to compare
 SAME_SCORE = 100.0  # of pictures whose thumbnails are equal to the last bit
 

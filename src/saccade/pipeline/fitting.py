@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from saccade.building import build_network
 from saccade.bundle import Bundle, save_bundle
 from saccade.caches.pixels import PixelCache
-from saccade.caches.scans import cache_folder
+from saccade.caches.store import cache_folder
 from saccade.errors import ModelError
 from saccade.evaluation.calibration import Temperature, choose_temperature
 from saccade.features.compute import Engines, Images

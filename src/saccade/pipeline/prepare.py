@@ -12,7 +12,7 @@ from saccade.audit import SecondSearch, audit, audit_as_json
 from saccade.audit.findings import NO_DECISIONS, Decisions, decisions_beside, read_decisions
 from saccade.audit.quality import Measurements
 from saccade.audit.scan import scan
-from saccade.caches.scans import cache_folder
+from saccade.caches.store import cache_folder
 from saccade.errors import DataError, RunError, SplitError
 from saccade.images.decoder import Limits
 from saccade.recipe import Recipe

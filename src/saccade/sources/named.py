@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.caches.scans import cache_folder
+from saccade.caches.store import cache_folder
 from saccade.errors import ImageError, SourceError
 from saccade.files import open_file
 from saccade.records import Dataset, ImageRecord

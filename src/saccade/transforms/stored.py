@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -11,14 +10,13 @@ import torch
 import torchvision
 from torch import Tensor
 
-from saccade.caches.pixels import PixelCache, decoder_version, pixel_key
-from saccade.caches.scans import code_version
+from saccade.caches.pixels import PixelCache
+from saccade.caches.store import decoded_by, entry_key, made_by
 from saccade.images.decoder import Limits
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord
-from saccade.transforms.augment import as_evaluated
-from saccade.transforms.resize import resized
-from saccade.transforms.shrink import shrink
+
+STORING_VERSION = 1  # rises with every change of what `shrink` or `as_evaluated` makes of decoded pixels
 
 How = Literal["shrunk", "evaluated"]
 
@@ -39,21 +37,26 @@ class StoredPixels:
         """uint8 (3, height, width), colours side by side in mapped memory; not to be written into."""
         if not record.sha256:
             return None
-        pixels = self.cache.get(pixel_key(record.sha256, self.made_by))
+        pixels = self.cache.get(entry_key(record.sha256, self.made_by))
         return None if pixels is None else torch.from_numpy(pixels).permute(2, 0, 1)
 
     def put(self, record: ImageRecord, image: Tensor) -> bool:
         """Keep uint8 (3, height, width); False where it is not kept."""
         if not record.sha256:
             return False
-        return self.cache.put(pixel_key(record.sha256, self.made_by), image.permute(1, 2, 0).numpy())
+        return self.cache.put(entry_key(record.sha256, self.made_by), image.permute(1, 2, 0).numpy())
 
 
 @lru_cache(maxsize=16)
 def _made_by(limits: Limits, preprocess: Preprocess, how: How) -> str:
-    steps = (resized, shrink) if how == "shrunk" else (resized, shrink, as_evaluated)
-    modules = [sys.modules[step.__module__] for step in steps]
     if how == "shrunk":  # which knows no colours
         preprocess = replace(preprocess, mean=(0, 0, 0), std=(1, 1, 1))
-    torch_is = f"{torch.__version__};{torchvision.__version__};{torch.backends.cpu.get_cpu_capability()}"
-    return f"{how};{preprocess};{limits};{code_version(*modules)};{torch_is};{decoder_version()}"
+    return made_by(
+        storing=STORING_VERSION,
+        how=how,
+        preprocess=preprocess,
+        torch=torch.__version__,
+        torchvision=torchvision.__version__,
+        processor=torch.backends.cpu.get_cpu_capability(),
+        decoded=decoded_by(limits),
+    )
