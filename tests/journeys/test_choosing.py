@@ -114,7 +114,7 @@ def test_none_within_the_limit_is_refused_before_an_image_is_read(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--backbone", "resnet18", "--max-latency-ms", "5"), "resnet18 is named"),
+        (("--backbone", "resnet18", "--max-latency-ms", "5"), "but one is named: resnet18"),
         (("--backbone", "auto", "--no-pretrained"), "compares pretrained weights"),
         (("--backbone", "auto", "--model.options", "pad_type=same"), "belong to one backbone"),
     ],

@@ -65,7 +65,7 @@ def run(photos: Path) -> RunFolder:
             ["train", "PHOTOS", "--out", "x", "--backbone", "resnet18", "--weights", "no.safetensors"],
             "no.safe",
         ),
-        (["train", "PHOTOS", "--out", "x", "--unfreeze", "foo"], "train.unfreeze: got 'foo'"),
+        (["train", "PHOTOS", "--out", "x", "--unfreeze", "foo"], "train.unfreeze names no layers: 'foo'"),
         (
             ["train", "PHOTOS", "--out", "x", "--backbone", "resnet18", "--model.options", "pad_tpye=same"],
             "did you mean pad_type",

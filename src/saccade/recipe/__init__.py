@@ -1,0 +1,65 @@
+"""The recipe: every choice of a run.
+
+fields    dotted keys, the table of fields, what is said of a bad one
+presets   defaults of backbones and methods, and what "auto" stands for
+sections  the fields themselves, a class for each section
+recipe    Recipe, all sections together
+reading   a recipe from flags and a file
+docs      short flags, docs/recipe.md
+"""
+
+from saccade.recipe.docs import SHORT_FLAGS, recipe_as_markdown
+from saccade.recipe.fields import SYNONYMS, flatten, nest, parse_toml
+from saccade.recipe.presets import (
+    ALWAYS_FROM_SCRATCH,
+    AUTO_BACKBONE,
+    BACKBONE_DEFAULTS,
+    CLASSIC_FIELDS,
+    DEFAULT_FINETUNE_RATIO,
+    HARD_FINETUNE_RATIO,
+    METHOD_DEFAULTS,
+    TAIL_VIEWS,
+    WITHOUT_EFFECT,
+)
+from saccade.recipe.reading import differing_keys, merged_recipe, read_recipe_file
+from saccade.recipe.recipe import Recipe, field_table, with_defaults
+from saccade.recipe.sections import (
+    AugmentConfig,
+    DataConfig,
+    EvaluateConfig,
+    ExportConfig,
+    ModelConfig,
+    SplitConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "ALWAYS_FROM_SCRATCH",
+    "AUTO_BACKBONE",
+    "BACKBONE_DEFAULTS",
+    "CLASSIC_FIELDS",
+    "DEFAULT_FINETUNE_RATIO",
+    "HARD_FINETUNE_RATIO",
+    "METHOD_DEFAULTS",
+    "SHORT_FLAGS",
+    "SYNONYMS",
+    "TAIL_VIEWS",
+    "WITHOUT_EFFECT",
+    "AugmentConfig",
+    "DataConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "ModelConfig",
+    "Recipe",
+    "SplitConfig",
+    "TrainConfig",
+    "differing_keys",
+    "field_table",
+    "flatten",
+    "merged_recipe",
+    "nest",
+    "parse_toml",
+    "read_recipe_file",
+    "recipe_as_markdown",
+    "with_defaults",
+]

@@ -1,0 +1,93 @@
+"""A recipe from flags and a file: precedence, and what is refused because it would have no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from saccade.errors import RecipeError
+from saccade.files import read_text
+from saccade.recipe.fields import flatten, nest, parse_toml
+from saccade.recipe.presets import CLASSIC_FIELDS, WITHOUT_EFFECT
+from saccade.recipe.recipe import Recipe
+
+
+def read_recipe_file(path: str | Path) -> dict[str, Any]:
+    """The keys a recipe file sets, nested; raises RecipeError when it cannot be read.
+
+    path: a TOML file, in UTF-8.
+
+    >>> import tempfile, pathlib
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "my.toml")
+    >>> _ = file.write_text("[train]\\nlr = 0.002")
+    >>> read_recipe_file(file)
+    {'train': {'lr': 0.002}}
+    """
+    try:
+        text = read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"the recipe file cannot be read: {path} ({error})", hint="check the path"
+        ) from None
+    return parse_toml(text, where=str(path))
+
+
+def merged_recipe(flags: Mapping[str, Any], file_values: Mapping[str, Any], *, where: str) -> Recipe:
+    """Precedence: flag, then recipe file, then default; raises RecipeError for what would have no effect.
+
+    flags: dotted key -> value. file_values: nested, as `read_recipe_file` gives them. where: what both come
+    from, for messages.
+
+    >>> recipe = merged_recipe({"train.lr": "0.1"}, {"train": {"lr": 0.002, "epochs": 3}}, where="test")
+    >>> recipe.train.lr, recipe.train.epochs
+    (0.1, 3)
+    """
+    from_file, from_flags = dict(flatten(nest(file_values))), dict(flatten(nest(flags)))
+    recipe = Recipe.from_mapping({**from_file, **from_flags}, where=where)
+    # a run's own recipe.toml holds every field: nobody chose them all
+    complete = all(f"train.{name}" in from_file for name in CLASSIC_FIELDS)
+    if complete:
+        recipe.forget_given(_as_by_default(recipe, from_file) - from_flags.keys())
+    _refuse_without_effect(recipe, from_flags if complete else {**from_file, **from_flags}, where=where)
+    return recipe
+
+
+def _as_by_default(recipe: Recipe, keys: Iterable[str]) -> set[str]:
+    """Those of `keys` whose values a recipe of this backbone and method has anyway."""
+    chosen = {"model.backbone": recipe.model.backbone, "train.method": recipe.train.method}
+    usual, has = Recipe.model_validate(nest(chosen)).flat(), recipe.flat()
+    return {key for key in keys if has[key] == usual[key]}
+
+
+def _refuse_without_effect(recipe: Recipe, given: Mapping[str, Any], *, where: str) -> None:
+    """Raise RecipeError for `given` fields of training that the recipe's method would pass over.
+
+    From scratch no method passes over what is given: `pipeline.effects` says there what has no effect.
+    """
+    if not recipe.starts_pretrained:
+        return
+    method = recipe.train.method
+    does, fields = WITHOUT_EFFECT.get(method, ("", frozenset()))
+    tunes_everything = method != "head"
+    idle = [
+        f"{key} = {value}"
+        for key, value in given.items()
+        if key.removeprefix("train.") in fields and not (tunes_everything and value == "all")
+    ]
+    if idle:
+        place = f"{where}: " if where else ""
+        raise RecipeError(
+            f"{place}{', '.join(idle)} would have no effect, because method {method} {does}",
+            hint="leave that out, or use --method finetune, which trains in two phases",
+        )
+
+
+def differing_keys(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys in which two recipes differ, with both values.
+
+    >>> differing_keys(Recipe(), Recipe().replaced(seed=3))
+    {'seed': (0, 3)}
+    """
+    a, b = first.flat(), second.flat()
+    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}

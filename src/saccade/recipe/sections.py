@@ -1,0 +1,368 @@
+"""The sections of the recipe. Each field's description is its only documentation.
+
+Flags, their help (the first sentence) and `docs/recipe.md` are made from it. "auto" means: worked out later;
+`environment.json` holds the value it got, never the recipe.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from saccade.recipe.fields import Refusal, Section
+from saccade.recipe.presets import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, OWN_PREFIX
+
+
+def _unfreeze_spec(value: Any) -> Any:
+    """2 and 0.3 may stand without quotes; what no network could follow is refused before one is built."""
+    text = str(value) if type(value) in (int, float) else value
+    if isinstance(text, str) and not re.fullmatch(r"all|\d+|\d*\.\d+|layers:-?\d+", text.strip()):
+        raise Refusal(
+            f"train.unfreeze names no layers: {value!r}",
+            hint='give a number of stages ("2"), a share of the layers ("0.3"), "layers:-100" (all but the '
+            'first 100) or "all"',
+        )
+    return text
+
+
+def own_name(value: str) -> str:
+    """`saccade/small_cnn` is small_cnn: everything that asks for a backbone by name sees one spelling."""
+    name = value.removeprefix(OWN_PREFIX)
+    return name if name in ALWAYS_FROM_SCRATCH else value
+
+
+Auto = Literal["auto"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Deviation = Annotated[float, Field(ge=1e-3)]  # pixels are 0 to 1; less makes inputs that end in infinities
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Unfreeze = Annotated[str, BeforeValidator(_unfreeze_spec)]
+Backbone = Annotated[str, AfterValidator(own_name)]
+Triple = tuple[float, float, float]
+
+
+class DataConfig(Section):
+    """Which images, and how they become the network's input.
+
+    >>> DataConfig(image_size=160).resize
+    'auto'
+    """
+
+    image_size: AtLeastOne | Auto = "auto"
+    """Side of the network's square input in pixels. auto: the backbone's own; small_cnn takes 32 to 224 and
+    fast_cnn 28 to 64, depending on the images.
+    """
+    resize: Literal["crop", "pad", "squash"] | Auto = "auto"
+    """How an image becomes square. crop: resize the short side, cut out the centre. pad: keep the whole
+    image, with bars. squash: ignore the aspect ratio. auto: as the weights need it; squash for small_cnn and
+    fast_cnn.
+    """
+    interpolation: Literal["bilinear", "bicubic"] | Auto = "auto"
+    """Resampling filter, antialiased. auto: as the weights need it."""
+    crop_fraction: Annotated[float, Field(ge=0.1, le=1)] | Auto = "auto"
+    """Share of the resized short side that the centre crop keeps. auto: as the weights need it."""
+    mean: Triple | Auto = "auto"
+    """Channel means (RGB, 0 to 1). auto: those of the weights; from scratch, those of the training images."""
+    std: tuple[Deviation, Deviation, Deviation] | Auto = "auto"
+    """Channel standard deviations (RGB, 0 to 1). auto: as for mean."""
+    drop_empty: bool = False
+    """Skip class folders without images instead of stopping."""
+    max_pixels: AtLeastOne = 50_000_000
+    """An image with more pixels is set aside before it is decoded."""
+    background: tuple[Count, Count, Count] = (255, 255, 255)
+    """Colour (RGB, 0 to 255) behind transparent pixels."""
+    gray_maximum: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Value that means white in 16-bit grey images, such as 4095 for 12 bits. 0: as the file says (65535). It
+    is stored with the model.
+    """
+    decisions: str = ""
+    """A CSV with your decisions about earlier findings (path, other, decision). Empty: audit-decisions.csv
+    beside the data, if it exists.
+    """
+    cache_gb: NotNegative = 8.0
+    """Disk space in gigabytes for decoded training images, kept in your cache folder for later runs. The
+    least recently used images are removed first. 0 is off.
+    """
+
+
+class SplitConfig(Section):
+    """How the images are divided into train, validation and test.
+
+    >>> SplitConfig(validation=0.2, test=0.2).group
+    ''
+    """
+
+    validation: Share = 0.15
+    """Share of the images for validation. Used for unsplit data, and for training images where no validation
+    part is given.
+    """
+    test: Share = 0.15
+    """Share of the images for the test. Used for unsplit data only."""
+    group: str = ""
+    """Column of the list that names what must stay together, such as patient, video or site."""
+    group_pattern: str = ""
+    """Regular expression on the path: its first group, or the whole match, names what must stay together."""
+    near_duplicates: bool = True
+    """Search for near-duplicates and keep them in one part."""
+    repair: bool = False
+    """Move images of a given split so that no group and no near-duplicates cross parts."""
+    allow_leaks: bool = False
+    """Train on a given split although groups cross its parts. The report then shows promise 1 as broken."""
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> SplitConfig:
+        if self.validation + self.test >= 1:
+            raise Refusal(
+                f"split.validation + split.test leave nothing to train on: {self.validation} + {self.test}",
+                hint="their sum must be below 1; the rest of the images go to training",
+            )
+        return self
+
+
+class AugmentConfig(Section):
+    """How training images, never others, are augmented. A named policy fills every "auto" below it.
+
+    >>> AugmentConfig(policy="light", rotation=20).horizontal_flip
+    'auto'
+    """
+
+    policy: Literal["none", "small", "light", "medium", "strong"] = "medium"
+    """Named set of augmentations. Each field below overrides its part. small is for images of 64 pixels and
+    less: a random crop with a reflected border of 2 pixels in 32, and alternate_flip.
+    """
+    random_resized_crop: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
+    """Smallest share of the area that a random crop of random aspect ratio may keep. 1 is off."""
+    random_crop: Share | Auto = "auto"
+    """Padding before a random crop of the input's size, as a share of it. 0 is off."""
+    crop_border: Literal["mean", "reflect"] | Auto = "auto"
+    """How that padding is filled: with the mean colour, or with the image reflected at its edge."""
+    horizontal_flip: Probability | Auto = "auto"
+    """Probability of a horizontal flip (left to right)."""
+    alternate_flip: bool | Auto = "auto"
+    """Flip each image in every second epoch instead of at random. Which epochs is drawn once for each image.
+    Needs horizontal_flip above 0.
+    """
+    vertical_flip: Probability | Auto = "auto"
+    """Probability of a vertical flip (top to bottom)."""
+    rotation: Annotated[float, Field(ge=0, le=180)] | Auto = "auto"
+    """Largest rotation to either side, in degrees."""
+    zoom: Share | Auto = "auto"
+    """Largest zoom in or out, as a share: 0.2 is 0.8 to 1.2 times."""
+    shift: Share | Auto = "auto"
+    """Largest shift in each direction, as a share of the side."""
+    shear: Annotated[float, Field(ge=0, lt=90)] | Auto = "auto"
+    """Largest shear to either side, in degrees."""
+    brightness: Probability | Auto = "auto"
+    """Largest change of brightness, as a share: 0.2 is 0.8 to 1.2 times."""
+    contrast: Probability | Auto = "auto"
+    """Largest change of contrast, as a share."""
+    saturation: Probability | Auto = "auto"
+    """Largest change of saturation, as a share."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] | Auto = "auto"
+    """Largest shift of the hue, as a share of the full circle. With the three above: colour jitter."""
+    automatic: Literal["none", "auto_augment", "rand_augment", "trivial_augment"] | Auto = "auto"
+    """A published automatic policy, applied after the crop and before all else."""
+    cutout: Probability | Auto = "auto"
+    """Probability of erasing a random rectangle (Cutout, random erasing)."""
+    mix_up: NotNegative | Auto = "auto"
+    """Alpha of MixUp's Beta distribution. 0 is off. With cut_mix also on, each batch draws one of the two."""
+    cut_mix: NotNegative | Auto = "auto"
+    """Alpha of CutMix's Beta distribution. 0 is off."""
+
+
+class ModelConfig(Section):
+    """The network: which backbone, which weights, which head.
+
+    >>> ModelConfig(backbone="saccade/small_cnn").backbone
+    'small_cnn'
+    """
+
+    backbone: Backbone = "efficientnet_b0"
+    """A name from `saccade backbones`, or auto. timm/NAME and torchvision/NAME choose the library. auto
+    compares the backbones whose weights are on this machine (a folder given as weights, else the hub's local
+    cache) by cross-validation on training images, and by latency.
+    """
+    max_latency_ms: NotNegative = 0.0
+    """Latency limit for backbone auto, in milliseconds for one photo on one core of this machine.
+    Preprocessing counts, and the exported file is measured. 0 is no limit.
+    """
+    pretrained: bool = True
+    """Start from ImageNet weights. small_cnn and fast_cnn have none and always start from scratch."""
+    weights: str = ""
+    """A safetensors file with the backbone's weights, instead of a download. With backbone auto: a folder of
+    such files.
+    """
+    head: Literal["linear", "mlp"] = "linear"
+    """Layers on top of the pooled features. linear: one dense layer. mlp: Dense 256, ReLU, Dropout 0.5,
+    Dense.
+    """
+    dropout: Share | Auto = "auto"
+    """Dropout before the linear head. auto: the usual 0.2 for pretrained backbones. small_cnn has its own,
+    fast_cnn none.
+    """
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Build options for the backbone, such as pad_type = "same" or, for fast_cnn, width = 32. They win over
+    the weights file's header.
+    """
+
+    @model_validator(mode="after")
+    def _choose_only_where_there_is_a_choice(self) -> ModelConfig:
+        if self.max_latency_ms and self.backbone != AUTO_BACKBONE:
+            raise Refusal(
+                f"model.max_latency_ms chooses among backbones, but one is named: {self.backbone}",
+                hint="leave max_latency_ms out, or set backbone = 'auto'",
+            )
+        if self.backbone == AUTO_BACKBONE and not self.pretrained:
+            raise Refusal(
+                "backbone = 'auto' compares pretrained weights, but model.pretrained is false",
+                hint="name a backbone, or leave --no-pretrained out",
+            )
+        if self.backbone == AUTO_BACKBONE and self.options:
+            raise Refusal(
+                f"model.options belong to one backbone, but backbone is 'auto': {', '.join(self.options)}",
+                hint="name the backbone, or leave the options out",
+            )
+        return self
+
+
+class TrainConfig(Section):
+    """How the network is trained.
+
+    >>> TrainConfig(epochs=5).optimizer
+    'adamw'
+    """
+
+    method: Literal["auto", "head", "tail", "full", "finetune"] = "auto"
+    """How pretrained weights are adapted: head is fastest, full adapts all layers, auto decides. head: a
+    linear probe, fitted in seconds on frozen features. tail: the same head, then fine-tuning of the last
+    layers (unfreeze, there 0.42) on cached activations of the frozen ones. full: the same head, then
+    fine-tuning of all layers. auto: the head, then full if a trial on training images shows a gain, or tail
+    where time_limit is too short for full. finetune: two phases, head_epochs of training the head, then
+    fine-tuning of what unfreeze names. Setting epochs, head_epochs, lr, finetune_lr or unfreeze without a
+    method selects finetune. With a method on which one of them has no effect it is refused. Ignored when
+    training from scratch, except that head and tail are refused there.
+    """
+    epochs: AtLeastOne | Auto = "auto"
+    """Epochs of fine-tuning or of training from scratch. auto: 20; after a fitted head 10 (methods auto and
+    full) or 6 (tail).
+    """
+    head_epochs: Count = 5
+    """Epochs of the first phase of method finetune, which trains only the new head on a frozen base."""
+    batch_size: AtLeastOne | Auto = 32
+    """Images in one step. auto: 32; for fast_cnn 16 to 500, the largest that leaves ten steps in an epoch."""
+    lr: Positive | Auto = "auto"
+    """Learning rate of the head (method finetune) or of training from scratch. auto: for Adam and AdamW 3e-3
+    on a frozen base and 1e-3 from scratch, for SGD 0.05, for Muon 0.24.
+    """
+    finetune_lr: Positive | Auto = "auto"
+    """Learning rate of fine-tuning. auto: a hundredth of lr; after a fitted head (methods auto, tail and
+    full) a tenth. More than a tenth is refused.
+    """
+    allow_large_finetune_lr: bool = False
+    """Allow a fine-tuning learning rate above a tenth of lr."""
+    unfreeze: Unfreeze = "2"
+    """Layers that methods finetune and tail fine-tune: "2" stages from the end, a share "0.3", or "all". A
+    fourth form is "layers:-100": all but the first 100.
+    """
+    kept_views: Count | Auto = "auto"
+    """Augmented views of each training image whose activations are computed once and cached (methods tail and
+    finetune). They are those at the end of the frozen stages, in at most a quarter of the memory, and epochs
+    go through the views in turn. 0: none; every epoch runs the whole network. auto: 4 for tail, else 0.
+    """
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
+    """Optimizer: Adam, AdamW, SGD with Nesterov momentum, or Muon. Muon orthogonalises the steps of
+    convolution filters and trains the rest by SGD. It is for training from scratch where norms follow the
+    convolutions.
+    """
+    momentum: Share = 0.9
+    """Momentum of SGD, and of what Muon trains by SGD."""
+    weight_decay: NotNegative = 0.01
+    """Weight decay; never applied to norms and biases."""
+    schedule: Literal["constant", "cosine", "linear", "one_cycle", "step", "plateau"] = "cosine"
+    """How the learning rate changes in each phase. linear: a straight line to 0. one_cycle: up over 30 % of
+    the phase, then down to nearly 0. plateau: ReduceLROnPlateau on the validation loss; no other schedule
+    depends on it. Under a time limit cosine, linear and one_cycle complete within the epochs that fit.
+    """
+    warmup_epochs: NotNegative = 1.0
+    """Epochs, or a part of one, over which the learning rate rises. one_cycle has its own warm-up."""
+    step_epochs: AtLeastOne = 10
+    """Epochs between two drops of the step schedule."""
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Factor of each drop of the step schedule."""
+    plateau_patience: Count = 3
+    """Epochs without a lower validation loss before the plateau schedule drops the learning rate."""
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Factor of each drop of the plateau schedule."""
+    plateau_min_lr: NotNegative = 0.0
+    """Learning rate below which the plateau schedule does not drop."""
+    early_stopping: Count = 8
+    """Epochs without a lower validation loss after which a phase stops. The best checkpoint is restored. 0 is
+    off.
+    """
+    progressive_size: Share = 0.0
+    """Share of the input's side at which training of a whole network starts; 0.57 is usual. It grows to the
+    full side in steps of 32 pixels, over the first three quarters of the epochs. Validation is always at full
+    size. 0 is off.
+    """
+    label_smoothing: Share = 0.0
+    """Share of the target spread over all classes."""
+    class_weights: bool = False
+    """Weight the loss by the inverse frequency of each class."""
+    ema_decay: Share | Auto = "auto"
+    """Decay of an exponential moving average (EMA) of the weights, updated at each step. The average is what
+    is validated, kept and exported; training goes on with the weights themselves. 0 is off. auto: 0.98 where
+    a fitted head is fine-tuned (methods auto, tail and full), else 0. From scratch and with method finetune
+    it warms up: at step t it is the smaller of this and (1 + t) / (10 + t).
+    """
+    gradient_clip: NotNegative = 0.0
+    """Largest norm of the gradient. 0 is off."""
+    workers: Count | Auto = "auto"
+    """Processes that decode images. auto: none on 4 cores or fewer."""
+    cache_images: bool = True
+    """Decode each training image once. It is kept on disk (data.cache_gb), or else in up to a quarter of the
+    memory.
+    """
+    time_limit: NotNegative = 0.0
+    """Seconds for the whole command, export and report included. Training stops early enough. 0 is no limit.
+    """
+
+
+class EvaluateConfig(Section):
+    """How the model is evaluated.
+
+    >>> EvaluateConfig().top_k
+    (1, 5)
+    """
+
+    top_k: tuple[AtLeastOne, ...] = (1, 5)
+    """Values of k for top-k accuracy. Those above the number of classes are left out."""
+    calibrate: bool = True
+    """Temperature scaling: fit one temperature on the validation part, so that confidences match accuracy."""
+    flip: bool = False
+    """Test-time augmentation: average the logits of the image and its mirror image, in the exported file too.
+    It doubles the cost of each prediction. The training history is measured without it.
+    """
+
+
+class ExportConfig(Section):
+    """What is exported, and how far it may differ.
+
+    >>> ExportConfig().tolerance
+    0.001
+    """
+
+    onnx: bool = True
+    """Write and certify export/model.onnx at the end of training."""
+    tolerance: Positive = 1e-3
+    """Largest difference of a probability between the exported file and the trained model."""
+    max_drop: NotNegative = 0.01
+    """Largest drop in validation accuracy of a reduced (int8) model. Its 95 % bound may be 0.04 larger."""
+    certify_images: AtLeastOne = 1000
+    """Most validation and test images used for the certificate."""
+    calibration_images: AtLeastOne = 200
+    """Most training images used to calibrate an int8 model."""
