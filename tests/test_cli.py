@@ -188,7 +188,7 @@ def test_every_default_is_taken_as_a_flag(answer: Command, tmp_path: Path, key: 
         (["train", "x", "--out", "y", "--model.options", "pad_type"], "name=value"),
         (["evaluate", "no/such/run"], "is no run folder"),
         (["export", "no/such/run"], "is no run folder"),
-        (["export", "no/such/run", "--format", "tflite"], "is not offered"),
+        (["export", "no/such/run", "--format", "tflite"], "unknown export format: tflite"),
         (["summary", "resnet_18"], "resnet18"),
     ],
 )

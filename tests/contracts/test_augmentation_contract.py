@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from saccade.preprocess import Preprocess
+from saccade.testing import check_augmentation, check_mixing
 from saccade.transforms.augment import STEPS, Augmentation
 from saccade.transforms.automatic import AUTOMATIC
-from saccade.transforms.contract import check_augmentation, check_mixing
 from saccade.transforms.mix import MIXINGS
 
 SIDE = 32

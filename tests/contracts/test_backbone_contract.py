@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from saccade.models import BACKBONES
-from saccade.models.contract import check_backbone
+from saccade.testing import check_backbone
 
 
 def test_there_is_something_to_check():

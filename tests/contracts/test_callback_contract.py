@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from saccade.terminal import Terminal
+from saccade.testing import check_callback
 from saccade.training import Callback, TerminalProgress
-from saccade.training.contract import check_callback
 
 
 class DrawsAndScribbles(Callback):

@@ -3,8 +3,8 @@
 import pytest
 from sklearn import metrics as sk
 
-from saccade.evaluation.contract import check_metric
 from saccade.evaluation.metrics import METRICS
+from saccade.testing import check_metric
 
 REFERENCES = {
     "accuracy": lambda p: sk.accuracy_score(p.labels, p.predicted),

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from saccade.errors import DataError
 from saccade.evaluation.compare import compare, mcnemar
-from saccade.evaluation.contract import shuffled
 from saccade.records import Predictions
+from saccade.testing.metrics import shuffled
 
 
 def predictions(right, *, labels=None):

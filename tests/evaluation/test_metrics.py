@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from saccade.errors import DataError
-from saccade.evaluation.contract import example_predictions, shuffled
 from saccade.evaluation.metrics import (
     METRICS,
     measure,
@@ -17,6 +16,7 @@ from saccade.evaluation.metrics import (
     metrics_from_json,
 )
 from saccade.records import Predictions
+from saccade.testing.metrics import example_predictions, shuffled
 
 
 @st.composite

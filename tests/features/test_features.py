@@ -26,7 +26,7 @@ from saccade.models import build_model
 from saccade.preprocess import Preprocess
 from saccade.runtime import Runtime
 from saccade.sources import load_source
-from saccade.training.contract import TinyBackbone
+from saccade.testing.tiny import TinyBackbone
 from saccade.training.stop import StopRequest
 
 PREPROCESS = Preprocess(size=16)

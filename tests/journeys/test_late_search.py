@@ -25,7 +25,7 @@ from saccade.recipe import Recipe
 from saccade.records import Dataset
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
-from saccade.training.contract import timeless
+from saccade.testing.tiny import timeless
 
 Saccade = Callable[..., Any]
 WEIGHTS = "bundle/weights.safetensors"

@@ -22,7 +22,7 @@ from saccade.recipe import Recipe
 from saccade.records import Dataset
 from saccade.run_folder import RunFolder
 from saccade.sources.storage import FolderStorage
-from saccade.training.contract import timeless
+from saccade.testing.tiny import timeless
 
 Saccade = Callable[..., Any]
 BACKBONE = "test_efficientnet"

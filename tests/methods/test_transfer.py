@@ -26,8 +26,8 @@ from saccade.recipe import Recipe
 from saccade.records import Dataset, EpochRow, ImageRecord
 from saccade.sources.storage import FolderStorage
 from saccade.terminal import Terminal
+from saccade.testing.tiny import timeless
 from saccade.training import Callback, EpochProgress, TrainingView
-from saccade.training.contract import timeless
 from saccade.training.job import HeadFigures, Job, Verdict
 from saccade.training.phases import Phase, plan_phases
 from saccade.training.state import Checkpoints
@@ -64,7 +64,7 @@ Fit = Callable[..., Any]
 
 
 def test_method_head_is_one_row_and_moves_nothing_else(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
-    from saccade.training.contract import tiny_classifier
+    from saccade.testing.tiny import tiny_classifier
 
     transfer = StandIn()
     network, result = fit_tiny(recipe=recipe(train__method="head"), transfer=transfer)
@@ -141,7 +141,7 @@ def test_fine_tuning_keeps_batchnorm_statistics_and_training_from_scratch_does_n
     fit_tiny: Fit, recipe: Callable[..., Any]
 ) -> None:
     """Batch statistics of augmented images are not those that the head was fitted behind."""
-    from saccade.training.contract import tiny_classifier
+    from saccade.testing.tiny import tiny_classifier
 
     before = tiny_classifier().state_dict()
     statistics = [name for name in before if "running" in name]

@@ -166,7 +166,7 @@ def test_names_and_libraries():
     assert str(find_backbone("torchvision/resnet18")) == "torchvision/resnet18"
     assert str(find_backbone("resnet18.a1_in1k")) == "timm/resnet18.a1_in1k"
     assert str(find_backbone("small_cnn")) == "small_cnn"
-    with pytest.raises(ModelError, match=r"'efficientnet_bo'; did you mean efficientnet_b"):
+    with pytest.raises(ModelError, match=r"efficientnet_bo\nhint: did you mean efficientnet_b"):
         find_backbone("efficientnet_bo")
     with pytest.raises(ModelError, match=r"did you mean.*resnet18\.a"):
         find_backbone("resnet18.a9_in1k")
@@ -217,7 +217,7 @@ def test_a_strangers_backbone_is_one_line(monkeypatch):
     built = build_model("tiny", 5, options={"width": 6}, image_size=16, dropout=0.1)
     assert built.module.head.dense.in_features == 6
     assert rebuild(built.architecture).head.dense.in_features == 6
-    with pytest.raises(ModelError, match=r"cannot be built with \{'depth': 2\}.*change model.options"):
+    with pytest.raises(ModelError, match=r"cannot be built with \{'depth': 2\}(?s:.*)change model.options"):
         build_model("tiny", 5, options={"depth": 2})
 
 

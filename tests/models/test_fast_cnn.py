@@ -7,8 +7,8 @@ import torch
 
 from saccade.errors import ModelError
 from saccade.models import build_model, rebuild
-from saccade.models.contract import check_backbone
 from saccade.models.fast_cnn import ShiftNorm, fast_cnn, whitening_directions
+from saccade.testing import check_backbone
 
 
 def natural_images(count: int = 40, side: int = 32, *, gray: bool = False) -> torch.Tensor:

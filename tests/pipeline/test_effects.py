@@ -37,7 +37,7 @@ from saccade.records import Dataset
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.terminal import Terminal
-from saccade.training.contract import TinyBackbone, timeless
+from saccade.testing.tiny import TinyBackbone, timeless
 from saccade.transforms import Augmentation, Batch
 from saccade.transforms.memory import MemoryBatches
 

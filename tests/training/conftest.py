@@ -12,8 +12,8 @@ from saccade.models import Classifier
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
+from saccade.testing.tiny import TinyData, tiny_classifier
 from saccade.training import Callback, FitResult, fit
-from saccade.training.contract import TinyData, tiny_classifier
 
 Fitted = tuple[Classifier, FitResult]
 

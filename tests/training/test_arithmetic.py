@@ -8,9 +8,9 @@ from torch import nn
 
 from saccade.errors import Interrupted, RunError
 from saccade.models import Classifier
+from saccade.testing.tiny import timeless, tiny_classifier
 from saccade.training import Callback, StopRequest, arithmetic
 from saccade.training.arithmetic import BFLOAT16, FAST, FLOAT32, operations_an_image, quickest
-from saccade.training.contract import timeless, tiny_classifier
 from saccade.training.phases import FINETUNE, MAIN, Phase
 from saccade.training.state import Checkpoints
 

@@ -21,11 +21,11 @@ from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.terminal import silent
+from saccade.testing.tiny import TinyData, timeless, tiny_classifier
 from saccade.training import Callback, StopRequest
 from saccade.training.averaging import WeightAverage, warmed_up
 from saccade.training.budget import TimeBudget
 from saccade.training.callbacks import Callbacks
-from saccade.training.contract import TinyData, timeless, tiny_classifier
 from saccade.training.job import HeadFigures, Job
 from saccade.training.losses import log_loss_and_accuracy
 from saccade.training.phases import FINETUNE_EMA_DECAY, Phase, plan_phases, tail_after_fitted_head

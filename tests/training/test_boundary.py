@@ -15,9 +15,9 @@ from saccade.models.finetune import unfreeze
 from saccade.models.network import Classifier
 from saccade.recipe import Recipe
 from saccade.runtime import Runtime
+from saccade.testing.tiny import TinyData, timeless, tiny_classifier
 from saccade.training import Callback, StopRequest, boundary
 from saccade.training.boundary import KeptViews, Trunk, find_boundary, only_the_tail, tail_is_exact
-from saccade.training.contract import TinyData, timeless, tiny_classifier
 from saccade.training.phases import plan_phases
 
 RUNTIME = Runtime.create("cpu", "float32")

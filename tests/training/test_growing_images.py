@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saccade.errors import RecipeError
-from saccade.training.contract import TinyBackbone, TinyData, tiny_classifier
+from saccade.testing.tiny import TinyBackbone, TinyData, tiny_classifier
 from saccade.transforms.batches import Batch
 
 SIDE = 96

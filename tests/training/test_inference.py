@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from saccade.runtime import Runtime
+from saccade.testing.tiny import TinyData, tiny_classifier
 from saccade.training import predict_logits
-from saccade.training.contract import TinyData, tiny_classifier
 
 
 def test_logits_are_the_networks_own_in_float32_even_where_training_is_bfloat16():

@@ -19,8 +19,8 @@ from saccade.recipe import Recipe
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
+from saccade.testing.tiny import TinyBackbone, TinyData, tiny_classifier
 from saccade.training import Callback, StopRequest, fit
-from saccade.training.contract import TinyBackbone, TinyData, tiny_classifier
 from saccade.training.learner import LossWatch
 from saccade.training.optimizers import build_optimizer
 from saccade.training.phases import plan_phases

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from saccade.recipe import TrainConfig
-from saccade.training.contract import tiny_classifier
+from saccade.testing.tiny import tiny_classifier
 from saccade.training.muon import Muon, nesterov, orthogonalised
 from saccade.training.optimizers import build_optimizer
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.errors import Interrupted
+from saccade.testing.tiny import TinyData, timeless
 from saccade.training import Callback, StopRequest
 from saccade.training.budget import TimeBudget
-from saccade.training.contract import TinyData, timeless
 from saccade.training.pacing import planned
 from saccade.training.schedules import ENDING_SCHEDULES, Pace, Span, learning_rate
 from saccade.training.state import FitState, state_from_json, state_to_json

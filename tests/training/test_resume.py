@@ -25,7 +25,7 @@ from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.training import Callback, fit
 from saccade.training import state as state_module
-from saccade.training.contract import TinyData, tiny_classifier, timeless
+from saccade.testing.tiny import TinyData, tiny_classifier, timeless
 
 
 class KillAtStep(Callback):

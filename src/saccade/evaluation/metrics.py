@@ -64,7 +64,8 @@ def answers(predictions: Predictions) -> Answers:
     )
 
 
-# A metric is one function (Predictions) -> float and one line in METRICS; contract.check_metric checks yours.
+# A metric is one function (Predictions) -> float and one line in METRICS.
+# `saccade.testing.check_metric` checks yours.
 
 
 def accuracy(predictions: Predictions) -> float:

@@ -6,9 +6,10 @@ through the one decoder, by ONNX Runtime and, where it is installed, by OpenVINO
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from saccade.artefact import Artefact, Image
 from saccade.errors import ChangedImageError, DataError, ImageError, ModelError
 from saccade.export.runtimes import Answer, Probabilities, Runtime, instruction_set, runtimes
 from saccade.export.verdict import Compared, Kind, judge
+from saccade.files import MOST_WEIGHT_BYTES, read_file
 from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
 from saccade.records import Certificate, Predictions
 from saccade.threads import usable_cores
@@ -38,6 +40,7 @@ def certify(
     max_images: int = 1000,
     kind: Kind = "float",
     limits: Limits = DEFAULT_LIMITS,
+    load: Callable[[Path], Answer] | None = None,
 ) -> Certificate:
     """Compare the file's answers with the trained model's `predictions`, by part, on up to `max_images`.
 
@@ -45,30 +48,65 @@ def certify(
     when no probability differs by more than `tolerance` and every change of the first class is a tie within
     that. "int8" passes when validation accuracy falls by at most `max_drop`, on images enough to say so, and
     the answers stay close (`saccade.export.verdict`). Images that can no longer be read are named in `extra`.
+    `load` reads a file that is no model.onnx of saccade (`Format.load`); only it answers for such a file.
     Raises ModelError when there is nothing to compare.
     """
-    artefact = Artefact.open(path, verify=False)  # this makes the certificate it would be checked against
-    asked, not_run = runtimes(artefact, Path(path))
-    limits = replace(  # as at its destination
-        limits, background=artefact.background, gray_maximum=artefact.gray_maximum
-    )
+    candidate = _loaded(Path(path), load, limits) if load else _opened(Path(path), limits)
     wanted = {part: predictions[part] for part in CERTIFIED_PARTS if part in predictions}
     chosen = chosen_images(wanted, max_images=max_images, kind=kind)
     compared = []
     for part, rows in chosen.items():
-        columns = _columns(artefact, wanted[part].classes)
-        chunks = _decoded_rows(wanted[part], rows, read_image, limits)
-        compared.append(_ask(asked, columns, part, wanted[part], chunks))
+        columns = candidate.columns(wanted[part].classes)
+        chunks = _decoded_rows(wanted[part], rows, read_image, candidate.limits)
+        compared.append(_ask(candidate.runtimes, columns, part, wanted[part], chunks))
     if not any(len(parts[0].rows) for parts in compared):
         raise ModelError(
-            f"{path} cannot be certified: there is no readable validation or test image with predictions; "
-            "say where the images lie now with --data"
+            f"{path} cannot be certified: there is no readable validation or test image with predictions",
+            hint="say where the images lie now with --data",
         )
     judged = [
-        judge(parts, kind=kind, tolerance=tolerance, max_drop=max_drop, sha256=artefact.sha256)
+        judge(parts, kind=kind, tolerance=tolerance, max_drop=max_drop, sha256=candidate.sha256)
         for parts in zip(*compared, strict=True)
     ]
-    return _joined(judged, asked, not_run)
+    return _joined(judged, candidate.runtimes, candidate.not_run)
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A file to certify, what runs it, and how its images are decoded; `classes` None where it names none."""
+
+    name: str
+    sha256: str
+    classes: tuple[str, ...] | None
+    limits: Limits
+    runtimes: Sequence[Runtime]
+    not_run: Mapping[str, str]
+
+    def columns(self, classes: Sequence[str]) -> list[int]:
+        """Position of each class in the file's answers; by name, never by order, where the file has names."""
+        named = self.classes or tuple(classes)
+        if sorted(named) != sorted(classes):
+            odd = sorted(set(named) ^ set(classes))
+            raise ModelError(
+                f"{self.name} and the predictions do not name the same classes: {', '.join(odd[:5])}",
+                hint="certify it against the run that it was exported from",
+            )
+        position = {label: column for column, label in enumerate(named)}
+        return [position[label] for label in classes]
+
+
+def _opened(path: Path, limits: Limits) -> _Candidate:
+    """A model.onnx of saccade, whose images are decoded as at its destination."""
+    artefact = Artefact.open(path, verify=False)  # this makes the certificate it would be checked against
+    asked, not_run = runtimes(artefact, path)
+    limits = replace(limits, background=artefact.background, gray_maximum=artefact.gray_maximum)
+    return _Candidate(artefact.name, artefact.sha256, artefact.classes, limits, asked, not_run)
+
+
+def _loaded(path: Path, load: Callable[[Path], Answer], limits: Limits) -> _Candidate:
+    """A file of a format from outside, asked in the one way that the format has."""
+    digest = hashlib.sha256(read_file(path, max_bytes=MOST_WEIGHT_BYTES)).hexdigest()
+    return _Candidate(path.name, digest, None, limits, [Runtime(path.suffix.lstrip("."), "", load(path))], {})
 
 
 def chosen_images(
@@ -169,8 +207,8 @@ def _decoded_rows(
             return decode(read_image(name), limits=limits, name=name).pixels
         except ChangedImageError as error:
             raise DataError(
-                f"{name}: {error.reason}, so the trained model's answer on it says nothing about the file; "
-                "put the image back, or say with --data where the images lie now"
+                f"{name}: {error.reason}, so the trained model's answer on it says nothing about the file",
+                hint="put the image back, or say with --data where the images lie now",
             ) from None
         except ImageError as error:
             return error
@@ -189,15 +227,3 @@ def _batch_difference(answer: Answer, images: Sequence[Image]) -> float:
         among_others = answer([255 - image, image, image[:, ::-1]])[1]
         differences.append(float(np.nan_to_num(abs(among_others - alone), nan=1.0).max()))
     return max(differences)
-
-
-def _columns(artefact: Artefact, classes: Sequence[str]) -> list[int]:
-    """Position of each class in the file's answers; by name, never by order."""
-    if sorted(artefact.classes) != sorted(classes):
-        odd = sorted(set(artefact.classes) ^ set(classes))
-        raise ModelError(
-            f"{artefact.name} and the predictions do not name the same classes ({', '.join(odd[:5])}); "
-            "certify it against the run that it was exported from"
-        )
-    position = {label: column for column, label in enumerate(artefact.classes)}
-    return [position[label] for label in classes]

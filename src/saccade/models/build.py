@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from saccade import extensions
 from saccade.errors import ModelError
 from saccade.models import pretrained as libraries
-from saccade.models.backbones import BACKBONES, OWN, BackboneName, accepted, find_backbone, own_image_size
+from saccade.models.backbones import EXTENSION, BackboneName, Builder, find_backbone, usual_image_size
 from saccade.models.network import Classifier, feature_count, make_head, without_last_layer
 from saccade.models.options import checked_options
 from saccade.models.preparation import choose_preprocess
@@ -110,14 +111,21 @@ def build_model(
     as it was. Raises ModelError for unknown names, bad options, and weights that do not fit or do not come.
     """
     if weights and not pretrained:
-        raise ModelError(f"--no-pretrained and --weights {weights} exclude each other; leave one of them out")
+        raise ModelError(
+            f"--no-pretrained and --weights {weights} exclude each other", hint="leave one of them out"
+        )
     backbone = find_backbone(name)
     given = dict(options or {})
     with _seeded(seed):
-        if backbone.library == OWN:
+        if build := backbone.builder:
+            if pretrained and not weights and backbone.library == EXTENSION:
+                raise ModelError(
+                    f"{backbone} has no published weights",
+                    hint="train it from scratch with --no-pretrained, or give --weights FILE",
+                )
             share = 0.0 if dropout == "auto" else dropout
-            plan = _Plan(backbone, given, head, classes, share, image_size or own_image_size(backbone.name))
-            return _own(plan, weights)
+            plan = _Plan(backbone, given, head, classes, share, image_size or usual_image_size(build))
+            return _own(plan, build, weights)
         share = HEAD_DROPOUT if dropout == "auto" else dropout
         given = checked_options(given, where="model.options")
         plan = _Plan(backbone, given, head, classes, share, image_size or 0)
@@ -132,8 +140,8 @@ def preparation(
     Raises ModelError as `build_model` does for names and for the header of the weights file.
     """
     backbone = find_backbone(name)
-    if backbone.library == OWN:
-        return _own_preprocess(image_size or own_image_size(backbone.name)), ()
+    if build := backbone.builder:
+        return _own_preprocess(image_size or usual_image_size(build)), ()
     header = parse_metadata(check_header(weights), where=weights) if weights else Header()
     _check_architecture(backbone, header, weights)
     own = libraries.defaults(backbone.library, backbone.name)
@@ -153,17 +161,17 @@ def rebuild(architecture: Mapping[str, Any]) -> Classifier:
 
 
 def _rebuilt(plan: _Plan) -> Classifier:
-    if plan.backbone.library == OWN:
-        return _own_classifier(plan, weights="")
+    if build := plan.backbone.builder:
+        return _own_classifier(plan, build, weights="")
     options = checked_options(plan.options, where="options of the stored architecture")
     stripped = libraries.create(plan.backbone.library, plan.backbone.name, options)
     return _sized(stripped.backbone, plan)
 
 
-def _own(plan: _Plan, weights: str) -> BuiltModel:
+def _own(plan: _Plan, build: Builder, weights: str) -> BuiltModel:
     source = f"the weights in {weights}" if weights else "random weights"
     return BuiltModel(
-        module=_own_classifier(plan, weights),
+        module=_own_classifier(plan, build, weights),
         preprocess=_own_preprocess(plan.image_size),
         architecture=plan.as_json(),
         pretrained=bool(weights),
@@ -175,16 +183,21 @@ def _own_preprocess(image_size: int) -> Preprocess:
     return Preprocess(size=image_size, resize="squash", crop_fraction=1.0)
 
 
-def _own_classifier(plan: _Plan, weights: str) -> Classifier:
-    build = BACKBONES[plan.backbone.name]
-    filled_in = accepted(build, image_size=plan.image_size, head=plan.head)
-    try:
-        network = build(plan.classes, weights=weights, **{**filled_in, **plan.options})
-    except TypeError as error:
-        raise ModelError(
-            f"{plan.backbone} cannot be built with {plan.options}: {error}; change model.options"
-        ) from None
-    return _with_head(without_last_layer(network)[0], plan)
+def _own_classifier(plan: _Plan, build: Builder, weights: str) -> Classifier:
+    filled_in = extensions.accepted(build, image_size=plan.image_size, head=plan.head)
+    with _blaming(plan.backbone):
+        try:
+            network = build(plan.classes, weights=weights, **{**filled_in, **plan.options})
+        except TypeError as error:
+            raise ModelError(
+                f"{plan.backbone} cannot be built with {plan.options}: {error}", hint="change model.options"
+            ) from None
+        return _with_head(without_last_layer(network)[0], plan)
+
+
+def _blaming(backbone: BackboneName) -> AbstractContextManager[None]:
+    outside = backbone.library == EXTENSION
+    return extensions.blaming("backbones", backbone.name) if outside else nullcontext()
 
 
 def _published(plan: _Plan, pretrained: bool, weights: str) -> BuiltModel:

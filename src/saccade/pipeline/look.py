@@ -83,6 +83,6 @@ def list_backbones(pattern: str, terminal: Terminal) -> int:
     rows = backbones(pattern or "*")
     for row in rows:
         weights = "pretrained weights" if row.pretrained else "from scratch"
-        terminal.say(f"{row.name:<50} {row.library:<12} {row.image_size:>4} px  {weights}")
+        terminal.say(f"{row.name:<50} {row.library:<12} {row.image_size or '?':>4} px  {weights}")
     terminal.say(f"{len(rows)} backbones")
     return len(rows)

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade import extensions
 from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY
 from saccade.errors import RecipeError, RunError
 from saccade.export.bench import DEFAULT_SHAPE, BenchRow, Spread
 from saccade.export.bench import bench as measure_engines
 from saccade.export.certify import CERTIFIED_PARTS
 from saccade.export.certify import certify as make_certificate
-from saccade.export.verdict import Kind
-from saccade.images.decoder import CheckedReader, Limits
+from saccade.export.formats import FORMATS, find_format
+from saccade.files import MOST_WEIGHT_BYTES, read_file
+from saccade.images.decoder import CheckedReader, Limits, read_pixels
 from saccade.pipeline.evidence import check_export
 from saccade.pipeline.judge import certificate_line, data_of
-from saccade.recipe import Recipe
+from saccade.recipe import DataConfig, Recipe
 from saccade.records import Certificate, Dataset, Predictions
-from saccade.run_folder import RunFolder, certificate_beside, existing_run, json_bytes, read_json
+from saccade.run_folder import RunFolder, existing_run, read_json
 from saccade.terminal import Terminal
-
-FORMATS = ("onnx",)
 
 
 def export_and_certify(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> Certificate:
     """Write the run's own export/model.onnx where it is missing, and certify it."""
     if not run.has(run.onnx):
-        _write(run, run.onnx)
+        _write(run, "onnx", run.onnx, dataset, terminal)
     check_export(run, dataset, recipe)
-    return _certify(run, run.onnx, dataset, recipe, terminal, kind="float")
+    return _certify(run, "onnx", run.onnx, dataset, recipe, terminal)
 
 
 def export(
@@ -43,22 +47,26 @@ def export(
     out: str = "",
     data: str = "",
 ) -> Certificate:
-    """`saccade export`: one certified file, float or int8; `data` says where moved images lie now."""
-    if format not in FORMATS:
-        raise RecipeError(f"format {format!r} is not offered; use one of: {', '.join(FORMATS)}")
-    if out and (Path(out).suffix != ".onnx" or Path(out).is_dir()):
-        raise RecipeError(f"--out {out}: give the name of a file that ends in .onnx")
+    """`saccade export`: one certified file in the format of that name; `int8` is short for one of them.
+
+    `data` says where moved images lie now. Raises SaccadeError.
+    """
+    name = "int8" if int8 and format == "onnx" else format
+    chosen = find_format(name)
+    if int8 and name != "int8":
+        raise RecipeError(f"--int8 and --format {format} exclude each other", hint="give one of them")
+    if out and (Path(out).suffix != chosen.suffix or Path(out).is_dir()):
+        raise RecipeError(
+            f"--out is no name of a {chosen.suffix} file: {out}", hint=f"end it in {chosen.suffix}"
+        )
     run = finished_run(run_path)
     recipe, dataset = run.read_recipe(), data_of(run, data)
     with run.locked():
-        target = Path(out) if out else (run.int8 if int8 else run.onnx)
-        if int8:
-            _write_int8(run, target, dataset, recipe, terminal)
-        else:
-            _write(run, target)
-            if target.resolve() == run.onnx.resolve():
-                check_export(run, dataset, recipe)
-        certificate = _certify(run, target, dataset, recipe, terminal, kind="int8" if int8 else "float")
+        target = Path(out) if out else run.onnx.parent / chosen.file_name
+        _write(run, name, target, dataset, terminal)
+        if name == "onnx" and target.resolve() == run.onnx.resolve():
+            check_export(run, dataset, recipe)
+        certificate = _certify(run, name, target, dataset, recipe, terminal)
     terminal.say(certificate_line(certificate_as_json(certificate), target))
     return certificate
 
@@ -67,11 +75,11 @@ def certify(file: str, run_path: str, terminal: Terminal, *, data: str = "") -> 
     """`saccade certify`: run the certificate again; works without torch."""
     run = finished_run(run_path)
     path = Path(file)
-    kind: Kind = "int8" if _stored_kind(run, path) == "int8" else "float"
     with run.locked():
         if run.has(path):
             run.check(path)  # else the certificate would be about what the file was not meant to be
-        certificate = _certify(run, path, data_of(run, data), run.read_recipe(), terminal, kind=kind)
+        name = _stored_format(run, path)
+        certificate = _certify(run, name, path, data_of(run, data), run.read_recipe(), terminal)
     terminal.say(certificate_line(certificate_as_json(certificate), path))
     return certificate
 
@@ -80,40 +88,57 @@ def finished_run(path: str) -> RunFolder:
     """The run folder at `path`; raises RunError when there is none, or none that is trained."""
     run = existing_run(path)
     if not run.has(run.model_json):
-        raise RunError(f"{path} is not trained to the end; {run.remedy(run.model_json)}")
+        raise RunError(f"{path} is not trained to the end", hint=run.remedy(run.model_json))
     return run
 
 
-def _write(run: RunFolder, target: Path) -> None:
+def _write(run: RunFolder, name: str, target: Path, dataset: Dataset, terminal: Terminal) -> None:
+    """Let the format write into a folder of its own, then put its one file in place whole."""
     from saccade.bundle import load_bundle
-    from saccade.export.onnx import write_onnx
 
-    data = run.read_recipe().data
-    decoding: dict[str, Any] = {BACKGROUND_KEY: list(data.background)}
-    if data.gray_maximum:
-        decoding[GRAY_MAXIMUM_KEY] = data.gray_maximum
+    chosen = find_format(name)
     run.check(run.model_json, run.weights)
-    write_onnx(load_bundle(run.bundle), target, extra=decoding, write=run.write)
+    helps: dict[str, Callable[[], Any]] = {
+        "decoding": lambda: _decoding(run.read_recipe().data),
+        "float_onnx": lambda: _float_onnx(run, dataset, terminal),
+        "images": lambda: _calibration_images(dataset, run.read_recipe()),
+    }
+    with tempfile.TemporaryDirectory() as folder, terminal.progress(f"exporting {target.name}"):
+        made = Path(folder) / target.name
+        options = {key: help() for key, help in extensions.accepted(chosen.write, **helps).items()}
+        with extensions.blaming("formats", name):
+            chosen.write(load_bundle(run.bundle), made, **options)
+            data = read_file(made, max_bytes=MOST_WEIGHT_BYTES)
+        run.write(target, data)
 
 
-def _write_int8(run: RunFolder, target: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> None:
-    from saccade.export.quantize import quantize
-    from saccade.images.decoder import read_pixels
+def _decoding(data: DataConfig) -> dict[str, Any]:
+    """How images are decoded, as metadata of an exported file."""
+    decoding: dict[str, Any] = {BACKGROUND_KEY: list(data.background)}
+    return decoding | ({GRAY_MAXIMUM_KEY: data.gray_maximum} if data.gray_maximum else {})
 
+
+def _float_onnx(run: RunFolder, dataset: Dataset, terminal: Terminal) -> Path:
+    """The run's own model.onnx, written where it is missing."""
     if not run.has(run.onnx):
-        _write(run, run.onnx)
+        _write(run, "onnx", run.onnx, dataset, terminal)
     run.check(run.onnx)
+    return run.onnx
+
+
+def _calibration_images(dataset: Dataset, recipe: Recipe) -> Iterator[NDArray[np.uint8]]:
+    """Training images, evenly chosen, uint8 (height, width, 3)."""
     records = dataset.used("train")
     chosen = records[:: -(-len(records) // recipe.export.calibration_images)]
-    images = (read_pixels(dataset.storage, record, Limits.of(recipe.data)) for record in chosen)
-    with terminal.progress("calibrating int8 on training images"):
-        quantize(run.onnx, target, images, write=run.write)
+    return (read_pixels(dataset.storage, record, Limits.of(recipe.data)) for record in chosen)
 
 
 def _certify(
-    run: RunFolder, file: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal, *, kind: Kind
+    run: RunFolder, name: str, file: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal
 ) -> Certificate:
-    with terminal.progress("certifying the exported file"):
+    chosen = find_format(name)
+    own = name in FORMATS
+    with terminal.progress("certifying the exported file"), extensions.blaming("formats", name):
         certificate = make_certificate(
             file,
             predictions_of(run),
@@ -121,16 +146,14 @@ def _certify(
             tolerance=recipe.export.tolerance,
             max_drop=recipe.export.max_drop,
             max_images=recipe.export.certify_images,
-            kind=kind,
+            kind=chosen.kind,
             limits=Limits.of(recipe.data),
+            load=None if own else chosen.load,
         )
-    run.write(certificate_path(run, file), json_bytes(certificate_as_json(certificate)))
+    if not own:
+        certificate = dataclasses.replace(certificate, extra={**certificate.extra, "format": name})
+    run.write_certificate(certificate_as_json(certificate), file)
     return certificate
-
-
-def certificate_path(run: RunFolder, file: Path) -> Path:
-    """Inside the run for its own export, beside the file for any other."""
-    return run.certificate() if file.resolve() == run.onnx.resolve() else certificate_beside(file)
 
 
 def certificate_as_json(certificate: Certificate) -> dict[str, Any]:
@@ -144,12 +167,13 @@ def predictions_of(run: RunFolder) -> dict[str, Predictions]:
     return {part: run.read_predictions(part) for part in CERTIFIED_PARTS if run.has(run.predictions(part))}
 
 
-def _stored_kind(run: RunFolder, file: Path) -> str:
-    """float or int8, as an earlier certificate of this file says, where that is whole."""
+def _stored_format(run: RunFolder, file: Path) -> str:
+    """The name of the file's format, from an earlier certificate where that is whole, else from its name."""
     values: dict[str, Any] = {}
     with contextlib.suppress(RunError):
-        values = read_json(certificate_path(run, file))
-    return str(values.get("kind", "int8" if "int8" in file.name else "float"))
+        values = read_json(run.certificate(file))
+    kind = values.get("kind", "int8" if "int8" in file.name else "float")
+    return str(values.get("format", "int8" if kind == "int8" else "onnx"))
 
 
 def bench(model: str, terminal: Terminal, *, rounds: int) -> tuple[BenchRow, ...]:

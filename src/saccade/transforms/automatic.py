@@ -115,7 +115,7 @@ def trivial_augment(image: Tensor, *, fill: Fill, rng: Generator) -> Tensor:
     return _apply(image, name, _wide(name, level), rng.random(), fill)
 
 
-# name -> policy; each passes `check_augmentation` of the contract.
+# name -> policy; each passes `saccade.testing.check_augmentation`.
 AUTOMATIC: dict[str, Policy] = {
     "auto_augment": auto_augment,
     "rand_augment": rand_augment,

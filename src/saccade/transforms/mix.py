@@ -61,7 +61,7 @@ def mix(
     return mix_up(images, targets, alpha=mix_up_alpha, generator=generator)
 
 
-# name -> mixing; each passes `check_mixing` of the contract.
+# name -> mixing; each passes `saccade.testing.check_mixing`.
 MIXINGS = {"mix_up": mix_up, "cut_mix": cut_mix}
 
 

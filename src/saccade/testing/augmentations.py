@@ -1,7 +1,4 @@
-"""What an augmentation and a batch mixing must keep to. Run these on your own; they raise AssertionError.
-
-Example: `check_augmentation(my_blur)`, `check_mixing(my_mixing)`.
-"""
+"""What an augmentation and a batch mixing must keep to."""
 
 from __future__ import annotations
 
@@ -23,7 +20,9 @@ def check_augmentation(augment: Augment, *, off: Augment | None = None, side: in
     """`augment(image, rng)` on uint8 (3, side, side): shape, type and input kept, same seed same image.
 
     Also: torch's global generator stays unused, some draw changes something, and `off` (the same with
-    probability or strength 0) is the identity.
+    probability or strength 0) is the identity. Raises AssertionError.
+
+    >>> check_augmentation(lambda image, rng: image.flip(-1) if rng.random() < 0.5 else image.clone())
     """
     image = _sample(side)
     before, state = image.clone(), torch.random.get_rng_state()
@@ -44,7 +43,11 @@ def check_augmentation(augment: Augment, *, off: Augment | None = None, side: in
 def check_mixing(mixing: Mixing, *, classes: int = 4, batch: int = 6, side: int = 16) -> None:
     """`mixing(images, targets, *, alpha, generator)`: targets sum to 1, alpha 0 is identity, input untouched.
 
-    Also: shapes kept, values within the batch's range, same generator state same result.
+    Also: shapes kept, values within the batch's range, same generator state same result. Raises
+    AssertionError.
+
+    >>> from saccade.transforms.mix import mix_up
+    >>> check_mixing(mix_up)
     """
     images = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
     targets = soft_targets(torch.arange(batch) % classes, classes)

@@ -1,4 +1,4 @@
-"""What a backbone must keep to. Run `check_backbone(my_build)` on your own; it raises AssertionError."""
+"""What a backbone must keep to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saccade.models.backbones import Builder, accepted
+from saccade.extensions import accepted
+from saccade.models.backbones import Builder
 from saccade.models.network import without_last_layer
 
 EXPORT_TOLERANCE = 1e-4
@@ -17,8 +18,14 @@ EXPORT_TOLERANCE = 1e-4
 def check_backbone(
     build: Builder, *, classes: int = 3, image_size: int = 32, export: bool = True, **options: Any
 ) -> None:
-    """`build(classes, *, weights, **options)`: shapes, a gradient for every parameter, a head to be found,
-    a state that reloads equal, an ONNX file that answers as torch does at batch 1 and 4."""
+    """`build(classes, *, weights, **options)` builds a network: (batch, 3, S, S) to (batch, classes).
+
+    Checked are shapes, a gradient for every parameter, a head that can be replaced, a state that reloads
+    equal, and an ONNX file that answers as torch does at batch 1 and 4. Raises AssertionError.
+
+    >>> from saccade.models.small_cnn import small_cnn
+    >>> check_backbone(small_cnn, export=False)
+    """
     network = _built(build, classes, image_size, options)
     images = _images(4, image_size)
     logits = network.train()(images)

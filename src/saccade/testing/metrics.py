@@ -1,4 +1,4 @@
-"""What every metric must hold; run `check_metric` on your own before you add it to METRICS."""
+"""What a metric must keep to."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def check_metric(
     high: float,
     reference: Callable[[Predictions], float] | None = None,
 ) -> None:
-    """AssertionError unless the metric is a float, in bounds, order-invariant and equal to `reference`.
+    """The metric is a float from `low` to `high`, whatever the order of the images, and equals `reference`.
+
+    Raises AssertionError.
 
     >>> from saccade.evaluation.metrics import accuracy
     >>> check_metric(accuracy, low=0, high=1)

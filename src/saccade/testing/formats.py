@@ -1,8 +1,4 @@
-"""The contract of an export format, for anyone's: the file answers as torch does, wherever it is put.
-
-from saccade.export.contract import check_exporter
-check_exporter(my_write, my_load)
-"""
+"""What an export format must keep to: its file answers as torch does, wherever it is put."""
 
 from __future__ import annotations
 
@@ -18,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saccade.artefact import Artefact, Image
+from saccade.artefact import Image
 from saccade.bundle import Bundle
+from saccade.export.formats import FORMATS, Format
+from saccade.extensions import accepted
 from saccade.preprocess import Preprocess
 from saccade.transforms.apply import to_input
 
@@ -28,26 +26,21 @@ SIZE = 24
 CLASSES = ("zebra", "ant", "mole")  # not in alphabetical order: a format must keep the order it is given
 SHAPES = ((30, 40), (30, 40), (30, 40), (40, 30), (24, 24), (9, 7), (120, 8))
 
-Load = Callable[[Path], Callable[[Sequence[Image]], Any]]
-Write = Callable[[Bundle, Path], Any]
 
-
-def check_exporter(write: Write, load: Load, *, suffix: str = ".bin", tolerance: float = TOLERANCE) -> None:
+def check_format(format: Format, *, tolerance: float = TOLERANCE) -> None:
     """One file that can be moved, and answers as torch does, an image alone and among others.
 
-    `write(bundle, path)` writes it; `load(path)` gives a callable from uint8 images (height, width, 3) of
-    any sizes to (images, classes) probabilities. Raises AssertionError.
+    `tolerance` is the largest difference of a probability; a format that reduces the network (kind "int8")
+    needs a larger one. Raises AssertionError.
+
+    >>> from saccade.export.formats import FORMATS
+    >>> check_format(FORMATS["onnx"])
     """
     for preprocess in (Preprocess(SIZE), Preprocess(SIZE, "pad", "bicubic", 1.0, (0.5,) * 3, (0.25,) * 3)):
         bundle = tiny_bundle(preprocess)
         with tempfile.TemporaryDirectory() as folder:
-            path = _written(write, bundle, Path(folder), suffix)
-            _check_answers(load(path), bundle, tolerance)
-
-
-def onnx_load(path: Path) -> Callable[[Sequence[Image]], NDArray[np.float64]]:
-    """How saccade's own format is loaded: the `load` that belongs to `write_onnx`."""
-    return Artefact.open(path).probabilities
+            path = _written(format, bundle, Path(folder))
+            _check_answers(format.load(path), bundle, tolerance)
 
 
 class TinyNetwork(nn.Module):
@@ -82,20 +75,30 @@ def tiny_bundle(preprocess: Preprocess) -> Bundle:
     )
 
 
-def _written(write: Write, bundle: Bundle, folder: Path, suffix: str) -> Path:
+def _written(format: Format, bundle: Bundle, folder: Path) -> Path:
     """The written file after it was moved; the network must be what it was."""
     before = copy.deepcopy(bundle.module.state_dict())
     first = folder / "first"
     first.mkdir()
-    write(bundle, first / f"model{suffix}")
+    format.write(bundle, first / format.file_name, **_helps(format, bundle, folder))
     names = sorted(path.name for path in first.iterdir())
-    assert names == [f"model{suffix}"], f"one file was asked for, there are: {', '.join(names)}"
+    assert names == [format.file_name], f"one file was asked for, there are: {', '.join(names)}"
     for name, tensor in bundle.module.state_dict().items():
         assert torch.equal(tensor, before[name]), f"writing changed the network's {name}"
-    moved = folder / f"moved{suffix}"
-    shutil.move(first / f"model{suffix}", moved)
+    moved = folder / f"moved{format.suffix}"
+    shutil.move(first / format.file_name, moved)
     shutil.rmtree(first)
     return moved
+
+
+def _helps(format: Format, bundle: Bundle, folder: Path) -> dict[str, Any]:
+    """What `write` asks for by the names of its parameters, as `saccade export` gives it."""
+    options = accepted(format.write, decoding={}, float_onnx=folder / "float.onnx", images=None)
+    if "float_onnx" in options:
+        FORMATS["onnx"].write(bundle, options["float_onnx"], decoding={})
+    if "images" in options:
+        options["images"] = (_picture(shape, seed) for seed, shape in enumerate(SHAPES))
+    return options
 
 
 def _check_answers(answer: Callable[[Sequence[Image]], Any], bundle: Bundle, tolerance: float) -> None:

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from saccade.bundle import Bundle
-from saccade.export.contract import check_exporter, onnx_load
+from saccade.export.formats import FORMATS, Format, load_onnx
 from saccade.export.onnx import write_onnx
+from saccade.testing import check_format
 
 
-def test_onnx_keeps_it() -> None:
-    check_exporter(write_onnx, onnx_load, suffix=".onnx")
+@pytest.mark.parametrize("name", FORMATS)
+def test_our_own_keep_it(name: str) -> None:
+    check_format(FORMATS[name], tolerance=0.1 if FORMATS[name].kind == "int8" else 1e-3)
 
 
 def _wrong_mean(bundle: Bundle, path: Path) -> None:
@@ -54,16 +56,16 @@ def _touches_the_network(bundle: Bundle, path: Path) -> None:
 )
 def test_it_notices_what_is_wrong_in_the_file(write: Any, words: str) -> None:
     with pytest.raises(AssertionError, match=words):
-        check_exporter(write, onnx_load, suffix=".onnx")
+        check_format(Format(write, load_onnx, "model.onnx"))
 
 
 def _sorted_classes(path: Path) -> Any:
-    answer = onnx_load(path)
+    answer = load_onnx(path)
     return lambda images: answer(images)[:, [1, 2, 0]]
 
 
 def _by_position(path: Path) -> Any:
-    answer = onnx_load(path)
+    answer = load_onnx(path)
 
     def shifted(images: Sequence[Any]) -> np.ndarray:
         probabilities = answer(images)
@@ -79,4 +81,4 @@ def _by_position(path: Path) -> Any:
 )
 def test_it_notices_what_is_wrong_in_the_answers(load: Any, words: str) -> None:
     with pytest.raises(AssertionError, match=words):
-        check_exporter(write_onnx, load, suffix=".onnx")
+        check_format(Format(write_onnx, load, "model.onnx"))

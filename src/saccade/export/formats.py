@@ -1,0 +1,82 @@
+"""The registry of export formats: our own by name, others by `saccade.extensions`.
+
+From outside, register a `Format` with `saccade.extensions.register_format` or an entry point of the group
+`saccade.formats`. `saccade.testing.check_format` checks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade import extensions
+from saccade.artefact import Artefact, Image
+from saccade.errors import RecipeError
+from saccade.export.runtimes import Answer
+from saccade.export.verdict import Kind
+
+if TYPE_CHECKING:
+    from saccade.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of file that a trained model is exported to.
+
+    `write(bundle, path)` writes one file. Where it has parameters of these names it gets more: `decoding`
+    (metadata that says how images are decoded), `float_onnx` (path of the run's own model.onnx) and `images`
+    (training images to calibrate on, uint8 (height, width, 3)).
+
+    `load(path)` gives a function from uint8 images (height, width, 3) of any sizes to probabilities
+    (images, classes), in the order of the bundle's classes. `file_name` is the file's name in RUN/export.
+    `kind` says how it is certified: "float" repeats the trained model, "int8" is another model, which is
+    judged by its validation accuracy.
+    """
+
+    write: Callable[..., Any]
+    load: Callable[[Path], Answer]
+    file_name: str
+    kind: Kind = "float"
+
+    @property
+    def suffix(self) -> str:
+        return Path(self.file_name).suffix
+
+
+def find_format(name: str) -> Format:
+    """The format of that name. Raises RecipeError for a name that nobody offers."""
+    found = FORMATS.get(name) or extensions.find("formats", name)
+    if found is None:
+        known = ", ".join([*FORMATS, *extensions.names("formats")])
+        raise RecipeError(f"unknown export format: {name}", hint=f"choose from: {known}")
+    if not isinstance(found, Format):
+        raise RecipeError(
+            f"export format {name} is no saccade.export.formats.Format: {found!r}", hint="correct the package"
+        )
+    return found
+
+
+def load_onnx(path: Path) -> Answer:
+    """How saccade's own files are read."""
+    return Artefact.open(path).probabilities
+
+
+def _write_onnx(bundle: Bundle, path: Path, *, decoding: Mapping[str, Any]) -> None:
+    from saccade.export.onnx import write_onnx
+
+    write_onnx(bundle, path, extra=decoding)
+
+
+def _write_int8(bundle: Bundle, path: Path, *, float_onnx: Path, images: Iterable[Image]) -> None:
+    from saccade.export.quantize import quantize
+
+    quantize(float_onnx, path, images)
+
+
+# name -> format; each passes `saccade.testing.check_format`.
+FORMATS = {
+    "onnx": Format(_write_onnx, load_onnx, "model.onnx"),
+    "int8": Format(_write_int8, load_onnx, "model.int8.onnx", kind="int8"),
+}

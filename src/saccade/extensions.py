@@ -1,0 +1,157 @@
+"""Doors for parts from outside: registered by a call in Python, or entry points of installed packages.
+
+| to add      | in Python                    | entry point group   | check in `saccade.testing` |
+|-------------|------------------------------|---------------------|----------------------------|
+| a backbone  | `register_backbone(name, f)` | `saccade.backbones` | `check_backbone`           |
+| a callback  | `register_callback(factory)` | `saccade.callbacks` | `check_callback`           |
+| a format    | `register_format(name, f)`   | `saccade.formats`   | `check_format`             |
+| a source    | `register_source(name, f)`   | `saccade.sources`   | `check_source`             |
+
+A package names its parts in its `pyproject.toml`:
+
+    [project.entry-points."saccade.backbones"]
+    acme_net = "acme.networks:acme_net"
+
+Nothing of another package is imported before somebody asks for a name that is not saccade's own, or, for
+callbacks, before training starts. saccade's own names cannot be replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from saccade.errors import SaccadeError
+
+Group = Literal["backbones", "callbacks", "formats", "sources"]
+
+_registered: dict[Group, dict[str, Any]] = {"backbones": {}, "callbacks": {}, "formats": {}, "sources": {}}
+
+
+def register_backbone(name: str, build: Callable[..., Any]) -> None:
+    """Let `--backbone name` mean `build(classes, *, weights, **options) -> nn.Module`.
+
+    Its last dense layer gives the logits. Parameters `image_size` and `head` are filled in where `build` has
+    them. A second registration under the same name replaces the first, as in a notebook.
+    """
+    _registered["backbones"][name] = build
+
+
+def register_callback(factory: Callable[[], Any]) -> None:
+    """Let every training that starts in this process have a `saccade.training.Callback` from `factory()`."""
+    _registered["callbacks"][f"{factory.__module__}.{factory.__qualname__}"] = factory
+
+
+def register_format(name: str, format: Any) -> None:
+    """Let `saccade export RUN --format name` write a `saccade.export.Format`."""
+    _registered["formats"][name] = format
+
+
+def register_source(name: str, load: Callable[..., Any]) -> None:
+    """Let a location `name:REST` be read by `load`, which gives a `saccade.records.Dataset`."""
+    _registered["sources"][name] = load
+
+
+def names(group: Group) -> tuple[str, ...]:
+    """Every name from outside, sorted; imports nothing of other packages."""
+    return tuple(sorted({*_registered[group], *(point.name for point in _points(group))}))
+
+
+def find(group: Group, name: str) -> Any | None:
+    """The part of that name, imported on first use; None where nobody offers one.
+
+    Raises SaccadeError, naming the package, where it cannot be imported or where two packages offer it.
+    """
+    return _registered[group].get(name) or _loaded(group, name)
+
+
+def callbacks() -> tuple[Callable[[], Any], ...]:
+    """A factory for each callback from outside: those of installed packages by name, then registered ones.
+
+    Raises SaccadeError, naming the package, where one cannot be imported; so does a factory that fails.
+    """
+    offered = sorted(_points("callbacks"), key=lambda point: (point.name, _origin(point)))
+    return (*(_guarded(point) for point in offered), *_registered["callbacks"].values())
+
+
+def accepted(function: Callable[..., Any], **wanted: Any) -> dict[str, Any]:
+    """Those of `wanted` that a function from outside has a parameter for.
+
+    >>> accepted(lambda classes, image_size: None, image_size=64, head="mlp")
+    {'image_size': 64}
+    """
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return wanted
+    taken = {parameter.name for parameter in parameters}
+    return {name: value for name, value in wanted.items() if name in taken}
+
+
+@contextlib.contextmanager
+def blaming(group: Group, name: str) -> Iterator[None]:
+    """Within it an error of an installed package's part becomes a SaccadeError that names the package.
+
+    Errors of parts that were registered in Python pass: whoever wrote them wants the traceback.
+    """
+    point = None if name in _registered[group] else _point(group, name)
+    with _blaming(point) if point else contextlib.nullcontext():
+        yield
+
+
+@cache
+def _points(group: Group) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=f"saccade.{group}"))
+
+
+def _point(group: Group, name: str) -> EntryPoint | None:
+    offered = [point for point in _points(group) if point.name == name]
+    if len(offered) > 1:
+        raise SaccadeError(
+            f"two packages offer {name!r} in saccade.{group}: {' and '.join(map(_origin, offered))}",
+            hint="uninstall one of them",
+        )
+    return offered[0] if offered else None
+
+
+@cache
+def _loaded(group: Group, name: str) -> Any | None:
+    point = _point(group, name)
+    return _load(point) if point else None
+
+
+def _load(point: EntryPoint) -> Any:
+    with _blaming(point):
+        return point.load()
+
+
+def _guarded(point: EntryPoint) -> Callable[[], Any]:
+    factory = _load(point)
+
+    def make() -> Any:
+        with _blaming(point):
+            return factory()
+
+    return make
+
+
+@contextlib.contextmanager
+def _blaming(point: EntryPoint) -> Iterator[None]:
+    try:
+        yield
+    except SaccadeError:
+        raise
+    except (Exception, SystemExit) as error:  # code of others may raise whatever it likes
+        package = point.dist.name if point.dist else "its package"
+        raise SaccadeError(
+            f"{_origin(point)} failed: entry point {point.name} = {point.value} of {point.group}: "
+            f"{type(error).__name__}: {error}",
+            hint=f"update {package}, or remove it: pip uninstall {package}",
+        ) from error
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "a package without metadata"
