@@ -313,6 +313,13 @@ def test_broken_exif_is_harmless() -> None:
         assert np.array_equal(decode(broken).pixels, decode(data).pixels)
 
 
+def test_jpegs_of_one_quality_have_one_hash_of_their_tables() -> None:
+    first, again, other = (decode(saved(smooth(), "JPEG", quality=quality)) for quality in (80, 80, 81))
+    assert first.compression == again.compression != other.compression
+    assert first.compression
+    assert not decode(saved(smooth())).compression
+
+
 def test_camera_and_quality_are_read() -> None:
     exif = Image.Exif()
     exif[0x0110] = "Some Camera 3"

@@ -7,9 +7,8 @@ label away). Luma is that of ITU-R BT.601; levels are scaled to 0..1.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,30 +194,6 @@ def _ring_mean(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
     ring = np.concatenate([luma[:, 0], luma[:, -1], luma[:, :, 0], luma[:, :, -1]], axis=1)
     mean: NDArray[np.float64] = ring.mean(axis=1) / 255.0
     return mean
-
-
-def compression_tables(data: bytes) -> str:
-    """Short hash of a JPEG's quantisation tables, which encoders and cameras are known by; else "".
-
-    Reads the segments before the first scan only, and never fails: a broken header yields "".
-    """
-    tables = b"".join(payload for marker, payload in _jpeg_segments(data) if marker == 0xDB)
-    return hashlib.sha256(tables).hexdigest()[:12] if tables else ""
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and payload of each segment up to the start of the first scan; nothing for other formats."""
-    at = 2 if data[:2] == b"\xff\xd8" else len(data)
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in (0xDA, 0xD9):
-            return
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        yield marker, data[at + 4 : at + 2 + length]
-        at += 2 + max(length, 2)
 
 
 # -- quality ---------------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ from saccade.audit.quality import (
     PIXEL_VALUES,
     Measurements,
     blank_values,
-    compression_tables,
     measure,
     reduce_to_side,
 )
@@ -255,7 +254,7 @@ def _decode_into(chunk: Chunk, row: int, data: bytes, path: str, limits: Limits)
         format=decoded.format,
         note="; ".join(decoded.notes),
         camera=decoded.camera,
-        compression=compression_tables(data),
+        compression=decoded.compression,
     )
     chunk.values["jpeg_quality"][row] = decoded.quality or np.nan
     chunk.values["gray_peak"][row] = decoded.gray_peak if decoded.gray_peak >= 0 else np.nan

@@ -107,7 +107,8 @@ class Decoded:
 
     `mode` and `format` are Pillow's, of the file; `notes` say what was done to get here.
     `quality` is the JPEG quality setting as estimated from its tables (0: unknown or no JPEG),
-    `camera` the EXIF model; `gray_peak` the largest value of a 16-bit grey image, -1 for any other.
+    `camera` the EXIF model, `compression` a hash of the JPEG's tables; `gray_peak` is the largest value of a
+    16-bit grey image, -1 for any other.
     """
 
     pixels: NDArray[np.uint8]
@@ -119,6 +120,7 @@ class Decoded:
     quality: int = 0
     camera: str = ""
     gray_peak: int = -1
+    compression: str = ""
 
 
 def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
@@ -164,7 +166,18 @@ def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
     pixels = upright(stored, header.orientation)
     height, width = pixels.shape[:2]
     notes = (*_name_note(name, header.format), *header.notes, *notes, *_tiny_note(width, height))
-    return Decoded(pixels, width, height, mode, header.format, notes, header.quality, header.camera, peak)
+    return Decoded(
+        pixels,
+        width,
+        height,
+        mode,
+        header.format,
+        notes,
+        quality=header.quality,
+        camera=header.camera,
+        gray_peak=peak,
+        compression=header.compression,
+    )
 
 
 # how a format begins -> what reads it

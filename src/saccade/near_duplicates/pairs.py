@@ -323,7 +323,7 @@ def cluster(
         key=lambda pair: (-pair.score, pair.first, pair.second),
     )
     limit = max(largest_least, int(largest_share * count))
-    free = _Forest(count)
+    free = Forest(count)
     for link in links:
         free.join(link.first, link.second)
     too_large = {root for root in range(count) if free.parent[root] == root and free.size[root] > limit}
@@ -333,9 +333,9 @@ def cluster(
 
 
 def _guarded(
-    count: int, links: Sequence[PairIndices], free: _Forest, too_large: set[int], limit: int
+    count: int, links: Sequence[PairIndices], free: Forest, too_large: set[int], limit: int
 ) -> Clusters:
-    forest = _Forest(count)
+    forest = Forest(count)
     for link in links:
         if link.band == "certain" or free.root(link.first) not in too_large:
             forest.join(link.first, link.second)
@@ -347,7 +347,7 @@ def _guarded(
     return Clusters(forest.labels(), notes, broken)
 
 
-def _note(root: int, free: _Forest, forest: _Forest, broken: Sequence[PairIndices], limit: int) -> str:
+def _note(root: int, free: Forest, forest: Forest, broken: Sequence[PairIndices], limit: int) -> str:
     members = [i for i in range(len(free.parent)) if free.root(i) == root]
     sizes = sorted((forest.size[r] for r in {forest.root(i) for i in members}), reverse=True)
     cut = sum(free.root(link.first) == root for link in broken)
@@ -357,8 +357,14 @@ def _note(root: int, free: _Forest, forest: _Forest, broken: Sequence[PairIndice
     return f"{what}; {cut} of its weakest links were not followed, its largest part has {sizes[0]} images"
 
 
-class _Forest:
-    """Union-find by size, with path halving."""
+class Forest:
+    """Union-find over 0..n-1, by size and with path halving (Tarjan and van Leeuwen, 1984).
+
+    >>> forest = Forest(4)
+    >>> forest.join(1, 3)
+    >>> forest.sets()
+    [[0], [1, 3], [2]]
+    """
 
     def __init__(self, count: int) -> None:
         self.parent = list(range(count))
@@ -380,13 +386,18 @@ class _Forest:
         self.parent[second] = first
         self.size[first] += self.size[second]
 
+    def sets(self) -> list[list[int]]:
+        """Items that belong together, in ascending order; the sets by their first item."""
+        members: dict[int, list[int]] = {}
+        for item in range(len(self.parent)):
+            members.setdefault(self.root(item), []).append(item)
+        return list(members.values())
+
     def labels(self) -> NDArray[np.int64]:
-        """(n,) numbers from 0 in order of first appearance."""
-        roots = np.array([self.root(item) for item in range(len(self.parent))], np.int64)
-        _, first, inverse = np.unique(roots, return_index=True, return_inverse=True)
-        number = np.empty(len(first), np.int64)
-        number[np.argsort(first)] = np.arange(len(first))
-        labels: NDArray[np.int64] = number[inverse]
+        """(n,) the number of each item's set."""
+        labels = np.empty(len(self.parent), np.int64)
+        for number, members in enumerate(self.sets()):
+            labels[members] = number
         return labels
 
 

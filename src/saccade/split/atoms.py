@@ -16,6 +16,7 @@ from itertools import chain, combinations, pairwise, product
 from typing import Generic, Protocol, TypeVar
 
 from saccade.errors import SplitError
+from saccade.near_duplicates.pairs import Forest
 from saccade.records import Audit, ImageRecord, Pair
 
 
@@ -105,30 +106,6 @@ def class_counts(
     if all(len(atom) == 1 for atom in atoms):
         return [((order[records[atom.members[0]].label], 1),) for atom in atoms]
     return [tuple(sorted(Counter(order[records[i].label] for i in atom.members).items())) for atom in atoms]
-
-
-class Forest:
-    """Union-find over 0..n-1 with path halving (Tarjan and van Leeuwen, 1984)."""
-
-    def __init__(self, n: int) -> None:
-        self.parent = list(range(n))
-
-    def root(self, i: int) -> int:
-        parent = self.parent
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    def join(self, i: int, j: int) -> None:
-        a, b = self.root(i), self.root(j)
-        self.parent[max(a, b)] = min(a, b)
-
-    def sets(self) -> list[list[int]]:
-        members: dict[int, list[int]] = {}
-        for i in range(len(self.parent)):
-            members.setdefault(self.root(i), []).append(i)
-        return list(members.values())
 
 
 # -- apart -----------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ class Header:
     `format` is Pillow's name. `width` and `height` are in pixels as stored, before `orientation`
     (EXIF 1..8). `payload` is the file without what no decoder needs (EXIF, colour profiles, texts,
     further frames), so that Pillow never parses metadata. `gray_maximum` is the value that means
-    white where that is not 255; `inverted` says that 0 means white. `channels` of a JPEG, else 0.
+    white where that is not 255; `inverted` says that 0 means white. `channels` of a JPEG, else 0;
+    `compression` is a short hash of its quantisation tables, which encoders and cameras are known by.
     """
 
     format: str
@@ -36,6 +37,7 @@ class Header:
     gray_maximum: int = 65535
     inverted: bool = False
     channels: int = 0
+    compression: str = ""
 
 
 def truncated(kind: str, row: int = 0, height: int = 0) -> ImageError:

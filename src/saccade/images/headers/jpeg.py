@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class _Found:
     profile: bytes = b""
     adobe: bool = False
     several_pictures: bool = False
+    tables: list[bytes] = field(default_factory=list)
     table_sum: int = 0
     scan: int = 0
 
@@ -69,9 +71,17 @@ def read_jpeg(data: bytes, check_size: SizeCheck) -> Header:
     elif end:
         notes += trailing_note(data, end)
     payload = b"".join([*found.kept, data[found.scan :]])
-    quality = _quality(found.table_sum)
     return Header(
-        "JPEG", width, height, payload, tuple(notes), orientation, quality, camera, channels=components
+        "JPEG",
+        width,
+        height,
+        payload,
+        tuple(notes),
+        orientation,
+        _quality(found.table_sum),
+        camera,
+        channels=components,
+        compression=hashlib.sha256(b"".join(found.tables)).hexdigest()[:12] if found.tables else "",
     )
 
 
@@ -111,8 +121,10 @@ def _take(found: _Found, marker: int, segment: bytes) -> None:
         if len(body) < 6:
             raise damaged("JPEG", "a frame header that is too short")
         found.frame = (marker, *struct.unpack_from(">BHHB", body))
-    elif marker == _TABLES and len(body) >= 65 and body[0] == 0 and not found.table_sum:
-        found.table_sum = sum(body[1:65])
+    elif marker == _TABLES:
+        found.tables.append(body)
+        if len(body) >= 65 and body[0] == 0 and not found.table_sum:
+            found.table_sum = sum(body[1:65])
     if marker == _APP1 and body.startswith(b"Exif\0\0"):
         found.exif = found.exif or body[6:]
     elif marker == _APP2 and body.startswith(b"ICC_PROFILE\0") and len(found.profile) < _MOST_PROFILE_BYTES:
