@@ -168,7 +168,7 @@ def test_every_default_is_taken_as_a_flag(answer: Command, tmp_path: Path, key: 
         flag = [f"--{key}", SEVERAL[key]]
     code, _, err = answer("train", "no/such/folder", "--out", str(tmp_path / "run"), *flag)
     assert code == 2
-    assert "no such file or folder" in err
+    assert "data path does not exist" in err
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_every_default_is_taken_as_a_flag(answer: Command, tmp_path: Path, key: 
         (["train", "x", "y", "--out", "z"], "one word too many: y"),
         (["augment", "x", "--out", "y", "--images", "few"], "unable to convert"),
         (["train", "x", "--out", "y", "--epochs", "0"], "train.epochs"),
-        (["train", "no/such/folder", "--out", "y"], "no such file or folder"),
+        (["train", "no/such/folder", "--out", "y"], "data path does not exist"),
         (["train", "x", "--out", "y", "--recipe", "none.toml"], "none.toml"),
         (["train", "x", "--out", "y", "--model.options", "pad_type"], "name=value"),
         (["evaluate", "no/such/run"], "is no run folder"),

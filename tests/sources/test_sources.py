@@ -198,7 +198,7 @@ def test_one_class_stops_unless_allowed(tmp_path: Path) -> None:
 
 def test_nothing_there(tmp_path: Path) -> None:
     assert "no images found" in problem(tmp_path)
-    assert "no such file or folder" in problem(tmp_path / "absent")
+    assert "data path does not exist" in problem(tmp_path / "absent")
     (tmp_path / "x.docx").write_bytes(b"PK")
     assert "not a data set that is read" in problem(tmp_path / "x.docx")
 

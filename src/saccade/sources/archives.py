@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from saccade.errors import ImageError, SourceError
 from saccade.records import Dataset, Finding
@@ -136,7 +137,7 @@ def _without_wrapper(index: Index) -> tuple[Index, str]:
         )
 
 
-def refuse_packed_tar(path: Path) -> None:
+def refuse_packed_tar(path: Path) -> NoReturn:
     """Raise SourceError for a tar inside gzip and the like: it cannot be read in place."""
     raise SourceError(
         f"{printable(str(path))}: a packed tar cannot be read in place; "

@@ -50,13 +50,6 @@ def parquet_is_list(path: Path) -> bool:
     return "path" in _schema(path).names
 
 
-def looks_saved(root: Path) -> bool:
-    """Whether `datasets` saved this folder (one table, or one folder for each part)."""
-    return (root / "dataset_dict.json").is_file() or (
-        (root / "state.json").is_file() and (root / "dataset_info.json").is_file()
-    )
-
-
 def load_saved(root: Path, *, group: str | None = None, min_classes: int = 2) -> Dataset:
     """A folder written by `save_to_disk`: Arrow files, read in place."""
     files = tuple(sorted([*root.glob("*.arrow"), *root.glob("*/*.arrow")], key=lambda p: natural_key(str(p))))

@@ -1,0 +1,310 @@
+"""From a location to a Dataset: one dict of our own sources, the first that matches reads it.
+
+Sources of other packages (`saccade.extensions.register_source`, entry points `saccade.sources`) read the
+locations that begin with their name and a colon. `saccade.testing.check_source` tells whether one holds.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from saccade import extensions
+from saccade.errors import ImageError, SourceError
+from saccade.records import PARTS, Dataset, ImageRecord, Storage
+from saccade.sources.archives import is_shard, load_archive, load_shards, refuse_packed_tar, shards_at
+from saccade.sources.columns import load_columns, load_saved, parquet_files, parquet_is_list
+from saccade.sources.layout import arrange
+from saccade.sources.listing import list_folder
+from saccade.sources.lists import load_list
+from saccade.sources.named import PREFIX, load_named
+from saccade.sources.naming import how_it_is_read, some
+from saccade.sources.storage import FolderStorage
+from saccade.sources.tables import TEXT_SUFFIXES, read_parquet_table, read_text_table
+from saccade.terminal import printable
+
+_PACKED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_SHOWN_PROBLEMS = 5
+_CORRECT = "Correct the source"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How data are to be read: the column that names groups, whether empty classes may be left out."""
+
+    group: str | None = None
+    drop_empty: bool = False
+    min_classes: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`matches(location)` says whether this source reads it; `load(location, asked)` does."""
+
+    matches: Callable[[str], bool]
+    load: Callable[[str, Asked], Dataset]
+
+
+def load_source(
+    location: str | Path,
+    *,
+    group: str | None = None,
+    group_pattern: str | None = None,
+    drop_empty: bool = False,
+    min_classes: int = 2,
+) -> Dataset:
+    """The data set at `location`; raises SourceError with every problem that was found.
+
+    A location is a folder of class folders (alone or below train/, val/, test/), a list (CSV, TSV,
+    JSON Lines, Parquet) with path,label[,part][,group], a zip or tar archive of either, WebDataset
+    shards (a folder, a tar or a pattern such as `train-{000..009}.tar`), a folder saved by Hugging
+    Face `datasets`, Parquet with an image column, `torchvision:NAME`, or what a registered source reads.
+
+    `group` names a column; `group_pattern` is a regular expression on the relative path.
+    `drop_empty` leaves class folders without an image out instead of stopping.
+    """
+    if group and group_pattern:
+        raise SourceError("--group and --group-pattern both name the groups", hint="give one of them")
+    place = str(location)
+    if not place.strip():
+        raise SourceError("the data path is empty", hint="give a folder, list or archive")
+    dataset = _source_of(place).load(place, Asked(group, drop_empty, min_classes))
+    if group_pattern:
+        dataset = dataset.with_records(with_groups(dataset.records, group_pattern))
+    return dataset
+
+
+def _source_of(location: str) -> Source:
+    """The first of ours that matches, else what is registered under the name before the colon."""
+    for source in SOURCES.values():
+        if source.matches(location):
+            return source
+    name, colon, _ = location.partition(":")
+    if colon and (load := extensions.find("sources", name)) is not None:
+        return Source(lambda _: True, functools.partial(_load_from_outside, name, load))
+    if _path(location).exists():
+        raise SourceError(
+            f"not a data set that saccade reads: {printable(location)}",
+            hint="give a folder of class folders, a list (.csv, .tsv, .jsonl, .parquet) with path,label, or "
+            "an archive (.zip, .tar)",
+        )
+    known = ", ".join(f"{name}:..." for name in extensions.names("sources"))
+    also = f"; data sources of installed packages: {known}" if colon and known else ""
+    raise SourceError(f"data path does not exist: {printable(location)}", hint=f"check the path{also}")
+
+
+# -- sources of other packages ---------------------------------------------------------------------
+
+
+def _load_from_outside(name: str, load: Callable[[str], Dataset], location: str, asked: Asked) -> Dataset:
+    """What a source of another package gives for the location behind its name, once it holds."""
+    with extensions.blaming("sources", name):
+        dataset = load(location.partition(":")[2])
+    problems = dataset_problems(dataset)
+    if not problems:
+        problems = _unfit(dataset, asked)
+    if problems:
+        raise SourceError(
+            f"data source {name!r}: {'; '.join(problems[:_SHOWN_PROBLEMS])}",
+            hint="correct the source; saccade.testing.check_source says what it must keep to",
+        )
+    read = how_it_is_read(f"read by the data source {name!r}, which is no part of saccade", "Nothing to do")
+    return replace(dataset, storage=GuardedStorage(name, dataset.storage), findings=(read, *dataset.findings))
+
+
+def _unfit(dataset: Dataset, asked: Asked) -> list[str]:
+    """What the user has asked for and this data set does not give."""
+    checks = (
+        (not asked.group, f"it has no columns, so --group {asked.group!r} means nothing"),
+        (asked.drop_empty or not dataset.empty_classes, f"no image of {some(dataset.empty_classes)}"),
+        (len(dataset.classes) >= asked.min_classes, f"fewer than {asked.min_classes} classes"),
+    )
+    return [problem for holds, problem in checks if not holds]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedStorage:
+    """The storage of a source from outside: whatever it raises or returns for an image is an ImageError."""
+
+    name: str
+    storage: Storage
+
+    def read(self, path: str) -> bytes:
+        """The image's bytes; raises ImageError, and nothing else, where there are none."""
+        try:
+            data = self.storage.read(path)
+        except ImageError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {printable(str(error))}"
+            raise ImageError(f"the data source {self.name!r} cannot read it ({reason})", _CORRECT) from error
+        if not isinstance(data, bytes):
+            raise ImageError(f"the data source {self.name!r} gave {type(data).__name__}, not bytes", _CORRECT)
+        return data
+
+
+def dataset_problems(dataset: object) -> list[str]:
+    """What keeps a source's result from being a Dataset as the rest of saccade expects it, in words."""
+    if not isinstance(dataset, Dataset):
+        return [f"load() returned a {type(dataset).__name__}, not a Dataset"]
+    records = dataset.records
+    if not records or not all(isinstance(record, ImageRecord) for record in records):
+        return ["records are no ImageRecords, or there are none"]
+    paths = [record.path for record in records]
+    classes, parts = set(dataset.classes), {"", *PARTS}
+    unnamed = sorted({record.label for record in records} - classes)
+    unknown = sorted({record.part for record in records} - parts)
+    without = sorted({record.part for record in records} - {"", *dataset.given_parts} - set(unknown))
+    checks = (
+        (isinstance(dataset.root, Path), "root is no pathlib.Path"),
+        (callable(getattr(dataset.storage, "read", None)), "storage has no read(path)"),
+        (_pickles(dataset.storage), "storage cannot be pickled, as worker processes need"),
+        (len(set(paths)) == len(paths), "paths are not unique"),
+        (paths == sorted(paths), "records do not stand in the order of their paths"),
+        (all(paths), "a path is empty"),
+        (len(classes) == len(dataset.classes), "class names are not unique"),
+        (not unnamed, f"labels that are no class: {some(unnamed, most=3)}"),
+        (not unknown, f"unknown parts: {some(unknown, most=3)}; parts are called {', '.join(PARTS)}"),
+        (not without, f"parts that given_parts does not name: {some(without)}"),
+    )
+    return [problem for holds, problem in checks if not holds]
+
+
+def _pickles(storage: Storage) -> bool:
+    try:
+        return bool(pickle.dumps(storage))
+    except Exception:  # pickling runs code of the object
+        return False
+
+
+# -- our own sources ---------------------------------------------------------------------------------
+
+
+def _path(location: str) -> Path:
+    return Path(location).expanduser().absolute()
+
+
+def _saved_by_datasets(location: str) -> bool:
+    """Whether Hugging Face `datasets` saved this folder (one table, or one folder for each part)."""
+    root = _path(location)
+    return (root / "dataset_dict.json").is_file() or (
+        (root / "state.json").is_file() and (root / "dataset_info.json").is_file()
+    )
+
+
+def _is_file(location: str, *endings: str) -> bool:
+    return location.lower().endswith(endings) and _path(location).is_file()
+
+
+def _load_folder(location: str, asked: Asked) -> Dataset:
+    root, where = _path(location), printable(str(_path(location)))
+    listing = list_folder(root)
+    if not listing.files:
+        shards, tables = shards_at(root), parquet_files(root)
+        if shards:
+            return load_shards(root, shards, group=asked.group, min_classes=asked.min_classes)
+        if tables:
+            return load_columns(root, tables, group=asked.group, min_classes=asked.min_classes)
+    if asked.group:
+        raise SourceError(
+            f"{where}: a folder has no columns, so --group {asked.group!r} means nothing",
+            hint="use --group-pattern",
+        )
+    layout = arrange(listing, where, drop_empty=asked.drop_empty, min_classes=asked.min_classes)
+    return Dataset(
+        root,
+        layout.records,
+        layout.classes,
+        FolderStorage(root),
+        layout.given_parts,
+        ignored=listing.ignored,
+        listed=layout.listed,
+        empty_classes=layout.empty_classes,
+        lost=layout.lost,
+        findings=layout.findings,
+    )
+
+
+def _load_saved(location: str, asked: Asked) -> Dataset:
+    return load_saved(_path(location), group=asked.group, min_classes=asked.min_classes)
+
+
+def _load_list(location: str, asked: Asked) -> Dataset:
+    path = _path(location)
+    return load_list(read_text_table(path), path, group=asked.group, min_classes=asked.min_classes)
+
+
+def _load_parquet(location: str, asked: Asked) -> Dataset:
+    path = _path(location)
+    if parquet_is_list(path):
+        return load_list(read_parquet_table(path), path, group=asked.group, min_classes=asked.min_classes)
+    return load_columns(path.parent, (path,), group=asked.group, min_classes=asked.min_classes)
+
+
+def _load_archive(location: str, asked: Asked) -> Dataset:
+    path = _path(location)
+    if path.suffix.lower() == ".tar" and is_shard(path):
+        return load_shards(path.parent, (path,), group=asked.group, min_classes=asked.min_classes)
+    return load_archive(path, group=asked.group, drop_empty=asked.drop_empty, min_classes=asked.min_classes)
+
+
+def _load_pattern(location: str, asked: Asked) -> Dataset:
+    path = _path(location)
+    return load_shards(path.parent, shards_at(path), group=asked.group, min_classes=asked.min_classes)
+
+
+SOURCES: dict[str, Source] = {  # asked in this order
+    "torchvision": Source(lambda place: place.startswith(PREFIX), lambda place, _: load_named(place)),
+    "saved by datasets": Source(_saved_by_datasets, _load_saved),
+    "folder": Source(lambda place: _path(place).is_dir(), _load_folder),
+    "list": Source(lambda place: _is_file(place, *(f".{end}" for end in TEXT_SUFFIXES)), _load_list),
+    "parquet": Source(lambda place: _is_file(place, ".parquet"), _load_parquet),
+    "archive": Source(lambda place: _is_file(place, ".zip", ".tar"), _load_archive),
+    "packed tar": Source(
+        lambda place: _is_file(place, *_PACKED_TARS), lambda place, _: refuse_packed_tar(_path(place))
+    ),
+    "shards": Source(lambda place: bool(shards_at(_path(place))), _load_pattern),
+}
+
+
+# -- groups from file names ----------------------------------------------------------------------------
+
+
+def with_groups(records: Iterable[ImageRecord], pattern: str) -> tuple[ImageRecord, ...]:
+    r"""Records with the group that `pattern` finds in their path: its first group, or the whole match.
+
+    A path in which nothing is found stops the run, because an image without its group could leak;
+    a pattern that may match nothing, such as `(\d+)_|`, leaves such images without a group.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise SourceError(f"--group-pattern is no regular expression: {pattern!r}: {error}") from None
+    done, failed = [], []
+    for record in records:
+        group = _group_in(record.path, compiled)
+        if group is None:
+            failed.append(record.path)
+        else:
+            done.append(replace(record, group=group))
+    if failed:
+        raise SourceError(
+            f"--group-pattern {pattern!r} finds no group in {len(failed):,} of "
+            f"{len(failed) + len(done):,} paths: {some(failed, most=5)}",
+            hint="widen it, or end it with | to leave such images without a group",
+        )
+    return tuple(done)
+
+
+def _group_in(path: str, pattern: re.Pattern[str]) -> str | None:
+    """The first match that is not empty; "" when all are, None when there is none."""
+    group = None
+    for match in pattern.finditer(path):
+        group = (match.group(1) if pattern.groups else match.group()) or ""
+        if group:
+            return group
+    return group
