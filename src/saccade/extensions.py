@@ -52,7 +52,7 @@ def register_format(name: str, format: Any) -> None:
 
 
 def register_source(name: str, load: Callable[..., Any]) -> None:
-    """Let a location `name:REST` be read by `load`, which gives a `saccade.records.Dataset`."""
+    """Let a location `name:REST` be read by `load(REST)`, which gives a `saccade.records.Dataset`."""
     _registered["sources"][name] = load
 
 

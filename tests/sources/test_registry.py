@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from saccade import extensions
 from saccade.audit.scan import scan
-from saccade.errors import ImageError, SourceError
+from saccade.errors import ImageError, SaccadeError, SourceError
 from saccade.extensions import register_source
 from saccade.records import Dataset, ImageRecord
 from saccade.sources import SOURCES, load_source
@@ -29,7 +30,10 @@ class Drawn:
     def read(self, path: str) -> bytes:
         if self.broken:
             raise KeyError(path)
-        level = int(path.partition("/")[2].removesuffix(".png"))
+        label, _, name = path.partition("/")
+        if label not in ("dark", "light"):
+            raise ImageError("no such picture", "Name another")
+        level = int(name.removesuffix(".png"))
         file = io.BytesIO()
         Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(file, "PNG")
         return file.getvalue()
@@ -61,6 +65,26 @@ def test_a_registered_source_is_read_by_its_name_and_said_so(named: Callable[...
     assert any("data source 'drawn'" in finding.message for finding in dataset.findings)
     scanned = scan(dataset, workers=2).dataset
     assert all(record.used and record.width == 8 for record in scanned.records)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda data: replace(data, records=data.records[::-1]), "order of their paths"),
+        (lambda data: replace(data, storage=Lenient()), "must raise ImageError"),
+    ],
+)
+def test_the_check_for_strangers_fails_where_a_source_does(
+    spoil: Callable[..., Dataset], message: str
+) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_source(lambda location: spoil(drawn(location)), "3")
+
+
+def test_the_check_for_strangers_looks_twice() -> None:
+    counts = iter("345")
+    with pytest.raises(AssertionError, match="a second look gives other records"):
+        check_source(lambda location: drawn(next(counts)), "any")
 
 
 def test_group_patterns_serve_sources_of_others_too(named: Callable[..., None]) -> None:
@@ -101,6 +125,14 @@ UNFIT = {
 }
 
 
+@dataclass(frozen=True)
+class Lenient:
+    """A storage that has every image."""
+
+    def read(self, path: str) -> bytes:
+        return Drawn().read("dark/000.png")
+
+
 class Local:
     """A storage that holds what no other process can be given."""
 
@@ -137,3 +169,20 @@ def test_an_unknown_name_is_answered_with_those_that_are_known(named: Callable[.
     with pytest.raises(SourceError, match="data path does not exist: drown:3") as caught:
         load_source("drown:3")
     assert "drawn:..." in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("no_such_module_anywhere:load", "ModuleNotFoundError"),
+        ("operator:itemgetter", "returned a itemgetter"),
+    ],
+)
+def test_a_broken_source_of_an_installed_package_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, value: str, message: str
+) -> None:
+    point = EntryPoint(f"acme-{len(value)}", value, "saccade.sources")
+    monkeypatch.setattr(extensions, "_points", lambda group: (point,))
+    with pytest.raises(SaccadeError, match=message) as caught:
+        load_source(f"{point.name}:flowers")
+    assert caught.value.hint
