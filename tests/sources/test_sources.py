@@ -200,7 +200,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert "no images found" in problem(tmp_path)
     assert "data path does not exist" in problem(tmp_path / "absent")
     (tmp_path / "x.docx").write_bytes(b"PK")
-    assert "not a data set that is read" in problem(tmp_path / "x.docx")
+    assert "not a data set that saccade reads" in problem(tmp_path / "x.docx")
 
 
 def test_links_stay_inside_and_loops_end(tmp_path: Path) -> None:
