@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TextIO
 
@@ -115,6 +117,19 @@ def test_a_bar_shows_names_and_obeys_none() -> None:
 def test_a_warning_in_a_quiet_program_is_printable() -> None:
     with pytest.warns(UserWarning, match=r"^cat\\x1b\[2J dog$"):
         Terminal(quiet=True).warn("cat\x1b[2J\ndog")
+    with pytest.warns(UserWarning, match=r"^cat; call a vet$"):
+        Terminal(quiet=True).warn("cat", hint="call a vet")
+
+
+def test_python_warnings_are_said_as_others_on_the_command_line() -> None:
+    code = (
+        "import sys, warnings; sys.argv = ['saccade', 'doctor']\n"
+        "from saccade import cli, doctor\n"
+        "doctor.examine = lambda terminal: warnings.warn('a tail\\n is long') or 0\n"
+        "sys.exit(cli.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "warning: a tail is long\n")
 
 
 def test_a_program_without_an_output_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:

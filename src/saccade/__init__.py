@@ -1,6 +1,6 @@
 """saccade turns a folder of labelled images into an image classifier that can be trusted and shipped.
 
-Importing it imports no torch; what needs more is loaded when it is first used.
+Importing it imports no torch; that is loaded when it is first needed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ _HOMES = {
 
 
 def load(model: str | Path) -> Predictor:
-    """A predictor from a `.onnx` file or a run folder; needs no torch. Raises ModelError."""
+    """A predictor from a `.onnx` file or a run folder; needs no torch. Raises ModelError.
+
+    model: path of the file or folder.
+
+    >>> load("model.onnx").predict("photos/red/0.png")
+    ['red']
+    """
     from saccade.predict import Predictor
 
     return Predictor(model)

@@ -1,4 +1,4 @@
-"""`ImageClassifier`: the scikit-learn face of the pipeline; the same functions as the command line."""
+"""`ImageClassifier`: the pipeline with a scikit-learn interface; it calls what the command line calls."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ from saccade.threads import calm_openmp
 
 
 class ImageClassifier:
-    """Trains on a folder (or list) of labelled images and answers with the certified `model.onnx`.
+    """Trains on a folder (or list) of labelled images and predicts with the certified `model.onnx`.
 
-    Keyword arguments are recipe fields: short names as on the command line (`backbone`, `epochs`,
-    `image_size`, ...) or full ones with two underscores (`train__batch_size`). `recipe` names a TOML file,
-    `out` the run folder (default: a temporary one that lives as long as this object).
+    recipe: path of a TOML file with recipe fields.
+    out: the run folder; "" is a temporary one that lives as long as this object.
+    quiet: whether nothing is printed while it trains.
+    fields: fields of the recipe, which win over the file. Short names as on the command line (`backbone`,
+    `epochs`, `image_size`) or full ones with two underscores (`train__batch_size`).
 
-    >>> model = ImageClassifier(backbone="small_cnn", epochs=3)  # doctest: +SKIP
-    >>> model.fit("photos/").predict(["a.jpg"])                  # doctest: +SKIP
-    ['tulip']
+    Raises RecipeError for an unknown field or a value that does not hold.
+
+    >>> model = ImageClassifier(backbone="fast_cnn", epochs=4, batch_size=8).fit("photos/")
+    >>> model.classes_.tolist()
+    ['blue', 'green', 'red']
     """
 
     def __init__(self, *, recipe: str = "", out: str = "", quiet: bool = True, **fields: Any) -> None:
@@ -39,17 +43,34 @@ class ImageClassifier:
         self.fields = fields
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Constructor arguments, as scikit-learn's `clone` wants them."""
+        """Constructor arguments, as scikit-learn's `clone` wants them.
+
+        deep: as scikit-learn has it; there is nothing nested here.
+
+        >>> ImageClassifier(epochs=3).get_params()["epochs"]
+        3
+        """
         return {"recipe": self.recipe_file, "out": self.out, "quiet": self.quiet, **self.fields}
 
     def set_params(self, **changes: Any) -> ImageClassifier:
-        """Change constructor arguments; what was fitted is forgotten."""
+        """Change constructor arguments; what was fitted is forgotten.
+
+        changes: arguments of the constructor.
+
+        >>> ImageClassifier(epochs=3).set_params(epochs=5).recipe.train.epochs
+        5
+        """
         self.__init__(**{**self.get_params(), **changes})  # type: ignore[misc]
         self.__dict__.pop("run_", None)
         return self
 
     def fit(self, data: str | Path, y: None = None) -> ImageClassifier:
-        """Audit, split, train, evaluate, export and report, as `saccade train` does; raises SaccadeError."""
+        """Audit, split, train, evaluate, export and report, as `saccade train` does; returns this object.
+
+        data: a folder with a folder for each class, a list or an archive (docs/data.md). y: not used.
+        Sets `classes_` (class names, in the order of the probabilities) and `run_` (the run folder). Raises
+        SaccadeError. The example is the class's.
+        """
         calm_openmp()
         from saccade import pipeline
 
@@ -77,26 +98,55 @@ class ImageClassifier:
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def predict(self, images: Any) -> list[str]:
-        """The most probable class of each image: paths, uint8 arrays (height, width, 3) or Pillow images."""
+        """The most probable class of each image.
+
+        images: paths, folders, uint8 arrays (height, width, 3), Pillow images, or the content of image files;
+        one or a list of them. Raises DataError for an image that cannot be used.
+
+        >>> model.predict(["photos/red/0.png", "photos/blue/1.png"])
+        ['red', 'blue']
+        """
         return list(self._predictor.predict(images))
 
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
-        """(images, classes) probabilities, columns in the order of `classes_`."""
+        """(images, classes) probabilities, columns in the order of `classes_`.
+
+        images: as for `predict`.
+
+        >>> model.predict_proba("photos/red/0.png").shape
+        (1, 3)
+        """
         return np.asarray(self._predictor.predict_proba(images))
 
     def evaluate(self, data: str | Path) -> Metrics:
-        """Figures on labelled images that were not trained on; `.accuracy` has value, low and high."""
+        """Metrics on labelled images that were not trained on.
+
+        data: as for `fit`. `.accuracy` of what is returned has value, low and high (95 % interval).
+
+        >>> model.evaluate("new_photos/").accuracy.value
+        1.0
+        """
         from saccade import pipeline
 
         measured = pipeline.evaluate(str(self._run.root), str(data), self._terminal)
         return next(measured[part] for part in ("test", "validation", "train") if part in measured)
 
     def score(self, data: str | Path, y: None = None) -> float:
-        """Accuracy on labelled images."""
+        """Accuracy on labelled images, 0 to 1.
+
+        data: as for `evaluate`. y: not used.
+
+        >>> model.score("new_photos/")
+        1.0
+        """
         return self.evaluate(data).accuracy.value
 
     def export(self, path: str | Path) -> Path:
-        """Copy the certified `model.onnx` to `path`, its certificate beside it."""
+        """Copy the certified `model.onnx` to `path`, its certificate beside it; returns the path.
+
+        >>> model.export("model.onnx").name
+        'model.onnx'
+        """
         from saccade.run_folder import certificate_beside
 
         target = Path(path)
@@ -105,7 +155,11 @@ class ImageClassifier:
         return target
 
     def report(self, path: str | Path) -> Path:
-        """Copy the self-contained report to `path`."""
+        """Copy the self-contained report to `path`, which it returns.
+
+        >>> model.report("report.html").name
+        'report.html'
+        """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self._run.report, target)
@@ -114,7 +168,7 @@ class ImageClassifier:
     @property
     def _run(self) -> RunFolder:
         if "run_" not in self.__dict__:
-            raise RunError("this ImageClassifier is not fitted yet; call fit(data) first")
+            raise RunError("this ImageClassifier is not fitted", hint="call fit(data) first")
         return self.run_
 
     @property
@@ -136,6 +190,7 @@ def _recipe(file: str, fields: dict[str, Any]) -> Recipe:
     values = {short.get(name, name.replace("__", ".")): value for name, value in fields.items()}
     if len(values) < len(fields):
         raise RecipeError(
-            f"one field is given twice, by its short and its full name: {', '.join(sorted(fields))}"
+            f"one field is given twice, by its short and its full name: {', '.join(sorted(fields))}",
+            hint="leave one of the two out",
         )
     return merged_recipe(values, read_recipe_file(file) if file else {}, where="ImageClassifier")

@@ -15,7 +15,13 @@ SHOWN_PREDICTIONS = 5
 
 
 def demo_recipe(*, epochs: int = 0, seed: int = 0) -> Recipe:
-    """A CNN from scratch for small grey pictures; no mirror images: a mirrored digit is another sign."""
+    """A CNN from scratch for small grey images, without flips: a mirrored digit is another sign.
+
+    epochs: 0 is the usual number. seed: the random seed.
+
+    >>> demo_recipe(epochs=3).model.backbone
+    'small_cnn'
+    """
     return Recipe.from_mapping(
         {
             "seed": seed,
@@ -31,6 +37,7 @@ def demo_recipe(*, epochs: int = 0, seed: int = 0) -> Recipe:
 def write_digits(folder: Path) -> int:
     """Write the 1,797 digits (8 x 8 pixels) as grey PNG files in ten class folders; returns how many.
 
+    folder: where the class folders are made; files that exist are kept.
     Source: the UCI "Optical Recognition of Handwritten Digits" test set, as scikit-learn ships it.
     """
     try:
@@ -51,12 +58,16 @@ def write_digits(folder: Path) -> int:
 
 
 def run_demo(out: str, terminal: Terminal, *, epochs: int, seed: int, started: float) -> int:
-    """Write the digits, train on them as `saccade train` would, and predict with the exported file."""
+    """Write the digits, train on them as `saccade train` would, and predict with the exported file.
+
+    out: the run folder; the digits are written beside it. started: time.monotonic() when the command began.
+    Returns the exit code.
+    """
     from saccade import pipeline
 
     photos = Path(out).with_name(Path(out).name + "-digits")
     count = write_digits(photos)
-    terminal.say(f"{count:,} handwritten digits, 8 x 8 pixels, written to {photos}/")
+    terminal.say(f"Demo      {count:,} handwritten digits, 8 x 8 pixels, in {photos}/")
     result = pipeline.train(
         str(photos),
         demo_recipe(epochs=epochs, seed=seed),
@@ -76,14 +87,13 @@ def _show_predictions(model: Path, photos: Path, test_paths: tuple[str, ...], te
     stride = max(1, len(test_paths) // SHOWN_PREDICTIONS)
     chosen = test_paths[::stride][:SHOWN_PREDICTIONS]
     answers = Predictor(model).predict([photos / path for path in chosen])
-    shown = ", ".join(f"{path} is {answer}" for path, answer in zip(chosen, answers, strict=True))
-    terminal.say("", f"The exported file, without torch, says of test images: {shown}")
+    shown = ", ".join(f"{path} -> {answer}" for path, answer in zip(chosen, answers, strict=True))
+    terminal.say("", f"model.onnx, without torch, on test images: {shown}")
 
 
 def _say_what_next(photos: Path, run: Path, terminal: Terminal) -> None:
-    terminal.say("", f"Open the report: {run}/report/report.html")
     name = command_name()
-    terminal.say("Try next:")
+    terminal.say("", f"Open {run}/report/report.html in a browser. Try next:")
     terminal.say(f"  {name} predict {run} {photos}/3/")
     terminal.say(f"  {name} export {run} --int8 && {name} bench {run}")
     terminal.say(f"  {name} audit {photos}")

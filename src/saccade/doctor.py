@@ -1,4 +1,4 @@
-"""`saccade doctor`: what this machine offers, what is missing, and the line that installs it."""
+"""`saccade doctor`: the state of this installation, and the line that installs what is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ EXTRAS = ("train", "openvino")
 
 
 def examine(terminal: Terminal) -> int:
-    """Print the state of this installation; 0 when predicting works, 1 when even that lacks a package."""
+    """Print the state of this installation; returns 0 when predicting works, else 1.
+
+    terminal: where it is printed.
+    """
     terminal.say(f"saccade {__version__}, Python {platform.python_version()} at {sys.prefix}")
     terminal.say(
         f"{platform.system()} {platform.machine()}, {usable_cores()} of {os.cpu_count()} cores usable"
@@ -32,8 +35,8 @@ def examine(terminal: Terminal) -> int:
 
 
 _PURPOSES = {
-    "train": "data, training, reports",
-    "openvino": "OpenVINO as an engine",
+    "train": "audit, training, reports",
+    "openvino": "faster feature extraction on some processors",
 }
 
 
@@ -45,7 +48,8 @@ def _report_packages(extra: str, purpose: str, terminal: Terminal) -> bool:
         found = ", ".join(f"{name} {_version(name)}" for name in names)
         terminal.say(f"  ok       {label}: {purpose} ({found})")
     else:
-        terminal.say(f"  missing  {label}: {purpose}; do: pip install '{label}' ({', '.join(missing)})")
+        terminal.say(f"  missing  {label}: {purpose} ({', '.join(missing)})")
+        terminal.say(f"  hint: pip install '{label}'")
     return not missing
 
 
@@ -83,4 +87,4 @@ def _report_device(terminal: Terminal) -> None:
     from saccade.runtime import Runtime
 
     found = Runtime.create().describe()
-    terminal.say("  training would run on " + ", ".join(f"{key} {value}" for key, value in found.items()))
+    terminal.say("  training on: " + ", ".join(f"{key} {value}" for key, value in found.items()))

@@ -149,11 +149,17 @@ class Terminal:
                 raise
             drop_output(self.stream)
 
-    def warn(self, text: str) -> None:
-        """A message that must not be lost: where nothing is said, a Python warning."""
+    def warn(self, text: str, *, hint: str = "") -> None:
+        """Say `warning: text` and `hint: hint`; where nothing is said, it is a Python warning.
+
+        >>> Terminal(stream=sys.stdout).warn("3 images were trained on", hint="give others")
+        warning: 3 images were trained on
+        hint: give others
+        """
         if self.quiet:
-            warnings.warn(printable(" ".join(text.split())), stacklevel=2)
-        self.say(text)
+            told = f"{text}; {hint}" if hint else text
+            warnings.warn(printable(" ".join(told.split())), stacklevel=2)
+        self.say(f"warning: {text}", *([f"hint: {hint}"] if hint else []))
 
     @contextlib.contextmanager
     def progress(self, what: str, unit: str = "images") -> Iterator[Progress]:

@@ -11,7 +11,9 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from saccade._version import __version__
 from saccade.errors import MissingExtraError, SaccadeError
@@ -39,11 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments: the words after `saccade`. None: those of this process, which ends here where a signal stopped
     the command, without waiting for other threads.
 
-    >>> main(["summary", "small_cnn", "--image-size", "0", "--classes", "0"])
+    >>> main(["train", "photos/"])  # on stderr: error: saccade train needs a value for --out
     2
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     _open_standard_files()
+    if arguments is None:
+        warnings.showwarning = _say_warning
     outcome = Outcome()
     try:
         with answered_signals(words), answered_errors(words, outcome):
@@ -81,6 +85,11 @@ def answered_errors(words: Sequence[str], outcome: Outcome) -> Iterator[None]:
         if os.environ.get("SACCADE_TRACEBACK"):
             raise
         outcome.code = _fail(_described(error, words))
+
+
+def _say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A Python warning of any library, as the command line says it."""
+    say_problem("warning", " ".join(str(message).split()))
 
 
 def _fail(error: SaccadeError) -> int:

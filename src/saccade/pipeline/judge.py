@@ -412,8 +412,9 @@ def _warn_of_known_images(
     if repeated:
         shown = ", ".join(repeated[:5]) + (" ..." if len(repeated) > 5 else "")
         terminal.warn(
-            f"LEAK      {len(repeated)} of these {len(records)} images were trained or validated on "
-            f"({shown}); the figures of {part} flatter the model"
+            f"leak: {len(repeated)} of these {len(records)} images were in the training or validation part "
+            f"({shown}); the figures of {part} are too good",
+            hint="evaluate on images that the run has not seen",
         )
 
 

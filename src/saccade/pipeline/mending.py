@@ -30,7 +30,7 @@ def remove_damaged(run: RunFolder, recipe: Recipe, terminal: Terminal, command: 
         if path == run.recipe:
             _restore_recipe(run, recipe, problem, terminal)
         elif _of_export_alone(run, path):
-            terminal.warn(f"Damaged   {path} ({problem}); {run.remedy(path)}")
+            terminal.warn(f"damaged file: {path} ({problem})", hint=run.remedy(path))
         else:
             terminal.say(f"Damaged   {path} ({problem}): it is made again")
             _remove(run, path, terminal)
