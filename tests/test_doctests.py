@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import numpy as np
 import pytest
@@ -78,3 +81,55 @@ def test_the_examples_of_a_module_run(name: str) -> None:
         test.globs = shared
         runner.run(test, out=said.append, clear_globs=False)
     assert runner.summarize(verbose=False).failed == 0, "".join(said)
+
+
+WITH_EXAMPLES = (
+    *("saccade.recipe.reading", "saccade.recipe.docs", "saccade.evaluation.metrics"),
+    *("saccade.evaluation.calibration", "saccade.evaluation.intervals"),
+)
+
+
+def public_functions(module: ModuleType) -> list[tuple[str, FunctionType]]:
+    return [
+        (name, member)
+        for name, member in vars(module).items()
+        if isinstance(member, FunctionType) and member.__module__ == module.__name__ and name[0] != "_"
+    ]
+
+
+def methods(owner: type) -> list[tuple[str, FunctionType]]:
+    """Public methods and class methods that stand in the class itself, and the class under its own name."""
+    found = [(name, getattr(member, "__func__", member)) for name, member in vars(owner).items()]
+    return [(name, member) for name, member in found if isinstance(member, FunctionType) and name[0] != "_"]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_every_public_function_has_an_example(name: str) -> None:
+    functions = public_functions(importlib.import_module(name))
+    assert functions
+    assert [short for short, function in functions if ">>>" not in (function.__doc__ or "")] == []
+
+
+def test_every_public_name_explains_its_arguments() -> None:
+    classes = [saccade.ImageClassifier, saccade.Predictor, saccade.Recipe]
+    explained: list[tuple[str, str | None, object]] = [
+        (f"{owner.__name__}.{name}", method.__doc__, method)
+        for owner in classes
+        for name, method in methods(owner)
+    ]
+    explained += [
+        (owner.__name__, owner.__doc__, owner.__init__)  # type: ignore[misc]
+        for owner in (saccade.ImageClassifier, saccade.Predictor)
+    ]
+    explained += [("load", saccade.load.__doc__, saccade.load)]
+    for module in ("saccade.recipe.reading", "saccade.preprocess"):
+        functions = public_functions(importlib.import_module(module))
+        explained += [(name, function.__doc__, function) for name, function in functions]
+    assert len(explained) > 25
+    missing = [
+        f"{name}: {argument}"
+        for name, text, function in explained
+        for argument in inspect.signature(function).parameters  # type: ignore[arg-type]
+        if argument not in ("self", "cls", "handler") and not re.search(rf"\b{argument}\b", text or "")
+    ]
+    assert missing == []

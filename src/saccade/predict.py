@@ -46,7 +46,11 @@ class Answer:
     error: str = ""
 
     def top(self, count: int) -> tuple[tuple[str, float], ...]:
-        """The `count` most probable classes with their probabilities; the first one wins a tie."""
+        """The `count` most probable classes with their probabilities; the first one wins a tie.
+
+        >>> Answer("a.jpg", ("rose", "tulip"), np.array([0.2, 0.8])).top(1)
+        (('tulip', 0.8),)
+        """
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return tuple((self.classes[i], float(self.probabilities[i])) for i in order)
 
@@ -66,8 +70,15 @@ class Predictor:
     image files as bytes or open binary files; alone, in lists or in arrays. Raises ModelError when there is
     no model to use.
 
+    model: path of the file or run folder. threads: for decoding and the engine; 0 is one for each core.
+    limits: what one image may cost.
+
     A pickle holds the path and the SHA-256 of the model file, not the model: unpickling opens the file again
     and raises ModelError when it is not there or has changed.
+
+    >>> predictor = Predictor("model.onnx")
+    >>> predictor.classes
+    ('blue', 'green', 'red')
     """
 
     def __init__(self, model: str | Path, *, threads: int = 0, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -93,7 +104,11 @@ class Predictor:
     def predict(self, images: Any, *, top_k: int = 1) -> list[str] | list[tuple[str, ...]]:
         """The most probable class of each image, or with `top_k` above 1 the `top_k` most probable ones.
 
-        Raises DataError, naming them, when images cannot be used; `answers` goes on instead.
+        images: see the class. Raises DataError, naming them, when images cannot be used; `answers` goes on
+        instead.
+
+        >>> predictor.predict(["photos/red/0.png", np.full((8, 8, 3), (0, 0, 255), np.uint8)])
+        ['red', 'blue']
         """
         answers = self._all(images)
         if top_k == 1:
@@ -101,16 +116,26 @@ class Predictor:
         return [tuple(label for label, _ in answer.top(top_k)) for answer in answers]
 
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
-        """(images, classes) probabilities, columns in the order of `classes`; raises as `predict` does."""
+        """(images, classes) probabilities, columns in the order of `classes`; raises as `predict` does.
+
+        >>> predictor.predict_proba("photos/red").shape
+        (16, 3)
+        """
         rows = [answer.probabilities for answer in self._all(images)]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.classes))
 
     def answers(self, images: Any) -> Iterator[Answer]:
-        """One answer an image, in order, while later images are being decoded; never stops for a bad one."""
+        """One answer an image, in order, while later images are being decoded; never stops for a bad one.
+
+        >>> [(answer.predicted, answer.error[:20]) for answer in predictor.answers(["photos/red/0.png"])]
+        [('red', '')]
+        >>> [answer.error.partition(".")[0] for answer in predictor.answers(["photos/none.png"])]
+        ['there is no such file']
+        """
         return self.answers_to(inputs_of(images))
 
     def answers_to(self, inputs: Iterable[Input]) -> Iterator[Answer]:
-        """As `answers`, for what `inputs_of` made of the images."""
+        """As `answers`, for `inputs`: what `inputs_of` made of the images."""
         waiting: list[tuple[str, Image | ImageError]] = []
         pixels = 0
         for name, found in self._decoded(inputs):

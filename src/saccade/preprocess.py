@@ -42,6 +42,10 @@ class Preprocess:
     `size` is the side of the square input in pixels. `crop_fraction` is timm's `crop_pct`: with
     resize "crop" the short side becomes `size / crop_fraction` pixels, then the centre is cut out.
     "pad" fits the long side and fills with the mean colour; "squash" ignores the aspect.
+    `mean` and `std` are of the channels red, green, blue. Raises ModelError for values that do not hold.
+
+    >>> Preprocess(224, crop_fraction=0.875).resize_pixels
+    256
     """
 
     size: int
@@ -77,7 +81,11 @@ class Preprocess:
         return max(self.size, int(self.size / self.crop_fraction))
 
     def geometry(self, height: int, width: int) -> Geometry:
-        """Plan for an image of `height` x `width` pixels; all divisions floored, no side below 1 pixel."""
+        """Plan for an image of `height` x `width` pixels; all divisions floored, no side below 1 pixel.
+
+        >>> Preprocess(224).geometry(480, 640)
+        Geometry(height=256, width=341, top=16, left=58)
+        """
         size = self.size
         if self.resize == "squash":
             return Geometry(size, size, 0, 0)
@@ -93,12 +101,20 @@ class Preprocess:
         return Geometry(new_height, new_width, (size - new_height) // 2, (size - new_width) // 2)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, as they stand in `model.json` and in the metadata of `model.onnx`."""
+        """Plain values, as they stand in `model.json` and in the metadata of `model.onnx`.
+
+        >>> Preprocess(224).as_json()["resize"]
+        'crop'
+        """
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Preprocess:
-        """Read what `as_json` wrote; unknown or missing keys are refused with a ModelError."""
+        """Read what `as_json` wrote; unknown or missing keys are refused with a ModelError.
+
+        >>> Preprocess.from_json(Preprocess(224).as_json()) == Preprocess(224)
+        True
+        """
         try:
             return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
         except (TypeError, KeyError, ValueError) as error:

@@ -36,6 +36,9 @@ class ImageRecord:
     `width`, `height` in pixels, upright. `mode` is Pillow's (before conversion to RGB).
     `cluster` is the same for images that a split keeps together (group, copies, near-duplicates), "" for one
     that stands alone or was not split.
+
+    >>> ImageRecord("tulip/a.jpg", "tulip", part="train").set_aside("unreadable").used
+    False
     """
 
     path: str
@@ -186,6 +189,10 @@ class Predictions:
     """Probabilities of a model on images. `probabilities` is (images, classes), rows sum to 1.
 
     `labels` hold the true class names, "" where unknown; columns follow `classes`.
+
+    >>> predictions = Predictions(("a.jpg",), ("rose",), ("rose", "tulip"), np.array([[0.2, 0.8]]))
+    >>> predictions.predicted, predictions.confidence.tolist()
+    (('tulip',), [0.8])
     """
 
     paths: tuple[str, ...]

@@ -38,14 +38,26 @@ class ReliabilityBin:
 
 
 def softmax(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
-    """(images, classes) probabilities in float64; a temperature above 1 makes them less certain."""
+    """(images, classes) probabilities in float64; a temperature above 1 makes them less certain.
+
+    logits: (images, classes), before the softmax.
+
+    >>> softmax([[2.0, 0.0]]).round(2).tolist(), softmax([[2.0, 0.0]], temperature=2).round(2).tolist()
+    ([[0.88, 0.12]], [[0.73, 0.27]])
+    """
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def image_losses(probabilities: NDArray[np.float64], label_indices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(images,) minus the log of the true class's probability, natural logarithm."""
+    """(images,) minus the log of the true class's probability, natural logarithm.
+
+    probabilities: (images, classes). label_indices: (images,) column of each true class.
+
+    >>> image_losses(np.array([[0.5, 0.5]]), np.array([0])).round(2).tolist()
+    [0.69]
+    """
     true = np.take_along_axis(probabilities, label_indices[:, None], axis=1)[:, 0]
     return np.asarray(-np.log(np.clip(true, SMALLEST_PROBABILITY, 1.0)))
 
@@ -63,7 +75,11 @@ def choose_temperature(
 ) -> Temperature:
     """A regularised temperature, kept only where it lowers the log loss of validation images held out.
 
-    `groups` (images,) name images that are held out together (copies, near-duplicates, declared groups).
+    logits: (images, classes) of the validation part. label_indices: (images,) column of each true class.
+    groups: (images,) names of what is held out together (copies, near-duplicates, declared groups).
+
+    >>> choose_temperature([[2.0, 0.0]] * 3, [0, 0, 1]).note
+    'temperature left at 1: 3 validation images are too few to fit it'
     """
     values, truth = np.asarray(logits, dtype=np.float64), np.asarray(label_indices, dtype=np.int64)
     few = f"temperature left at 1: {len(values)} validation images are too few to fit it"
@@ -129,6 +145,10 @@ def fit_temperature(
     to what n right of n show, (n + 1) / (n + 2) (Laplace's rule of succession).
 
     A finite `spread` regularises: that of a normal distribution of the log temperature around 0.
+    `bounds` are the lowest and the highest temperature.
+
+    >>> round(fit_temperature([[3.0, 0.0]] * 4, [0, 0, 0, 1]), 2)  # 95 % sure, 75 % right
+    2.73
     """
     values, truth = np.asarray(logits, dtype=np.float64), np.asarray(label_indices, dtype=np.int64)
     if len(values) == 0 or values.shape[1] < 2:
@@ -144,7 +164,11 @@ def fit_temperature(
 
 
 def bin_index(confidence: NDArray[np.float64], *, bins: int = BINS) -> NDArray[np.int64]:
-    """(images,) number of the equal-width bin (low, high] each confidence falls into."""
+    """(images,) number of the equal-width bin (low, high] each confidence falls into.
+
+    >>> bin_index(np.array([0.1, 0.5, 0.95]), bins=10).tolist()
+    [0, 4, 9]
+    """
     edges = np.linspace(0.0, 1.0, bins + 1)[1:-1]
     return np.asarray(np.digitize(confidence, edges, right=True), dtype=np.int64)
 
@@ -152,7 +176,13 @@ def bin_index(confidence: NDArray[np.float64], *, bins: int = BINS) -> NDArray[n
 def reliability(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], *, bins: int = BINS
 ) -> tuple[ReliabilityBin, ...]:
-    """The bins that hold an image, from low to high confidence."""
+    """The bins that hold an image, from low to high confidence.
+
+    confidence: (images,). correct: (images,) whether each prediction is right.
+
+    >>> reliability(np.full(4, 0.85), np.arange(4) > 0, bins=10)[0].accuracy
+    0.75
+    """
     place = bin_index(confidence, bins=bins)
     counts = np.bincount(place, minlength=bins)
     sums = np.bincount(place, weights=confidence, minlength=bins)
@@ -176,6 +206,9 @@ def calibration_error(
     """ECE: mean distance of confidence and accuracy over the bins, weighted by their images.
 
     Source: Naeini et al., AAAI 2015. `weights` (images,) count an image several times (for resampling).
+
+    >>> round(calibration_error(np.full(4, 0.9), np.arange(4) > 0), 3)  # 90 % sure, 75 % right
+    0.15
     """
     weigh = np.ones(len(confidence)) if weights is None else weights
     gaps = np.bincount(
@@ -185,7 +218,13 @@ def calibration_error(
 
 
 def ece(probabilities: NDArray[np.float64], label_indices: NDArray[np.int64], *, bins: int = BINS) -> float:
-    """Expected calibration error of (images, classes) probabilities."""
+    """Expected calibration error of (images, classes) probabilities.
+
+    label_indices: (images,) column of each true class.
+
+    >>> round(ece(np.array([[0.9, 0.1]] * 4), np.array([0, 0, 0, 1])), 3)
+    0.15
+    """
     correct = probabilities.argmax(axis=1) == label_indices
     return calibration_error(probabilities.max(axis=1), correct, bins=bins)
 

@@ -30,7 +30,11 @@ def wilson(successes: int, images: int) -> Interval:
 
 
 def wilson_of_share(share: float, images: float) -> Interval:
-    """Wilson's interval of a share that is worth `images` images, which need not be a whole number."""
+    """Wilson's interval of a share that is worth `images` images, which need not be a whole number.
+
+    >>> round(wilson_of_share(0.9, 10.0).low, 3)
+    0.596
+    """
     spread = Z_95**2 / images
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
@@ -45,6 +49,9 @@ def f1_interval(right: int, wrong: int) -> Interval:
 
     Of the images that are, or are called, this class, the share J = TP / (TP + FP + FN) is right: a plain
     share with Wilson's interval. F1 = 2 J / (1 + J) rises with J, so its bounds are the bounds of J, mapped.
+
+    >>> f1_interval(8, 2).value.__round__(3)
+    0.889
     """
     share = wilson(right, right + wrong)
     value, low, high = (2 * j / (1 + j) for j in (share.value, share.low, share.high))
@@ -57,12 +64,19 @@ def mean_interval(share: float, images: Sequence[int]) -> Interval:
     Wilson's, with the number of images that a balanced part would need to say as much: classes squared
     over the sum of 1 / images. It equals the interval of the accuracy where the classes are balanced, is no
     surer than the smallest class, and never calls a perfect part certain, as a bootstrap would.
+
+    >>> mean_interval(0.9, [5, 5]) == wilson(9, 10)
+    True
     """
     return wilson_of_share(share, len(images) ** 2 / math.fsum(1 / n for n in images))
 
 
 def widest(first: Interval, second: Interval) -> Interval:
-    """Both intervals in one, around the first one's value."""
+    """Both intervals in one, around the first one's value.
+
+    >>> widest(Interval(0.5, 0.4, 0.6), Interval(0.5, 0.45, 0.7))
+    Interval(value=0.5, low=0.4, high=0.7)
+    """
     return Interval(first.value, min(first.low, second.low), max(first.high, second.high))
 
 
@@ -89,7 +103,11 @@ def paired_change(lost: float, gained: float, images: float) -> Interval:
 
 
 def images_needed(share: float, half_width: float) -> int:
-    """How many images measure a share to +- `half_width` at 95 % (normal approximation)."""
+    """How many images measure a share to +- `half_width` at 95 % (normal approximation).
+
+    >>> images_needed(0.9, 0.02)
+    865
+    """
     return math.ceil(Z_95**2 * share * (1 - share) / half_width**2)
 
 
@@ -97,6 +115,9 @@ def resample_weights(images: int, *, seed: int, resamples: int = RESAMPLES) -> I
     """Bootstrap: how often each image, (images,), is drawn when drawing `images` times with replacement.
 
     Source: B. Efron, Ann. Statist. 7 (1979) 1-26. A function of `seed` alone.
+
+    >>> [int(weights.sum()) for weights in resample_weights(5, seed=0, resamples=3)]
+    [5, 5, 5]
     """
     generator = np.random.default_rng(seed)
     for _ in range(resamples):
@@ -107,6 +128,9 @@ def percentile_interval(value: float, resampled: NDArray[np.float64]) -> Interva
     """Percentile interval at 95 %, widened where needed so that it holds `value`.
 
     Figures that cannot fall below 0, such as ECE, resample upwards and would else leave the value out.
+
+    >>> percentile_interval(0.5, np.array([0.6, 0.7, 0.8])).low
+    0.5
     """
     low, high = np.quantile(resampled, (0.025, 0.975))
     return Interval(value, min(float(low), value), max(float(high), value))
@@ -115,5 +139,11 @@ def percentile_interval(value: float, resampled: NDArray[np.float64]) -> Interva
 def bootstrap(
     images: int, statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], *, seed: int
 ) -> NDArray[np.float64]:
-    """(resamples, figures): `statistic` of each resample's weights, which returns (figures,) values."""
+    """(resamples, figures): `statistic` of each resample's weights, which returns (figures,) values.
+
+    images: how many there are. statistic: takes (images,) weights. seed: of the resampling.
+
+    >>> bootstrap(5, lambda weights: np.array([weights.max()]), seed=0).shape
+    (400, 1)
+    """
     return np.array([statistic(weights) for weights in resample_weights(images, seed=seed)])

@@ -1,6 +1,11 @@
 """Every figure of `metrics/*.json`, from predictions alone; no model, no GPU, no scikit-learn.
 
-All figures are independent of the order of the images: they are computed in the order of the paths.
+All figures are independent of the order of the images: they are computed in the order of the paths. The
+examples below use these predictions, right for three images of four:
+
+>>> classes = ("cat", "dog")
+>>> probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
+>>> predictions = Predictions(("1", "2", "3", "4"), ("cat", "cat", "dog", "dog"), classes, probabilities)
 """
 
 from __future__ import annotations
@@ -55,7 +60,11 @@ class Answers:
 
 
 def answers(predictions: Predictions) -> Answers:
-    """Check predictions and sort them by path; raises DataError for unknown labels and bad probabilities."""
+    """Check predictions and sort them by path; raises DataError for unknown labels and bad probabilities.
+
+    >>> answers(predictions).correct.tolist()
+    [True, True, True, False]
+    """
     _check(predictions)
     order = sorted(range(len(predictions)), key=predictions.paths.__getitem__)
     probabilities = predictions.probabilities[order]
@@ -69,34 +78,58 @@ def answers(predictions: Predictions) -> Answers:
 
 
 def accuracy(predictions: Predictions) -> float:
-    """Share of the images whose most probable class is the true one."""
+    """Share of the images whose most probable class is the true one.
+
+    >>> accuracy(predictions)
+    0.75
+    """
     return float(answers(predictions).correct.mean())
 
 
 def balanced_accuracy(predictions: Predictions) -> float:
-    """Mean recall over the classes that have images here; each class counts the same."""
+    """Mean recall over the classes that have images here; each class counts the same.
+
+    >>> balanced_accuracy(predictions)
+    0.75
+    """
     return mean_recall(answers(predictions).confusion())
 
 
 def macro_f1(predictions: Predictions) -> float:
-    """Mean F1 over the classes that occur, as true or as predicted class."""
+    """Mean F1 over the classes that occur, as true or as predicted class.
+
+    >>> round(macro_f1(predictions), 3)
+    0.733
+    """
     return mean_f1(answers(predictions).confusion())
 
 
 def log_loss(predictions: Predictions) -> float:
-    """Mean of minus the log of the true class's probability (natural logarithm)."""
+    """Mean of minus the log of the true class's probability (natural logarithm).
+
+    >>> round(log_loss(predictions), 3)
+    0.646
+    """
     data = answers(predictions)
     return float(image_losses(data.probabilities, data.truth).mean())
 
 
 def ece(predictions: Predictions) -> float:
-    """Expected calibration error in 15 equal-width bins of the confidence."""
+    """Expected calibration error in 15 equal-width bins of the confidence.
+
+    >>> round(ece(predictions), 3)
+    0.4
+    """
     data = answers(predictions)
     return calibration_error(data.confidence, data.correct)
 
 
 def brier(predictions: Predictions) -> float:
-    """Mean squared distance of the probabilities from certainty of the truth (Brier 1950; 0 to 2)."""
+    """Mean squared distance of the probabilities from certainty of the truth (Brier 1950; 0 to 2).
+
+    >>> round(brier(predictions), 3)
+    0.45
+    """
     data = answers(predictions)
     aim = np.eye(len(data.classes))[data.truth]
     return float(((data.probabilities - aim) ** 2).sum(axis=1).mean())
@@ -125,7 +158,14 @@ NAMED_FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
 def measure(predictions: Predictions, *, top_k: Iterable[int] = DEFAULT_TOP_K) -> Metrics:
     """Every figure of one part, with intervals; k above the number of classes are left out.
 
+    predictions: those of one part, with known labels. top_k: values of k for top-k accuracy.
     Raises DataError when there is no image, a label is unknown, or a probability is not one.
+
+    >>> measured = measure(predictions)
+    >>> measured.accuracy.value, round(measured.accuracy.low, 2), round(measured.accuracy.high, 2)
+    (0.75, 0.3, 0.95)
+    >>> measured.confusion
+    ((2, 0), (1, 1))
     """
     data = answers(predictions)
     confusion = data.confusion()
@@ -148,7 +188,14 @@ def measure(predictions: Predictions, *, top_k: Iterable[int] = DEFAULT_TOP_K) -
 def precision_recall_f1(
     confusion: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """(classes,) each; 0 where nothing was predicted (precision) or nothing is there (recall)."""
+    """(classes,) each; 0 where nothing was predicted (precision) or nothing is there (recall).
+
+    confusion: (classes, classes) images, rows are true classes.
+
+    >>> precision, recall, f1 = precision_recall_f1(np.array([[2, 0], [1, 1]]))
+    >>> precision.round(2).tolist(), recall.tolist()
+    ([0.67, 1.0], [1.0, 0.5])
+    """
     right = np.diag(confusion).astype(np.float64)
     predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
     precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
@@ -159,25 +206,41 @@ def precision_recall_f1(
 
 
 def class_metrics(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> tuple[ClassMetrics, ...]:
-    """Precision, recall and F1 of each class, in class order."""
+    """Precision, recall and F1 of each class, in class order.
+
+    >>> class_metrics(np.array([[2, 0], [1, 1]]), classes)[1]
+    ClassMetrics(label='dog', precision=1.0, recall=0.5, f1=0.6666666666666666, support=2)
+    """
     columns = zip(classes, *precision_recall_f1(confusion), confusion.sum(axis=1), strict=True)
     return tuple(ClassMetrics(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in columns)
 
 
 def mean_recall(confusion: NDArray[np.int64]) -> float:
-    """Balanced accuracy: a class without images has no recall and does not count."""
+    """Balanced accuracy: a class without images has no recall and does not count.
+
+    >>> mean_recall(np.array([[2, 0], [1, 1]]))
+    0.75
+    """
     present = confusion.sum(axis=1) > 0
     return float(precision_recall_f1(confusion)[1][present].mean())
 
 
 def mean_f1(confusion: NDArray[np.int64]) -> float:
-    """Macro F1: a class that neither occurs nor is predicted does not count (as in scikit-learn)."""
+    """Macro F1: a class that neither occurs nor is predicted does not count (as in scikit-learn).
+
+    >>> round(mean_f1(np.array([[2, 0], [1, 1]])), 3)
+    0.733
+    """
     present = confusion.sum(axis=0) + confusion.sum(axis=1) > 0
     return float(precision_recall_f1(confusion)[2][present].mean())
 
 
 def top_k_counts(data: Answers, top_k: Iterable[int]) -> dict[int, int]:
-    """k -> images whose true class is among the k most probable; ties go to the earlier class."""
+    """k -> images whose true class is among the k most probable; ties go to the earlier class.
+
+    >>> top_k_counts(answers(predictions), (1, 2))
+    {1: 3, 2: 4}
+    """
     true = np.take_along_axis(data.probabilities, data.truth[:, None], axis=1)
     earlier = np.arange(len(data.classes))[None, :] < data.truth[:, None]
     ahead = (data.probabilities > true) | ((data.probabilities == true) & earlier)
@@ -186,7 +249,11 @@ def top_k_counts(data: Answers, top_k: Iterable[int]) -> dict[int, int]:
 
 
 def metrics_as_json(metrics: Metrics) -> dict[str, Any]:
-    """The plain values of `metrics/*.json`; `metrics_from_json` gives an equal Metrics."""
+    """The plain values of `metrics/*.json`; `metrics_from_json` gives an equal Metrics.
+
+    >>> metrics_as_json(measure(predictions))["accuracy"]["value"]
+    0.75
+    """
     return {
         "images": metrics.images,
         "accuracy": asdict(metrics.accuracy),
@@ -205,7 +272,11 @@ def metrics_as_json(metrics: Metrics) -> dict[str, Any]:
 
 
 def metrics_from_json(values: Mapping[str, Any]) -> Metrics:
-    """Read what `metrics_as_json` wrote; raises DataError when a figure is missing."""
+    """Read what `metrics_as_json` wrote; raises DataError when a figure is missing.
+
+    >>> metrics_from_json(metrics_as_json(measure(predictions))).images
+    4
+    """
     try:
         return Metrics(
             images=int(values["images"]),
@@ -268,7 +339,11 @@ def _extra(
 
 
 def confused_pairs(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The mistakes made most often: [{true, predicted, images}], most images first."""
+    """The mistakes made most often: [{true, predicted, images}], most images first.
+
+    >>> confused_pairs(np.array([[2, 0], [1, 1]]), classes)
+    [{'true': 'dog', 'predicted': 'cat', 'images': 1}]
+    """
     mistakes = confusion.copy()
     np.fill_diagonal(mistakes, 0)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:CONFUSED_PAIRS_SHOWN]

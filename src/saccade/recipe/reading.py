@@ -84,7 +84,7 @@ def _refuse_without_effect(recipe: Recipe, given: Mapping[str, Any], *, where: s
 
 
 def differing_keys(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys in which two recipes differ, with both values.
+    """Dotted keys in which two recipes differ, with the value in `first` and in `second`.
 
     >>> differing_keys(Recipe(), Recipe().replaced(seed=3))
     {'seed': (0, 3)}

@@ -50,30 +50,50 @@ class Pace:
 
 
 def constant(step: float, span: Span) -> float:
-    """The full rate."""
+    """The full rate.
+
+    >>> constant(7, Span(epochs=2, steps_per_epoch=5))
+    1.0
+    """
     return 1.0
 
 
 def cosine(step: float, span: Span) -> float:
-    """Half a cosine from 1 towards 0 over what follows the warm-up. Loshchilov and Hutter 2017, "SGDR"."""
+    """Half a cosine from 1 towards 0 over what follows the warm-up. Loshchilov and Hutter 2017, "SGDR".
+
+    >>> [round(cosine(step, Span(epochs=2, steps_per_epoch=5)), 2) for step in (0, 5, 10)]
+    [1.0, 0.5, 0.0]
+    """
     progress = (step - span.warmup_steps) / max(1, span.steps - span.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def linear(step: float, span: Span) -> float:
-    """A straight line from 1 to 0 over what follows the warm-up."""
+    """A straight line from 1 to 0 over what follows the warm-up.
+
+    >>> [linear(step, Span(epochs=2, steps_per_epoch=5)) for step in (0, 5, 10)]
+    [1.0, 0.5, 0.0]
+    """
     progress = (step - span.warmup_steps) / max(1, span.steps - span.warmup_steps)
     return 1 - min(1.0, progress)
 
 
 def drops(step: float, span: Span) -> float:
-    """`step_factor` for every `step_epochs` that have passed."""
+    """`step_factor` for every `step_epochs` that have passed.
+
+    >>> [drops(step, Span(epochs=4, steps_per_epoch=5, step_epochs=2)) for step in (0, 9, 10)]
+    [1.0, 1.0, 0.1]
+    """
     epoch = int(step) // max(1, span.steps_per_epoch)
     return span.step_factor ** (epoch // span.step_epochs)
 
 
 def one_cycle(step: float, span: Span) -> float:
-    """Half a cosine up from 1/25 over 30 % of the steps, another down to next to nothing. Smith 2018."""
+    """Half a cosine up from 1/25 over 30 % of the steps, another down to next to nothing. Smith 2018.
+
+    >>> [round(one_cycle(step, Span(epochs=2, steps_per_epoch=10)), 2) for step in (0, 5, 19)]
+    [0.04, 1.0, 0.0]
+    """
     last, peak = max(1, span.steps - 1), max(0.0, ONE_CYCLE_RISE * span.steps - 1)
     if step < peak:
         return _between(ONE_CYCLE_START, 1.0, step / peak)
@@ -108,6 +128,10 @@ def learning_rate(
 
     "one_cycle" has its own warm-up. `plateau_factor` belongs to "plateau": the other schedules come down by
     themselves, and a second decay on top would end them too early.
+
+    >>> span = Span(epochs=2, steps_per_epoch=5, warmup_epochs=1)
+    >>> [round(learning_rate(step, base=0.1, schedule="cosine", span=span), 3) for step in (0, 4, 9)]
+    [0.02, 0.1, 0.01]
     """
     if schedule == "plateau":
         base *= plateau_factor
@@ -130,7 +154,11 @@ class Plateau:
     def after(self, validation_loss: float, *, patience: int, drop: float, lowest: float = 0.0) -> Plateau:
         """The state after an epoch with this validation loss; NaN never counts as better.
 
+        `patience`: epochs without an improvement that are borne. `drop`: what the factor is multiplied by.
         `lowest`: drops end at this factor (torch's `min_lr`, as a share of the phase's rate).
+
+        >>> Plateau(best=0.5).after(0.6, patience=0, drop=0.1).factor
+        0.1
         """
         if validation_loss < self.best * (1 - 1e-4):
             return Plateau(self.factor, validation_loss, 0)
