@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saccade.audit.findings import NO_DECISIONS, Decisions, count_of, finding, in_order, some
+from saccade.audit.findings import NO_DECISIONS, Decisions, finding, in_order, some
 from saccade.audit.quality import Measurements, image_quality
 from saccade.audit.shortcuts import shortcuts
 from saccade.audit.similar import (
@@ -21,7 +21,7 @@ from saccade.audit.similar import (
     similar_findings,
 )
 from saccade.records import Audit, Dataset, Finding, ImageRecord
-from saccade.terminal import Progress, silent
+from saccade.terminal import Progress, counted, silent
 
 PARTS_TO_FILL = 3
 
@@ -47,7 +47,7 @@ def audit(
     """
     assert len(measurements) == len(dataset.records), "measurements stand in the order of the records"
     findings = [*unreadable(dataset), *name_forms(dataset), *_decided(dataset, decisions)]
-    dataset = _drop(dataset, decisions)
+    dataset = set_aside(dataset, dict.fromkeys(decisions.dropped, "dropped by audit-decisions.csv"))
     findings += image_quality(dataset, measurements, accepted=decisions.kept, gray_maximum=gray_maximum)
     dataset, conflicts = settle_conflicts(dataset, decisions.kept)
     findings += [*conflicts, *remarks(dataset), *identical_copies(dataset), *group_leaks(dataset)]
@@ -61,20 +61,16 @@ def audit(
     return Audit(dataset, in_order(findings), similar.pairs, similar.clusters)
 
 
-def _drop(dataset: Dataset, decisions: Decisions) -> Dataset:
-    return set_aside(dataset, dict.fromkeys(decisions.dropped, "dropped by audit-decisions.csv"))
-
-
 def _decided(dataset: Dataset, decisions: Decisions) -> list[Finding]:
     """What the decisions did, and which of them name files that are not there."""
     known = {record.path for record in dataset.records}
     findings = []
     if dropped := sorted(decisions.dropped & known):
-        message = f"{count_of(len(dropped), 'image')} dropped by audit-decisions.csv: {some(dropped)}"
+        message = f"{counted(len(dropped), 'image')} dropped by audit-decisions.csv: {some(dropped)}"
         findings.append(finding("dropped", message, paths=dropped))
     if unknown := sorted(decisions.paths - known):
         message = (
-            f"audit-decisions.csv names {count_of(len(unknown), 'file')} that the data lacks: {some(unknown)}"
+            f"audit-decisions.csv names {counted(len(unknown), 'file')} that the data lacks: {some(unknown)}"
         )
         remedy = "Correct these paths, or delete the rows"
         findings.append(finding("decisions", message, paths=unknown, remedy=remedy))
@@ -95,19 +91,18 @@ def audit_as_json(audit: Audit) -> dict[str, Any]:
         "set_aside": len(dataset.records) - used,
         "classes": dataset.counts(),
         "worst": audit.worst,
-        "findings": [_finding(found) for found in audit.findings],
-    }
-
-
-def _finding(found: Finding) -> dict[str, Any]:
-    return {
-        "kind": found.kind,
-        "severity": found.severity,
-        "confidence": found.confidence,
-        "message": found.message,
-        "remedy": found.remedy,
-        "paths": list(found.paths),
-        "figure": dict(found.figure),
+        "findings": [
+            {
+                "kind": found.kind,
+                "severity": found.severity,
+                "confidence": found.confidence,
+                "message": found.message,
+                "remedy": found.remedy,
+                "paths": list(found.paths),
+                "figure": dict(found.figure),
+            }
+            for found in audit.findings
+        ],
     }
 
 
@@ -123,7 +118,7 @@ def class_sizes(dataset: Dataset, clusters: Mapping[str, int], *, parts_to_fill:
     counts = dataset.counts()
     findings = [finding("lost", what) for what in lost_by_reading(dataset)]
     if dataset.empty_classes:
-        number = count_of(len(dataset.empty_classes), "class folder")
+        number = counted(len(dataset.empty_classes), "class folder")
         findings.append(
             finding("empty_class", f"{number} without an image: {some(dataset.empty_classes, most=20)}")
         )
@@ -219,7 +214,7 @@ def unreadable(dataset: Dataset) -> list[Finding]:
 
 def _unreadable(records: Sequence[ImageRecord]) -> Finding:
     reason, _, remedy = records[0].note.partition(LEFT_OUT)
-    like = "" if len(records) == 1 else f" (and {count_of(len(records) - 1, 'file')} like it)"
+    like = "" if len(records) == 1 else f" (and {counted(len(records) - 1, 'file')} like it)"
     return finding(
         "unreadable",
         f"{records[0].path}{like}: {reason}. Left out",
@@ -268,7 +263,7 @@ def _remark(notes: Mapping[str, str]) -> Finding:
     """One finding for images with notes of one kind, the commonest in words."""
     ((note, _),) = Counter(notes.values()).most_common(1)
     alike = "" if len(set(notes.values())) == 1 else ", or the like"
-    return finding("decoding_notes", f"{count_of(len(notes), 'image')}: {note}{alike}", paths=list(notes))
+    return finding("decoding_notes", f"{counted(len(notes), 'image')}: {note}{alike}", paths=list(notes))
 
 
 def _kind_of(note: str) -> str:

@@ -198,11 +198,6 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def count_of(number: int, what: str) -> str:
-    """1 image, 2 images; `what` takes a plain s."""
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
 # -- decisions -------------------------------------------------------------------------------------------
 # What a person decided about findings of an earlier audit: `audit-decisions.csv`, respected the next time.
 #     path,other,decision

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from saccade.audit.findings import count_of, finding, naming_background, some
+from saccade.audit.findings import finding, naming_background, some
 from saccade.near_duplicates.descriptors import Descriptions
 from saccade.records import Dataset, Finding
+from saccade.terminal import counted
 
 MEASURING_VERSION = 1  # rises with every change of what `measure` makes of pixels
 MEASURE_SIDE = 256
@@ -106,9 +107,11 @@ def reduce_to_side(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def _measure_stack(stack: NDArray[np.uint8], values: NDArray[Any], rows: NDArray[np.int64]) -> None:
     planes = np.ascontiguousarray(stack.transpose(3, 0, 1, 2))  # (3, n, height, width): several times quicker
     luma = _luma(planes)
-    histogram = _histograms(luma)
+    offset = (np.arange(len(luma), dtype=np.int64) * 256)[:, None]
+    histogram = np.bincount((luma.reshape(len(luma), -1) + offset).ravel(), minlength=len(luma) * 256)
     levels = np.arange(256) / 255.0
-    share = histogram / histogram.sum(axis=1, keepdims=True)
+    levels_of = histogram.reshape(-1, 256).astype(np.float64)  # pixels at each level
+    share = levels_of / levels_of.sum(axis=1, keepdims=True)
     mean = share @ levels
     cumulative = share.cumsum(axis=1)
     values["brightness"][rows] = mean
@@ -118,7 +121,8 @@ def _measure_stack(stack: NDArray[np.uint8], values: NDArray[Any], rows: NDArray
     values["sharpness"][rows] = _laplacian_deviation(luma)
     values["saturation"][rows] = _saturation(planes)
     values["border"][rows] = _border_share(planes)
-    values["border_brightness"][rows] = _ring_mean(luma)
+    ring = np.concatenate([luma[:, 0], luma[:, -1], luma[:, :, 0], luma[:, :, -1]], axis=1)
+    values["border_brightness"][rows] = ring.mean(axis=1) / 255.0
 
 
 def _luma(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -128,14 +132,6 @@ def _luma(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     total += np.multiply(planes[2], 29, dtype=np.uint16)
     total >>= 8
     return total.astype(np.uint8)
-
-
-def _histograms(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(n, 256) pixels at each level."""
-    count = len(luma)
-    offset = (np.arange(count, dtype=np.int64) * 256)[:, None]
-    flat = luma.reshape(count, -1) + offset
-    return np.bincount(flat.ravel(), minlength=count * 256).reshape(count, 256).astype(np.float64)
 
 
 def _laplacian_deviation(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -187,13 +183,6 @@ def _from_both_ends(lines: NDArray[np.bool_]) -> NDArray[np.int64]:
     runs = runs + np.logical_and.accumulate(lines[:, ::-1], axis=1).sum(axis=1)
     capped: NDArray[np.int64] = np.minimum(runs, lines.shape[1])
     return capped
-
-
-def _ring_mean(luma: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(n,) mean luma of the outermost ring of pixels, 0..1."""
-    ring = np.concatenate([luma[:, 0], luma[:, -1], luma[:, :, 0], luma[:, :, -1]], axis=1)
-    mean: NDArray[np.float64] = ring.mean(axis=1) / 255.0
-    return mean
 
 
 # -- quality ---------------------------------------------------------------------------------------------
@@ -248,19 +237,18 @@ def image_quality(
 
 
 def _light(dataset: Dataset, measurements: Measurements, rows: NDArray[np.int64]) -> list[Finding]:
-    def column(name: str) -> NDArray[np.float64]:
-        return measurements.column(name)[rows]
-
-    blank = column("border") >= BLANK_BORDER
-    dark = ~blank & (column("brightest") < DARK_BRIGHTEST)
-    bright = ~blank & (column("darkest") > BRIGHT_DARKEST)
-    contrast = column("contrast")
-    relative = _without_rounding(column("sharpness")) / np.maximum(contrast, 1e-6)
+    column = {name: measurements.column(name)[rows] for name in PIXEL_VALUES}
+    blank = column["border"] >= BLANK_BORDER
+    dark = ~blank & (column["brightest"] < DARK_BRIGHTEST)
+    bright = ~blank & (column["darkest"] > BRIGHT_DARKEST)
+    contrast = column["contrast"]
+    sharpness = np.sqrt(np.maximum(column["sharpness"] ** 2 - ROUNDING**2, 0))
+    relative = sharpness / np.maximum(contrast, 1e-6)
     blurred = ~blank & ~dark & (contrast > BLUR_CONTRAST) & (relative < BLUR_SHARPNESS)
     return [
         *_about(dataset, rows, "blank", "of one colour, nothing to learn from", blank, -contrast),
-        *_about(dataset, rows, "too_dark", "almost black", dark, -column("brightness")),
-        *_about(dataset, rows, "too_bright", "almost white", bright, column("brightness")),
+        *_about(dataset, rows, "too_dark", "almost black", dark, -column["brightness"]),
+        *_about(dataset, rows, "too_bright", "almost white", bright, column["brightness"]),
         *_about(dataset, rows, "blurred", "blurred", blurred, -relative),
     ]
 
@@ -279,19 +267,14 @@ def _low_levels(
     return [
         finding(
             "low_levels",
-            f"{count_of(len(paths), '16-bit image')}, none with a value above {peak:,} of {white:,}: "
-            f"{count_of(levels, 'grey level')} of 256 left: {some(paths)}",
+            f"{counted(len(paths), '16-bit image')}, none with a value above {peak:,} of {white:,}: "
+            f"{counted(levels, 'grey level')} of 256 left: {some(paths)}",
             remedy=f"Say what means white (--data.gray_maximum {likely} for {likely.bit_length()} bits), "
             "or rescale the files to the full range",
             paths=paths,
             figure={"images": len(paths), "peak": peak, "white": white, "levels": levels},
         )
     ]
-
-
-def _without_rounding(sharpness: NDArray[np.float64]) -> NDArray[np.float64]:
-    remaining: NDArray[np.float64] = np.sqrt(np.maximum(sharpness**2 - ROUNDING**2, 0))
-    return remaining
 
 
 def _shape(dataset: Dataset, rows: NDArray[np.int64]) -> list[Finding]:
@@ -302,7 +285,9 @@ def _shape(dataset: Dataset, rows: NDArray[np.int64]) -> list[Finding]:
     stretch = _factor(aspect, float(np.median(aspect)))
     odd_shape = ~tiny & (np.minimum(stretch, _factor(1 / aspect, float(np.median(aspect)))) > ODD_ASPECT)
     enlarged = _factor(area, float(np.median(area)))
-    usual, share = _usual_size(width, height)
+    sizes = width * 1e6 + height
+    values, counts = np.unique(sizes, return_counts=True)
+    usual, share = sizes == values[counts.argmax()], counts.max() / len(sizes)
     odd_area = ~tiny & ((enlarged > ODD_AREA) | (~usual & (share >= ONE_SIZE)))
     return [
         *_about(dataset, rows, "tiny", f"less than {TINY_SIDE} pixels wide or high", tiny, -shorter),
@@ -315,14 +300,6 @@ def _factor(values: NDArray[np.float64], reference: float) -> NDArray[np.float64
     """How many times larger or smaller than the reference; at least 1."""
     factor: NDArray[np.float64] = np.maximum(values / reference, reference / values)
     return factor
-
-
-def _usual_size(width: NDArray[np.float64], height: NDArray[np.float64]) -> tuple[NDArray[np.bool_], float]:
-    """Which images have the most common size, and their share."""
-    sizes = width * 1e6 + height
-    values, counts = np.unique(sizes, return_counts=True)
-    usual: NDArray[np.bool_] = sizes == values[counts.argmax()]
-    return usual, float(counts.max() / len(sizes))
 
 
 def _about(
@@ -339,7 +316,7 @@ def _about(
     order: Sequence[int] = np.flatnonzero(chosen)[np.argsort(-strength[chosen], kind="stable")].tolist()
     paths = [dataset.records[rows[i]].path for i in order]
     share = len(paths) / len(rows)
-    message = f"{count_of(len(paths), 'image')} {what}: {some(paths)}"
+    message = f"{counted(len(paths), 'image')} {what}: {some(paths)}"
     figure = {"images": len(paths), "share": share}
     found = finding(kind, message, paths=paths, confidence="likely", figure=figure)
     return [naming_background(found, dataset.records)]

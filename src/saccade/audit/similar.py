@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.audit.findings import Decisions, count_of, finding, naming_background, some
+from saccade.audit.findings import Decisions, finding, naming_background, some
 from saccade.audit.quality import Measurements
 from saccade.caches.scans import ScanCache
 from saccade.caches.store import made_by
@@ -27,7 +27,7 @@ from saccade.near_duplicates.cross_check import DESCRIPTOR
 from saccade.near_duplicates.descriptors import DESCRIBING_VERSION
 from saccade.near_duplicates.pairs import SEARCHING_VERSION
 from saccade.records import Audit, Confidence, Dataset, Finding, ImageRecord, Pair
-from saccade.terminal import Progress, silent
+from saccade.terminal import Progress, counted, silent
 
 BANDS: tuple[Confidence, ...] = ("look", "likely", "certain")
 LOOK_LISTED = 1000  # pairs; more than anyone looks at
@@ -71,7 +71,9 @@ def find_similar(
     groups = cluster(len(rows), kept)
     pairs = tuple(_by_path(pair, paths) for pair in kept)
     numbers = {path: int(groups.labels[picture]) for path, picture in picture_of.items()}
-    return Similar(pairs, _without_singles(numbers), groups.notes, found.same_scene)
+    sizes = np.bincount(groups.labels[list(picture_of.values())], minlength=1)
+    clusters = {path: number for path, number in numbers.items() if sizes[number] > 1}
+    return Similar(pairs, clusters, groups.notes, found.same_scene)
 
 
 def _distinct(dataset: Dataset) -> tuple[NDArray[np.int64], dict[str, int]]:
@@ -119,11 +121,6 @@ def _by_path(pair: PairIndices, paths: Sequence[str]) -> Pair:
     return Pair(paths[pair.first], paths[pair.second], pair.band, pair.score, pair.how)
 
 
-def _without_singles(numbers: Mapping[str, int]) -> dict[str, int]:
-    sizes = np.bincount(np.fromiter(numbers.values(), np.int64, len(numbers)), minlength=1)
-    return {path: number for path, number in numbers.items() if sizes[number] > 1}
-
-
 # -- what it means -------------------------------------------------------------------------------
 
 
@@ -155,7 +152,7 @@ def _about_scene(shown: int, images: int) -> list[Finding]:
     if not shown:
         return []
     message = (
-        f"{shown:,} of {count_of(images, 'image')} show the same scene (a fixed camera, one form?): two of "
+        f"{shown:,} of {counted(images, 'image')} show the same scene (a fixed camera, one form?): two of "
         "them count as near-duplicates only by what they share beyond it"
     )
     return [finding("same_scene", message, figure={"images": shown})]
@@ -232,7 +229,7 @@ def _to_look_at(pairs: Iterable[Pair]) -> list[Finding]:
         return []
     listed = ranked[:LOOK_LISTED]
     paths = [path for pair in listed for path in (pair.first, pair.second)]
-    message = f"{count_of(len(ranked), 'pair')} of images may show the same thing; they are not kept together"
+    message = f"{counted(len(ranked), 'pair')} of images may show the same thing; they are not kept together"
     figure = {
         "pairs": [[pair.first, pair.second, pair.band, pair.score, pair.how] for pair in listed],
         "all_pairs": len(ranked),

@@ -39,6 +39,11 @@ CREATE TABLE IF NOT EXISTS searches (
     id INTEGER PRIMARY KEY AUTOINCREMENT, version BLOB NOT NULL, members BLOB UNIQUE, pairs BLOB NOT NULL
 );
 """
+_COLUMNS = {
+    "results": "key, payload",
+    "stamps": "path, size, modified, changed, sha256",
+    "searches": "id, version, members, pairs",
+}
 
 
 class ScanCache:
@@ -177,7 +182,8 @@ def _open(path: Path) -> sqlite3.Connection | None:
                 database.execute("PRAGMA synchronous = OFF")
                 database.executescript(_TABLES)
                 database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                _check(database)
+                for table, columns in _COLUMNS.items():  # raises where they are not ours
+                    database.execute(f"SELECT {columns} FROM {table} LIMIT 1").fetchone()
             except BROKEN:
                 database.close()
                 raise
@@ -188,16 +194,6 @@ def _open(path: Path) -> sqlite3.Connection | None:
             with contextlib.suppress(OSError):
                 _remove(path)
     return None
-
-
-def _check(database: sqlite3.Connection) -> None:
-    """Raises DatabaseError when the tables' columns are not ours."""
-    try:
-        database.execute("SELECT key, payload FROM results LIMIT 1").fetchone()
-        database.execute("SELECT path, size, modified, changed, sha256 FROM stamps LIMIT 1").fetchone()
-        database.execute("SELECT id, version, members, pairs FROM searches LIMIT 1").fetchone()
-    except sqlite3.OperationalError as error:
-        raise sqlite3.DatabaseError(str(error)) from None
 
 
 def _remove(path: Path) -> None:

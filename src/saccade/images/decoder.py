@@ -165,7 +165,9 @@ def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
         header, stored, mode, notes, peak = _by_pillow(header, limits)
     pixels = upright(stored, header.orientation)
     height, width = pixels.shape[:2]
-    notes = (*_name_note(name, header.format), *header.notes, *notes, *_tiny_note(width, height))
+    notes = (*_name_note(name, header.format), *header.notes, *notes)
+    if min(width, height) < 4:
+        notes = (*notes, f"extreme shape: only {width} x {height} pixels")
     return Decoded(
         pixels,
         width,
@@ -234,10 +236,6 @@ def _name_note(name: str, kind: str) -> tuple[str, ...]:
     if not stem or not dot or extension.lower() in _EXTENSIONS[kind]:
         return ()
     return (f"a {kind} named .{_one_line(ValueError(extension))}",)
-
-
-def _tiny_note(width: int, height: int) -> tuple[str, ...]:
-    return (f"extreme shape: only {width} x {height} pixels",) if min(width, height) < 4 else ()
 
 
 def _with_pillow_notes(header: Header, image: Image.Image) -> Header:

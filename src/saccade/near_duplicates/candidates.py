@@ -147,7 +147,12 @@ class CandidateSearch:
                 index = reranked_index(self._vectors[row, among])
                 found += [self._nearest(index, asked, among, i, kind) for i in numbers]
         asking = count if self._new is None else int(self._new.sum())
-        return _within_budget(Candidates.concatenate(found), self._views, budget, count, asking)
+        every = Candidates.concatenate(found)
+        # each pair once for each symmetry, by its best cosine, and only as many as the budget allows
+        kinds = list(dict.fromkeys(view.symmetry for view in self._views))
+        symmetry = np.array([kinds.index(view.symmetry) for view in self._views])[every.view]
+        allowed = int(max(budget.pairs_per_image * asking, FEWEST_PAIRS)) * len(kinds)
+        return every[best_of_pairs(every.like, every.viewed, symmetry, every.cosine, count, allowed)]
 
     def _number(self, part: str) -> int:
         """Of the view of a part of the pictures as they are."""
@@ -158,8 +163,10 @@ class CandidateSearch:
         self, index: Any, asked: NDArray[np.int64], among: NDArray[np.int64], view: int, kind: str
     ) -> Candidates:
         """The pairs that the search in one view proposes."""
+        import faiss
+
         budget, vectors = BUDGETS[kind], self._vectors[view]
-        kept = self._new is None and view == self._number("whole") and reranks(index)
+        kept = self._new is None and view == self._number("whole") and isinstance(index, faiss.IndexRefine)
         if kept:
             self._near = np.full((len(asked), NEAR_WHOLES), -1)
         parts = [no_candidates()]
@@ -231,16 +238,6 @@ def _close_enough(
     )
 
 
-def _within_budget(
-    found: Candidates, views: Sequence[View], budget: Budget, count: int, asking: int
-) -> Candidates:
-    """Each pair once for each symmetry, by its best cosine, and only as many as the budget allows."""
-    numbers = {symmetry: i for i, symmetry in enumerate(dict.fromkeys(view.symmetry for view in views))}
-    symmetry = np.array([numbers[view.symmetry] for view in views])[found.view]
-    allowed = int(max(budget.pairs_per_image * asking, FEWEST_PAIRS)) * len(numbers)
-    return found[best_of_pairs(found.like, found.viewed, symmetry, found.cosine, count, allowed)]
-
-
 def best_of_pairs(
     like: NDArray[Any],
     viewed: NDArray[Any],
@@ -294,13 +291,6 @@ def reranked_index(vectors: NDArray[np.float16]) -> Any:
     if isinstance(compressed, faiss.IndexFlatIP) or len(vectors) > EXACT_IMAGES:
         return compressed
     return reranked(compressed, vectors, times=RERANKED)
-
-
-def reranks(index: Any) -> bool:
-    """Whether an index is one of `reranked`."""
-    import faiss
-
-    return isinstance(index, faiss.IndexRefine)
 
 
 def reranked(codes: Any, vectors: NDArray[np.floating[Any]], *, times: float) -> Any:

@@ -37,7 +37,7 @@ from saccade.near_duplicates.registration import (
     pair_keys,
     starting_fits,
 )
-from saccade.near_duplicates.scene import Scenes, find_scenes, pairs_beyond
+from saccade.near_duplicates.scene import find_scenes, pairs_beyond
 from saccade.near_duplicates.verify import CERTAIN_SCORE, LIKELY_SCORE, LOOK_SCORE, calibrated_verifier
 from saccade.near_duplicates.views import PATCH_IMAGES, all_views, fit_whitening, patch_fits, view_vectors
 from saccade.records import Confidence
@@ -82,7 +82,9 @@ def find_pairs(
     the band "look" is left out. Raises MissingExtraError without faiss.
     """
     found = search_pairs(descriptions, symmetries=symmetries, new=new, workers=workers, progress=progress)
-    return _with_new(found.pairs, new)
+    if new is None:
+        return found.pairs
+    return [pair for pair in found.pairs if new[pair.first] or new[pair.second]]
 
 
 def search_pairs(
@@ -107,23 +109,12 @@ def search_pairs(
         alone = among[scenes.alone] if scenes.laid else among
         new_rows = None if new is None or scenes.laid else new[alone.image]
         found = in_words(alone, _verified(alone, symmetries, new_rows, run, progress or silent))
-        found += _in_scenes(among, scenes, run)
+        if scenes.laid:
+            found += in_words(among, best_of_each(Verified(*pairs_beyond(scenes, run)), among.image))
     pairs = unique_pairs(found + copies)
-    if not scenes.laid:
-        pairs = _with_new(pairs, new)
+    if new is not None and not scenes.laid:
+        pairs = [pair for pair in pairs if new[pair.first] or new[pair.second]]
     return PairSearch(pairs, scenes.images)
-
-
-def _with_new(pairs: list[PairIndices], new: NDArray[np.bool_] | None) -> list[PairIndices]:
-    """Those with at least one new image."""
-    return pairs if new is None else [pair for pair in pairs if new[pair.first] or new[pair.second]]
-
-
-def _in_scenes(among: Variants, scenes: Scenes, run: Run) -> list[PairIndices]:
-    """Pairs of images of one scene, in words."""
-    if not scenes.laid:
-        return []
-    return in_words(among, best_of_each(Verified(*pairs_beyond(scenes, run)), among.image))
 
 
 def unique_pairs(pairs: Iterable[PairIndices]) -> list[PairIndices]:

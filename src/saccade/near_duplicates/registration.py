@@ -45,16 +45,12 @@ class Pictures:
 
     pixels: NDArray[np.uint8]
 
-    @property
-    def side(self) -> int:
-        return int(self.pixels.shape[1])
-
     def at(self, points: Floats, which: Indices, maps: Floats, *, smooth: bool) -> Floats:
         """(m, points): picture `which[i]` at the mapped points; the edge is repeated beyond it.
 
         Bilinear where `smooth`, else the nearest pixel, which is quicker and good enough to start with.
         """
-        side, flat = self.side, self.pixels.reshape(-1)
+        side, flat = int(self.pixels.shape[1]), self.pixels.reshape(-1)
         position = (maps.reshape(-1, 3) @ points).reshape(len(maps), 2, -1)
         position *= side / 2
         position += side / 2 - (0.5 if smooth else 0)
@@ -231,17 +227,12 @@ def robust_fit(
         counts = templates.window * inside(points, maps)
         coefficients = templates.fitted(values, counts * tame)
         residual = values - np.matmul(coefficients[:, None], templates.basis)[:, 0]
-        tame = _huber_weights(residual, counts)
+        # Huber's weights: 1 up to OUTLIER times the typical residual, then falling
+        squares = (residual * residual * counts).sum(axis=1, keepdims=True)
+        limit = OUTLIER * np.sqrt(squares / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+        tame = np.minimum(1, limit / np.maximum(np.abs(residual), 1e-6))
         maps = moved(maps, coefficients, start)
     return maps
-
-
-def _huber_weights(residual: Floats, counts: Floats) -> Floats:
-    """(n, points): 1 up to OUTLIER times the typical residual where `counts`, then falling."""
-    squares = (residual * residual * counts).sum(axis=1, keepdims=True)
-    limit = OUTLIER * np.sqrt(squares / np.maximum(counts.sum(axis=1, keepdims=True), 1))
-    weights: Floats = np.minimum(1, limit / np.maximum(np.abs(residual), 1e-6))
-    return weights
 
 
 def inside(points: Floats, maps: Floats) -> NDArray[np.bool_]:

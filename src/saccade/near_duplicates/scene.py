@@ -39,7 +39,6 @@ from saccade.near_duplicates.verify import (
     IDENTITY,
     LIKELY_SCORE,
     LOOK_SCORE,
-    Drawn,
     Verifier,
     drawn_pairs,
 )
@@ -103,7 +102,8 @@ class Scenes:
 def find_scenes(pictures: Variants, run: Run, *, symmetries: int = 2) -> Scenes:
     """The scenes that many pictures share; none where pairs drawn at random are not alike."""
     drawn = drawn_pairs(pictures, run)
-    alike = _alike(drawn)
+    moved = np.abs(drawn.maps - IDENTITY).reshape(len(drawn), 6).max(axis=1, initial=0)
+    alike = (drawn.fitted >= COPIES_FROM) & (moved <= SAME_FRAMING)  # verified, in the same framing
     if alike.sum() <= ALIKE_SHARE * len(drawn):
         return Scenes(pictures)
     rest = pictures[np.arange(len(pictures))]
@@ -122,13 +122,6 @@ def find_scenes(pictures: Variants, run: Run, *, symmetries: int = 2) -> Scenes:
         _put_rest(rest, pictures, laid, run)
         found.append(laid)
     return Scenes(rest, tuple(found))
-
-
-def _alike(drawn: Drawn) -> NDArray[np.bool_]:
-    """(m,) which pairs would be verified, in the same framing."""
-    moved = np.abs(drawn.maps - IDENTITY).reshape(len(drawn), 6).max(axis=1, initial=0)
-    alike: NDArray[np.bool_] = (drawn.fitted >= COPIES_FROM) & (moved <= SAME_FRAMING)
-    return alike
 
 
 # --- which pictures show the scene, and how they lie on it --------------------------------------------------

@@ -96,7 +96,9 @@ class Verifier:
         self.large = len(thumbnails) >= LARGE_FROM
         self.limits = LARGE_LIMITS if self.large else SMALL_LIMITS
         self.fine_batch = LARGE_FINE_BATCH if self.large else FINE_BATCH
-        self.boxes = _without_edges(pictures.boxes)
+        # a box that begins inside the picture is smaller by what the edge of its border reaches inwards
+        reach = np.array([1, -1, 1, -1], np.float32) * BORDER_REACH
+        self.boxes = np.where(np.abs(pictures.boxes) < 1, pictures.boxes + reach, pictures.boxes)
         pixels = pictures.sizes.astype(np.float32).prod(axis=1)
         self.native_share = np.minimum(1, pixels / NATIVE_POINTS).astype(np.float32)
         self.blurred = Pictures(np.empty((len(thumbnails), COARSE_SIDE, COARSE_SIDE), np.uint8))
@@ -271,7 +273,9 @@ class Verifier:
         counts &= inside_boxes(points, maps, self.boxes[fits.other]) & on_other & (weights > 0)
         native = self._native(fits)
         found = agreement(templates.contrast, values, counts, maps, native)
-        possible = (on_other.mean(axis=1) >= SMALLEST_COVER) & _possible_area(maps)
+        area = np.abs(maps[:, 0, 0] * maps[:, 1, 1] - maps[:, 0, 1] * maps[:, 1, 0])
+        possible = (area >= AREA_CHANGES[0]) & (area <= AREA_CHANGES[1])
+        possible &= on_other.mean(axis=1) >= SMALLEST_COVER
         earned = found.score - self.allowed + (0 if steps else UNMOVED_BONUS)
         return maps, np.where(possible, earned, 0).astype(np.float32), found.correlation
 
@@ -287,18 +291,6 @@ def hopeful_correlation(score: float, native_share: Floats) -> Floats:
     most = (1 + INNER_WEIGHT) * ((FINE_GRID - 2) ** 2 * native_share) ** POINTS_POWER
     hopeful: Floats = np.tanh(score / most) - FITTING_GAIN
     return hopeful
-
-
-def _without_edges(boxes: Floats) -> Floats:
-    """Boxes that begin inside the picture, made smaller by what the edge of the border reaches inwards."""
-    reach = np.array([1, -1, 1, -1], np.float32) * BORDER_REACH
-    return np.where(np.abs(boxes) < 1, boxes + reach, boxes)
-
-
-def _possible_area(maps: Floats) -> NDArray[np.bool_]:
-    area = np.abs(maps[:, 0, 0] * maps[:, 1, 1] - maps[:, 0, 1] * maps[:, 1, 0])
-    low, high = AREA_CHANGES
-    return (area >= low) & (area <= high)
 
 
 # -- calibration -----------------------------------------------------------------------------------------
@@ -348,7 +340,8 @@ def drawn_pairs(pictures: Variants, run: Run) -> Drawn:
     first = rng.integers(0, max(1, len(whole)), DRAWN_PAIRS)
     second = (first + rng.integers(1, max(2, len(whole)), DRAWN_PAIRS)) % max(1, len(whole))
     drawn = whole[np.stack([first, second])[:, : DRAWN_PAIRS if len(whole) else 0]]
-    key = _digest(pictures, drawn.ravel())
+    columns = (pictures.thumbnails, pictures.sizes, pictures.boxes)  # all that registering depends on
+    key = hashlib.sha256(b"".join(column[drawn.ravel()].tobytes() for column in columns)).digest()
     if key not in _found:
         _found[key] = _registered(drawn, pictures, run)
     return _found[key]
@@ -358,14 +351,6 @@ def allowance(drawn: Drawn) -> float:
     """What to take off every score in this data set; 0 for ordinary photos and for few images."""
     beyond = [_quantile(drawn.fitted) - USUAL_FITTED, _quantile(drawn.unmoved) - USUAL_UNMOVED]
     return float(max(0.0, *beyond))
-
-
-def _digest(pictures: Variants, rows: NDArray[np.int64]) -> bytes:
-    """Of all that registering these pictures depends on."""
-    digest = hashlib.sha256()
-    for column in (pictures.thumbnails, pictures.sizes, pictures.boxes):
-        digest.update(np.ascontiguousarray(column[rows]).data)
-    return digest.digest()
 
 
 def _registered(drawn: NDArray[np.int64], pictures: Variants, run: Run) -> Drawn:

@@ -205,13 +205,6 @@ def patch_grids(thumbnails: NDArray[np.uint8]) -> Floats:
     return grids.reshape(-1, GRID_LENGTH)
 
 
-def patch_centres() -> Floats:
-    """(25, 2): x, y of the middle of each patch, on a picture that spans -1..1."""
-    middle = np.linspace(PATCH_SHARE - 1, 1 - PATCH_SHARE, PATCHES_A_SIDE)
-    y, x = np.meshgrid(middle, middle, indexing="ij")
-    return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
-
-
 def patch_fits(
     thumbnails: NDArray[np.uint8],
     symmetries: Sequence[Symmetry],
@@ -294,7 +287,9 @@ def _as_fits(
 ) -> Fits:
     """Maps that carry the middle of one patch to the middle of the other, by the symmetry."""
     linear = np.stack([symmetry.matrix for symmetry in symmetries])[number]
-    centres = patch_centres()
+    middle = np.linspace(PATCH_SHARE - 1, 1 - PATCH_SHARE, PATCHES_A_SIDE)  # of a picture that spans -1..1
+    y, x = np.meshgrid(middle, middle, indexing="ij")
+    centres = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
     carried = np.matmul(linear, centres[like % PATCHES][:, :, None])
     start = np.concatenate([linear, centres[viewed % PATCHES][:, :, None] - carried], axis=2)
     template, other = (like // PATCHES).astype(np.int32), (viewed // PATCHES).astype(np.int32)

@@ -125,7 +125,10 @@ class Collector:
         return True
 
     def listing(self) -> Listing:
-        self._count_arrays()
+        # an array beside the image of its name describes it; any other may be an image itself
+        stems = {os.path.splitext(path)[0] for path in self.files} if self.arrays else set()
+        loose = (path for path in self.arrays if os.path.splitext(path)[0] not in stems)
+        self.lost_files.update(path.rpartition("/")[0] for path in loose)
         self._leave_out_own_output()
         self._warn_of_twin_names()
         return Listing(
@@ -136,15 +139,6 @@ class Collector:
             tuple(sorted(self.lost, key=str)),
             dict(self.lost_files),
         )
-
-    def _count_arrays(self) -> None:
-        """An array beside the image of its name describes it; any other may be an image itself."""
-        if not self.arrays:
-            return
-        stems = {os.path.splitext(path)[0] for path in self.files}
-        for path in self.arrays:
-            if os.path.splitext(path)[0] not in stems:
-                self.lost_files[path.rpartition("/")[0]] += 1
 
     def _leave_out_own_output(self) -> None:
         """A run or an audit that lies inside the data is no class."""

@@ -130,6 +130,10 @@ class _Top:
     def images(self) -> int:
         return self.direct + sum(self.inner.values())
 
+    @property
+    def only_folders(self) -> bool:
+        return not self.direct and bool(self.inner)
+
     def take(self, path: str) -> None:
         """Count the image of this path below the folder."""
         folder, _, rest = path.partition("/")
@@ -177,7 +181,7 @@ def _named_parts(tops: Mapping[str, _Top], where: str) -> dict[str, str]:
     train = [top for top, hint in exact.items() if hint.part == "train" and tops[top].folders]
     loose = not train
     if loose:
-        train = [top for top, hint in hints.items() if hint.part == "train" and _only_folders(tops[top])]
+        train = [top for top, hint in hints.items() if hint.part == "train" and tops[top].only_folders]
     classes = {name for top in train for name in tops[top].inner}
     held_out = {top: hint for top, hint in hints.items() if hint.part != "train"}
     others = {top: hint for top, hint in held_out.items() if _is_part(top, tops[top], hint, classes)}
@@ -186,10 +190,6 @@ def _named_parts(tops: Mapping[str, _Top], where: str) -> dict[str, str]:
     if not others:
         _refuse_lone_train(tops, train, classes, where)
     return settled({**{top: hints[top] for top in train}, **_fitting(others)})
-
-
-def _only_folders(top: _Top) -> bool:
-    return not top.direct and bool(top.inner)
 
 
 def _is_part(name: str, top: _Top, hint: Hint, classes: Collection[str]) -> bool:
@@ -274,7 +274,7 @@ def _means(name: str, path: str, part: str) -> bool:
 
 def _refuse_second_level(tops: Mapping[str, _Top], where: str) -> None:
     """Raise SourceError where the second level looks like the classes, or like the parts."""
-    nested = {top: found for top, found in tops.items() if _only_folders(found)}
+    nested = {top: found for top, found in tops.items() if found.only_folders}
     for top, found in nested.items():
         parts = {name: hint.part for name in found.inner if (hint := part_hint(name)) and hint.exact}
         if "train" in parts.values() and len(set(parts.values())) > 1:

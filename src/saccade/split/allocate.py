@@ -221,13 +221,13 @@ def components(kinds: Kinds) -> list[Component]:
         of_class.update((c, home) for c in (held[home] if len(touched) > 1 else (c for c, _ in atom)))
     parts = len(kinds.must)
     return [
-        Component(tuple(sorted(ks)), tuple(sorted(held[home])), _ways(kinds, ks, parts))
+        Component(
+            tuple(sorted(ks)),
+            tuple(sorted(held[home])),
+            math.prod(math.comb(kinds.copies[k] + parts - 1, parts - 1) for k in ks),
+        )
         for home, ks in members.items()
     ]
-
-
-def _ways(kinds: Kinds, members: Sequence[int], parts: int) -> int:
-    return math.prod(math.comb(kinds.copies[k] + parts - 1, parts - 1) for k in members)
 
 
 def best_of_all(kinds: Kinds, component: Component, owed: Floats) -> tuple[Ints, Floats]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,8 @@ def _new_split(audit: Audit, plan: _Plan, joined: Sequence[Pair]) -> Split:
     """A split made here, without the images that had to be set aside."""
     records = audit.dataset.used()
 
-    def grown(atoms: list[Atom]) -> Kept:
-        return _grown(records, atoms, plan)
-
-    division = divide(records, audit, grown, seed=plan.seed, joined=joined, kept=plan.fixed)
+    make = partial(_grown, records, plan=plan)
+    division = divide(records, audit, make, seed=plan.seed, joined=joined, kept=plan.fixed)
     made, twin_of = division.made, division.twin_of
     if not twin_of:
         return _as_split(audit, records, division.atoms, made, joined)
