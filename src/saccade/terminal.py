@@ -25,11 +25,18 @@ class Progress(Protocol):
 
 
 def silent(done: int, total: int, detail: str = "") -> None:
-    """A progress that shows nothing."""
+    """A progress that shows nothing.
+
+    >>> silent(3, 10)
+    """
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """The number with its noun: 1 class, 1,200 classes; `many` "" is `one` with an s."""
+    """The number with its noun; `many` "" is `one` with an s.
+
+    >>> counted(1, "class", "classes"), counted(1200, "image")
+    ('1 class', '1,200 images')
+    """
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
@@ -210,8 +217,8 @@ class _PlainProgress:
         if now - self._spoke < PLAIN_LINE_SECONDS:
             return
         self._spoke = now
-        seconds = now - self._started
-        left = seconds * (total - done) / done if done else 0.0
-        rate = done / seconds
-        line = f"  {self._what}: {done}/{total} {self._unit}, {rate:,.0f}/s, {left:,.0f} s left {detail}"
+        rate = done / (now - self._started)
+        speed = f", {rate:,.0f}/s" if rate >= 1 else ""
+        left = f", {(total - done) / rate:,.0f} s left" if 0 < done < total else ""
+        line = f"  {self._what}: {done}/{total} {self._unit}{speed}{left} {detail}"
         self._terminal.say(line.rstrip())

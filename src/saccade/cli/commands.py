@@ -45,15 +45,15 @@ def audit(
     *,
     out: Annotated[str, Parameter(help="Folder for audit.json and audit.html.")] = "",
     verify: Annotated[
-        bool, Parameter(negative="", help="Read every file again, whatever is cached.")
+        bool, Parameter(negative="", help="Read every file again, ignoring cached measurements.")
     ] = False,
     no_cache: Annotated[
-        bool, Parameter(negative="", help="Neither read nor keep cached measurements.")
+        bool, Parameter(negative="", help="Neither read nor write cached measurements.")
     ] = False,
     recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
     **flags: Any,
 ) -> int:
-    """Say what is wrong with these images (exit 1 when a finding is a warning or worse)."""
+    """Report what is wrong with the images. Exit code 1: a finding is a warning or worse."""
     terminal = Terminal(lasting=bool(out))
     chosen = _recipe("audit", flags, recipe, terminal)
     audited = _pipeline().audit_data(data, chosen, terminal, out=out, verify=verify, cache=not no_cache)
@@ -64,12 +64,12 @@ def split(
     data: Annotated[str, Parameter(help=_DATA)],
     /,
     *,
-    out: Annotated[str, Parameter(help="The list to write: split.csv, itself a data set.")],
+    out: Annotated[str, Parameter(help="List to write, such as split.csv; it is itself a data set.")],
     folds: Annotated[int, Parameter(help="Write k folds instead of three parts.")] = 0,
     recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
     **flags: Any,
 ) -> int:
-    """Make a leak-free train/validation/test split."""
+    """Divide images into train, validation and test parts without leaks."""
     terminal = Terminal()
     _pipeline().split_data(data, _recipe("split", flags, recipe, terminal), terminal, out=out, folds=folds)
     return 0
@@ -80,12 +80,12 @@ def augment(
     /,
     *,
     out: Annotated[str, Parameter(help="The picture to write (PNG).")],
-    images: Annotated[int, Parameter(help="How many images (rows) to show.")] = 6,
-    draws: Annotated[int, Parameter(help="How many augmented draws (columns) of each.")] = 7,
+    images: Annotated[int, Parameter(help="Number of images (rows).")] = 6,
+    draws: Annotated[int, Parameter(help="Number of augmented draws (columns) of each.")] = 7,
     recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
     **flags: Any,
 ) -> int:
-    """Show what the model will see of training images, beside what it sees when evaluated."""
+    """Draw augmented training images beside the images as they are evaluated."""
     terminal = Terminal()
     chosen = _recipe("augment", flags, recipe, terminal)
     _pipeline().augment_preview(data, chosen, terminal, out=out, images=images, draws=draws)
@@ -103,7 +103,7 @@ def train(
     recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
     **flags: Any,
 ) -> int:
-    """Audit, split, train, evaluate, export and report; run again to continue."""
+    """Audit, split, train, evaluate, export and report. The same command continues a run."""
     terminal = Terminal()
     chosen = _recipe("train", flags, recipe, terminal)
     command = ["saccade", *typed_words.get()]
@@ -119,7 +119,7 @@ def evaluate(
     name: Annotated[str, Parameter(help="Name of the evaluation; none: the data's own name.")] = "",
     moved: Annotated[str, Parameter(name="--data", help=_MOVED)] = "",
 ) -> int:
-    """Make metrics and report again from the predictions, or measure on new data."""
+    """Compute metrics and report again from the predictions, or evaluate on new data."""
     _pipeline().evaluate(run, data, Terminal(), name=name, moved=moved)
     return 0
 
@@ -129,9 +129,9 @@ def compare(
     second: Annotated[str, Parameter(help="Another run folder, evaluated on the same images.")],
     /,
     *,
-    part: Annotated[str, Parameter(help="Which part to compare on; none: test where both have it.")] = "",
+    part: Annotated[str, Parameter(help="Part to compare on; none: test where both have it.")] = "",
 ) -> int:
-    """Say which of two runs is better, and whether the difference is real."""
+    """Test which of two runs is better, and whether the difference is significant."""
     _pipeline().compare(first, second, Terminal(lasting=False), part=part)
     return 0
 
@@ -145,9 +145,9 @@ def predict(
     inputs: Annotated[list[str], Parameter(help="Images or folders of images.")],
     *,
     out: Annotated[str, Parameter(help="Write all probabilities to F.csv, F.jsonl or F.parquet.")] = "",
-    top_k: Annotated[int, Parameter(help="How many classes to name for each image.")] = 1,
+    top_k: Annotated[int, Parameter(help="Number of classes to name for each image.")] = 1,
 ) -> int:
-    """Name the class of each image (exit 1 when some inputs failed, 2 when all did)."""
+    """Predict the class of each image. Exit code 1: some inputs failed; 2: all of them."""
     from saccade.predict import predict_command
 
     return predict_command(model, inputs, Terminal(lasting=bool(out)), out=out, top_k=top_k)
@@ -158,7 +158,7 @@ def export(
     /,
     *,
     format: Annotated[str, Parameter(help="File format: onnx.")] = "onnx",
-    int8: Annotated[bool, Parameter(negative="", help="Write a smaller, faster int8 model.")] = False,
+    int8: Annotated[bool, Parameter(negative="", help="Write a smaller int8 model, often faster.")] = False,
     out: Annotated[str, Parameter(help="Where to write; none: the run's export folder.")] = "",
     data: Annotated[str, Parameter(help=_MOVED)] = "",
 ) -> int:
@@ -171,10 +171,10 @@ def certify(
     file: Annotated[str, Parameter(help="An exported model.")],
     /,
     *,
-    against: Annotated[str, Parameter(help="The run folder whose predictions it must repeat.")],
+    against: Annotated[str, Parameter(help="Run folder whose predictions it must reproduce.")],
     data: Annotated[str, Parameter(help=_MOVED)] = "",
 ) -> int:
-    """Run the certificate of an exported file again, on real images."""
+    """Check an exported file against the predictions of a run, on real images."""
     return 0 if _pipeline().certify(file, against, Terminal(), data=data).passed else 1
 
 
@@ -182,9 +182,9 @@ def bench(
     model: Annotated[str, Parameter(help="A run folder or a .onnx file.")],
     /,
     *,
-    rounds: Annotated[int, Parameter(help="Interleaved rounds of every engine.")] = 5,
+    rounds: Annotated[int, Parameter(help="Interleaved rounds of all engines.")] = 5,
 ) -> int:
-    """Measure latency, throughput, size and accuracy here, engines side by side."""
+    """Measure latency, throughput, size and accuracy on this machine, engines side by side."""
     _pipeline().bench(model, Terminal(lasting=False), rounds=rounds)
     return 0
 
@@ -200,29 +200,32 @@ def summary(
     image_size: Annotated[int, Parameter(help="Side of the input in pixels; 0: the backbone's own.")] = 0,
     head: Annotated[str, Parameter(help="linear or mlp.")] = "linear",
 ) -> int:
-    """Print layer, output shape and parameters of a network."""
+    """Print layers, output shapes and parameters of a network."""
     _pipeline().summarize(
         backbone, Terminal(lasting=False), classes=classes, image_size=image_size, head=head
     )
     return 0
 
 
-def backbones(pattern: Annotated[str, Parameter(help="Part of a name, * matches anything.")] = "", /) -> int:
+def backbones(pattern: Annotated[str, Parameter(help="Part of a name; * matches anything.")] = "", /) -> int:
     """List the networks that can be trained."""
     return 0 if _pipeline().list_backbones(pattern, Terminal(lasting=False)) else 1
 
 
 def demo(
-    *, out: Annotated[str, Parameter(help="The run folder.")] = "runs/demo", epochs: int = 0, seed: int = 0
+    *,
+    out: Annotated[str, Parameter(help="The run folder.")] = "runs/demo",
+    epochs: Annotated[int, Parameter(help="Epochs of training; 0: the usual number.")] = 0,
+    seed: Annotated[int, Parameter(help="Random seed.")] = 0,
 ) -> int:
-    """Run the whole path on data that comes with a dependency, without network, in about a minute."""
+    """Run the whole path on handwritten digits, without network, in about a minute."""
     from saccade.demo import run_demo
 
     return run_demo(out, Terminal(), epochs=epochs, seed=seed, started=STARTED)
 
 
 def doctor() -> int:
-    """Say what this machine offers, and what is missing."""
+    """Show what this installation has, and what is missing."""
     from saccade.doctor import examine
 
     return examine(Terminal(lasting=False))
