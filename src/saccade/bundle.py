@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from saccade._version import __version__
 from saccade.errors import ModelError, TrainingError
 from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
-from saccade.models.weights import header_problem, shortened
+from saccade.models.weights import shortened, tensors_of
 from saccade.preprocess import Preprocess
 from saccade.run_folder import json_bytes, write_bytes
 
@@ -143,17 +143,11 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def tensors_from_bytes(data: bytes, *, where: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file whose header holds; raises ModelError naming `where` if not."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    problem = header_problem(data)
-    if problem:
-        raise ModelError(f"{where} is no sound safetensors file ({problem}); {_REMAKE}")
+    """The tensors of a safetensors file; raises ModelError naming `where` for what is none."""
     try:
-        return load(data)  # type: ignore[no-any-return]
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ModelError(f"{where} cannot be read ({error}); {_REMAKE}") from None
+        return tensors_of(data)[0]
+    except ValueError as error:
+        raise ModelError(f"{where} is no sound safetensors file ({error})", hint=_REMAKE) from None
 
 
 def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:

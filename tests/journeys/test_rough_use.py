@@ -92,11 +92,11 @@ def run(photos: Path) -> RunFolder:
         ),
         (
             ["train", "PHOTOS", "--out", "x", "--backbone", "resnet18", "--weights", "FOLDER"],
-            "is a folder; give one .safetensors file, or choose among those in it with --backbone auto",
+            "hint: give one .safetensors file, or choose among those in it with --backbone auto",
         ),
         (["train", "PHOTOS", "--out", "x", "--method", "head", "--epochs", "2"], "would have no effect"),
-        (["augment", "PHOTOS", "--out", "preview.png", "--backbone", "auto"], "name one here"),
-        (["summary", "auto"], "name one here"),
+        (["augment", "PHOTOS", "--out", "preview.png", "--backbone", "auto"], "name a backbone"),
+        (["summary", "auto"], "name a backbone"),
         (["evaluate", "PHOTOS"], "is no run folder"),
         (["compare", "PHOTOS", "PHOTOS"], "has no predictions"),
         (["train"], "needs a value for DATA"),
@@ -181,7 +181,7 @@ def test_an_export_needs_the_name_of_an_onnx_file(saccade: Saccade, run: RunFold
     for name in ("model.txt", "folder/"):
         answer = saccade("export", run.root, "--out", f"{tmp_path}/{name}")
         assert answer.code == 2
-        assert "ends in .onnx" in answer.err
+        assert "end it in .onnx" in answer.err
     assert list(tmp_path.iterdir()) == []
 
 

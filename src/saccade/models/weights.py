@@ -1,14 +1,14 @@
-"""Weights from safetensors files: checked before they are read, and what their header says about the network.
+"""Weights from safetensors files, and what their header says about the network.
 
 Format: https://github.com/huggingface/safetensors#format (a length, a JSON header, the tensors' bytes).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,7 @@ from saccade.models.options import Option, checked_options
 
 MAX_HEADER_BYTES = 10_000_000
 MAX_IMAGE_SIZE = 4096
-MAX_DIMENSIONS = 64  # of a torch tensor
-ITEM_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
-    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-}  # fmt: skip
+TENSOR_FIELDS = {"dtype", "shape", "data_offsets"}
 COUNTER = "num_batches_tracked"  # older files lack this counter of BatchNorm, which nothing here reads
 
 
@@ -54,76 +50,79 @@ class WeightsFile:
 
 
 def read_weights(path: str | Path) -> WeightsFile:
-    """Read a safetensors file after checking its header; raises ModelError saying what is wrong with it."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    check_header(path)
-    data = read_file(path, max_bytes=MOST_WEIGHT_BYTES)
-    try:  # once more: the file may have been replaced since
-        metadata = _read_header(data[:8], data[8 : 8 + MAX_HEADER_BYTES], len(data)).get("__metadata__", {})
-        tensors = load(data)
-    except (SafetensorError, ValueError, RecursionError) as error:
-        raise _not_sound(path, error) from None
-    header = parse_metadata(metadata, where=str(path))
-    return WeightsFile(tensors, header, hashlib.sha256(data).hexdigest())
+    """The tensors and header of a safetensors file; raises ModelError saying what is wrong with it."""
+    with _refusing(path):
+        data = read_file(path, max_bytes=MOST_WEIGHT_BYTES)
+        tensors, metadata = tensors_of(data)
+    return WeightsFile(tensors, parse_metadata(metadata, where=str(path)), hashlib.sha256(data).hexdigest())
 
 
 def check_header(path: str | Path) -> dict[str, str]:
-    """The file's metadata, once every name, type, shape and offset holds; raises ModelError otherwise.
+    """The file's metadata, once its header holds; raises ModelError otherwise. Reads no tensor."""
+    from safetensors import SafetensorError, safe_open
 
-    No name twice, no gap, no overlap, no byte left over, so nothing can hide in the file.
-    """
-    try:
+    with _refusing(path):
         with open_file(path) as file:
-            total = file.seek(0, 2)
-            file.seek(0)
-            header = _read_header(file.read(8), file.read(MAX_HEADER_BYTES), total)
+            header = file.read(8)
+            header += file.read(_header_bytes(header))
+        try:
+            with safe_open(path, framework="np"):  # checks lengths, types, shapes and offsets
+                return _metadata(header)
+        except SafetensorError as error:
+            raise ValueError(str(error)) from None
+
+
+def tensors_of(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name and metadata of a whole safetensors file; raises ValueError for what is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+    except KeyError as error:
+        raise ValueError(f"torch has no type {error}") from None
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(str(error)) from None
+    return tensors, _metadata(data)
+
+
+@contextlib.contextmanager
+def _refusing(path: str | Path) -> Iterator[None]:
+    try:
+        yield
     except IsADirectoryError:
         raise ModelError(
-            f"--weights {path} is a folder; give one .safetensors file, or choose among those in it with "
-            "--backbone auto"
+            f"--weights {path} is a folder",
+            hint="give one .safetensors file, or choose among those in it with --backbone auto",
         ) from None
     except OSError as error:
         raise ModelError(
-            f"the weights file {path} cannot be read ({error.strerror}); check the path"
+            f"the weights file {path} cannot be read ({error.strerror})", hint="check the path"
         ) from None
     except ValueError as error:
-        raise _not_sound(path, error) from None
-    metadata: dict[str, str] = header.get("__metadata__", {})
+        raise ModelError(
+            f"{path} is not a sound safetensors file: {error}",
+            hint="download it again, or convert your weights with safetensors.torch.save_file",
+        ) from None
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """Of a file that safetensors accepts. Raises ValueError for what it lets pass: a name that stands twice,
+    of which each reader may take another, and fields that nothing reads.
+    """
+    header = parse_json(data[8 : 8 + _header_bytes(data)].decode("utf-8"), object_pairs_hook=_no_duplicates)
+    metadata: dict[str, str] = header.pop("__metadata__", {})
+    for name, entry in header.items():
+        if entry.keys() != TENSOR_FIELDS:
+            raise ValueError(f"tensor {name!r} is not described by {', '.join(sorted(TENSOR_FIELDS))}")
     return metadata
 
 
-def _not_sound(path: str | Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"{path} is not a sound safetensors file: {error}; download it again, or convert your weights "
-        "with safetensors.torch.save_file"
-    )
-
-
-def header_problem(data: bytes) -> str:
-    """What `check_header` would find wrong with a whole file that is in memory already, or ""."""
-    try:
-        _read_header(data[:8], data[8 : 8 + MAX_HEADER_BYTES], len(data))
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _read_header(length_bytes: bytes, start: bytes, total: int) -> dict[str, Any]:
-    if len(length_bytes) < 8:
-        raise ValueError("it ends before its header")
-    (length,) = struct.unpack("<Q", length_bytes)
-    if length > MAX_HEADER_BYTES or length > total - 8:
-        raise ValueError(f"its header claims {length:,} bytes of {total:,}")
-    header = parse_json(start[:length].decode("utf-8"), object_pairs_hook=_no_duplicates)
-    if not isinstance(header, dict):
-        raise ValueError("its header is not a table of tensors")
-    metadata = header.get("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its metadata is not a table of texts")
-    _check_spans({k: v for k, v in header.items() if k != "__metadata__"}, total - 8 - length)
-    return header
+def _header_bytes(data: bytes) -> int:
+    length = int.from_bytes(data[:8], "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header claims {length:,} bytes")
+    return length
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -132,35 +131,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the name {next(n for n in names if names.count(n) > 1)!r} stands in it twice")
     return table
-
-
-def _check_spans(entries: dict[str, Any], data_bytes: int) -> None:
-    spans = sorted(_span(name, entry) for name, entry in entries.items())
-    reached = 0
-    for begin, end, name in spans:
-        if begin != reached:
-            raise ValueError(f"tensor {name!r} starts at byte {begin}, where {reached} was due")
-        reached = end
-    if reached != data_bytes:
-        raise ValueError(f"its tensors take {reached:,} bytes, but {data_bytes:,} follow the header")
-
-
-def _span(name: str, entry: Any) -> tuple[int, int, str]:
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"tensor {name!r} is not described by dtype, shape and data_offsets")
-    shape, offsets = entry["shape"], entry["data_offsets"]
-    numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [None]
-    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers) or len(offsets) != 2:
-        raise ValueError(f"tensor {name!r} has a shape or an offset that is no whole number")
-    if len(shape) > MAX_DIMENSIONS:
-        raise ValueError(f"tensor {name!r} has {len(shape):,} dimensions")
-    if not isinstance(entry["dtype"], str) or entry["dtype"] not in ITEM_BYTES:
-        raise ValueError(f"tensor {name!r} has the unknown type {entry['dtype']!r}")
-    begin, end = offsets
-    needed = math.prod(shape) * ITEM_BYTES[entry["dtype"]]
-    if end - begin != needed:
-        raise ValueError(f"tensor {name!r} needs {needed:,} bytes, its offsets span {end - begin:,}")
-    return begin, end, name
 
 
 def parse_metadata(metadata: Mapping[str, str], *, where: str) -> Header:
