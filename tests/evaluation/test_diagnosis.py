@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saccade.evaluation.diagnosis import RULES, Evidence, diagnose, kept_index, phases
+from saccade.evaluation.diagnosis import RULES, diagnose
 from saccade.evaluation.metrics import measure
+from saccade.evaluation.remedies import Evidence, kept_index, phases
 from saccade.recipe import Recipe
 from saccade.records import EpochRow, Predictions
 

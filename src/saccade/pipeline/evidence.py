@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.evaluation.calibration import softmax
-from saccade.evaluation.diagnosis import Evidence
+from saccade.evaluation.remedies import Evidence
 from saccade.images.decoder import Limits
 from saccade.recipe import Recipe
 from saccade.records import Dataset, Finding, ImageRecord, Storage

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from saccade.evaluation.diagnosis import Evidence, diagnose
+from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import metrics_from_json
+from saccade.evaluation.remedies import Evidence
 from saccade.recipe import Recipe
 from saccade.records import EpochRow, Finding, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder

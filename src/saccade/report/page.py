@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.evaluation.calibration import ReliabilityBin
-from saccade.evaluation.diagnosis import kept_index
+from saccade.evaluation.remedies import kept_index
 from saccade.images.decoder import Limits
 from saccade.recipe import Recipe, differing_keys
 from saccade.records import PARTS, Metrics, Predictions

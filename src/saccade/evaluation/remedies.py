@@ -1,0 +1,180 @@
+"""What a diagnosis looks at, and what it advises: each remedy names the flag that carries it out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from saccade.recipe import HARD_FINETUNE_RATIO, Recipe
+from saccade.records import EpochRow, Metrics
+
+# Below 20 images a class, one more image changes the model visibly; below 100, overfitting is first a
+# matter of data.
+FEW_IMAGES, SOME_IMAGES = 20, 100
+FOR_SMALL_IMAGES, USUAL_WIDTH = "fast_cnn", 64  # pretrained networks would have to enlarge them
+# Where one class has this many times the images of another, the rare one is easily passed over.
+UNEVEN = 2
+STRONGER = {"none": "light", "light": "medium", "medium": "strong"}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a rule may look at. `validation` or `test` are absent where the run has no such part.
+
+    `train` are figures on the training images without augmentation, where they were computed.
+    `smallest_class` is the number of training images of the smallest class, 0 where unknown; `leaks` that of
+    pairs and groups that stand in two parts.
+    """
+
+    history: tuple[EpochRow, ...]
+    validation: Metrics | None = None
+    test: Metrics | None = None
+    train: Metrics | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    smallest_class: int = 0
+    leaks: int = 0
+
+    @property
+    def judged(self) -> Metrics | None:
+        """The figures that the words are about."""
+        return self.test or self.validation
+
+
+def phases(history: Sequence[EpochRow]) -> list[tuple[str, list[EpochRow]]]:
+    """The rows of each phase, in the order they were trained."""
+    return [(name, list(rows)) for name, rows in groupby(history, key=lambda row: row.phase)]
+
+
+def kept_index(history: Sequence[EpochRow]) -> int:
+    """Index of the row whose weights were kept: the first of the least validation loss, over all phases."""
+    assert history, "no epoch, no kept row"
+    rows = [(row.validation_loss, i) for i, row in enumerate(history) if math.isfinite(row.validation_loss)]
+    return min(rows, default=(0.0, len(history) - 1))[1]
+
+
+def fitted(rows: Sequence[EpochRow]) -> bool:
+    """Whether these rows are fits of a head on frozen features, not epochs: nothing in them goes on."""
+    return all(row.lr == 0 for row in rows)
+
+
+def baseline(figures: Metrics) -> tuple[str, float]:
+    commonest = max(figures.per_class, key=lambda row: row.support)
+    return commonest.label, commonest.support / figures.images
+
+
+def skill(accuracy: float, figures: Metrics | None) -> float:
+    """0 for always the commonest class, 1 for perfect."""
+    base = baseline(figures)[1] if figures else 0.0
+    return (accuracy - base) / (1 - base) if base < 1 else 1.0
+
+
+def rate_of(evidence: Evidence, phase: str) -> float:
+    """The highest rate that the phase really had; 0 where a head was fitted without steps."""
+    return max((row.lr for row in evidence.history if row.phase == phase), default=0.0)
+
+
+def method(evidence: Evidence) -> str:
+    """What must stand before --epochs or a rate, which alone are the classic way, not that of this run."""
+    if not evidence.recipe.from_fitted_head:
+        return ""
+    return "--method tail " if evidence.recipe.train.method == "tail" else "--method full "
+
+
+def _classic(evidence: Evidence) -> bool:
+    """Whether there were the two phases of method finetune, the only one that follows `unfreeze`."""
+    return evidence.recipe.train.method == "finetune" and len(phases(evidence.history)) > 1
+
+
+def lower_rate(evidence: Evidence, phase: str) -> str:
+    fine_tuning = phase != evidence.history[0].phase
+    recipe = evidence.recipe
+    rate = rate_of(evidence, phase) or recipe.learning_rate
+    flag = "--finetune-lr" if fine_tuning else "--lr"
+    clip = "" if recipe.train.gradient_clip else ", or limit the steps with --train.gradient-clip 1"
+    return f"Use a third of the rate or less ({method(evidence)}{flag} {rate / 3:.1g}){clip}."
+
+
+def other_rate(rows: Sequence[EpochRow], evidence: Evidence) -> str:
+    rate = rate_of(evidence, rows[0].phase) or evidence.recipe.finetune_learning_rate
+    if rows[-1].validation_loss < rows[0].validation_loss:  # on its way, but too slow or too short
+        higher = min(3 * rate, HARD_FINETUNE_RATIO * evidence.recipe.learning_rate)
+        which = method(evidence)
+        return (
+            f"Try more epochs ({which}--epochs {2 * len(rows)}) or a higher rate "
+            f"({which}--finetune-lr {higher:.1g})."
+        )
+    lower = f"{method(evidence)}--finetune-lr {rate / 3:.1g}"
+    return f"Try a third of the rate ({lower}), or believe that the head is enough."
+
+
+def more_time(evidence: Evidence, epochs: int) -> str:
+    """What makes the last phase longer, which had so many epochs."""
+    recipe = evidence.recipe
+    to_the_end = kept_index(evidence.history) == len(evidence.history) - 1  # no early stopping
+    if recipe.train.time_limit and to_the_end and epochs < recipe.epochs:
+        return "a longer --time-limit"
+    limit = ", and a longer --time-limit" if recipe.train.time_limit else ""
+    return f"{method(evidence)}--epochs {2 * (epochs if to_the_end else recipe.epochs)}{limit}"
+
+
+def against_baseline(evidence: Evidence) -> str:
+    """What to try where a model is no better than always answering the commonest class; may be ""."""
+    steps = []
+    recipe, figures = evidence.recipe, evidence.judged
+    if not recipe.starts_pretrained and recipe.model.backbone != FOR_SMALL_IMAGES:
+        steps.append("try pretrained weights")
+    counts = [row.support for row in figures.per_class if row.support] if figures else []
+    if counts and max(counts) >= UNEVEN * min(counts) and not recipe.train.class_weights:
+        steps.append("set train.class_weights = true")
+    return f" Then {', or '.join(steps)}." if steps else ""
+
+
+def against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
+    recipe = evidence.recipe
+    if fitted(evidence.history):
+        return (
+            "A head that fits its training images whole is common with few of them. In this order: collect "
+            "more images of each class; fine-tune with more augmentation (--method full --augment strong); "
+            "compare backbones (--backbone auto --weights FOLDER)."
+        )
+    steps = ["collect more images of each class"]
+    if recipe.augment.policy in STRONGER:
+        steps.append(f"augment more (--augment {STRONGER[recipe.augment.policy]})")
+    if _classic(evidence) and recipe.train.unfreeze != "1":
+        steps.append("unfreeze less (--unfreeze 1)")
+    if not recipe.starts_pretrained and recipe.model.backbone != FOR_SMALL_IMAGES:
+        steps.append("start from pretrained weights (--backbone efficientnet_b0)")
+    if recipe.train.weight_decay < 0.05 and recipe.train.optimizer != "muon":  # which decays no filter
+        steps.append(f"raise --train.weight-decay to {max(0.05, 5 * recipe.train.weight_decay):.2g}")
+    if not more_data_first:
+        steps.append(steps.pop(0))
+    return "In this order: " + "; ".join(steps) + "."
+
+
+def against_underfitting(evidence: Evidence) -> str:
+    recipe = evidence.recipe
+    steps = []
+    if fitted(evidence.history):
+        steps.append("fine-tune everything (--method full)")
+    else:
+        if _classic(evidence) and recipe.train.unfreeze != "all":
+            steps.append("unfreeze more (--unfreeze all)")
+        steps.append(f"train longer ({more_time(evidence, len(phases(evidence.history)[-1][1]))})")
+    if recipe.augment.policy in ("strong", "medium"):
+        steps.append("augment less (--augment light)")
+    if recipe.model.backbone == FOR_SMALL_IMAGES:
+        wider = 2 * recipe.model.options.get("width", USUAL_WIDTH)
+        steps.append(f"take a wider network (--model.options width={wider})")
+    else:
+        steps.append("take a larger backbone or a larger --image-size")
+    return "In this order: " + "; ".join(steps) + "; and look in the audit whether the labels are right."
+
+
+def epochs(count: int) -> str:
+    return "epoch" if count == 1 else f"{count} epochs"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
