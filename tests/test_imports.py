@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from saccade import imports
 
 PROGRAM = """
 import sys
@@ -34,6 +38,22 @@ def test_the_compiler_is_left_out_until_it_is_asked_for() -> None:
     assert second == "False"
     assert third == "True True"
     assert last == "True False"
+
+
+def test_the_compiler_is_put_off_for_no_torch_that_is_newer_than_the_constraints() -> None:
+    (bound,) = re.findall(
+        r"^torch<(\d+)\.(\d+)$", (Path(__file__).parents[1] / "constraints.txt").read_text(), re.MULTILINE
+    )
+    assert (int(bound[0]), int(bound[1]) - 1) == imports.TRIED
+
+
+def test_a_newer_torch_gets_its_compiler() -> None:
+    program = (
+        "import sys, torch; from saccade import imports; torch.__version__ = '2.99.0'\n"
+        "imports.import_training_libraries(); print('torch._dynamo' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "True"
 
 
 ASKING_MORE = """

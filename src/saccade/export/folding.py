@@ -1,7 +1,9 @@
 """Shape arithmetic out of a traced graph: what depends on nothing but fixed sizes becomes a constant.
 
 A tracer records how sizes were computed (padding, view shapes), node by node. With only the batch free,
-almost all of it is the same for every input; left in, it doubles the time of a small network.
+almost all of it is the same for every input. Networks with "same" padding gain: mobilenetv2_100 goes from 605
+nodes to 105 and from 7.8 to 5.7 ms an image (one core, n = 15). Others gain nothing. onnxscript's optimizer
+leaves 306 nodes and 7.8 ms there.
 """
 
 from __future__ import annotations

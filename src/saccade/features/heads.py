@@ -17,10 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional
 
-from saccade.features.lbfgs import minimise
 from saccade.runtime import draw_seed, one_thread_each
 from saccade.training.losses import classification_loss
 from saccade.transforms.mix import soft_targets
@@ -227,33 +228,41 @@ def _minimise(
 ) -> _Solution:
     """The dense layers that minimise mean loss + strength/2 |W|².
 
-    All folds are solved at once. `values` (views, images, F); `part` (folds, images) is 1 where an image
-    trains that fold. `choosing` stops well before the optimum.
+    All folds are solved at once: they share no weight, so the minimum of their sum is that of each.
+    `values` (views, images, F); `part` (folds, images) is 1 where an image trains that fold. `choosing`
+    stops well before the optimum.
     """
     flat = values.reshape(-1, values.shape[-1])  # (views * images, F)
     targets = soft_targets(data.labels, data.classes).repeat(len(values), 1)
     shares = (part / part.sum(1, keepdim=True)).repeat(1, len(values)) / len(values)  # each row sums to 1
 
-    def objective(numbers: Tensor) -> tuple[Tensor, Tensor]:
-        solution = _Solution(*(part.requires_grad_(True) for part in start.like(numbers)))
+    begin = start.flat()
+
+    def objective(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        solution = start.like(torch.from_numpy(numbers).view_as(begin))
+        solution = _Solution(*(part.requires_grad_(True) for part in solution))
         logits = solution.logits(flat)
         losses = torch.stack([_losses(fold, targets, data) for fold in logits.unbind(1)])
-        penalties = strength / 2 * solution.weight.square().sum((1, 2))
-        totals = (losses * shares).sum(1) + penalties
-        gradient = torch.autograd.grad(totals.sum(), solution)
-        return totals.detach().double(), _Solution(*gradient).flat()
+        total = (losses * shares).sum() + strength / 2 * solution.weight.square().sum()
+        gradient = _Solution(*torch.autograd.grad(total, solution))
+        return float(total.detach()), gradient.flat().numpy().ravel()
 
     small = values.numel() <= ONE_CORE_NUMBERS
-    with one_thread_each() if small else nullcontext():
-        found = minimise(
+    # one thread for the steps as well: they are short, and their last bits depend on the number of threads
+    with threadpool_limits(1, "blas"), one_thread_each() if small else nullcontext():
+        found = minimize(
             objective,
-            start.flat(),
-            iterations=CHOICE_ITERATIONS if choosing else FINAL_ITERATIONS,
-            tolerance=CHOICE_TOLERANCE if choosing else FINAL_TOLERANCE,
-            gradient_tolerance=GRADIENT_TOLERANCE,
-            remembered=REMEMBERED_STEPS,
+            begin.numpy().ravel(),
+            jac=True,
+            method="L-BFGS-B",
+            options={
+                "maxiter": CHOICE_ITERATIONS if choosing else FINAL_ITERATIONS,
+                "ftol": CHOICE_TOLERANCE if choosing else FINAL_TOLERANCE,
+                "gtol": GRADIENT_TOLERANCE,
+                "maxcor": REMEMBERED_STEPS,
+            },
         )
-    return start.like(found)
+    return start.like(torch.from_numpy(found.x).view_as(begin))
 
 
 def _losses(logits: Tensor, targets: Tensor, data: LabelledFeatures) -> Tensor:
