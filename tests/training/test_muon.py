@@ -6,14 +6,14 @@ import torch
 
 from saccade.recipe import TrainConfig
 from saccade.testing.tiny import tiny_classifier
-from saccade.training.muon import Muon, nesterov, orthogonalised
+from saccade.training.muon import Muon, nesterov, newton_schulz
 from saccade.training.optimizers import build_optimizer
 
 
 def test_orthogonalised_has_the_singular_vectors_and_values_near_one() -> None:
     matrix = torch.randn(24, 90, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    values = left.T @ orthogonalised(matrix) @ right.T
+    values = left.T @ newton_schulz(matrix) @ right.T
     off_diagonal = values - torch.diag(values.diagonal())
     assert off_diagonal.abs().max() < 1e-3
     assert values.diagonal().min() > 0.6
@@ -22,7 +22,7 @@ def test_orthogonalised_has_the_singular_vectors_and_values_near_one() -> None:
 
 def test_a_tall_matrix_is_done_lying_down() -> None:
     matrix = torch.randn(70, 12, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(orthogonalised(matrix), orthogonalised(matrix.T).T)
+    assert torch.allclose(newton_schulz(matrix), newton_schulz(matrix.T).T)
 
 
 def test_without_filters_it_is_torchs_sgd() -> None:

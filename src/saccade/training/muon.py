@@ -2,6 +2,9 @@
 
 For filters and matrices behind a norm; what is no such matrix (biases, the head) takes SGD steps with
 Nesterov momentum at shares of the same rate, so that a schedule drives both.
+
+torch.optim.Muon (2.15) takes matrices only. timm's flattens filters as here, but does not keep their length,
+computes in bfloat16, and takes AdamW steps for the rest.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ import torch
 from torch import Tensor
 
 # Odd polynomial a s + b s^3 + c s^5 that lifts singular values 0 < s <= 1 towards 1 (Jordan 2024).
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-ITERATIONS = 5
+NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
 FILTER_MOMENTUM = 0.6
 # Rates of the rest, as shares of the filters' rate (Jordan 2024, airbench94_muon: 0.24, 0.67, 0.053).
 HEAD_SHARE, VECTOR_SHARE = 2.8, 0.22
@@ -49,7 +52,7 @@ class Muon(torch.optim.Optimizer):
         rate = group["lr"] * group["rate_share"]
         direction = nesterov(gradient, state["momentum_buffer"], group["momentum"])
         if group["orthogonal"]:
-            matrix = orthogonalised(direction.flatten(1))
+            matrix = newton_schulz(direction.flatten(1))
             share = state["length"] / min(matrix.shape) ** 0.5  # the matrix's own length is about that root
             parameter.mul_(state["length"] / parameter.norm().clamp(min=1e-12))
             parameter.sub_(matrix.view_as(parameter) * (rate * share))
@@ -64,20 +67,20 @@ def nesterov(gradient: Tensor, buffer: Tensor, momentum: float) -> Tensor:
     return gradient.add(buffer, alpha=momentum)
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
+def newton_schulz(matrix: Tensor) -> Tensor:
     """(m, n) with the singular vectors of `matrix` and singular values near 1 (0.7 to 1.2).
 
     Newton-Schulz on the smaller Gram matrix: with G = X X^T every X_(k+1) = P_k X_k is a product of
     polynomials of G, so that n enters in two multiplications instead of fifteen. Float32.
     """
     if matrix.shape[0] > matrix.shape[1]:
-        return orthogonalised(matrix.T).T
+        return newton_schulz(matrix.T).T
     unit = matrix.float()
     unit = unit / unit.norm().clamp(min=1e-7)
     gram = unit @ unit.T
-    a, b, c = COEFFICIENTS
+    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
     product = identity = torch.eye(len(gram), device=gram.device)
-    for _ in range(ITERATIONS):
+    for _ in range(NEWTON_SCHULZ_STEPS):
         polynomial = a * identity + b * gram + c * (gram @ gram)
         product = polynomial @ product
         gram = polynomial @ gram @ polynomial
