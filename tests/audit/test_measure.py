@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from saccade.audit.quality import measure, reduce_to_side
+from saccade.audit.quality import measure_images, reduce_to_side
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -15,7 +15,7 @@ def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def one(pixels: NDArray[np.uint8]) -> dict[str, float]:
-    values = measure([pixels])[0]
+    values = measure_images([pixels])[0]
     return {name: float(values[name]) for name in values.dtype.names}
 
 
@@ -55,8 +55,8 @@ def test_values_agree_with_plain_loops() -> None:
 
 def test_many_at_once_are_measured_as_one_by_one() -> None:
     images = [noise(32, 32, 1), noise(20, 30, 2), flat(9, 32), noise(32, 32, 3), noise(300, 500, 4)]
-    together = measure(images)
-    apart = np.concatenate([measure([image]) for image in images])
+    together = measure_images(images)
+    apart = np.concatenate([measure_images([image]) for image in images])
     for name in together.dtype.names:
         np.testing.assert_allclose(together[name], apart[name], rtol=1e-6, err_msg=name)
 
@@ -78,13 +78,13 @@ def test_blur_lowers_sharpness_and_leaves_contrast() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (2, 2, 3), (700, 2, 3)])
 def test_the_smallest_pictures_have_values(shape: tuple[int, int, int]) -> None:
-    values = measure([np.full(shape, 100, np.uint8)])[0]
+    values = measure_images([np.full(shape, 100, np.uint8)])[0]
     for name in ("brightness", "sharpness", "border", "saturation"):
         assert np.isfinite(values[name]), name
 
 
 def test_no_picture_no_rows() -> None:
-    assert len(measure([])) == 0
+    assert len(measure_images([])) == 0
 
 
 def test_the_longer_side_is_reduced_and_never_enlarged() -> None:

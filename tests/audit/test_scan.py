@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saccade.audit.scan import Job, Scan, examine_chunk, scan
+from saccade.audit.scan import Scan, ScanTask, examine_chunk, scan
 from saccade.caches.scans import ScanCache
 from saccade.images.decoder import decode, pixel_sha256
 from saccade.records import Dataset, ImageRecord
@@ -98,7 +98,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(make_photos: Callable[...
             return data
 
     root = make_photos()
-    chunk = examine_chunk(Job(Touching(root), scan.__kwdefaults__["limits"]), ["bar/bar_000.png"])
+    chunk = examine_chunk(ScanTask(Touching(root), scan.__kwdefaults__["limits"]), ["bar/bar_000.png"])
     assert "changed while it was read" in chunk.examined[0].refusal
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.audit.quality import MEASURING_VERSION, PIXEL_VALUES, measure
-from saccade.audit.scan import EXAMINING_VERSION, Examined
+from saccade.audit.quality import MEASURING_VERSION, PIXEL_VALUES, measure_images
+from saccade.audit.scan import EXAMINING_VERSION, ScannedFile
 from saccade.images.decoder import DECODING_VERSION, Limits, decode
 from saccade.near_duplicates import describe, describe_many, search_pairs
 from saccade.near_duplicates.descriptors import DESCRIBING_VERSION
@@ -124,7 +124,7 @@ MEASURED = {
 def test_measurements_belong_to_their_version() -> None:
     framed = picture(4, 300, 400)
     framed[:30] = framed[-30:] = (200, 190, 180)
-    values = measure([picture(1), framed])
+    values = measure_images([picture(1), framed])
     assert MEASURING_VERSION == 1
     assert set(MEASURED) == set(PIXEL_VALUES)
     for name, expected in MEASURED.items():
@@ -178,4 +178,4 @@ def test_what_is_written_of_a_file_belongs_to_its_version() -> None:
         *("sha256", "pixel_sha256", "width", "height", "mode", "format", "note", "refusal"),
         *("camera", "compression"),
     )
-    assert (EXAMINING_VERSION, Examined._fields) == (1, fields)
+    assert (EXAMINING_VERSION, ScannedFile._fields) == (1, fields)

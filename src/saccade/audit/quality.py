@@ -21,7 +21,7 @@ from saccade.near_duplicates.descriptors import Descriptions
 from saccade.records import Dataset, Finding
 from saccade.terminal import counted
 
-MEASURING_VERSION = 1  # rises with every change of what `measure` makes of pixels
+MEASURING_VERSION = 1  # rises with every change of what `measure_images` makes of pixels
 MEASURE_SIDE = 256
 UNIFORM_RANGE = 6  # levels; an edge line of pixels with no larger range in any channel is a border
 
@@ -77,7 +77,7 @@ def blank_values(count: int) -> NDArray[Any]:
     return values
 
 
-def measure(images: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
+def measure_images(images: Sequence[NDArray[np.uint8]]) -> NDArray[Any]:
     """Measured values of upright RGB images, each uint8 (height, width, 3); one row an image.
 
     Images of one size are measured together, which is what makes thousands of small ones cheap.

@@ -25,7 +25,7 @@ from saccade.audit.quality import (
     PIXEL_VALUES,
     Measurements,
     blank_values,
-    measure,
+    measure_images,
     reduce_to_side,
 )
 from saccade.caches.scans import ScanCache, Stamp
@@ -63,7 +63,7 @@ class Scan(NamedTuple):
     measurements: Measurements
 
 
-class Examined(NamedTuple):
+class ScannedFile(NamedTuple):
     """What one file turned out to be; `refusal` is empty for an image that can be used."""
 
     sha256: str = ""
@@ -82,7 +82,7 @@ class Examined(NamedTuple):
 class Chunk:
     """Results for a few files, row i for file i. `cached` tells which came from the cache."""
 
-    examined: list[Examined]
+    examined: list[ScannedFile]
     values: NDArray[Any]
     descriptions: Descriptions
     stamps: list[Stamp | None]
@@ -90,7 +90,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ScanTask:
     """What a worker must know besides the paths; crosses process boundaries."""
 
     storage: Storage
@@ -120,11 +120,11 @@ def scan(
     """
     if beside and workers is None and len(dataset.records) >= WORTH_IMAGES:
         workers = available_cores()
-    job = Job(dataset.storage, limits, cache, not verify, _version(limits) if cache else "")
+    task = ScanTask(dataset.storage, limits, cache, not verify, _version(limits) if cache else "")
     paths = [record.path for record in dataset.records]
-    examined: list[Examined] = []
+    examined: list[ScannedFile] = []
     values, descriptions = blank_values(len(paths)), empty_descriptions(len(paths))
-    for chunk in _examined_chunks(job, paths, workers, beside):
+    for chunk in _examined_chunks(task, paths, workers, beside):
         rows = slice(len(examined), len(examined) + len(chunk.examined))
         values[rows] = chunk.values
         descriptions.put(rows, chunk.descriptions)
@@ -146,24 +146,26 @@ def _version(limits: Limits) -> str:
     return made_by(**versions, describing=DESCRIBING_VERSION, decoded=decoded_by(limits))
 
 
-def _examined_chunks(job: Job, paths: Sequence[str], workers: int | None, beside: bool) -> Iterator[Chunk]:
+def _examined_chunks(
+    task: ScanTask, paths: Sequence[str], workers: int | None, beside: bool
+) -> Iterator[Chunk]:
     """Chunks of results in order; new ones are kept in the cache as they come."""
-    if job.cache_folder is None:
-        yield from (chunk for _, chunk in _computed_chunks(job, paths, workers, beside))
+    if task.cache_folder is None:
+        yield from (chunk for _, chunk in _computed_chunks(task, paths, workers, beside))
         return
-    with ScanCache(job.cache_folder) as cache:
-        job = replace(job, warm=cache.holds_results())
-        for some, chunk in _computed_chunks(job, paths, workers, beside):
-            _keep(cache, job, some, chunk)
+    with ScanCache(task.cache_folder) as cache:
+        task = replace(task, warm=cache.holds_results())
+        for some, chunk in _computed_chunks(task, paths, workers, beside):
+            _keep(cache, task, some, chunk)
             yield chunk
 
 
 def _computed_chunks(
-    job: Job, paths: Sequence[str], workers: int | None, beside: bool
+    task: ScanTask, paths: Sequence[str], workers: int | None, beside: bool
 ) -> Iterator[tuple[Sequence[str], Chunk]]:
     """Alone at first; shared between processes once what is left is worth starting them."""
     started = time.perf_counter()
-    work = partial(examine_chunk, job)
+    work = partial(examine_chunk, task)
     if beside and workers:
         size = min(LARGEST_CHUNK, max(CHUNK_IMAGES, len(paths) // CHUNKS_AT_LEAST))
         yield from map_chunks(work, _chunks(paths, size), workers=workers, on_crash=_crashed)
@@ -192,30 +194,30 @@ def _worthwhile_workers(seconds: float, done: int, total: int, workers: int | No
 def _crashed(path: str) -> Chunk:
     refusal = ImageError("the decoder crashed on it", "Re-export it to use it")
     chunk = _empty_chunk(1)
-    chunk.examined[0] = Examined(refusal=str(refusal))
+    chunk.examined[0] = ScannedFile(refusal=str(refusal))
     return chunk
 
 
 def _empty_chunk(size: int) -> Chunk:
-    nothing = Examined()
+    nothing = ScannedFile()
     return Chunk(
         [nothing] * size, blank_values(size), empty_descriptions(size), [None] * size, [False] * size
     )
 
 
-def examine_chunk(job: Job, paths: Sequence[str]) -> Chunk:
+def examine_chunk(task: ScanTask, paths: Sequence[str]) -> Chunk:
     """Read, decode and measure a few files, or find their results in the cache."""
     chunk = _empty_chunk(len(paths))
-    if job.cache_folder is None or not job.warm:
-        _examine(job, paths, chunk, None)
+    if task.cache_folder is None or not task.warm:
+        _examine(task, paths, chunk, None)
     else:
-        with ScanCache(job.cache_folder) as cache:
-            _recall_by_stamp(cache, job, paths, chunk)
-            _examine(job, paths, chunk, cache)
+        with ScanCache(task.cache_folder) as cache:
+            _recall_by_stamp(cache, task, paths, chunk)
+            _examine(task, paths, chunk, cache)
     return chunk
 
 
-def _examine(job: Job, paths: Sequence[str], chunk: Chunk, cache: ScanCache | None) -> None:
+def _examine(task: ScanTask, paths: Sequence[str], chunk: Chunk, cache: ScanCache | None) -> None:
     """Fill in every row that is not from the cache yet."""
     small: dict[int, NDArray[np.uint8]] = {}  # reduced at once, so that a chunk of large photos stays small
     whole: list[int] = []  # rows that needed no reducing
@@ -223,13 +225,13 @@ def _examine(job: Job, paths: Sequence[str], chunk: Chunk, cache: ScanCache | No
         if chunk.cached[row]:
             continue
         try:
-            data, chunk.stamps[row] = _read(job.storage, path)
+            data, chunk.stamps[row] = _read(task.storage, path)
             sha256 = hashlib.sha256(data)
-            if cache and _recall(cache, _key(job, path, sha256.digest()), chunk, row):
+            if cache and _recall(cache, _key(task, path, sha256.digest()), chunk, row):
                 continue
             chunk.values["file_bytes"][row] = len(data)
-            chunk.examined[row] = Examined(sha256=sha256.hexdigest())
-            pixels = _decode_into(chunk, row, data, path, job.limits)
+            chunk.examined[row] = ScannedFile(sha256=sha256.hexdigest())
+            pixels = _decode_into(chunk, row, data, path, task.limits)
             small[row] = reduce_to_side(pixels, MEASURE_SIDE)
             if small[row] is pixels:
                 whole.append(row)
@@ -238,7 +240,7 @@ def _examine(job: Job, paths: Sequence[str], chunk: Chunk, cache: ScanCache | No
         except ImageError as error:
             chunk.examined[row] = chunk.examined[row]._replace(refusal=str(error))
     chunk.descriptions.put(whole, describe_many([small[row] for row in whole]))
-    measured = measure(list(small.values()))
+    measured = measure_images(list(small.values()))
     for name in PIXEL_VALUES:
         chunk.values[name][list(small)] = measured[name]
 
@@ -270,7 +272,7 @@ def _read(storage: Storage, path: str) -> tuple[bytes, Stamp | None]:
     return data, before
 
 
-def _filled(record: ImageRecord, found: Examined) -> ImageRecord:
+def _filled(record: ImageRecord, found: ScannedFile) -> ImageRecord:
     """The record with what was found; what a source said of the file already stands before it."""
     if not record.used:  # a list that names a missing file says it with the line
         return record
@@ -293,19 +295,19 @@ def _chunks(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 # -- the cache ---------------------------------------------------------------------------------
 
 
-def _recall_by_stamp(cache: ScanCache, job: Job, paths: Sequence[str], chunk: Chunk) -> None:
+def _recall_by_stamp(cache: ScanCache, task: ScanTask, paths: Sequence[str], chunk: Chunk) -> None:
     """Fill in the files that look as they did at the last scan, without reading them."""
-    if not job.trust_stamps:
+    if not task.trust_stamps:
         return
     stamps = {}
     for row, path in enumerate(paths):
-        if stamp := _stamp(job.storage, path):
+        if stamp := _stamp(task.storage, path):
             chunk.stamps[row] = stamp
-            stamps[_place(job.storage, path)] = stamp
+            stamps[_place(task.storage, path)] = stamp
     hashes = cache.known_hashes(stamps)
     for row, path in enumerate(paths):
-        sha256 = hashes.get(_place(job.storage, path))
-        if sha256 and _recall(cache, _key(job, path, sha256), chunk, row):
+        sha256 = hashes.get(_place(task.storage, path))
+        if sha256 and _recall(cache, _key(task, path, sha256), chunk, row):
             chunk.stamps[row] = None  # kept already
 
 
@@ -320,12 +322,12 @@ def _recall(cache: ScanCache, key: bytes, chunk: Chunk, row: int) -> bool:
         length = array[row].nbytes
         array[row] = np.frombuffer(payload[start : start + length], array.dtype).reshape(array[row].shape)
         start += length
-    chunk.examined[row] = Examined(*json.loads(payload[start:]))
+    chunk.examined[row] = ScannedFile(*json.loads(payload[start:]))
     chunk.cached[row] = True
     return True
 
 
-def _keep(cache: ScanCache, job: Job, paths: Sequence[str], chunk: Chunk) -> None:
+def _keep(cache: ScanCache, task: ScanTask, paths: Sequence[str], chunk: Chunk) -> None:
     """Put a chunk's new results into the cache; files that could not be read have no hash: not kept."""
     payloads, stamps = {}, {}
     for row, path in enumerate(paths):
@@ -336,17 +338,17 @@ def _keep(cache: ScanCache, job: Job, paths: Sequence[str], chunk: Chunk) -> Non
         if not chunk.cached[row]:
             text = json.dumps(found, ensure_ascii=True).encode("ascii")
             rows = [array[row].tobytes() for array in (chunk.values, *chunk.descriptions.arrays().values())]
-            payloads[_key(job, path, sha256)] = b"".join([*rows, text])
+            payloads[_key(task, path, sha256)] = b"".join([*rows, text])
         stamp = chunk.stamps[row]
         if stamp and time.time_ns() - max(stamp[1:]) > FRESH_NS:
-            stamps[_place(job.storage, path)] = (stamp, sha256)
+            stamps[_place(task.storage, path)] = (stamp, sha256)
     cache.add(payloads, stamps)
 
 
-def _key(job: Job, path: str, sha256: bytes) -> bytes:
+def _key(task: ScanTask, path: str, sha256: bytes) -> bytes:
     """Content key: the bytes, the extension (the decoder notes one that does not fit) and all versions."""
     suffix = os.path.splitext(path)[1].lower()
-    return entry_key(f"{sha256.hex()};{os.fsencode(suffix).hex()}", job.version)
+    return entry_key(f"{sha256.hex()};{os.fsencode(suffix).hex()}", task.version)
 
 
 def _stamp(storage: Storage, path: str) -> Stamp | None:

@@ -4,7 +4,11 @@ A folder of shards. Each is written by one process, never changed once it stands
 another: FILE.pixels holds bytes of images one after the other, FILE.index a record an image, appended
 after its pixels, with checksums of both. So what a killed writer leaves is not read as an image, and
 processes share the folder without waiting. Shards nobody used lately go first when space runs out. It is a
-cache and nothing more: damaged, full or read-only, it is gone without, never an error.
+cache and nothing more: damaged, full or read-only, it is done without, never an error.
+
+Measured against LMDB (images of 230 kB): put 0.15 ms here, 0.07 to 0.17 there; get 0.02 ms in both, the
+first one 0.12 here with its checksum, 0.02 there without any. LMDB has one writer at a time for all
+processes and does not drop old entries: at its bound it refuses to write, even once some have been deleted.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from PIL import Image
 from saccade.errors import ChangedImageError, DataError, ImageError
 from saccade.images.headers.header import (
     REEXPORT,
-    Header,
+    ImageHeader,
     SizeCheck,
     damaged,
     is_avif,
@@ -183,7 +183,7 @@ def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
 
 
 # how a format begins -> what reads it
-_READERS: tuple[tuple[bytes, Callable[[bytes, SizeCheck], Header]], ...] = (
+_READERS: tuple[tuple[bytes, Callable[[bytes, SizeCheck], ImageHeader]], ...] = (
     (b"\xff\xd8\xff", read_jpeg),
     (SIGNATURE, read_png),
     (b"GIF87a", read_gif),
@@ -197,7 +197,7 @@ _READERS: tuple[tuple[bytes, Callable[[bytes, SizeCheck], Header]], ...] = (
 )
 
 
-def read_header(data: bytes, check_size: SizeCheck) -> Header:
+def read_header(data: bytes, check_size: SizeCheck) -> ImageHeader:
     """Format, size and the rest of what the file says; raises ImageError for what is not read.
 
     `check_size` runs before anything that takes time in proportion to the file.
@@ -213,7 +213,9 @@ def read_header(data: bytes, check_size: SizeCheck) -> Header:
     raise not_an_image(data)
 
 
-def _by_pillow(header: Header, limits: Limits) -> tuple[Header, NDArray[np.uint8], str, tuple[str, ...], int]:
+def _by_pillow(
+    header: ImageHeader, limits: Limits
+) -> tuple[ImageHeader, NDArray[np.uint8], str, tuple[str, ...], int]:
     """The header with what only Pillow knows, RGB pixels as stored, Pillow's mode, notes, grey peak."""
     image = open_with_plugin(header.format, io.BytesIO(header.payload))
     limits.check_size(*image.size)  # once more, of what will really be decoded
@@ -238,7 +240,7 @@ def _name_note(name: str, kind: str) -> tuple[str, ...]:
     return (f"a {kind} named .{_one_line(ValueError(extension))}",)
 
 
-def _with_pillow_notes(header: Header, image: Image.Image) -> Header:
+def _with_pillow_notes(header: ImageHeader, image: Image.Image) -> ImageHeader:
     """AVIF: what only libavif knows, which reads it from the file's head without decoding."""
     if header.format != "AVIF":
         return header
@@ -246,10 +248,10 @@ def _with_pillow_notes(header: Header, image: Image.Image) -> Header:
     if getattr(image, "n_frames", 1) > 1:
         notes = (*notes, "an animation; its first frame used")
     orientation, _ = read_exif(image.info.get("exif", b""))
-    return Header("AVIF", *image.size, b"", notes, orientation)
+    return ImageHeader("AVIF", *image.size, b"", notes, orientation)
 
 
-def _load(image: Image.Image, header: Header) -> None:
+def _load(image: Image.Image, header: ImageHeader) -> None:
     """Decode the pixels; a file that ends too early is named as such, with its row where known."""
     try:
         image.load()
@@ -273,7 +275,7 @@ def _last_row(image: Image.Image) -> int:
 # --- colour ---------------------------------------------------------------------------------------
 
 
-def _is_gray_16(image: Image.Image, header: Header) -> bool:
+def _is_gray_16(image: Image.Image, header: ImageHeader) -> bool:
     return image.mode in _GRAY_16_MODES or (image.mode == "I" and header.format == "PPM")
 
 
@@ -297,7 +299,7 @@ def unknown_range(mode: str) -> ImageError:
 
 
 def _from_gray_16(
-    image: Image.Image, header: Header, limits: Limits
+    image: Image.Image, header: ImageHeader, limits: Limits
 ) -> tuple[Image.Image, tuple[str, ...], int]:
     """The image in mode RGB, what to say, and the largest value where the file declares the full range."""
     values = np.asarray(image).astype(np.uint32)

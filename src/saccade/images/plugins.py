@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from saccade.errors import ImageError
-from saccade.images.headers.header import Header
+from saccade.images.headers.header import ImageHeader
 
 
 def open_with_plugin(kind: str, file: io.BytesIO) -> Image.Image:
@@ -93,7 +93,7 @@ TRIED_SIDES = (47, 61)  # of the picture that both decode first: odd, so that sh
 SUBSAMPLINGS = (0, 1, 2)  # Pillow's names for 4:4:4, 4:2:2 and 4:2:0
 
 
-def quick_jpeg(header: Header) -> tuple[NDArray[np.uint8], str] | None:
+def quick_jpeg(header: ImageHeader) -> tuple[NDArray[np.uint8], str] | None:
     """Pixels, uint8 RGB (height, width, 3) as stored, and Pillow's mode; None where Pillow is to decode."""
     decode = _decoder()
     if decode is None or header.channels not in MODES:

@@ -70,7 +70,7 @@ AREA_CHANGES = (0.45, 2.2)
 
 
 @dataclass(frozen=True)
-class Limits:
+class Thresholds:
     """What a pair needs to go on after the rough round, after the coarse one, and where no map is fitted."""
 
     rough: float
@@ -78,8 +78,8 @@ class Limits:
     standing: float
 
 
-SMALL_LIMITS = Limits(ROUGH_CORRELATION, COARSE_CORRELATION, STANDING_CORRELATION)
-LARGE_LIMITS = Limits(ROUGH_EVIDENCE, COARSE_EVIDENCE, STANDING_EVIDENCE)
+SMALL_THRESHOLDS = Thresholds(ROUGH_CORRELATION, COARSE_CORRELATION, STANDING_CORRELATION)
+LARGE_THRESHOLDS = Thresholds(ROUGH_EVIDENCE, COARSE_EVIDENCE, STANDING_EVIDENCE)
 
 
 # Some pairs, the distinct templates among them, which of those each pair has -> maps, quality.
@@ -94,7 +94,7 @@ class Verifier:
         self.run = run
         self.allowed = 0.0  # taken off every score, see calibration
         self.large = len(thumbnails) >= LARGE_FROM
-        self.limits = LARGE_LIMITS if self.large else SMALL_LIMITS
+        self.thresholds = LARGE_THRESHOLDS if self.large else SMALL_THRESHOLDS
         self.fine_batch = LARGE_FINE_BATCH if self.large else FINE_BATCH
         # a box that begins inside the picture is smaller by what the edge of its border reaches inwards
         reach = np.array([1, -1, 1, -1], np.float32) * BORDER_REACH
@@ -131,17 +131,17 @@ class Verifier:
     def verify_unmoved(self, fits: Fits) -> tuple[Fits, Floats]:
         """Like `verify`, the map left as it started: what was only recoloured agrees without any fitting."""
         standing = self.standing_round(fits)
-        return self.fine(standing[standing.quality >= self.limits.standing], steps=0)
+        return self.fine(standing[standing.quality >= self.thresholds.standing], steps=0)
 
     def verify_started(self, fits: Fits) -> tuple[Fits, Floats]:
         """Like `verify` without the rough round, which expects one picture to lie within the other."""
         coarse = self.coarse_round(fits)
-        return self.fine(coarse[coarse.quality >= self.limits.coarse])
+        return self.fine(coarse[coarse.quality >= self.thresholds.coarse])
 
     def coarse(self, rough: Fits) -> Fits:
         """What survives the coarse round, of what agrees enough so far."""
-        coarse = self.coarse_round(rough[rough.quality >= self.limits.rough])
-        return coarse[coarse.quality >= self.limits.coarse]
+        coarse = self.coarse_round(rough[rough.quality >= self.thresholds.rough])
+        return coarse[coarse.quality >= self.thresholds.coarse]
 
     def rough_round(self, fits: Fits) -> Fits:
         """Plain steps on the blurred pictures."""

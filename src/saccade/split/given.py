@@ -17,7 +17,7 @@ from saccade.errors import SplitError
 from saccade.records import PARTS, Dataset, ImageRecord, Split
 from saccade.run_folder import read_csv, write_csv
 from saccade.split.atoms import Atom
-from saccade.split.making import MUST, Assignment, Shares, Table, assign, group_names, place
+from saccade.split.making import MUST, Assignment, ClassTable, Shares, assign, group_names, place
 
 # An atom that stands in several parts belongs to the one named first here: what was held out stays so.
 HELD_OUT_FIRST = ("test", "validation", "train")
@@ -143,7 +143,7 @@ def _repaired(records: Sequence[ImageRecord], atoms: Sequence[Atom], part_of: di
     if all(after[label] >= (1 - MOST_TRAINING_LOST) * n for label, n in before.items()):
         return Assignment(held_out)
     parts = [part for part in PARTS if part in part_of.values()]
-    table = Table.of(records, atoms)
+    table = ClassTable.of(records, atoms)
     number = {label: c for c, label in enumerate(table.labels)}
     wanted = np.zeros((len(number), len(parts)))
     for i, record in enumerate(records):

@@ -71,7 +71,7 @@ def assign(
     """
     standing = standing or {}
     shares = shares.without_unused(standing)
-    table = Table.of(records, atoms)
+    table = ClassTable.of(records, atoms)
     base = table.base(standing, shares.parts)
     alike = joined_by_likeness(records, atoms)
     refuse_small_classes(
@@ -82,7 +82,7 @@ def assign(
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ClassTable:
     """Class names by number, what each atom holds, and images per class."""
 
     labels: tuple[str, ...]
@@ -90,7 +90,7 @@ class Table:
     totals: Ints
 
     @classmethod
-    def of(cls, records: Sequence[ImageRecord], atoms: Sequence[Atom]) -> Table:
+    def of(cls, records: Sequence[ImageRecord], atoms: Sequence[Atom]) -> ClassTable:
         order = class_order(records, atoms)
         counts = class_counts(records, atoms, order)
         totals = np.zeros(len(order), dtype=np.int64)
@@ -111,7 +111,7 @@ class Table:
 def place(
     records: Sequence[ImageRecord],
     atoms: Sequence[Atom],
-    table: Table,
+    table: ClassTable,
     parts: Sequence[str],
     wanted: np.ndarray[tuple[int, int], np.dtype[np.float64]],
     must: Sequence[float],

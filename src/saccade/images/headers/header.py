@@ -16,7 +16,7 @@ SizeCheck = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class ImageHeader:
     """One image file, as far as its first bytes and its structure tell.
 
     `format` is Pillow's name. `width` and `height` are in pixels as stored, before `orientation`

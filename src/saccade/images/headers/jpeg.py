@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field
 
 from saccade.images.headers.header import (
-    Header,
+    ImageHeader,
     SizeCheck,
     bomb,
     damaged,
@@ -48,8 +48,8 @@ class _Found:
     scan: int = 0
 
 
-def read_jpeg(data: bytes, check_size: SizeCheck) -> Header:
-    """Header of a JPEG; the payload lacks EXIF, profiles, thumbnails and comments."""
+def read_jpeg(data: bytes, check_size: SizeCheck) -> ImageHeader:
+    """ImageHeader of a JPEG; the payload lacks EXIF, profiles, thumbnails and comments."""
     found = _segments(data)
     if found.frame is None:
         raise damaged("JPEG", "no frame header before the picture")
@@ -71,7 +71,7 @@ def read_jpeg(data: bytes, check_size: SizeCheck) -> Header:
     elif end:
         notes += trailing_note(data, end)
     payload = b"".join([*found.kept, data[found.scan :]])
-    return Header(
+    return ImageHeader(
         "JPEG",
         width,
         height,

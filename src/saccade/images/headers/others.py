@@ -6,7 +6,7 @@ import re
 import struct
 
 from saccade.images.headers.header import (
-    Header,
+    ImageHeader,
     SizeCheck,
     damaged,
     profile_note,
@@ -20,8 +20,8 @@ from saccade.images.headers.tiff import read_exif
 _MOST_SLOW_BYTES = 8_000_000
 
 
-def read_gif(data: bytes, check_size: SizeCheck) -> Header:
-    """Header of a GIF (89a); the payload ends after the first frame."""
+def read_gif(data: bytes, check_size: SizeCheck) -> ImageHeader:
+    """ImageHeader of a GIF (89a); the payload ends after the first frame."""
     if len(data) < 13:
         raise truncated("GIF")
     width, height, flags = struct.unpack_from("<HHB", data, 6)
@@ -39,7 +39,7 @@ def read_gif(data: bytes, check_size: SizeCheck) -> Header:
             notes = trailing_note(data, end + 1)
     except (struct.error, IndexError, ValueError):
         notes = ("damaged after its first frame; that one used",)
-    return Header("GIF", width, height, data[:end] + b";", notes)
+    return ImageHeader("GIF", width, height, data[:end] + b";", notes)
 
 
 def _palette_bytes(flags: int) -> int:
@@ -71,8 +71,8 @@ def _skip_blocks(data: bytes, position: int) -> int:
             return position
 
 
-def read_webp(data: bytes, check_size: SizeCheck) -> Header:
-    """Header of a WebP (RFC 9649)."""
+def read_webp(data: bytes, check_size: SizeCheck) -> ImageHeader:
+    """ImageHeader of a WebP (RFC 9649)."""
     if len(data) < 30:
         raise truncated("WebP")
     end = 8 + int.from_bytes(data[4:8], "little")
@@ -95,7 +95,7 @@ def read_webp(data: bytes, check_size: SizeCheck) -> Header:
     if frames > 1:
         notes = (*notes, "an animation; its first frame used")
     notes = (*notes, *trailing_note(data, end + end % 2))
-    return Header("WEBP", width, height, data[:end], notes, orientation, camera=camera)
+    return ImageHeader("WEBP", width, height, data[:end], notes, orientation, camera=camera)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -111,8 +111,8 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     raise damaged("WebP", "its header")
 
 
-def read_bmp(data: bytes, check_size: SizeCheck) -> Header:
-    """Header of a Windows or OS/2 bitmap."""
+def read_bmp(data: bytes, check_size: SizeCheck) -> ImageHeader:
+    """ImageHeader of a Windows or OS/2 bitmap."""
     if len(data) < 26:
         raise truncated("BMP")
     header_bytes = int.from_bytes(data[14:18], "little")
@@ -126,14 +126,14 @@ def read_bmp(data: bytes, check_size: SizeCheck) -> Header:
     if width <= 0 or height == 0:
         raise damaged("BMP", f"a size of {width} x {height} pixels")
     check_size(width, abs(height))
-    return Header("BMP", width, abs(height), data)
+    return ImageHeader("BMP", width, abs(height), data)
 
 
 _PPM_TOKEN = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([0-9]{1,10})(?=[\s#])")
 
 
-def read_ppm(data: bytes, check_size: SizeCheck) -> Header:
-    """Header of a PBM, PGM or PPM, or of a PFM, whose floating-point values are refused after it."""
+def read_ppm(data: bytes, check_size: SizeCheck) -> ImageHeader:
+    """ImageHeader of a PBM, PGM or PPM, or of a PFM, whose floating-point values are refused after it."""
     plain = data[1:2] in b"123"
     if plain and len(data) > _MOST_SLOW_BYTES:
         raise unsupported("a plain-text PPM of more than 8 MB", "Convert it to PNG to use it")
@@ -143,14 +143,14 @@ def read_ppm(data: bytes, check_size: SizeCheck) -> Header:
         raise damaged("PPM", "its header")
     width, height = int(width_token[1]), int(height_token[1])
     check_size(width, height)
-    return Header("PPM", width, height, data)
+    return ImageHeader("PPM", width, height, data)
 
 
 _AVIF_EXIF_ITEM = re.compile(rb"(infe[\x02\x03]\x00\x00.{5}(?:..)?)Exif", re.DOTALL)
 
 
-def read_avif(data: bytes) -> Header:
-    """Header of an AVIF; its size stays 0 because libavif reports it without decoding.
+def read_avif(data: bytes) -> ImageHeader:
+    """ImageHeader of an AVIF; its size stays 0 because libavif reports it without decoding.
 
     The EXIF item is renamed in the payload: orientation comes from the `irot` and `imir` properties
     (ISO/IEC 23000-22), which Pillow turns into an orientation of its own.
@@ -159,4 +159,4 @@ def read_avif(data: bytes) -> Header:
     length = int.from_bytes(data[box - 4 : box], "big") if box > 4 else 0
     meta = _AVIF_EXIF_ITEM.sub(rb"\1skip", data[box : box + length])
     payload = data[:box] + meta + data[box + length :] if length else data
-    return Header("AVIF", 0, 0, payload)
+    return ImageHeader("AVIF", 0, 0, payload)

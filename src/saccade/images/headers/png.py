@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 
 from saccade.images.headers.header import (
-    Header,
+    ImageHeader,
     SizeCheck,
     bomb,
     damaged,
@@ -38,8 +38,8 @@ class _Found:
     end: int = 0
 
 
-def read_png(data: bytes, check_size: SizeCheck) -> Header:
-    """Header of a PNG; the payload holds its five decoding chunks and nothing else."""
+def read_png(data: bytes, check_size: SizeCheck) -> ImageHeader:
+    """ImageHeader of a PNG; the payload holds its five decoding chunks and nothing else."""
     found = _Found()
     _read_size(found, data)
     width, height = found.size[:2]
@@ -50,7 +50,7 @@ def read_png(data: bytes, check_size: SizeCheck) -> Header:
     if found.animated:
         notes.append("an animation; its first frame used")
     notes += trailing_note(data, found.end)
-    return Header("PNG", width, height, b"".join(found.kept), tuple(notes), orientation, camera=camera)
+    return ImageHeader("PNG", width, height, b"".join(found.kept), tuple(notes), orientation, camera=camera)
 
 
 def _read_size(found: _Found, data: bytes) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from saccade.errors import ImageError
 from saccade.images.headers.header import (
-    Header,
+    ImageHeader,
     SizeCheck,
     bomb,
     clean_text,
@@ -180,8 +180,8 @@ def read_exif(block: bytes) -> tuple[int, str]:
     return orientation if 1 <= orientation <= 8 else 1, clean_text(directory.raw(CAMERA_MODEL))
 
 
-def read_tiff(data: bytes, check_size: SizeCheck) -> Header:
-    """Header of the first page; the payload has a fresh directory with the needed tags only."""
+def read_tiff(data: bytes, check_size: SizeCheck) -> ImageHeader:
+    """ImageHeader of the first page; the payload has a fresh directory with the needed tags only."""
     page = first_directory(data)
     _refuse_camera_raw(page)
     width, height = page.number(WIDTH), page.number(HEIGHT)
@@ -195,7 +195,7 @@ def read_tiff(data: bytes, check_size: SizeCheck) -> Header:
     notes = profile_note(page.raw(ICC_PROFILE))
     if 8 <= page.next_offset < len(data):
         notes = (*notes, "several pages; the first one used")
-    return Header(
+    return ImageHeader(
         "TIFF",
         width,
         height,
