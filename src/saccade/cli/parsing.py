@@ -24,6 +24,7 @@ from saccade.terminal import shown_default
 
 HELP_FLAGS = ("--help", "-h")
 FULL_HELP_FLAG = "--help-all"
+DESCRIBED = "docs/recipe.md describes every flag. Each is also a line in a recipe file."
 _NAMES = [command.__name__ for command in COMMANDS]
 
 
@@ -85,11 +86,16 @@ def _with_flags(command: Callable[..., int], words: Sequence[str]) -> Callable[.
 
 
 def _epilogue(command: str, words: Sequence[str]) -> str:
+    """What stands below a help page; nothing is worked out where no help is asked for."""
+    if FULL_HELP_FLAG in words:
+        return DESCRIBED
+    if set(HELP_FLAGS).isdisjoint(words):
+        return ""
     from saccade.cli.flags import has_more
 
-    if FULL_HELP_FLAG in words or not has_more(command):
-        return "docs/recipe.md describes every flag, which is also a line in a recipe file."
-    return f"These are the usual flags. All of them: saccade {command} --help-all, and docs/recipe.md."
+    if has_more(command):
+        return f"These are the usual flags. All of them: saccade {command} --help-all, and docs/recipe.md."
+    return DESCRIBED
 
 
 def _refusal(error: CycloptsError, command: str) -> RecipeError:
