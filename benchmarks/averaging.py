@@ -165,46 +165,39 @@ def compare(dataset: Dataset, recipe: Recipe, shadows: Sequence[Shadow]) -> Curv
     """One training with its shadows, epoch by epoch."""
     from saccade import building
     from saccade.features.engines import engines_of
-    from saccade.pipeline import fitting
+    from saccade.methods import METHODS, make_plan
+    from saccade.pipeline import batches
     from saccade.run_folder import RunFolder
     from saccade.runtime import Runtime
     from saccade.terminal import Terminal
-    from saccade.training import fit
-    from saccade.transforms import Augmentation
+    from saccade.training.callbacks import Callbacks
+    from saccade.training.job import TrainingData, Watch
+    from saccade.training.loop import training_job
 
     quiet = Terminal(quiet=True)
     runtime = Runtime.create(recipe.device, recipe.precision)
     network = building.build_network(dataset, recipe)
-    validation = fitting.ValidationBatches(dataset, network.preprocess, recipe)
-    pixels = fitting.pixel_cache(recipe, quiet)
-    train = fitting.training_batches(
-        dataset, network.preprocess, recipe, device=runtime.device, pixels=pixels
-    )
+    plan = make_plan(recipe, network)
+    validation = batches.ValidationBatches(dataset, plan)
     comparison = Comparison(network.module, judge_of(network.module, validation, runtime), shadows)
-    strength = Augmentation.from_config(recipe.augment)
-    with tempfile.TemporaryDirectory() as folder:
-        result = fit(
+    with tempfile.TemporaryDirectory() as folder, batches.pixel_cache(plan, quiet) as pixels:
+        train = batches.training_batches(dataset, plan, device=runtime.device, pixels=pixels)
+        data = TrainingData(
+            Followed(train, comparison.begin, comparison.moved),
+            lambda: validation,
+            dataset.counts("train"),
+            len(dataset.used("validation")),
+        )
+        job = training_job(
             network.module,
-            train=Followed(train, comparison.begin, comparison.moved),
-            validation=lambda: validation,
-            validation_images=len(dataset.used("validation")),
-            class_counts=dataset.counts("train"),
-            recipe=recipe,
-            pretrained=True,
-            transfer=fitting.fast_transfer(
-                dataset,
-                recipe,
-                quiet,
-                network.preprocess,
-                lambda: engines_of(network, runtime),
-                pixels,
-            ),
+            plan,
+            data,
             runtime=runtime,
             run=RunFolder(Path(folder)),
-            mix_up=strength.mix_up,
-            cut_mix=strength.cut_mix,
-            callbacks=[printer(recipe, comparison)],
+            watch=Watch(Callbacks([printer(recipe, comparison)])),
         )
+        probe = batches.make_probe(dataset, plan, quiet, lambda: engines_of(network, runtime), pixels)
+        result = METHODS[plan.method].train(job, probe)
     for note in result.notes:
         print(f"        {note}", flush=True)
     return comparison.curve

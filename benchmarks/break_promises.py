@@ -83,7 +83,7 @@ BREAKS = (
             "forest.join(index, first_with.setdefault(mark, index))",
             "first_with.setdefault(mark, index)",
         ),
-        "tests/data/test_split.py::test_groups_clusters_and_copies_stay_together",
+        "tests/split/test_split.py::test_groups_clusters_and_copies_stay_together",
         "scratch",
     ),
     Break(
@@ -116,8 +116,8 @@ BREAKS = (
     ),
     Break(
         5,
-        Change("config.py", "HARD_FINETUNE_RATIO = 0.1", "HARD_FINETUNE_RATIO = 10.0"),
-        "tests/test_config.py::test_promise_5_a_large_fine_tuning_rate_is_refused",
+        Change("recipe.py", "HARD_FINETUNE_RATIO = 0.1", "HARD_FINETUNE_RATIO = 10.0"),
+        "tests/test_recipe.py::test_promise_5_a_large_fine_tuning_rate_is_refused",
         "tail",
     ),
     Break(
@@ -129,7 +129,7 @@ BREAKS = (
     Break(
         7,
         Change(
-            "pipeline/fitting.py",
+            "pipeline/batches.py",
             'self._records = dataset.used("validation")',
             "self._records = [record for record in dataset.used() if record.part != 'train']",
         ),

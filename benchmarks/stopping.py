@@ -51,7 +51,7 @@ def import_what_a_run_needs() -> None:
     from saccade.imports import import_training_libraries
 
     import_training_libraries()
-    for name in ("matplotlib.pyplot", "onnxruntime", "saccade.cli", "saccade.pipeline.fitting"):
+    for name in ("matplotlib.pyplot", "onnxruntime", "saccade.cli", "saccade.pipeline.fit"):
         importlib.import_module(name)
 
 

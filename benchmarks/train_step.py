@@ -85,50 +85,37 @@ def torch_step(variant: str, model: str, batch: int, side: int) -> Callable[[], 
 
 def saccade_step(model: str, batch: int, side: int) -> Callable[[], None]:
     """The step that `saccade train` makes, on a network that it built."""
+    from saccade.methods import plan_training
     from saccade.models import build_model
     from saccade.recipe import Recipe
     from saccade.run_folder import RunFolder
     from saccade.runtime import Runtime
-    from saccade.training.arithmetic import FAST, Arithmetic
-    from saccade.training.budget import TimeBudget
-    from saccade.training.callbacks import Callbacks
-    from saccade.training.job import Job
+    from saccade.training.cpu.depthwise import fast_depthwise_backward
+    from saccade.training.job import TrainingData
     from saccade.training.learner import begin_phase
-    from saccade.training.loop import train_step
-    from saccade.training.phases import plan_phases
-    from saccade.training.state import Checkpoints
-    from saccade.training.stop import StopRequest
+    from saccade.training.loop import train_step, training_job
     from saccade.transforms.batches import Batch
 
-    recipe = Recipe().replaced(train__batch_size=batch, train__optimizer="adamw", precision="bfloat16")
+    recipe = Recipe().replaced(
+        train__batch_size=batch, train__optimizer="adamw", precision="bfloat16", model__pretrained=False
+    )
     images, labels = images_and_labels(batch, side)
     seen = Batch(images, labels, tuple(f"{index}.png" for index in range(batch)))
-    folder = Path(tempfile.mkdtemp())
-    job = Job(
-        classifier=build_model(model, CLASSES, pretrained=False, image_size=side).module,
-        train=[seen],  # type: ignore[arg-type]
-        validation=list,
-        validation_images=0,
-        class_counts=(1,) * CLASSES,
-        recipe=recipe,
-        phases=plan_phases(recipe, pretrained=False),
+    job = training_job(
+        build_model(model, CLASSES, pretrained=False, image_size=side).module,
+        plan_training(recipe),
+        TrainingData([seen], list, {str(label): 1 for label in range(CLASSES)}),  # type: ignore[arg-type]
         runtime=Runtime.create("cpu", "bfloat16"),
-        checkpoints=Checkpoints(folder),
-        mix_up=0.0,
-        cut_mix=0.0,
-        run=RunFolder(folder),
-        callbacks=Callbacks(()),
-        stop=StopRequest(),
-        budget=TimeBudget(),
+        run=RunFolder(Path(tempfile.mkdtemp())),
     )
     job.runtime.place(job.classifier)
     job.classifier.train()
-    arithmetic = Arithmetic(FAST).applied(job)
-    arithmetic.__enter__()  # for as long as this process lives
-    learner = begin_phase(job, job.phases[0], micro_batch=0)
+    fast = fast_depthwise_backward(job.classifier)
+    fast.__enter__()  # for as long as this process lives
+    learner = begin_phase(job, job.plan.phases[0])
     learner.set_rate(1e-4)
 
-    def step(arithmetic: object = arithmetic) -> None:
+    def step(fast: object = fast) -> None:
         with job.runtime.training_arithmetic():
             train_step(learner, seen, 0)
 

@@ -138,3 +138,77 @@ def make_model() -> Callable[..., Path]:
         return path
 
     return make
+
+
+def tiny_recipe(**dotted: Any) -> Any:
+    """A recipe that fits the tiny data; dotted keys with __ (train__epochs=2) change it."""
+    from saccade.recipe import Recipe
+
+    defaults = {"train__epochs": 3, "train__head_epochs": 2, "train__batch_size": 8, "train__lr": 0.02}
+    return Recipe().replaced(**{**defaults, **dotted})
+
+
+def tiny_job(
+    folder: Path,
+    *,
+    recipe: Any = None,
+    data: Any = None,
+    classifier: Any = None,
+    pretrained: bool = True,
+    callbacks: Any = (),
+    stop: Any = None,
+    deadline: float | None = None,
+    started: float | None = None,
+    validation_images: int = 0,
+    **mixing: float,
+) -> Any:
+    """A training job on tiny data in a run folder; `mixing` are mix_up and cut_mix."""
+    from dataclasses import replace
+
+    from saccade.methods import plan_training
+    from saccade.run_folder import RunFolder
+    from saccade.runtime import Runtime
+    from saccade.testing.tiny import TinyData, tiny_classifier
+    from saccade.training.callbacks import Callbacks
+    from saccade.training.clock import Clock
+    from saccade.training.job import Watch
+    from saccade.training.loop import training_job
+    from saccade.training.stop import StopRequest
+
+    recipe, data = recipe or tiny_recipe(), data or TinyData()
+    clock = Clock()
+    clock.started = clock.started if started is None else started
+    clock.deadline = clock.deadline if deadline is None else deadline
+    plan = plan_training(recipe if pretrained else recipe.replaced(model__pretrained=False))
+    return training_job(
+        classifier or tiny_classifier(),
+        replace(plan, loss=replace(plan.loss, **mixing)),
+        replace(data.as_training_data(), validation_images=validation_images),
+        runtime=Runtime.create("cpu", recipe.precision),
+        run=RunFolder(folder),
+        watch=Watch(Callbacks(callbacks), stop or StopRequest(), clock),
+    )
+
+
+@pytest.fixture
+def job_tiny(tmp_path: Path) -> Callable[..., Any]:
+    """`tiny_job` in a folder of this test; `name` picks which."""
+    return lambda name="run", **options: tiny_job(tmp_path / name, **options)
+
+
+@pytest.fixture
+def fit_tiny(job_tiny: Callable[..., Any]) -> Callable[..., Any]:
+    """Trains a `tiny_job` by its plan's method; returns the trained network and the result."""
+
+    def fitted(name: str = "run", *, probe: Any = None, **options: Any) -> Any:
+        from saccade.methods import METHODS
+
+        job = job_tiny(name, **options)
+        return job.classifier, METHODS[job.plan.method].train(job, probe)
+
+    return fitted
+
+
+@pytest.fixture
+def recipe() -> Callable[..., Any]:
+    return tiny_recipe

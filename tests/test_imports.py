@@ -15,7 +15,7 @@ PROGRAM = """
 import sys
 from saccade.imports import import_training_libraries
 import_training_libraries()
-from saccade.pipeline import fitting
+from saccade.pipeline import fit
 from saccade.runtime import Runtime
 with Runtime.create("cpu").training_arithmetic():
     pass

@@ -14,8 +14,10 @@ from PIL import Image
 from saccade.caches.store import entry_key
 from saccade.cli import main
 from saccade.errors import Interrupted
-from saccade.pipeline import fitting, prepare
+from saccade.methods import METHODS, Method
+from saccade.pipeline import prepare
 from saccade.run_folder import RunFolder
+from saccade.training import FitResult
 
 Saccade = Callable[..., Any]
 SMALL = ("--backbone", "small_cnn", "--image-size", "16", "--epochs", "1", "--batch-size", "16")
@@ -198,8 +200,12 @@ def test_weights_replaced_before_the_first_epoch_are_noticed(
         "--train.method",
         "head",
     )
+
+    def interrupted(*values: object) -> FitResult:
+        raise Interrupted(15)
+
     with monkeypatch.context() as patched:
-        patched.setattr(fitting, "fit", lambda *args, **named: (_ for _ in ()).throw(Interrupted(15)))
+        patched.setitem(METHODS, "head", Method(METHODS["head"].phases, interrupted))
         assert saccade(*command).code == 143
     other_weights(weights)
     answer = saccade(*command)

@@ -1,4 +1,4 @@
-"""A split that the user made whole: the first answer comes before near-duplicates are searched."""
+"""A split that the user made whole: training does not wait for the search for near-duplicates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,10 @@ import pytest
 from PIL import Image
 
 from saccade.errors import Interrupted
-from saccade.features.heads import Choice, LabelledFeatures
-from saccade.methods import transfer
-from saccade.pipeline import division
-from saccade.pipeline.division import LateSearch, search_can_wait, waits_for_search
+from saccade.pipeline import begin, division
+from saccade.pipeline.division import search_can_wait
 from saccade.pipeline.prepare import list_data, read_images
 from saccade.recipe import Recipe
-from saccade.records import Dataset
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 from saccade.testing.tiny import timeless
@@ -67,8 +63,8 @@ def either(request: pytest.FixtureRequest) -> Sequence[object]:
 
 
 IN_ORDER = {
-    "test_efficientnet": ("after the first answer", "epoch   1 head", "epoch   2", "LEAK"),
-    "fast_cnn": ("after the first answer", "epoch   1 main", "LEAK", "epoch   2"),
+    "test_efficientnet": ("searched after training", "epoch   1 head", "epoch   2", "LEAK"),
+    "fast_cnn": ("searched after training", "epoch   1 main", "epoch   2", "LEAK"),
 }
 
 
@@ -81,7 +77,7 @@ def test_the_first_answer_comes_first_and_nothing_is_left_out(
     said = [answer.out.index(text) for text in IN_ORDER[backbone]]
     assert said == sorted(said), "sizes, first answers, what the search found"
     run = RunFolder(tmp_path / "run")
-    assert not waits_for_search(run)
+    assert searched(run)
     verdict = run.read_environment()["promises"]["1"]
     assert verdict["kept"] is False
     assert "smaller.jpg" in verdict["evidence"]
@@ -96,8 +92,7 @@ def test_what_is_found_is_what_a_search_before_training_finds(
 ) -> None:
     flags = (*either, "--out")
     assert saccade(*flags, tmp_path / "late").code == 0
-    training = sys.modules["saccade.pipeline.train"]  # the package's own `train` is the function
-    monkeypatch.setattr(training, "search_can_wait", lambda read, recipe: False)
+    monkeypatch.setattr(begin, "search_can_wait", lambda read, recipe: False)
     assert saccade(*flags, tmp_path / "early").code == 0
     late, early = RunFolder(tmp_path / "late"), RunFolder(tmp_path / "early")
     assert late.audit.read_bytes() == early.audit.read_bytes()
@@ -107,44 +102,24 @@ def test_what_is_found_is_what_a_search_before_training_finds(
         _assert_same(late, early)
 
 
-def stop_in_its_search(saccade: Saccade, words: Sequence[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command, interrupted as its search for near-duplicates begins."""
+def test_stopped_before_its_search_it_ends_with_the_same_bits(
+    saccade: Saccade, either: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (*either, "--out")
+    assert saccade(*flags, tmp_path / "whole").code == 0
+    cut = RunFolder(tmp_path / "cut")
 
-    def stopped(search: LateSearch) -> None:
+    def stopped(*values: object) -> None:
         raise Interrupted(signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(division.LateSearch, "_searched", stopped)
-        assert saccade(*words).code == 128 + signal.SIGTERM
-
-
-def test_stopped_before_its_search_it_ends_with_the_same_bits(
-    saccade: Saccade, words: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flags = (*words, "--method", "full", "--epochs", "1", "--out")
-    assert saccade(*flags, tmp_path / "whole").code == 0
-
-    cut = RunFolder(tmp_path / "cut")
-    stop_in_its_search(saccade, (*flags, cut.root), monkeypatch)
-    assert len(cut.read_history()) == 2, "the first answers are there"
-    assert waits_for_search(cut)
-    assert saccade(*flags, cut.root).code == 0
-    _assert_same(cut, RunFolder(tmp_path / "whole"))
-
-
-def test_stopped_before_its_search_after_an_epoch_it_searches_before_it_trains_on(
-    saccade: Saccade, scratch: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flags = (*scratch, "--out")
-    assert saccade(*flags, tmp_path / "whole").code == 0
-
-    cut = RunFolder(tmp_path / "cut")
-    stop_in_its_search(saccade, (*flags, cut.root), monkeypatch)
-    assert len(cut.read_history()) == 1, "the first answer is there"
-    assert waits_for_search(cut)
+        patched.setattr(division, "_divided_and_said", stopped)
+        assert saccade(*flags, cut.root).code == 128 + signal.SIGTERM
+    assert cut.has(cut.model_json), "the model is there"
+    assert not searched(cut)
     answer = saccade(*flags, cut.root)
     assert answer.code == 0, answer.err
-    assert answer.out.index("LEAK") < answer.out.index("epoch   2")
+    assert "LEAK" in answer.out
     _assert_same(cut, RunFolder(tmp_path / "whole"))
 
 
@@ -167,46 +142,8 @@ def test_killed_after_its_first_answer_it_ends_with_the_same_bits(
     _assert_same(cut, RunFolder(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("mirrored", [True, False])
-def test_groups_that_change_the_strength_change_the_head(
-    saccade: Saccade,
-    words: Sequence[object],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    mirrored: bool,
-) -> None:
-    """And a run that is stopped in between comes to the same."""
-    choose = transfer.choose_strength
-
-    def stronger_with_groups(data: LabelledFeatures, *, seed: int) -> Choice:
-        chosen = choose(data, seed=seed)
-        grouped = len(set(data.groups)) < len(data.groups)
-        return replace(chosen, strength=1.0) if grouped else replace(chosen, strength=0.01)
-
-    monkeypatch.setattr(transfer, "choose_strength", stronger_with_groups)
-    flip = () if mirrored else ("--augment.horizontal_flip", "0")
-    flags = (*words, *flip, "--method", "head", "--out")
-    answer = saccade(*flags, tmp_path / "whole")
-    assert answer.code == 0, answer.err
-    assert "at L2 strength 1, now that near-duplicates are known" in answer.out
-    whole = RunFolder(tmp_path / "whole")
-    early, late = whole.read_history()[-2:]
-    assert len(whole.read_history()) == (3 if mirrored else 2)
-    assert early.train_loss < late.train_loss, "a stronger penalty"
-    search = LateSearch._searched
-    cut = RunFolder(tmp_path / "cut")
-
-    def stopped_after(late_search: LateSearch) -> Dataset:
-        search(late_search)
-        raise Interrupted(signal.SIGTERM)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(division.LateSearch, "_searched", stopped_after)
-        assert saccade(*flags, cut.root).code == 128 + signal.SIGTERM
-    assert not waits_for_search(cut)
-    assert len(cut.read_history()) == len(whole.read_history()) - 1
-    assert saccade(*flags, cut.root).code == 0
-    _assert_same(cut, whole)
+def searched(run: RunFolder) -> bool:
+    return run.read_audit()["near_duplicates_searched"] is not False
 
 
 def _assert_same(one: RunFolder, two: RunFolder) -> None:
@@ -220,13 +157,10 @@ def _assert_same(one: RunFolder, two: RunFolder) -> None:
     ("chosen", "waits"),
     [
         ({}, True),
-        ({"train.method": "head"}, True),
-        ({"train.method": "finetune"}, False),
-        ({"model.pretrained": False}, False),
-        ({"model.backbone": "fast_cnn"}, True),
-        ({"model.backbone": "small_cnn"}, True),
+        ({"train.method": "finetune"}, True),
+        ({"model.pretrained": False}, True),
         ({"model.backbone": "auto"}, False),
-        ({"augment.horizontal_flip": 0.0}, True),
+        ({"train.time_limit": 60.0}, False),
         ({"split.near_duplicates": False}, False),
         ({"split.repair": True}, False),
     ],
@@ -235,17 +169,6 @@ def test_when_the_search_can_wait(given: Path, chosen: dict[str, Any], waits: bo
     recipe = Recipe.from_mapping(chosen)
     read = read_images(list_data(str(given), recipe), recipe, Terminal(quiet=True), cache=False)
     assert search_can_wait(read, recipe) is waits
-
-
-def test_an_epoch_on_large_photos_takes_longer_than_the_search_which_comes_first(
-    make_photos: Callable[..., Path],
-) -> None:
-    make_photos("large/train", images=3, side=80)
-    root = make_photos("large/val", images=2, side=80, seed=3).parent
-    for backbone, waits in (("small_cnn", False), ("efficientnet_b0", True)):
-        recipe = Recipe.from_mapping({"model.backbone": backbone})
-        read = read_images(list_data(str(root), recipe), recipe, Terminal(quiet=True), cache=False)
-        assert search_can_wait(read, recipe) is waits, backbone
 
 
 def test_images_without_a_part_follow_their_near_duplicates_so_the_search_comes_first(

@@ -17,11 +17,7 @@ import pytest
 from saccade.bundle import load_bundle
 from saccade.models import build_model
 from saccade.models.finetune import freeze_backbone, frozen_hash
-from saccade.pipeline.fitting import without_time
-from saccade.recipe import Recipe
-from saccade.records import Dataset
 from saccade.run_folder import RunFolder
-from saccade.sources.storage import FolderStorage
 from saccade.testing.tiny import timeless
 
 Saccade = Callable[..., Any]
@@ -134,18 +130,6 @@ def test_auto_keeps_the_head_where_time_is_short(
     over = re.search(r"--time-limit 0\.01 s was over (\d+\.\d) s before training began", answer.out)
     assert over, answer.out
     assert over[0] in " ".join(run.read_model()["training"]["notes"])
-
-
-def test_the_time_before_training_is_held_against_the_limit() -> None:
-    none = Dataset(Path("."), (), ("a", "b"), storage=FolderStorage(Path(".")))
-    recipe = Recipe.from_mapping({"train.time_limit": 60})  # of which 15 s are kept for export and report
-    for passed, said in (
-        (20.0, r"^$"),
-        (50.0, r"of --time-limit 60 s only (10\.0|9\.9) s were left"),
-        (63.0, r"60 s was over 3\.\d s before"),
-    ):
-        assert re.search(said, without_time(none, recipe, time.monotonic() - passed, side=224)), passed
-    assert without_time(none, Recipe(), time.monotonic() - 1e6, side=224) == ""
 
 
 def test_a_head_on_random_weights_is_refused(saccade: Saccade, photos: Path, tmp_path: Path) -> None:

@@ -24,13 +24,15 @@ from saccade.features.compute import Engines
 from saccade.features.engines import torch_engine
 from saccade.features.heads import Choice
 from saccade.images.decoder import Limits
-from saccade.methods import transfer
+from saccade.methods import make_plan, probe
 from saccade.models import BuiltModel, Classifier
 from saccade.models.build import HEAD_DROPOUT
 from saccade.models.network import make_head
-from saccade.pipeline import fitting, prepare
+from saccade.pipeline import batches, prepare
 from saccade.pipeline.effects import RULES, Situation, as_sentence, without_effect
-from saccade.pipeline.ready import Ready
+from saccade.pipeline.evidence import watching_test
+from saccade.pipeline.fit import fit as fit_stage
+from saccade.pipeline.work import Ready, Work
 from saccade.preprocess import Preprocess
 from saccade.recipe import Recipe, field_table, merged_recipe
 from saccade.records import Dataset
@@ -38,6 +40,7 @@ from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.terminal import Terminal
 from saccade.testing.tiny import TinyBackbone, timeless
+from saccade.training.clock import deadline
 from saccade.transforms import Augmentation, Batch
 from saccade.transforms.memory import MemoryBatches
 
@@ -244,20 +247,21 @@ def digest(batches: Iterable[Batch]) -> str:
 def images_of(recipe: Recipe, dataset: Dataset, network: BuiltModel, *, by_steps: bool) -> Any:
     """What images are evaluated on and, by steps, trained on."""
     strength = Augmentation.from_config(recipe.augment)
-    source = fitting.training_batches(dataset, network.preprocess, recipe)
+    source = batches.training_batches(dataset, make_plan(recipe, network))
     two_epochs = [digest(source.epoch(epoch)) for epoch in (1, 2)] if by_steps else []
     mixed = (strength.mix_up, strength.cut_mix) if by_steps else ()
-    evaluated = digest(fitting.ValidationBatches(dataset, network.preprocess, recipe))
+    evaluated = digest(batches.ValidationBatches(dataset, make_plan(recipe, network)))
     return two_epochs, mixed, evaluated, Limits.of(recipe.data)
 
 
 def means_of(recipe: Recipe, dataset: Dataset, network: BuiltModel, *, by_steps: bool) -> Any:
     """Time, disk, memory and processes that training may use."""
-    source = fitting.training_batches(dataset, network.preprocess, recipe)
+    source = batches.training_batches(dataset, make_plan(recipe, network))
     in_memory = isinstance(source, MemoryBatches)
-    disk = fitting.pixel_cache(recipe, QUIET) and recipe.data.cache_gb
+    with batches.pixel_cache(make_plan(recipe, network), QUIET) as pixels:
+        disk = pixels and recipe.data.cache_gb
     return (
-        fitting.deadline(dataset, recipe, 0.0, side=network.preprocess.size),
+        deadline(recipe.train.time_limit, 0.0, judged_images=30, side=network.preprocess.size),
         disk if recipe.solves_head or not in_memory else None,
         (in_memory, vars(source).get("_workers"), vars(source).get("_cache_bytes")) if by_steps else None,
         recipe.train.cache_images,
@@ -270,7 +274,7 @@ def means_of(recipe: Recipe, dataset: Dataset, network: BuiltModel, *, by_steps:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No cross-validation, which no field has a say in, and no waiting for the disk."""
-    monkeypatch.setattr(transfer, "choose_strength", lambda *_, **__: Choice(0.1, 0.5, 0.5, 0))
+    monkeypatch.setattr(probe, "choose_strength", lambda *_, **__: Choice(0.1, 0.5, 0.5, 0))
     monkeypatch.setattr(heads, "MLP_STEPS", 4)
     monkeypatch.setattr(heads, "FINAL_ITERATIONS", 4)
     monkeypatch.setattr(os, "fsync", lambda _: None)
@@ -288,7 +292,8 @@ def learnt(recipe: Recipe, dataset: Dataset, network: BuiltModel, folder: Path) 
     run = RunFolder(folder)
     run.write_environment({"resolved": {}})
     ready = Ready(runtime, dataset.classes, network, engines)
-    fitting.fit_network(run, dataset, recipe, QUIET, 0.0, ready)
+    watched = watching_test(dataset)
+    fit_stage(Work(run, dataset, watched, recipe, QUIET, 0.0, ready))
     return run.read_model()["training"]["weights_sha256"], [timeless(row) for row in run.read_history()]
 
 
@@ -314,7 +319,7 @@ def outcome(
     try:
         recipe = merged_recipe(flags, {}, where="flags").with_batch_size(len(dataset.used("train")))
         network = tiny_network(recipe, dataset)
-        situation = Situation.of(recipe, network, dataset, "cpu")
+        situation = Situation.of(recipe, make_plan(recipe, network), dataset, "cpu")
     except SaccadeError as error:
         return Outcome(refused=str(error))
     said = without_effect(situation, recipe.given)
@@ -379,7 +384,8 @@ def told(flags: Mapping[str, Any], dataset: Dataset) -> Mapping[str, str]:
     try:
         recipe = merged_recipe(flags, {}, where="flags").with_batch_size(15)
         return without_effect(
-            Situation.of(recipe, tiny_network(recipe, dataset), dataset, "cpu"), recipe.given
+            Situation.of(recipe, make_plan(recipe, tiny_network(recipe, dataset)), dataset, "cpu"),
+            recipe.given,
         )
     except SaccadeError:
         return {}
@@ -430,14 +436,14 @@ def test_of_auto_as_much_is_said_as_of_full(key: str, dataset: Dataset) -> None:
         except SaccadeError as error:
             told.append(str(error).replace("method auto", "method full"))
             continue
-        situation = Situation.of(recipe, tiny_network(recipe, dataset), dataset, "cpu")
+        situation = Situation.of(recipe, make_plan(recipe, tiny_network(recipe, dataset)), dataset, "cpu")
         told.append(without_effect(situation, recipe.given))
     assert told[0] == told[1]
 
 
 def test_weights_that_a_backbone_has_not_got_are_said(dataset: Dataset) -> None:
     recipe = Recipe.from_mapping({"model.backbone": "saccade/fast_cnn", "model.pretrained": True, **KNOWN})
-    situation = Situation.of(recipe, tiny_network(recipe, dataset), dataset, "cpu")
+    situation = Situation.of(recipe, make_plan(recipe, tiny_network(recipe, dataset)), dataset, "cpu")
     assert without_effect(situation, recipe.given).keys() == {"model.pretrained"}
 
 
@@ -464,7 +470,7 @@ def test_what_the_data_leave_nothing_to_do_is_said(
         "train.class_weights": True,
     }
     recipe = Recipe.from_mapping(asked)
-    situation = Situation.of(recipe, tiny_network(recipe, dataset), dataset, "cpu")
+    situation = Situation.of(recipe, make_plan(recipe, tiny_network(recipe, dataset)), dataset, "cpu")
     situation = replace(situation, given_parts=given_parts, class_counts=counts)
     assert without_effect(situation, recipe.given).keys() == idle
 

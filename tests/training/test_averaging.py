@@ -14,22 +14,18 @@ from torch import Tensor
 
 from saccade.bundle import tensors_from_bytes
 from saccade.errors import Interrupted, RecipeError
-from saccade.methods.transfer import FastTransfer
+from saccade.methods import phases_of, trial
+from saccade.methods.phases import FINETUNE_EMA_DECAY
+from saccade.methods.probe import HeadFigures, Probe
 from saccade.models import Classifier
 from saccade.models.finetune import freeze_backbone, learning_tensors
 from saccade.recipe import Recipe
-from saccade.run_folder import RunFolder
-from saccade.runtime import Runtime
 from saccade.terminal import silent
 from saccade.testing.tiny import TinyData, timeless, tiny_classifier
 from saccade.training import Callback, StopRequest
 from saccade.training.averaging import WeightAverage, warmed_up
-from saccade.training.budget import TimeBudget
-from saccade.training.callbacks import Callbacks
-from saccade.training.job import HeadFigures, Job
+from saccade.training.job import TrainingJob
 from saccade.training.losses import log_loss_and_accuracy
-from saccade.training.phases import FINETUNE_EMA_DECAY, Phase, plan_phases, tail_after_fitted_head
-from saccade.training.state import Checkpoints
 from saccade.transforms.batches import Batch
 
 Weights = dict[str, Tensor]
@@ -224,74 +220,72 @@ def test_a_checkpoint_holds_raw_weights_beside_the_average_where_there_is_one(fi
 
 
 class Solved:
-    """A transfer whose head is a constant."""
+    """A probe whose head is a constant."""
 
     head_steps = 1
 
-    def fit_head(self, job: Job, step: int) -> HeadFigures:
+    def fit_head(self, job: TrainingJob, step: int) -> HeadFigures:
         with torch.no_grad():
             job.classifier.head[1].bias.fill_(0.5)
         return HeadFigures(1.0, 0.5, 1.0, 0.5, note="")
-
-    def fits_again(self, job: Job) -> bool:
-        return False
 
 
 def test_a_solved_head_has_no_average(fit_tiny, recipe, tmp_path):
     hashes = set()
     for decay in (0.0, DECAY):
         chosen = recipe(train__ema_decay=decay, train__method="head")
-        hashes.add(fit_tiny(str(decay), recipe=chosen, transfer=Solved())[1].weights_sha256)
+        hashes.add(fit_tiny(str(decay), recipe=chosen, probe=Solved())[1].weights_sha256)
         state = json.loads((tmp_path / str(decay) / "checkpoints/last-00001.json").read_text())
         assert state["body"]["state"]["finished"] == "all epochs done"
     assert len(hashes) == 1
 
 
-def test_a_trial_of_fine_tuning_is_judged_by_the_average(recipe, tmp_path):
+def test_a_trial_of_fine_tuning_is_judged_by_the_average(job_tiny, recipe):
     network = tiny_classifier()
     data = Traced.of(network)
     chosen = recipe(train__ema_decay=DECAY, train__method="full", train__epochs=2)
-    phase = plan_phases(chosen, pretrained=True, can_solve=True)[1]
-    trial()._learn(job(network, data, chosen, phase, tmp_path), phase)
+    job, probe = tried(job_tiny, data, recipe=chosen, classifier=network)
+    trial._finetune(job, probe, job.plan.phases[1])
     assert len(data.trace) == 7
     assert_close(copied(network), averaged(data.trace, DECAY, warm_up=False))
     assert not same(copied(network), data.trace[-1])
 
 
-def test_a_trial_moves_the_last_layers_only_and_writes_nothing_down(recipe, tmp_path):
+def test_a_trial_moves_the_last_layers_only_and_writes_nothing_down(job_tiny, recipe):
     network = tiny_classifier()
     before = copied(network)
     chosen = recipe(train__ema_decay=DECAY, train__method="auto", train__epochs=2)
-    tail = tail_after_fitted_head(chosen)
+    job, probe = tried(job_tiny, TinyData(), recipe=chosen, classifier=network)
+    tail = job.plan.last_layers
+    assert tail is not None
     assert (tail.epochs, tail.kept_views) == (2, 4)
-    tried = job(network, TinyData(), chosen, tail, tmp_path)
-    trial()._finetune(tried, replace(tail, unfreeze="1", kept_views=1))
+    trial._finetune(job, probe, replace(tail, unfreeze="1", kept_views=1))
     after = copied(network)
     moved = {name.rsplit(".", 2)[0] for name in after if not after[name].equal(before[name])}
     assert moved == {"backbone.second", "head"}
-    assert tried.checkpoints.choice("views of finetune") is None
+    assert job.checkpoints.choice("views of finetune") is None
     assert network(torch.zeros(1, 3, 8, 8)).shape == (1, 3), "it takes images again"
 
 
 def test_what_goes_on_from_a_fitted_head_is_averaged_unless_the_recipe_says_otherwise(recipe):
-    def decays(pretrained: bool, can_solve: bool, **chosen: Any) -> list[tuple[float, bool]]:
-        phases = plan_phases(recipe(**chosen), pretrained=pretrained, can_solve=can_solve)
+    def decays(pretrained: bool, **chosen: Any) -> list[tuple[float, bool]]:
+        _, phases = phases_of(recipe(**chosen, model__pretrained=pretrained))
         return [(phase.ema_decay, phase.ema_warm_up) for phase in phases]
 
     assert recipe().train.ema_decay == "auto"
     for method in ("full", "auto"):
-        assert decays(True, True, train__method=method) == [(0, True), (FINETUNE_EMA_DECAY, False)]
-        assert decays(True, True, train__method=method, train__ema_decay=0.0) == [(0, True), (0, False)]
-        assert decays(True, True, train__method=method, train__ema_decay=0.5) == [(0, True), (0.5, False)]
-    assert decays(True, True, train__method="finetune") == [(0, True), (0, True)]
-    assert decays(True, True, train__method="finetune", train__ema_decay=0.5) == [(0.5, True)] * 2
-    assert decays(False, False) == [(0, True)]
-    assert decays(False, False, train__ema_decay=0.5) == [(0.5, True)]
+        assert decays(True, train__method=method) == [(0, True), (FINETUNE_EMA_DECAY, False)]
+        assert decays(True, train__method=method, train__ema_decay=0.0) == [(0, True), (0, False)]
+        assert decays(True, train__method=method, train__ema_decay=0.5) == [(0, True), (0.5, False)]
+    assert decays(True, train__method="finetune") == [(0, True), (0, True)]
+    assert decays(True, train__method="finetune", train__ema_decay=0.5) == [(0.5, True)] * 2
+    assert decays(False) == [(0, True)]
+    assert decays(False, train__ema_decay=0.5) == [(0.5, True)]
 
 
-def trial() -> FastTransfer:
+def tried(job_tiny: Callable[..., Any], data: TinyData, **options: Any) -> tuple[TrainingJob, Probe]:
     nothing: Any = None
-    return FastTransfer(
+    probe = Probe(
         train=nothing,
         validation=nothing,
         classes=(),
@@ -301,24 +295,4 @@ def trial() -> FastTransfer:
         evaluation=nothing,
         progress=lambda what: contextlib.nullcontext(silent),
     )
-
-
-def job(network: Classifier, data: TinyData, recipe: Recipe, phase: Phase, folder: Any) -> Job:
-    validation: Callable[[], Iterator[Batch]] = data.validation
-    return Job(
-        classifier=network,
-        train=data,
-        validation=validation,
-        validation_images=data.images,
-        class_counts=tuple(data.class_counts.values()),
-        recipe=recipe,
-        phases=(phase,),
-        runtime=Runtime.create("cpu"),
-        checkpoints=Checkpoints(folder),
-        mix_up=0.0,
-        cut_mix=0.0,
-        run=RunFolder(folder),
-        callbacks=Callbacks(()),
-        stop=StopRequest(),
-        budget=TimeBudget(),
-    )
+    return job_tiny(data=data, validation_images=data.images, **options), probe

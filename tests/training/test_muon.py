@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from saccade.recipe import TrainConfig
+from saccade.plan import OptimizerPlan
 from saccade.testing.tiny import tiny_classifier
 from saccade.training.muon import Muon, nesterov, newton_schulz
 from saccade.training.optimizers import build_optimizer
@@ -54,7 +54,7 @@ def test_filters_keep_their_length_and_step_by_a_share_of_it() -> None:
 
 
 def test_the_recipes_muon_knows_filters_head_and_vectors_apart() -> None:
-    optimizer = build_optimizer(tiny_classifier(), 0.24, TrainConfig(optimizer="muon"))
+    optimizer = build_optimizer(tiny_classifier(), 0.24, OptimizerPlan("muon"))
     kinds = [(group["orthogonal"], group["rate_share"]) for group in optimizer.param_groups]
     assert kinds == [(True, 1.0), (False, 2.8), (False, 0.22)]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(

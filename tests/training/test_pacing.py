@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from saccade.errors import Interrupted
 from saccade.testing.tiny import TinyData, timeless
 from saccade.training import Callback, StopRequest
-from saccade.training.budget import TimeBudget
-from saccade.training.pacing import planned
+from saccade.training.clock import Clock, planned
 from saccade.training.schedules import ENDING_SCHEDULES, Pace, Span, learning_rate
 from saccade.training.state import FitState, state_from_json, state_to_json
 
@@ -57,8 +56,8 @@ def test_the_rate_never_jumps_at_a_plan_and_ends_low(schedule, first, fitting, s
 
 
 def test_steps_that_fit_are_those_of_epochs_with_their_validation_and_of_a_last_part(monkeypatch):
-    monkeypatch.setattr("saccade.training.budget.time.monotonic", lambda: 95.0)
-    budget = TimeBudget(started=0.0, deadline=200.0)  # 100 seconds, and a margin of 5
+    monkeypatch.setattr("saccade.training.clock.time.monotonic", lambda: 95.0)
+    budget = Clock(started=0.0, deadline=200.0)  # 100 seconds, and a margin of 5
     assert budget.steps_that_fit(step_seconds=1.0, steps_per_epoch=10, validation_seconds=2.0) == 81
     assert budget.steps_that_fit(step_seconds=1.0, steps_per_epoch=16, validation_seconds=2.0) == 87
     assert budget.steps_that_fit(step_seconds=1.0, steps_per_epoch=200, validation_seconds=20.0) == 74
@@ -104,13 +103,13 @@ def test_a_deadline_brings_the_rate_down_to_its_end(fit_tiny, recipe, schedule):
     assert 2 < len(seen.lr) < 40
     assert max(seen.lr) > 0.9 * 0.02, "the rate was reached"
     assert seen.lr[-1] < 0.4 * 0.02, "the last epoch's highest rate is on the way down"
-    assert any("the rate's schedule was shortened to that" in note for note in result.notes)
+    assert any("the learning rate schedule was shortened to that" in note for note in result.notes)
 
 
 def test_a_run_that_continues_goes_on_at_its_pace(fit_tiny, recipe, monkeypatch):
     """The first run has time for few epochs; the one that continues has all the time, and keeps the plan."""
     monkeypatch.setattr(
-        TimeBudget, "steps_that_fit", lambda self, **_: 50 if math.isfinite(self.deadline) else 10**9
+        Clock, "steps_that_fit", lambda self, **_: 50 if math.isfinite(self.deadline) else 10**9
     )
     options = {
         "recipe": recipe(train__epochs=40, train__early_stopping=0),

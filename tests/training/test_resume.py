@@ -20,10 +20,15 @@ import torch
 
 torch.set_num_threads(1)  # a process with threads cannot fork
 
+from dataclasses import replace
+from saccade.methods import plan_training
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.training import Callback, fit
+from saccade.training.callbacks import Callbacks
+from saccade.training.job import Watch
+from saccade.training.loop import training_job
 from saccade.training import state as state_module
 from saccade.testing.tiny import TinyData, tiny_classifier, timeless
 
@@ -42,13 +47,13 @@ def kill_inside_write(count):
     real = os.replace
     left = [count]
 
-    def replace(source, target):
+    def replacing(source, target):
         left[0] -= 1
         if not left[0]:
             os.kill(os.getpid(), signal.SIGKILL)
         real(source, target)
 
-    os.replace = replace
+    os.replace = replacing
 
 
 def train(folder, callbacks=()):
@@ -58,13 +63,12 @@ def train(folder, callbacks=()):
         train__schedule="plateau", train__plateau_patience=0, train__unfreeze="1", train__ema_decay=ema_decay,
     )
     data = TinyData()
-    network = tiny_classifier()
-    result = fit(
-        network, train=data, validation=data.validation, class_counts=data.class_counts, recipe=recipe,
-        pretrained=True, runtime=Runtime.create("cpu"), run=RunFolder(folder), mix_up=0.2,
-        callbacks=callbacks,
+    plan = plan_training(recipe)
+    job = training_job(
+        tiny_classifier(), replace(plan, loss=replace(plan.loss, mix_up=0.2)), data.as_training_data(),
+        runtime=Runtime.create("cpu"), run=RunFolder(folder), watch=Watch(Callbacks(callbacks)),
     )
-    return result
+    return fit(job)
 
 
 def attempt(folder, step=0, write=0, share=0.0):

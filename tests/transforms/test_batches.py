@@ -25,7 +25,7 @@ from saccade.sources.storage import FolderStorage
 from saccade.transforms import Augmentation, TrainingBatches, evaluation_batches, to_input, training_batches
 from saccade.transforms import batches as batches_module
 from saccade.transforms.batches import UNKNOWN_LABEL, batch_plan, epoch_order
-from saccade.transforms.shrink import shrink
+from saccade.transforms.resize import shrink
 from saccade.transforms.stored import StoredPixels
 
 CLASSES = ("bar", "checker", "disc")

@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import Future
 
 from saccade.imports import import_training_libraries
-from saccade.pipeline.ready import Ready
+from saccade.pipeline.work import Ready
 from saccade.recipe import AUTO_BACKBONE, Recipe
 from saccade.records import Dataset
 from saccade.threads import without_garbage_collection
@@ -46,9 +46,9 @@ class Ahead:
     def _made(self, listed: Dataset, recipe: Recipe) -> Ready:
         with without_garbage_collection():
             import_training_libraries()
+            import saccade.pipeline.fit  # noqa: F401  # loaded here, beside the images
             from saccade import building
             from saccade.features.engines import engines_of
-            from saccade.pipeline import fitting as fitting  # loaded here, beside the images
         from saccade.runtime import Runtime
 
         runtime = Runtime.create(recipe.device, recipe.precision)
@@ -67,12 +67,12 @@ class Ahead:
 def check_model(recipe: Recipe) -> None:
     """Raise ModelError or RecipeError for a network or phases that cannot be, before any image is read."""
     from saccade.building import check_buildable, refuse_muon_on_pretrained
+    from saccade.methods import phases_of
     from saccade.selection.at_hand import weights_at_hand
-    from saccade.training.phases import plan_phases
 
     if recipe.model.backbone == AUTO_BACKBONE:
         refuse_muon_on_pretrained(recipe)
         weights_at_hand(recipe.model.weights)
         return
     check_buildable(recipe)
-    plan_phases(recipe, pretrained=recipe.starts_pretrained, can_solve=True)
+    phases_of(recipe)

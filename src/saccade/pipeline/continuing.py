@@ -8,9 +8,8 @@ from typing import Any
 
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
+from saccade.run_record import RunRecord
 from saccade.terminal import Terminal
-
-DECIDE_LAST_BITS = ("device_name", "torch")  # keys of environment.json, besides "threads"
 
 
 @contextlib.contextmanager
@@ -18,8 +17,8 @@ def as_it_began(run: RunFolder, recipe: Recipe, terminal: Terminal) -> Iterator[
     """Within it torch computes with as many threads as when the run began; says what is another by now."""
     from saccade.runtime import Runtime, in_threads
 
-    began, now = run.read_environment(), Runtime.create(recipe.device, recipe.precision).describe()
-    threads = began.get("threads", now["threads"])
+    began, now = run.read_record(), Runtime.create(recipe.device, recipe.precision).describe()
+    threads = began.threads or now["threads"]
     if threads != now["threads"]:
         terminal.say(
             f"Threads   {threads}, as when this run began (now {now['threads']}): it decides the last bits"
@@ -30,7 +29,8 @@ def as_it_began(run: RunFolder, recipe: Recipe, terminal: Terminal) -> Iterator[
         yield
 
 
-def _others(began: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _others(began: RunRecord, now: Mapping[str, Any]) -> str:
     """What decides the last bits and is another by now, in words."""
-    changed = (key for key in DECIDE_LAST_BITS if key in began and began[key] != now[key])
-    return ", ".join(f"{key.replace('_', ' ')} {began[key]} (now {now[key]})" for key in changed)
+    then = {"device name": (began.device_name, now["device_name"]), "torch": (began.torch, now["torch"])}
+    changed = {name: pair for name, pair in then.items() if pair[0] and pair[0] != pair[1]}
+    return ", ".join(f"{name} {before} (now {after})" for name, (before, after) in changed.items())

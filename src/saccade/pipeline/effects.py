@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from saccade.models import BuiltModel
+from saccade.plan import Phase, Plan
 from saccade.recipe import HARD_FINETUNE_RATIO, AugmentConfig, Recipe
 from saccade.records import Dataset
-from saccade.training.phases import Phase, finetune_rate, plan_phases
 from saccade.training.schedules import growing_side
 from saccade.transforms import Augmentation
 from saccade.transforms.memory import fits_in_memory
@@ -34,24 +33,27 @@ class Situation:
     side: int
     given_parts: tuple[str, ...]
     class_counts: tuple[int, ...]
+    finetune_lr: float
     device: str
     in_memory: bool
 
     @classmethod
-    def of(cls, recipe: Recipe, network: BuiltModel, dataset: Dataset, device: str) -> Situation:
+    def of(cls, recipe: Recipe, plan: Plan, dataset: Dataset, device: str) -> Situation:
         """That of a run whose data are divided and whose network is built."""
-        augmentation = Augmentation.from_config(recipe.augment)
-        images, preprocess = len(dataset.used("train")), network.preprocess
+        inputs = plan.inputs
+        assert inputs is not None, "the plan of a run says how images become batches"
+        fits = fits_in_memory(len(dataset.used("train")), inputs.preprocess, inputs.augmentation)
         return cls(
             recipe=recipe,
-            phases=plan_phases(recipe, pretrained=network.pretrained, can_solve=network.pretrained),
-            augmentation=augmentation,
-            resize=preprocess.resize,
-            side=preprocess.size,
+            phases=plan.phases,
+            augmentation=inputs.augmentation,
+            resize=inputs.preprocess.resize,
+            side=inputs.preprocess.size,
             given_parts=dataset.given_parts,
             class_counts=tuple(dataset.counts("train").values()),
+            finetune_lr=plan.finetune_lr,
             device=device,
-            in_memory=recipe.train.cache_images and fits_in_memory(images, preprocess, augmentation),
+            in_memory=inputs.cache_images and fits,
         )
 
     @property
@@ -61,12 +63,12 @@ class Situation:
     @property
     def head_alone(self) -> bool:
         """Whether nothing but a head is fitted, without steps."""
-        return all(phase.solved for phase in self.phases)
+        return all(phase.fitted for phase in self.phases)
 
     @property
     def longest_phase(self) -> int:
         """Epochs of the longest phase that has any."""
-        return max((phase.epochs for phase in self.phases if not phase.solved), default=0)
+        return max((phase.epochs for phase in self.phases if not phase.fitted), default=0)
 
     @property
     def trains_everything(self) -> bool:
@@ -82,7 +84,7 @@ class Situation:
     @property
     def is_gentle(self) -> bool:
         """Whether fine-tuning needs no permission for its rate (promise 5)."""
-        return finetune_rate(self.recipe) <= HARD_FINETUNE_RATIO * self.recipe.learning_rate * (1 + 1e-9)
+        return self.finetune_lr <= HARD_FINETUNE_RATIO * self.recipe.learning_rate * (1 + 1e-9)
 
     def mirrors_without(self, field: str) -> bool:
         """Whether training images would be mirrored all the same with this field of `augment` by default."""

@@ -6,12 +6,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from saccade.recipe import Recipe
+from saccade.plan import FINETUNE, HEAD, Phase, Plan
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.testing.tiny import TinyData, timeless, tiny_classifier
-from saccade.training.callbacks import Callback
-from saccade.training.loop import fit
+from saccade.training.callbacks import Callback, Callbacks
+from saccade.training.job import Watch
+from saccade.training.loop import fit, training_job
 
 
 def check_callback(make: Callable[[], Callback]) -> None:
@@ -26,18 +27,17 @@ def check_callback(make: Callable[[], Callback]) -> None:
 
 
 def _trained(callbacks: Sequence[Callback]) -> tuple[str, tuple[tuple[float | str, ...], ...]]:
-    recipe = Recipe().replaced(train__epochs=2, train__head_epochs=1, train__batch_size=8)
-    data = TinyData()
+    head = Phase(HEAD, 1, 3e-3, "head")
+    finetune = Phase(FINETUNE, 2, 3e-5, "2", keep_statistics=True)
+    plan = Plan("finetune", True, (head, finetune), learning_rate=3e-3, batch_size=8)
     with tempfile.TemporaryDirectory() as folder:
-        result = fit(
+        job = training_job(
             tiny_classifier(),
-            train=data,
-            validation=data.validation,
-            class_counts=data.class_counts,
-            recipe=recipe,
-            pretrained=True,
+            plan,
+            TinyData().as_training_data(),
             runtime=Runtime.create("cpu"),
             run=RunFolder(Path(folder)),
-            callbacks=callbacks,
+            watch=Watch(Callbacks(callbacks)),
         )
+        result = fit(job)
     return result.weights_sha256, tuple(timeless(row) for row in result.history)

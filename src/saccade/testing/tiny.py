@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from saccade.models.network import Classifier
 from saccade.records import EpochRow
+from saccade.training.job import TrainingData
 from saccade.transforms.batches import Batch
 
 SIDE_PIXELS = 8
@@ -89,3 +90,7 @@ class TinyData:
     def validation(self) -> Iterator[Batch]:
         """Always the same images, other than those of any epoch."""
         return TinyData(self.images, self.batch_size, seed=self.seed + 7).epoch(0)
+
+    def as_training_data(self) -> TrainingData:
+        """For a training job; how many images validate is left unsaid, as it may be."""
+        return TrainingData(self, self.validation, self.class_counts)

@@ -1,32 +1,30 @@
-"""What stays the same during one `fit`, and what happens between epochs: starting, continuing, ending."""
+"""What stays the same during one training, and what happens between epochs: starting, continuing, ending."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import Tensor
 
 from saccade.bundle import load_exactly
 from saccade.errors import PromiseError
-from saccade.models.finetune import frozen_hash
+from saccade.models.finetune import freeze_backbone, frozen_hash, unfreeze
 from saccade.models.network import Classifier
-from saccade.recipe import Recipe
+from saccade.plan import FINETUNE, HEAD, Phase, Plan
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
-from saccade.training.budget import TimeBudget
 from saccade.training.callbacks import Callback, TrainingView
+from saccade.training.clock import Clock
 from saccade.training.losses import inverse_frequency
 from saccade.training.optimizers import MOMENTS
-from saccade.training.phases import Phase, freeze_for, tail_after_fitted_head
 from saccade.training.state import Checkpoint, Checkpoints, FitState, FrozenEvidence
 from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch
 
 EARLY_STOPPING, TIME_LIMIT, ALL_EPOCHS = "early stopping", "time limit", "all epochs done"
-HEAD_IS_ENOUGH = "the head alone is enough"
-WHAT_IS_TUNED = "what is fine-tuned"  # a choice that the clock has a say in
 
 
 class TrainingSource(Protocol):
@@ -42,95 +40,68 @@ class TrainingSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class HeadFigures:
-    """Losses and accuracies of a head that was fitted on frozen features, and what to say about it."""
+class TrainingData:
+    """What is learnt from and validated on.
 
-    train_loss: float
-    train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    note: str
+    `validation()` gives the same batches each time. `class_counts` are training images by class, in class
+    order; `validation_images` (where known) helps to keep a deadline.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether fine-tuning is worth its time, and why, in words; `tail`: of the last layers only."""
-
-    worth_it: bool
-    reason: str
-    tail: bool = False
-
-
-class Transfer(Protocol):
-    """The fast way of transfer, `training.transfer.FastTransfer`: a head out of frozen features."""
-
-    @property
-    def head_steps(self) -> int:
-        """How often the head is fitted, each time on more of what the training images give."""
-        ...
-
-    def fit_head(self, job: Job, step: int) -> HeadFigures:
-        """Fit the classifier's head in place, for the time `step` (from 0)."""
-        ...
-
-    def fits_again(self, job: Job) -> bool:
-        """Whether the head is to be fitted once more, after these, for what is known by now."""
-        ...
-
-    def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:
-        """Whether `phase` will pay, from training images alone; leaves the classifier as it is."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """All that stays the same during one `fit`."""
-
-    classifier: Classifier
     train: TrainingSource
     validation: Callable[[], Iterable[Batch]]
-    validation_images: int
-    class_counts: tuple[int, ...]
-    recipe: Recipe
-    phases: tuple[Phase, ...]
+    class_counts: Mapping[str, int]
+    validation_images: int = 0
+
+    @property
+    def images(self) -> int:
+        """Training images."""
+        return sum(self.class_counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who looks on (and changes nothing), who may stop it, and the time."""
+
+    callbacks: Callback = field(default_factory=Callback)
+    stop: StopRequest = field(default_factory=StopRequest)
+    clock: Clock = field(default_factory=Clock)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """One training: the network, what is done with it, from which data, where, and who watches."""
+
+    classifier: Classifier
+    plan: Plan
+    data: TrainingData
     runtime: Runtime
-    checkpoints: Checkpoints
-    mix_up: float
-    cut_mix: float
     run: RunFolder
-    callbacks: Callback
-    stop: StopRequest
-    budget: TimeBudget
-    transfer: Transfer | None = None
+    checkpoints: Checkpoints
+    watch: Watch = field(default_factory=Watch)
+
+    @property
+    def validation_batches(self) -> int:
+        return math.ceil(self.data.validation_images / self.plan.batch_size)
+
+    def with_phases(self, phases: tuple[Phase, ...]) -> TrainingJob:
+        """The job with other phases in its plan."""
+        return replace(self, plan=replace(self.plan, phases=phases))
 
 
-def choose_tail(job: Job) -> None:
-    """From now on, and in a run that continues, the last layers are fine-tuned instead of all."""
-    job.checkpoints.keep_choice(WHAT_IS_TUNED, {"method": "tail"})
+def freeze_for(classifier: Classifier, phase: Phase) -> None:
+    """Phase "head" freezes the backbone; "finetune" all of it but what `unfreeze` names; "main" nothing."""
+    if phase.name == HEAD:
+        freeze_backbone(classifier)
+    elif phase.name == FINETUNE:
+        unfreeze(classifier, phase.unfreeze)
+    else:
+        classifier.requires_grad_(True)
 
 
-def as_chosen(job: Job) -> Job:
-    """The job with the phases that a choice, if one was written down, has led to."""
-    if job.checkpoints.choice(WHAT_IS_TUNED) is None:
-        return job
-    return replace(job, phases=(*job.phases[:-1], tail_after_fitted_head(job.recipe)))
-
-
-def refuse_early(job: Job) -> None:
-    """Raises now what would otherwise stop the run hours later: a bad `unfreeze`, a full disk."""
-    learnt = 0
-    for phase in job.phases:
-        freeze_for(job.classifier, phase)
-        learnt = max(learnt, sum(p.nbytes for p in job.classifier.parameters() if p.requires_grad))
-    weights = sum(tensor.nbytes for tensor in job.classifier.state_dict().values())
-    averages = 1 if any(phase.ema_decay for phase in job.phases) else 0
-    job.checkpoints.require_space(
-        weights, weights + (MOMENTS[job.recipe.train.optimizer] + averages) * learnt
-    )
-
-
-def start_or_continue(job: Job) -> tuple[FitState, Checkpoint | None]:
-    """The state and weights of the newest whole checkpoint, or the beginning."""
+def begin(job: TrainingJob) -> tuple[FitState, Checkpoint | None]:
+    """The newest whole checkpoint's state and weights, or the beginning, with all in its place."""
+    refuse_early(job)
+    job.runtime.place(job.classifier)
     checkpoint, notes = job.checkpoints.latest()
     state = checkpoint.state if checkpoint else FitState()
     for note in notes:
@@ -138,78 +109,95 @@ def start_or_continue(job: Job) -> tuple[FitState, Checkpoint | None]:
     job.checkpoints.forget_after(state.epoch)
     if checkpoint:
         load_exactly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
-        job.budget.earlier_seconds = state.history[-1].seconds
+        job.watch.clock.earlier_seconds = state.history[-1].seconds
         job.run.write_history(state.history)
     return state, checkpoint if checkpoint and state.phase_epoch else None
 
 
-def phase_ending(job: Job, phase: Phase, state: FitState) -> str:
+def refuse_early(job: TrainingJob) -> None:
+    """Raises now what would otherwise stop the run hours later: a bad `unfreeze`, a full disk."""
+    learnt = 0
+    for phase in job.plan.phases:
+        freeze_for(job.classifier, phase)
+        learnt = max(learnt, sum(p.nbytes for p in job.classifier.parameters() if p.requires_grad))
+    weights = sum(tensor.nbytes for tensor in job.classifier.state_dict().values())
+    averages = 1 if any(phase.ema_decay for phase in job.plan.phases) else 0
+    kept = MOMENTS[job.plan.optimizer.name] + averages
+    job.checkpoints.require_space(weights, weights + kept * learnt)
+
+
+def phase_ending(job: TrainingJob, phase: Phase, state: FitState) -> str:
     """Why the phase ends here, or "" while it goes on."""
-    patience = job.recipe.train.early_stopping
+    patience, clock = job.plan.schedule.early_stopping, job.watch.clock
     if state.phase_epoch >= phase.epochs:
         return ALL_EPOCHS
     if patience and state.epochs_without_better >= patience:
         return EARLY_STOPPING
     if state.pace:
         through = state.phase_step >= state.pace.end
-        return TIME_LIMIT if through or job.budget.exhausted else ""
+        return TIME_LIMIT if through or clock.exhausted else ""
     # the very first epoch is always begun: without it there is nothing to give back
-    if state.epoch and not job.budget.epoch_fits():
+    if state.epoch and not clock.epoch_fits():
         return TIME_LIMIT
     return ""
 
 
-def end_phase(job: Job, phase: Phase, state: FitState, ending: str) -> FitState:
+def end_phase(job: TrainingJob, phase: Phase, state: FitState, ending: str) -> FitState:
     """Check promise 4, go back to the best weights, and say why the phase ended."""
     evidence, pace = frozen_evidence(job, phase, state), state.pace
     state = state.next_phase(evidence)
     if ending != ALL_EPOCHS:
-        done = sum(row.phase == phase.name for row in state.history)
-        left = "".join(f"; {later.name} was not begun" for later in job.phases[state.phase :])
-        skipped = left if ending == TIME_LIMIT else ""
-        paced = "; the rate's schedule was shortened to that" if pace and ending == TIME_LIMIT else ""
-        state = state.with_note(
-            f"{phase.name}: {ending} after epoch {done} of {phase.epochs}{paced}{skipped}"
-        )
+        state = state.with_note(_ended_early(job, phase, state, ending, paced=pace is not None))
     load_best(job, state)
-    if ending == TIME_LIMIT or state.phase == len(job.phases):
+    if ending == TIME_LIMIT or state.phase == len(job.plan.phases):
         state = replace(state, finished=ending)
         job.checkpoints.finish(state)
     return state
 
 
-def frozen_evidence(job: Job, phase: Phase, state: FitState) -> FrozenEvidence:
+def _ended_early(job: TrainingJob, phase: Phase, state: FitState, ending: str, *, paced: bool) -> str:
+    done = sum(row.phase == phase.name for row in state.history)
+    left = "".join(f"; {later.name} was not begun" for later in job.plan.phases[state.phase :])
+    skipped = left if ending == TIME_LIMIT else ""
+    shortened = "; the learning rate schedule was shortened to that" if paced and ending == TIME_LIMIT else ""
+    return f"{phase.name}: {ending} after epoch {done} of {phase.epochs}{shortened}{skipped}"
+
+
+def frozen_evidence(job: TrainingJob, phase: Phase, state: FitState) -> FrozenEvidence:
     """Promise 4: frozen weights and BatchNorm statistics are bit-identical; raises PromiseError if not."""
     frozen = sum(p.numel() for p in job.classifier.parameters() if not p.requires_grad)
     evidence = FrozenEvidence(phase.name, frozen, state.frozen_before, frozen_hash(job.classifier))
     if not evidence.kept:
         raise PromiseError(
             f"a frozen part changed during phase {phase.name} (hash {evidence.before[:12]} became "
-            f"{evidence.after[:12]}); this backbone changes itself in its forward pass: use another one, "
-            "or train.unfreeze = 'all' with head_epochs = 0"
+            f"{evidence.after[:12]}): this backbone changes itself in its forward pass",
+            hint="use another backbone, or train.unfreeze = 'all' with head_epochs = 0",
         )
     return evidence
 
 
-def load_last(job: Job) -> None:
+def load_last(job: TrainingJob) -> None:
     """Out of a failed step, back to the weights of the last finished epoch, where there is one."""
     checkpoint, _ = job.checkpoints.latest()
     if checkpoint:
         load_exactly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
 
 
-def load_best(job: Job, state: FitState) -> None:
+def load_best(job: TrainingJob, state: FitState) -> None:
     weights = job.checkpoints.best_weights(state)
     load_exactly(job.classifier, weights, where=str(job.checkpoints.folder))
 
 
-def class_weights(job: Job) -> Tensor | None:
-    if not job.recipe.train.class_weights:
+def class_weights(job: TrainingJob) -> Tensor | None:
+    """(classes,) on the device, where the plan weighs classes."""
+    if not job.plan.loss.class_weights:
         return None
-    return inverse_frequency(job.class_counts).to(job.runtime.device)
+    return inverse_frequency(tuple(job.data.class_counts.values())).to(job.runtime.device)
 
 
-def view(job: Job, phase: Phase, state: FitState) -> TrainingView:
+def view(job: TrainingJob, phase: Phase, state: FitState) -> TrainingView:
+    """What callbacks see."""
+
     def weights() -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in job.classifier.state_dict().items()}
 

@@ -14,15 +14,15 @@ from torch.nn import functional
 
 from saccade.errors import TrainingError
 from saccade.models.network import Classifier
-from saccade.recipe import Recipe
+from saccade.plan import Phase, Plan
 from saccade.runtime import Runtime, draw_seed
 from saccade.training.averaging import WeightAverage
-from saccade.training.job import Job, class_weights
+from saccade.training.clock import Stretch
+from saccade.training.job import TrainingJob, class_weights, freeze_for
 from saccade.training.losses import classification_loss
 from saccade.training.optimizers import build_optimizer
-from saccade.training.phases import Phase, freeze_for
 from saccade.training.schedules import Pace, Plateau, Span, growing_side, learning_rate
-from saccade.training.state import flatten_optimizer, unflatten_optimizer
+from saccade.training.state import FitState, flatten_optimizer, unflatten_optimizer
 from saccade.transforms.batches import Batch
 from saccade.transforms.mix import mix, soft_targets
 
@@ -36,13 +36,11 @@ class Learner:
 
     classifier: Classifier
     runtime: Runtime
-    recipe: Recipe
+    plan: Plan
     phase: Phase
     span: Span
     classes: int
     class_weights: Tensor | None
-    mix_up: float
-    cut_mix: float
     optimizer: torch.optim.Optimizer
     forward: Any
     stepper: Any  # the optimizer as Fabric wraps it
@@ -52,17 +50,22 @@ class Learner:
     pace: Pace | None = None  # where a deadline leaves no time for all epochs
     watch: LossWatch = field(default_factory=lambda: LossWatch())
 
+    @property
+    def growing_from(self) -> float:
+        """Share of the side at which images start, where a whole network learns from growing ones; else 0."""
+        return self.plan.progressive_size if self.phase.unfreeze == "all" else 0.0
+
     def inputs(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) and soft targets (B, classes) on the device; mixing = f(seed, step)."""
-        generator = torch.Generator().manual_seed(draw_seed(self.recipe.seed, "mix", step))
+        generator = torch.Generator().manual_seed(draw_seed(self.plan.seed, "mix", step))
         images = self.sized(self.runtime.images(batch.images))
         targets = soft_targets(batch.targets.to(self.runtime.device), self.classes)
-        return mix(images, targets, mix_up_alpha=self.mix_up, cut_mix_alpha=self.cut_mix, generator=generator)
+        loss = self.plan.loss
+        return mix(images, targets, mix_up_alpha=loss.mix_up, cut_mix_alpha=loss.cut_mix, generator=generator)
 
     def sized(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) at the side of this epoch: smaller at first where the recipe says so."""
-        start = self.recipe.train.progressive_size if self.phase.unfreeze == "all" else 0.0
-        side = growing_side(self.done, start=start, full=images.shape[-1])
+        """Images (B, 3, S, S) at the side of this epoch: smaller at first where they are to grow."""
+        side = growing_side(self.done, start=self.growing_from, full=images.shape[-1])
         if side == images.shape[-1]:
             return images
         return functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
@@ -72,9 +75,13 @@ class Learner:
         step = self.pace.at_step(phase_step, self.span) if self.pace else phase_step
         self.done = step / max(1, self.span.steps)
 
+    def stretch(self, phase_step: int) -> Stretch:
+        """Where the phase is, for the clock."""
+        return Stretch(phase_step, self.span, self.pace, self.growing_from, self.done)
+
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B,) loss of each image."""
-        smoothing = self.recipe.train.label_smoothing
+        smoothing = self.plan.loss.label_smoothing
         return classification_loss(logits, targets, class_weights=self.class_weights, smoothing=smoothing)
 
     def plain_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -91,19 +98,19 @@ class Learner:
         return learning_rate(
             self.pace.at_step(phase_step, self.span) if self.pace else phase_step,
             base=self.phase.learning_rate,
-            schedule=self.recipe.train.schedule,
+            schedule=self.plan.schedule.name,
             span=self.span,
             plateau_factor=plateau_factor,
         )
 
     def plateau_after(self, plateau: Plateau, validation_loss: float) -> Plateau:
         """The plateau schedule's state after an epoch of this phase."""
-        train = self.recipe.train
+        schedule = self.plan.schedule
         return plateau.after(
             validation_loss,
-            patience=train.plateau_patience,
-            drop=train.plateau_factor,
-            lowest=train.plateau_min_lr / self.phase.learning_rate,
+            patience=schedule.plateau_patience,
+            drop=schedule.plateau_factor,
+            lowest=schedule.plateau_min_lr / self.phase.learning_rate,
         )
 
     def set_rate(self, rate: float) -> None:
@@ -117,7 +124,7 @@ class Learner:
         """
         now = self.micro_batch or images
         if now <= SMALLEST_MICRO_BATCH:
-            raise TrainingError(memory_message(now, self.runtime))
+            raise memory_error(now, self.runtime)
         self.micro_batch = max(SMALLEST_MICRO_BATCH, math.ceil(now / 2))
         self.runtime.free_cache()
 
@@ -168,27 +175,38 @@ class LossWatch:
         bad = [path for path, value in zip(paths, values, strict=True) if not math.isfinite(value)]
         more = f" and {len(bad) - FILES_NAMED} more" if len(bad) > FILES_NAMED else ""
         raise TrainingError(
-            f"the loss is no longer a finite number {self.where}, for {len(bad)} of {len(paths)} images "
-            f"of the batch: {', '.join(bad[:FILES_NAMED])}{more}. {self.remedy}"
+            f"the loss is NaN or infinite {self.where}, for {len(bad)} of {len(paths)} images of the batch: "
+            f"{', '.join(bad[:FILES_NAMED])}{more}",
+            hint=self.remedy,
         )
 
 
-def begin_phase(job: Job, phase: Phase, *, micro_batch: int) -> Learner:
-    """Freeze what the phase freezes, build its optimizer over the rest, and hand both to the runtime."""
+def begin_phase(
+    job: TrainingJob, phase: Phase, *, runtime: Runtime | None = None, state: FitState | None = None
+) -> Learner:
+    """Freeze what the phase freezes, build its optimizer over the rest, and hand both to the runtime.
+
+    `runtime` is the job's unless another precision suits the phase; `state` where the phase is under way.
+    """
+    runtime, state = runtime or job.runtime, state or FitState()
     freeze_for(job.classifier, phase)
-    train = job.recipe.train
-    optimizer = build_optimizer(job.classifier, phase.learning_rate, train)
-    forward, stepper = job.runtime.setup(job.classifier, optimizer)
+    optimizer = build_optimizer(job.classifier, phase.learning_rate, job.plan.optimizer)
+    forward, stepper = runtime.setup(job.classifier, optimizer)
+    schedule = job.plan.schedule
     return Learner(
         classifier=job.classifier,
-        runtime=job.runtime,
-        recipe=job.recipe,
+        runtime=runtime,
+        plan=job.plan,
         phase=phase,
-        span=Span(phase.epochs, len(job.train), train.warmup_epochs, train.step_epochs, train.step_factor),
-        classes=len(job.class_counts),
+        span=Span(
+            phase.epochs,
+            len(job.data.train),
+            schedule.warmup_epochs,
+            schedule.step_epochs,
+            schedule.step_factor,
+        ),
+        classes=len(job.data.class_counts),
         class_weights=class_weights(job),
-        mix_up=job.mix_up,
-        cut_mix=job.cut_mix,
         optimizer=optimizer,
         forward=forward,
         stepper=stepper,
@@ -198,16 +216,17 @@ def begin_phase(job: Job, phase: Phase, *, micro_batch: int) -> Learner:
             warm_up=phase.ema_warm_up,
             keep_statistics=phase.keep_statistics,
         ),
-        micro_batch=micro_batch,
-        watch=LossWatch(lag=0 if job.runtime.device.type == "cpu" else 1),
+        micro_batch=state.micro_batch,
+        pace=state.pace,
+        watch=LossWatch(lag=0 if runtime.device.type == "cpu" else 1),
     )
 
 
-def memory_message(images: int, runtime: Runtime) -> str:
+def memory_error(images: int, runtime: Runtime) -> TrainingError:
     """What was too much, and what to do."""
-    return (
-        f"memory is too small for {images} images at once on {runtime.device}; use a smaller "
-        "train.batch_size, data.image_size or backbone, or end what else uses that memory"
+    return TrainingError(
+        f"memory is too small for {images} images at once on {runtime.device}",
+        hint="use a smaller train.batch_size, data.image_size or backbone, or end what else uses that memory",
     )
 
 

@@ -9,23 +9,23 @@ import torch
 
 from saccade.models.finetune import parameter_groups
 from saccade.models.network import Classifier
-from saccade.recipe import TrainConfig
+from saccade.plan import OptimizerPlan
 from saccade.training.muon import FILTER_MOMENTUM, HEAD_SHARE, VECTOR_SHARE, Muon
 
 Groups = list[dict[str, Any]]
 
 
-def adam(groups: Groups, learning_rate: float, settings: TrainConfig) -> torch.optim.Optimizer:
+def adam(groups: Groups, learning_rate: float, settings: OptimizerPlan) -> torch.optim.Optimizer:
     """Adam with weight decay as part of the gradient. Kingma and Ba 2015."""
     return torch.optim.Adam(groups, lr=learning_rate, fused=_fused(groups))
 
 
-def adamw(groups: Groups, learning_rate: float, settings: TrainConfig) -> torch.optim.Optimizer:
+def adamw(groups: Groups, learning_rate: float, settings: OptimizerPlan) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay. Loshchilov and Hutter 2019."""
     return torch.optim.AdamW(groups, lr=learning_rate, fused=_fused(groups))
 
 
-def sgd(groups: Groups, learning_rate: float, settings: TrainConfig) -> torch.optim.Optimizer:
+def sgd(groups: Groups, learning_rate: float, settings: OptimizerPlan) -> torch.optim.Optimizer:
     """Stochastic gradient descent with Nesterov momentum (plain where the momentum is 0)."""
     momentum = settings.momentum
     return torch.optim.SGD(
@@ -38,7 +38,7 @@ def _fused(groups: Groups) -> bool:
     return all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
 
 
-def muon(groups: Groups, learning_rate: float, settings: TrainConfig) -> torch.optim.Optimizer:
+def muon(groups: Groups, learning_rate: float, settings: OptimizerPlan) -> torch.optim.Optimizer:
     """Orthogonalised momentum for filters, SGD with Nesterov momentum for head, norms and biases."""
     return Muon(
         [part for group in groups for part in _by_shape(group)], lr=learning_rate, momentum=settings.momentum
@@ -59,7 +59,7 @@ def _by_shape(group: dict[str, Any]) -> Groups:
 
 
 # name in the recipe -> builder
-OPTIMIZERS: dict[str, Callable[[Groups, float, TrainConfig], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[Groups, float, OptimizerPlan], torch.optim.Optimizer]] = {
     "adam": adam,
     "adamw": adamw,
     "sgd": sgd,
@@ -72,8 +72,8 @@ MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1, "muon": 1}
 
 
 def build_optimizer(
-    classifier: Classifier, learning_rate: float, settings: TrainConfig
+    classifier: Classifier, learning_rate: float, settings: OptimizerPlan
 ) -> torch.optim.Optimizer:
-    """The recipe's optimizer over what is not frozen."""
+    """The optimizer of the plan over what is not frozen."""
     groups = parameter_groups(classifier, weight_decay=settings.weight_decay)
-    return OPTIMIZERS[settings.optimizer](groups, learning_rate, settings)
+    return OPTIMIZERS[settings.name](groups, learning_rate, settings)

@@ -25,8 +25,7 @@ from torchvision.transforms.v2 import functional
 from saccade.preprocess import Preprocess
 from saccade.recipe import AugmentConfig
 from saccade.transforms.automatic import AUTOMATIC
-from saccade.transforms.resize import resized
-from saccade.transforms.shrink import shrink
+from saccade.transforms.resize import resized, shrink
 
 Automatic = Literal["none", "auto_augment", "rand_augment", "trivial_augment"]
 Generator = np.random.Generator

@@ -1,4 +1,4 @@
-"""The quick uint8 resize of training images, and the order of their colours in memory."""
+"""The quick uint8 resize of training images, the working copy, and the order of colours in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from torch import Tensor
 from torch.nn import functional as nn
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from saccade.preprocess import Interpolation
+from saccade.preprocess import Interpolation, Preprocess
+
+# Random crops enlarge what they cut out; a copy this much larger than evaluation's keeps them sharp.
+DETAIL = 1.25
 
 
 def resized(image: Tensor, height: int, width: int, interpolation: Interpolation = "bilinear") -> Tensor:
@@ -34,3 +37,18 @@ def side_by_side(image: Tensor) -> Tensor:
     if image.stride(0) == 1:
         return image.permute(1, 2, 0).contiguous()
     return torch.stack(image.unbind(0), -1)  # of planes a quarter of the time
+
+
+def shrink(image: Tensor, preprocess: Preprocess) -> Tensor:
+    """The working copy of a training image, no larger than training needs: uint8 (3, H, W), never enlarged.
+
+    It is evaluation's resized image times DETAIL, aspect kept.
+    """
+    height, width = image.shape[-2:]
+    if preprocess.resize == "pad":
+        factor = DETAIL * preprocess.size / max(height, width)
+    else:
+        factor = DETAIL * preprocess.resize_pixels / min(height, width)
+    if factor >= 1:
+        return image
+    return resized(image, max(1, round(factor * height)), max(1, round(factor * width)))

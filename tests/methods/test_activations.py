@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from saccade.errors import Interrupted, RecipeError
+from saccade.methods import activations, phases_of
+from saccade.methods.activations import KeptViews, Trunk, find_boundary, only_the_tail, tail_is_exact
 from saccade.models.finetune import unfreeze
 from saccade.models.network import Classifier
 from saccade.recipe import Recipe
 from saccade.runtime import Runtime
 from saccade.testing.tiny import TinyData, timeless, tiny_classifier
-from saccade.training import Callback, StopRequest, boundary
-from saccade.training.boundary import KeptViews, Trunk, find_boundary, only_the_tail, tail_is_exact
-from saccade.training.phases import plan_phases
+from saccade.training import Callback, StopRequest
 
 RUNTIME = Runtime.create("cpu", "float32")
 
@@ -189,14 +189,14 @@ def test_stopped_and_continued_it_ends_bit_identical(fit_tiny, recipe, epoch):
 def test_memory_bounds_the_views_and_a_continued_run_keeps_their_number(fit_tiny, recipe, monkeypatch):
     numbers = 4 * 8 * 8
     exact, view = 4 * 0 * numbers, 24 * 4 * numbers
-    monkeypatch.setattr(boundary, "MOST_BYTES", exact + view + 1)
+    monkeypatch.setattr(activations, "MOST_BYTES", exact + view + 1)
     asked = tail_recipe(recipe, precision="float32")
     with pytest.raises(KeyboardInterrupt):
         fit_tiny("short", recipe=asked, callbacks=[Stop(4)])
     monkeypatch.undo()
     _, result = fit_tiny("short", recipe=asked)
     assert any("of 1 view of each" in note for note in result.notes)
-    monkeypatch.setattr(boundary, "MOST_BYTES", 10)
+    monkeypatch.setattr(activations, "MOST_BYTES", 10)
     _, result = fit_tiny("none", recipe=asked)
     assert any("do not fit into a quarter of the memory" in note for note in result.notes)
 
@@ -209,14 +209,14 @@ def test_where_images_are_mixed_nothing_is_kept(fit_tiny, recipe):
 def test_methods_and_their_views():
     tail = Recipe().replaced(train__method="tail")
     assert (tail.train.unfreeze, tail.train.epochs, tail.kept_views) == ("0.42", 6, 4)
-    head, phase = plan_phases(tail, pretrained=True, can_solve=True)
-    assert head.solved
+    _, (head, phase) = phases_of(tail)
+    assert head.fitted
     assert phase.unfreeze == "0.42"
     assert phase.kept_views == 4
     assert phase.keep_statistics
     assert Recipe().replaced(train__method="tail", train__epochs=9).train.epochs == 9
     assert Recipe.from_toml(tail.to_toml()) == tail
-    assert plan_phases(Recipe().replaced(train__epochs=3), pretrained=True)[-1].kept_views == 0
+    assert phases_of(Recipe().replaced(train__epochs=3))[1][-1].kept_views == 0
     for method in ("auto", "head", "full"):
         with pytest.raises(RecipeError, match=r"kept_views = 2 has no effect"):
             Recipe().replaced(train__method=method, train__kept_views=2)

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from saccade.models.finetune import stages
 from saccade.models.network import Classifier
-from saccade.runtime import Runtime, draw_seed
+from saccade.plan import Phase
+from saccade.runtime import Runtime, draw_seed, knows_bfloat16
 from saccade.threads import memory_bytes
-from saccade.training.arithmetic import can_gain
 from saccade.training.inference import evaluation_mode
-from saccade.training.job import Job, TrainingSource
-from saccade.training.phases import Phase
-from saccade.training.state import FitState
+from saccade.training.job import TrainingJob, TrainingSource, freeze_for
+from saccade.training.loop import fit_phase
+from saccade.training.state import Checkpoint, FitState
 from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch
 
@@ -52,10 +52,25 @@ class Boundary:
         return int(torch.Size(self.shape).numel())
 
 
+def fit_phases(job: TrainingJob, state: FitState, checkpoint: Checkpoint | None) -> FitState:
+    """Go through the phases that are left, on kept activations where a phase asks for them.
+
+    `checkpoint` is the newest; it belongs to the phase in which training was stopped.
+    """
+    while not state.finished:
+        phase = job.plan.phases[state.phase]
+        if checkpoint and checkpoint.state.phase != state.phase:
+            checkpoint = None  # only the phase that was interrupted has an optimizer to continue
+        freeze_for(job.classifier, phase)
+        with kept_activations(job, phase, state) as (learning, note):
+            state = fit_phase(learning, phase, state.with_note(note), checkpoint)
+    return state
+
+
 @contextlib.contextmanager
 def kept_activations(
-    job: Job, phase: Phase, state: FitState, *, recorded: bool = True
-) -> Iterator[tuple[Job, str]]:
+    job: TrainingJob, phase: Phase, state: FitState, *, recorded: bool = True
+) -> Iterator[tuple[TrainingJob, str]]:
     """The job as it learns from activations, and what to say of that; as it is where it cannot.
 
     Within it the classifier takes activations for images: its frozen stages hand on what they are given.
@@ -65,7 +80,7 @@ def kept_activations(
         yield job, ""
         return
     first = state.epoch - state.phase_epoch + 1
-    images = next(iter(job.train.epoch(first))).images[:CHECKED_IMAGES]
+    images = next(iter(job.data.train.epoch(first))).images[:CHECKED_IMAGES]
     boundary, reason = _usable_boundary(job, images)
     views = _views(job, phase, boundary, recorded=recorded) if boundary else 0
     if boundary is None or not views:
@@ -73,21 +88,22 @@ def kept_activations(
         yield job, f"{phase.name}: activations are not kept, each epoch goes through the whole network: {why}"
         return
     trunk = Trunk.of(job.classifier, boundary, job.runtime)
-    validation = KeptValidation(job.validation, trunk)
-    images_a_view, seed = sum(job.class_counts), job.recipe.seed
-    train = KeptViews(job.train, trunk, first, views, images_a_view, seed, _reduced(job), job.stop)
+    validation = KeptValidation(job.data.validation, trunk)
+    images_a_view, seed = job.data.images, job.plan.seed
+    train = KeptViews(job.data.train, trunk, first, views, images_a_view, seed, _reduced(job), job.watch.stop)
     size = train.bytes_a_view * views / 1e6
     said = (
         f"{phase.name}: learns from activations kept at the end of {boundary.module}, of {views} "
         f"view{'s' * (views > 1)} of each training image, {size:,.0f} MB"
     )
     with only_the_tail(job.classifier, boundary):
-        yield replace(job, train=train, validation=lambda: validation), said
+        data = replace(job.data, train=train, validation=lambda: validation)
+        yield replace(job, data=data), said
 
 
-def _usable_boundary(job: Job, images: Tensor) -> tuple[Boundary | None, str]:
+def _usable_boundary(job: TrainingJob, images: Tensor) -> tuple[Boundary | None, str]:
     """The boundary, or None and why there is none that could be used."""
-    if job.mix_up or job.cut_mix:
+    if job.plan.loss.mix_up or job.plan.loss.cut_mix:
         return None, "images are mixed anew in each step"
     boundary = find_boundary(job.classifier, job.runtime.images(images))
     if boundary is None:
@@ -97,26 +113,27 @@ def _usable_boundary(job: Job, images: Tensor) -> tuple[Boundary | None, str]:
     return boundary, ""
 
 
-def _views(job: Job, phase: Phase, boundary: Boundary, *, recorded: bool) -> int:
+def _views(job: TrainingJob, phase: Phase, boundary: Boundary, *, recorded: bool) -> int:
     """How many views are kept: as the phase has it, less where memory is short; recorded once chosen."""
     name = f"views of {phase.name}"
     if recorded and (earlier := job.checkpoints.choice(name)):
         return int(earlier["views"])
     room = min(MOST_BYTES, memory_bytes() // MEMORY_SHARE)
-    room -= job.validation_images * boundary.numbers * EXACT_BYTES
+    room -= job.data.validation_images * boundary.numbers * EXACT_BYTES
     size = 2 if _reduced(job) else 4
-    fitting = room // max(1, sum(job.class_counts) * boundary.numbers * size)
+    fitting = room // max(1, job.data.images * boundary.numbers * size)
     views = max(0, min(phase.kept_views, phase.epochs, fitting))
     if recorded:
         job.checkpoints.keep_choice(name, {"views": views})
     return views
 
 
-def _reduced(job: Job) -> bool:
+def _reduced(job: TrainingJob) -> bool:
     """Whether training activations are computed and kept in bfloat16."""
-    if job.recipe.precision == "float32":
+    if job.plan.precision == "float32":
         return False
-    return job.runtime.precision == "bfloat16" or can_gain(job.runtime)
+    # where bfloat16 is imitated, it is slow
+    return job.runtime.precision == "bfloat16" or (job.runtime.device.type == "cpu" and knows_bfloat16())
 
 
 # -- the two parts of a network ---------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,23 +14,23 @@ import torch
 from PIL import Image
 from torch import nn
 
-from saccade.errors import Interrupted, RecipeError, TrainingError
+from saccade.errors import RecipeError, TrainingError
 from saccade.features.compute import Engines, Images
-from saccade.features.heads import Choice, stratified_group_folds
+from saccade.features.heads import stratified_group_folds
 from saccade.images.decoder import Limits
-from saccade.methods.transfer import FastTransfer, Trial, verdict, without_trial
+from saccade.methods import auto, phases_of
+from saccade.methods.probe import HeadFigures, Probe
+from saccade.methods.trial import Trial, Verdict, verdict, without_trial
 from saccade.models.network import Classifier
+from saccade.plan import Phase
 from saccade.preprocess import Preprocess
-from saccade.recipe import Recipe
-from saccade.records import Dataset, EpochRow, ImageRecord
+from saccade.records import EpochRow, ImageRecord
 from saccade.sources.storage import FolderStorage
 from saccade.terminal import Terminal
 from saccade.testing.tiny import timeless
 from saccade.training import Callback, EpochProgress, TrainingView
-from saccade.training.job import HeadFigures, Job, Verdict
-from saccade.training.phases import Phase, plan_phases
+from saccade.training.job import TrainingJob
 from saccade.training.state import Checkpoints
-from saccade.training.stop import StopRequest
 
 
 @dataclass
@@ -45,19 +44,22 @@ class StandIn:
 
     head_steps: int = 1
 
-    def fit_head(self, job: Job, step: int) -> HeadFigures:
+    def fit_head(self, job: TrainingJob, step: int) -> HeadFigures:
         self.asked.append("head")
         with torch.no_grad():
             for parameter in job.classifier.head.parameters():
                 parameter.fill_(0.25)
         return HeadFigures(0.4, 0.9, self.validation_loss, 0.8, note="the head was fitted")
 
-    def fits_again(self, job: Job) -> bool:
-        return False
-
-    def judge_finetuning(self, job: Job, phase: Phase) -> Verdict:
+    def judged(self, phase: Phase) -> Verdict:
         self.asked.append(f"{phase.name} {phase.unfreeze}")
         return Verdict(self.worth_it, "because of the trial", tail=self.tail)
+
+
+@pytest.fixture(autouse=True)
+def _stand_ins_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial itself is tested by real runs (tests/journeys)."""
+    monkeypatch.setattr(auto, "judge_finetuning", lambda job, probe, phase: probe.judged(phase))
 
 
 Fit = Callable[..., Any]
@@ -66,10 +68,10 @@ Fit = Callable[..., Any]
 def test_method_head_is_one_row_and_moves_nothing_else(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
     from saccade.testing.tiny import tiny_classifier
 
-    transfer = StandIn()
-    network, result = fit_tiny(recipe=recipe(train__method="head"), transfer=transfer)
+    probe = StandIn()
+    network, result = fit_tiny(recipe=recipe(train__method="head"), probe=probe)
     assert [timeless(row) for row in result.history] == [("head", 1, 0.0, 0.4, 0.9, 0.5, 0.8)]
-    assert transfer.asked == ["head"]
+    assert probe.asked == ["head"]
     assert result.head_alone
     assert result.finetune_ratio == 0.0
     assert result.notes == ("the head was fitted",)
@@ -81,38 +83,38 @@ def test_method_head_is_one_row_and_moves_nothing_else(fit_tiny: Fit, recipe: Ca
 class Worse(StandIn):
     """Two fits, of which the second is worse on validation and has other weights."""
 
-    def fit_head(self, job: Job, step: int) -> HeadFigures:
+    def fit_head(self, job: TrainingJob, step: int) -> HeadFigures:
         found = super().fit_head(job, step)
         with torch.no_grad():
             for parameter in job.classifier.head.parameters():
                 parameter += step
-        return replace(found, validation_loss=found.validation_loss + step)
+        return found._replace(validation_loss=found.validation_loss + step)
 
 
 def test_of_two_heads_the_better_one_is_kept(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
-    transfer = Worse(head_steps=2)
-    network, result = fit_tiny(recipe=recipe(train__method="head"), transfer=transfer)
-    assert transfer.asked == ["head", "head"]
+    probe = Worse(head_steps=2)
+    network, result = fit_tiny(recipe=recipe(train__method="head"), probe=probe)
+    assert probe.asked == ["head", "head"]
     assert [row.validation_loss for row in result.history] == [0.5, 1.5]
     assert (result.best.epoch, result.head_alone) == (1, True)
     assert all(torch.all(parameter == 0.25) for parameter in network.head.parameters())
 
 
 def test_where_the_time_is_over_one_head_is_enough(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
-    transfer = StandIn(head_steps=2)
-    fit_tiny(recipe=recipe(train__method="head"), transfer=transfer, deadline=time.monotonic() - 1)
-    assert transfer.asked == ["head"]
+    probe = StandIn(head_steps=2)
+    fit_tiny(recipe=recipe(train__method="head"), probe=probe, deadline=time.monotonic() - 1)
+    assert probe.asked == ["head"]
 
 
 def test_auto_stops_or_goes_on_as_the_verdict_says(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
-    _, stopped = fit_tiny("stopped", recipe=recipe(train__method="auto"), transfer=StandIn(worth_it=False))
+    _, stopped = fit_tiny("stopped", recipe=recipe(train__method="auto"), probe=StandIn(worth_it=False))
     assert [row.phase for row in stopped.history] == ["head"]
     assert stopped.stopped == "the head alone is enough"
     assert "because of the trial" in stopped.notes
-    transfer = StandIn(validation_loss=50.0)
-    _, tuned = fit_tiny("tuned", recipe=recipe(train__method="auto"), transfer=transfer)
+    probe = StandIn(validation_loss=50.0)
+    _, tuned = fit_tiny("tuned", recipe=recipe(train__method="auto"), probe=probe)
     assert [row.phase for row in tuned.history] == ["head"] + ["finetune"] * 3
-    assert transfer.asked == ["head", "finetune all"]
+    assert probe.asked == ["head", "finetune all"]
     assert not tuned.head_alone
     assert tuned.finetune_ratio == pytest.approx(0.1)
 
@@ -126,14 +128,14 @@ def test_epochs_are_counted_to_their_last_one_however_often_the_head_was_fitted(
 
     seen: set[tuple[int, int]] = set()
     chosen = recipe(train__method="full", train__epochs=3)
-    fit_tiny(recipe=chosen, transfer=StandIn(head_steps=2), callbacks=[Counts()])
+    fit_tiny(recipe=chosen, probe=StandIn(head_steps=2), callbacks=[Counts()])
     assert seen == {(3, 5), (4, 5), (5, 5)}
 
 
 def test_full_fine_tunes_everything_without_asking(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
-    transfer = StandIn()
-    _, result = fit_tiny(recipe=recipe(train__method="full"), transfer=transfer)
-    assert transfer.asked == ["head"]
+    probe = StandIn()
+    _, result = fit_tiny(recipe=recipe(train__method="full"), probe=probe)
+    assert probe.asked == ["head"]
     assert [(e.phase, e.parameters > 0) for e in result.frozen] == [("head", True), ("finetune", False)]
 
 
@@ -149,7 +151,7 @@ def test_fine_tuning_keeps_batchnorm_statistics_and_training_from_scratch_does_n
     moved = {}
     for method in ("full", "finetune"):
         chosen = recipe(train__method=method, train__unfreeze="all")  # "full" means all by itself
-        network, _ = fit_tiny(method, recipe=chosen, transfer=StandIn(validation_loss=50.0))
+        network, _ = fit_tiny(method, recipe=chosen, probe=StandIn(validation_loss=50.0))
         after = network.state_dict()
         moved[method] = [not torch.equal(before[name], after[name]) for name in statistics]
         assert not torch.equal(before["backbone.first.0.weight"], after["backbone.first.0.weight"])
@@ -161,18 +163,18 @@ def test_fine_tuning_keeps_batchnorm_statistics_and_training_from_scratch_does_n
 def test_what_fine_tuning_made_worse_is_not_returned(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
     """The head alone is a candidate like every epoch; 0.0 is a loss that no epoch can beat."""
     chosen = recipe(train__method="full")
-    network, result = fit_tiny(recipe=chosen, transfer=StandIn(validation_loss=0.0))
+    network, result = fit_tiny(recipe=chosen, probe=StandIn(validation_loss=0.0))
     assert len(result.history) == 4
     assert (result.best.phase, result.best.epoch, result.head_alone) == ("head", 1, True)
     assert all(torch.all(parameter == 0.25) for parameter in network.head.parameters())
 
 
 def test_finetune_is_the_classic_two_phases(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
-    transfer = StandIn()
-    _, with_transfer = fit_tiny("a", recipe=recipe(train__method="finetune"), transfer=transfer)
+    probe = StandIn()
+    _, with_probe = fit_tiny("a", recipe=recipe(train__method="finetune"), probe=probe)
     _, without = fit_tiny("b", recipe=recipe(train__method="finetune"))
-    assert transfer.asked == []
-    assert [timeless(row) for row in with_transfer.history] == [timeless(row) for row in without.history]
+    assert probe.asked == []
+    assert [timeless(row) for row in with_probe.history] == [timeless(row) for row in without.history]
     assert [row.phase for row in without.history] == ["head"] * 2 + ["finetune"] * 3
 
 
@@ -184,14 +186,14 @@ def test_stopped_between_head_and_fine_tuning_it_ends_the_same(
             raise KeyboardInterrupt
 
     chosen = recipe(train__method="auto", train__schedule="plateau")
-    _, whole = fit_tiny("whole", recipe=chosen, transfer=StandIn(validation_loss=50.0))
+    _, whole = fit_tiny("whole", recipe=chosen, probe=StandIn(validation_loss=50.0))
     with pytest.raises(KeyboardInterrupt):
-        fit_tiny("cut", recipe=chosen, transfer=StandIn(validation_loss=50.0), callbacks=[StopAfterHead()])
+        fit_tiny("cut", recipe=chosen, probe=StandIn(validation_loss=50.0), callbacks=[StopAfterHead()])
     checkpoint, _ = Checkpoints(tmp_path / "cut" / "checkpoints").latest()
     assert checkpoint is not None
     assert checkpoint.state.epoch == 1
     again = StandIn(validation_loss=50.0)
-    _, continued = fit_tiny("cut", recipe=chosen, transfer=again)
+    _, continued = fit_tiny("cut", recipe=chosen, probe=again)
     assert again.asked == ["finetune all"], (
         "the head of the checkpoint is used, only the verdict is asked again"
     )
@@ -203,14 +205,14 @@ def test_stopped_between_head_and_fine_tuning_it_ends_the_same(
 
 def test_a_head_that_is_not_finite_is_refused(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
     with pytest.raises(TrainingError, match="not finite"):
-        fit_tiny(recipe=recipe(train__method="auto"), transfer=StandIn(validation_loss=float("nan")))
+        fit_tiny(recipe=recipe(train__method="auto"), probe=StandIn(validation_loss=float("nan")))
 
 
 def test_what_leaves_layers_frozen_needs_pretrained_weights(recipe: Callable[..., Any]) -> None:
     for method in ("head", "tail"):
         with pytest.raises(RecipeError, match=rf"method = {method} .* starts from scratch"):
-            plan_phases(recipe(train__method=method), pretrained=False)
-    phases = plan_phases(recipe(train__method="full"), pretrained=False, can_solve=True)
+            phases_of(recipe(train__method=method, model__pretrained=False))
+    _, phases = phases_of(recipe(train__method="full", model__pretrained=False))
     assert [phase.name for phase in phases] == ["main"]
 
 
@@ -286,24 +288,24 @@ def test_auto_that_lacks_time_learns_the_last_layers_and_goes_on_with_them(
 
     chosen = recipe(train__method="auto", train__schedule="plateau")
     like_that: dict[str, Any] = {"tail": True, "validation_loss": 50.0}
-    _, whole = fit_tiny("whole", recipe=chosen, transfer=StandIn(**like_that))
+    _, whole = fit_tiny("whole", recipe=chosen, probe=StandIn(**like_that))
     head, finetune = whole.frozen
     assert (head.phase, finetune.phase) == ("head", "finetune")
     assert finetune.kept
     assert finetune.parameters > 0, "the first layers stay as they were"
     with pytest.raises(KeyboardInterrupt):
-        fit_tiny("cut", recipe=chosen, transfer=StandIn(**like_that), callbacks=[StopInFineTuning()])
+        fit_tiny("cut", recipe=chosen, probe=StandIn(**like_that), callbacks=[StopInFineTuning()])
     again = StandIn(worth_it=False, validation_loss=50.0)
-    _, continued = fit_tiny("cut", recipe=chosen, transfer=again)
+    _, continued = fit_tiny("cut", recipe=chosen, probe=again)
     assert again.asked == [], "what the clock decided is not asked again"
     assert continued.weights_sha256 == whole.weights_sha256
     assert [timeless(row) for row in continued.history] == [timeless(row) for row in whole.history]
 
 
-def transfer_of(records: tuple[ImageRecord, ...], **more: Any) -> FastTransfer:
+def probe_of(records: tuple[ImageRecord, ...]) -> Probe:
     """Of two classes, its features there already."""
     images = Images(FolderStorage(Path(".")), records, Preprocess(8), Limits(), exact=False)
-    return FastTransfer(
+    return Probe(
         train=images,
         validation=images,
         classes=("a", "b"),
@@ -313,42 +315,22 @@ def transfer_of(records: tuple[ImageRecord, ...], **more: Any) -> FastTransfer:
         evaluation=lambda indices: (),
         progress=Terminal(quiet=True).progress,
         _views=[torch.zeros(len(records), 2)],
-        **more,
     )
 
 
-def test_near_duplicates_of_the_training_part_judge_nothing_that_they_taught() -> None:
+def test_near_duplicates_of_the_training_part_judge_nothing_that_they_taught(
+    job_tiny: Callable[..., TrainingJob],
+) -> None:
     """A cluster of the split is one group of the head's cross-validation, also without a group of its own."""
     records = tuple(
         ImageRecord(f"{n}.png", "ab"[n % 2], "train", sha256=str(n), cluster="c" if n < 4 else "")
         for n in range(8)
     )
-    transfer = transfer_of(records)
-    data = transfer._data(SimpleNamespace(recipe=Recipe()), views=1)  # type: ignore[arg-type]
+    probe = probe_of(records)
+    data = probe.data(job_tiny(), views=1)
     assert data.groups == (*["cluster c"] * 4, "4", "5", "6", "7")
     folds = stratified_group_folds(data.labels.numpy(), data.groups, folds=2, seed=0)
     assert len(set(folds[:4])) == 1
-
-
-def test_what_a_late_search_joins_is_one_group_from_then_on() -> None:
-    """A strength that was chosen without it is chosen again; where it finds nothing new, it is kept."""
-    alone = tuple(ImageRecord(f"{n}.png", "ab"[n % 2], "train", sha256=str(n)) for n in range(8))
-    joined = tuple(replace(record, cluster="c" if n < 4 else "") for n, record in enumerate(alone))
-    for records, again in ((joined, True), (alone, False)):
-        found = Dataset(Path("."), records, ("a", "b"), storage=FolderStorage(Path(".")))
-        stop, at_once = StopRequest(), list[bool]()
-
-        def search(found: Dataset = found, stop: StopRequest = stop, asked: Any = at_once) -> Dataset:
-            asked.append(stop.immediate)
-            return found
-
-        transfer = transfer_of(alone, late_search=search, _choice=Choice(0.1, 0.5, 0.5, 2))
-        transfer._search(stop)
-        transfer._search(stop)
-        assert at_once == [True], "once, and a signal would interrupt it"
-        assert (transfer._choice is None) is again
-        data = transfer._data(SimpleNamespace(recipe=Recipe()), views=1)  # type: ignore[arg-type]
-        assert data.groups == tuple(record.unit for record in records)
 
 
 def test_a_head_that_flips_is_judged_as_it_answers(tmp_path: Path) -> None:
@@ -360,22 +342,12 @@ def test_a_head_that_flips_is_judged_as_it_answers(tmp_path: Path) -> None:
     classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)), nn.Linear(4, 2)).eval()
     images = Images(FolderStorage(tmp_path), records, Preprocess(8), Limits(), exact=True)
     engines = Engines(torch.inference_mode()(classifier.backbone), "torch")
-    transfer = replace(transfer_of(records), validation=images, engines=lambda: engines)
+    probe = replace(probe_of(records), validation=images, engines=lambda: engines)
     inputs = images.inputs(range(len(records)))
     for flip in (False, True):
         classifier.flip = flip
-        found, labels = transfer.validation_logits(classifier)
+        found, labels = probe.validation_logits(classifier)
         with torch.inference_mode():
             expected = classifier(inputs).numpy()
         assert np.abs(found - expected).max() < 1e-6
         assert labels.tolist() == [0, 1, 0, 1, 0, 1]
-
-
-def test_a_signal_interrupts_a_late_search_at_once() -> None:
-    stop = StopRequest()
-    with pytest.raises(Interrupted), stop.at_once():
-        stop.set(15)
-    assert not stop.signal
-    stop.set(15)  # elsewhere it waits until it is asked for
-    with pytest.raises(Interrupted), stop.at_once():
-        pytest.fail("nothing long begins any more")

@@ -1,0 +1,54 @@
+"""Method auto, the default: fit the head, try fine-tuning in short, and go on only where that pays.
+
+What goes on is method full, or method tail where the time limit is too short for that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from saccade.methods.activations import fit_phases
+from saccade.methods.full import phases
+from saccade.methods.probe import Probe, fit_head
+from saccade.methods.trial import judge_finetuning
+from saccade.training.job import TrainingJob, begin
+from saccade.training.loop import FitResult, finish, guarded
+from saccade.training.state import FitState
+
+__all__ = ["phases", "train"]
+
+HEAD_IS_ENOUGH = "the head alone is enough"
+WHAT_IS_TUNED = "what is fine-tuned"  # a choice that the clock has a say in
+
+
+def train(job: TrainingJob, probe: Probe | None) -> FitResult:
+    """Fit the head; fine-tune everything, the last layers or nothing, as a trial says."""
+    with guarded(job):
+        state, checkpoint = begin(job)
+        if not state.phase and not state.finished:
+            state = _decide(job, probe, fit_head(job, probe, state))
+        job = _as_decided(job)
+        return finish(job, fit_phases(job, state, checkpoint))
+
+
+def _decide(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState:
+    """The state finished where the head is enough; that the last layers are tuned is written down."""
+    if state.finished or job.checkpoints.choice(WHAT_IS_TUNED):
+        return state
+    assert probe is not None, "a head was fitted on frozen features"
+    verdict = judge_finetuning(job, probe, job.plan.phases[state.phase])
+    state = state.with_note(verdict.reason)
+    if not verdict.worth_it:
+        state = replace(state, finished=HEAD_IS_ENOUGH)
+        job.checkpoints.finish(state)
+    elif verdict.tail:
+        job.checkpoints.keep_choice(WHAT_IS_TUNED, {"method": "tail"})
+    return state
+
+
+def _as_decided(job: TrainingJob) -> TrainingJob:
+    """The job with the phases that the choice, if one was written down, has led to."""
+    if job.checkpoints.choice(WHAT_IS_TUNED) is None:
+        return job
+    assert job.plan.last_layers is not None, "the plan of method auto has both"
+    return job.with_phases((*job.plan.phases[:-1], job.plan.last_layers))

@@ -1,0 +1,219 @@
+"""A linear probe: a head fitted on frozen features, its strength chosen inside the training part."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saccade.errors import TrainingError
+from saccade.features import heads
+from saccade.features.compute import Engine, Engines, Images, compute_features
+from saccade.features.heads import ONE_CORE_NUMBERS, Choice, LabelledFeatures, choose_strength, head_logits
+from saccade.models.finetune import frozen_hash
+from saccade.models.network import Classifier
+from saccade.plan import Phase
+from saccade.records import EpochRow
+from saccade.runtime import one_thread_each
+from saccade.terminal import Progress
+from saccade.training.job import (
+    ALL_EPOCHS,
+    TrainingJob,
+    TrainingSource,
+    class_weights,
+    end_phase,
+    freeze_for,
+    view,
+)
+from saccade.training.losses import log_loss_and_accuracy
+from saccade.training.state import FitState
+from saccade.training.stop import StopRequest
+from saccade.transforms.batches import Batch, class_indices
+
+
+class HeadFigures(NamedTuple):
+    """Losses and accuracies of a head that was fitted on frozen features, and what to say about it."""
+
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    note: str
+
+
+def fit_head(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState:
+    """The first phase: the head out of frozen features, each time written down like an epoch.
+
+    A phase that is done already stays as it is. Ends with the best of the heads.
+    """
+    if state.finished or state.phase:
+        return state
+    assert probe is not None, "a method that fits a head has frozen features"
+    phase = job.plan.phases[0]
+    freeze_for(job.classifier, phase)
+    state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
+    for step in range(state.phase_epoch, probe.head_steps):
+        if step and job.watch.clock.over:
+            break
+        state = _fit_once(job, probe, phase, state, step)
+    return end_phase(job, phase, state, ALL_EPOCHS)
+
+
+def _fit_once(job: TrainingJob, probe: Probe, phase: Phase, state: FitState, step: int) -> FitState:
+    """Fit the head, and write it down like an epoch: a row of the history and a checkpoint."""
+    found = probe.fit_head(job, step)
+    if not math.isfinite(found.validation_loss):
+        raise TrainingError(
+            "the head fitted on frozen features gives losses that are NaN or infinite: the features of the "
+            "backbone are not finite",
+            hint="use other weights or another backbone",
+        )
+    row = EpochRow(
+        phase=phase.name,
+        epoch=state.epoch + 1,
+        lr=phase.learning_rate,
+        train_loss=found.train_loss,
+        train_accuracy=found.train_accuracy,
+        validation_loss=found.validation_loss,
+        validation_accuracy=found.validation_accuracy,
+        seconds=round(job.watch.clock.elapsed(), 3),
+    )
+    state = state.after_epoch(row, steps=0).with_note(found.note)
+    job.checkpoints.save(state, job.classifier.state_dict(), {}, {})
+    job.run.write_history(state.history)
+    job.watch.callbacks.on_epoch_end(view(job, phase, state), row)
+    return state
+
+
+@dataclass
+class Probe:
+    """Frozen features of a run, computed when they are first asked for.
+
+    `batches(indices)` gives augmented batches of some training images, `evaluation(indices)` plain ones.
+    """
+
+    train: Images
+    validation: Images
+    classes: tuple[str, ...]
+    engines: Callable[[], Engines]
+    mirrored: bool
+    batches: Callable[[Sequence[int]], TrainingSource]
+    evaluation: Callable[[Sequence[int]], Iterable[Batch]]
+    progress: Callable[[str], AbstractContextManager[Progress]]
+    threads: int = 1
+    _made: Engines | None = None
+    _views: list[Tensor] = field(default_factory=list)  # float32 (images, F) each
+    _validation: Tensor | None = None
+    _choice: Choice | None = None
+
+    @property
+    def head_steps(self) -> int:
+        """A head from the images as they are gives an answer early; then one from mirror images as well."""
+        return 2 if self.mirrored else 1
+
+    def fit_head(self, job: TrainingJob, step: int) -> HeadFigures:
+        """Fit the classifier's head in place on `step` + 1 views of each image.
+
+        Its figures on validation come from exact features, those on training from what it was fitted on.
+        """
+        data = self.data(job, views=step + 1)
+        head = copy.deepcopy(job.classifier.head).to("cpu")
+        with self._validating_beside(data, job.watch.stop):
+            choice = self.choice(job)
+            heads.fit_head(head, data, strength=choice.strength, seed=job.plan.seed)
+        job.classifier.head.load_state_dict(head.state_dict())
+        train = log_loss_and_accuracy(head_logits(head, data.values[0]).numpy(), data.labels.numpy())
+        validation = log_loss_and_accuracy(*self.validation_logits(job.classifier, job.watch.stop))
+        return HeadFigures(*train, *validation, note=self._head_note(job, choice, step))
+
+    def validation_logits(
+        self, classifier: Classifier, stop: StopRequest | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The answers (n, classes) on exact validation features, and the labels (n,).
+
+        As the classifier gives them: where it flips, the mean of those on the images and on mirror images.
+        """
+        logits = head_logits(classifier.head, self._validation_features(stop))
+        if classifier.flip:
+            mirrored = self._exact_features("features of validation, mirrored", stop, mirror=True)
+            logits = (logits + head_logits(classifier.head, mirrored)) / 2
+        return logits.numpy(), class_indices(self.validation.records, self.classes).numpy()
+
+    def _validation_features(self, stop: StopRequest | None) -> Tensor:
+        if self._validation is None:
+            self._validation = self._exact_features("features of validation", stop)
+        return self._validation
+
+    def _exact_features(self, what: str, stop: StopRequest | None, *, mirror: bool = False) -> Tensor:
+        return self._features(self._engines().exact, self.validation, what, stop, mirror=mirror)
+
+    @contextmanager
+    def _validating_beside(self, data: LabelledFeatures, stop: StopRequest) -> Iterator[None]:
+        """Within it validation features are computed, where the head's fit leaves cores to them."""
+        if data.values.numel() > ONE_CORE_NUMBERS:
+            yield
+            return
+        with one_thread_each(), ThreadPoolExecutor(1) as beside:
+            features = beside.submit(self._validation_features, stop)
+            yield
+            features.result()
+
+    def choice(self, job: TrainingJob) -> Choice:
+        """The L2 strength of the head, chosen once, on the images as they are."""
+        self._choice = self._choice or choose_strength(self.data(job, views=1), seed=job.plan.seed)
+        return self._choice
+
+    def data(self, job: TrainingJob, *, views: int) -> LabelledFeatures:
+        """What the head learns from; views that are not there yet are computed."""
+        while len(self._views) < views:
+            mirror = bool(self._views)
+            what = "features of training, mirrored" if mirror else "features of training"
+            engines = self._engines()
+            engine = engines.quick or engines.exact
+            self._views.append(self._features(engine, self.train, what, job.watch.stop, mirror=mirror))
+        weights = class_weights(job)
+        return LabelledFeatures(
+            values=torch.stack(self._views[:views]),
+            labels=class_indices(self.train.records, self.classes),
+            groups=tuple(record.unit for record in self.train.records),
+            classes=len(self.classes),
+            weights=None if weights is None else weights.cpu(),
+            smoothing=job.plan.loss.label_smoothing,
+        )
+
+    def _engines(self) -> Engines:
+        self._made = self._made or self.engines()
+        return self._made
+
+    def _features(
+        self, engine: Engine, images: Images, what: str, stop: StopRequest | None, *, mirror: bool = False
+    ) -> Tensor:
+        with self.progress(what) as progress:
+            return compute_features(
+                images, engine, mirror=mirror, threads=self.threads, stop=stop, progress=progress
+            )
+
+    def _head_note(self, job: TrainingJob, choice: Choice, step: int) -> str:
+        if step:
+            return "head fitted again, with the features of mirror images as well"
+        engines = self._engines()
+        how = engines.quick_name or engines.exact_name
+        images = f"{len(self.train):,} training images, as they are"
+        said = f"head fitted on frozen features of {images} ({how})"
+        if job.plan.network.head != "linear":
+            return said
+        if not choice.folds:
+            return f"{said}; L2 strength {choice.strength:.2g}, too few images to choose it"
+        return (
+            f"{said}; L2 strength {choice.strength:.2g}, chosen inside the training part on held-out images, "
+            f"{choice.accuracy:.1%} of which it got right"
+        )

@@ -1,0 +1,257 @@
+"""A short trial of fine-tuning, to judge inside the training part whether it pays.
+
+Some training images are learnt from, others judge. A trial is method tail in short, on kept activations;
+one of the whole network takes twice as long.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from saccade.features import heads
+from saccade.features.heads import Choice, LabelledFeatures, head_logits, stratified_group_folds
+from saccade.methods.activations import kept_activations
+from saccade.methods.probe import Probe
+from saccade.models.finetune import set_training_mode
+from saccade.plan import Phase
+from saccade.runtime import draw_seed
+from saccade.training.inference import predict_logits
+from saccade.training.job import TrainingJob, freeze_for
+from saccade.training.learner import Learner, begin_phase
+from saccade.training.loop import train_step
+from saccade.training.precision import learning_runtime
+from saccade.training.state import FitState
+from saccade.transforms.batches import Batch
+
+# A trial is method "tail" in short: a tenth of its epochs, but enough steps to get over the start.
+TRIAL_SHARE, LEAST_TRIAL_STEPS, TRIAL_HOLDOUT_FOLDS, TRIAL_VIEWS = 0.1, 100, 4, 2
+MAX_TRIAL_IMAGES, MAX_JUDGED_IMAGES = 2_000, 500
+TIMED_STEPS = 3
+TRIAL_TIME_SHARE = 0.3  # of the time that is left
+# Epochs of the whole network that the time must allow; with less, its last layers alone come to more: an
+# epoch of theirs takes a third to a half (docs/fast-training.md).
+LEAST_FULL_EPOCHS, TAIL_TIME_SHARE = 5, 0.5
+TAIL_STEP_SHARE = 0.35  # of a step of the whole network: a trial's, the passes through frozen layers included
+# A gain need not be proved, only likely: validation lets nothing worse than the head be kept, so a trial that
+# promises too much costs time, and one that is doubted for too long costs the better model.
+LIKELY_STANDARD_ERRORS = 1.0
+WORTHWHILE_LOSS_SHARE = 0.1  # of the loss of the head alone
+WORTHWHILE_ACCURACY = 0.02
+SOLVED_ACCURACY = 0.995
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether fine-tuning is worth its time, and why, in words; `tail`: of the last layers only."""
+
+    worth_it: bool
+    reason: str
+    tail: bool = False
+
+
+class Trial(NamedTuple):
+    """Losses (n,) and right answers (n,) of the head alone and after a short fine-tuning, on held-out images.
+
+    `epoch_seconds`: what an epoch of fine-tuning on the whole training part will take.
+    """
+
+    head_losses: NDArray[np.float64]
+    tuned_losses: NDArray[np.float64]
+    head_right: NDArray[np.bool_]
+    tuned_right: NDArray[np.bool_]
+    epoch_seconds: float
+
+
+class NoTime(NamedTuple):
+    """The time limit allows no trial; `epoch_seconds` as in a Trial."""
+
+    epoch_seconds: float
+
+
+def judge_finetuning(job: TrainingJob, probe: Probe, phase: Phase) -> Verdict:
+    """Try in short what the last layers gain from three quarters of the training images.
+
+    It is judged on the others; leaves the classifier as it is. `phase` is what would follow.
+    """
+    choice = probe.choice(job)
+    if choice.folds < 2 and math.isnan(choice.accuracy):
+        return Verdict(False, "too few training images to judge fine-tuning: the head alone is kept")
+    if choice.accuracy >= SOLVED_ACCURACY:
+        return Verdict(
+            False,
+            f"the head alone is right on {choice.accuracy:.1%} of held-out training images: fine-tuning "
+            "has next to nothing to gain and was left out (--method full does it all the same)",
+        )
+    trial = _trial(job, probe, phase, choice)
+    left = job.watch.clock.seconds_left
+    if isinstance(trial, NoTime):
+        return without_trial(trial.epoch_seconds, left)
+    return verdict(trial, left, epochs=_least_epochs(phase))
+
+
+def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice) -> Trial | NoTime:
+    """NoTime when what is left allows no trial, or not enough of the phase after it."""
+    data, tail = probe.data(job, views=probe.head_steps), job.plan.last_layers
+    assert tail is not None, "the plan of a method with a trial has what is tried"
+    tried, others, judged = _divided_for_trial(data, job.plan.seed)
+    clone = copy.deepcopy(job.classifier)
+    head = copy.deepcopy(clone.head).to("cpu")
+    heads.fit_head(head, data.subset(others), strength=choice.strength, seed=job.plan.seed)
+    clone.head.load_state_dict(head.state_dict())
+    before = head_logits(head, data.values[0, judged])
+    source = probe.batches(tried)
+    trying = replace(job, classifier=clone, data=replace(job.data, train=source))
+    step_seconds = _step_seconds(trying, phase)
+    tail = replace(tail, epochs=_trial_epochs(tail, len(source)))
+    epoch_seconds, trial_steps = step_seconds * len(job.data.train), tail.epochs * len(source)
+    full_seconds = _least_epochs(phase) * epoch_seconds
+    if not _fits(TAIL_STEP_SHARE * step_seconds * trial_steps, full_seconds, job.watch.clock.seconds_left):
+        return NoTime(epoch_seconds)
+    _finetune(trying, probe, replace(tail, kept_views=min(TRIAL_VIEWS, tail.kept_views)))
+    after = torch.from_numpy(predict_logits(clone, probe.evaluation(judged), job.runtime)[0])
+    labels = data.labels[judged]
+    return Trial(
+        head_losses=_losses(before, labels),
+        tuned_losses=_losses(after, labels),
+        head_right=(before.argmax(1) == labels).numpy(),
+        tuned_right=(after.argmax(1) == labels).numpy(),
+        epoch_seconds=epoch_seconds,
+    )
+
+
+def _step_seconds(job: TrainingJob, phase: Phase) -> float:
+    """The least of a few training steps of `phase`, on a copy, in the precision that it will have."""
+    job = replace(job, classifier=copy.deepcopy(job.classifier))
+    freeze_for(job.classifier, phase)
+    least = math.inf
+    with learning_runtime(job, phase, epoch=1) as runtime:
+        learner = begin_phase(job, phase, runtime=runtime)
+        set_training_mode(job.classifier, keep_statistics=phase.keep_statistics)
+        for step, batch in enumerate(islice(job.data.train.epoch(1), TIMED_STEPS)):
+            job.watch.stop.check()
+            began = time.monotonic()
+            _step(learner, batch, step)
+            least = min(least, time.monotonic() - began)
+    return least
+
+
+def _finetune(job: TrainingJob, probe: Probe, phase: Phase) -> None:
+    """Go through `phase` with the job's classifier, which ends with its averaged weights, if any."""
+    freeze_for(job.classifier, phase)
+    with (
+        kept_activations(job, phase, FitState(), recorded=False) as (learning, _),
+        learning_runtime(learning, phase, epoch=1) as runtime,
+        probe.progress("trying fine-tuning") as progress,
+    ):
+        learner = begin_phase(learning, phase, runtime=runtime)
+        set_training_mode(job.classifier, keep_statistics=phase.keep_statistics)
+        step, total = 0, phase.epochs * len(learning.data.train)
+        for epoch in range(1, phase.epochs + 1):
+            for batch in learning.data.train.epoch(epoch):
+                job.watch.stop.check()
+                _step(learner, batch, step)
+                step += 1
+                progress(step, total)
+        learner.average.swap()  # it is judged by the weights that the phase itself would keep
+
+
+def _divided_for_trial(data: LabelledFeatures, seed: int) -> tuple[list[int], NDArray[np.int64], list[int]]:
+    """Images that the trial learns from, all that its head may be fitted on, and images that judge it.
+
+    What belongs together is never on both sides.
+    """
+    fold_of = stratified_group_folds(
+        data.labels.numpy(), data.groups, folds=TRIAL_HOLDOUT_FOLDS, seed=draw_seed(seed, "trial")
+    )
+    random = np.random.default_rng(draw_seed(seed, "trial images"))
+    judged = sorted(random.permutation(np.flatnonzero(fold_of == 0))[:MAX_JUDGED_IMAGES].tolist())
+    others = np.flatnonzero(fold_of != 0)
+    tried = sorted(random.permutation(others)[:MAX_TRIAL_IMAGES].tolist())
+    return tried, others, judged
+
+
+def _trial_epochs(phase: Phase, batches: int) -> int:
+    """How much of a phase its trial is."""
+    least = math.ceil(LEAST_TRIAL_STEPS / batches)
+    return min(phase.epochs, max(least, round(TRIAL_SHARE * phase.epochs)))
+
+
+def _least_epochs(phase: Phase) -> int:
+    """Of the whole network, for which there must be time."""
+    return min(LEAST_FULL_EPOCHS, phase.epochs)
+
+
+def _fits(trial_seconds: float, full_seconds: float, seconds_left: float) -> bool:
+    """Whether there is time for a trial and for the least of the phase after it."""
+    return trial_seconds <= TRIAL_TIME_SHARE * seconds_left and trial_seconds + full_seconds <= seconds_left
+
+
+def _step(learner: Learner, batch: Batch, step: int) -> None:
+    learner.set_rate(learner.rate(step, 1.0))
+    train_step(learner, batch, step)
+    learner.average.follow(step)
+
+
+def _losses(logits: Tensor, labels: Tensor) -> NDArray[np.float64]:
+    return np.asarray(functional.cross_entropy(logits.double(), labels, reduction="none").numpy())
+
+
+def verdict(trial: Trial, seconds_left: float, *, epochs: int = LEAST_FULL_EPOCHS) -> Verdict:
+    """Fine-tuning is worth its time where the held-out loss or the errors probably fell, and by enough.
+
+    Either will do: a network that is right more often, but too sure of itself, is calibrated afterwards.
+    There must be time for so many `epochs` of the whole network, else `without_trial` says what is done.
+    """
+    told = (
+        f"a short trial of fine-tuning the last layers, judged on {len(trial.head_right):,} held-out "
+        f"training images: loss {trial.head_losses.mean():.3f} to {trial.tuned_losses.mean():.3f}, accuracy "
+        f"{trial.head_right.mean():.1%} to {trial.tuned_right.mean():.1%}"
+    )
+    less_loss = trial.head_losses - trial.tuned_losses
+    more_right = trial.tuned_right.astype(float) - trial.head_right
+    least_loss = WORTHWHILE_LOSS_SHARE * trial.head_losses.mean()
+    if not (_likely(less_loss, least_loss) or _likely(more_right, WORTHWHILE_ACCURACY)):
+        much = less_loss.mean() >= least_loss or more_right.mean() >= WORTHWHILE_ACCURACY
+        found = "what is gained may be chance with so few images" if much else "little to gain"
+        kept = "so the head alone is kept (--method full fine-tunes all the same)"
+        return Verdict(False, f"{told}: {found}, {kept}")
+    if epochs * trial.epoch_seconds <= seconds_left:
+        return Verdict(True, f"{told}: fine-tuning pays, about {trial.epoch_seconds:.0f} s an epoch")
+    shorter = without_trial(trial.epoch_seconds, seconds_left)
+    return replace(shorter, reason=f"{told}: fine-tuning would pay, but {shorter.reason}")
+
+
+def without_trial(epoch_seconds: float, seconds_left: float) -> Verdict:
+    """What the time limit allows instead of the whole network: its last layers, or nothing.
+
+    A trial would cost as much as what it decides about, and validation keeps the head where that is better.
+    """
+    left = max(0.0, seconds_left)
+    said = f"an epoch of the whole network takes about {epoch_seconds:.0f} s and {left:.0f} s are left"
+    if TAIL_TIME_SHARE * epoch_seconds > seconds_left:
+        return Verdict(False, f"{said}: the head alone is kept; give a longer --time-limit")
+    return Verdict(
+        True,
+        f"{said}: its last layers alone are fine-tuned (all of it with a longer --time-limit), and whatever "
+        "validates best is kept, the head alone included",
+        tail=True,
+    )
+
+
+def _likely(gains: NDArray[np.float64], least: float) -> bool:
+    """Whether the mean of paired gains (n,) is at least `least` and more than chance would give."""
+    if len(gains) < 2:
+        return False
+    error = gains.std(ddof=1) / math.sqrt(len(gains))
+    return bool(gains.mean() >= least and gains.mean() > LIKELY_STANDARD_ERRORS * error)

@@ -1,0 +1,167 @@
+"""Where training and validation get their images: batches and frozen features, as the plan has them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from saccade.caches.pixels import PixelCache
+from saccade.caches.store import cache_folder
+from saccade.features.compute import Engines, Images
+from saccade.methods.probe import Probe
+from saccade.plan import Plan
+from saccade.records import Dataset, ImageRecord
+from saccade.terminal import Terminal
+from saccade.threads import memory_bytes, usable_cores
+from saccade.training.job import TrainingSource
+from saccade.transforms import Batch, TrainingBatches, evaluation_batches
+from saccade.transforms.batches import Say, warned
+from saccade.transforms.memory import MemoryBatches, fits_in_memory
+
+
+def training_batches(
+    dataset: Dataset,
+    plan: Plan,
+    records: tuple[ImageRecord, ...] = (),
+    *,
+    device: torch.device | str = "cpu",
+    pixels: PixelCache | None = None,
+    say: Say = warned,
+) -> TrainingSource:
+    """Augmented batches of the training part (or of some `records` of it), epoch by epoch.
+
+    Small images come augmented from memory on `device`, where the plan lets them be kept; others are kept
+    in `pixels` on disk, where given.
+    """
+    assert plan.inputs is not None, "the plan of a run says how images become batches"
+    inputs, records = plan.inputs, records or dataset.used("train")
+    if inputs.cache_images and fits_in_memory(len(records), inputs.preprocess, inputs.augmentation):
+        return MemoryBatches(
+            dataset.storage,
+            records,
+            dataset.classes,
+            inputs.preprocess,
+            plan.batch_size,
+            augmentation=inputs.augmentation,
+            seed=plan.seed,
+            limits=inputs.limits,
+            device=device,
+            threads=usable_cores(),
+        )
+    return TrainingBatches(
+        dataset.storage,
+        records,
+        dataset.classes,
+        inputs.preprocess,
+        plan.batch_size,
+        augmentation=inputs.augmentation,
+        seed=plan.seed,
+        limits=inputs.limits,
+        workers=inputs.workers,
+        cache_bytes=memory_bytes() // 4 if inputs.cache_images else 0,
+        pixels=pixels,
+        say=say,
+    )
+
+
+class ValidationBatches:
+    """The validation part by the evaluation path, kept in memory where small: every epoch asks again."""
+
+    def __init__(self, dataset: Dataset, plan: Plan, say: Say = warned) -> None:
+        assert plan.inputs is not None, "the plan of a run says how images become batches"
+        self._dataset, self._plan, self._inputs, self._say = dataset, plan, plan.inputs, say
+        self._records = dataset.used("validation")
+        size_bytes = len(self._records) * 3 * 4 * plan.inputs.preprocess.size**2
+        self._keeps = plan.inputs.cache_images and size_bytes <= memory_bytes() // 8
+        self._kept: list[Batch] = []
+
+    def __len__(self) -> int:
+        return -(-len(self._records) // self._plan.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if len(self._kept) == len(self):
+            yield from self._kept
+            return
+        self._kept = []
+        for batch in evaluation_batches(
+            self._dataset.storage,
+            self._records,
+            self._dataset.classes,
+            self._inputs.preprocess,
+            self._plan.batch_size,
+            limits=self._inputs.limits,
+            workers=self._inputs.workers,
+            say=self._say,
+        ):
+            if self._keeps:
+                self._kept.append(batch)
+            yield batch
+
+
+def make_probe(
+    dataset: Dataset,
+    plan: Plan,
+    terminal: Terminal,
+    engines: Callable[[], Engines],
+    pixels: PixelCache | None = None,
+) -> Probe:
+    """Frozen features of both parts, and batches of some training images for a trial of fine-tuning.
+
+    `engines` is asked once, while the backbone is untouched.
+    """
+    assert plan.inputs is not None, "the plan of a run says how images become batches"
+    inputs, train = plan.inputs, dataset.used("train")
+
+    def images(part: str, *, exact: bool) -> Images:
+        return Images(dataset.storage, dataset.used(part), inputs.preprocess, inputs.limits, exact, pixels)
+
+    def chosen(indices: Sequence[int]) -> tuple[ImageRecord, ...]:
+        return tuple(train[index] for index in indices)
+
+    return Probe(
+        train=images("train", exact=False),
+        validation=images("validation", exact=True),
+        classes=dataset.classes,
+        engines=engines,
+        mirrored=inputs.augmentation.horizontal_flip > 0,
+        batches=lambda indices: training_batches(
+            dataset, plan, chosen(indices), pixels=pixels, say=noted(terminal)
+        ),
+        evaluation=lambda indices: evaluation_batches(
+            dataset.storage,
+            chosen(indices),
+            dataset.classes,
+            inputs.preprocess,
+            plan.batch_size,
+            limits=inputs.limits,
+        ),
+        progress=terminal.progress,
+        threads=usable_cores(),
+    )
+
+
+def noted(terminal: Terminal) -> Say:
+    """Says each text once, as a line below the one before."""
+    said: set[str] = set()
+
+    def say(text: str) -> None:
+        if text not in said:
+            terminal.say(f"          {text}")
+        said.add(text)
+
+    return say
+
+
+@contextlib.contextmanager
+def pixel_cache(plan: Plan, terminal: Terminal) -> Iterator[PixelCache | None]:
+    """Decoded training images on disk, shared by all runs of this user; None where none is wanted."""
+    inputs = plan.inputs
+    if inputs is None or not (inputs.cache_bytes and inputs.cache_images):
+        yield None
+        return
+    with contextlib.closing(
+        PixelCache(cache_folder() / "pixels", inputs.cache_bytes, say=noted(terminal))
+    ) as cache:
+        yield cache

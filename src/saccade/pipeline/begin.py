@@ -1,0 +1,138 @@
+"""How a run begins: images read and audited, data divided, network built, and the plan written down."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from saccade._version import __version__
+from saccade.pipeline import mending, prepare
+from saccade.pipeline.ahead import Ahead
+from saccade.pipeline.division import (
+    divide_before_search,
+    divide_searched,
+    search_can_wait,
+    split_as_json,
+    write_audit,
+)
+from saccade.pipeline.evidence import watching_test
+from saccade.pipeline.hints import small_images_hint
+from saccade.pipeline.work import Ready, Work
+from saccade.recipe import AUTO_BACKBONE, Recipe
+from saccade.records import Dataset
+from saccade.run_folder import RunFolder
+from saccade.run_record import RunRecord
+from saccade.terminal import Terminal
+
+if TYPE_CHECKING:
+    from saccade.plan import Plan
+
+PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "onnx", "onnxruntime")
+
+
+def begin(
+    run: RunFolder,
+    location: str,
+    recipe: Recipe,
+    terminal: Terminal,
+    command: Sequence[str],
+    data: str,
+    began: float,
+) -> Work:
+    """Audit and split; all is written last, the recipe after the rest, so that a refusal leaves nothing."""
+    listed = prepare.list_data(location, recipe)
+    chooses = recipe.model.backbone == AUTO_BACKBONE
+    choose = _backbone_chooser(listed, recipe, terminal, began) if chooses else None
+    ahead = Ahead(listed, recipe)
+    try:
+        read = prepare.read_images(listed, recipe, terminal, watch=ahead.check)
+        waits = search_can_wait(read, recipe)
+        audited, made = (divide_before_search if waits else divide_searched)(read, recipe, terminal)
+        prepare.require_validation(made.dataset, recipe)
+        dataset = watching_test(made.dataset)
+        if hint := small_images_hint(dataset, recipe):
+            terminal.say(f"          {hint}")
+    finally:
+        ahead.give_up()
+    ready = ahead.result()
+    choice = choose(dataset) if choose else {}
+    own = settled(recipe, choice, dataset)
+    ready, plan = _planned(ready, dataset, own)
+    record = RunRecord(
+        data=data,
+        root=str(dataset.root),
+        command=tuple(command),
+        platform=platform.platform(),
+        versions=versions(),
+        **ready.runtime.describe(),
+        resolved=plan.as_json(),
+        classes=dataset.classes,
+        split=split_as_json(made),
+        without_effect=_without_effect(ready, plan, dataset, own, recipe.given, terminal),
+        choice=choice,
+    )
+    mending.refuse_other_data(run, dataset)
+    with run.begun():
+        run.note_command(command)
+        run.write_dataset(dataset.records)
+        write_audit(run, audited, made, searched=not waits and recipe.split.near_duplicates)
+        run.write_record(record)
+        run.write_recipe(recipe)
+    return Work(run, listed, dataset, own, terminal, began, ready, read if waits else None)
+
+
+def settled(recipe: Recipe, choice: Mapping[str, Any], dataset: Dataset) -> Recipe:
+    """The recipe with the backbone that was chosen when the run began, and a batch that fits the images."""
+    if recipe.model.backbone == AUTO_BACKBONE:
+        from saccade.selection.choosing import settled as with_choice
+
+        recipe = with_choice(recipe, choice)
+    return recipe.with_batch_size(len(dataset.used("train")))
+
+
+def _backbone_chooser(
+    listed: Dataset, recipe: Recipe, terminal: Terminal, began: float
+) -> Callable[[Dataset], dict[str, Any]]:
+    """Times the backbones at hand now, while nothing else runs; scores them when the data are divided."""
+    from saccade.selection.choosing import choose_backbone, time_backbones
+
+    field = time_backbones(listed, recipe, terminal)
+    return lambda dataset: choose_backbone(field, dataset, recipe, terminal, began=began)
+
+
+def _planned(ready: Ready, dataset: Dataset, recipe: Recipe) -> tuple[Ready, Plan]:
+    """The network and the plan of the run; raises SaccadeError for what cannot be trained."""
+    from saccade.building import build_network, check_network
+    from saccade.methods import make_plan
+
+    network = ready.network_for(dataset)
+    if network is None:
+        network = build_network(dataset, recipe)
+        check_network(network, recipe)
+        ready = Ready(ready.runtime, dataset.classes, network)
+    return ready, make_plan(recipe, network)
+
+
+def _without_effect(
+    ready: Ready, plan: Plan, dataset: Dataset, recipe: Recipe, given: Iterable[str], terminal: Terminal
+) -> dict[str, str]:
+    """Say which of the `given` fields change nothing in this run, and why."""
+    from saccade.pipeline.effects import Situation, as_sentence, without_effect
+
+    found = without_effect(Situation.of(recipe, plan, dataset, ready.runtime.device.type), given)
+    if found:
+        terminal.say(as_sentence(found))
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on; absent packages are left out."""
+    found = {"saccade": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,180 @@
+"""Time: how long a run has taken, what still fits before its deadline, and schedules shortened to that.
+
+Where not all epochs fit, the schedule ends in those that do: a `Pace` maps the steps that will be made onto
+the steps of the whole schedule, so the learning rate never jumps and comes down to its end. A pace is part of
+the state of a training: a run that continues goes on at the pace it had.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+from saccade.training.schedules import ENDING_SCHEDULES, Pace, Span, growing_side
+
+EPOCH_MARGIN = 1.15  # an epoch may take so much longer than the longest before it
+VALIDATION_MARGIN = 1.3
+PLAN_MARGIN = 1.05
+
+# What comes after training, as a slow core needs it: the time limit is for the whole command.
+EXPORT_AND_REPORT_SECONDS = 15.0
+JUDGING_SECONDS_AN_IMAGE = 0.04
+SMALLEST_JUDGING_SHARE = 0.05  # of these seconds, for the smallest images: 1.3 ms each were measured
+USUAL_SIDE = 224
+
+FIRST_LOOK_STEPS = 8  # of a phase
+SLOW_START = 0.8  # later steps are quicker; and a plan can be shortened well, but not stretched
+LEAST_PART = 0.25  # of a last epoch: less is not worth its validation
+STEADY_EPOCHS = 2  # the first epoch also decodes; from the third on a pace is only ever shortened
+PARTS, FULL_SIDE = 20, 1024  # only for the mean of a share: any side with many steps will do
+
+
+def deadline(limit: float, began: float, *, judged_images: int, side: int = USUAL_SIDE) -> float | None:
+    """When training must end for evaluation, export and report to fit into the limit too; None for no limit.
+
+    `limit` in seconds for the whole command, `began` in monotonic seconds. `judged_images` are evaluated
+    after training, at `side` pixels: small images take less.
+    """
+    if not limit:
+        return None
+    share = min(1.0, max(SMALLEST_JUDGING_SHARE, (side / USUAL_SIDE) ** 2))
+    reserve = EXPORT_AND_REPORT_SECONDS + judged_images * share * JUDGING_SECONDS_AN_IMAGE
+    return began + limit - min(reserve, limit / 2)
+
+
+def without_time(limit: float, began: float, end: float | None) -> str:
+    """Where no time is left as training begins: by how much, and what is done all the same."""
+    now = time.monotonic()
+    if end is None or now < end:
+        return ""
+    left = began + limit - now
+    when = (
+        f"--time-limit {limit:g} s was over {-left:.1f} s before training began"
+        if left <= 0
+        else f"of --time-limit {limit:g} s only {left:.1f} s were left, which evaluation and export need"
+    )
+    return f"{when}: the least that gives a model is trained all the same; give a longer limit"
+
+
+@dataclass(slots=True)
+class Clock:
+    """All times in monotonic seconds. `earlier_seconds` were spent by the runs this one continues."""
+
+    started: float = field(default_factory=time.monotonic)
+    deadline: float = math.inf
+    earlier_seconds: float = 0.0
+    longest_epoch_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    exhausted: bool = False
+
+    def elapsed(self) -> float:
+        """Seconds since the command began, those of continued runs included."""
+        return self.earlier_seconds + time.monotonic() - self.started
+
+    @property
+    def seconds_left(self) -> float:
+        """Before the deadline; below 0 after it, infinite without one."""
+        return self.deadline - time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether the deadline has passed, or nothing more fits before it."""
+        return self.exhausted or self.seconds_left <= 0
+
+    def new_phase(self) -> None:
+        """Epochs of another phase take another time; validation takes the same."""
+        self.longest_epoch_seconds = 0.0
+
+    def note_epoch(self, seconds: float, validation_seconds: float) -> None:
+        self.longest_epoch_seconds = max(self.longest_epoch_seconds, seconds)
+        self.validation_seconds = max(self.validation_seconds, validation_seconds)
+
+    def epoch_fits(self) -> bool:
+        """Whether one more whole epoch, validation included, ends before the deadline."""
+        return not self.exhausted and EPOCH_MARGIN * self.longest_epoch_seconds < self.seconds_left
+
+    def must_stop_now(self, *, step_seconds: float, validation_batches: int) -> bool:
+        """Whether only the validation still fits; its batches count as training steps until one was timed."""
+        validation = self.validation_seconds or step_seconds * validation_batches
+        self.exhausted = VALIDATION_MARGIN * validation + step_seconds >= self.seconds_left
+        return self.exhausted
+
+    def steps_that_fit(self, *, step_seconds: float, steps_per_epoch: int, validation_seconds: float) -> int:
+        """Training steps before the deadline, each epoch and a last part of one validated."""
+        left = max(0.0, self.seconds_left) / PLAN_MARGIN
+        step_seconds = max(step_seconds, 1e-6)
+        epochs, rest = divmod(left, steps_per_epoch * step_seconds + validation_seconds)
+        part = max(0, int((rest - VALIDATION_MARGIN * validation_seconds) / step_seconds))
+        return int(epochs) * steps_per_epoch + part
+
+    def paces(self, schedule: str) -> bool:
+        """Whether a last phase under this schedule is to end in the epochs that fit."""
+        return math.isfinite(self.deadline) and schedule in ENDING_SCHEDULES
+
+    def pace_at_first_look(
+        self, at: Stretch, *, steps: int, seconds: float, validation_batches: int
+    ) -> Pace | None:
+        """The pace of a phase whose first few `steps` took so many `seconds`, unless all epochs fit."""
+        step_seconds = SLOW_START * seconds / steps
+        fitting = self.steps_that_fit(
+            step_seconds=step_seconds * at.cost_of_the_rest(),
+            steps_per_epoch=at.span.steps_per_epoch,
+            # forward alone, until it was timed
+            validation_seconds=self.validation_seconds or validation_batches * step_seconds / 3,
+        )
+        return planned(at.step + steps, fitting, at.span, at.pace)
+
+    def pace_after_epoch(self, at: Stretch, *, steps: int, seconds: float, epochs: int) -> Pace | None:
+        """The pace for what is left of a phase, after its epoch number `epochs` of so many steps."""
+        fitting = self.steps_that_fit(
+            step_seconds=max(0.0, seconds - self.validation_seconds) / max(1, steps) * at.cost_of_the_rest(),
+            steps_per_epoch=at.span.steps_per_epoch,
+            validation_seconds=self.validation_seconds,
+        )
+        pace = planned(at.step, fitting, at.span, at.pace)
+        end, old_end = (found.end if found else at.span.steps for found in (pace, at.pace))
+        early = epochs <= STEADY_EPOCHS and at.step < old_end  # at the end of its schedule it ends
+        return pace if end < old_end or (early and end > old_end) else at.pace
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Where a phase is: at `step` of `span`, at this `pace`. Images grow from `start` of their side.
+
+    `done`: the share of the schedule at which the steps were timed.
+    """
+
+    step: int
+    span: Span
+    pace: Pace | None
+    start: float = 0.0
+    done: float = 1.0
+
+    def cost_of_the_rest(self) -> float:
+        """Mean cost of the steps to come, as a multiple of those just made: images that grow cost more."""
+        if not self.start:
+            return 1.0
+        at = self.pace.at_step(self.step, self.span) if self.pace else self.step
+        ahead = at / max(1, self.span.steps)
+        shares = [ahead + (1 - ahead) * (part + 0.5) / PARTS for part in range(PARTS)]
+        sides = [growing_side(done, start=self.start, full=FULL_SIDE) for done in shares]
+        now = growing_side(self.done, start=self.start, full=FULL_SIDE)
+        return sum(side**2 for side in sides) / PARTS / now**2
+
+
+def planned(step: int, fitting: int, span: Span, pace: Pace | None) -> Pace | None:
+    """From `step` on through the rest of the schedule in `fitting` steps.
+
+    The last epoch may be a part of one, where that is worth its validation. None while the whole schedule
+    fits as it was planned.
+    """
+    end = step + fitting
+    if end >= span.steps and pace is None:
+        return None
+    if not fitting:
+        return Pace(step, float(span.steps), step)  # this is the end
+    whole = end // span.steps_per_epoch * span.steps_per_epoch
+    worth_it = end - whole >= LEAST_PART * span.steps_per_epoch or whole <= step
+    end = min(span.steps, end if worth_it else whole)
+    return Pace(step, pace.at_step(step, span) if pace else float(step), end)
