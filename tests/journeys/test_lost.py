@@ -107,7 +107,7 @@ def test_each_thing_to_correct_stands_on_a_line_of_its_own(
     make(root, make_photos)
     answer = saccade("audit", next(root.glob("labels.*"), root))
     first, *rest = answer.err.splitlines()
-    assert first.startswith("saccade: ")
+    assert first.startswith("error: ")
     assert len(rest) == lines - 1, answer.err
     assert all(line.startswith("  ") for line in rest)
     assert "\\n" not in answer.err

@@ -53,7 +53,7 @@ def run(photos: Path) -> RunFolder:
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["audit", ""], "the place of the data is empty"),
+        (["audit", ""], "the data path is empty"),
         (["split", "PHOTOS", "--out", "split.parquet"], "ends in .csv"),
         (["split", "PHOTOS", "--out", "."], "ends in .csv"),
         (["augment", "PHOTOS", "--out", "preview.jpg"], "ends in .png"),
@@ -283,7 +283,7 @@ def test_a_leak_is_said_of_the_part_that_has_it(
     split = tmp_path / "split.csv"
     assert saccade("split", photos, "--out", split).code == 0  # the same division as the run's own
     answer = saccade("evaluate", run.root, split, "--name", "own")
-    assert "the figures of train flatter" in answer.out
+    assert "the figures of train are too good" in answer.out
     assert "the figures of test flatter" not in answer.out
 
 
@@ -395,5 +395,5 @@ def test_data_with_parts_but_no_test_answer_with_validation(
 def test_python_warns_where_new_data_were_trained_on(run: RunFolder, photos: Path) -> None:
     model = package.ImageClassifier()
     model.run_ = run
-    with pytest.warns(UserWarning, match="LEAK .* were trained or validated on"):
+    with pytest.warns(UserWarning, match="leak: .* were in the training or validation part"):
         model.evaluate(photos)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from saccade.pipeline.division import clusters_as_json, stored_data
+from saccade.pipeline.prepare import list_data
 from saccade.run_folder import RunFolder
 
 SMALL = (
@@ -48,12 +49,14 @@ def test_promise_1_a_copy_across_a_given_split_is_shown_as_broken(
     assert run.read_environment()["promises"]["1"]["kept"] is True
     together = {"train/disc/disc_003.png", "val/disc/copy.jpg"}
     assert [set(paths) for paths in run.read_audit()["clusters"].values()] == [together]
-    continued = stored_data(run, str(given), run.read_recipe())  # what a run that was stopped goes on with
+    continued = stored_data(
+        run, list_data(str(given), run.read_recipe())
+    )  # what a run that was stopped goes on with
     assert {record.path for record in continued.used() if record.cluster} == together
     assert clusters_as_json(continued) == run.read_audit()["clusters"]
     before = {name: value for name, value in run.read_audit().items() if name != "clusters"}
     run.write_audit(before)  # as an older version wrote it
-    assert clusters_as_json(stored_data(run, str(given), run.read_recipe())) == {}
+    assert clusters_as_json(stored_data(run, list_data(str(given), run.read_recipe()))) == {}
 
 
 def test_no_test_part_is_invented_and_the_report_says_so(

@@ -196,7 +196,7 @@ def test_images_that_changed_since_are_named(saccade: Saccade, tmp_path: Path, m
     assert f"bar/{changed.name} has other bytes" in answer.err
     changed.unlink()
     answer = saccade("train", photos, "--out", out, *FLAGS)
-    assert f"began (bar/{changed.name} is gone); put" in answer.err, "said once"
+    assert f"began: bar/{changed.name} is gone\nhint: put" in answer.err, "said once"
 
 
 def test_an_audit_does_not_overwrite_that_of_a_run(

@@ -97,7 +97,7 @@ def test_a_damaged_choice_is_said(tmp_path):
     checkpoints.keep_choice("views of finetune", {"views": 2})
     assert checkpoints.choice("what is fine-tuned") == {"method": "tail"}
     (tmp_path / "choices.json").write_text("{", "utf-8")
-    with pytest.raises(RunError, match=r"choices\.json is damaged .*to make it again, run: "):
+    with pytest.raises(RunError, match=r"(?s)choices\.json is damaged .*to make it again, run: "):
         checkpoints.choice("what is fine-tuned")
 
 
