@@ -116,7 +116,7 @@ BREAKS = (
     ),
     Break(
         5,
-        Change("recipe.py", "HARD_FINETUNE_RATIO = 0.1", "HARD_FINETUNE_RATIO = 10.0"),
+        Change("recipe/presets.py", "HARD_FINETUNE_RATIO = 0.1", "HARD_FINETUNE_RATIO = 10.0"),
         "tests/test_recipe.py::test_promise_5_a_large_fine_tuning_rate_is_refused",
         "tail",
     ),

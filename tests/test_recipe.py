@@ -151,6 +151,12 @@ def test_the_page_on_the_recipe_is_up_to_date() -> None:
     assert page.read_text("utf-8") == recipe_as_markdown(), "run `make docs`"
 
 
+def test_the_example_on_the_page_is_a_recipe() -> None:
+    text = recipe_as_markdown().partition("```toml\n")[2].partition("```")[0]
+    recipe = merged_recipe({}, parse_toml(text, where="page"), where="page")
+    assert recipe.given == {"seed", "augment.policy", "augment.vertical_flip", "train.method", "train.epochs"}
+
+
 def test_every_augmentation_of_the_policies_can_be_set_alone() -> None:
     assert len([name for name in AugmentConfig.model_fields if name != "policy"]) == 18
 

@@ -71,9 +71,24 @@ def _backbone_defaults_as_markdown() -> list[str]:
     return lines
 
 
-_RECIPE_INTRODUCTION = (
-    "The recipe holds every choice that changes the result. A flag wins over the recipe file "
-    "(`--recipe FILE.toml`), which wins over the default.\nUnknown keys are refused. `auto` is worked out "
-    "later; `environment.json` holds the value it got.\n\nThis page is made from the fields in "
-    "`src/saccade/recipe/sections.py` (`make docs`)."
-)
+_RECIPE_INTRODUCTION = """\
+The recipe holds every choice that changes the result. Each field is a flag (`--train.epochs 15`), a keyword
+in Python (`ImageClassifier(train__epochs=15)`) and a line in a TOML file (`--recipe my.toml`):
+
+```toml
+seed = 1
+
+[augment]
+policy = "light"
+vertical_flip = 0.5
+
+[train]
+method = "full"
+epochs = 15
+```
+
+A flag wins over the file, which wins over the default. Unknown keys are refused with the nearest name.
+`auto` is worked out later; `environment.json` in the run folder holds the value it got. Terms are explained
+in the [glossary](glossary.md).
+
+This page is made from the fields in `src/saccade/recipe/sections.py` (`make docs`)."""
