@@ -15,6 +15,7 @@ from cyclopts import (
     Parameter,
     UnknownCommandError,
     UnknownOptionError,
+    UnusedCliTokensError,
 )
 
 from saccade._version import __version__
@@ -110,12 +111,13 @@ def _refusal(error: CycloptsError, command: str) -> RecipeError:
         return unknown_flag(command, error.token.keyword or error.token.value, own)
     if isinstance(error, UnknownCommandError):
         word = (error.unused_tokens or [""])[0]
+        kind = "flag" if word.startswith("-") else "command"
         close = difflib.get_close_matches(word, _NAMES, n=1)
         meant = f"did you mean {close[0]}? " if close else ""
-        return RecipeError(f"unknown command: {word}", hint=f"{meant}`saccade --help` lists the commands")
+        return RecipeError(f"unknown {kind}: {word}", hint=f"{meant}`saccade --help` lists the commands")
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         return RecipeError(f"saccade {command} needs a value for {error.argument.name}", hint=help_line)
-    if error.unused_tokens:
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return RecipeError(f"one word too many: {' '.join(error.unused_tokens)}", hint=help_line)
     text = str(error).rstrip(".")
     return RecipeError(f"{text[:1].lower()}{text[1:]}", hint=help_line)

@@ -56,6 +56,9 @@ SYNONYMS: dict[str, str] = {
 }
 
 
+LISTED = "docs/recipe.md lists what each field takes"
+
+
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys become nested dicts.
 
@@ -163,8 +166,8 @@ def _problem(entry: Mapping[str, Any], table: Sequence[FieldRow]) -> tuple[str, 
         return str(refusal), refusal.hint if isinstance(refusal, Refusal) else ""
     if entry["type"] in ("model_type", "dict_type"):
         return f"{key} is a section, not a value: {entry['input']!r}", f"write its keys below [{key}]"
-    said = entry["msg"].removeprefix("Input ").lower()
-    return f"{key} {said}: {entry['input']!r}", "docs/recipe.md lists what each field takes"
+    said = entry["msg"].removeprefix("Input ").lower().partition(", unable")[0]
+    return f"{key} {said}: {entry['input']!r}", LISTED
 
 
 def _field_of(parts: list[str], table: Sequence[FieldRow]) -> str:

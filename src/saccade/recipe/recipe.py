@@ -11,6 +11,7 @@ from pydantic import ModelWrapValidatorHandler, model_validator
 
 from saccade.errors import RecipeError
 from saccade.recipe.fields import (
+    LISTED,
     FieldRow,
     Refusal,
     Section,
@@ -290,5 +291,6 @@ def _refused(found: list[tuple[str, str]], where: str) -> RecipeError:
     if len(found) == 1:
         (message, hint), *_ = found
         return RecipeError(f"{place}{message}", hint=hint)
-    lines = [f"{message}; {hint}" if hint else message for message, hint in found]
-    return RecipeError(f"{place}{len(found)} fields do not hold", *lines)
+    lines = [f"{message}; {hint}" if hint not in ("", LISTED) else message for message, hint in found]
+    shared = LISTED if any(hint == LISTED for _, hint in found) else ""
+    return RecipeError(f"{place}{len(found)} fields do not hold", *lines, hint=shared)
