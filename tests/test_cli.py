@@ -300,5 +300,5 @@ def test_each_row_that_cannot_be_used_has_its_line(answer: Command, tmp_path: Pa
     code, _, err = answer("audit", str(tmp_path / "list.csv"))
     lines = err.splitlines()
     assert code == 2
-    assert [line.partition(":")[0] for line in lines] == ["error", "  line 2", "  line 3"]
+    assert [line.partition(":")[0] for line in lines] == ["error", "  line 2", "  line 3", "hint"]
     assert all(line.isprintable() for line in lines)

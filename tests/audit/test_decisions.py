@@ -63,7 +63,7 @@ def test_every_bad_row_is_named_with_its_line() -> None:
     with pytest.raises(DataError) as caught:
         parse_decisions(text, where="D.csv")
     message = str(caught.value)
-    assert message.startswith("D.csv: 6 rows do not hold")
+    assert message.startswith("D.csv: 6 rows cannot be used")
     for part in (
         "line 2: unknown decision 'kepe'; did you mean 'keep'?",
         "line 3: no path",

@@ -364,7 +364,7 @@ def test_class_folders_that_are_not_utf8_stop_and_file_names_need_not_be(tmp_pat
     with open(os.fsencode(root) + b"/B\xe4r/1.png", "wb") as file:
         file.write(png(99))
     message = refusal(root)
-    assert "class names that are not UTF-8: B\\udce4r; rename the folder" in message
+    assert "class names that are not UTF-8: B\\udce4r\nhint: rename the folder" in message
     os.rename(os.fsencode(root) + b"/B\xe4r/1.png", os.fsencode(root) + b"/a/B\xe4r.png")
     os.rmdir(os.fsencode(root) + b"/B\xe4r")
     assert len(load_source(root).records) == 10
@@ -642,7 +642,7 @@ def test_a_run_given_as_data_is_called_one(tmp_path: Path) -> None:
 def test_an_empty_class_beside_a_run_is_still_one(tmp_path: Path) -> None:
     root = to_folder(tmp_path, [*tree(dict.fromkeys(KINDS, 2)), *(f"run/{name}" for name in RUN)])
     (root / "d").mkdir()
-    with pytest.raises(SourceError, match=r"class folders without an image: d;"):
+    with pytest.raises(SourceError, match=r"class folders without an image: d\n"):
         load_source(root)
 
 

@@ -106,8 +106,9 @@ def test_each_thing_to_correct_stands_on_a_line_of_its_own(
     root = tmp_path / "data"
     make(root, make_photos)
     answer = saccade("audit", next(root.glob("labels.*"), root))
-    first, *rest = answer.err.splitlines()
+    first, *rest, last = answer.err.splitlines()
     assert first.startswith("error: ")
+    assert last.startswith("hint: ")
     assert len(rest) == lines - 1, answer.err
     assert all(line.startswith("  ") for line in rest)
     assert "\\n" not in answer.err
@@ -133,7 +134,8 @@ def test_a_line_end_in_a_name_makes_no_line(
     os.symlink(store / "checker", root / "a\n  saccade: all is well")
     answer = saccade("audit", root)
     assert answer.code == 2
-    assert len(answer.err.splitlines()) == 2, answer.err
+    first, reason, last = answer.err.splitlines()
+    assert (first[:7], last[:6]) == ("error: ", "hint: "), reason
     assert "  a\\n  saccade: all is well: a link" in answer.err
 
 

@@ -70,7 +70,7 @@ def test_a_tar_whose_headers_lie_is_refused_or_read_within_its_bounds(name: str,
     (tmp_path / "a.tar").write_bytes(TARS[name])
     said = read_all(tmp_path / "a.tar")
     assert "defect" not in said
-    assert "\n" not in said
+    assert "\n" not in said.partition("\nhint: ")[0]
 
 
 def zip_with(place: int, value: bytes) -> bytes:

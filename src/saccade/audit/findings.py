@@ -19,6 +19,7 @@ from saccade.errors import DataError
 from saccade.files import read_text
 from saccade.images.decoder import ON_BACKGROUND
 from saccade.records import Confidence, Finding, ImageRecord, Severity
+from saccade.terminal import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,9 @@ def read_decisions(path: Path) -> Decisions:
         text = read_text(path, encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(f"the decisions file {path} cannot be read ({reason}); check the path") from None
+        raise DataError(
+            f"the decisions file {path} cannot be read ({reason})", hint="check the path"
+        ) from None
     return parse_decisions(text, where=str(path))
 
 
@@ -273,7 +276,13 @@ def parse_decisions(text: str, *, where: str) -> Decisions:
         else:
             single[row_path] = (word, line)
     if problems:
-        raise DataError(_all_problems(problems, where))
+        more = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
+        raise DataError(
+            f"{where}: {counted(len(problems), 'row')} cannot be used",
+            *problems[:_MOST_PROBLEMS],
+            *more,
+            hint="correct these rows, or delete them",
+        )
     kept = frozenset(path for path, (word, _) in single.items() if word == KEEP)
     dropped = frozenset(path for path, (word, _) in single.items() if word == DROP)
     return Decisions(frozenset(apart), kept, dropped)
@@ -290,7 +299,7 @@ def _rows(text: str, where: str) -> Iterator[tuple[int, Mapping[str, str]]]:
         if missing:
             columns = " and ".join(missing)
             raise DataError(
-                f"{where}: line 1: no column {columns}; the first line must be: {','.join(COLUMNS)}"
+                f"{where}: line 1: no column {columns}", hint=f"the first line must be: {','.join(COLUMNS)}"
             )
         reader.fieldnames = names
         for row in reader:
@@ -298,7 +307,9 @@ def _rows(text: str, where: str) -> Iterator[tuple[int, Mapping[str, str]]]:
             if any(cells.values()):
                 yield reader.line_num, cells
     except csv.Error as error:
-        raise DataError(f"{where}: line {reader.line_num}: not valid CSV ({error}); correct it") from None
+        raise DataError(
+            f"{where}: line {reader.line_num}: not valid CSV ({error})", hint="correct it"
+        ) from None
 
 
 def _problem(path: str, other: str, word: str) -> str:
@@ -311,9 +322,3 @@ def _problem(path: str, other: str, word: str) -> str:
     if word == NOT_A_DUPLICATE and other in ("", path):
         return f"{NOT_A_DUPLICATE!r} needs a second image; name it in the column 'other'"
     return ""
-
-
-def _all_problems(problems: list[str], where: str) -> str:
-    shown = "; ".join(problems[:_MOST_PROBLEMS])
-    more = f"; and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
-    return f"{where}: {len(problems)} rows do not hold: {shown}{more}"

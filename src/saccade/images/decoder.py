@@ -374,8 +374,8 @@ def read_pixels(storage: Storage, record: ImageRecord, limits: Limits) -> Any:
         return decode(read_checked(storage, record), limits=limits, name=record.path).pixels
     except ImageError as error:
         raise DataError(
-            f"{record.path}: {error.reason}; it has changed since the data was scanned: put it back and give "
-            "the same command again, or train the changed data in a new run folder (--out)"
+            f"{record.path}: {error.reason}; it has changed since the data was scanned",
+            hint="put it back and give the same command again, or train the new data in a new folder (--out)",
         ) from None
 
 

@@ -77,10 +77,12 @@ class Index:
         """Raise SourceError for names that lead out of the archive, and for two members of one name."""
         if self.evil:
             raise SourceError(
-                f"{self.where}: names that lead out of the archive: {some(self.evil)}; do not trust it"
+                f"{self.where}: names that lead out of the archive: {some(self.evil)}", hint="do not trust it"
             )
         if self.twins:
-            raise SourceError(f"{self.where}: several members of one name: {some(self.twins)}; pack it again")
+            raise SourceError(
+                f"{self.where}: several members of one name: {some(self.twins)}", hint="pack it again"
+            )
 
 
 def archive_index(file: str) -> Index:
@@ -101,12 +103,12 @@ def zip_index(file: str) -> Index:
             infos = archive.infolist()
     except Exception as error:  # zipfile trusts what stands in the archive, and fails in many ways
         raise SourceError(
-            f"{where}: cannot be read as zip ({error}); copy it again from its source"
+            f"{where}: cannot be read as zip ({error})", hint="copy it again from its source"
         ) from None
     found = Index(where)
     for info, name in zip(infos, _names(infos, found), strict=True):
         if info.flag_bits & 1:
-            raise SourceError(f"{where}: is encrypted; unpack it and give the folder")
+            raise SourceError(f"{where}: is encrypted", hint="unpack it and give the folder")
         linked = stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)
         member = ZipMember(
             info.header_offset, info.compress_size, info.file_size, info.CRC, info.compress_type
@@ -150,7 +152,7 @@ def tar_index(file: str) -> Index:
             infos = archive.getmembers()
     except Exception as error:  # tarfile trusts what extended (pax) headers say, and fails in many ways
         raise SourceError(
-            f"{where}: cannot be read as tar ({error}); copy it again from its source"
+            f"{where}: cannot be read as tar ({error})", hint="copy it again from its source"
         ) from None
     found = Index(where)
     sound = (info for info in infos if info.size >= 0 and info.offset_data >= 0)

@@ -47,7 +47,9 @@ def load_archive(path: Path, *, group: str | None, drop_empty: bool, min_classes
         )
         return replace(dataset, findings=(*undeclared, *dataset.findings))
     if group:
-        raise SourceError(f"{where}: has no columns, so --group {group!r} means nothing; use --group-pattern")
+        raise SourceError(
+            f"{where}: has no columns, so --group {group!r} means nothing", hint="use --group-pattern"
+        )
     listing = _listing(inner)
     layout = arrange(listing, where, drop_empty=drop_empty, min_classes=min_classes)
     said = (f"{where}: everything lies in {printable(folder)}/; paths are given below it",) if folder else ()
@@ -88,7 +90,7 @@ def _read(storage: ArchiveStorage, name: str, where: str) -> bytes:
     try:
         return storage.read(name)
     except ImageError as error:
-        raise SourceError(f"{where}: {printable(name)}: {error.reason}. {error.remedy}") from None
+        raise SourceError(f"{where}: {printable(name)}: {error.reason}", hint=error.remedy) from None
 
 
 def _list_at_root(index: Index) -> str:
@@ -140,8 +142,8 @@ def _without_wrapper(index: Index) -> tuple[Index, str]:
 def refuse_packed_tar(path: Path) -> NoReturn:
     """Raise SourceError for a tar inside gzip and the like: it cannot be read in place."""
     raise SourceError(
-        f"{printable(str(path))}: a packed tar cannot be read in place; "
-        "do: unpack it and give the folder, or keep a plain .tar (gunzip, unxz, bunzip2)"
+        f"{printable(str(path))}: a packed tar cannot be read in place",
+        hint="unpack it and give the folder, or keep a plain .tar (gunzip, unxz, bunzip2)",
     )
 
 
@@ -175,7 +177,7 @@ def _expand_braces(pattern: str) -> list[str]:
         return [pattern]
     first, last = match.groups()
     if int(last) - int(first) > 1_000_000:
-        raise SourceError(f"{printable(pattern)}: names more than a million shards; correct the range")
+        raise SourceError(f"{printable(pattern)}: names more than a million shards", hint="correct the range")
     numbers = range(int(first), int(last) + 1)
     head, tail = pattern[: match.start()], pattern[match.end() :]
     return [name for n in numbers for name in _expand_braces(f"{head}{n:0{len(first)}d}{tail}")]
@@ -249,7 +251,7 @@ def _samples_lost(lost: Sequence[str], used: int, where: str) -> tuple[Finding, 
     )
     remedy = "Pack them again as KEY.jpg or KEY.png, with no other dot in the name"
     if len(lost) > used:
-        raise SourceError(f"{where}: {message}. Do: {remedy}")
+        raise SourceError(f"{where}: {message}", hint=remedy)
     return (doubt(message, remedy, paths=lost),)
 
 
@@ -266,7 +268,9 @@ def _row(shard: Path, path: str, sample: Sample, part: str, group: str | None) -
     labels = [texts.get("cls"), *(fields.get(key) for key in _LABEL_KEYS), texts.get("txt")]
     label = next((value for value in labels if as_text(value).strip()), "")
     if group and group not in fields:
-        raise SourceError(f"{printable(str(shard))}: a sample's .json has no {group!r}; correct --group")
+        raise SourceError(
+            f"{printable(str(shard))}: a sample's .json has no {group!r}", hint="correct --group"
+        )
     named = {
         name: value for name, value in fields.items() if name.casefold() in PART_COLUMNS and name != group
     }
@@ -277,5 +281,5 @@ def _small_text(shard: Path, member: TarMember) -> str:
     try:
         data = read_range(str(shard), member.offset, min(member.size, _MOST_LABEL_BYTES))
     except ImageError as error:
-        raise SourceError(f"{printable(str(shard))}: {error.reason}. {error.remedy}") from None
+        raise SourceError(f"{printable(str(shard))}: {error.reason}", hint=error.remedy) from None
     return data.decode("utf-8", "surrogateescape").strip()

@@ -63,7 +63,7 @@ def load_columns(
     tables = tuple(files)
     where = printable(str(tables[0] if len(tables) == 1 else root))
     if not tables:
-        raise SourceError(f"{where}: no table in it; do: save the data set again")
+        raise SourceError(f"{where}: no table in it", hint="save the data set again")
     schema = _schema(tables[0])
     columns = _find_columns(schema, _features(root, tables[0]), where, group)
     names = {table: table.relative_to(root).as_posix() for table in tables}
@@ -94,8 +94,8 @@ def _parts(root: Path, names: Mapping[Path, str], where: str) -> dict[str, str]:
     splits = {_split_name(path, name) for path, name in names.items()} - {""}
     if len(splits) > 1:
         raise SourceError(
-            f"{where}: its tables name the parts {some(sorted(splits))}; do: rename these to train, "
-            "validation and test, or give the tables of one part alone"
+            f"{where}: its tables name the parts {some(sorted(splits))}",
+            hint="rename these to train, validation and test, or give the tables of one part alone",
         )
     return parts
 
@@ -129,11 +129,16 @@ def _find_columns(schema: Any, features: dict[str, Any], where: str, group: str 
     labels = [name for name in ("label", "labels") if name in schema.names] or class_labels
     has = some(schema.names)
     if len(images) != 1:
-        raise SourceError(f"{where}: needs one image column (structs with bytes), its columns are: {has}")
+        raise SourceError(
+            f"{where}: needs one image column (structs with bytes), has {len(images)}",
+            hint=f"its columns are: {has}",
+        )
     if len(labels) != 1:
-        raise SourceError(f"{where}: which column is the label? Call it 'label'; its columns are: {has}")
+        raise SourceError(
+            f"{where}: which column is the label?", hint=f"call it 'label'; its columns are: {has}"
+        )
     if group and group not in schema.names:
-        raise SourceError(f"{where}: no column {group!r}; its columns are: {has}")
+        raise SourceError(f"{where}: no column {group!r}", hint=f"its columns are: {has}")
     feature = features.get(labels[0])
     names = tuple(feature.get("names") or ()) if isinstance(feature, dict) else ()
     parts = tuple(name for name in schema.names if name.casefold() in PART_COLUMNS and name != group)
@@ -148,7 +153,7 @@ def _rows(path: Path, name: str, columns: _Columns, part: str, where: str) -> It
         table = _read_columns(path, wanted)
         values = {column: table.column(column).to_pylist() for column in wanted}
     except (OSError, ValueError, KeyError) as error:  # pyarrow's own errors derive from these
-        raise SourceError(f"{printable(str(path))}: cannot be read ({error}); save it again") from None
+        raise SourceError(f"{printable(str(path))}: cannot be read ({error})", hint="save it again") from None
     groups = values[columns.group] if columns.group else [""] * len(table)
     for row, (value, group) in enumerate(zip(values[columns.label], groups, strict=True)):
         fields = {column: values[column][row] for column in columns.parts}
@@ -160,7 +165,7 @@ def _named(value: Any, names: tuple[str, ...], where: str) -> Any:
     if not names or not isinstance(value, int):
         return value
     if value >= len(names):
-        raise SourceError(f"{where}: label {value} has no name among {len(names)}; save it again")
+        raise SourceError(f"{where}: label {value} has no name among {len(names)}", hint="save it again")
     return names[value] if value >= 0 else ""
 
 
@@ -185,7 +190,7 @@ def _schema(path: Path) -> Any:
     except ImportError:
         raise MissingExtraError("pyarrow", "train", f"reading {where}") from None
     except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
-        raise SourceError(f"{where}: cannot be read ({error}); save it again") from None
+        raise SourceError(f"{where}: cannot be read ({error})", hint="save it again") from None
 
 
 def _features(root: Path, table: Path) -> dict[str, Any]:

@@ -79,9 +79,9 @@ def arrange(listing: Listing, where: str, *, drop_empty: bool, min_classes: int)
     if empty and not drop_empty:
         reasons = _reasons(_below_classes(listing, sorting, empty))
         raise SourceError(
-            f"{where}: class folders without an image: {some(empty)}; "
-            "fill or remove them, or pass --drop-empty",
+            f"{where}: class folders without an image: {some(empty)}",
             *reasons,
+            hint="fill or remove them, or pass --drop-empty",
         )
     _refuse_mostly_lost(listing, sorting, where, dropped=empty)
     classes = check_classes(
@@ -157,20 +157,21 @@ def _refuse_lost_parts(listing: Listing, sorting: _Sorting, where: str, *, drop_
         name = printable(folder.path)
         if folder.part in unlabelled and sorting.part_folders:
             raise SourceError(
-                f"{where}: {name} holds images but no class folders: the {folder.part} part would be lost; "
-                f"do: {name}/CLASS/image.jpg, or move {name} elsewhere and use it with `saccade predict`"
+                f"{where}: {name} holds images but no class folders: the {folder.part} part would be lost",
+                hint=f"{name}/CLASS/image.jpg, or move {name} elsewhere and use it with `saccade predict`",
             )
         lost = [lost for lost in listing.lost if f"{lost.path}/".startswith(f"{folder.path}/")]
         if lost or not drop_empty:
             raise SourceError(
-                f"{where}: {name} holds no image: the {folder.part} part would be lost; fill it or remove it"
-                f"{'' if lost else ', or pass --drop-empty'}",
+                f"{where}: {name} holds no image: the {folder.part} part would be lost",
                 *_reasons(lost),
+                hint=f"fill it or remove it{'' if lost else ', or pass --drop-empty'}",
             )
     packed = [lost for lost in listing.lost if _is_packed_part(lost.path, filled)] if filled != {""} else []
     if packed:
         raise SourceError(
-            f"{where}: a part is packed: {some(lost.path for lost in packed)}; unpack it or move it elsewhere"
+            f"{where}: a part is packed: {some(lost.path for lost in packed)}",
+            hint="unpack it or move it elsewhere",
         )
 
 
@@ -224,9 +225,9 @@ def _refuse_mostly_lost(listing: Listing, sorting: _Sorting, where: str, *, drop
             for place in sorted(gone)
         )
         raise SourceError(
-            f"{where}: most files of a class cannot be used: {counts}. "
-            "Do: correct what is named here, or move these files elsewhere",
+            f"{where}: most files of a class cannot be used: {counts}",
             *_reasons(named),
+            hint="correct what is named here, or move these files elsewhere",
         )
     _refuse_unlabelled(sorting, where)
 
@@ -239,8 +240,8 @@ def _refuse_unlabelled(sorting: _Sorting, where: str) -> None:
     for part, count in beside.items():
         if count > kept[part]:
             raise SourceError(
-                f"{where}: {_images(count)} of {part} lie beside its class folders, {kept[part]:,} in them; "
-                "do: move each into the folder of its class"
+                f"{where}: {_images(count)} of {part} lie beside its class folders, {kept[part]:,} in them",
+                hint="move each into the folder of its class",
             )
 
 
@@ -285,20 +286,20 @@ def _nothing_found(where: str, listing: Listing, sorting: _Sorting) -> SourceErr
     reasons = _reasons(listing.lost)
     if sorting.without_class:
         return SourceError(
-            f"{where}: images, but no class folders; "
-            "do: put each class into a folder of its own, or give a list with path,label",
+            f"{where}: images, but no class folders",
             *reasons,
+            hint="put each class into a folder of its own, or give a list with path,label",
         )
     if listing.lost:
         links = any("link" in lost.why for lost in listing.lost)
         remedy = ", or give a list with path,label (its paths may lead out with ../)" if links else ""
         return SourceError(
-            f"{where}: no images that can be used; do: correct what is named here{remedy}", *reasons
+            f"{where}: no images that can be used", *reasons, hint=f"correct what is named here{remedy}"
         )
     if OWN_OUTPUT in listing.ignored:
         return SourceError(
-            f"{where}: holds what saccade wrote, and no images; do: give the folder of the images"
+            f"{where}: holds what saccade wrote, and no images", hint="give the folder of the images"
         )
     return SourceError(
-        f"{where}: no images found; do: check the path, it must hold a folder of images for each class"
+        f"{where}: no images found", hint="check the path, it must hold a folder of images for each class"
     )

@@ -225,7 +225,7 @@ class _Walk:
         except OSError as error:
             if not folder:
                 raise SourceError(
-                    f"{printable(full)}: cannot be opened ({error.strerror}); check its permissions"
+                    f"{printable(full)}: cannot be opened ({error.strerror})", hint="check its permissions"
                 ) from None
             why = f"cannot be opened ({error.strerror}); do: chmod u+rx, or move it up"
             self.found.lose(folder, why, folder=True)

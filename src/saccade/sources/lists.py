@@ -114,8 +114,8 @@ def _refuse_mostly_missing(reading: _Reading, where: str) -> None:
         first = next(r for r in reading.records.values() if r.label in gone and not r.used)
         counts = some(f"{label} ({n:,} of {named[label]:,})" for label, n in sorted(gone.items()))
         raise SourceError(
-            f"{where}: most files of a class do not exist: {counts}; the first is {printable(first.path)}. "
-            "Do: restore them, correct their paths, or remove these rows"
+            f"{where}: most files of a class do not exist: {counts}; the first is {printable(first.path)}",
+            hint="restore them, correct their paths, or remove these rows",
         )
 
 
@@ -138,8 +138,8 @@ def check_columns(table: Table, where: str, group: str | None) -> str:
     if absent:
         has = some(table.columns) if table.columns else "none"
         raise SourceError(
-            f"{where}: no column {some(absent)}; its columns are: {has}. "
-            "The first line must name them: path,label and, where wanted, part,group"
+            f"{where}: no column {some(absent)}; its columns are: {has}",
+            hint="the first line must name them: path,label and, where wanted, part,group",
         )
     return group or ("group" if "group" in table.columns else "")
 
@@ -233,12 +233,12 @@ def _raise_problems(reading: _Reading, where: str) -> None:
     if reading.problems:
         raise unusable_rows(reading.problems, where)
     if not reading.records:
-        raise SourceError(f"{where}: no rows below the header; do: add one row path,label for each image")
+        raise SourceError(f"{where}: no rows below the header", hint="add one row path,label for each image")
     if reading.missing.total() == len(reading.records):
         first = printable(next(iter(reading.records)))
         raise SourceError(
-            f"{where}: none of the {len(reading.records):,} files it names exist; the first is {first}. "
-            f"Paths are relative to {printable(str(reading.root))}; move the list or correct them"
+            f"{where}: none of the {len(reading.records):,} files it names exist; the first is {first}",
+            hint=f"paths are relative to {printable(str(reading.root))}; move the list or correct them",
         )
 
 

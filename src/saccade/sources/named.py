@@ -93,7 +93,7 @@ def load_named(location: str) -> Dataset:
     name, _, query = location.removeprefix(PREFIX).partition("?")
     published = _SETS.get(name)
     if published is None:
-        raise SourceError(_refusal(name))
+        raise _refusal(name)
     root = _root(query, location)
     folder = root / name / "raw"
     labelled = {part: _files_of(part, name, published, folder) for part in _FILES}
@@ -106,12 +106,12 @@ def load_named(location: str) -> Dataset:
     return Dataset(folder, tuple(records), classes, storage, ("train", "test"))
 
 
-def _refusal(name: str) -> str:
+def _refusal(name: str) -> SourceError:
     offered = ", ".join(_SETS)
     why = "its files are pickles or of a kind that is not read" if name in _PICKLED else "is not offered"
-    return (
-        f"{PREFIX}{printable(name)}: {why}; offered by name: {offered}. "
-        "Do: export the images into a folder for each class, and give that folder"
+    return SourceError(
+        f"{PREFIX}{printable(name)}: {why}; offered by name: {offered}",
+        hint="export the images into a folder for each class, and give that folder",
     )
 
 
@@ -119,7 +119,9 @@ def _root(query: str, location: str) -> Path:
     """The folder that holds NAME/raw: as asked with ?root=, else a cache in the user's home."""
     key, _, value = query.partition("=")
     if query and (key != "root" or not value):
-        raise SourceError(f"{printable(location)}: only ?root=DIR may follow the name")
+        raise SourceError(
+            f"unknown option of a data set by name: {printable(location)}", hint="only ?root=DIR may follow"
+        )
     if value:
         return Path(value).expanduser().absolute()
     return cache_folder() / "torchvision"
@@ -142,9 +144,9 @@ def _fetch(address: str, target: Path, md5: str, name: str) -> Path:
 
     def failed(why: str) -> SourceError:
         return SourceError(
-            f"{PREFIX}{name}: {target.name} is not at hand and cannot be fetched ({why}). Do: put the "
-            f"four files into DIR/{name}/raw and give {PREFIX}{name}?root=DIR, or use a folder of images "
-            "on this machine"
+            f"{PREFIX}{name}: {target.name} is not at hand and cannot be fetched ({why})",
+            hint=f"put the four files into DIR/{name}/raw and give {PREFIX}{name}?root=DIR, or give a folder "
+            "of images",
         )
 
     try:
@@ -168,9 +170,9 @@ def _records(part: str, images: str, labels: str, published: _IdxSet) -> list[Im
     try:
         numbers, count = read_idx(labels), len(read_idx(images))
     except (OSError, ValueError) as error:
-        raise SourceError(f"{printable(images)}: cannot be read ({error}); fetch it again") from None
+        raise SourceError(f"{printable(images)}: cannot be read ({error})", hint="fetch it again") from None
     if numbers.ndim != 1 or len(numbers) != count or int(numbers.max(initial=0)) >= len(published.classes):
-        raise SourceError(f"{printable(labels)}: does not fit {count:,} images; fetch both again")
+        raise SourceError(f"{printable(labels)}: does not fit {count:,} images", hint="fetch both again")
     return [
         ImageRecord(f"{part}/{row:05d}.pgm", published.classes[number], part)
         for row, number in enumerate(numbers.tolist())

@@ -67,7 +67,7 @@ def check_classes(
     ordered = tuple(sorted(classes, key=natural_key))
     odd = [name for name in ordered if not is_utf8(name)]
     if odd:
-        raise SourceError(f"{where}: class names that are not UTF-8: {some(odd)}; {remedy}")
+        raise SourceError(f"{where}: class names that are not UTF-8: {some(odd)}", hint=remedy)
     alike = defaultdict(list)
     for name in ordered:
         alike[_looks(name)].append(name)
@@ -75,13 +75,14 @@ def check_classes(
     if same:
         raise SourceError(
             f"{where}: class names that differ only in case, spaces, accents' encoding or "
-            f"the spelling of a number: {', '.join(same)}; merge each into one name"
+            f"the spelling of a number: {', '.join(same)}",
+            hint="merge each into one name",
         )
     if len(ordered) < min_classes:
         have = f"only one class ({printable(ordered[0])})" if ordered else "no class"
         raise SourceError(
-            f"{where}: {have} has images, a classifier needs at least {min_classes}; "
-            "do: put each class into a folder of its own and give the folder above them"
+            f"{where}: {have} has images, a classifier needs at least {min_classes}",
+            hint="put each class into a folder of its own and give the folder above them",
         )
     return ordered
 
@@ -199,4 +200,6 @@ def unusable_rows(problems: Sequence[str], where: str) -> SourceError:
     more = len(problems) - SHOWN_PROBLEMS
     rest = [f"and {more:,} more"] if more > 0 else []
     rows = counted(len(problems), "row")
-    return SourceError(f"{where}: {rows} cannot be used; correct:", *problems[:SHOWN_PROBLEMS], *rest)
+    return SourceError(
+        f"{where}: {rows} cannot be used", *problems[:SHOWN_PROBLEMS], *rest, hint="correct these rows"
+    )

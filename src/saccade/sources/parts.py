@@ -85,7 +85,8 @@ def parts_of_files(names: Collection[str], where: str) -> dict[str, str]:
     if unnamed:
         raise SourceError(
             f"{where}: {len(unnamed):,} of {len(hints):,} files name no part, the others do: "
-            f"{some(unnamed, most=5)}; name each with train, validation or test, or move them elsewhere"
+            f"{some(unnamed, most=5)}",
+            hint="name each with train, validation or test, or move them elsewhere",
         )
     return settled({name: hint for name, hint in hints.items() if hint})
 
@@ -220,9 +221,9 @@ def _refuse_lone_train(
         name = some(train)
         raise SourceError(
             f"{where}: is {name} a part or a class? Beside it stands neither validation nor test, but other "
-            f"folders with {images:,} images: {some(sorted(beside, key=natural_key), most=5)}. Do: to use "
-            f"{name} alone, give {name} itself as the data; call other parts validation and test; for a "
-            f"class called {name}, give a list with path,label"
+            f"folders with {images:,} images: {some(sorted(beside, key=natural_key), most=5)}",
+            hint=f"to use {name} alone, give {name} itself as the data; call other parts validation and "
+            f"test; for a class called {name}, give a list with path,label",
         )
 
 
@@ -230,8 +231,8 @@ def _refuse_parts_without_classes(tops: Mapping[str, _Top], where: str) -> None:
     hints = {top: hint for top in tops if (hint := part_hint(top)) and hint.exact}
     if len(tops) > 1 and len(hints) == len(tops) and any(hint.part == "train" for hint in hints.values()):
         raise SourceError(
-            f"{where}: has {some(tops)} but no class folders inside train; "
-            "do: train/CLASS/image.jpg, and the same for the other parts"
+            f"{where}: has {some(tops)} but no class folders inside train",
+            hint="train/CLASS/image.jpg, and the same for the other parts",
         )
 
 
@@ -241,7 +242,7 @@ def _refuse_twice(parts: Mapping[str, str], where: str) -> None:
         by_part[part].append(top)
     twice = [top for names in by_part.values() if len(names) > 1 for top in names]
     if twice:
-        raise SourceError(f"{where}: {some(twice)} mean the same part; keep one of them")
+        raise SourceError(f"{where}: {some(twice)} mean the same part", hint="keep one of them")
 
 
 def _unwrapped(listing: Listing, name: str, found: _Top) -> _Top:
@@ -279,8 +280,8 @@ def _refuse_second_level(tops: Mapping[str, _Top], where: str) -> None:
         parts = {name: hint.part for name in found.inner if (hint := part_hint(name)) and hint.exact}
         if "train" in parts.values() and len(set(parts.values())) > 1:
             raise SourceError(
-                f"{where}: parts inside class folders: {some(f'{top}/{name}' for name in parts)}. "
-                f"Do: turn the order round, train/CLASS/image.jpg and test/CLASS/image.jpg, {_A_LIST},part"
+                f"{where}: parts inside class folders: {some(f'{top}/{name}' for name in parts)}",
+                hint=f"turn the order round, train/CLASS/image.jpg and test/CLASS/image.jpg, {_A_LIST},part",
             )
     common = _common(found.inner for found in nested.values())
     held = sum(len(found.inner) for found in nested.values())
@@ -290,9 +291,11 @@ def _refuse_second_level(tops: Mapping[str, _Top], where: str) -> None:
     if len(nested) > 1 and len(common) > 1 and 2 * in_common > held and most:
         raise SourceError(
             f"{where}: {some(sorted(nested, key=natural_key), most=5)} hold the same folders "
-            f"({some(sorted(common, key=natural_key), most=5)}), so these look like the classes, not those. "
-            "Do: if they are parts, call them train, validation and test; if not, keep one level of "
-            f"folders, one for each class, {_A_LIST}"
+            f"({some(sorted(common, key=natural_key), most=5)}), so these look like the classes, not those",
+            hint=(
+                "if they are parts, call them train, validation and test; if not, keep one level of "
+                f"folders, one for each class, {_A_LIST}"
+            ),
         )
 
 
@@ -343,8 +346,8 @@ def find_part_column(columns: Mapping[str, Iterable[Any]], where: str) -> PartCo
         other = sorted(values - set(part_of), key=natural_key)
         if other and name != "part":
             raise SourceError(
-                f"{where}: column {printable(name)} names parts, but also {some(other, most=5)}; use train, "
-                "validation and test there, and remove rows that belong to none"
+                f"{where}: column {printable(name)} names parts, but also {some(other, most=5)}",
+                hint="use train, validation and test there, and remove rows that belong to none",
             )
         chosen = PartColumn(name, part_of)
         findings += _as_read(chosen)

@@ -283,7 +283,9 @@ def with_groups(records: Iterable[ImageRecord], pattern: str) -> tuple[ImageReco
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise SourceError(f"--group-pattern is no regular expression: {pattern!r}: {error}") from None
+        raise SourceError(
+            f"--group-pattern is no regular expression: {pattern!r} ({error})", hint="correct it"
+        ) from None
     done, failed = [], []
     for record in records:
         group = _group_in(record.path, compiled)

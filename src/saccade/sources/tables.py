@@ -41,8 +41,8 @@ def read_text_table(path: Path) -> Table:
         data = read_file(path)
     except OSError as error:
         raise SourceError(
-            f"{printable(str(path))}: cannot be opened ({error.strerror}); "
-            "do: check the path and its permissions"
+            f"{printable(str(path))}: cannot be opened ({error.strerror})",
+            hint="check the path and its permissions",
         ) from None
     return parse_text_table(data, printable(str(path)))
 
@@ -50,7 +50,7 @@ def read_text_table(path: Path) -> Table:
 def parse_text_table(data: bytes, where: str) -> Table:
     """The rows of a text table: JSON Lines when it begins with a brace, else separated values."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:_UTF16_SEEN_BYTES]:
-        raise SourceError(f"{where}: is UTF-16 text; save it as UTF-8 (in a spreadsheet: CSV UTF-8)")
+        raise SourceError(f"{where}: is UTF-16 text", hint="save it as UTF-8 (in a spreadsheet: CSV UTF-8)")
     # surrogateescape: file names that are not UTF-8 still find their file
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     return _json_table(text, where) if text.lstrip().startswith("{") else _csv_table(text, where)
@@ -94,7 +94,7 @@ def _column_names(values: Iterable[str], where: str) -> tuple[str, ...]:
     names = [name.lower() if name.lower() in known else name for name in names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise SourceError(f"{where}: column {some(twice)} appears twice; keep one")
+        raise SourceError(f"{where}: column {some(twice)} appears twice", hint="keep one")
     return tuple(names)
 
 
@@ -134,7 +134,7 @@ def read_parquet_table(path: Path) -> Table:
     try:
         table = parquet_module(where).read_table(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
-        raise SourceError(f"{where}: cannot be read as Parquet ({error}); write it again") from None
+        raise SourceError(f"{where}: cannot be read as Parquet ({error})", hint="write it again") from None
     columns = _column_names(table.column_names, where)
     values = [column.to_pylist() for column in table.columns]
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
@@ -177,7 +177,7 @@ def labelled(rows: Sequence[Row], where: str, *, min_classes: int, unlabelled: s
         raise unusable_rows(problems, where)
     blank = [row.path for row in rows if not as_text(row.label).strip()]
     if blank:
-        raise SourceError(f"{where}: {len(blank):,} {unlabelled}: {some(blank, most=5)}; {remedy}")
+        raise SourceError(f"{where}: {len(blank):,} {unlabelled}: {some(blank, most=5)}", hint=remedy)
     records = sorted((_record(row, column) for row in rows), key=lambda record: record.path)
     classes = check_classes({record.label for record in records}, where, min_classes=min_classes)
     given = tuple(part for part in PARTS if any(record.part == part for record in records))

@@ -92,9 +92,11 @@ def _with_blanks_placed(
 def _refuse_leaks(groups: Mapping[str, set[str]]) -> None:
     if groups:
         raise SplitError(
-            f"{len(groups)} groups stand in more than one part of the given split: {group_names(groups)}. "
-            "Add --repair-split to move them into one part each, or --allow-leaks to go on with "
-            "figures that are too good"
+            f"{len(groups)} groups stand in more than one part of the given split: {group_names(groups)}",
+            hint=(
+                "add --repair-split to move them into one part each, or --allow-leaks to go on with "
+                "figures that are too good"
+            ),
         )
 
 
@@ -119,8 +121,8 @@ def _check_classes(records: Sequence[ImageRecord], part_of: Mapping[int, str]) -
     untrained = sorted(every - seen["train"])
     if untrained:
         raise SplitError(
-            f"no training images of {', '.join(map(repr, untrained))}: they stand only in other parts. "
-            "Move some to train, remove these classes, or give the images without parts to have them divided"
+            f"no training images of {', '.join(map(repr, untrained))}: they stand only in other parts",
+            hint="move some to train, remove these classes, or give the images without parts",
         )
     return [
         f"{part}: no image of {', '.join(map(repr, sorted(every - seen[part])))} in the given split"
@@ -180,7 +182,9 @@ def read_split_csv(path: Path | str, dataset: Dataset) -> dict[str, str]:
     to_root = way_to_root(source, dataset.root)
     rows = read_csv(source)
     if rows and not {"path", "part"} <= set(rows[0]):
-        raise SplitError(f"{source} is no split: it has no columns path and part; give --out another name")
+        raise SplitError(
+            f"{source} is no split: it has no columns path and part", hint="give --out another name"
+        )
     folder, root = Path(os.path.realpath(source.parent)), Path(os.path.realpath(dataset.root))
     return {_from_root(row["path"], to_root, folder, root): row["part"] for row in rows if row["part"]}
 
@@ -190,8 +194,8 @@ def checked_parts(fixed: Mapping[str, str]) -> Mapping[str, str]:
     wrong = sorted({part for part in fixed.values() if part not in PARTS})
     if wrong:
         raise SplitError(
-            f"the earlier split names unknown parts {', '.join(map(repr, wrong))}; "
-            f"parts are called {', '.join(PARTS)}: rename them there"
+            f"the earlier split names unknown parts {', '.join(map(repr, wrong))}",
+            hint=f"parts are called {', '.join(PARTS)}: rename them there",
         )
     return fixed
 

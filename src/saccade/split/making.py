@@ -31,8 +31,8 @@ class Shares:
         """Raises SplitError unless something is left to train on."""
         if min(validation, test) < 0 or validation + test >= 1:
             raise SplitError(
-                f"validation + test must lie from 0 to below 1, got {validation} + {test}; "
-                "the rest of the images go to training"
+                f"validation + test must lie from 0 to below 1, got {validation} + {test}",
+                hint="the rest of the images go to training",
             )
         return cls(PARTS, (1.0 - validation - test, validation, test))
 
@@ -184,8 +184,8 @@ def refuse_small_classes(
     helped = [labels[c] for c in short.tolist() if least is None and free[c] >= untested[c]]
     aim = "both train and be held out" if least else f"have an image in each of {', '.join(parts)}"
     raise SplitError(
-        f"{len(listed)} of {len(labels)} classes cannot {aim}: {'; '.join(listed)}. "
-        + _advice(bool((2 * look_alikes[short] >= images[short]).any()), helped, len(short))
+        f"{len(listed)} of {len(labels)} classes cannot {aim}: {'; '.join(listed)}",
+        hint=_advice(bool((2 * look_alikes[short] >= images[short]).any()), helped, len(short)),
     )
 
 
@@ -196,12 +196,12 @@ def _advice(alike: bool, helped: Sequence[str], short: int) -> str:
         names = ", ".join(map(repr, sorted(helped)))
         whom = "" if len(helped) == short else f", which would do for {names}"
         fewer = f", or ask for fewer parts (--split.test 0){whom}"
-    add = f"dd independent images to these classes, merge or remove them{fewer}"
+    add = f"add independent images to these classes, merge or remove them{fewer}"
     if not alike:
-        return f"A{add}"
+        return add
     return (
-        "Near-duplicates joined most images of a class: they look alike (a fixed camera, one form?). "
-        f"If they show different things, {WAYS_ON_ALIKE}. Otherwise a{add}"
+        "near-duplicates joined most images of a class: they look alike (a fixed camera, one form?). "
+        f"If they show different things, {WAYS_ON_ALIKE}. Otherwise {add}"
     )
 
 

@@ -179,12 +179,13 @@ def _refuse_empty_classes(dataset: Dataset) -> None:
     empty = [f"{label!r} ({aside[label]} set aside)" for label, n in dataset.counts().items() if not n]
     if empty:
         raise SplitError(
-            f"no usable image of {', '.join(empty)}; the audit says why they were set aside: "
-            "replace them, or remove the classes"
+            f"no usable image of {', '.join(empty)}",
+            hint="the audit says why they were set aside: replace them, or remove the classes",
         )
     if lost := lost_by_reading(dataset):
         raise SplitError(
-            f"{'; '.join(lost)}; convert or restore these files, or remove the class or part from the data"
+            f"{'; '.join(lost)}",
+            hint="convert or restore these files, or remove the class or part from the data",
         )
 
 
@@ -198,8 +199,8 @@ def _refuse_two_labels(records: Sequence[ImageRecord]) -> None:
             pairs.append(f"{known.path!r} ({known.label}) and {record.path!r} ({record.label})")
     if pairs:
         raise SplitError(
-            f"the same picture has two labels: {'; '.join(pairs[:10])}. "
-            "Remove the wrong ones, or drop them in audit-decisions.csv"
+            f"the same picture has two labels: {'; '.join(pairs[:10])}",
+            hint="remove the wrong ones, or drop them in audit-decisions.csv",
         )
 
 
@@ -282,7 +283,7 @@ def k_folds(audit: Audit, *, folds: int = 5, seed: int = 0, paths: Collection[st
     it could not be in training and held out at once.
     """
     if folds < 2:
-        raise SplitError(f"folds must be at least 2, got {folds}; give --folds 5")
+        raise SplitError(f"folds must be at least 2, got {folds}", hint="give --folds 5")
     used = audit.dataset.used()
     wanted = None if paths is None else frozenset(paths)
     chosen = tuple(r for r in used if wanted is None or r.path in wanted)
@@ -291,8 +292,8 @@ def k_folds(audit: Audit, *, folds: int = 5, seed: int = 0, paths: Collection[st
     def made_of(atoms: list[Atom]) -> Assignment:
         if len(atoms) < folds:
             raise SplitError(
-                f"{len(chosen)} images in {len(atoms)} sets that stay together cannot fill {folds} folds; "
-                f"ask for at most {len(atoms)} folds, or add images"
+                f"{len(chosen)} images in {len(atoms)} sets that stay together cannot fill {folds} folds",
+                hint=f"ask for at most {len(atoms)} folds, or add images",
             )
         return assign(chosen, atoms, Shares(names, (1.0 / folds,) * folds), least=2)
 
