@@ -262,6 +262,13 @@ def predicting(make_model: Callable[..., Path], tmp_path_factory: pytest.TempPat
     return f"predict {make_model(folder / 'model.onnx')} {folder / 'a.png'} {folder / 'b.png'}"
 
 
+def test_flags_may_stand_between_the_inputs(answer: Command, predicting: str) -> None:
+    command, model, first, second = predicting.split()
+    code, out, _ = answer(command, model, first, "--top-k", "2", second)
+    assert code == 0
+    assert [line.count("%") for line in out.splitlines()] == [2, 2]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize(
     ("words", "shell", "code", "said"),

@@ -141,8 +141,8 @@ def compare(
 
 def predict(
     model: Annotated[str, Parameter(help="A .onnx file or a run folder.")],
-    inputs: Annotated[list[str], Parameter(help="Images or folders of images.")],
     /,
+    inputs: Annotated[list[str], Parameter(help="Images or folders of images.")],
     *,
     out: Annotated[str, Parameter(help="Write all probabilities to F.csv, F.jsonl or F.parquet.")] = "",
     top_k: Annotated[int, Parameter(help="Number of classes to name for each image.")] = 1,

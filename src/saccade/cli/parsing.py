@@ -116,7 +116,9 @@ def _refusal(error: CycloptsError, command: str) -> RecipeError:
         meant = f"did you mean {close[0]}? " if close else ""
         return RecipeError(f"unknown {kind}: {word}", hint=f"{meant}`saccade --help` lists the commands")
     if isinstance(error, MissingArgumentError) and error.argument is not None:
-        return RecipeError(f"saccade {command} needs a value for {error.argument.name}", hint=help_line)
+        name = error.argument.name
+        name = name if error.argument.index is None else name.lstrip("-").upper()
+        return RecipeError(f"saccade {command} needs a value for {name}", hint=help_line)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return RecipeError(f"one word too many: {' '.join(error.unused_tokens)}", hint=help_line)
     text = str(error).rstrip(".")
