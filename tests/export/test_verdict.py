@@ -11,7 +11,7 @@ import pytest
 from saccade.evaluation.intervals import paired_change
 from saccade.export.runtimes import instruction_set
 from saccade.export.verdict import Compared, judge
-from saccade.pipeline.judge import certificate_line
+from saccade.pipeline.result import certificate_line
 from saccade.pipeline.ship import certificate_as_json
 from saccade.records import Certificate, Predictions
 

@@ -163,7 +163,7 @@ def test_muon_from_scratch_and_the_sizes_of_fast_cnn_are_taken() -> None:
 def test_one_of_a_kind_is_said_in_the_singular() -> None:
     one = Dataset(Path("."), (ImageRecord("a/1.png", "a"),), ("a",), storage=FolderStorage(Path(".")))
     said = io.StringIO()
-    pipeline.prepare.say_data(one, Terminal(stream=said))
+    pipeline.words.say_data(one, Terminal(stream=said))
     assert said.getvalue() == "Data      1 image in 1 class (a 1)\n"
 
 
@@ -342,12 +342,12 @@ def test_a_run_is_summarised_as_it_was_trained(saccade: Saccade, run: RunFolder)
 def test_a_failed_certificate_says_what_to_do(run: RunFolder) -> None:
     values = {"images": 9, "top1_agreement": 0.5, "accuracy_change": -0.2, "tolerance": 0.01}
     values |= {"kind": "int8", "passed": False, "max_probability_difference": 0.4}
-    said = pipeline.judge.certificate_line(values, run.int8)
+    said = pipeline.result.certificate_line(values, run.int8)
     assert "FAILED" in said
     for words in ("Ship the float file", "--export.calibration_images", "--export.max_drop"):
         assert words in said
-    assert "Do not ship" in pipeline.judge.certificate_line({**values, "kind": "float"}, run.onnx)
-    assert "ship" not in pipeline.judge.certificate_line({**values, "passed": True}, run.onnx).lower()
+    assert "Do not ship" in pipeline.result.certificate_line({**values, "kind": "float"}, run.onnx)
+    assert "ship" not in pipeline.result.certificate_line({**values, "passed": True}, run.onnx).lower()
 
 
 # -- Python --------------------------------------------------------------------------------------

@@ -442,7 +442,8 @@ def test_of_auto_as_much_is_said_as_of_full(key: str, dataset: Dataset) -> None:
 
 
 def test_weights_that_a_backbone_has_not_got_are_said(dataset: Dataset) -> None:
-    recipe = Recipe.from_mapping({"model.backbone": "saccade/fast_cnn", "model.pretrained": True, **KNOWN})
+    flags = {"model.backbone": "saccade/fast_cnn", "model.pretrained": True, **KNOWN}
+    recipe = Recipe.from_mapping(flags).with_batch_size(15)
     situation = Situation.of(recipe, make_plan(recipe, tiny_network(recipe, dataset)), dataset, "cpu")
     assert without_effect(situation, recipe.given).keys() == {"model.pretrained"}
 

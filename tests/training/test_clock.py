@@ -68,7 +68,7 @@ def test_the_time_before_training_is_held_against_the_limit(clock, passed, said)
     began = clock[0] - passed
     end = deadline(60.0, began, judged_images=0)
     assert end == began + 45.0
-    assert re.search(said, without_time(60.0, began, end))
+    assert re.search(said, without_time(60.0, Clock(started=began, deadline=end)))
     assert deadline(60.0, began, judged_images=100) == began + 41.0
     assert deadline(60.0, began, judged_images=100, side=28) > began + 44.0, "small images take less"
     assert deadline(60.0, began, judged_images=10_000) == began + 30.0, "never more than half"
@@ -76,4 +76,4 @@ def test_the_time_before_training_is_held_against_the_limit(clock, passed, said)
 
 def test_without_a_limit_no_time_is_missed(clock):
     assert deadline(0.0, clock[0] - 1e6, judged_images=10) is None
-    assert without_time(0.0, clock[0] - 1e6, None) == ""
+    assert without_time(0.0, Clock.of(0.0, clock[0] - 1e6, judged_images=10, side=224)) == ""

@@ -1,9 +1,10 @@
 """One function a stage; the only place where stages meet. The command line and Python both call these."""
 
-from saccade.pipeline.judge import compare, evaluate
+from saccade.pipeline.bench import bench
 from saccade.pipeline.look import augment_preview, list_backbones, summarize
 from saccade.pipeline.prepare import audit_data, split_data
-from saccade.pipeline.ship import bench, certify, export
+from saccade.pipeline.reevaluate import compare, evaluate
+from saccade.pipeline.ship import certify, export
 from saccade.pipeline.train import TrainResult, train
 
 __all__ = [

@@ -15,7 +15,7 @@ from saccade.plan import Plan
 from saccade.records import Dataset, ImageRecord
 from saccade.terminal import Terminal
 from saccade.threads import memory_bytes, usable_cores
-from saccade.training.job import TrainingSource
+from saccade.training.job import TrainingData, TrainingSource
 from saccade.transforms import Batch, TrainingBatches, evaluation_batches
 from saccade.transforms.batches import Say, warned
 from saccade.transforms.memory import MemoryBatches, fits_in_memory
@@ -63,6 +63,23 @@ def training_batches(
         cache_bytes=memory_bytes() // 4 if inputs.cache_images else 0,
         pixels=pixels,
         say=say,
+    )
+
+
+def training_data(
+    dataset: Dataset,
+    plan: Plan,
+    validation: ValidationBatches,
+    device: torch.device,
+    pixels: PixelCache | None,
+    terminal: Terminal,
+) -> TrainingData:
+    """What a training of the run learns from and is validated on."""
+    return TrainingData(
+        train=training_batches(dataset, plan, device=device, pixels=pixels, say=noted(terminal)),
+        validation=lambda: validation,
+        class_counts=dataset.counts("train"),
+        validation_images=len(dataset.used("validation")),
     )
 
 

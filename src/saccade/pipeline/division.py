@@ -9,7 +9,7 @@ from typing import Any
 from saccade.audit import audit_as_json
 from saccade.errors import ImageError, RunError
 from saccade.images.decoder import read_checked
-from saccade.pipeline import prepare
+from saccade.pipeline import prepare, words
 from saccade.pipeline.prepare import Examined, ReadImages
 from saccade.pipeline.work import Work
 from saccade.recipe import AUTO_BACKBONE, Recipe
@@ -38,23 +38,23 @@ def divide_before_search(read: ReadImages, recipe: Recipe, terminal: Terminal) -
     split = recipe.split.model_copy(update={"near_duplicates": False})
     quick = recipe.model_copy(update={"split": split})
     examined = prepare.audited(read, quick, terminal)
-    prepare.say_data(examined.audit.dataset, terminal)
+    words.say_data(examined.audit.dataset, terminal)
     made = prepare.divide(examined, quick, terminal)
-    prepare.say_sizes(made, terminal, "as given; near-duplicates are searched after training")
+    words.say_sizes(made, terminal, "as given; near-duplicates are searched after training")
     return examined.audit, made
 
 
 def divide_searched(read: ReadImages, recipe: Recipe, terminal: Terminal) -> tuple[Audit, Split]:
     """Audit and split with everything that belongs to them, said in words."""
     examined = prepare.audited(read, recipe, terminal)
-    prepare.say_data(examined.audit.dataset, terminal)
+    words.say_data(examined.audit.dataset, terminal)
     return examined.audit, _divided_and_said(examined, recipe, terminal)
 
 
 def _divided_and_said(examined: Examined, recipe: Recipe, terminal: Terminal) -> Split:
-    prepare.say_findings(examined.audit, terminal)
+    words.say_findings(examined.audit, terminal)
     made = prepare.divide(examined, recipe, terminal)
-    prepare.say_split(made, recipe, terminal)
+    words.say_split(made, recipe, terminal)
     return made
 
 

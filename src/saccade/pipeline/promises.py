@@ -17,28 +17,13 @@ from typing import Any
 from saccade.artefact import Artefact
 from saccade.errors import SaccadeError
 from saccade.pipeline.evidence import bundle_hash
+from saccade.pipeline.whole_files import checkpoint_problems, ends_as_history, may_hold_code, sha256_of
 from saccade.records import EpochRow, ImageRecord
-from saccade.run_folder import RunFolder, canonical_sha256
+from saccade.run_folder import RunFolder
 from saccade.run_record import RunRecord
 
 KEPT, BROKEN, NOT_APPLICABLE, NOT_CHECKED = "kept", "broken", "not applicable", "not checked"
 AS_KEPT = {KEPT: True, BROKEN: False}  # of the field `kept`; null for the other two
-
-# Formats that hold data and no code; .lock is ours and empty but for a process id.
-CODE_FREE = {
-    ".toml",
-    ".json",
-    ".jsonl",
-    ".csv",
-    ".safetensors",
-    ".onnx",
-    ".html",
-    ".png",
-    ".parquet",
-    ".lock",
-}
-# How pickles (protocols 2 to 5) and zip files, in which torch packs them, begin, whatever they are called.
-CODE_MARKS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 HASH_OF_NOTHING = hashlib.sha256().hexdigest()  # of a phase in which nothing is frozen
 GENTLE_RATIO = 0.1  # promise 5, held against the rates that the steps really had
@@ -114,7 +99,7 @@ def only_training_augmented(run: RunFolder, record: RunRecord) -> Verdict:
     found = record.measured(2)
     if not found.get("images"):
         return NOT_CHECKED, "no validation image was evaluated again in this run"
-    if found.get("predictions") != _sha256(run.predictions("validation")):
+    if found.get("predictions") != sha256_of(run.predictions("validation")):
         return NOT_CHECKED, "the validation predictions are not those that were held against a second look"
     told = (
         f"{found['images']} validation images evaluated again, under other random states and in other "
@@ -136,7 +121,7 @@ def preprocessing_travels(run: RunFolder, record: RunRecord) -> Verdict:
     if bundled != exported:
         return BROKEN, f"the bundle says {json.dumps(bundled)}, model.onnx says {json.dumps(exported)}"
     found = record.measured(3)
-    if found.get("sha256") != _sha256(run.onnx):
+    if found.get("sha256") != sha256_of(run.onnx):
         return (
             NOT_CHECKED,
             "bundle and model.onnx name the same preprocessing; the graph was not run beside it",
@@ -247,7 +232,7 @@ def test_used_once(run: RunFolder, record: RunRecord) -> Verdict:
         return NOT_CHECKED, "the bundle is gone, so it cannot be held against the test predictions"
     made, by = found["bundle"], found["measured_by"]
     other = [one for one in (made, *by) if one != now]
-    if other or found.get("predictions") != _sha256(run.predictions("test")):
+    if other or found.get("predictions") != sha256_of(run.predictions("test")):
         return BROKEN, "the test predictions are not those that this bundle made after the last choice"
     return KEPT, _told_of_test(found)
 
@@ -266,7 +251,7 @@ def export_is_certified(run: RunFolder, record: RunRecord) -> Verdict:
     if not run.has(run.certificate()):
         return NOT_APPLICABLE, "nothing was exported"
     certificate = run.read_certificate()
-    if certificate.get("sha256") != _sha256(run.onnx):
+    if certificate.get("sha256") != sha256_of(run.onnx):
         return NOT_CHECKED, "the certificate is of another file than export/model.onnx"
     difference, tie = certificate["max_probability_difference"], certificate.get("largest_tie", 0.0)
     told = f"{certificate['images']} real images, largest probability difference {difference:.1e}"
@@ -279,8 +264,8 @@ def stopping_loses_nothing(run: RunFolder, record: RunRecord) -> Verdict:
     states = sorted(run.checkpoints.glob("last-*.json"))
     if not states:
         return NOT_CHECKED, "no checkpoint lies in checkpoints/"
-    problems = [problem for path in states for problem in _checkpoint_problems(path)]
-    if not problems and not _ends_as_history(states[-1], run.read_history()):
+    problems = [problem for path in states for problem in checkpoint_problems(path)]
+    if not problems and not ends_as_history(states[-1], run.read_history()):
         problems = [f"{states[-1].name} does not end where history.jsonl does"]
     continued = run.read_model()["training"].get("continued", [])
     inexact = [entry["epoch"] for entry in continued if not entry["exact"]]
@@ -299,44 +284,12 @@ def stopping_loses_nothing(run: RunFolder, record: RunRecord) -> Verdict:
     )
 
 
-def _checkpoint_problems(path: Path) -> list[str]:
-    """What is wrong with one checkpoint's state, weights and best weights."""
-    try:
-        values = json.loads(path.read_text("utf-8", errors="surrogateescape"))
-        body = values["body"]
-        if values["sha256"] != canonical_sha256(body):
-            return [f"{path.name} does not have its SHA-256"]
-        files = {path.with_suffix(".safetensors").name: body["tensors_sha256"]}
-        files |= {body["best_file"]: body["best_sha256"]} if body["best_file"] else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return [f"{path.name} is damaged ({type(error).__name__})"]
-    return [
-        f"{name} does not have its SHA-256"
-        for name, sha in files.items()
-        if _sha256(path.parent / name) != sha
-    ]
-
-
-def _ends_as_history(path: Path, rows: list[EpochRow]) -> bool:
-    history = json.loads(path.read_text("utf-8", errors="surrogateescape"))["body"]["state"]["history"]
-    return len(history) == len(rows) and str(EpochRow(**history[-1])) == str(rows[-1])
-
-
 def no_code_in_data(run: RunFolder, record: RunRecord) -> Verdict:
     files = [path for path in run.root.rglob("*") if path.is_file()]
-    odd = sorted(str(path.relative_to(run.root)) for path in files if _may_hold_code(path))
+    odd = sorted(str(path.relative_to(run.root)) for path in files if may_hold_code(path))
     if odd:
         return BROKEN, f"holds other files: {', '.join(odd)}"
     return KEPT, f"{len(files)} files, none of which can hold code, by name and by their first bytes"
-
-
-def _may_hold_code(path: Path) -> bool:
-    with path.open("rb") as file:
-        return (path.suffix or path.name) not in CODE_FREE or file.read(4).startswith(CODE_MARKS)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 _CHECKS: tuple[Callable[[RunFolder, RunRecord], Verdict], ...] = (

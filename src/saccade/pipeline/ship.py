@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from saccade import extensions
 from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY
 from saccade.errors import RecipeError, RunError
-from saccade.export.bench import DEFAULT_SHAPE, BenchRow, Spread
-from saccade.export.bench import bench as measure_engines
-from saccade.export.certify import CERTIFIED_PARTS
-from saccade.export.certify import certify as make_certificate
+from saccade.export import certify as certifying
 from saccade.export.formats import FORMATS, find_format
 from saccade.files import MOST_WEIGHT_BYTES, read_file
 from saccade.images.decoder import CheckedReader, Limits, read_pixels
 from saccade.pipeline.evidence import check_export
-from saccade.pipeline.judge import certificate_line, data_of
+from saccade.pipeline.reevaluate import data_of
+from saccade.pipeline.result import certificate_line
 from saccade.recipe import DataConfig, Recipe
 from saccade.records import Certificate, Dataset, Predictions
 from saccade.run_folder import RunFolder, existing_run, read_json
@@ -139,7 +137,7 @@ def _certify(
     chosen = find_format(name)
     own = name in FORMATS
     with terminal.progress("certifying the exported file"), extensions.blaming("formats", name):
-        certificate = make_certificate(
+        certificate = certifying.certify(
             file,
             predictions_of(run),
             CheckedReader(dataset.storage, dataset.used()),
@@ -164,7 +162,11 @@ def certificate_as_json(certificate: Certificate) -> dict[str, Any]:
 
 def predictions_of(run: RunFolder) -> dict[str, Predictions]:
     """The trained model's answers on validation and test."""
-    return {part: run.read_predictions(part) for part in CERTIFIED_PARTS if run.has(run.predictions(part))}
+    return {
+        part: run.read_predictions(part)
+        for part in certifying.CERTIFIED_PARTS
+        if run.has(run.predictions(part))
+    }
 
 
 def _stored_format(run: RunFolder, file: Path) -> str:
@@ -174,35 +176,3 @@ def _stored_format(run: RunFolder, file: Path) -> str:
         values = read_json(run.certificate(file))
     kind = values.get("kind", "int8" if "int8" in file.name else "float")
     return str(values.get("format", "int8" if kind == "int8" else "onnx"))
-
-
-def bench(model: str, terminal: Terminal, *, rounds: int) -> tuple[BenchRow, ...]:
-    """`saccade bench`: latency, throughput, size and accuracy of every engine at hand, side by side."""
-    rows = measure_engines(model, rounds=rounds)
-    say_engines(rows, terminal)
-    return rows
-
-
-def say_engines(rows: Sequence[BenchRow], terminal: Terminal) -> None:
-    """The table, with what was measured and how often."""
-    first = rows[0]
-    height, width = DEFAULT_SHAPE
-    terminal.say(
-        f"{first.threads} threads, photos of {width} x {height}, preprocessing included; latency over "
-        f"{first.timings} calls, throughput: median (lowest to highest) of {first.rounds} interleaved rounds"
-    )
-    sizes = sorted(first.throughput)
-    heads = [f"{'engine':<20}", f"{'MB':>6}", f"{'p50 ms':>8}", f"{'p95 ms':>8}"]
-    heads += [f"{f'images/s, batch {size}':>26}" for size in sizes]
-    terminal.say("  ".join([*heads, "validation accuracy"]))
-    for row in rows:
-        cells = [f"{row.engine:<20}", f"{row.megabytes:>6.1f}"]
-        cells += [f"{row.latency_p50_ms:>8.2f}", f"{row.latency_p95_ms:>8.2f}"]
-        cells += [f"{_spread(row.throughput[size]):>26}" for size in sizes]
-        known = row.accuracy is not None
-        cells.append(f"{row.accuracy:.1%} ({row.accuracy_images} images)" if known else "not measured")
-        terminal.say("  ".join(cells))
-
-
-def _spread(figure: Spread) -> str:
-    return f"{figure.median:,.0f} ({figure.low:,.0f} to {figure.high:,.0f})"

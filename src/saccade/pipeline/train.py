@@ -19,6 +19,7 @@ from saccade.pipeline.continuing import as_it_began
 from saccade.pipeline.division import search_late, stored_data
 from saccade.pipeline.evidence import watching_test
 from saccade.pipeline.prepare import list_data
+from saccade.pipeline.result import say_result
 from saccade.pipeline.work import Work
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
@@ -44,7 +45,7 @@ def export(work: Work) -> None:
 
 def conclude(work: Work) -> None:
     judge.conclude(work.run, work.dataset, work.terminal, seconds=time.monotonic() - work.began)
-    judge.say_result(work.run, work.terminal)
+    say_result(work.run, work.terminal)
 
 
 def stages() -> tuple[Callable[[Work], None], ...]:
@@ -75,7 +76,7 @@ def train(
             work = begin(run, location, recipe, terminal, command, identity(location)["data"], began)
         elif run.read_record().finished and not mended:
             terminal.say(f"{run.root} is finished; this is its result.")
-            judge.say_result(run, terminal)
+            say_result(run, terminal)
             return _result(run)
         else:
             listed = list_data(location, recipe)

@@ -43,12 +43,11 @@ def deadline(limit: float, began: float, *, judged_images: int, side: int = USUA
     return began + limit - min(reserve, limit / 2)
 
 
-def without_time(limit: float, began: float, end: float | None) -> str:
+def without_time(limit: float, clock: Clock) -> str:
     """Where no time is left as training begins: by how much, and what is done all the same."""
-    now = time.monotonic()
-    if end is None or now < end:
+    if clock.seconds_left > 0:
         return ""
-    left = began + limit - now
+    left = clock.started + limit - time.monotonic()
     when = (
         f"--time-limit {limit:g} s was over {-left:.1f} s before training began"
         if left <= 0
@@ -67,6 +66,12 @@ class Clock:
     longest_epoch_seconds: float = 0.0
     validation_seconds: float = 0.0
     exhausted: bool = False
+
+    @classmethod
+    def of(cls, limit: float, began: float, *, judged_images: int, side: int) -> Clock:
+        """Started when the command began, with the `deadline` of its time limit, if any."""
+        end = deadline(limit, began, judged_images=judged_images, side=side)
+        return cls(started=began, deadline=math.inf if end is None else end)
 
     def elapsed(self) -> float:
         """Seconds since the command began, those of continued runs included."""

@@ -1,0 +1,229 @@
+"""`saccade evaluate` and `saccade compare`: figures and report again, on new data, or of two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from saccade.errors import ChangedImageError, DataError, ImageError, RecipeError, RunError
+from saccade.evaluation import compare as comparing
+from saccade.evaluation.metrics import measure, metrics_as_json, metrics_from_json
+from saccade.images.decoder import CheckedReader, read_checked
+from saccade.pipeline import prepare, words
+from saccade.pipeline.judge import JUDGED_PARTS, load_model, predict_records, write_verdicts
+from saccade.pipeline.result import result_line, say_result
+from saccade.recipe import Recipe
+from saccade.records import Dataset, ImageRecord, Metrics
+from saccade.report import write_report
+from saccade.run_folder import RunFolder, existing_run
+from saccade.sources import load_source
+from saccade.terminal import Terminal
+from saccade.threads import usable_cores
+
+
+def evaluate(
+    run_path: str, data: str, terminal: Terminal, *, name: str = "", moved: str = ""
+) -> dict[str, Metrics]:
+    """`saccade evaluate`: figures and report again from the predictions, or the model on new data.
+
+    Returns the figures by part. New data are measured whole, into `RUN/evaluations/<name>/`. `moved` says
+    where the run's own images lie now.
+    """
+    if data and moved:
+        raise RecipeError(
+            f"evaluate RUN {data} measures new data, --data {moved} says where the run's own images lie now; "
+            "give one of them"
+        )
+    run = existing_run(run_path)
+    recipe = run.read_recipe()
+    with run.locked():
+        if data:
+            return _evaluate_new(run, recipe, data, terminal, _plain_name(name or Path(data).resolve().stem))
+        return _evaluate_again(run, recipe, terminal, moved)
+
+
+def _plain_name(name: str) -> str:
+    """The name of a folder directly in `evaluations/`; raises RecipeError for one that leads elsewhere."""
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise RecipeError(f"--name {name!r} is no plain name; give one without slashes, such as new_camera")
+    return name
+
+
+def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: str) -> dict[str, Metrics]:
+    parts = [part for part in (*JUDGED_PARTS, "train") if run.has(run.predictions(part))]
+    if not parts:
+        raise RunError(f"{run.root} has no predictions yet; {run.remedy(run.predictions('validation'))}")
+    if run.has(run.certificate()):
+        run.check(run.onnx)  # the report says that it is certified
+    location = run.read_record().data
+    dataset = data_of(run, moved) if moved else _data_if_there(run, location)
+    for part in parts:
+        run.write_metrics(
+            part, metrics_as_json(measure(run.read_predictions(part), top_k=recipe.evaluate.top_k))
+        )
+    write_verdicts(run)
+    if dataset is None:
+        terminal.say(
+            f"          the images are no longer at {location}: this report has no pictures (--data "
+            "says where they are now)"
+        )
+    write_report(run, read_image=CheckedReader(dataset.storage, dataset.used()) if dataset else None)
+    say_result(run, terminal)
+    return {part: metrics_from_json(run.read_metrics(part)) for part in parts}
+
+
+def data_of(run: RunFolder, moved: str = "") -> Dataset:
+    """The run's data with the parts they had, where they lay or where `moved` says.
+
+    Raises RunError where they cannot be read, or where an image that was judged has other bytes now.
+    """
+    location = moved or run.read_record().data
+    try:
+        listed = load_source(location, drop_empty=True, min_classes=1)
+    except DataError as error:
+        raise RunError(
+            f"{run.root} is certified on the images it was measured on, and they cannot be read ({error}); "
+            "say where they lie now with --data"
+        ) from None
+    return _as_measured(run, listed, moved)
+
+
+def _data_if_there(run: RunFolder, location: str) -> Dataset | None:
+    """The run's data where they still lie, for the report's pictures; raises RunError for changed images."""
+    try:
+        listed = load_source(location, drop_empty=True, min_classes=1)
+    except DataError:
+        return None
+    return _as_measured(run, listed)
+
+
+def _as_measured(run: RunFolder, listed: Dataset, moved: str = "") -> Dataset:
+    dataset = listed.with_records(run.read_dataset())
+    judged = [record for record in dataset.used() if record.part in JUDGED_PARTS]
+    there = {record.path for record in listed.records} if moved else {record.path for record in judged}
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        states = list(pool.map(lambda record: _state(dataset, record, there), judged))
+    missing = [r.path for r, state in zip(judged, states, strict=True) if state == "missing"]
+    changed = [r.path for r, state in zip(judged, states, strict=True) if state == "changed"]
+    if moved and (missing or changed):
+        raise RunError(
+            f"--data {moved} does not hold the images of this run: {len(missing + changed)} of {len(judged)} "
+            f"are missing or have other bytes ({_shown(missing + changed)}); give the folder or list that "
+            "holds them under the same names"
+        )
+    if changed:
+        raise RunError(
+            f"{len(changed)} of the {len(judged)} images that {run.root} was measured on have other bytes "
+            f"now ({_shown(changed)}); figures and certificate are left as they are: put these images back, "
+            "or say with --data where unchanged copies lie"
+        )
+    return dataset
+
+
+def _state(dataset: Dataset, record: ImageRecord, there: Collection[str]) -> str:
+    """ "missing", "changed", or "" for an image whose bytes are those that were measured."""
+    if record.path not in there:
+        return "missing"
+    try:
+        read_checked(dataset.storage, record)
+    except ChangedImageError:
+        return "changed"
+    except ImageError:
+        return "missing"
+    return ""
+
+
+def _shown(paths: list[str]) -> str:
+    return ", ".join(paths[:5]) + (" ..." if len(paths) > 5 else "")
+
+
+def _evaluate_new(
+    run: RunFolder, recipe: Recipe, data: str, terminal: Terminal, name: str
+) -> dict[str, Metrics]:
+    dataset = load_source(data, drop_empty=True, min_classes=1)
+    bundle = load_model(run)
+    unknown = [label for label in dataset.classes if label not in bundle.classes]
+    if unknown:
+        raise DataError(
+            f"{data} has classes that {run.root} does not know ({', '.join(unknown)}); "
+            f"it knows {', '.join(bundle.classes)}: rename those folders or leave them out"
+        )
+    audited = prepare.examine(dataset, recipe, terminal).audit
+    words.say_data(audited.dataset, terminal)
+    words.say_reading(audited, terminal)
+    by_part = _by_part(audited.dataset)
+    place = run.evaluation(name)
+    place.begin_again(("saccade", "evaluate", str(run.root), data, "--name", name))
+    _forget_other_parts(place, by_part)
+    measured = {}
+    for part, records in by_part.items():
+        _warn_of_known_images(run, part, records, terminal)
+        answered = predict_records(
+            bundle, audited.dataset, records, recipe, terminal, what=f"measuring {part}"
+        )
+        place.write_predictions(part, answered)
+        measured[part] = measure(answered, top_k=recipe.evaluate.top_k)
+        place.write_metrics(part, metrics_as_json(measured[part]))
+        terminal.say(result_line(part, measured[part]))
+    place.write_dataset(audited.dataset.records)
+    terminal.say(f"Report    {write_report(place, read_image=dataset.storage.read)}")
+    return measured
+
+
+def _by_part(dataset: Dataset) -> dict[str, tuple[ImageRecord, ...]]:
+    """Records of each given part; data without parts are one test part."""
+    parts = {part: dataset.used(part) for part in dataset.given_parts} or {"test": dataset.used()}
+    found = {part: records for part, records in parts.items() if records}
+    if not found:
+        raise DataError("none of these images can be used; `saccade audit` says what is wrong with each")
+    return found
+
+
+def _forget_other_parts(place: RunFolder, parts: Collection[str]) -> None:
+    """Figures of an earlier evaluation of this name, of parts that these data do not have."""
+    for part in (*JUDGED_PARTS, "train"):
+        if part not in parts:
+            place.remove(place.predictions(part))
+            place.remove(place.metrics(part))
+
+
+def _warn_of_known_images(
+    run: RunFolder, part: str, records: tuple[ImageRecord, ...], terminal: Terminal
+) -> None:
+    """New data that hold images from which the model was made flatter it."""
+    known = {
+        record.sha256
+        for record in run.read_dataset()
+        if record.used and record.part in ("train", "validation")
+    }
+    repeated = [record.path for record in records if record.sha256 in known]
+    if repeated:
+        shown = ", ".join(repeated[:5]) + (" ..." if len(repeated) > 5 else "")
+        terminal.warn(
+            f"leak: {len(repeated)} of these {len(records)} images were in the training or validation part "
+            f"({shown}); the figures of {part} are too good",
+            hint="evaluate on images that the run has not seen",
+        )
+
+
+def _measured(path: str, part: str) -> RunFolder:
+    """The run (or evaluation) at `path`; raises RunError when it has no predictions to compare."""
+    run = RunFolder(Path(path))
+    parts = [known for known in (*JUDGED_PARTS, "train") if run.has(run.predictions(known))]
+    if not parts:
+        raise RunError(f"{path} has no predictions; give a finished run, or RUN/evaluations/NAME")
+    if part and part not in parts:
+        raise RunError(f"{path} has no predictions of a part {part!r}; it has {', '.join(parts)}")
+    return run
+
+
+def compare(first: str, second: str, terminal: Terminal, *, part: str = "") -> comparing.Comparison:
+    """`saccade compare`: which run is better on the same images, and is the difference real."""
+    runs = [_measured(path, part) for path in (first, second)]
+    chosen = part or ("test" if all(run.has(run.predictions("test")) for run in runs) else "validation")
+    comparison = comparing.compare(*(run.read_predictions(chosen) for run in runs))
+    terminal.say(comparison.in_words(first, second))
+    if chosen == "validation":
+        terminal.say("These are validation images, which chose both models: the figures are optimistic.")
+    return comparison

@@ -1,0 +1,112 @@
+"""The result of a run in words: figures, diagnosis, promises, certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from saccade.evaluation.metrics import metrics_from_json
+from saccade.pipeline.judge import JUDGED_PARTS
+from saccade.pipeline.promises import NOT_CHECKED
+from saccade.records import Metrics
+from saccade.run_folder import RunFolder
+from saccade.terminal import Terminal
+
+
+def _figures(run: RunFolder, part: str) -> Metrics | None:
+    return metrics_from_json(run.read_metrics(part)) if run.has(run.metrics(part)) else None
+
+
+def say_result(run: RunFolder, terminal: Terminal) -> None:
+    """Figures with interval and number of images, the diagnosis, the certificate, and where things lie."""
+    for part in JUDGED_PARTS:
+        figures = _figures(run, part)
+        if figures is not None:
+            terminal.say(result_line(part, figures))
+    if not run.has(run.metrics("test")):
+        terminal.say(
+            "          there is no test part: validation chose the model, so its figures are optimistic"
+        )
+    record = run.read_record()
+    for finding in record.diagnosis or ():
+        terminal.say(f"Diagnosis {finding['message']} {finding['remedy']}".rstrip())
+    for number, promise in record.promises.items():
+        if promise["kept"] is False:
+            terminal.say(f"BROKEN    promise {number}: {promise['evidence']}")
+        elif promise.get("state") == NOT_CHECKED:
+            terminal.say(f"          promise {number} was not checked: {promise['evidence']}")
+    if run.has(run.certificate()):
+        run.check(run.onnx)
+        terminal.say(certificate_line(run.read_certificate(), run.onnx))
+    terminal.say(f"Report    {run.report}")
+
+
+def result_line(part: str, figures: Metrics) -> str:
+    value = figures.accuracy
+    rest = f"balanced {figures.balanced_accuracy:.1%}, macro F1 {figures.macro_f1:.3f}"
+    return (
+        f"{part.capitalize():<10} accuracy {value.value:.1%} (95 %: {value.low:.1%} to {value.high:.1%}, "
+        f"{figures.images:,} images), {rest}"
+    )
+
+
+def certificate_line(values: Mapping[str, Any], file: Path) -> str:
+    """One sentence on an exported file and its certificate."""
+    verdict = "certified" if values["passed"] else "FAILED its certificate"
+    size = file.stat().st_size / 1e6 if file.exists() else 0.0
+    what = (
+        _accuracy_change(values)
+        if values["kind"] == "int8"
+        else f"largest probability difference {values['max_probability_difference']:.1e}"
+    )
+    return (
+        f"Export    {file} ({size:.1f} MB) {verdict}: {values['images']} images, "
+        f"same first class {values['top1_agreement']:.2%}, {what}{_where(values)}{_advice(values)}"
+    )
+
+
+def _accuracy_change(values: Mapping[str, Any]) -> str:
+    interval = values.get("accuracy_change_interval")  # certificates of earlier versions have none
+    bounds = f"95 %: {interval['low']:+.1%} to {interval['high']:+.1%}, " if interval else ""
+    return (
+        f"validation accuracy {values['accuracy_change']:+.2%} ({bounds}allowed -{values['tolerance']:.2%}), "
+        f"largest probability difference {values['max_probability_difference']:.2f}"
+    )
+
+
+def _where(values: Mapping[str, Any]) -> str:
+    """The runtimes, and for int8 the processor."""
+    ran = " and ".join(f"{row['runtime']} {row['version']}" for row in values.get("runtimes", []))
+    processor = f" on {values['instruction_set']}" if values["kind"] == "int8" and ran else ""
+    refused = "".join(
+        f"; {name} cannot run it: {why}" for name, why in values.get("runtimes_not_run", {}).items()
+    )
+    return f", in {ran}{processor}{refused}" if ran else ""
+
+
+def _advice(values: Mapping[str, Any]) -> str:
+    """Why a certificate failed, and what to do about it."""
+    if values["passed"]:
+        return ""
+    reasons = "; ".join(values.get("problems", []))
+    return f". {reasons[:1].upper()}{reasons[1:]}{'. ' if reasons else ''}{_remedy(values, reasons)}"
+
+
+def _remedy(values: Mapping[str, Any], reasons: str) -> str:
+    if values["kind"] == "float":
+        return (
+            "Do not ship it; train again in a new folder with another --backbone, or, where that difference "
+            "can be borne, with a larger --export.tolerance"
+        )
+    ship = "Ship the float file (export/model.onnx)"
+    if reasons.startswith("too few images"):
+        return (
+            f"{ship}; for int8 train again in a new folder with a larger validation part "
+            "(--split.validation), or raise --export.certify_images where that left images out"
+        )
+    return (
+        f"{ship}; for int8 train again in a new folder, with more images to calibrate on "
+        "(--export.calibration_images 1000) or another --backbone, or, where that fall can be borne, with a "
+        "larger --export.max_drop"
+    )

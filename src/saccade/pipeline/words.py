@@ -1,0 +1,108 @@
+"""Data, audit and split in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+
+from saccade.recipe import Recipe
+from saccade.records import Audit, Dataset, Finding, Split
+from saccade.split.splitting import Folds
+from saccade.terminal import Terminal, counted
+
+SHOWN_FINDINGS = 8
+# Infos that are always shown: how the data were understood, and what may have been meant otherwise.
+ALWAYS_SHOWN = ("reading", "listed", "same_scene")
+SHOWN_OF_A_KIND = 3
+
+
+def say_data(dataset: Dataset, terminal: Terminal) -> None:
+    """How many images of which class are in use, and how many were left out."""
+    counts = dataset.counts()
+    listed = ", ".join(f"{label} {count:,}" for label, count in list(counts.items())[:12])
+    more = f" and {len(counts) - 12} more" if len(counts) > 12 else ""
+    left_out = len(dataset.records) - len(dataset.used())
+    images, classes = counted(len(dataset.used()), "image"), counted(len(counts), "class", "classes")
+    terminal.say(
+        f"Data      {images} in {classes} ({listed}{more})" + (f"; {left_out:,} left out" if left_out else "")
+    )
+    ignored = sum(dataset.ignored.values())
+    if ignored:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dataset.ignored.items()))
+        terminal.say(f"          ignored by rule: {reasons}")
+
+
+def say_findings(audited: Audit, terminal: Terminal, *, most: int = SHOWN_FINDINGS) -> None:
+    """The gravest findings first, each with what to do."""
+    counts = {s: sum(f.severity == s for f in audited.findings) for s in ("error", "warning", "info")}
+    words = ", ".join(
+        f"{count} {severity}{'s' * (count != 1)}" for severity, count in counts.items() if count
+    )
+    terminal.say(f"Audit     {words or 'nothing found'}")
+    grave = [finding for finding in audited.findings if finding.severity != "info"]
+    by_kind = [list(same) for _, same in groupby(grave, key=lambda finding: finding.kind)]
+    shown = 0
+    for same in by_kind:
+        room = min(most - shown, SHOWN_OF_A_KIND)
+        for found in same[:room]:
+            terminal.say(f"  {found.severity:<8}{_line(found)}")
+        if 0 < room < len(same):
+            terminal.say(f"          and {len(same) - room:,} more of this kind")
+        shown += min(room, len(same))
+    if shown == most < len(grave):
+        terminal.say(f"          {len(grave):,} in all; audit.json and the report hold every one")
+    for found in audited.findings:
+        if found.kind in ALWAYS_SHOWN:
+            terminal.say(f"  {found.severity:<8}{_line(found)}")
+
+
+def say_reading(audited: Audit, terminal: Terminal) -> None:
+    """How the data were understood and what of them is not used, without the other findings."""
+    for found in audited.findings:
+        if found.kind in ("not_used", "reading"):
+            terminal.say(f"  {found.severity:<8}{_line(found)}")
+
+
+def _line(finding: Finding) -> str:
+    return f"{finding.message}. {finding.remedy}"
+
+
+def say_split(made: Split, recipe: Recipe, terminal: Terminal) -> None:
+    """How many images each part has, what could not be met, and whether anything crosses."""
+    kept = "nothing that belongs together stands in two parts"
+    if not recipe.split.near_duplicates:
+        kept = "near-duplicates were not searched (split.near_duplicates is false)"
+    say_sizes(made, terminal, kept if made.promise_kept else _crossing(made))
+    if made.verified:
+        across, unresolved = made.verified["verified_pairs_across"], made.verified["unresolved"]
+        terminal.say(
+            f"          searched again by another descriptor: {across} verified pairs across parts, "
+            f"{unresolved} unresolved"
+        )
+    for reason in made.reasons:
+        terminal.say(f"          {reason}")
+
+
+def say_sizes(made: Split, terminal: Terminal, remark: str) -> None:
+    """How many images each part has, and a remark about it."""
+    parts = {part: len(made.dataset.used(part)) for part in ("train", "validation", "test")}
+    sizes = ", ".join(f"{part} {count:,}" for part, count in parts.items() if count)
+    terminal.say(f"Split     {sizes}; {remark}")
+
+
+def say_folds(made: Folds, terminal: Terminal) -> None:
+    """How many images each fold has, and what could not be met."""
+    sizes = Counter(made.fold_of.values())
+    listed = ", ".join(f"{sizes[fold]:,}" for fold in range(made.count))
+    terminal.say(f"Folds     {made.count} folds of {listed} images; nothing that belongs together is parted")
+    for reason in made.reasons:
+        terminal.say(f"          {reason}")
+
+
+def _crossing(made: Split) -> str:
+    what = []
+    if made.crossing:
+        what.append(f"{len(made.crossing)} pairs of near-duplicates")
+    if made.crossing_groups:
+        what.append(f"{len(made.crossing_groups)} groups")
+    return f"LEAK: {' and '.join(what)} stand in two parts of the given split (--repair-split moves them)"
