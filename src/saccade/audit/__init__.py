@@ -1,4 +1,4 @@
-"""What is wrong with a data set: which files, how sure, what to do. The kinds stand in `findings.KINDS`."""
+"""Problems of a data set: which files, how certain, what to do. `findings.KINDS` lists all kinds."""
 
 from saccade.audit.auditing import audit, audit_as_json
 from saccade.audit.findings import KINDS

@@ -1,4 +1,4 @@
-"""The audit itself: every search over a scanned data set in one place; findings about files and classes."""
+"""The audit: runs every check over a scanned data set; the checks of single files and of class sizes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The one table of what the audit can find: how bad each kind is, what it is called, what to do.
+"""All kinds of findings: severity, title, remedy; and a person's decisions about earlier findings.
 
-The order is the order of reports: worst first, and what points to wrong labels before the rest.
-A warning or worse makes `saccade audit` exit 1. What a person decided about findings of an earlier audit
-stands here, too (`audit-decisions.csv`).
+The order of `KINDS` is the order of reports: worst first, signs of wrong labels before the rest. A warning or
+an error makes `saccade audit` exit with 1. Decisions come from `audit-decisions.csv`.
 """
 
 from __future__ import annotations

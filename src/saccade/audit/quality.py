@@ -1,8 +1,9 @@
-"""What can be measured on one image without knowing what it shows, and which images teach little.
+"""Measurements of single images (light, sharpness, border, file), and findings about images that teach
+little.
 
-All values are taken at a common scale: the longer side reduced to at most `MEASURE_SIDE` pixels.
-They feed the audit (blurred, dark, blank, ...) and its search for shortcuts (a property that gives the
-label away). Luma is that of ITU-R BT.601; levels are scaled to 0..1.
+All values are measured at a common scale: the longer side is reduced to at most `MEASURE_SIDE` pixels. The
+audit uses them for findings (blurred, dark, blank, ...) and in its search for shortcuts (a property that
+gives the label away). Luma is that of ITU-R BT.601; levels are scaled to 0..1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Decode every image of a data set once, and write down what it is.
+"""Decode every image of a data set once and record hashes, size, format and measurements.
 
-One bad file never stops a scan: it is set aside by name, with what is wrong and what to do. Several
-processes share the work once it is worth starting them; results are the same with any number of them.
+A bad file never stops a scan: it is set aside with the reason and a remedy. Several processes share the work
+when that saves time; the number of processes does not change the results.
 """
 
 from __future__ import annotations

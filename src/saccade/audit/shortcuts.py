@@ -1,9 +1,9 @@
-"""Does something trivial give the label away? A model would learn that instead of what the images show.
+"""Shortcuts: trivial properties that predict the label, which a model would learn instead of the content.
 
-For each property of the file or of the picture as a whole, a tiny classifier sees that property only.
-It is judged by balanced accuracy in five folds that keep copies together, so that the chance level is
-1 / classes whatever the balance. A property is reported when it is both far above chance and too far for
-luck: the deviation counts sets of copies, not images.
+For each property of the file or of the whole image, a one-level classifier sees this property alone. Five
+folds keep copies together; balanced accuracy makes the chance level 1 / classes for any class balance. A
+property is reported if it is both far above chance and too far for luck: the deviation counts sets of copies,
+not images.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What earlier scans found out, kept by content hash, so that a second audit costs only the new files.
+"""Results of earlier scans by content hash, so that a second audit decodes new files only.
 
-One SQLite file: safe for several processes, atomic. Damaged, locked or full, it is remade or done without,
-never an error.
+One SQLite file: safe for several processes, atomic. If it is damaged, it is made again; if it is locked or
+full, the scan runs without it.
 """
 
 from __future__ import annotations

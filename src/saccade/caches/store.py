@@ -1,10 +1,11 @@
-"""What every cache here shares: its folder, the key of an entry, its checksum, and which entries go first.
+"""What all caches share: folder, keys, checksum, eviction.
 
-A cache is never needed: what is damaged, full or cannot be written is done without. An entry is found by a
-hash of its content's source and by `made_by`, which names everything else that decides the content: version
-constants, libraries and settings. A version constant stands beside the code that decides (for example
-`images.decoder.DECODING_VERSION`) and rises with every change of what that code makes; tests/caches/
-test_versions.py compares. So the edit of a comment keeps all caches, and a change of pixels keeps none.
+A cache is optional: saccade continues without an entry that is damaged, or a cache that is full or read-only.
+The key of an entry is a hash of its source (a file, weights) and of `made_by`: version constants, library
+versions, settings. A version constant stands beside the code that decides the content (for example
+`images.decoder.DECODING_VERSION`) and is raised whenever that code makes something else;
+tests/caches/test_versions.py compares. So editing a comment keeps all caches, and changing pixels invalidates
+them.
 """
 
 from __future__ import annotations

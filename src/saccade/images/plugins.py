@@ -1,4 +1,4 @@
-"""The Pillow plugins that may run: one for each format, opened directly and never by guessing."""
+"""The decoders of other packages: one Pillow plugin per format, opened directly; simplejpeg for JPEG."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""How much two pictures that lie on each other agree, beyond what chance and the freedom of the map allow.
+"""How much two aligned images agree, beyond what chance and the freedom of the map allow.
 
-Gradients are compared, not gray values: pictures of one kind share their light and dark, hardly their
-edges. Correlation alone would favour pictures with few edges (an aeroplane on a plain sky), so it is weighed
-by how many points carry the gradients.
+Gradients are compared, not gray values: images of one kind share light and dark areas, but hardly their
+edges. Correlation alone would favour images with few edges (an aeroplane on a plain sky), so the number of
+points that carry the gradients weighs in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which pairs are worth registering: nearest neighbours among the whitened views, found with faiss.
+"""Candidate pairs for registration: nearest neighbours among the whitened views, found with faiss.
 
-Neighbours are taken by rank and by cosine, and the cosine asked for rises until the number of pairs fits
-a budget that is proportional to the number of images: so the cost of verifying stays linear.
+Rank and cosine select them. The required cosine rises until the number of pairs fits a budget proportional to
+the number of images, so the cost of verification stays linear.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A second search, across the parts of a split, with another descriptor than the one that made the clusters.
+"""Cross-check of a split: a second search across its parts, with another descriptor than the first.
 
-Candidates come from the low frequencies of the discrete cosine transform (as in perceptual hashes, kept as
-numbers instead of bits); whether they are pairs is decided by the same registration.
+Candidates come from the low frequencies of the discrete cosine transform (as in perceptual hashes, as numbers
+instead of bits). The same registration verifies them.
 """
 
 from __future__ import annotations

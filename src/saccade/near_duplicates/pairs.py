@@ -1,4 +1,4 @@
-"""`find_pairs`: which images show the same photo, found by search and verified by registration."""
+"""Near-duplicate pairs: search, verification by registration, clusters, and how two images differ."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What most pictures of a set share (a fixed camera, one form), and what each shows beyond it.
+"""Scenes that many images share (a fixed camera, one form), and what each image shows beyond its scene.
 
-Shots of different parts on one camera line are the same picture but for a scratch, the light and the noise.
-Registration finds all of them alike, as it must. So where pairs drawn at random are alike, the scene that
-they share is estimated as the median of pictures laid on each other, and taken off every picture that shows
-it. What is left, in units of what is usual at that pixel, is compared instead of the picture (below).
+Shots of different parts on one camera line differ only in a scratch, the light and the noise, so registration
+verifies all pairs of them. If random pairs are alike, the shared scene is estimated as the median of aligned
+images and subtracted from each image that shows it. The rest, in units of the usual deviation at each pixel,
+is then compared instead of the image (below).
 """
 
 from __future__ import annotations

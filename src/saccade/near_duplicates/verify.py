@@ -1,4 +1,4 @@
-"""Candidates in, verified pairs out: registration in three rounds, each finer and on fewer pairs."""
+"""Registration of candidate pairs in three rounds, each finer and with fewer pairs; score calibration."""
 
 from __future__ import annotations
 

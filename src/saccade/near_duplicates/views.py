@@ -1,9 +1,9 @@
-"""The vectors an image is searched by: the whole picture, its four quadrants, and what a caption leaves free.
+"""The vectors an image is searched by: the whole image, four quadrants, two bands, and 25 patches.
 
-A crop of a picture looks like one of its quadrant views, so comparing every image's quadrants with every
-whole picture finds crops in both directions. A quadrant view is the mean of four overlapping crops of 80 %
-(measured to be as good as asking for the four one by one, at a quarter of the cost). Two pictures of which
-one has a bar of text still agree on the band that the bar leaves free.
+A crop of an image looks like one of its quadrant views, so comparing every image's quadrants with every whole
+image finds crops in both directions. A quadrant view is the mean of four overlapping crops of 80 % (measured:
+as good as four separate queries, at a quarter of the cost). Two images of which one has a bar of text still
+agree on the band without it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The members of zip and tar files by path, listed without extracting; each index is made once a process."""
+"""Members of zip and tar files: listed once per process and read in place, nothing extracted."""
 
 from __future__ import annotations
 

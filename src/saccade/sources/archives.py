@@ -1,4 +1,4 @@
-"""Zip and tar archives: their members listed once, read in place later, nothing extracted."""
+"""Data sets inside zip and tar archives, and WebDataset shards."""
 
 from __future__ import annotations
 

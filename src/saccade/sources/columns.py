@@ -1,7 +1,7 @@
-"""Tables with an image column: Parquet, and the folders that Hugging Face `datasets` saves (Arrow).
+"""Tables with an image column: Parquet, and folders saved by Hugging Face `datasets` (Arrow).
 
-Read with pyarrow alone. The image column holds bytes, or structs {bytes, path}; a label column of
-integers takes its names from the ClassLabel feature in the metadata.
+Read with pyarrow alone. The image column holds bytes, or structs {bytes, path}; a label column of integers
+takes its names from the ClassLabel feature in the metadata.
 """
 
 from __future__ import annotations

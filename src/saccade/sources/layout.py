@@ -1,8 +1,8 @@
 """From paths to labels and parts: a folder per class, alone or below train/, val/ and test/.
 
-Policy: the class is the first folder (the first below the part); images in folders deeper down
-belong to that class, and `listed` says so. Images beside the class folders have no class. A class or a
-part that a rule leaves without images, or without most of its files, stops the run.
+The class is the first folder (the first below the part); images in deeper folders belong to that class, and
+`listed` says so. Images beside the class folders have no class. A class or a part that loses all or most of
+its files by a rule stops the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What lies below a folder or in an archive, before any meaning is given to it."""
+"""The files and folders below a root or in an archive, before they get a meaning."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Lists of images: path,label[,part][,group], row by row, all problems reported at once.
+"""Lists of images: path,label[,part][,group]; all problems are reported at once.
 
-Paths are relative to the folder of the list. A row whose file is missing is set aside by name, a
-repeated row is used once; both are listed. A path written on another system (backslashes, Unicode form,
-case) means the file that it names there. Rows that contradict each other, name no label or an
-unknown part, or an absolute path elsewhere stop the run, since nobody can say what was meant. A path
-may lead out of the list's folder with "../" (a list written by `saccade split` does when it lies
-elsewhere); that is listed with its line.
+Paths are relative to the folder of the list. A row whose file is missing is set aside, a repeated row is used
+once; both are listed. A path written on another system (backslashes, Unicode form, case) matches the file it
+means. Rows that contradict each other, have no label, an unknown part or an absolute path elsewhere stop the
+run. A path may lead out of the list's folder with "../" (as in a list that `saccade split` writes elsewhere);
+that is listed.
 """
 
 from __future__ import annotations

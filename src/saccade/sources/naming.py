@@ -1,4 +1,4 @@
-"""What names and cells of a table mean, and findings that a source makes while it reads."""
+"""Names: which files are images, how classes are ordered and checked; table cells; findings of sources."""
 
 from __future__ import annotations
 

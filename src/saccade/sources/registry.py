@@ -1,7 +1,7 @@
-"""From a location to a Dataset: one dict of our own sources, the first that matches reads it.
+"""`load_source`: the first of our own sources that matches a location reads it.
 
-Sources of other packages (`saccade.extensions.register_source`, entry points `saccade.sources`) read the
-locations that begin with their name and a colon. `saccade.testing.check_source` tells whether one holds.
+Sources of other packages (`saccade.extensions.register_source`, entry points `saccade.sources`) read
+locations that begin with their name and a colon. `saccade.testing.check_source` checks such a source.
 """
 
 from __future__ import annotations

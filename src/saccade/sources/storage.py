@@ -1,8 +1,8 @@
-"""Where the bytes of a data set's images lie: a folder, an archive, a table.
+"""Reading image files below a folder.
 
-Every storage reads whole files by their path below the data's root, survives pickling between
-worker processes, may be used from several threads at once, and raises ImageError for a file
-that cannot be read. Nothing is ever extracted to disk.
+Every storage (also those of archives, tables and IDX files) reads whole files by their path below the data's
+root, survives pickling between worker processes, may be used from several threads at once, and raises
+ImageError for a file that cannot be read.
 """
 
 from __future__ import annotations

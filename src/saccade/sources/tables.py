@@ -1,4 +1,4 @@
-"""The rows of CSV, TSV, JSON Lines and Parquet files, each with the line it begins on."""
+"""Rows of CSV, TSV, JSON Lines and Parquet files with their lines, and how rows become records."""
 
 from __future__ import annotations
 

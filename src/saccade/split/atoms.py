@@ -1,7 +1,7 @@
-"""What must stay together: declared groups, near-duplicate clusters and identical copies, joined up.
+"""Sets of images that must stay together: declared groups, near-duplicate clusters and identical copies.
 
-An atom is a set of images that no split may divide. Atoms and classes are ordered by a hash of
-(seed, path), so that neither the order of the records nor the names of the classes have a say.
+An atom is a set of images that no split may divide. Atoms and classes are ordered by a hash of (seed, path),
+so neither the order of the records nor the names of the classes change a split.
 """
 
 from __future__ import annotations

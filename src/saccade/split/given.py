@@ -1,6 +1,6 @@
-"""A split that the user made: kept, checked, completed where a part is missing, repaired on demand.
+"""A split that the user provides: read, checked, completed where a part is missing, repaired on demand.
 
-Rows without a part go to training, unless a group or copy of theirs stands in a named part: then there.
+Rows without a part go to train, unless a group or copy of theirs is in a named part: then to that part.
 """
 
 from __future__ import annotations

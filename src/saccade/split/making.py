@@ -1,4 +1,4 @@
-"""A new division: shares of each class, whole atoms, and what stands already stays."""
+"""A new split: shares of each class, whole atoms, earlier parts kept; and why a share could not be met."""
 
 from __future__ import annotations
 

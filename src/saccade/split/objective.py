@@ -1,12 +1,12 @@
-"""What a good division is, as one cost that is compared in order, and how single images serve it best.
+"""The cost of a split, compared in order, and the descent that lowers it by moves and swaps of atoms.
 
-For a class of N images of which `wanted` (a real number) should stand in a part, the cost is
+For a class of N images of which `wanted` (a real number) should be in a part, the cost is
 
 1. empty parts: the sum of `must` over the parts that hold no image of the class;
 2. excess: what lies beyond max(1 image, 1 % of the class), summed over the parts, as a share of N;
 3. Pearson's chi-square distance: squared deviation from `wanted` over N, summed over the parts.
 
-A division is better when the sum over the classes is smaller in 1; equal there, in 2; equal there, in 3.
+A split is better if the sum over the classes is smaller in 1; if equal, in 2; if equal, in 3.
 """
 
 from __future__ import annotations

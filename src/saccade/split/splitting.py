@@ -1,4 +1,4 @@
-"""`split`: from an audited data set to one whose used records all have a part."""
+"""`split` gives every used record of an audited data set a part; `k_folds` gives it a fold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file says of itself before any pixel is decoded."""
+"""The common header value, files of other formats, colour profiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PNG (third edition): chunks and their checksums walked, everything optional dropped."""
+"""PNG (third edition): chunks and their checksums are checked, optional chunks dropped."""
 
 from __future__ import annotations
 
