@@ -103,6 +103,6 @@ def say_network(network: BuiltModel, runtime: Runtime, terminal: Terminal) -> No
         terminal.say(f"          {note}")
     if imitates_bfloat16(runtime):
         terminal.warn(
-            "WARNING   this processor has no instructions for bfloat16 and imitates it, about 20 times "
-            "slower: leave --precision at auto, or give float32"
+            "this processor has no instructions for bfloat16 and emulates it, about 20 times slower",
+            hint="leave --precision at auto, or use float32",
         )

@@ -66,8 +66,8 @@ class Recipe(Section):
     device: str = "auto"
     """Where to train: auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["float32", "bfloat16"] | Auto = "auto"
-    """Number format of training. auto: bfloat16 on a GPU that has it; on a CPU float32 or, where training is
-    long, the faster one in a short timing of both on this network. Evaluation is always float32.
+    """Number format of training. auto: bfloat16 on a GPU that has it; on a CPU float32, but for long phases
+    bfloat16 on processors where it is faster (AMX, or AMD from Zen 4 on). Evaluation is always float32.
     """
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
