@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,20 @@ from saccade.evaluation.calibration import ReliabilityBin
 from saccade.evaluation.remedies import kept_index
 from saccade.images.decoder import Limits
 from saccade.recipe import Recipe, differing_keys
-from saccade.records import PARTS, Metrics, Predictions
+from saccade.records import PARTS, Finding, Metrics, Predictions
 from saccade.report import figures as drawn
 from saccade.report.facts import Facts, read_facts
 from saccade.report.promises import promises
 from saccade.report.render import bounds, percent, render
-from saccade.report.thumbnails import ReadImage, thumbnail
+from saccade.report.thumbnails import ReadImage, Thumbnail, thumbnail
 from saccade.run_folder import RunFolder
 
 MISTAKES_SHOWN = 24
 PAIRS_SHOWN = 12
 CONFUSED_SHOWN = 12
 ROWS_UNFOLDED = 30
+
+Picture = Callable[[str], Thumbnail]
 
 
 def write_report(run: RunFolder, *, read_image: ReadImage | None = None) -> Path:
@@ -39,45 +43,53 @@ def write_report(run: RunFolder, *, read_image: ReadImage | None = None) -> Path
 
 def report_html(facts: Facts, read_image: ReadImage | None = None) -> str:
     """The whole page as text; the same facts and images give the same page, byte for byte."""
-    limits = _limits(facts.recipe)
+    limits = Limits.of(facts.recipe.data) if facts.recipe else Limits()
+    picture = partial(thumbnail, read_image=read_image, limits=limits)
+    filled = [(section, section.data(facts, picture)) for section in SECTIONS]
     return render(
         "report.html",
         facts=facts,
-        result=_result(facts),
-        findings=facts.findings,
-        curves=_curves(facts),
-        confusion=_confusion(facts.figures),
-        classes=_classes(facts.figures),
-        rows_unfolded=ROWS_UNFOLDED,
-        reliability=_reliability(facts.figures),
-        mistakes=_mistakes(facts, read_image, limits),
-        data=_data(facts),
-        crossing=_crossing(facts, read_image, limits),
         backbone=_backbone(facts),
-        choice=facts.record.choice,
-        promises=promises(facts.record.promises),
-        changes=_changes(facts.recipe),
-        environment=_environment(facts),
+        images_used=sum(record.used for record in facts.dataset) if facts.dataset or facts.audit else None,
+        rows_unfolded=ROWS_UNFOLDED,
+        sections=[section.shown(data) for section, data in filled if data],
     )
 
 
-def _limits(recipe: Recipe | None) -> Limits:
-    if recipe is None:
-        return Limits()
-    return Limits.of(recipe.data)
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page: its anchor, its word in the list at the top, and what its template tells.
+
+    `data(facts, picture)` gives plain values for `templates/sections/NAME.html`; None, or nothing, leaves the
+    section out. `picture(path)` gives an image's thumbnail.
+    """
+
+    name: str
+    title: str
+    data: Callable[[Facts, Picture], Any]
+
+    def shown(self, data: Any) -> dict[str, Any]:
+        """What the page's template needs of it."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "template": f"sections/{self.name}.html",
+            "data": data,
+        }
 
 
 # -- the result ----------------------------------------------------------------------------------
 
 
-def _result(facts: Facts) -> dict[str, Any] | None:
+def _result(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     """One column a part, the judged one first; one row a figure."""
     if facts.figures is None:
         return None
     order = [facts.part, *(part for part in ("validation", "train") if part != facts.part)]
     columns = [part for part in order if part in facts.metrics]
     cells = [_figure_cells(facts.metrics[part]) for part in columns]
-    return {"parts": columns, "rows": [(name, [cell.get(name) for cell in cells]) for name in cells[0]]}
+    rows = [(name, [cell.get(name) for cell in cells]) for name in cells[0]]
+    return {"parts": columns, "rows": rows, "promises": promises(facts.record.promises)}
 
 
 def _figure_cells(metrics: Metrics) -> dict[str, tuple[str, str]]:
@@ -102,7 +114,11 @@ def _figure_cells(metrics: Metrics) -> dict[str, tuple[str, str]]:
     return cells | {name: (f"{value:.3f}", bounds(interval, scale=1)) for name, value, interval in others}
 
 
-def _curves(facts: Facts) -> dict[str, Any] | None:
+def _diagnosis(facts: Facts, picture: Picture) -> tuple[Finding, ...]:
+    return facts.findings
+
+
+def _curves(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     if not facts.history:
         return None
     kept = kept_index(facts.history)
@@ -117,7 +133,8 @@ def _curves(facts: Facts) -> dict[str, Any] | None:
     }
 
 
-def _confusion(metrics: Metrics | None) -> dict[str, Any] | None:
+def _confusion(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+    metrics = facts.figures
     if metrics is None:
         return None
     pairs = metrics.extra.get("confused_pairs", [])[:CONFUSED_SHOWN]
@@ -131,8 +148,9 @@ def _confusion(metrics: Metrics | None) -> dict[str, Any] | None:
     }
 
 
-def _classes(metrics: Metrics | None) -> list[dict[str, Any]]:
+def _classes(facts: Facts, picture: Picture) -> list[dict[str, Any]]:
     """Rows of the per-class table, the least F1 first."""
+    metrics = facts.figures
     if metrics is None:
         return []
     intervals = metrics.extra.get("intervals", {})
@@ -146,7 +164,8 @@ def _classes(metrics: Metrics | None) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["support"] == 0, row["f1"]))
 
 
-def _reliability(metrics: Metrics | None) -> dict[str, Any] | None:
+def _reliability(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+    metrics = facts.figures
     if metrics is None or "reliability" not in metrics.extra:
         return None
     rows = [ReliabilityBin(**row) for row in metrics.extra["reliability"]]
@@ -156,7 +175,7 @@ def _reliability(metrics: Metrics | None) -> dict[str, Any] | None:
 # -- pictures ------------------------------------------------------------------------------------
 
 
-def _mistakes(facts: Facts, read_image: ReadImage | None, limits: Limits) -> dict[str, Any] | None:
+def _mistakes(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     """The most confident wrong answers, each with its picture."""
     predictions = facts.predictions
     if predictions is None:
@@ -164,7 +183,7 @@ def _mistakes(facts: Facts, read_image: ReadImage | None, limits: Limits) -> dic
     wrong = _wrong(predictions)
     shown = [
         {
-            "picture": thumbnail(predictions.paths[i], read_image, limits=limits),
+            "picture": picture(predictions.paths[i]),
             "label": predictions.labels[i],
             "predicted": predictions.predicted[i],
             "confidence": float(predictions.confidence[i]),
@@ -180,7 +199,7 @@ def _wrong(predictions: Predictions) -> list[int]:
     return sorted(wrong, key=lambda i: (-confidence[i], predictions.paths[i]))
 
 
-def _crossing(facts: Facts, read_image: ReadImage | None, limits: Limits) -> dict[str, Any] | None:
+def _crossing(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     """Pairs of near-duplicates that stand in two parts, with their pictures."""
     pairs: Sequence[Sequence[Any]] = facts.record.split.get("crossing", [])
     if not pairs:
@@ -188,7 +207,7 @@ def _crossing(facts: Facts, read_image: ReadImage | None, limits: Limits) -> dic
     part = {record.path: record.part for record in facts.dataset}
 
     def side(path: str) -> dict[str, Any]:
-        return {"picture": thumbnail(path, read_image, limits=limits), "part": part.get(path, "")}
+        return {"picture": picture(path), "part": part.get(path, "")}
 
     return {
         "shown": [{"first": side(pair[0]), "second": side(pair[1])} for pair in pairs[:PAIRS_SHOWN]],
@@ -210,7 +229,7 @@ def _backbone(facts: Facts) -> str:
 # -- data, recipe, environment -------------------------------------------------------------------
 
 
-def _data(facts: Facts) -> dict[str, Any] | None:
+def _data(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     if not facts.dataset and not facts.audit:
         return None
     used = [record for record in facts.dataset if record.used]
@@ -229,14 +248,27 @@ def _data(facts: Facts) -> dict[str, Any] | None:
     }
 
 
-def _changes(recipe: Recipe | None) -> list[tuple[str, Any, Any]]:
+def _promises(facts: Facts, picture: Picture) -> dict[str, Any]:
+    return {"promises": promises(facts.record.promises), "crossing": _crossing(facts, picture)}
+
+
+def _choice(facts: Facts, picture: Picture) -> Mapping[str, Any]:
+    return facts.record.choice
+
+
+def _export(facts: Facts, picture: Picture) -> Mapping[str, Any]:
+    return facts.certificate
+
+
+def _recipe(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     """(key, value, default) wherever the recipe is not the default."""
-    if recipe is None:
-        return []
-    return [(key, here, default) for key, (here, default) in differing_keys(recipe, Recipe()).items()]
+    if facts.recipe is None:
+        return None
+    differing = differing_keys(facts.recipe, Recipe())
+    return {"changes": [(key, here, default) for key, (here, default) in differing.items()]}
 
 
-def _environment(facts: Facts) -> list[tuple[str, str]]:
+def _environment(facts: Facts, picture: Picture) -> list[tuple[str, str]]:
     """What the result was made with, as label and text."""
     record, model = facts.record, facts.model
     rows = [
@@ -263,3 +295,21 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(_plain(inner) for inner in value)
     return str(value)
+
+
+# One line adds a section, with a template in templates/sections.
+SECTIONS = (
+    Section("result", "Result", _result),
+    Section("diagnosis", "Diagnosis", _diagnosis),
+    Section("curves", "Curves", _curves),
+    Section("confusion", "Confusion", _confusion),
+    Section("classes", "Classes", _classes),
+    Section("reliability", "Confidence", _reliability),
+    Section("mistakes", "Mistakes", _mistakes),
+    Section("backbone", "Backbone", _choice),
+    Section("data", "Data", _data),
+    Section("promises", "Promises", _promises),
+    Section("export", "Export", _export),
+    Section("recipe", "Recipe", _recipe),
+    Section("environment", "Environment", _environment),
+)
