@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from saccade.errors import ModelError
-from saccade.export.bench import Engine, bench, measure
+from saccade.export.bench import TimedEngine, bench, measure
 from saccade.records import Predictions
 from saccade.run_folder import RunFolder
 
@@ -73,12 +73,12 @@ def test_nothing_to_measure(tmp_path: Path) -> None:
 def test_rounds_are_interleaved_and_the_slower_engine_is_slower() -> None:
     order: list[str] = []
 
-    def engine(name: str, seconds: float) -> Engine:
+    def engine(name: str, seconds: float) -> TimedEngine:
         def answer(images: object) -> None:
             order.append(name)
             time.sleep(seconds)
 
-        return Engine(name, Path(), answer)
+        return TimedEngine(name, Path(), answer)
 
     image = np.zeros((4, 4, 3), np.uint8)
     fast, slow = measure([engine("fast", 0.0), engine("slow", 0.004)], image, rounds=3, batches=(2,))

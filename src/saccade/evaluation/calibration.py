@@ -92,10 +92,10 @@ def choose_temperature(
         (_regularised(values[fold_of != fold], truth[fold_of != fold]), fold_of == fold)
         for fold in range(fold_of.max() + 1)
     ]
-    after = sum(_log_loss_of_logits(values[out], truth[out], t) * out.sum() for t, out in held_out) / len(
+    after = sum(log_loss_of_logits(values[out], truth[out], t) * out.sum() for t, out in held_out) / len(
         values
     )
-    before = _log_loss_of_logits(values, truth, 1.0)
+    before = log_loss_of_logits(values, truth, 1.0)
     if after >= before:
         return Temperature(
             1.0,
@@ -158,7 +158,7 @@ def fit_temperature(
         return _bisect(lambda t: goal - float(softmax(values, t).max(axis=1).mean()), bounds)
 
     def objective(t: float) -> float:
-        return _log_loss_of_logits(values, truth, t) + (math.log(t) / spread) ** 2 / (2 * len(values))
+        return log_loss_of_logits(values, truth, t) + (math.log(t) / spread) ** 2 / (2 * len(values))
 
     return _golden_section(objective, bounds)
 
@@ -229,7 +229,7 @@ def ece(probabilities: NDArray[np.float64], label_indices: NDArray[np.int64], *,
     return calibration_error(probabilities.max(axis=1), correct, bins=bins)
 
 
-def _log_loss_of_logits(logits: NDArray[np.float64], truth: NDArray[np.int64], temperature: float) -> float:
+def log_loss_of_logits(logits: NDArray[np.float64], truth: NDArray[np.int64], temperature: float) -> float:
     # by log-sum-exp, since a probability may underflow at the lower bound
     scaled = logits / temperature
     top = scaled.max(axis=1)

@@ -58,7 +58,7 @@ class BenchRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Engine:
+class TimedEngine:
     """Something that answers, and what is known about it."""
 
     name: str
@@ -95,7 +95,7 @@ def photo(shape: tuple[int, int] = DEFAULT_SHAPE) -> Image:
 # ── engines ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def engines_of(model: Path, *, threads: int) -> list[Engine]:
+def engines_of(model: Path, *, threads: int) -> list[TimedEngine]:
     """Every engine at hand, the trained network itself first."""
     run = RunFolder(model)
     if model.is_dir():
@@ -111,11 +111,11 @@ def engines_of(model: Path, *, threads: int) -> list[Engine]:
     return engines
 
 
-def _file_engine(path: Path, run: RunFolder, *, threads: int) -> Engine:
+def _file_engine(path: Path, run: RunFolder, *, threads: int) -> TimedEngine:
     artefact = Artefact.open(path, threads=threads)
     kind = artefact.metadata.get("saccade.quantization", {}).get("kind", "float")
     certificate = _certificate(path, run)
-    return Engine(
+    return TimedEngine(
         name=f"onnxruntime {kind}",
         file=path,
         answer=artefact.probabilities,
@@ -133,7 +133,7 @@ def _certificate(path: Path, run: RunFolder) -> Mapping[str, Any]:
     return {}
 
 
-def _torch_engine(run: RunFolder, *, threads: int) -> Engine | None:
+def _torch_engine(run: RunFolder, *, threads: int) -> TimedEngine | None:
     """The run's bundle as torch runs it, one operation at a time; None without torch or bundle."""
     if importlib.util.find_spec("torch") is None or not run.has(run.model_json):
         return None
@@ -160,7 +160,9 @@ def _torch_engine(run: RunFolder, *, threads: int) -> Engine | None:
 
     accuracy, images = _accuracy_of_run(run)
     weights = run.bundle / "weights.safetensors"
-    return Engine(f"torch {torch.__version__.partition('+')[0]} eager", weights, answer, accuracy, images)
+    return TimedEngine(
+        f"torch {torch.__version__.partition('+')[0]} eager", weights, answer, accuracy, images
+    )
 
 
 def _accuracy_of_run(run: RunFolder) -> tuple[float | None, int]:
@@ -183,7 +185,7 @@ class Timings:
 
 
 def measure(
-    engines: Sequence[Engine], image: Image, *, rounds: int, batches: Sequence[int] = BATCHES
+    engines: Sequence[TimedEngine], image: Image, *, rounds: int, batches: Sequence[int] = BATCHES
 ) -> list[Timings]:
     """Timings of each engine. Every round asks every engine in turn, so that a busy moment hits all."""
     gathered = [Timings([], {length: [] for length in batches}) for _ in engines]
@@ -203,7 +205,7 @@ def _seconds(answer: Answer, images: Sequence[Image]) -> float:
     return time.perf_counter() - started
 
 
-def _row(engine: Engine, timings: Timings, *, threads: int) -> BenchRow:
+def _row(engine: TimedEngine, timings: Timings, *, threads: int) -> BenchRow:
     median, late = np.percentile(timings.single, [50, 95]) * 1000
     return BenchRow(
         engine=engine.name,

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from saccade.evaluation.calibration import log_loss_of_logits
+
 
 def classification_loss(
     logits: Tensor, targets: Tensor, *, class_weights: Tensor | None, smoothing: float
@@ -33,8 +35,5 @@ def inverse_frequency(class_counts: Sequence[int]) -> Tensor:
 
 def log_loss_and_accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
     """Mean cross-entropy and share of right answers: plain figures, without smoothing or weights."""
-    scores = logits.astype(np.float64)
-    scores -= scores.max(axis=1, keepdims=True)
-    log_probabilities = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
-    right = log_probabilities[np.arange(len(labels)), labels]
-    return float(-right.mean()), float((logits.argmax(axis=1) == labels).mean())
+    loss = log_loss_of_logits(logits.astype(np.float64), labels, 1.0)
+    return loss, float((logits.argmax(axis=1) == labels).mean())
