@@ -230,6 +230,14 @@ def ece(probabilities: NDArray[np.float64], label_indices: NDArray[np.int64], *,
 
 
 def log_loss_of_logits(logits: NDArray[np.float64], truth: NDArray[np.int64], temperature: float) -> float:
+    """Mean negative log-probability of the true classes.
+
+    `logits` (images, classes) are divided by `temperature`; `truth` (images,) holds the index of each true
+    class.
+
+    >>> round(log_loss_of_logits(np.array([[2.0, 0.0], [0.0, 0.0]]), np.array([0, 1]), 1.0), 3)
+    0.41
+    """
     # by log-sum-exp, since a probability may underflow at the lower bound
     scaled = logits / temperature
     top = scaled.max(axis=1)
