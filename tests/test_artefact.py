@@ -190,7 +190,7 @@ def test_refuses_a_model_that_reaches_outside(model: Path, tmp_path: Path, name:
     path = changed(model, tmp_path / "evil.onnx", change)
     with pytest.raises(ModelError, match=words) as caught:
         Artefact.open(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in caught.value.args[0] + caught.value.hint
     assert str(path) in str(caught.value)
 
 
@@ -238,7 +238,7 @@ def test_mutated_bytes_raise_only_our_error(model: Path) -> None:
 
 
 def test_refuses_a_missing_file_a_folder_and_a_pipe(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="there is no model file"):
+    with pytest.raises(ModelError, match="model file does not exist"):
         Artefact.open(tmp_path / "absent.onnx")
     with pytest.raises(ModelError, match="cannot be read"):
         Artefact.open(tmp_path)
@@ -307,7 +307,7 @@ def test_refuses_what_onnxruntime_refuses_in_one_line(model: Path, tmp_path: Pat
 
     with pytest.raises(ModelError, match="cannot be loaded by onnxruntime") as caught:
         Artefact.open(changed(model, tmp_path / "m.onnx", unknown_attribute))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in caught.value.args[0] + caught.value.hint
 
 
 # ── the certificate beside it ────────────────────────────────────────────────────────────────────────

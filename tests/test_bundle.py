@@ -134,7 +134,10 @@ def changed(folder, **values) -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"schema_version": 2}, r"schema version 2, this saccade .* reads 1; use the version of saccade"),
+        (
+            {"schema_version": 2},
+            r"schema version 2, this saccade .* reads 1\nhint: use the version of saccade",
+        ),
         ({"surprise": 1}, r"missing or unknown keys: surprise"),
         ({"classes": ["a", "b"]}, r"2 class names for a network with 3 outputs"),
         ({"classes": ["a", "a", "b"]}, r"class names must be different"),
@@ -142,7 +145,7 @@ def changed(folder, **values) -> None:
         ({"temperature": 0.0}, r"temperature must be above 0"),
         ({"preprocess": {"size": 8}}, r"the stored preprocessing cannot be read"),
         ({"weights_sha256": "0" * 64}, r"is not the file that model.json describes"),
-        ({"architecture": {"classes": 3}}, r"architecture.* does not hold"),
+        ({"architecture": {"classes": 3}}, r"architecture.* is not valid"),
     ],
     ids=str,
 )

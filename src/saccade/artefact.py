@@ -140,7 +140,8 @@ class Artefact:
         problem = _problem_of(answer, (len(batch), len(self.classes)))
         if problem:
             raise ModelError(
-                f"{self.name} does not give probabilities: {problem}; do not trust it, export the model again"
+                f"{self.name} does not give probabilities: {problem}",
+                hint="do not use it; export the model again",
             )
         probabilities: NDArray[np.float64] = np.minimum(answer.astype(np.float64), 1)
         return probabilities
@@ -195,11 +196,13 @@ def read_model_bytes(path: Path, *, max_bytes: int = MAX_MODEL_BYTES) -> bytes:
         return read_file(path, max_bytes=max_bytes)
     except FileNotFoundError:
         raise ModelError(
-            f"there is no model file {path}; check the path or run `saccade export RUN`"
+            f"model file does not exist: {path}",
+            hint="check the path or run `saccade export RUN`",
         ) from None
     except OSError as error:
         raise ModelError(
-            f"{path} cannot be read ({error.strerror}); give a model.onnx or a run folder"
+            f"{path} cannot be read ({error.strerror})",
+            hint="give a model.onnx or a run folder",
         ) from None
 
 
@@ -239,7 +242,8 @@ def _start_session(data: bytes, *, name: str, threads: int) -> onnxruntime.Infer
     except Exception as error:  # onnxruntime's own exceptions share no other base
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{name} cannot be loaded by onnxruntime ({reason}); export the model again"
+            f"{name} cannot be loaded by onnxruntime ({reason})",
+            hint="export the model again",
         ) from None
 
 
@@ -258,18 +262,20 @@ def _check_interface(session: onnxruntime.InferenceSession, classes: int, *, nam
     outputs = {value.name: value for value in session.get_outputs()}
     if inputs != [(INPUT_NAME, "tensor(uint8)", 4)] or not _is_float(outputs.get(OUTPUT_NAME)):
         raise ModelError(
-            f"{name} does not take one uint8 {INPUT_NAME!r} and give {OUTPUT_NAME!r}; "
-            "it was not written by saccade, or was changed since: export the model again"
+            f"{name} does not take one uint8 {INPUT_NAME!r} and give {OUTPUT_NAME!r}",
+            hint="export the model again: saccade did not write this file, or it was changed since",
         )
     sides = [*session.get_inputs()[0].shape[:3], *outputs[OUTPUT_NAME].shape[:1]]
     if any(isinstance(side, int) for side in sides):
         raise ModelError(
-            f"{name} takes only images of one size or batches of one size ({sides}); export the model again"
+            f"{name} takes only images of one size or batches of one size ({sides})",
+            hint="export the model again",
         )
     columns = outputs[OUTPUT_NAME].shape[-1] if len(outputs[OUTPUT_NAME].shape) == 2 else "no"
     if columns != classes:
         raise ModelError(
-            f"{name} gives {columns} probabilities but names {classes} classes; export the model again"
+            f"{name} gives {columns} probabilities but names {classes} classes",
+            hint="export the model again",
         )
 
 
@@ -280,8 +286,8 @@ def _is_float(output: Any) -> bool:
 def _check_image(image: Image) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ModelError(
-            f"an image must be uint8 (height, width, 3), got {image.dtype} {image.shape}; "
-            "convert it to RGB with 0 to 255"
+            f"an image must be uint8 (height, width, 3), got {image.dtype} {image.shape}",
+            hint="convert it to RGB with 0 to 255",
         )
 
 
@@ -302,12 +308,13 @@ def _check_certificate(path: Path, sha256: str) -> None:
         return
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"{place} cannot be read ({error}); run `saccade certify {path} --against RUN` again"
+            f"{place} cannot be read ({error})",
+            hint=f"run `saccade certify {path} --against RUN` again",
         ) from None
     if expected and expected != sha256:
         raise ModelError(
-            f"{path} is not the file that {place.name} was made for (its SHA-256 differs); "
-            f"run `saccade certify {path} --against RUN`, or export the model again"
+            f"{path} is not the file that {place.name} was made for (its SHA-256 differs)",
+            hint=f"run `saccade certify {path} --against RUN`, or export the model again",
         )
 
 
@@ -316,21 +323,27 @@ def _decoded_metadata(raw: Mapping[str, str], *, name: str) -> dict[str, Any]:
     missing = [key for key in REQUIRED_KEYS if key not in raw]
     if missing:
         raise ModelError(
-            f"{name} was not written by saccade: its metadata lacks {', '.join(missing)}; "
-            "write it with `saccade export RUN`"
+            f"{name} was not written by saccade: its metadata lacks {', '.join(missing)}",
+            hint="write it with `saccade export RUN`",
         )
     values: dict[str, Any] = {}
     for key in (key for key in raw if key.startswith("saccade.")):
         try:
             values[key] = parse_json(raw[key])
         except ValueError:
-            raise ModelError(f"{name}: its metadata {key} is not JSON; export the model again") from None
+            raise ModelError(
+                f"{name}: its metadata {key} is not JSON",
+                hint="export the model again",
+            ) from None
     _check_versions(values, name=name)
     _check_classes(values[CLASSES_KEY], name=name)
     _check_background(values.get(BACKGROUND_KEY, [0, 0, 0]), name=name)
     _check_gray_maximum(values.get(GRAY_MAXIMUM_KEY, 0), name=name)
     if not isinstance(values[PREPROCESS_KEY], dict):
-        raise ModelError(f"{name}: its metadata {PREPROCESS_KEY} is no JSON object; export the model again")
+        raise ModelError(
+            f"{name}: its metadata {PREPROCESS_KEY} is no JSON object",
+            hint="export the model again",
+        )
     return values
 
 
@@ -342,8 +355,8 @@ def _check_versions(values: Mapping[str, Any], *, name: str) -> None:
         wrote, schema = version[:20], str(schema)[:20]
         raise ModelError(
             f"{name} has schema version {schema} and was written by saccade {wrote}; this is saccade "
-            f"{__version__}, which reads schema version {SCHEMA}: export the model again with this one, "
-            "or do: pip install --upgrade saccade"
+            f"{__version__}, which reads schema version {SCHEMA}",
+            hint="export the model again with this version, or run: pip install --upgrade saccade",
         )
 
 
@@ -352,7 +365,8 @@ def _check_classes(classes: Any, *, name: str) -> None:
     good = bool(names) and all(isinstance(entry, str) and entry and _is_writable(entry) for entry in names)
     if not good or len(set(names)) != len(names):
         raise ModelError(
-            f"{name}: its class names must be different words, got {str(classes)[:80]}; export again"
+            f"{name}: its class names must be different words, got {str(classes)[:80]}",
+            hint="export the model again",
         )
 
 
@@ -368,7 +382,8 @@ def _is_writable(text: str) -> bool:
 def _check_gray_maximum(value: Any, *, name: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
         raise ModelError(
-            f"{name}: its {GRAY_MAXIMUM_KEY} is no value of 16 bits, got {str(value)[:80]}; export again"
+            f"{name}: its {GRAY_MAXIMUM_KEY} is no value of 16 bits, got {str(value)[:80]}",
+            hint="export the model again",
         )
 
 
@@ -376,5 +391,6 @@ def _check_background(colour: Any, *, name: str) -> None:
     good = isinstance(colour, list) and len(colour) == 3
     if not good or not all(isinstance(value, int) and 0 <= value <= 255 for value in colour):
         raise ModelError(
-            f"{name}: its {BACKGROUND_KEY} is no RGB colour, got {str(colour)[:80]}; export again"
+            f"{name}: its {BACKGROUND_KEY} is no RGB colour, got {str(colour)[:80]}",
+            hint="export the model again",
         )

@@ -108,8 +108,11 @@ def check_finite(module: nn.Module) -> None:
     if bad:
         raise TrainingError(
             f"the network holds values that are NaN or infinite, in {len(bad)} of {len(tensors)} tensors "
-            f"({shortened(bad, 3)}), so it is not saved; train again with a smaller learning rate, and with "
-            "data.mean and data.std that fit the images"
+            f"({shortened(bad, 3)}), so it is not saved",
+            hint=(
+                "train again with a smaller learning rate, and with data.mean and data.std that fit the "
+                "images"
+            ),
         )
 
 
@@ -162,7 +165,10 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str
     ]
     if problems:
         listed = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise ModelError(f"{where} does not fit the network it names ({listed}); {_REMAKE}")
+        raise ModelError(
+            f"{where} does not fit the network it names ({listed})",
+            hint=f"{_REMAKE}",
+        )
     module.load_state_dict(dict(tensors))
 
 
@@ -191,19 +197,26 @@ def _read_model(path: Path) -> dict[str, Any]:
         values = parse_json(read_text(path, errors="surrogateescape"))
     except OSError as error:
         raise ModelError(
-            f"{path} cannot be read ({error.strerror}); give the folder of a finished run"
+            f"{path} cannot be read ({error.strerror})",
+            hint="give the folder of a finished run",
         ) from None
     except ValueError as error:
-        raise ModelError(f"{path} is damaged ({error}); {_REMAKE}") from None
+        raise ModelError(
+            f"{path} is damaged ({error})",
+            hint=f"{_REMAKE}",
+        ) from None
     if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
         found = values.get("schema_version") if isinstance(values, dict) else None
         raise ModelError(
-            f"{path} has schema version {found!r}, this saccade ({__version__}) reads {SCHEMA_VERSION}; "
-            "use the version of saccade that wrote it, or train again"
+            f"{path} has schema version {found!r}, this saccade ({__version__}) reads {SCHEMA_VERSION}",
+            hint="use the version of saccade that wrote it, or train again",
         )
     problem = _problem(values)
     if problem:
-        raise ModelError(f"{path} does not hold ({problem}); {_REMAKE}")
+        raise ModelError(
+            f"{path} is not valid ({problem})",
+            hint=f"{_REMAKE}",
+        )
     return values
 
 
@@ -228,12 +241,16 @@ def _read_weights(path: Path, expected_sha256: str) -> bytes:
     try:
         data = read_file(path, max_bytes=MOST_WEIGHT_BYTES)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}); {_REMAKE}") from None
+        raise ModelError(
+            f"{path} cannot be read ({error.strerror})",
+            hint=f"{_REMAKE}",
+        ) from None
     found = hashlib.sha256(data).hexdigest()
     if found != expected_sha256:
         raise ModelError(
-            f"{path} is not the file that model.json describes (SHA-256 {found[:12]}, "
-            f"not {str(expected_sha256)[:12]}); {_REMAKE}"
+            f"{path} is not the file that model.json describes (SHA-256 {found[:12]}, not "
+            f"{str(expected_sha256)[:12]})",
+            hint=f"{_REMAKE}",
         )
     return data
 

@@ -74,11 +74,13 @@ def inspect_model(data: bytes, *, name: str) -> dict[str, str]:
         return _Walk().model(memoryview(data))
     except _NotProtobuf:
         raise ModelError(
-            f"{name} is not an ONNX file, or is cut short; give a model.onnx that saccade wrote"
+            f"{name} is not an ONNX file, or is cut short",
+            hint="give a model.onnx that saccade wrote",
         ) from None
     except _Refused as refused:
         raise ModelError(
-            f"{name} is refused: it {refused}; use a single file written by `saccade export`"
+            f"{name} is refused: it {refused}",
+            hint="use a single file written by `saccade export`",
         ) from None
 
 

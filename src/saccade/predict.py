@@ -151,7 +151,10 @@ class Predictor:
         failed = [f"{answer.path}: {answer.error}" for answer in answers if answer.error]
         if failed:
             more = f" (and {len(failed) - 3} more)" if len(failed) > 3 else ""
-            raise DataError(f"{len(failed)} of {len(answers)} inputs failed: {' | '.join(failed[:3])}{more}")
+            raise DataError(
+                f"{len(failed)} of {len(answers)} inputs failed: {' | '.join(failed[:3])}{more}",
+                hint="leave them out, or use `answers`, which goes on after a failure",
+            )
         return answers
 
     def _decoded(self, inputs: Iterable[Input]) -> Iterator[tuple[str, Image | ImageError]]:
@@ -183,7 +186,8 @@ def _reopened(file: Path, sha256: str, threads: int, limits: Limits) -> Predicto
     if predictor.artefact.sha256 != sha256:
         raise ModelError(
             f"{file} has changed since the Predictor was pickled (SHA-256 {predictor.artefact.sha256[:12]}, "
-            f"not {sha256[:12]}); load the model again"
+            f"not {sha256[:12]})",
+            hint="load the model again",
         )
     return predictor
 
@@ -204,9 +208,13 @@ def model_file(model: Path) -> Path:
     if exported.is_file():
         return exported
     if (model / "recipe.toml").is_file():
-        raise ModelError(f"{model} has no export/model.onnx yet; do: saccade export {model}")
+        raise ModelError(
+            f"{model} has no export/model.onnx yet",
+            hint=f"saccade export {model}",
+        )
     raise ModelError(
-        f"{model} is neither a run folder nor an .onnx file; give a folder that `saccade train` made"
+        f"{model} is neither a run folder nor an .onnx file",
+        hint="give a folder that `saccade train` made",
     )
 
 
@@ -316,7 +324,7 @@ def _looks_like_formula(text: str) -> bool:
 def check_out(out: str) -> None:
     """Refuse a file name that nothing can be written to, before any work is done."""
     if Path(out).suffix not in _WRITERS:
-        raise RecipeError(f"--out {out}: the name must end in one of {', '.join(_WRITERS)}")
+        raise RecipeError(f"unknown ending of --out: {out}", hint=f"choose from: {', '.join(_WRITERS)}")
     if Path(out).suffix == ".parquet":
         _pyarrow()
 
@@ -415,7 +423,10 @@ def predict_command(
     if top_k < 1:
         raise RecipeError(f"--top-k must be at least 1, got {top_k}")
     if not inputs:
-        raise RecipeError("there is nothing to predict; give images or folders of images after the model")
+        raise RecipeError(
+            "there is nothing to predict",
+            hint="give images or folders of images after the model",
+        )
     if out:
         check_out(out)
     predictor = Predictor(model)

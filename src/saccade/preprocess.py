@@ -73,7 +73,9 @@ class Preprocess:
         if not all(SMALLEST_STD <= value < math.inf for value in self.std):
             problems.append(f"every std must be at least {SMALLEST_STD:g}, got {self.std}")
         if problems:
-            raise ModelError("the preprocessing does not hold: " + "; ".join(problems))
+            raise ModelError(
+                f"the preprocessing is not valid: {'; '.join(problems)}", hint="correct these values"
+            )
 
     @property
     def resize_pixels(self) -> int:
@@ -119,5 +121,6 @@ class Preprocess:
             return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
         except (TypeError, KeyError, ValueError) as error:
             raise ModelError(
-                f"the stored preprocessing cannot be read ({error}); export the model again"
+                f"the stored preprocessing cannot be read ({error})",
+                hint="export the model again",
             ) from None

@@ -66,7 +66,7 @@ def test_a_file_alone(make_model: MakeModel, tmp_path: Path) -> None:
 def test_nothing_to_measure(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has nothing to measure"):
         bench(tmp_path)
-    with pytest.raises(ModelError, match="there is no model file"):
+    with pytest.raises(ModelError, match="model file does not exist"):
         bench(tmp_path / "absent.onnx")
 
 

@@ -210,7 +210,7 @@ def test_refuses_what_it_cannot_reduce(pair: tuple[Path, Path], tmp_path: Path) 
         quantize(pair[0], tmp_path / "q.onnx", [])
     with pytest.raises(ModelError, match="int8 already"):
         quantize(pair[1], tmp_path / "q.onnx", photos(2, seed=1))
-    with pytest.raises(ModelError, match="there is no model file"):
+    with pytest.raises(ModelError, match="model file does not exist"):
         quantize(tmp_path / "absent.onnx", tmp_path / "q.onnx", photos(2, seed=1))
     assert list(tmp_path.iterdir()) == []
 

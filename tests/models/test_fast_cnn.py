@@ -64,8 +64,8 @@ def test_default_size_is_as_documented() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"image_size": 8}, "9 pixels or more"),
-        ({"width": 2}, "width must be"),
+        ({"image_size": 8}, "at least 9 pixels"),
+        ({"width": 2}, "width of fast_cnn must be"),
         ({"weights": "w.safetensors"}, "no pretrained weights"),
     ],
 )

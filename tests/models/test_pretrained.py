@@ -35,13 +35,13 @@ def no_network(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "torchvision/squeezenet1_1"])
 def test_a_hub_that_cannot_be_reached_says_what_to_do_at_once(no_network, name):
     start = time.perf_counter()
-    with pytest.raises(ModelError, match=r"could not be fetched \(.+\).*--weights FILE.*--no-pretrained"):
+    with pytest.raises(ModelError, match=r"could not be fetched \(.+\)\n.*--weights FILE.*--no-pretrained"):
         build_model(name, 3)
     assert time.perf_counter() - start < 15  # the hub's own client alone retries for 23 s
 
 
 def test_a_network_without_published_weights_says_so(no_network):
-    with pytest.raises(ModelError, match=r"mobilenetv2_035 has no weights.*--weights FILE"):
+    with pytest.raises(ModelError, match=r"mobilenetv2_035 has no weights(?s:.*)--weights FILE"):
         build_model("mobilenetv2_035", 3)
 
 

@@ -148,7 +148,7 @@ def test_metadata_in_both_spellings():
         ({"kwargs": "module=os"}, "unknown build option 'module'"),
         ({"kwargs": "in_chans=1"}, "in_chans must be 3, got '1'"),
         ({"kwargs": '{"a": 1, "a": 2}'}, "'a' stands in it twice"),
-        ({"kwargs": "{" * 3}, "does not hold"),
+        ({"kwargs": "{" * 3}, "is not valid"),
         ({"kwargs": '{"a":' * 100_000}, "nested too deeply"),
         ({"kwargs": "img_size=64"}, "set by data.image_size"),
     ],

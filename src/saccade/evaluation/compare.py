@@ -109,15 +109,19 @@ def _same_images(first: Predictions, second: Predictions) -> None:
     only_one, only_other = sorted(one.keys() - other.keys()), sorted(other.keys() - one.keys())
     if only_one or only_other:
         raise DataError(
-            f"the two were measured on different images: {len(one.keys() & other.keys())} in both"
-            f"{_named(only_one, 'in the first only')}{_named(only_other, 'in the second only')}; "
-            "evaluate both on the same data (`saccade evaluate RUN DATA`) and compare RUN/evaluations/NAME"
+            f"the two were measured on different images: {len(one.keys() & other.keys())} in "
+            f"both{_named(only_one, 'in the first only')}{_named(only_other, 'in the second only')}",
+            hint=(
+                "evaluate both on the same data (`saccade evaluate RUN DATA`) and compare "
+                "RUN/evaluations/NAME"
+            ),
         )
     changed = sorted(path for path in one if one[path] != other[path])
     if changed:
         raise DataError(
             f"{len(changed)} images have another true label in the second than in the first "
-            f"({', '.join(changed[:SHOWN])}); evaluate both on the same labels"
+            f"({', '.join(changed[:SHOWN])})",
+            hint="evaluate both on the same labels",
         )
 
 

@@ -292,26 +292,36 @@ def metrics_from_json(values: Mapping[str, Any]) -> Metrics:
             extra=dict(values.get("extra", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"these are not saccade metrics ({error!r}); run `saccade evaluate` again") from None
+        raise DataError(
+            f"these are not saccade metrics ({error!r})",
+            hint="run `saccade evaluate` again",
+        ) from None
 
 
 def _check(predictions: Predictions) -> None:
     if len(predictions) == 0:
-        raise DataError("there is no image to measure on; give a part that has images")
+        raise DataError(
+            "there is no image to measure on",
+            hint="give a part that has images",
+        )
     known = set(predictions.classes)
     strange = sorted({label for label in predictions.labels if label not in known})
     if strange:
         names = ", ".join(repr(label) if label else "no label" for label in strange[:5])
         raise DataError(
             f"the model does not know the label of {sum(x not in known for x in predictions.labels)} images "
-            f"({names}); measure only images of its classes: {', '.join(predictions.classes[:10])}"
+            f"({names})",
+            hint=f"measure only images of its classes: {', '.join(predictions.classes[:10])}",
         )
     values = predictions.probabilities
     if not bool(np.isfinite(values).all() and (values >= 0).all() and (values <= 1 + 1e-6).all()):
         bad = predictions.paths[
             int((~(np.isfinite(values) & (values >= 0) & (values <= 1 + 1e-6))).any(axis=1).argmax())
         ]
-        raise DataError(f"probabilities must lie between 0 and 1, those of {bad} do not; predict it again")
+        raise DataError(
+            f"probabilities must lie between 0 and 1, those of {bad} do not",
+            hint="predict it again",
+        )
 
 
 def _extra(

@@ -107,7 +107,10 @@ def engines_of(model: Path, *, threads: int) -> list[TimedEngine]:
         engines = []
     engines += [_file_engine(path, run, threads=threads) for path in files]
     if not engines:
-        raise ModelError(f"{model} has nothing to measure; give a run folder or an .onnx file")
+        raise ModelError(
+            f"{model} has nothing to measure",
+            hint="give a run folder or an .onnx file",
+        )
     return engines
 
 

@@ -167,7 +167,8 @@ def _check_weight_bytes(module: torch.nn.Module) -> None:
     if needed > MAX_WEIGHT_BYTES:
         raise ModelError(
             f"the network needs {needed / 1e9:.1f} GB of float32 weights, one ONNX file holds "
-            f"{MAX_WEIGHT_BYTES / 1e9:.0f} GB; choose a smaller backbone"
+            f"{MAX_WEIGHT_BYTES / 1e9:.0f} GB",
+            hint="choose a smaller backbone",
         )
 
 
@@ -196,8 +197,8 @@ def export_network(module: torch.nn.Module, size: int) -> onnx.ModelProto:
         else:
             return _stripped(model)
     raise ModelError(
-        f"the network {type(module).__name__} cannot be exported to ONNX ({'; '.join(problems)}); "
-        "choose another backbone"
+        f"the network {type(module).__name__} cannot be exported to ONNX ({'; '.join(problems)})",
+        hint="choose another backbone",
     )
 
 
@@ -369,7 +370,10 @@ def _with_input(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
 
 def _add_answer(part: Part, temperature: float) -> None:
     if not (np.isfinite(temperature) and temperature > 0):
-        raise ModelError(f"the temperature must be above 0, got {temperature}; calibrate the model again")
+        raise ModelError(
+            f"the temperature must be above 0, got {temperature}",
+            hint="calibrate the model again",
+        )
     divisor = part.constant("temperature", temperature, np.float32)
     calm = part.node("Div", [LOGITS, divisor], "calibrated")
     part.node("Softmax", [calm], OUTPUT_NAME, output=OUTPUT_NAME, axis=1)

@@ -62,7 +62,10 @@ def quantize(
     model = _read_float_model(Path(float_model))
     pixels = _network_inputs(model, images)
     if not pixels:
-        raise ModelError("int8 needs training images for its ranges, got none; check the data of the run")
+        raise ModelError(
+            "int8 needs training images for its ranges, got none",
+            hint="check the data of the run",
+        )
     network = _network(model)
     start = float_start(network)
     result = _rejoined(model, _quantized(network, _activation_ranges(network, pixels), start))
@@ -95,12 +98,18 @@ def _read_float_model(path: Path) -> onnx.ModelProto:
         raise MissingExtraError("onnx", "train", "writing an int8 model") from None
     data = read_model_bytes(path)
     if QUANTIZATION_KEY in inspect_model(data, name=str(path)):
-        raise ModelError(f"{path} is int8 already; give the float model")
+        raise ModelError(
+            f"{path} is int8 already",
+            hint="give the float model",
+        )
     model = onnx.load_model_from_string(data)
     names = [node.name for node in model.graph.node]
     for prefix in (PREPROCESS_PREFIX, NETWORK_PREFIX, ANSWER_PREFIX):
         if not any(name.startswith(prefix) for name in names):
-            raise ModelError(f"{path} has no part {prefix!r}; give a float model that saccade exported")
+            raise ModelError(
+                f"{path} has no part {prefix!r}",
+                hint="give a float model that saccade exported",
+            )
     return model
 
 

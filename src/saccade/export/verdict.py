@@ -117,8 +117,8 @@ def judge(
     if kind == "int8":
         if change is None:
             raise ModelError(
-                "an int8 file is judged by validation accuracy, and there are no labelled validation images; "
-                "train with a validation part"
+                "an int8 file is judged by validation accuracy, and there are no labelled validation images",
+                hint="train with a validation part",
             )
         problems = list(_int8_problems(agreement, change, max_drop))
     else:

@@ -74,7 +74,10 @@ def onnx_engine(model: onnx.ModelProto, backbone: nn.Module, size: int) -> Engin
 
     difference = _difference(engine, _own(backbone), size)
     if not difference <= TOLERANCE:
-        raise ModelError(f"features differ by {difference:.1e}; use another backbone")
+        raise ModelError(
+            f"features differ by {difference:.1e}",
+            hint="use another backbone",
+        )
     return engine
 
 

@@ -82,7 +82,8 @@ class _Plan:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
-                f"the stored architecture does not hold ({type(error).__name__}: {error}); train it again"
+                f"the stored architecture is not valid ({type(error).__name__}: {error})",
+                hint="train it again",
             ) from None
 
 
@@ -229,7 +230,8 @@ def _check_architecture(backbone: BackboneName, header: Header, weights: str) ->
     if not same_name or header.library not in ("", backbone.library):
         says = "/".join(part for part in (header.library, header.architecture) if part)
         raise ModelError(
-            f"{weights} holds weights of {says}, but the backbone is {backbone}; use --backbone {says}"
+            f"{weights} holds weights of {says}, but the backbone is {backbone}",
+            hint=f"use --backbone {says}",
         )
 
 

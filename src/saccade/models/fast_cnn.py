@@ -36,11 +36,20 @@ def fast_cnn(
     called on training images once; until then it passes patches on as they are.
     """
     if weights:
-        raise ModelError(f"fast_cnn has no pretrained weights, got {weights}; leave --weights out")
+        raise ModelError(
+            f"fast_cnn has no pretrained weights, got --weights {weights}",
+            hint="leave --weights out",
+        )
     if image_size < SMALLEST_SIDE:
-        raise ModelError(f"fast_cnn needs images of {SMALLEST_SIDE} pixels or more, got {image_size}")
+        raise ModelError(
+            f"fast_cnn needs images of at least {SMALLEST_SIDE} pixels, got {image_size}",
+            hint="choose a larger --image-size",
+        )
     if type(width) is not int or not 4 <= width <= 1024:
-        raise ModelError(f"fast_cnn: width must be a whole number from 4 to 1024, got {width!r}")
+        raise ModelError(
+            f"width of fast_cnn must be a whole number from 4 to 1024, got {width!r}",
+            hint="change --model.options width=N",
+        )
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["whitening"] = Whitening()
     layers["whitening_gelu"] = nn.GELU()

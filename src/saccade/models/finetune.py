@@ -165,8 +165,11 @@ def _chosen(classifier: Classifier, spec: str) -> tuple[str, ...]:
         return _by_share(names, float(spec))
     except ValueError as error:
         raise RecipeError(
-            f'train.unfreeze = "{spec}" does not hold ({error}); use a number of stages ("2"), a share of '
-            'the layers ("0.3"), "layers:-100" (all but the first 100) or "all"'
+            f'train.unfreeze = "{spec}" is not valid ({error})',
+            hint=(
+                'use a number of stages ("2"), a share of the layers ("0.3"), "layers:-100" (all but the '
+                'first 100) or "all"'
+            ),
         ) from None
 
 

@@ -48,7 +48,10 @@ def make_head(kind: str, features: int, classes: int, *, dropout: float) -> nn.S
             ("dense", nn.Linear(MLP_WIDTH, classes)),
         ]
         return nn.Sequential(OrderedDict(layers))
-    raise ModelError(f"unknown head {kind!r}; known: linear, mlp")
+    raise ModelError(
+        f"unknown head: {kind}",
+        hint="choose from: linear, mlp",
+    )
 
 
 def without_last_layer(network: nn.Module) -> tuple[nn.Module, str]:
@@ -59,7 +62,8 @@ def without_last_layer(network: nn.Module) -> tuple[nn.Module, str]:
     named = [(name, m) for name, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     if not named or not named[-1][0]:
         raise ModelError(
-            "no last dense layer was found, so no head can be put in its place; use another backbone"
+            "no last dense layer was found, so no head can be put in its place",
+            hint="use another backbone",
         )
     name = named[-1][0]
     parent_name, _, child = name.rpartition(".")
@@ -84,12 +88,15 @@ def feature_count(backbone: nn.Module, image_size: int, *, name: str) -> int:
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"{name} does not take images of {image_size} x {image_size} pixels ({reason}); "
-            "choose another --image-size, or leave it out"
+            f"{name} does not take images of {image_size} x {image_size} pixels ({reason})",
+            hint="choose another --image-size, or leave it out",
         ) from None
     finally:
         backbone.train(was_training)
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = tuple(getattr(features, "shape", ()))
-        raise ModelError(f"{name} gives {shape} instead of one vector an image; use another backbone")
+        raise ModelError(
+            f"{name} gives {shape} instead of one vector an image",
+            hint="use another backbone",
+        )
     return int(features.shape[1])

@@ -70,7 +70,7 @@ def checked_options(options: Mapping[str, Any], *, where: str) -> dict[str, Opti
         except ValueError as error:
             problems.append(str(error))
     if problems:
-        raise ModelError(f"{where}: " + "; ".join(problems))
+        raise ModelError(f"{where}: {'; '.join(problems)}", hint="correct these options, or leave them out")
     return checked
 
 

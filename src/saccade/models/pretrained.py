@@ -111,7 +111,8 @@ def create(library: str, name: str, options: Mapping[str, Option]) -> Stripped:
     except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
         given = ", ".join(f"{key} = {value!r}" for key, value in options.items()) or "no options"
         raise ModelError(
-            f"{library}/{name} cannot be built with {given}: {error}; change model.options"
+            f"{library}/{name} cannot be built with {given}: {error}",
+            hint="change model.options",
         ) from None
 
 
@@ -127,8 +128,8 @@ def set_image_size(backbone: nn.Module, image_size: int, *, name: str) -> None:
         resize(img_size=(image_size, image_size))
     except (AssertionError, RuntimeError, ValueError, TypeError) as error:
         raise ModelError(
-            f"{name} cannot be set to {image_size} x {image_size} pixels ({error}); "
-            "choose another --image-size"
+            f"{name} cannot be set to {image_size} x {image_size} pixels ({error})",
+            hint="choose another --image-size",
         ) from None
 
 
@@ -153,9 +154,11 @@ def hub_weights(library: str, name: str) -> dict[str, Tensor]:
         path = _timm_file(name) if library == "timm" else _torchvision_file(name)
     except OSError as error:  # every error of the network is one
         raise ModelError(
-            f"the weights of {library}/{name} could not be fetched ({_first_line(error)}). "
-            "Check the network, or give a file with --weights FILE (safetensors), or train from scratch "
-            "with --no-pretrained"
+            f"the weights of {library}/{name} could not be fetched ({_first_line(error)})",
+            hint=(
+                "check the network connection, give a file with --weights FILE (safetensors), or train from "
+                "scratch with --no-pretrained"
+            ),
         ) from None
     return read_weights(path).tensors
 
@@ -197,7 +200,8 @@ def _timm_defaults(name: str) -> Defaults:
     height, width = config["input_size"][1:]
     if height != width:
         raise ModelError(
-            f"timm/{name} takes images of {height} x {width} pixels; only square ones are made here"
+            f"timm/{name} takes images of {height} x {width} pixels, which are not square",
+            hint="choose another backbone",
         )
     return Defaults(
         image_size=height,
@@ -214,8 +218,8 @@ def _timm_file(name: str) -> Path:
     cfg = _timm_cfg(name)
     if not cfg or not cfg.hf_hub_id:
         raise ModelError(
-            f"timm/{name} has no weights that are published as safetensors; give a file with --weights FILE, "
-            "or train from scratch with --no-pretrained"
+            f"timm/{name} has no weights that are published as safetensors",
+            hint="give a file with --weights FILE, or train from scratch with --no-pretrained",
         )
     repository, _, revision = cfg.hf_hub_id.partition("@")
     return fetch_from_hub(repository, safetensors_name(cfg.hf_hub_filename or ""), revision or None)
@@ -257,8 +261,8 @@ def fetch_from_hub(repository: str, filename: str, revision: str | None) -> Path
         return Path(hf_hub_download(repository, filename, revision=revision))
     except EntryNotFoundError:
         raise ModelError(
-            f"{repository} offers no {filename}, and pickled weights are never read; convert them to "
-            "safetensors elsewhere and give them with --weights FILE"
+            f"{repository} offers no {filename}, and pickled weights are never read",
+            hint="convert them to safetensors elsewhere and give them with --weights FILE",
         ) from None
     except Exception as error:  # the client passes on whatever its HTTP library raises
         raise OSError(_first_line(error)) from None
@@ -318,7 +322,8 @@ def _torchvision_place(name: str, url: str) -> tuple[str, Path]:
     match = re.search(r"/([^/]+)-([0-9a-f]{8,})\.pth$", url)
     if not match:
         raise ModelError(
-            f"torchvision/{name} publishes no hash with its weights; give a file with --weights FILE"
+            f"torchvision/{name} publishes no hash with its weights",
+            hint="give a file with --weights FILE",
         )
     return match[2], cache_folder() / f"{match[1]}-{match[2]}.safetensors"
 
@@ -357,11 +362,15 @@ def _keep_as_safetensors(url: str, published_hash: str, target: Path) -> None:
     if not digest.startswith(published_hash):
         raise ModelError(
             f"{url} has the hash {digest[:12]} instead of the published {published_hash}; it was damaged or "
-            "changed on the way, so it is not used; try again"
+            "changed on the way, so it is not used",
+            hint="try again",
         )
     try:
         tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch raises, the file is not what it should be
-        raise ModelError(f"{url} holds more than tensors and is not read: {_first_line(error)}") from None
+        raise ModelError(
+            f"{url} holds more than tensors and is not read: {_first_line(error)}",
+            hint="give a safetensors file with --weights FILE",
+        ) from None
     target.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(target, save({key: tensor.contiguous() for key, tensor in tensors.items()}))

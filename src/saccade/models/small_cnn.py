@@ -20,9 +20,15 @@ def small_cnn(classes: int, *, weights: str = "", image_size: int = 224, head: s
     and 10 classes. With head "mlp" the blocks are averaged over the picture, not flattened into Dense 512.
     """
     if weights:
-        raise ModelError(f"small_cnn has no pretrained weights, got {weights}; leave --weights out")
+        raise ModelError(
+            f"small_cnn has no pretrained weights, got --weights {weights}",
+            hint="leave --weights out",
+        )
     if image_size < SMALLEST_SIDE:
-        raise ModelError(f"small_cnn needs images of {SMALLEST_SIDE} pixels or more, got {image_size}")
+        raise ModelError(
+            f"small_cnn needs images of at least {SMALLEST_SIDE} pixels, got {image_size}",
+            hint="choose a larger --image-size",
+        )
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     incoming = 3
     for number, channels in enumerate(CHANNELS, start=1):

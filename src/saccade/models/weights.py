@@ -152,7 +152,10 @@ def parse_metadata(metadata: Mapping[str, str], *, where: str) -> Header:
             image_size=_image_size(metadata),
         )
     except ValueError as error:
-        raise ModelError(f"the header of {where} does not hold: {error}; write the file again") from None
+        raise ModelError(
+            f"the header of {where} is not valid: {error}",
+            hint="write the file again",
+        ) from None
 
 
 def split_architecture(text: str) -> tuple[str, str]:
@@ -185,8 +188,8 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: st
     ]
     if problems:
         raise ModelError(
-            f"{where} does not fit the network: " + "; ".join(problems) + ". "
-            "Check --backbone and model.options against how these weights were made"
+            f"{where} does not fit the network: {'; '.join(problems)}",
+            hint="check --backbone and model.options against how these weights were made",
         )
     module.load_state_dict(tensors, strict=False)
 

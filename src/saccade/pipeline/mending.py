@@ -57,7 +57,8 @@ def refuse_other_data(run: RunFolder, dataset: Dataset) -> None:
     if run.knows(run.dataset) and not run.accepts(run.dataset, dataset_bytes(dataset.records)):
         raise RunError(
             f"files with which {run.root} began are damaged and cannot be made again, since the images are "
-            "no longer those with which it began; put them back, or train in a new folder (--out)"
+            "no longer those with which it began",
+            hint="put the images back, or train in a new folder (--out)",
         )
 
 
@@ -73,8 +74,8 @@ def restore_history(run: RunFolder) -> None:
     checkpoint, _ = Checkpoints(run.checkpoints).latest()
     if checkpoint is None:
         raise RunError(
-            f"{run.history} is damaged, and no whole checkpoint is left to make it from; train again in a "
-            "new folder (--out)"
+            f"{run.history} is damaged, and no whole checkpoint is left to make it from",
+            hint="train again in a new folder (--out)",
         )
     run.write_history(checkpoint.state.history)
 
@@ -84,8 +85,8 @@ def _restore_recipe(run: RunFolder, recipe: Recipe, problem: str, terminal: Term
     text = recipe.to_toml().encode("utf-8", "surrogateescape")
     if not run.accepts(run.recipe, text):
         raise RunError(
-            f"{run.recipe} is damaged ({problem}), and the settings given now are not those of the run; "
-            f"{run.remedy(run.recipe)}"
+            f"{run.recipe} is damaged ({problem}), and the settings given now are not those of the run",
+            hint=f"{run.remedy(run.recipe)}",
         )
     terminal.say(f"Damaged   {run.recipe} ({problem}): it is written again")
     run.write(run.recipe, text)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from saccade.building import build_network, refuse_muon_on_pretrained
 from saccade.bundle import Bundle
 from saccade.errors import DataError, ModelError, RunError
-from saccade.export.bench import Engine as Answering
+from saccade.export.bench import TimedEngine as Answering
 from saccade.export.bench import measure, photo
 from saccade.features.compute import Images, compute_features
 from saccade.features.engines import engines_of
