@@ -67,7 +67,11 @@ def sealed(data: bytes) -> bytes:
 
 
 def unsealed(kept: object) -> bytes | None:
-    """The data that `sealed` kept; None where it is not whole."""
+    """The data that `sealed` kept; None where it is not whole.
+
+    >>> unsealed(sealed(b"row")), unsealed(sealed(b"row")[:-1])
+    (b'row', None)
+    """
     if not isinstance(kept, bytes) or kept[:CHECKSUM_BYTES] != checksum(kept[CHECKSUM_BYTES:]):
         return None
     return kept[CHECKSUM_BYTES:]
@@ -77,6 +81,10 @@ def make_room(entries: Iterable[tuple[float, int, T]], excess: float, drop: Call
     """Drop entries (last use, bytes, entry), in the order given, until `excess` bytes are free.
 
     Returns whether they are.
+
+    >>> dropped = []
+    >>> make_room([(1.0, 40, "old"), (2.0, 40, "new")], 30, dropped.append), dropped
+    (True, ['old'])
     """
     for _, size, entry in entries:
         if excess <= 0:

@@ -82,7 +82,14 @@ class Limits:
         return cls(max_pixels=data.max_pixels, background=data.background, gray_maximum=data.gray_maximum)
 
     def check_size(self, width: int, height: int) -> None:
-        """Raise ImageError for more pixels than allowed, or for an extreme shape."""
+        """Raise ImageError for more pixels than allowed, or for an extreme shape.
+
+        >>> DEFAULT_LIMITS.check_size(640, 480)
+        >>> DEFAULT_LIMITS.check_size(640, 30)
+        Traceback (most recent call last):
+            ...
+        saccade.errors.ImageError: extreme shape: 640 x 30 pixels, more than 20 times as long as wide
+        """
         if min(width, height) < 1:
             raise ImageError(f"damaged: a size of {width:,} x {height:,} pixels", REEXPORT)
         if width * height > self.max_pixels:
@@ -135,6 +142,10 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, name: str = "") -> D
     """Upright RGB pixels of one image file; raises ImageError and nothing else.
 
     `name` is the file's name, used only to note an extension that does not fit its content.
+
+    >>> decode(b"P6 2 1 255 " + bytes(range(6))).pixels.tolist()
+    [[[0, 1, 2], [3, 4, 5]]]
+
     16-bit values are scaled by their full range (0..65535), never clipped, or by `limits.gray_maximum`;
     transparent pixels lie on `limits.background`; of animations and multi-page files the first picture is
     used.
@@ -340,7 +351,11 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Undo an EXIF orientation (EXIF 2.32, tag 0x0112): 1 as is, 2 mirrored, ..., 8 rotated."""
+    """Undo an EXIF orientation (EXIF 2.32, tag 0x0112): 1 as is, 2 mirrored, ..., 8 rotated.
+
+    >>> upright(np.array([[1, 2]], np.uint8), 2).tolist()
+    [[2, 1]]
+    """
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

@@ -307,7 +307,11 @@ def cluster(
 
     Only pairs called certain or likely join. Where following every link would make a cluster of more than
     `largest_share` of the images (but at least `largest_least`), the strongest links are followed first and
-    a likely link that would pass the limit is left out; certain links always hold, and it is said so.
+    a likely link that would pass the limit is left out; certain links always hold, and a note says so.
+
+    >>> links = [PairIndices(0, 2, "certain", 20.0), PairIndices(1, 2, "look", 8.5)]
+    >>> cluster(4, links).labels.tolist()
+    [0, 1, 0, 2]
     """
     links = sorted(
         (pair for pair in pairs if pair.band != "look"),

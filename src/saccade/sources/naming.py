@@ -36,13 +36,21 @@ Kind = Literal["image", "junk", "sidecar", "unknown"]
 
 
 def suffix(name: str) -> str:
-    """The extension in lower case without its dot; "" where there is none."""
+    """The extension in lower case without its dot; "" where there is none.
+
+    >>> suffix("a.b.JPG"), suffix(".hidden"), suffix("README")
+    ('jpg', '', '')
+    """
     stem, dot, end = name.rpartition(".")
     return end.lower() if dot and stem else ""
 
 
 def kind_of(name: str) -> Kind:
-    """What a file is by its name alone."""
+    """What a file is by its name alone.
+
+    >>> kind_of("a.jpg"), kind_of("Thumbs.db"), kind_of("notes.txt"), kind_of("a.mp4")
+    ('image', 'junk', 'sidecar', 'unknown')
+    """
     if name.startswith(".") or name.lower() in JUNK_NAMES:
         return "junk"
     end = suffix(name)

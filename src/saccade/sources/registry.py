@@ -279,6 +279,9 @@ def with_groups(records: Iterable[ImageRecord], pattern: str) -> tuple[ImageReco
 
     A path in which nothing is found stops the run, because an image without its group could leak;
     a pattern that may match nothing, such as `(\d+)_|`, leaves such images without a group.
+
+    >>> with_groups([ImageRecord("cat/12_a.jpg", "cat")], r"(\d+)_")[0].group
+    '12'
     """
     try:
         compiled = re.compile(pattern)

@@ -28,7 +28,11 @@ class Shares:
 
     @classmethod
     def of(cls, validation: float, test: float) -> Shares:
-        """Raises SplitError unless something is left to train on."""
+        """Raises SplitError unless something is left to train on.
+
+        >>> Shares.of(0.25, 0.25).shares
+        (0.5, 0.25, 0.25)
+        """
         if min(validation, test) < 0 or validation + test >= 1:
             raise SplitError(
                 f"validation + test must lie from 0 to below 1, got {validation} + {test}",
