@@ -56,6 +56,12 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def turned(way: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = way
+    return exif
+
+
 def files() -> dict[str, bytes]:
     """One file for each way in which the decoder makes pixels; all but the JPEG lossless."""
     plain = Image.fromarray(picture(1))
@@ -64,12 +70,10 @@ def files() -> dict[str, bytes]:
     deep = Image.fromarray(picture(3)[:, :, 0].astype(np.uint16) * 211)
     drawn = Image.fromarray(picture(1)[:, :, 0] // 8)
     drawn.putpalette(picture(6, 1, 32).tobytes())
-    exif = Image.Exif()
-    exif[0x0112] = 6
     return {
         "jpeg": JPEG,
         "png": encoded(plain, "PNG"),
-        "turned": encoded(plain, "PNG", exif=exif),
+        **{f"turned-{way}": encoded(plain, "PNG", exif=turned(way)) for way in range(2, 9)},
         "alpha": encoded(layered, "PNG"),
         "palette": encoded(drawn, "PNG"),
         "gray": encoded(Image.fromarray(picture(1)[:, :, 1]), "PNG"),
@@ -92,7 +96,13 @@ def decoded(name: str) -> str:
 DECODED = {
     "jpeg": "13f13bfc8acc",
     "png": "2fbc9168dc61",
-    "turned": "02b250b4682d",
+    "turned-2": "b44e86397848",
+    "turned-3": "9ebc1ae49609",
+    "turned-4": "77d942b41767",
+    "turned-5": "d38a0e9beafd",
+    "turned-6": "02b250b4682d",
+    "turned-7": "7758efbd6796",
+    "turned-8": "ee71eddbe80c",
     "alpha": "c525eb71c733",
     "palette": "19dc5ef48c2f",
     "gray": "248d4511b7e1",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from saccade.transforms.shrink import shrink
 
 from saccade.preprocess import Preprocess
 from saccade.transforms.augment import as_evaluated
+from saccade.transforms.resize import shrink
 from saccade.transforms.stored import STORING_VERSION
 
 # shape of the working copy; mean, deviation and mean steps of it and of what evaluation sees
