@@ -380,9 +380,18 @@ class RunFolder:
             return f"saccade export {run} --int8"
         if name.endswith((".onnx", ".onnx.certificate.json")):
             return f"saccade export {run} --out {shlex.quote(str(path).removesuffix('.certificate.json'))}"
+        if name.startswith("export/"):
+            return f"saccade export {run} --format {self._format_of(path)}"
         if name.startswith(("metrics/", "report/")) and self.recipe.exists():
             return f"saccade evaluate {run}"
         return shlex.join(self._noted_command()) or "`saccade train` with the same settings"
+
+    def _format_of(self, path: Path) -> str:
+        """The export format of a file in export/, as its certificate says; else a word to be replaced."""
+        model = path.with_name(path.name.removesuffix(".certificate.json"))
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return str(parse_json(read_text(certificate_beside(model)))["format"])
+        return "NAME"
 
     def _noted_command(self) -> list[str]:
         """The command that made these files, as far as what is left of them tells."""

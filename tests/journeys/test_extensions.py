@@ -64,6 +64,19 @@ broken = broken_saccade:format
 """
 
 
+FLAGS = (
+    "--backbone",
+    "acme_net",
+    "--no-pretrained",
+    "--image-size",
+    "16",
+    "--epochs",
+    "1",
+    "--batch-size",
+    "8",
+)
+
+
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on sys.path, in which packages can be installed by `install`."""
@@ -101,8 +114,7 @@ def acme(site: Path) -> Path:
 def trained(acme: Path, make_photos: Callable[..., Path], tmp_path: Path, saccade: Saccade) -> RunFolder:
     """A run of the package's backbone, with weights that tell classes apart by chance only."""
     photos = make_photos("photos", images=12, side=24)
-    flags = ("--no-pretrained", "--image-size", "16", "--epochs", "1", "--batch-size", "8")
-    code, _, err = saccade("train", photos, "--out", tmp_path / "run", "--backbone", "acme_net", *flags)
+    code, _, err = saccade("train", photos, "--out", tmp_path / "run", *FLAGS)
     assert (code, err) == (0, "")
     return RunFolder(tmp_path / "run")
 
@@ -114,6 +126,7 @@ def test_a_backbone_trains_exports_and_predicts(trained: RunFolder, saccade: Sac
     assert saccade("evaluate", trained.root)[0] == 0
     assert saccade("summary", "acme_net", "--classes", "3")[0] == 0
     assert "acme_net" in saccade("backbones", "acme*")[1]
+    assert sys.modules["acme_saccade"].epochs == [1], "the callback of the package watches the training"
 
 
 def test_a_format_is_written_certified_and_certified_again(trained: RunFolder, saccade: Saccade) -> None:
@@ -127,6 +140,10 @@ def test_a_format_is_written_certified_and_certified_again(trained: RunFolder, s
     file.write_bytes(b"others")
     code, _, err = saccade("certify", file, "--against", trained.root)
     assert (code, "model.acme is damaged" in err) == (2, True)
+    assert f"saccade export {trained.root} --format acme" in err
+    assert saccade("train", trained.read_record().data, "--out", trained.root, *FLAGS)[0] == 0
+    assert saccade("export", trained.root, "--format", "acme")[0] == 0
+    assert not trained.damaged()
     assert saccade("export", trained.root, "--format", "acme", "--out", "x.onnx")[0] == 2
 
 

@@ -157,7 +157,9 @@ def export(
     run: Annotated[str, Parameter(help="A run folder.")],
     /,
     *,
-    format: Annotated[str, Parameter(help="File format: onnx.")] = "onnx",
+    format: Annotated[
+        str, Parameter(help="File format: onnx, int8, or one of an installed package.")
+    ] = "onnx",
     int8: Annotated[bool, Parameter(negative="", help="Write a smaller int8 model, often faster.")] = False,
     out: Annotated[str, Parameter(help="Where to write; none: the run's export folder.")] = "",
     data: Annotated[str, Parameter(help=_MOVED)] = "",

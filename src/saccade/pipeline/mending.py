@@ -39,7 +39,10 @@ def remove_damaged(run: RunFolder, recipe: Recipe, terminal: Terminal, command: 
 
 def _of_export_alone(run: RunFolder, path: Path) -> bool:
     """Whether `saccade export` made this file at somebody's wish, so that `saccade train` does not."""
-    return path != run.onnx and path.name.endswith((".onnx", ".onnx.certificate.json"))
+    of_train = path in (run.onnx, run.certificate())
+    return not of_train and (
+        path.parent == run.onnx.parent or path.name.endswith((".onnx", ".onnx.certificate.json"))
+    )
 
 
 def _remove(run: RunFolder, path: Path, terminal: Terminal) -> None:
