@@ -178,7 +178,7 @@ def _imbalance(counts: Mapping[str, int]) -> list[Finding]:
 
 
 def lost_by_reading(dataset: Dataset) -> tuple[str, ...]:
-    """Given parts without a usable image, and classes mostly in formats that are not read, in words."""
+    """A sentence for each given part without a usable image, and each class mostly in formats not read."""
     parts = [
         f"the {part} part has no image that can be used"
         for part in dataset.given_parts
@@ -260,7 +260,7 @@ def _not_used(lost: Sequence[str]) -> list[Finding]:
 
 
 def _remark(notes: Mapping[str, str]) -> Finding:
-    """One finding for images with notes of one kind, the commonest in words."""
+    """One finding for images with notes of one kind; it quotes the most frequent one."""
     ((note, _),) = Counter(notes.values()).most_common(1)
     alike = "" if len(set(notes.values())) == 1 else ", or the like"
     return finding("decoding_notes", f"{counted(len(notes), 'image')}: {note}{alike}", paths=list(notes))

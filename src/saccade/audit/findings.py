@@ -217,14 +217,14 @@ _MOST_PROBLEMS = 20
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """`apart` are pairs that are no duplicates, `kept` and `dropped` single paths."""
+    """`apart`: pairs that are not duplicates; `kept` and `dropped`: single paths."""
 
     apart: frozenset[frozenset[str]] = frozenset()
     kept: frozenset[str] = frozenset()
     dropped: frozenset[str] = frozenset()
 
     def parted(self, first: str, second: str) -> bool:
-        """Whether these two were said to be different pictures."""
+        """Whether the decisions separate these two images."""
         return frozenset((first, second)) in self.apart
 
     @property

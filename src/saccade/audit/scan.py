@@ -80,7 +80,7 @@ class ScannedFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Results for a few files, row i for file i. `cached` tells which came from the cache."""
+    """Results for a few files, row i for file i. `cached` marks those from the cache."""
 
     examined: list[ScannedFile]
     values: NDArray[Any]
@@ -184,7 +184,7 @@ def _computed_chunks(
 
 
 def _worthwhile_workers(seconds: float, done: int, total: int, workers: int | None) -> int:
-    """How many processes to start after the first `done` of `total` files took so long; 1 is none."""
+    """Number of processes to start once the first `done` of `total` files took `seconds`; 1 means none."""
     if workers is not None:
         return workers if done < total else 1
     left_seconds = seconds / done * (total - done)
@@ -273,7 +273,7 @@ def _read(storage: Storage, path: str) -> tuple[bytes, Stamp | None]:
 
 
 def _filled(record: ImageRecord, found: ScannedFile) -> ImageRecord:
-    """The record with what was found; what a source said of the file already stands before it."""
+    """The record with the results of the scan, its notes after those of the source."""
     if not record.used:  # a list that names a missing file says it with the line
         return record
     record = replace(

@@ -46,7 +46,7 @@ Pixels = NDArray[np.uint8]
 
 
 def _nobody_listens(text: str) -> None:
-    """Where a cache that gives up is nobody's concern."""
+    """The default `say`: ignores the message."""
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class _Writer:
 class PixelCache:
     """uint8 images (height, width, 3) by key; safe in threads and for several processes at once.
 
-    `max_bytes` bounds the folder. `say` is told once, in words, when images cannot be kept.
+    `max_bytes` bounds the folder. `say` gets one message when images can no longer be kept.
     """
 
     folder: Path
@@ -179,7 +179,7 @@ class PixelCache:
     # -- reading -----------------------------------------------------------------------------------
 
     def _look_around(self, *, wanted: bytes) -> None:
-        """Read what was added to the folder since the last look, when something is missing."""
+        """Read new index records of the folder if `wanted` is not known yet."""
         if wanted in self._places or time.monotonic() - self._looked < REFRESH_SECONDS:
             return
         self._looked = time.monotonic()
@@ -219,7 +219,7 @@ class PixelCache:
             note_use(shard.path)
 
     def _forget(self, shard: _Shard) -> None:
-        """Know nothing any more of a shard that is gone or does not hold what its index says."""
+        """Drop all knowledge of a shard that is gone or damaged."""
         with self._lock:
             self._places = {key: place for key, place in self._places.items() if place.shard is not shard}
             if self._writer and self._writer.shard is shard:
@@ -262,7 +262,7 @@ class PixelCache:
         return _Writer(shard, pixels, index, os.getpid())
 
     def _make_room(self, length: int) -> bool:
-        """Drop shards that nobody used lately, the longest unused first, until `length` more bytes fit."""
+        """Drop shards not in use, least recently used first, until `length` more bytes fit."""
         self.folder.mkdir(parents=True, exist_ok=True)
         stored = stored_files(self.folder, "*.pixels")
         total = sum(size for _, size, _ in stored)
@@ -288,7 +288,7 @@ def _write_all(file: BinaryIO, data: memoryview) -> None:
 
 
 def _remove(pixels: Path) -> None:
-    """The index first: pixels without one are nobody's."""
+    """Delete the index first: pixels without an index are ignored."""
     for path in (pixels.with_suffix(".index"), pixels):
         with contextlib.suppress(OSError):
             path.unlink()

@@ -291,7 +291,7 @@ def _is_gray_16(image: Image.Image, header: ImageHeader) -> bool:
 
 
 def _to_rgb(image: Image.Image, limits: Limits) -> tuple[Image.Image, tuple[str, ...]]:
-    """The image in mode RGB, and what had to be said about the way there."""
+    """The image in mode RGB, and notes about the conversion."""
     if image.mode in ("I", "F"):
         raise unknown_range(image.mode)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
@@ -302,7 +302,7 @@ def _to_rgb(image: Image.Image, limits: Limits) -> tuple[Image.Image, tuple[str,
 
 
 def unknown_range(mode: str) -> ImageError:
-    """What to say of values whose black and white nobody has told."""
+    """The error for values whose black and white are unknown."""
     return ImageError(
         f"values of unknown range (mode {mode})",
         "Give the range: convert it to 8 or 16 bits with a black and white you choose",

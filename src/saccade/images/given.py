@@ -29,7 +29,7 @@ _KEPT_BY_PNG = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A loaded Pillow image that nobody else holds; `format` is that of the file it came from, or ""."""
+    """A copy of a loaded Pillow image; `format` is that of its file, or ""."""
 
     image: Pillow.Image
     orientation: int

@@ -279,7 +279,7 @@ LARGEST_LEAST = 50  # images that a cluster may always have
 
 @dataclass(frozen=True, slots=True)
 class PairIndices:
-    """Images `first` < `second` show the same thing: how sure, by which score, and what differs, in words."""
+    """Images `first` < `second` show the same thing: band, score, and a text about what differs."""
 
     first: int
     second: int

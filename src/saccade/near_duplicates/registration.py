@@ -48,7 +48,7 @@ class Pictures:
     def at(self, points: Floats, which: Indices, maps: Floats, *, smooth: bool) -> Floats:
         """(m, points): picture `which[i]` at the mapped points; the edge is repeated beyond it.
 
-        Bilinear where `smooth`, else the nearest pixel, which is quicker and good enough to start with.
+        Bilinear if `smooth`, else the nearest pixel, which is faster and accurate enough for the first steps.
         """
         side, flat = int(self.pixels.shape[1]), self.pixels.reshape(-1)
         position = (maps.reshape(-1, 3) @ points).reshape(len(maps), 2, -1)

@@ -94,7 +94,7 @@ def _read(storage: ArchiveStorage, name: str, where: str) -> bytes:
 
 
 def _list_at_root(index: Index) -> str:
-    """A list (path,label) that lies beside the images' folders; "" when there is none, or several."""
+    """The list (path,label) beside the image folders; "" if there is none, or more than one."""
     names = [name for name in index.files if "/" not in name and suffix(name) in TEXT_SUFFIXES]
     return names[0] if len(names) == 1 else ""
 

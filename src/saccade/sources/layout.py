@@ -28,7 +28,7 @@ WHOLE_PART = ""  # in the place of a class: images that lie in the part's folder
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Records in path order, classes in natural order, and what had to be said."""
+    """Records in path order, classes in natural order, lines and findings for the audit."""
 
     records: tuple[ImageRecord, ...]
     classes: tuple[str, ...]

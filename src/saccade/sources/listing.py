@@ -158,7 +158,7 @@ class Collector:
         self.lost_files = Counter({path: n for path, n in self.lost_files.items() if outside(path)})
 
     def _warn_of_twin_names(self) -> None:
-        """Names that look the same and differ in the encoding of their accents: both kept, said."""
+        """List names that differ only in the encoding of their accents; all of them are used."""
         forms = defaultdict(list)
         for path in self.files:
             if not path.isascii():
@@ -284,7 +284,7 @@ def is_mark(name: str) -> bool:
 def own_folders(
     marks: Mapping[str, Collection[str]], folders: Collection[str], images: Collection[str]
 ) -> frozenset[str]:
-    """The topmost folders that hold nothing but runs and audits, "" for the root; `marks` tell them.
+    """The topmost folders that hold nothing but runs and audits, "" for the root; `marks` are their files.
 
     A folder with images of its own is never one, and what may have been put into any folder (an audit, a
     lock) tells nothing where images lie below: a class or a part would be lost.

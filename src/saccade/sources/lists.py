@@ -186,7 +186,7 @@ def _said(record: ImageRecord) -> str:
 
 
 def _found(path: str, reading: _Reading) -> tuple[str, str]:
-    """The path of the file that is meant, and why there is none."""
+    """The path of the file that the row means, and the reason if there is none."""
     found, how = find(path, reading.lookup)
     if not found:
         return path, how

@@ -150,7 +150,7 @@ class _Top:
 
 
 def find_part_folders(listing: Listing, where: str) -> tuple[PartFolder, ...]:
-    """The folders that are parts, none for unsplit data; raises SourceError where nobody can tell."""
+    """The folders that are parts, none for unsplit data; raises SourceError for ambiguous layouts."""
     tops = _tops(listing)
     parts = _named_parts(tops, where)
     if not parts:
@@ -331,8 +331,8 @@ class PartColumn:
 def find_part_column(columns: Mapping[str, Iterable[Any]], where: str) -> PartColumn:
     """`columns` hold the values of those whose name is in PART_COLUMNS (in any case).
 
-    Raises SourceError for a column with part names and other values side by side: nobody can say what
-    these are. `part` may hold any value; its rows are checked one by one.
+    Raises SourceError for a column that mixes part names and other values, which have no meaning. `part` may
+    hold any value; its rows are checked one by one.
     """
     named = sorted(columns, key=lambda name: PART_COLUMNS.index(name.casefold()))
     chosen = PartColumn()

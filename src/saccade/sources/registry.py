@@ -117,7 +117,7 @@ def _load_from_outside(name: str, load: Callable[[str], Dataset], location: str,
 
 
 def _unfit(dataset: Dataset, asked: Asked) -> list[str]:
-    """What the user has asked for and this data set does not give."""
+    """Requests of the user that this data set cannot meet."""
     checks = (
         (not asked.group, f"it has no columns, so --group {asked.group!r} means nothing"),
         (asked.drop_empty or not dataset.empty_classes, f"no image of {some(dataset.empty_classes)}"),
@@ -148,7 +148,7 @@ class GuardedStorage:
 
 
 def dataset_problems(dataset: object) -> list[str]:
-    """What keeps a source's result from being a Dataset as the rest of saccade expects it, in words."""
+    """Reasons why a source's result is not a Dataset as the rest of saccade expects it; empty if it is."""
     if not isinstance(dataset, Dataset):
         return [f"load() returned a {type(dataset).__name__}, not a Dataset"]
     records = dataset.records

@@ -49,7 +49,7 @@ class Shares:
 
     @property
     def must(self) -> tuple[float, ...]:
-        """How bad it is for a class to be missing in each part."""
+        """The cost of a class that is missing in each part."""
         return tuple(MUST.get(p, 1.0) if s > 0 else 0.0 for p, s in zip(self.parts, self.shares, strict=True))
 
 
@@ -304,7 +304,7 @@ def moved_sentence(moved: Sequence[tuple[str, str, str]], *, most: int = 5) -> s
 
 
 def group_names(groups: Mapping[str, set[str]], *, most: int = 10) -> str:
-    """Groups with the parts they stand in, the first ones by name."""
+    """The first groups with their parts, and how many more there are."""
     listed = [f"{name!r} ({', '.join(sorted(parts))})" for name, parts in sorted(groups.items())]
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more

@@ -42,7 +42,7 @@ def split(
     fixed: Mapping[str, str] | None = None,
     cross_check: CrossCheck | None = None,
 ) -> Split:
-    """Three parts in which no two images that belong together are apart; a split the user made is kept.
+    """Split an audited data set into three parts; images that belong together share a part.
 
     `fixed` gives paths the part they had in an earlier split: they keep it, new images of the same group
     or near-duplicates follow, the others are allocated. `cross_check` searches pairs across the parts once
@@ -58,7 +58,7 @@ def split(
 
 
 def _searched_again(audit: Audit, plan: _Plan, made: Split, cross_check: CrossCheck) -> Split:
-    """Search, join what was found, split again; until nothing new is found or nothing moves any more."""
+    """Cross-check, join the verified pairs, split again; until nothing new is found or nothing moves."""
     joined: list[Pair] = []
     descriptor = getattr(cross_check, "descriptor", "")
     for rounds in count(1):
@@ -149,7 +149,7 @@ def _as_split(
 
 
 def _grown(records: Sequence[ImageRecord], atoms: Sequence[Atom], plan: _Plan) -> Kept:
-    """A new split; where an earlier one is given, what stands in it stays and the rest is divided."""
+    """A new split. Images of an earlier split keep their part; the others are allocated."""
     standing, moved = _standing(records, atoms, plan.fixed)
     made = assign(records, atoms, plan.shares, standing=standing)
     gone = len(plan.fixed) - sum(record.path in plan.fixed for record in records)
@@ -190,7 +190,7 @@ def _refuse_empty_classes(dataset: Dataset) -> None:
 
 
 def _refuse_two_labels(records: Sequence[ImageRecord]) -> None:
-    """The audit sets such pictures aside; whoever builds an Audit otherwise must do so too."""
+    """The audit sets such images aside; an Audit from elsewhere must do so as well."""
     first: dict[str, ImageRecord] = {}
     pairs = []
     for record in records:

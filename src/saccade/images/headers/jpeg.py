@@ -35,7 +35,7 @@ _MOST_PROFILE_BYTES = 8_000_000
 
 @dataclass(slots=True)
 class _Found:
-    """What the segments before the first scan told."""
+    """Contents of the segments before the first scan."""
 
     kept: list[bytes] = field(default_factory=lambda: [b"\xff\xd8"])
     frame: tuple[int, int, int, int, int] | None = None  # marker, precision, height, width, components

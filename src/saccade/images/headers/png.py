@@ -27,7 +27,7 @@ _KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 @dataclass(slots=True)
 class _Found:
-    """What the chunks told."""
+    """Contents of the chunks."""
 
     size: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)  # width, height, bits, colour type, interlace
     kept: list[bytes] = field(default_factory=lambda: [SIGNATURE])
@@ -90,7 +90,7 @@ def _chunks(found: _Found, data: bytes) -> None:
 
 
 def _metadata(found: _Found, name: bytes, body: memoryview) -> None:
-    """Read what a dropped chunk tells; compressed ones are unpacked within a limit."""
+    """Read a chunk that is dropped; compressed ones are unpacked within a limit."""
     if name == b"acTL":
         found.animated = True
     elif name == b"eXIf":
