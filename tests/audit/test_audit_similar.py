@@ -134,7 +134,7 @@ def test_a_group_in_two_given_parts_is_a_leak(photos: Path) -> None:
     records = tuple(replace(record, group=f"site {i % 20}") for i, record in enumerate(found.dataset.records))
     result = audit(found.dataset.with_records(records), found.measurements, near_duplicates=False)
     named = {finding.message for finding in of_kind(result, "group_leak")}
-    assert named == {f"group site {i} stands in test and train" for i in range(4)}
+    assert named == {f"group site {i} is in test and train" for i in range(4)}
 
 
 def test_a_pair_that_is_no_duplicate_is_forgotten(photos: Path) -> None:

@@ -123,9 +123,7 @@ def class_sizes(dataset: Dataset, clusters: Mapping[str, int], *, parts_to_fill:
             finding("empty_class", f"{number} without an image: {some(dataset.empty_classes, most=20)}")
         )
     if sum(count > 0 for count in counts.values()) < 2:
-        findings.append(
-            finding("one_class", "fewer than two classes have images that can be used: nothing to tell apart")
-        )
+        findings.append(finding("one_class", "fewer than two classes have usable images"))
     if not dataset.given_parts:
         findings += _too_small(dataset, clusters, parts_to_fill)
     return findings + _imbalance(counts)
@@ -140,7 +138,7 @@ def group_leaks(dataset: Dataset) -> list[Finding]:
     return [
         finding(
             "group_leak",
-            f"group {group} stands in {' and '.join(sorted(by_part))}",
+            f"group {group} is in {' and '.join(sorted(by_part))}",
             paths=[*by_part.values()],
         )
         for group, by_part in parts.items()
@@ -156,7 +154,7 @@ def _too_small(dataset: Dataset, clusters: Mapping[str, int], parts_to_fill: int
     if not small:
         return []
     listed = ", ".join(f"{label} ({count})" for label, count in small.items())
-    message = f"too few images or groups that may be parted to fill {parts_to_fill} parts: {listed}"
+    message = f"too few images or groups to fill {parts_to_fill} parts: {listed}"
     return [finding("too_small", message, figure={"units": small, "parts": parts_to_fill})]
 
 
@@ -235,11 +233,11 @@ def remarks(dataset: Dataset) -> list[Finding]:
     lost = set(dataset.lost)
     listed = [line for line in dataset.listed if line not in lost]
     if listed:
-        message = f"{len(listed):,} files or folders beside the data: {some(listed)}"
+        message = f"{len(listed):,} files or folders that are no part of the data: {some(listed)}"
         findings.append(finding("listed", message, figure={"listed": listed}))
     if dataset.ignored:
         counts = ", ".join(f"{reason} ({count:,})" for reason, count in dataset.ignored.items())
-        findings.append(finding("ignored", f"passed over by rule: {counts}", figure=dict(dataset.ignored)))
+        findings.append(finding("ignored", f"ignored: {counts}", figure=dict(dataset.ignored)))
     return findings
 
 

@@ -318,7 +318,7 @@ def _conflict(group: list[ImageRecord], labels: list[str]) -> Finding:
     named = some([f"{record.path} ({record.label})" for record in group])
     found = finding(
         "label_conflict",
-        f"one picture stands under {len(labels)} labels: {named}. All copies left out",
+        f"one image has {len(labels)} labels: {named}. All copies are set aside",
         paths=[record.path for record in group],
         figure={"labels": labels},
     )

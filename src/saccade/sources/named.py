@@ -144,7 +144,7 @@ def _fetch(address: str, target: Path, md5: str, name: str) -> Path:
 
     def failed(why: str) -> SourceError:
         return SourceError(
-            f"{PREFIX}{name}: {target.name} is not at hand and cannot be fetched ({why})",
+            f"{PREFIX}{name}: {target.name} is not on this machine and cannot be downloaded ({why})",
             hint=f"put the four files into DIR/{name}/raw and give {PREFIX}{name}?root=DIR, or give a folder "
             "of images",
         )

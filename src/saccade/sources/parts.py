@@ -220,7 +220,7 @@ def _refuse_lone_train(
     if images >= trained or len(like_classes) > 1 or alike:
         name = some(train)
         raise SourceError(
-            f"{where}: is {name} a part or a class? Beside it stands neither validation nor test, but other "
+            f"{where}: is {name} a part or a class? It has no validation or test beside it, but other "
             f"folders with {images:,} images: {some(sorted(beside, key=natural_key), most=5)}",
             hint=f"to use {name} alone, give {name} itself as the data; call other parts validation and "
             f"test; for a class called {name}, give a list with path,label",

@@ -92,7 +92,7 @@ def _with_blanks_placed(
 def _refuse_leaks(groups: Mapping[str, set[str]]) -> None:
     if groups:
         raise SplitError(
-            f"{len(groups)} groups stand in more than one part of the given split: {group_names(groups)}",
+            f"{len(groups)} groups are in more than one part of the given split: {group_names(groups)}",
             hint=(
                 "add --repair-split to move them into one part each, or --allow-leaks to go on with "
                 "figures that are too good"
@@ -121,7 +121,7 @@ def _check_classes(records: Sequence[ImageRecord], part_of: Mapping[int, str]) -
     untrained = sorted(every - seen["train"])
     if untrained:
         raise SplitError(
-            f"no training images of {', '.join(map(repr, untrained))}: they stand only in other parts",
+            f"no training images of {', '.join(map(repr, untrained))}: they are only in other parts",
             hint="move some to train, remove these classes, or give the images without parts",
         )
     return [
