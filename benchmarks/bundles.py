@@ -73,7 +73,7 @@ def main() -> int:
     worst = 0
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        made = [str(scratch / "tiny.safetensors"), str(scratch / "photos")]
+        made = [str(scratch / "tiny.safetensors"), str(scratch)]
         subprocess.run([sys.executable, "-c", PREPARE, *made], check=True)
         for name in asked.only.split(","):
             here, there = (

@@ -19,8 +19,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+GIVEN = "classic, split given"  # near-duplicates are then searched after training
 RUNS = {
     "classic (--method finetune)": ("--method", "finetune", "--backbone", "test_efficientnet"),
+    GIVEN: ("--method", "finetune", "--backbone", "test_efficientnet"),
     "from scratch (small_cnn)": ("--backbone", "small_cnn"),
     "last layers (--method tail)": ("--method", "tail", "--backbone", "test_efficientnet"),
 }
@@ -37,11 +39,12 @@ state = timm.create_model("test_efficientnet", pretrained=False).state_dict()
 save_file(state, sys.argv[1], metadata={"arch": "test_efficientnet"})
 random = np.random.default_rng(0)
 for label in ("blue", "green", "red"):
-    folder = Path(sys.argv[2]) / label
-    folder.mkdir(parents=True)
     for number in range(12):
         coarse = Image.fromarray(random.integers(0, 255, (5, 5, 3), dtype=np.uint8))
-        coarse.resize((48, 48), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=90)
+        for place in ("photos", "given/" + ("val" if number < 3 else "train")):
+            file = Path(sys.argv[2]) / place / label / f"{number}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            coarse.resize((48, 48), Image.Resampling.BICUBIC).save(file, quality=90)
 """
 
 COUNT = """
@@ -82,10 +85,12 @@ main(sys.argv[2:])
 """
 
 
-def journey(flags: tuple[str, ...], scratch: Path, source: Path) -> dict[str, object]:
+def journey(name: str, scratch: Path, source: Path) -> dict[str, object]:
     """What a run enters; raises SystemExit when it ends before a training step."""
+    flags = RUNS[name]
     weights = ("--weights", str(scratch / "tiny.safetensors")) if "test_efficientnet" in flags else ()
-    command = ["train", str(scratch / "photos"), "--out", str(scratch / "-".join(flags[:2]).strip("-"))]
+    photos = scratch / ("given" if name == GIVEN else "photos")
+    command = ["train", str(photos), "--out", str(scratch / f"run {name}")]
     done = subprocess.run(
         [sys.executable, "-c", COUNT, str(source), *command, *flags, *weights, *SMALL],
         capture_output=True,
@@ -108,11 +113,11 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        made = [str(scratch / "tiny.safetensors"), str(scratch / "photos")]
+        made = [str(scratch / "tiny.safetensors"), str(scratch)]
         subprocess.run([sys.executable, "-c", PREPARE, *made], check=True)
         print(f"{'until the first train_step':<30} {'files':>6} {'functions':>10} {'own frames':>11}")
-        for name, flags in RUNS.items():
-            counted = journey(flags, scratch, asked.source.resolve())
+        for name in RUNS:
+            counted = journey(name, scratch, asked.source.resolve())
             functions = counted["functions"]
             assert isinstance(functions, dict)
             total = sum(map(len, functions.values()))
