@@ -15,7 +15,7 @@ from saccade.runtime import Runtime, draw_seed, resolve_device, resolve_precisio
 def test_auto_is_float32_on_a_cpu():
     runtime = Runtime.create("cpu", "auto")
     assert (runtime.device.type, runtime.precision) == ("cpu", "float32")
-    assert (runtime.rank, runtime.ranks, runtime.writes) == (0, 1, True)
+    assert runtime.ranks == 1
 
 
 def test_bfloat16_can_be_asked_for_on_a_cpu_and_is_what_the_network_computes_in():

@@ -58,17 +58,8 @@ class Runtime:
         return self if precision == self.precision else Runtime.create(str(self.device), precision)
 
     @property
-    def rank(self) -> int:
-        return int(self.fabric.global_rank)
-
-    @property
     def ranks(self) -> int:
         return int(self.fabric.world_size)
-
-    @property
-    def writes(self) -> bool:
-        """True on the one process that writes files and speaks to the user."""
-        return bool(self.fabric.is_global_zero)
 
     def place(self, module: nn.Module) -> None:
         """Move to the device, convolution weights in channels-last order (quicker on CPU and GPU)."""
