@@ -7,10 +7,10 @@ locations that begin with their name and a colon. `saccade.testing.check_source`
 from __future__ import annotations
 
 import functools
-import pickle
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 from saccade import extensions
@@ -175,9 +175,10 @@ def dataset_problems(dataset: object) -> list[str]:
 
 
 def _pickles(storage: Storage) -> bool:
+    """Whether it can be handed to a worker process, as multiprocessing itself hands it over."""
     try:
-        return bool(pickle.dumps(storage))
-    except Exception:  # pickling runs code of the object
+        return bool(ForkingPickler.dumps(storage))
+    except Exception:  # it runs code of the object
         return False
 
 
