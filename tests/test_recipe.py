@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from saccade.errors import RecipeError
 from saccade.recipe import (
+    DEFAULT_BACKBONE,
     SHORT_FLAGS,
     AugmentConfig,
     Recipe,
@@ -248,7 +249,7 @@ def test_another_backbone_brings_its_own_defaults_and_keeps_what_was_given() -> 
     assert differing_keys(small, Recipe()).keys() == {"model.backbone", "train.momentum"}
 
 
-@pytest.mark.parametrize("backbone", ["efficientnet_b0", "small_cnn", "saccade/fast_cnn"])
+@pytest.mark.parametrize("backbone", [DEFAULT_BACKBONE, "small_cnn", "saccade/fast_cnn"])
 @pytest.mark.parametrize("method", ["auto", "head", "tail", "full", "finetune"])
 def test_of_a_whole_recipe_file_only_what_is_unusual_counts_as_given(backbone: str, method: str) -> None:
     usual = Recipe.from_mapping({"model.backbone": backbone, "train.method": method})

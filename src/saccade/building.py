@@ -16,7 +16,7 @@ from saccade.models.fast_cnn import Whitening
 from saccade.models.finetune import unfreeze
 from saccade.models.network import feature_count
 from saccade.preprocess import Preprocess
-from saccade.recipe import Recipe
+from saccade.recipe import DEFAULT_BACKBONE, Recipe
 from saccade.records import Dataset, ImageRecord
 from saccade.training.schedules import growing_side
 from saccade.transforms import evaluation_batches
@@ -101,7 +101,7 @@ def _refuse_large_images(recipe: Recipe) -> None:
         raise RecipeError(
             f"data.image_size = {side}: fast_cnn is made for images of {largest} pixels and less (usual are "
             f"{', '.join(map(str, SIZES['fast_cnn']))}), its three blocks see no more of a larger one; use "
-            "one of these sizes, or another backbone (small_cnn, efficientnet_b0)"
+            f"one of these sizes, or another backbone (small_cnn, {DEFAULT_BACKBONE})"
         )
 
 

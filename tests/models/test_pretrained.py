@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from saccade.errors import ModelError
 from saccade.models import build_model, pretrained
 from saccade.preprocess import Preprocess
+from saccade.recipe import DEFAULT_BACKBONE
 from saccade.transforms import to_input
 
 
@@ -56,7 +57,7 @@ def test_only_safetensors_are_asked_of_the_hub(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url, **settings: None)
     for name in ("resnet18.a1_in1k", "vit_base_patch16_clip_224.openai"):
         with pytest.raises(ModelError, match="could not be fetched"):
-            pretrained.hub_weights("timm", name)
+            pretrained.published_weights("timm", name)
     assert len(asked) == 4
     assert all(filename.endswith(".safetensors") for _, filename in asked)
     assert pretrained.safetensors_name("open_clip_pytorch_model.bin") == "open_clip_pytorch_model.safetensors"
@@ -75,7 +76,7 @@ def test_a_repository_with_pickles_only_is_refused(monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", absent)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", not_cached)
     with pytest.raises(ModelError, match="pickled weights are never read"):
-        pretrained.hub_weights("timm", "resnet18.a1_in1k")
+        pretrained.published_weights("timm", "resnet18.a1_in1k")
 
 
 class Answer(io.BytesIO):
@@ -114,8 +115,8 @@ def test_torchvisions_weights_are_checked_kept_as_safetensors_and_fetched_once(
     _, digest, opened = torchvision_site
     weights = type("Weights", (), {"url": f"https://example.org/models/squeezenet1_1-{digest}.pth"})
     monkeypatch.setattr(pretrained, "_torchvision_weights", lambda name: weights)
-    first = pretrained.hub_weights("torchvision", "squeezenet1_1")
-    again = pretrained.hub_weights("torchvision", "squeezenet1_1")
+    first = pretrained.published_weights("torchvision", "squeezenet1_1")
+    again = pretrained.published_weights("torchvision", "squeezenet1_1")
     assert len(opened) == 1
     assert [path.name for path in tmp_path.iterdir()] == [f"squeezenet1_1-{digest}.safetensors"]
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -172,6 +173,18 @@ def test_real_weights_know_a_daisy_and_know_it_less_when_prepared_wrongly(shared
     assert answers(built, tensors, names, paths, Preprocess(224))[:, daisy].mean() < certainty - 0.2
     padded = build_model("mobilenetv2_100", 5, weights=str(file), options={"pad_type": ""})
     assert answers(padded, tensors, names, paths, built.preprocess)[:, daisy].mean() < certainty - 0.05
+
+
+def test_the_default_backbone_knows_a_daisy(shared_data, monkeypatch, tmp_path):
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path))
+    built = build_model(DEFAULT_BACKBONE, 5)
+    tensors = pretrained.published_weights("timm", DEFAULT_BACKBONE)
+    names = ("classifier.weight", "classifier.bias")
+    paths = daisies(shared_data)
+    right = answers(built, tensors, names, paths, built.preprocess)
+    assert (right.argmax(1) == 985).float().mean() >= 0.75
+    wrong = answers(built, tensors, names, paths, Preprocess(224))  # ImageNet's mean and std
+    assert wrong[:, 985].mean() < right[:, 985].mean() - 0.3
 
 
 def test_real_squeezenet_weights_know_a_daisy(shared_data):

@@ -27,6 +27,7 @@ def empty_caches(monkeypatch, tmp_path):
 
     monkeypatch.setattr(socket, "getaddrinfo", asked)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("saccade.models.packages.PACKAGES", {})
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
     return tmp_path
@@ -74,10 +75,12 @@ def test_one_file_is_a_choice_of_one(tiny, tmp_path):
 
 
 def test_nothing_at_hand_says_what_to_do(empty_caches):
-    with pytest.raises(ModelError, match=r"caches.*name a backbone.*--weights FOLDER"):
+    with pytest.raises(
+        ModelError, match=r"caches of .*\nhint: install some.*name a backbone.*--weights FOLDER"
+    ):
         weights_at_hand()
     (empty_caches / "folder").mkdir()
-    with pytest.raises(ModelError, match=r"no weights in .*folder.*--weights FOLDER"):
+    with pytest.raises(ModelError, match=r"no weights in .*folder\n.*--weights FOLDER"):
         weights_at_hand(str(empty_caches / "folder"))
     with pytest.raises(ModelError, match="cannot be read"):
         weights_at_hand(str(empty_caches / "absent"))

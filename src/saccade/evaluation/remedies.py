@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from saccade.recipe import HARD_FINETUNE_RATIO, Recipe
+from saccade.recipe import DEFAULT_BACKBONE, HARD_FINETUNE_RATIO, Recipe
 from saccade.records import EpochRow, Metrics
 
 # Below 20 images a class, one more image changes the model visibly; below 100, overfitting is first a
@@ -145,7 +145,7 @@ def against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
     if _classic(evidence) and recipe.train.unfreeze != "1":
         steps.append("unfreeze less (--unfreeze 1)")
     if not recipe.starts_pretrained and recipe.model.backbone != FOR_SMALL_IMAGES:
-        steps.append("start from pretrained weights (--backbone efficientnet_b0)")
+        steps.append(f"start from pretrained weights (--backbone {DEFAULT_BACKBONE})")
     if recipe.train.weight_decay < 0.05 and recipe.train.optimizer != "muon":  # which decays no filter
         steps.append(f"raise --train.weight-decay to {max(0.05, 5 * recipe.train.weight_decay):.2g}")
     if not more_data_first:

@@ -241,7 +241,7 @@ def _load(
     if file:
         libraries.load(stripped, file.tensors, where=weights)
     else:
-        tensors = libraries.hub_weights(backbone.library, backbone.name)
+        tensors = libraries.published_weights(backbone.library, backbone.name)
         libraries.load(stripped, tensors, where=f"the published file of {backbone}")
 
 

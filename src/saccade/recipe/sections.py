@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from saccade.recipe.fields import Refusal, Section
-from saccade.recipe.presets import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, OWN_PREFIX
+from saccade.recipe.presets import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, DEFAULT_BACKBONE, OWN_PREFIX
 
 
 def _unfreeze_spec(value: Any) -> Any:
@@ -182,10 +182,11 @@ class ModelConfig(Section):
     'small_cnn'
     """
 
-    backbone: Backbone = "efficientnet_b0"
-    """A name from `saccade backbones`, or auto. timm/NAME and torchvision/NAME choose the library. auto
-    compares the backbones whose weights are on this machine (a folder given as weights, else the hub's local
-    cache) by cross-validation on training images, and by latency.
+    backbone: Backbone = DEFAULT_BACKBONE
+    """A name from `saccade backbones`, or auto. timm/NAME and torchvision/NAME choose the library. The
+    default's weights come with saccade[train], so that no hub is needed. auto compares the backbones whose
+    weights are on this machine (a folder given as weights, else installed packages and the hub's local cache)
+    by cross-validation on training images, and by latency.
     """
     max_latency_ms: NotNegative = 0.0
     """Latency limit for backbone auto, in milliseconds for one photo on one core of this machine.

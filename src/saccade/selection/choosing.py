@@ -27,7 +27,7 @@ from saccade.features.compute import Images, compute_features
 from saccade.features.engines import engines_of
 from saccade.features.heads import FOLDS, LabelledFeatures, choose_strength
 from saccade.images.decoder import Limits
-from saccade.recipe import AUTO_BACKBONE, Recipe
+from saccade.recipe import AUTO_BACKBONE, DEFAULT_BACKBONE, Recipe
 from saccade.records import Dataset, ImageRecord
 from saccade.runtime import Runtime, draw_seed
 from saccade.selection.at_hand import Candidate, weights_at_hand
@@ -294,7 +294,7 @@ def scored_records(records: Sequence[ImageRecord], *, seed: int) -> tuple[ImageR
     if len(labels) < 2:
         raise DataError(
             "--backbone auto judges by cross-validation, and fewer than two classes have two training images "
-            "that do not belong together; name a backbone (--backbone efficientnet_b0), or add images"
+            f"that do not belong together; name a backbone (--backbone {DEFAULT_BACKBONE}), or add images"
         )
     random = np.random.default_rng(draw_seed(seed, "scored images"))
     labels = sorted(random.permutation(np.array(sorted(labels), dtype=object))[:MOST_CLASSES])
