@@ -171,3 +171,18 @@ def test_a_full_disk_behind_the_output_is_an_error_still() -> None:
         with pytest.raises(OSError, match="No space left"):
             Terminal(stream=stream).say("nobody")
         drop_output(stream)
+
+
+def test_plain_progress_says_only_what_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("saccade.terminal.time.monotonic", lambda: now[0])
+    screen = io.StringIO()
+    with Terminal(stream=screen).progress("reading") as progress:
+        for seconds, done, detail in ((5, 50, ""), (20, 100, "loss 0.3"), (40, 400, ""), (1000, 401, "done")):
+            now[0] = 100.0 + seconds
+            progress(done, 400 if done == 400 else 500, detail)
+    assert screen.getvalue().splitlines() == [
+        "  reading: 100/500 images, 5/s, 80 s left, loss 0.3",
+        "  reading: 400/400 images, 10/s",
+        "  reading: 401/500 images, 247 s left, done",
+    ]

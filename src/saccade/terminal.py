@@ -220,5 +220,5 @@ class _PlainProgress:
         rate = done / (now - self._started)
         speed = f", {rate:,.0f}/s" if rate >= 1 else ""
         left = f", {(total - done) / rate:,.0f} s left" if 0 < done < total else ""
-        line = f"  {self._what}: {done}/{total} {self._unit}{speed}{left} {detail}"
-        self._terminal.say(line.rstrip())
+        told = f", {detail}" if detail else ""
+        self._terminal.say(f"  {self._what}: {done}/{total} {self._unit}{speed}{left}{told}")
