@@ -67,7 +67,7 @@ def test_the_result_stands_first_with_interval_and_number_of_images(page, exampl
         " %", "\u00a0%"
     )
     assert f"95 % interval {100 * figures['low']:.1f} \u2013 {100 * figures['high']:.1f}" in page.text
-    assert "These images were looked at once" in page.text
+    assert "These images were used once" in page.text
     assert "There is no test part" not in page.text
 
 
@@ -140,8 +140,8 @@ def test_audit_recipe_environment_and_certificate_are_told(page):
     assert 'policy = "medium"' in page.text  # the whole recipe, folded
     assert "saccade train 'my photos' --out runs/x" in page.text
     assert "ab" * 32 in page.text
-    assert "Certified model.onnx was asked 120 real images" in page.text
-    assert "ONNX Runtime 1.32.0: passed, same first answer in 100" in page.text
+    assert "Certified model.onnx was compared with the trained model on 120 real images" in page.text
+    assert "ONNX Runtime 1.32.0: passed, same predicted class for 100" in page.text
     assert "rose: 14 % instead of 15 %" in page.text
 
 
@@ -248,7 +248,7 @@ def test_a_run_without_a_mistake_says_so(tmp_path):
     rows = [["a.jpg", "daisy", "daisy", "1", "1", "0"]]
     columns = ("path", "label", "predicted", "confidence", "p_daisy", "p_rose")
     run.write(run.predictions("test"), csv_bytes(columns, rows))
-    assert "None: all 1 test images were answered right" in page_of(run).text
+    assert "None: all 1 test images were classified correctly" in page_of(run).text
 
 
 def test_many_classes_are_folded_and_the_matrix_stays_readable(tmp_path):

@@ -10,24 +10,24 @@ TITLES = (
     ("No leak", "No two near-duplicate images, and no group, stand in two parts of the split."),
     (
         "Only training images are augmented",
-        "Evaluated again, an image gives the same input: that of the preprocessing alone.",
+        "An image that is evaluated again gives the same input: that of the preprocessing alone.",
     ),
     (
         "Preprocessing belongs to the weights",
         "Resize, crop, interpolation, mean and std travel with the model.",
     ),
     ("Frozen is frozen", "Frozen weights and BatchNorm statistics are bit-identical before and after."),
-    ("Fine-tuning is gentle", "The fine-tuning rate is at most a tenth of the head's."),
-    ("The gap is watched", "Both curves are read, and what they mean is said with the remedy."),
+    ("Fine-tuning is gentle", "The learning rate of fine-tuning is at most a tenth of the head's."),
+    ("The gap is watched", "Both curves are read and explained, with a remedy."),
     (
         "The test part is used once",
         "After every choice; each figure has an interval and its number of images.",
     ),
-    ("What is exported is certified", "The exported file answered real images like the trained model."),
+    ("What is exported is certified", "The exported file predicts real images as the trained model does."),
     ("Stopping loses nothing", "The same command in the same folder continues."),
     ("No code in data", "No pickle is read or written."),
 )
-# of runs that were finished before a state was written down beside `kept`
+# of runs that were finished before the field `state` was written beside `kept`
 STATES = {True: "kept", False: "broken", None: "not applicable"}
 
 
