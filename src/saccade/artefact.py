@@ -52,7 +52,7 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Artefact:
-    """A model file that is ready to answer. `metadata` is decoded from its JSON strings.
+    """A model file that is ready to predict. `metadata` is decoded from its JSON strings.
 
     `name` says where the bytes came from, `sha256` is their hash.
     """
@@ -128,7 +128,7 @@ class Artefact:
         return answers
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(batch, classes) for one batch; raises ModelError where there is no possible answer."""
+        """(batch, classes) for one batch; raises ModelError where the file gives no probabilities."""
         options = _giving_memory_back() if batch.size > 3 * KEPT_MEMORY_PIXELS else None
         try:
             answer = self.session.run([OUTPUT_NAME], {INPUT_NAME: batch}, options)[0]
@@ -136,7 +136,7 @@ class Artefact:
             if _is_about_memory(error) and len(batch) > 1:
                 half = len(batch) // 2
                 return np.concatenate([self._run(batch[:half]), self._run(batch[half:])])
-            raise ModelError(_no_answer(self.name, batch.shape, error)) from None
+            raise _no_answer(self.name, batch.shape, error) from None
         problem = _problem_of(answer, (len(batch), len(self.classes)))
         if problem:
             raise ModelError(
@@ -168,12 +168,14 @@ def _is_about_memory(error: Exception) -> bool:
     return any(word in str(error) for word in words)
 
 
-def _no_answer(name: str, shape: tuple[int, ...], error: Exception) -> str:
-    asked = f"{name} gives no answer for {shape[0]} images of {shape[2]} x {shape[1]} pixels"
+def _no_answer(name: str, shape: tuple[int, ...], error: Exception) -> ModelError:
+    asked = f"{name} cannot predict {shape[0]} images of {shape[2]} x {shape[1]} pixels"
     if _is_about_memory(error):
         most = f"{memory_limit() / 1e9:.1f} GB"
-        return f"{asked}: it needs more than the {most} a model may use here; scale the images down"
-    return f"{asked} ({' '.join(str(error).split())[:200]}); export the model again"
+        return ModelError(
+            f"{asked}: it needs more than the {most} a model may use here", hint="scale the images down"
+        )
+    return ModelError(f"{asked} ({' '.join(str(error).split())[:200]})", hint="export the model again")
 
 
 def _problem_of(answer: Any, shape: tuple[int, int]) -> str:

@@ -46,7 +46,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A trained network with everything its answers depend on.
+    """A trained network with everything its predictions depend on.
 
     `classes` names the outputs, in order. `architecture` is what `models.rebuild` needs. `temperature`
     divides the logits before softmax. `training` says in plain values how the weights came about.

@@ -64,7 +64,7 @@ class Answer:
 
 
 class Predictor:
-    """A model file, or a run folder's `export/model.onnx`, ready to answer.
+    """A model file, or a run folder's `export/model.onnx`, ready to predict.
 
     Images are paths, folders of images, uint8 arrays (height, width, 3), Pillow images, or the content of
     image files as bytes or open binary files; alone, in lists or in arrays. Raises ModelError when there is
@@ -125,7 +125,7 @@ class Predictor:
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.classes))
 
     def answers(self, images: Any) -> Iterator[Answer]:
-        """One answer an image, in order, while later images are being decoded; never stops for a bad one.
+        """One answer for each image, in order, while later images are decoded; a bad image does not stop it.
 
         >>> [(answer.predicted, answer.error[:20]) for answer in predictor.answers(["photos/red/0.png"])]
         [('red', '')]
@@ -417,7 +417,7 @@ _WRITERS = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parqu
 def predict_command(
     model: str, inputs: Sequence[str], terminal: Terminal, *, out: str = "", top_k: int = 1
 ) -> int:
-    """`saccade predict`: 0 when every input was answered, 1 when some were not, 2 when none was."""
+    """`saccade predict`: 0 if every input was predicted, 1 if some failed, 2 if all did."""
     from saccade.terminal import silent
 
     if top_k < 1:

@@ -58,10 +58,7 @@ def test_overfitting_is_a_gap_beyond_chance():
     gap = rows(FALLING, [1.0, 0.8, 0.7, 0.68, 0.67, 0.668], 0.99, 0.8)
     found = diagnose(Evidence(tuple(gap), validation=figures(0.8)))
     assert [f.kind for f in found] == ["overfitting"]
-    assert (
-        "99.0 % of the training images are right, but only 80.0 % of the validation images"
-        in found[0].message
-    )
+    assert "accuracy is 99.0 % on training images, but only 80.0 % on validation images" in found[0].message
     assert "--augment strong" in found[0].remedy
     assert kinds(rows(FALLING, FALLING, 0.95, 0.9), validation=figures(0.9)) == ["fine"]
 
@@ -78,7 +75,7 @@ def test_a_gap_is_judged_by_all_images_that_were_not_learnt_from():
     assert "overfitting" in kinds(gap, validation=low)
     assert "overfitting" not in kinds(gap, validation=low, test=high)
     both = diagnose(Evidence(tuple(gap), validation=low, test=figures(0.7, images=200)))[0]
-    assert "70.0 % of the validation and test images" in both.message
+    assert "70.0 % on validation and test images" in both.message
     assert "overfitting" not in kinds(gap, validation=figures(0.5, images=16)), "too few to tell"
 
 
@@ -292,7 +289,7 @@ def test_no_better_than_the_commonest_class():
     made = Predictions(tuple(map(str, range(100))), tuple(names[i] for i in truth), names, probabilities)
     found = {f.kind: f for f in diagnose(Evidence((), validation=measure(made)))}
     assert found["worse_than_baseline"].severity == "error"
-    assert "always answering 'a' (80.0 %)" in found["worse_than_baseline"].message
+    assert "always predicting 'a' (80.0 %)" in found["worse_than_baseline"].message
     assert "'b' (20 images)" in found["never_predicted"].message
     assert "worse_than_baseline" not in kinds((), validation=figures(0.6))
     assert "worse_than_baseline" in kinds((), validation=figures(0.35, images=40))  # 25 % is within chance

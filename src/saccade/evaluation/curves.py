@@ -68,13 +68,13 @@ LOSSES = ("train_loss", "validation_loss")
 
 
 def diverged(evidence: Evidence) -> Finding | None:
-    """A loss that is no number any more."""
+    """A loss that is NaN or infinite."""
     for i, row in enumerate(evidence.history):
         if not (math.isfinite(row.train_loss) and math.isfinite(row.validation_loss)):
             return Finding(
                 "too_high_a_rate",
                 "error",
-                f"The loss stopped being a number in epoch {i + 1}: training fell apart.",
+                f"The loss became NaN or infinite in epoch {i + 1}: training diverged.",
                 lower_rate(evidence, row.phase),
                 figure={"epoch": i + 1, "lr": row.lr},
             )
@@ -149,9 +149,8 @@ def overfitting(evidence: Evidence) -> Finding | None:
     return Finding(
         "overfitting",
         "warning",
-        f"Overfitting: {percent(train)} of the training images are right, but only {percent(value)} of the "
-        f"{' and '.join(judged) or 'validation'} images. The model has learnt its images by heart rather "
-        "than what they show.",
+        f"Overfitting: accuracy is {percent(train)} on training images, but only {percent(value)} on "
+        f"{' and '.join(judged) or 'validation'} images. The model has memorised its training images.",
         against_overfitting(evidence, more_data_first=few),
         figure={"train_accuracy": train, "validation_accuracy": value, "gap": train - value},
     )
@@ -170,7 +169,7 @@ def turned(evidence: Evidence) -> Finding | None:
         "info",
         f"After epoch {kept + 1} the validation loss rose from {evidence.history[kept].validation_loss:.3g} "
         f"to {rows[-1].validation_loss:.3g} while the training loss went on falling: from there the network "
-        f"learnt by heart. The weights of epoch {kept + 1} were kept, so the result is not harmed.",
+        f"overfitted. The weights of epoch {kept + 1} were kept, so the result does not suffer.",
         f"Nothing needs to be done; {len(evidence.history) - kept - 1} epochs could have been saved with a "
         "smaller train.early_stopping.",
         figure={"kept_epoch": kept + 1, "epochs": len(evidence.history)},
@@ -216,8 +215,8 @@ def underfitting(evidence: Evidence) -> Finding | None:
     return Finding(
         "underfitting",
         "warning",
-        f"Underfitting: training images are right in {percent(train)}, validation images in "
-        f"{percent(value)}. Both are low: the model is too weak, too tightly held or too briefly trained.",
+        f"Underfitting: accuracy is {percent(train)} on training images and {percent(value)} on validation "
+        "images. Both are low: the model is too small, too strongly regularised or too briefly trained.",
         against_underfitting(evidence),
         figure={"train_accuracy": train, "validation_accuracy": value},
     )

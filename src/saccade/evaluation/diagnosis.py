@@ -38,7 +38,7 @@ def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
 
 
 def worse_than_baseline(evidence: Evidence) -> Finding | None:
-    """No better, or not shown to be better, than always answering the commonest class."""
+    """No better, or not shown to be better, than always predicting the commonest class."""
     figures = evidence.judged
     if figures is None:
         return None
@@ -50,7 +50,7 @@ def worse_than_baseline(evidence: Evidence) -> Finding | None:
     return Finding(
         "worse_than_baseline",
         "error" if worse else "warning",
-        f"An accuracy of {percent(figures.accuracy.value)} {verdict} always answering {label!r} "
+        f"An accuracy of {percent(figures.accuracy.value)} {verdict} always predicting {label!r} "
         f"({percent(share)}).",
         "Look at the images with `saccade augment` and the audit: can a person tell the classes apart?"
         + against_baseline(evidence),
@@ -59,7 +59,7 @@ def worse_than_baseline(evidence: Evidence) -> Finding | None:
 
 
 def never_predicted(evidence: Evidence) -> Finding | None:
-    """Classes that are there and that the model never answers."""
+    """Classes that are there and that the model never predicts."""
     figures = evidence.judged
     if figures is None:
         return None
@@ -74,7 +74,7 @@ def never_predicted(evidence: Evidence) -> Finding | None:
     return Finding(
         "never_predicted",
         "info" if few else "warning",
-        f"The model never answers {names}{more}.",
+        f"The model never predicts {names}{more}.",
         "Set train.class_weights = true, add images of these classes, or merge them with what they resemble.",
         figure={"classes": [row.label for row in missing]},
     )

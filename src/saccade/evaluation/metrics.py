@@ -327,7 +327,7 @@ def _check(predictions: Predictions) -> None:
 def _extra(
     predictions: Predictions, data: Answers, confusion: NDArray[np.int64], counts: Mapping[int, int]
 ) -> dict[str, Any]:
-    """What is worth knowing besides: intervals, reliability, mix-ups, the answer a stone would give."""
+    """What is worth knowing besides: intervals, reliability, confusions, the majority baseline."""
     support = confusion.sum(axis=1)
     commonest = int(support.argmax())
     predicted = confusion.sum(axis=0)

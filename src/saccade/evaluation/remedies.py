@@ -93,7 +93,7 @@ def lower_rate(evidence: Evidence, phase: str) -> str:
     rate = rate_of(evidence, phase) or recipe.learning_rate
     flag = "--finetune-lr" if fine_tuning else "--lr"
     clip = "" if recipe.train.gradient_clip else ", or limit the steps with --train.gradient-clip 1"
-    return f"Use a third of the rate or less ({method(evidence)}{flag} {rate / 3:.1g}){clip}."
+    return f"Use a third of the learning rate or less ({method(evidence)}{flag} {rate / 3:.1g}){clip}."
 
 
 def other_rate(rows: Sequence[EpochRow], evidence: Evidence) -> str:
@@ -106,7 +106,7 @@ def other_rate(rows: Sequence[EpochRow], evidence: Evidence) -> str:
             f"({which}--finetune-lr {higher:.1g})."
         )
     lower = f"{method(evidence)}--finetune-lr {rate / 3:.1g}"
-    return f"Try a third of the rate ({lower}), or believe that the head is enough."
+    return f"Try a third of the rate ({lower}), or keep the head alone (--method head)."
 
 
 def more_time(evidence: Evidence, epochs: int) -> str:
@@ -120,7 +120,7 @@ def more_time(evidence: Evidence, epochs: int) -> str:
 
 
 def against_baseline(evidence: Evidence) -> str:
-    """What to try where a model is no better than always answering the commonest class; may be ""."""
+    """What to try where a model is no better than always predicting the commonest class; may be ""."""
     steps = []
     recipe, figures = evidence.recipe, evidence.judged
     if not recipe.starts_pretrained and recipe.model.backbone != FOR_SMALL_IMAGES:
@@ -135,7 +135,7 @@ def against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
     recipe = evidence.recipe
     if fitted(evidence.history):
         return (
-            "A head that fits its training images whole is common with few of them. In this order: collect "
+            "With few training images a head often fits all of them. In this order: collect "
             "more images of each class; fine-tune with more augmentation (--method full --augment strong); "
             "compare backbones (--backbone auto --weights FOLDER)."
         )

@@ -1,1 +1,1 @@
-"""From a trained bundle to one file that answers the same everywhere: write, reduce, certify, time."""
+"""From a trained bundle to one file that predicts the same everywhere: write, quantize, certify, time."""

@@ -1,4 +1,4 @@
-"""How fast this machine answers: torch, onnxruntime float and int8, side by side, in interleaved rounds.
+"""How fast models predict here: torch, onnxruntime float and int8, side by side, in interleaved rounds.
 
 Timed is what a user waits for: from decoded pixels to probabilities, preprocessing included.
 """
@@ -59,7 +59,7 @@ class BenchRow:
 
 @dataclass(frozen=True, eq=False)
 class TimedEngine:
-    """Something that answers, and what is known about it."""
+    """Something that predicts, and what is known about it."""
 
     name: str
     file: Path
@@ -76,7 +76,7 @@ def bench(
     shape: tuple[int, int] = DEFAULT_SHAPE,
     batches: Sequence[int] = BATCHES,
 ) -> tuple[BenchRow, ...]:
-    """Measure every engine at hand for a run folder or a `.onnx` file; raises ModelError when there is none.
+    """Measure each installed engine for a run folder or a `.onnx` file; raises ModelError without any.
 
     In a run: its bundle in torch (where torch is installed), export/model.onnx and model.int8.onnx.
     Accuracy is what the run's predictions and the files' certificates say; nothing is measured twice.
@@ -96,7 +96,7 @@ def photo(shape: tuple[int, int] = DEFAULT_SHAPE) -> Image:
 
 
 def engines_of(model: Path, *, threads: int) -> list[TimedEngine]:
-    """Every engine at hand, the trained network itself first."""
+    """Every installed engine, the trained network itself first."""
     run = RunFolder(model)
     if model.is_dir():
         files = [path for path in (run.onnx, run.int8) if path.is_file()]

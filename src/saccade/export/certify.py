@@ -1,4 +1,4 @@
-"""Proof that an exported file answers like the trained model, on real images; needs only the base install.
+"""Proof that an exported file predicts like the trained model, on real images; needs only the base install.
 
 What the trained model said stands in `predictions/*.csv`; the file is asked again, from the images' bytes,
 through the one decoder, by ONNX Runtime and, where it is installed, by OpenVINO.
@@ -42,7 +42,9 @@ def certify(
     limits: Limits = DEFAULT_LIMITS,
     load: Callable[[Path], Answer] | None = None,
 ) -> Certificate:
-    """Compare the file's answers with the trained model's `predictions`, by part, on up to `max_images`.
+    """Compare a file's probabilities with the trained model's `predictions`, by part.
+
+    At most `max_images` images are compared.
 
     Every runtime that is installed is asked, and the file passes where it passes in each. "float" passes
     when no probability differs by more than `tolerance` and every change of the first class is a tie within
@@ -83,7 +85,7 @@ class _Candidate:
     not_run: Mapping[str, str]
 
     def columns(self, classes: Sequence[str]) -> list[int]:
-        """Position of each class in the file's answers; by name, never by order, where the file has names."""
+        """Column of each class in the file's probabilities; by name where the file has names."""
         named = self.classes or tuple(classes)
         if sorted(named) != sorted(classes):
             odd = sorted(set(named) ^ set(classes))
@@ -172,7 +174,7 @@ def _ask(
     predictions: Predictions,
     chunks: Iterable[Mapping[int, Image | ImageError]],
 ) -> list[Compared]:
-    """The answers of each runtime, `columns` in the order of `predictions.classes`."""
+    """The probabilities of each runtime, `columns` in the order of `predictions.classes`."""
     kept: list[int] = []
     answers: list[list[Probabilities]] = [[np.empty((0, len(columns)))] for _ in runtimes]
     differences = [0.0 for _ in runtimes]
@@ -207,7 +209,7 @@ def _decoded_rows(
             return decode(read_image(name), limits=limits, name=name).pixels
         except ChangedImageError as error:
             raise DataError(
-                f"{name}: {error.reason}, so the trained model's answer on it says nothing about the file",
+                f"{name}: {error.reason}, so its stored prediction says nothing about the file",
                 hint="put the image back, or say with --data where the images lie now",
             ) from None
         except ImageError as error:

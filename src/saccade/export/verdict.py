@@ -22,7 +22,7 @@ Kind = Literal["float", "int8"]
 
 DROP_MARGIN = 0.04  # by so much the 95 % bound of the fall may exceed `max_drop`: 73 images without a loss
 MIN_AGREEMENT = 0.9
-MAX_DIFFERENCE = 0.5  # of a probability: beyond it a sure answer became another
+MAX_DIFFERENCE = 0.5  # of a probability: beyond it a confident prediction changed
 ROUNDING = 1e-12  # a drop is one of whole images, not of the last bit
 
 

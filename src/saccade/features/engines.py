@@ -37,7 +37,7 @@ QUICK_NAME = "OpenVINO, bfloat16; those of validation ONNX Runtime, float32"
 
 
 def feature_engines(backbone: nn.Module, runtime: Runtime, size: int, *, kept: Path | None = None) -> Engines:
-    """The quickest engine whose features are the backbone's own, and a quicker one for fitting if any.
+    """The fastest engine with the backbone's own features, and a faster approximate one, if any.
 
     `kept` is a folder that keeps what exporting the backbone makes for the next time.
     """
