@@ -97,7 +97,7 @@ def test_help_shows_the_usual_flags_and_says_where_all_of_them_stand(answer: Com
     assert code == 0
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*", out))
     usual = "backbone weights method epochs lr unfreeze image-size batch-size augment seed device time-limit"
-    usual += " group out recipe pretrained no-pretrained help-all"
+    usual += " group out resume finish recipe pretrained no-pretrained help-all"
     assert flags == {f"--{name}" for name in usual.split()}
     assert "saccade train --help-all" in out
     assert "docs/recipe.md" in out
@@ -176,10 +176,10 @@ def test_every_default_is_taken_as_a_flag(answer: Command, tmp_path: Path, key: 
     [
         (["trian"], "unknown command: trian\nhint: did you mean train?"),
         (["train", "x", "--out", "y", "--epchs", "3"], "unknown flag: --epchs\nhint: did you mean --epochs?"),
-        (["train", "x", "--out", "y", "--patience", "3"], "did you mean --train.early_stopping?"),
+        (["train", "x", "--out", "y", "--train.patience", "3"], "did you mean --train.early_stopping?"),
         (["train", "x", "--out", "y", "--train.learning_rat", "3"], "did you mean --train.lr?"),
         (["train", "x", "--out", "y", "--foo", "3"], "hint: `saccade train --help-all` lists every flag"),
-        (["train", "x"], "needs a value for --out"),
+        (["train"], "needs DATA, or --resume RUN"),
         (["train", "x", "y", "--out", "z"], "one word too many: y"),
         (["augment", "x", "--out", "y", "--images", "few"], "unable to convert"),
         (["train", "x", "--out", "y", "--pretrained=maybe"], "--pretrained"),

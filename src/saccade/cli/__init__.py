@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments: the words after `saccade`. None: those of this process, which ends here where a signal stopped
     the command, without waiting for other threads.
 
-    >>> main(["train", "photos/"])  # on stderr: error: saccade train needs a value for --out
+    >>> main(["train"])  # on stderr: error: saccade train needs DATA, or --resume RUN
     2
     """
     words = list(sys.argv[1:] if arguments is None else arguments)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from saccade.cli import STARTED
+from saccade.errors import RecipeError
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -96,19 +97,35 @@ def augment(
 
 
 def train(
-    data: Annotated[str, Parameter(help=_DATA)],
+    data: Annotated[str, Parameter(help=_DATA)] = "",
     /,
     *,
-    out: Annotated[str, Parameter(help="The run folder; the same command continues there.")],
+    out: Annotated[
+        str, Parameter(help="The run folder; the same command continues there. None: runs/<data>-1, -2, ...")
+    ] = "",
+    resume: Annotated[str, Parameter(help="A run folder to continue as it began, without DATA.")] = "",
+    finish: Annotated[
+        bool, Parameter(negative="", help="Make the model out of the best epoch so far, and end.")
+    ] = False,
     recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
     **flags: Any,
 ) -> int:
     """Audit, split, train, evaluate, export and report. The same command continues a run."""
     terminal = Terminal()
+    options = {"command": ["saccade", *typed_words.get()], "started": STARTED, "finish": finish}
+    if resume:
+        given = [
+            *filter(None, (data, out, recipe)),
+            *(key for key, text in flags.items() if text is not None),
+        ]
+        if given:
+            raise RecipeError(
+                f"--resume continues a run as it began; also given: {', '.join(given).replace('__', '.')}",
+                hint="leave that out, or train in a new folder (--out)",
+            )
+        return int(_pipeline().resume(resume, terminal, **options).exit_code)
     chosen = _recipe("train", flags, recipe, terminal)
-    command = ["saccade", *typed_words.get()]
-    result = _pipeline().train(data, chosen, terminal, out=out, command=command, started=STARTED)
-    return int(result.exit_code)
+    return int(_pipeline().train(data, chosen, terminal, out=out, **options).exit_code)
 
 
 def evaluate(

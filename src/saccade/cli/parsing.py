@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from cyclopts import (
@@ -19,28 +21,85 @@ from cyclopts import (
 )
 
 from saccade._version import __version__
-from saccade.cli.commands import COMMANDS, RECIPE_COMMANDS, typed_words
+from saccade.cli.commands import COMMANDS, RECIPE_COMMANDS, train, typed_words
 from saccade.errors import RecipeError
-from saccade.terminal import shown_default
+from saccade.terminal import say_problem, shown_default
 
 HELP_FLAGS = ("--help", "-h")
 FULL_HELP_FLAG = "--help-all"
 DESCRIBED = "docs/recipe.md describes every flag. Each is also a line in a recipe file."
+# What flags are called in Ultralytics, Keras, timm and fastai -> their names here
+CALLED_ELSEWHERE = {
+    "--imgsz": "--image-size",
+    "--img-size": "--image-size",
+    "--input-size": "--image-size",
+    "--batch": "--batch-size",
+    "--bs": "--batch-size",
+    "--learning-rate": "--lr",
+    "--learning_rate": "--lr",
+    "--lr0": "--lr",
+    "--opt": "--optimizer",
+    "--sched": "--schedule",
+    "--model": "--backbone",
+    "--arch": "--backbone",
+    "--mixup": "--augment.mix_up",
+    "--cutmix": "--augment.cut_mix",
+    "--smoothing": "--train.label_smoothing",
+    "--label-smoothing": "--train.label_smoothing",
+    "--weight-decay": "--train.weight_decay",
+    "--momentum": "--train.momentum",
+    "--patience": "--train.early_stopping",
+    "--workers": "--train.workers",
+    "--dropout": "--model.dropout",
+    "-o": "--out",
+}
 _NAMES = [command.__name__ for command in COMMANDS]
 
 
-def parsed(words: Sequence[str]) -> tuple[Callable[..., int | None], inspect.BoundArguments]:
+def parsed(words: list[str]) -> tuple[Callable[..., int | None], inspect.BoundArguments]:
     """The function that the words name, and its arguments; raises RecipeError with a suggestion.
 
-    words: what was typed after `saccade`.
+    words: what was typed after `saccade`. A run folder that is chosen here joins them, so that what is said
+    of a stopped run continues it.
     """
-    typed_words.set(list(words))
+    _call_by_our_names(words)
     app = build_app(words)
     try:
         command, given, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise _refusal(error, words[0] if words and words[0] in _NAMES else "") from None
+    if inspect.unwrap(command) is train and not given.arguments.get("resume"):
+        _choose_run_folder(words, given)
+    typed_words.set(list(words))
     return inspect.unwrap(command), given
+
+
+def _call_by_our_names(words: list[str]) -> None:
+    """Replace, in place, what a flag is called elsewhere by its name here, and say so."""
+    if words[:1] != ["train"]:
+        return
+    for number, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag in CALLED_ELSEWHERE:
+            words[number] = f"{CALLED_ELSEWHERE[flag]}{equals}{value}"
+            say_problem("note", f"{flag} is {CALLED_ELSEWHERE[flag]} here")
+
+
+def _choose_run_folder(words: list[str], given: inspect.BoundArguments) -> None:
+    """Where no --out is given: runs/<data>-1, or the next number that is free; put among the words."""
+    data = given.arguments.get("data", "")
+    if not data:
+        raise RecipeError(
+            "saccade train needs DATA, or --resume RUN",
+            hint="give a folder, list or archive of labelled images",
+        )
+    if given.arguments.get("out"):
+        return
+    name = re.sub(r"[^\w.-]+", "-", Path(data).expanduser().resolve().stem).strip("-.") or "run"
+    taken = (re.fullmatch(rf"{re.escape(name)}-(\d+)", path.name) for path in Path("runs").glob(f"{name}-*"))
+    number = 1 + max((int(found[1]) for found in taken if found), default=0)
+    given.arguments["out"] = f"runs/{name}-{number}"
+    words += ["--out", given.arguments["out"]]
 
 
 def build_app(words: Sequence[str]) -> App:

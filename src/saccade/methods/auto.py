@@ -33,7 +33,7 @@ def train(job: TrainingJob, probe: Probe | None) -> FitResult:
 
 def _decide(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState:
     """The state finished where the head is enough; that the last layers are tuned is written down."""
-    if state.finished or job.checkpoints.choice(WHAT_IS_TUNED):
+    if state.finished or job.watch.finish or job.checkpoints.choice(WHAT_IS_TUNED):
         return state
     assert probe is not None, "a head was fitted on frozen features"
     verdict = judge_finetuning(job, probe, job.plan.phases[state.phase])

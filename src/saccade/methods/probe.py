@@ -62,7 +62,7 @@ def fit_head(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState
     freeze_for(job.classifier, phase)
     state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
     for step in range(state.phase_epoch, probe.head_steps):
-        if step and job.watch.clock.over:
+        if step and (job.watch.clock.over or job.watch.finish):
             break
         state = _fit_once(job, probe, phase, state, step)
     return end_phase(job, phase, state, ALL_EPOCHS)

@@ -5,7 +5,7 @@ from saccade.pipeline.look import augment_preview, list_backbones, summarize
 from saccade.pipeline.prepare import audit_data, split_data
 from saccade.pipeline.reevaluate import compare, evaluate
 from saccade.pipeline.ship import certify, export
-from saccade.pipeline.train import TrainResult, train
+from saccade.pipeline.train import TrainResult, resume, train
 
 __all__ = [
     "TrainResult",
@@ -17,6 +17,7 @@ __all__ = [
     "evaluate",
     "export",
     "list_backbones",
+    "resume",
     "split_data",
     "summarize",
     "train",

@@ -62,7 +62,7 @@ def fit(work: Work) -> None:
                 dataset, plan, terminal, lambda: engines or engines_of(network, runtime), pixels
             )
         data = training_data(dataset, plan, validation, runtime.device, pixels, terminal)
-        watch = Watch(callbacks, stop, clock)
+        watch = Watch(callbacks, stop, clock, work.finish)
         job = training_job(network.module, plan, data, runtime=runtime, run=run, watch=watch)
         result = METHODS[plan.method].train(job, probe)
         for note in result.notes:

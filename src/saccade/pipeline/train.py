@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from saccade.errors import RunError
 from saccade.pipeline import judge, mending, ship
 from saccade.pipeline.begin import begin, settled
 from saccade.pipeline.continuing import as_it_began
@@ -22,7 +23,7 @@ from saccade.pipeline.prepare import list_data
 from saccade.pipeline.result import say_result
 from saccade.pipeline.work import Work
 from saccade.recipe import Recipe
-from saccade.run_folder import RunFolder
+from saccade.run_folder import RunFolder, existing_run
 from saccade.terminal import Terminal
 
 
@@ -63,10 +64,12 @@ def train(
     out: str,
     command: Sequence[str] = (),
     started: float | None = None,
+    finish: bool = False,
 ) -> TrainResult:
     """Train in the folder `out`, or continue there; a finished run only prints its result.
 
-    Raises SaccadeError when it cannot go on. `started` is `time.monotonic()` when the command began.
+    `finish`: no further epoch is begun, and the best so far becomes the model. `started` is
+    `time.monotonic()` when the command began. Raises SaccadeError when it cannot go on.
     """
     began = time.monotonic() if started is None else started
     run = RunFolder(Path(out))
@@ -84,10 +87,34 @@ def train(
             own = settled(recipe, run.read_record().choice, dataset)
             work = Work(run, listed, dataset, own, terminal, began)
             terminal.say(f"{run.root} continues where it was stopped")
+            work.finish = finish
             while_continuing.enter_context(as_it_began(run, recipe, terminal))
         for stage in stages():
             stage(work)
         return _result(run)
+
+
+def resume(
+    path: str,
+    terminal: Terminal,
+    *,
+    command: Sequence[str] = (),
+    started: float | None = None,
+    finish: bool = False,
+) -> TrainResult:
+    """Continue the run in the folder `path` as it began; with `finish`, end it with the best epoch so far.
+
+    Raises RunError for a folder without a run, or without an epoch where it is to be finished.
+    """
+    run = existing_run(path)
+    if finish and not run.history.exists():
+        raise RunError(
+            f"no epoch of {path} has ended yet", hint=f"continue it: saccade train --resume {path}"
+        )
+    location = run.read_record().data
+    return train(
+        location, run.read_recipe(), terminal, out=path, command=command, started=started, finish=finish
+    )
 
 
 def identity(location: str) -> dict[str, str]:

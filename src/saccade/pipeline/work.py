@@ -37,7 +37,7 @@ class Work:
 
     `listed` are the images as they were found, `dataset` the same, audited and divided. `recipe` names one
     backbone and one batch size. `began` is `time.monotonic()` of the command. `ready` and `read` are what is
-    at hand from the beginning of the run, None in one that continues.
+    at hand from the beginning of the run, None in one that continues. `finish`: no further epoch is begun.
     """
 
     run: RunFolder
@@ -48,3 +48,4 @@ class Work:
     began: float
     ready: Ready | None = None
     read: ReadImages | None = None
+    finish: bool = False

@@ -25,6 +25,8 @@ from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch
 
 EARLY_STOPPING, TIME_LIMIT, ALL_EPOCHS = "early stopping", "time limit", "all epochs done"
+FINISHED_EARLY = "finished early"
+ENDINGS = (TIME_LIMIT, FINISHED_EARLY)  # of the training, not only of a phase
 
 
 class TrainingSource(Protocol):
@@ -60,11 +62,15 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who looks on (and changes nothing), who may stop it, and the time."""
+    """Who looks on (and changes nothing), who may stop it, and the time.
+
+    `finish`: no further epoch is begun once there is one, and the best so far is the result.
+    """
 
     callbacks: Callback = field(default_factory=Callback)
     stop: StopRequest = field(default_factory=StopRequest)
     clock: Clock = field(default_factory=Clock)
+    finish: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,8 @@ def phase_ending(job: TrainingJob, phase: Phase, state: FitState) -> str:
     patience, clock = job.plan.schedule.early_stopping, job.watch.clock
     if state.phase_epoch >= phase.epochs:
         return ALL_EPOCHS
+    if job.watch.finish and state.epoch:
+        return FINISHED_EARLY
     if patience and state.epochs_without_better >= patience:
         return EARLY_STOPPING
     if state.pace:
@@ -149,7 +157,7 @@ def end_phase(job: TrainingJob, phase: Phase, state: FitState, ending: str) -> F
     if ending != ALL_EPOCHS:
         state = state.with_note(_ended_early(job, phase, state, ending, paced=pace is not None))
     load_best(job, state)
-    if ending == TIME_LIMIT or state.phase == len(job.plan.phases):
+    if ending in ENDINGS or state.phase == len(job.plan.phases):
         state = replace(state, finished=ending)
         job.checkpoints.finish(state)
     return state
@@ -158,7 +166,7 @@ def end_phase(job: TrainingJob, phase: Phase, state: FitState, ending: str) -> F
 def _ended_early(job: TrainingJob, phase: Phase, state: FitState, ending: str, *, paced: bool) -> str:
     done = sum(row.phase == phase.name for row in state.history)
     left = "".join(f"; {later.name} was not begun" for later in job.plan.phases[state.phase :])
-    skipped = left if ending == TIME_LIMIT else ""
+    skipped = left if ending in ENDINGS else ""
     shortened = "; the learning rate schedule was shortened to that" if paced and ending == TIME_LIMIT else ""
     return f"{phase.name}: {ending} after epoch {done} of {phase.epochs}{shortened}{skipped}"
 
