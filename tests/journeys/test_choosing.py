@@ -67,7 +67,7 @@ def test_it_chooses_says_so_and_the_run_works_to_the_end(
     for name in ("broken.safetensors", "resnet18.other_shape"):
         assert re.search(rf"left out: {name}", answer.out)
     page = run.report.read_text("utf-8")
-    assert "The choice of the backbone" in page
+    assert "How the backbone was chosen" in page
     assert all(row["name"] in page for row in choice["rows"])
     assert "Left out: broken.safetensors" in page
     photo = next((photos / "disc").iterdir())
