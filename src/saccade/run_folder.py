@@ -404,6 +404,7 @@ class RunFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; a second one gets a RunError with the first one's process id."""
+        absent = [folder for folder in self.root.absolute().parents if not folder.exists()]
         handle = self._take_lock()
         _HELD.add(handle)
         try:
@@ -414,6 +415,9 @@ class RunFolder:
             if handle in _HELD:  # not in a process forked inside
                 self._remove_leftovers()
                 self._remove_if_nothing_began()
+                for folder in absent if not self.root.exists() else ():  # such as runs/, made for this one
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
                 _HELD.remove(handle)
                 os.close(handle)  # the kernel drops the lock with it, also after kill -9
 

@@ -83,6 +83,16 @@ def test_finish_makes_the_model_of_the_best_epoch_so_far(saccade: Saccade, stopp
     assert "is finished" in saccade("train", "--resume", stopped.root).out
 
 
+def test_a_refused_first_run_leaves_no_folder(saccade: Saccade, photos: Path) -> None:
+    answer = saccade("train", photos, "--backbone", "no_such_network")
+    assert answer.code == 2
+    assert "no_such_network" in answer.err
+    assert not Path("runs").exists()
+    Path("runs").mkdir()
+    assert saccade("train", photos, "--backbone", "no_such_network").code == 2
+    assert Path("runs").is_dir(), "somebody's own"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
