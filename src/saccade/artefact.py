@@ -38,6 +38,8 @@ FINGERPRINT_KEY = "saccade.data_fingerprint"
 SCHEMA_KEY = "saccade.schema"
 BACKGROUND_KEY = "saccade.background"
 GRAY_MAXIMUM_KEY = "saccade.gray_maximum"
+WEIGHTS_KEY = "saccade.weights"  # where the pretrained weights came from
+LICENCE_KEY = "saccade.licence"  # theirs
 REQUIRED_KEYS = (CLASSES_KEY, PREPROCESS_KEY, VERSION_KEY, FINGERPRINT_KEY)
 
 MAX_MODEL_BYTES = 2**31 - 1  # a protobuf message cannot be longer

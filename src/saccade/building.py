@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from saccade.errors import ModelError, RecipeError
 from saccade.images.decoder import Limits, read_pixels
-from saccade.models import BACKBONES, BuiltModel, build_model, preparation
+from saccade.models import BACKBONES, BuiltModel, build_model, preparation, weights_origin
 from saccade.models.fast_cnn import Whitening
 from saccade.models.finetune import unfreeze
 from saccade.models.network import feature_count
@@ -43,6 +43,7 @@ def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
         image_size=input_size(dataset, recipe),
         options=model.options,
         seed=recipe.seed,
+        accept_licence=model.accept_licence,
     )
     assert built.pretrained == recipe.starts_pretrained, f"{model.backbone}: one question, two answers"
     preprocess = with_overrides(built.preprocess, dataset, recipe, pretrained=built.pretrained)
@@ -72,6 +73,8 @@ def check_buildable(recipe: Recipe) -> None:
     _refuse_large_images(recipe)
     model = recipe.model
     preparation(model.backbone, weights=model.weights)
+    if recipe.starts_pretrained and (origin := weights_origin(model.backbone, model.weights)):
+        origin.check_licence(model.accept_licence)
     own = model.backbone in BACKBONES
     if own or model.options or not model.pretrained:
         size = recipe.data.image_size

@@ -83,6 +83,8 @@ class NetworkPlan:
     weights_sha256: str = ""
     architecture: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    weights_source: str = ""
+    weights_licence: str = ""
     head: str = "linear"
 
 
@@ -134,6 +136,8 @@ class Plan:
             "model.backbone": self.network.backbone,
             "model.weights": self.network.weights,
             WEIGHTS_SHA256: self.network.weights_sha256,
+            "model.weights_source": self.network.weights_source,
+            "model.weights_licence": self.network.weights_licence,
             "model.architecture": dict(self.network.architecture),
             "model.pretrained": self.pretrained,
             "model.notes": list(self.network.notes),

@@ -137,7 +137,8 @@ def test_auto_compares_installed_packages(installed, monkeypatch, tmp_path):
 
 
 def test_the_default_backbone_comes_with_the_training_extra():
-    extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
     named = {re.split(r"[>=\[]", line)[0] for extra in ("train", "lite") for line in extras[extra]}
     assert PACKAGES[DEFAULT_BACKBONE].distribution in {re.split(r"[>=]", line)[0] for line in extras["train"]}
     assert {package.distribution for package in PACKAGES.values()} <= named

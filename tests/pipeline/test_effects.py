@@ -141,6 +141,7 @@ ELSEWHERE = {
     "train.early_stopping": "when a phase ends: tests/training/test_loop.py",
     "model.backbone": "what is built: tests/models",
     "model.weights": "what is built: tests/models",
+    "model.accept_licence": "what may be built: tests/models/test_given.py",
     "model.options": "what is built: tests/models",
     "evaluate.calibrate": "what is answered: tests/journeys",
     "evaluate.flip": "what is answered: tests/journeys",

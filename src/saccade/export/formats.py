@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade import extensions
-from saccade.artefact import Artefact, Image
+from saccade.artefact import LICENCE_KEY, WEIGHTS_KEY, Artefact, Image
 from saccade.errors import RecipeError
 from saccade.export.runtimes import Answer
 from saccade.export.verdict import Kind
@@ -66,7 +66,9 @@ def load_onnx(path: Path) -> Answer:
 def _write_onnx(bundle: Bundle, path: Path, *, decoding: Mapping[str, Any]) -> None:
     from saccade.export.onnx import write_onnx
 
-    write_onnx(bundle, path, extra=decoding)
+    weights = bundle.training.get("weights")
+    origin = {WEIGHTS_KEY: weights, LICENCE_KEY: weights["licence"]} if weights else {}
+    write_onnx(bundle, path, extra={**decoding, **origin})
 
 
 def _write_int8(bundle: Bundle, path: Path, *, float_onnx: Path, images: Iterable[Image]) -> None:

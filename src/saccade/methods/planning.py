@@ -64,6 +64,8 @@ def make_plan(recipe: Recipe, network: BuiltModel) -> Plan:
         weights_sha256=network.weights_sha256,
         architecture=network.architecture,
         notes=tuple(network.notes),
+        weights_source=network.origin.source if network.origin else "",
+        weights_licence=network.origin.licence if network.origin else "",
         head=recipe.model.head,
     )
     inputs = InputPlan(

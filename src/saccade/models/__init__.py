@@ -1,7 +1,7 @@
 """Networks: `build_model` by name, `rebuild` from a bundle, freezing and unfreezing, the summary table."""
 
 from saccade.models.backbones import BACKBONES, BackboneRow, backbones
-from saccade.models.build import BuiltModel, build_model, preparation, rebuild
+from saccade.models.build import BuiltModel, build_model, preparation, rebuild, weights_origin
 from saccade.models.finetune import (
     freeze,
     freeze_backbone,
@@ -36,4 +36,5 @@ __all__ = [
     "stages",
     "summary",
     "unfreeze",
+    "weights_origin",
 ]

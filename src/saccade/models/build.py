@@ -14,17 +14,12 @@ from saccade import extensions
 from saccade.errors import ModelError
 from saccade.models import pretrained as libraries
 from saccade.models.backbones import EXTENSION, BackboneName, Builder, find_backbone, usual_image_size
+from saccade.models.given import find_weights, published_name
 from saccade.models.network import Classifier, feature_count, make_head, without_last_layer
 from saccade.models.options import checked_options
+from saccade.models.origin import Origin
 from saccade.models.preparation import choose_preprocess
-from saccade.models.weights import (
-    MAX_IMAGE_SIZE,
-    Header,
-    WeightsFile,
-    check_header,
-    parse_metadata,
-    read_weights,
-)
+from saccade.models.weights import MAX_IMAGE_SIZE, Header, WeightsFile
 from saccade.preprocess import Preprocess
 
 HEAD_DROPOUT = 0.2
@@ -36,7 +31,7 @@ class BuiltModel:
     """A network, how images must be prepared for it, and what `rebuild` needs to make it again.
 
     `notes` say in words where weights and preprocessing come from, `weights_sha256` what the file given as
-    `weights` held ("" where none was).
+    `weights` held ("" where none was), `origin` where pretrained weights come from and their licence.
     """
 
     module: Classifier
@@ -45,6 +40,7 @@ class BuiltModel:
     pretrained: bool
     notes: tuple[str, ...] = ()
     weights_sha256: str = ""
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -105,16 +101,20 @@ def build_model(
     image_size: int | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
+    accept_licence: str = "",
 ) -> BuiltModel:
     """Build a backbone by name, with published weights, weights from a file, or random ones, and a new head.
 
-    `image_size` None means the backbone's own. Random weights are f(seed); torch's global generator is left
+    `weights` is a file, a folder with one, or published weights by name (`timm/NAME.TAG`). A licence other
+    than Apache, MIT or BSD must be accepted by its name. `image_size` None means the backbone's own. Random
+    weights are f(seed); torch's global generator is left
     as it was. Raises ModelError for unknown names, bad options, and weights that do not fit or do not come.
     """
     if weights and not pretrained:
         raise ModelError(
             f"--no-pretrained and --weights {weights} exclude each other", hint="leave one of them out"
         )
+    name, weights = resolved_name(name, weights)
     backbone = find_backbone(name)
     given = dict(options or {})
     with _seeded(seed):
@@ -130,7 +130,7 @@ def build_model(
         share = HEAD_DROPOUT if dropout == "auto" else dropout
         given = checked_options(given, where="model.options")
         plan = _Plan(backbone, given, head, classes, share, image_size or 0)
-        return _published(plan, pretrained, weights)
+        return _published(plan, pretrained, weights, accept_licence)
 
 
 def preparation(
@@ -140,13 +140,37 @@ def preparation(
 
     Raises ModelError as `build_model` does for names and for the header of the weights file.
     """
+    name, weights = resolved_name(name, weights)
     backbone = find_backbone(name)
     if build := backbone.builder:
         return _own_preprocess(image_size or usual_image_size(build)), ()
-    header = parse_metadata(check_header(weights), where=weights) if weights else Header()
+    header = find_weights(weights).header if weights else Header()
     _check_architecture(backbone, header, weights)
     own = libraries.defaults(backbone.library, backbone.name)
     return choose_preprocess(own, header, name=str(backbone), weights=weights, image_size=image_size or 0)
+
+
+def resolved_name(name: str, weights: str) -> tuple[str, str]:
+    """Backbone and weights, where `weights` may name published ones: they are the backbone's with that tag.
+
+    >>> resolved_name("resnet18", "timm/resnet18.a1_in1k")
+    ('timm/resnet18.a1_in1k', '')
+    """
+    published = published_name(weights)
+    if not published:
+        return name, weights
+    backbone, meant = find_backbone(name), find_backbone(published)
+    _check_architecture(backbone, Header(library=meant.library, architecture=meant.name), weights)
+    return published, ""
+
+
+def weights_origin(name: str, weights: str = "") -> Origin | None:
+    """Where the pretrained weights of a backbone come from, without reading them; None where it has none."""
+    name, weights = resolved_name(name, weights)
+    backbone = find_backbone(name)
+    if weights:
+        return Origin(weights, "" if backbone.builder else find_weights(weights).header.licence)
+    return None if backbone.builder else libraries.origin(backbone.library, backbone.name)
 
 
 def rebuild(architecture: Mapping[str, Any]) -> Classifier:
@@ -170,13 +194,14 @@ def _rebuilt(plan: _Plan) -> Classifier:
 
 
 def _own(plan: _Plan, build: Builder, weights: str) -> BuiltModel:
-    source = f"the weights in {weights}" if weights else "random weights"
+    origin = Origin(weights) if weights else None
     return BuiltModel(
         module=_own_classifier(plan, build, weights),
         preprocess=_own_preprocess(plan.image_size),
         architecture=plan.as_json(),
         pretrained=bool(weights),
-        notes=(f"{plan.backbone} starts from {source}",),
+        notes=(str(origin or f"{plan.backbone} starts from random weights"),),
+        origin=origin,
     )
 
 
@@ -201,12 +226,15 @@ def _blaming(backbone: BackboneName) -> AbstractContextManager[None]:
     return extensions.blaming("backbones", backbone.name) if outside else nullcontext()
 
 
-def _published(plan: _Plan, pretrained: bool, weights: str) -> BuiltModel:
+def _published(plan: _Plan, pretrained: bool, weights: str, accept_licence: str) -> BuiltModel:
     """A network of timm or torchvision; its plan is completed by the weights file's header."""
     backbone = plan.backbone
-    file = read_weights(weights) if weights else None
-    header = file.header if file else Header()
     preprocess, notes = preparation(str(backbone), weights=weights, image_size=plan.image_size)
+    origin = weights_origin(str(backbone), weights) if pretrained else None
+    if origin:
+        origin.check_licence(accept_licence)
+    file = find_weights(weights).read() if weights else None
+    header = file.header if file else Header()
     merged = {**header.options, **plan.options}
     plan = _Plan(backbone, merged, plan.head, plan.classes, plan.dropout, preprocess.size)
     stripped = libraries.create(backbone.library, backbone.name, merged)
@@ -217,8 +245,13 @@ def _published(plan: _Plan, pretrained: bool, weights: str) -> BuiltModel:
         preprocess=preprocess,
         architecture=plan.as_json(),
         pretrained=pretrained,
-        notes=(_origin(backbone, pretrained, weights), *_option_notes(header, plan.options), *notes),
+        notes=(
+            str(origin or f"{backbone} starts from random weights"),
+            *_option_notes(header, plan.options),
+            *notes,
+        ),
         weights_sha256=file.sha256 if file else "",
+        origin=origin,
     )
 
 
@@ -243,12 +276,6 @@ def _load(
     else:
         tensors = libraries.published_weights(backbone.library, backbone.name)
         libraries.load(stripped, tensors, where=f"the published file of {backbone}")
-
-
-def _origin(backbone: BackboneName, pretrained: bool, weights: str) -> str:
-    if weights:
-        return f"{backbone} starts from the weights in {weights}"
-    return f"{backbone} starts from {'its published' if pretrained else 'random'} weights"
 
 
 def _option_notes(header: Header, merged: Mapping[str, Any]) -> tuple[str, ...]:

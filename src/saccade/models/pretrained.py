@@ -21,8 +21,9 @@ from saccade.models import packages
 from saccade.models.hub import HUB_SECONDS, fetch_from_hub, first_line, safetensors_name
 from saccade.models.network import without_last_layer
 from saccade.models.options import Option
+from saccade.models.origin import UNKNOWN, Origin
 from saccade.models.preparation import Defaults
-from saccade.models.weights import load_strictly, read_weights
+from saccade.models.weights import load_strictly, read_weights, refuse_other_channels, unwrapped
 
 LIBRARIES = ("timm", "torchvision")
 
@@ -31,6 +32,8 @@ TORCHVISION_EXTRAS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": False, "transform_input": True},
     "inception_v3": {"aux_logits": False, "init_weights": False, "transform_input": True},
 }
+# torchvision's own licence, and that of SWAG's weights, to which torchvision links
+TORCHVISION_LICENCE, TORCHVISION_OTHER_LICENCE = "bsd-3-clause", "cc-by-nc-4.0"
 TORCHVISION_EXTRA_KEYS = ("aux1.", "aux2.", "AuxLogits.")
 
 
@@ -140,12 +143,14 @@ def load(stripped: Stripped, tensors: Mapping[str, Tensor], *, where: str) -> No
     Where the names are not timm's own, timm's converter for that architecture is tried.
     """
     unwanted = (*stripped.dropped, *TORCHVISION_EXTRA_KEYS)
+    tensors = unwrapped(tensors, stripped.backbone.state_dict())
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(unwanted)}
     backbone = stripped.backbone
     if kept.keys() - backbone.state_dict().keys():
         converter = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
         converted = converter(dict(kept), backbone) if converter else kept
         kept = {name: tensor for name, tensor in converted.items() if not name.startswith(unwanted)}
+    refuse_other_channels(backbone, kept, where)
     load_strictly(backbone, kept, where=where)
 
 
@@ -169,6 +174,20 @@ def published_weights(library: str, name: str) -> dict[str, Tensor]:
             ),
         ) from None
     return read_weights(file).tensors
+
+
+def origin(library: str, name: str) -> Origin:
+    """Where `published_weights` would take them from, and their licence; asks no network."""
+    package = packages.package_of(library, name)
+    if package and package.installed_file():
+        return Origin(f"{package.distribution} {package.version}", package.licence)
+    if library == "torchvision":
+        weights = _torchvision_weights(name)
+        licence = TORCHVISION_OTHER_LICENCE if "license" in weights.meta else TORCHVISION_LICENCE
+        return Origin(f"torchvision/{name}.{weights.name}", licence)
+    cfg = _timm_cfg(name)
+    tag = f".{cfg.tag}" if cfg and cfg.tag else ""
+    return Origin(f"timm/{name.partition('.')[0]}{tag}", (cfg.license if cfg else "") or UNKNOWN)
 
 
 def is_cached(library: str, name: str) -> bool:

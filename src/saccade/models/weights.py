@@ -22,6 +22,8 @@ from saccade.models.options import Option, checked_options
 MAX_HEADER_BYTES = 10_000_000
 MAX_IMAGE_SIZE = 4096
 TENSOR_FIELDS = {"dtype", "shape", "data_offsets"}
+WRAPPERS = ("state_dict.", "module.", "model.", "_orig_mod.")  # what trainers put before every name
+IMAGE_CHANNELS = 3
 COUNTER = "num_batches_tracked"  # older files lack this counter of BatchNorm, which nothing here reads
 
 
@@ -38,6 +40,7 @@ class Header:
     crop_mode: str = ""
     interpolation: str = ""
     image_size: int | None = None
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_metadata(metadata: Mapping[str, str], *, where: str) -> Header:
-    """Read arch, kwargs, mean, std, crop_pct, crop_mode, interpolation and input_size, ignore other keys.
+    """Read arch, kwargs, mean, std, crop_pct, crop_mode, interpolation, input_size, license; no other keys.
 
     Lists may be JSON or comma-separated, kwargs JSON or `name=value,...`. ModelError names file and key.
     """
@@ -150,6 +153,7 @@ def parse_metadata(metadata: Mapping[str, str], *, where: str) -> Header:
             crop_mode=metadata.get("crop_mode", ""),
             interpolation=metadata.get("interpolation", ""),
             image_size=_image_size(metadata),
+            licence=metadata.get("license", metadata.get("licence", "")).strip(),
         )
     except ValueError as error:
         raise ModelError(
@@ -165,6 +169,34 @@ def split_architecture(text: str) -> tuple[str, str]:
             if text.startswith(library + mark):
                 return library, text[len(library) + 1 :]
     return "", text
+
+
+def unwrapped(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Without what a trainer puts before every name, such as `module.` or `state_dict.model.`.
+
+    >>> import torch
+    >>> list(unwrapped({"module.conv.weight": torch.zeros(1)}, {"conv.weight": torch.zeros(1)}))
+    ['conv.weight']
+    """
+    for prefix in WRAPPERS * 2:  # two of them in any order
+        in_all = bool(tensors) and all(name.startswith(prefix) for name in tensors)
+        if in_all and not any(name.startswith(prefix) for name in wanted):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def refuse_other_channels(backbone: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise ModelError for weights whose first convolution takes another number of channels than three."""
+    for name, wanted in backbone.state_dict().items():
+        given = tensors.get(name)
+        if given is None or given.ndim != 4 or wanted.ndim != 4 or wanted.shape[1] != IMAGE_CHANNELS:
+            continue
+        if given.shape[1] != IMAGE_CHANNELS and given.shape[0] == wanted.shape[0]:
+            raise ModelError(
+                f"{where} is made for images of {given.shape[1]} channels ({name}), and ours have 3: red, "
+                "green and blue",
+                hint="give weights for three channels",
+            )
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:

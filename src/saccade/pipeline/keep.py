@@ -41,6 +41,7 @@ def keep_bundle(
         "continued": [dataclasses.asdict(entry) for entry in result.continued],
         "finetune_ratio": result.finetune_ratio,
         "weights_sha256": result.weights_sha256,
+        "weights": network.origin.as_json() if network.origin else {},
         "notes": [*network.notes, *filter(None, (late, *result.notes, temperature.note))],
     }
     bundle = Bundle(

@@ -10,6 +10,7 @@ from saccade.recipe.recipe import field_table
 SHORT_FLAGS: dict[str, str] = {
     "backbone": "model.backbone",
     "weights": "model.weights",
+    "accept-licence": "model.accept_licence",
     "max-latency-ms": "model.max_latency_ms",
     "pretrained": "model.pretrained",
     "head": "model.head",

@@ -7,12 +7,15 @@ Flags, their help (the first sentence) and `docs/recipe.md` are made from it. "a
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from saccade.recipe.fields import Refusal, Section
 from saccade.recipe.presets import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, DEFAULT_BACKBONE, OWN_PREFIX
+
+PUBLISHED_WEIGHTS = re.compile(r"(timm/\w+)\.(?!safetensors$)\w+")  # timm/NAME.TAG
 
 
 def _unfreeze_spec(value: Any) -> Any:
@@ -195,9 +198,11 @@ class ModelConfig(Section):
     pretrained: bool = True
     """Start from ImageNet weights. small_cnn and fast_cnn have none and always start from scratch."""
     weights: str = ""
-    """A safetensors file with the backbone's weights, instead of a download. With backbone auto: a folder of
-    such files.
+    """The backbone's weights, instead of the published ones: a safetensors file, a folder with config.json
+    and model.safetensors (as timm writes it), or timm/NAME.TAG. With backbone auto: a folder of such files.
     """
+    accept_licence: str = ""
+    """Licence of the weights that you accept by its name, where it is not Apache, MIT or BSD."""
     head: Literal["linear", "mlp"] = "linear"
     """Layers on top of the pooled features. linear: one dense layer. mlp: Dense 256, ReLU, Dropout 0.5,
     Dense.
@@ -211,6 +216,14 @@ class ModelConfig(Section):
     the weights file's header.
     """
 
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_named_weights(cls, values: Any) -> Any:
+        """Weights that are named as timm/NAME.TAG say which backbone they belong to."""
+        weights = values.get("weights") if isinstance(values, Mapping) else None
+        named = PUBLISHED_WEIGHTS.fullmatch(weights) if isinstance(weights, str) else None
+        return {"backbone": named[1], **values} if named else values
+
     @model_validator(mode="after")
     def _choose_only_where_there_is_a_choice(self) -> ModelConfig:
         if self.max_latency_ms and self.backbone != AUTO_BACKBONE:
@@ -222,6 +235,11 @@ class ModelConfig(Section):
             raise Refusal(
                 "backbone = 'auto' compares pretrained weights, but model.pretrained is false",
                 hint="name a backbone, or leave --no-pretrained out",
+            )
+        if self.backbone == AUTO_BACKBONE and PUBLISHED_WEIGHTS.fullmatch(self.weights):
+            raise Refusal(
+                f"backbone = 'auto' compares files, but weights names one network: {self.weights}",
+                hint="leave --backbone out, or give a folder as --weights",
             )
         if self.backbone == AUTO_BACKBONE and self.options:
             raise Refusal(

@@ -11,8 +11,10 @@ from pathlib import Path
 from saccade.errors import ModelError
 from saccade.models import pretrained
 from saccade.models.backbones import OWN, find_backbone
-from saccade.models.build import preparation
-from saccade.models.weights import check_header, parse_metadata
+from saccade.models.build import preparation, weights_origin
+from saccade.models.given import CONFIG, find_weights
+from saccade.models.origin import Origin
+from saccade.models.weights import Header, check_header, parse_metadata
 
 SUFFIX = ".safetensors"
 # files that hold weights too, but in forms that are never read (promise 10): named, so that nobody wonders
@@ -92,10 +94,18 @@ def cached_backbones() -> tuple[Candidate, ...]:
     """Those of WELL_TRIED whose published weights are on this disk already; asks no network."""
     named = (tuple(name.split("/")) for name in WELL_TRIED)
     here = [f"{library}/{name}" for library, name in named if pretrained.is_cached(library, name)]
-    return tuple(Candidate(name) for name in here)
+    return tuple(Candidate(name) for name in here if _is_permissive(Candidate(name)))
+
+
+def _is_permissive(candidate: Candidate) -> bool:
+    """Whether auto may choose it: another licence than Apache, MIT or BSD is for a person to accept."""
+    origin = weights_origin(candidate.backbone, candidate.weights)
+    return origin is None or origin.is_permissive
 
 
 def _in_folder(place: Path) -> AtHand:
+    if (place / CONFIG).is_file():
+        return AtHand((_named(place, find_weights(str(place)).header),))
     candidates, left_out = [], []
     for path in _weights_files(place):
         try:
@@ -120,7 +130,14 @@ def _candidate(path: Path) -> Candidate:
     """The backbone that a file's header or name (before the first dot) says; raises ModelError."""
     if path.suffix.lower() != SUFFIX:
         raise ModelError(f"only {SUFFIX} files are read; convert it with safetensors.torch.save_file")
-    header = parse_metadata(check_header(path), where=str(path))
+    return _named(path, parse_metadata(check_header(path), where=str(path)))
+
+
+def _named(path: Path, header: Header) -> Candidate:
+    if not Origin(str(path), header.licence).is_permissive:
+        raise ModelError(
+            f"its licence is {header.licence}, which auto never chooses", hint="name it with --backbone"
+        )
     said = "/".join(part for part in (header.library, header.architecture) if part)
     backbone = find_backbone(said or path.name.partition(".")[0])
     if backbone.library == OWN:
