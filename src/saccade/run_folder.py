@@ -92,6 +92,10 @@ class RunFolder:
         return self.root / "export" / "model.int8.onnx"
 
     @property
+    def class_list(self) -> Path:
+        return self.root / "export" / "classes.json"
+
+    @property
     def manifest(self) -> Path:
         return self.root / MANIFEST
 
@@ -380,7 +384,7 @@ class RunFolder:
             return f"saccade export {run} --int8"
         if name.endswith((".onnx", ".onnx.certificate.json")):
             return f"saccade export {run} --out {shlex.quote(str(path).removesuffix('.certificate.json'))}"
-        if name.startswith("export/"):
+        if name.startswith("export/") and path != self.class_list:
             return f"saccade export {run} --format {self._format_of(path)}"
         if name.startswith(("metrics/", "report/")) and self.recipe.exists():
             return f"saccade evaluate {run}"

@@ -38,6 +38,7 @@ MENDED_BY = {
     "report/report.html": EVALUATE,
     "export/model.onnx": EXPORT,
     "export/certificate.json": EXPORT,
+    "export/classes.json": TRAIN,
     "export/model.int8.onnx": INT8,
     "export/model.int8.onnx.certificate.json": INT8,
 }

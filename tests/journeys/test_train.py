@@ -51,6 +51,7 @@ def test_the_run_folder_is_as_the_design_says(run: RunFolder) -> None:
         "report/report.html",
         "export/model.onnx",
         "export/certificate.json",
+        "export/classes.json",
     }
     assert wanted <= files
     assert any(name.startswith("checkpoints/") for name in files)
@@ -68,6 +69,17 @@ def test_figures_have_all_that_the_design_names(run: RunFolder) -> None:
     assert {"label", "precision", "recall", "f1", "support"} <= values["per_class"][0].keys()
     assert values["confusion_matrix"]["labels"] == ["bar", "checker", "disc"]
     assert np.sum(values["confusion_matrix"]["counts"]) == values["images"]
+
+
+def test_class_names_and_preprocessing_stand_beside_the_model(run: RunFolder) -> None:
+    """As the model's own metadata have them: some runtimes cannot read these."""
+    from saccade.artefact import Artefact
+
+    values = json.loads((run.root / "export/classes.json").read_text("utf-8"))
+    model = Artefact.open(run.onnx)
+    assert values["model"] == run.onnx.name
+    assert tuple(values["classes"]) == model.classes == ("bar", "checker", "disc")
+    assert values["preprocess"] == model.preprocess.as_json()
 
 
 def test_every_promise_has_a_verdict(run: RunFolder) -> None:

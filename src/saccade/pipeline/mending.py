@@ -39,7 +39,7 @@ def remove_damaged(run: RunFolder, recipe: Recipe, terminal: Terminal, command: 
 
 def _of_export_alone(run: RunFolder, path: Path) -> bool:
     """Whether `saccade export` made this file at somebody's wish, so that `saccade train` does not."""
-    of_train = path in (run.onnx, run.certificate())
+    of_train = path in (run.onnx, run.certificate(), run.class_list)
     return not of_train and (
         path.parent == run.onnx.parent or path.name.endswith((".onnx", ".onnx.certificate.json"))
     )
@@ -101,7 +101,7 @@ def has_checkpoint(run: RunFolder) -> bool:
 
 
 def _resting_on(run: RunFolder, path: Path) -> tuple[Path, ...]:
-    exported = (run.onnx, run.certificate())
+    exported = (run.onnx, run.certificate(), run.class_list)
     if path in (run.model_json, run.weights):
         return (run.model_json, run.weights, *(run.predictions(part) for part in PARTS), *exported)
     return exported if path == run.onnx else ()
@@ -111,7 +111,7 @@ def _doubt_everything(run: RunFolder, problem: str, terminal: Terminal, command:
     """Without a manifest, keep what carries its own SHA-256 or is compared with what is made anew."""
     made = [run.environment, run.audit, run.history, run.model_json, run.weights, run.report]
     made += [place(part) for place in (run.predictions, run.metrics) for part in PARTS]
-    made += [run.onnx, run.certificate()]
+    made += [run.onnx, run.certificate(), run.class_list]
     kept = [run.recipe, run.dataset, run.int8, run.certificate(run.int8), run.checkpoints / "choices.json"]
     if not has_checkpoint(run):  # nothing could be made again without training again
         terminal.say(f"Damaged   {run.manifest} ({problem}): the other files are taken as they are")

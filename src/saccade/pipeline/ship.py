@@ -24,7 +24,7 @@ from saccade.pipeline.reevaluate import data_of
 from saccade.pipeline.result import certificate_line
 from saccade.recipe import DataConfig, Recipe
 from saccade.records import Certificate, Dataset, Predictions
-from saccade.run_folder import RunFolder, existing_run, read_json
+from saccade.run_folder import RunFolder, existing_run, json_bytes, read_json
 from saccade.terminal import Terminal
 
 
@@ -32,8 +32,17 @@ def export_and_certify(run: RunFolder, dataset: Dataset, recipe: Recipe, termina
     """Write the run's own export/model.onnx where it is missing, and certify it."""
     if not run.has(run.onnx):
         _write(run, "onnx", run.onnx, dataset, terminal)
+    if not run.has(run.class_list):
+        run.write(run.class_list, json_bytes(_beside_the_model(run)))
     check_export(run, dataset, recipe)
     return _certify(run, "onnx", run.onnx, dataset, recipe, terminal)
+
+
+def _beside_the_model(run: RunFolder) -> dict[str, Any]:
+    """What runtimes that show no metadata of a model.onnx (JavaScript, C#, Java) must be told."""
+    model = run.read_model()
+    keys = ("classes", "preprocess", "thresholds", "data_fingerprint", "saccade_version")
+    return {"model": run.onnx.name, **{key: model[key] for key in keys}}
 
 
 def export(
