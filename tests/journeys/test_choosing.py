@@ -175,7 +175,7 @@ def test_the_rule() -> None:
     best.losses[:] += 1 - best.losses.mean()
     chosen, reason = pick([worse, near, best])
     assert chosen is near
-    assert "4.0 times as quick" in reason
+    assert "4.0 times as fast" in reason
     assert "one standard error" in reason
     assert pick([worse, near, best, nearly_as_quick])[0] is nearly_as_quick, "5.5 ms is no slower than 5"
 

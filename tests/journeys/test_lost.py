@@ -121,7 +121,7 @@ def test_only_what_was_searched_is_said_to_be_apart(
     flags = () if searched else ("--no-split.near_duplicates",)
     answer = saccade("split", make_photos(), "--out", tmp_path / "split.csv", *flags)
     assert answer.code == 0, answer.err
-    assert ("nothing that belongs together stands in two parts" in answer.out) == searched
+    assert ("no group and no near-duplicates cross parts" in answer.out) == searched
     assert ("near-duplicates were not searched" in answer.out) != searched
 
 

@@ -126,7 +126,7 @@ def test_auto_keeps_the_head_where_time_is_short(
     assert answer.code == 0, answer.err
     run = RunFolder(tmp_path / "run")
     assert {row.phase for row in run.read_history()} == {"head"}
-    assert "the head alone is kept; give a longer --time-limit" in answer.out
+    assert "we keep the linear probe; a longer --time-limit allows more" in answer.out
     over = re.search(r"--time-limit 0\.01 s was over (\d+\.\d) s before training began", answer.out)
     assert over, answer.out
     assert over[0] in " ".join(run.read_model()["training"]["notes"])

@@ -306,7 +306,7 @@ def test_moved_images_are_said_where_they_are_missed(saccade: Saccade, photos: P
     assert f"no longer at {data}: this report has no pictures" in answer.out
     answer = saccade("export", tmp_path / "r")
     assert answer.code == 2
-    assert "say where they lie now with --data" in answer.err
+    assert "say where they are now with --data" in answer.err
     place = tmp_path / "elsewhere"
     answer = saccade("evaluate", tmp_path / "r", "--data", place)
     assert answer.code == 0
@@ -327,7 +327,7 @@ def test_other_images_are_not_taken_for_those_that_moved(
     (other / judged[0]).write_bytes((other / judged[1]).read_bytes())
     answer = saccade("export", run.root, "--data", other)
     assert answer.code == 2
-    assert f"1 of {2 * len(judged)} are missing or have other bytes ({judged[0]})" in answer.err
+    assert f"1 of {2 * len(judged)} are missing or have changed ({judged[0]})" in answer.err
     answer = saccade("evaluate", run.root, photos, "--data", other)
     assert "give one of them" in answer.err
 

@@ -109,7 +109,7 @@ def test_where_the_time_is_over_one_head_is_enough(fit_tiny: Fit, recipe: Callab
 def test_auto_stops_or_goes_on_as_the_verdict_says(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
     _, stopped = fit_tiny("stopped", recipe=recipe(train__method="auto"), probe=StandIn(worth_it=False))
     assert [row.phase for row in stopped.history] == ["head"]
-    assert stopped.stopped == "the head alone is enough"
+    assert stopped.stopped == "the linear probe is enough"
     assert "because of the trial" in stopped.notes
     probe = StandIn(validation_loss=50.0)
     _, tuned = fit_tiny("tuned", recipe=recipe(train__method="auto"), probe=probe)

@@ -85,7 +85,7 @@ def kept_activations(
     views = _views(job, phase, boundary, recorded=recorded) if boundary else 0
     if boundary is None or not views:
         why = reason or "they do not fit into a quarter of the memory"
-        yield job, f"{phase.name}: activations are not kept, each epoch goes through the whole network: {why}"
+        yield job, f"{phase.name}: activations are not cached, so each epoch runs the whole network: {why}"
         return
     trunk = Trunk.of(job.classifier, boundary, job.runtime)
     validation = KeptValidation(job.data.validation, trunk)
@@ -93,7 +93,7 @@ def kept_activations(
     train = KeptViews(job.data.train, trunk, first, views, images_a_view, seed, _reduced(job), job.watch.stop)
     size = train.bytes_a_view * views / 1e6
     said = (
-        f"{phase.name}: learns from activations kept at the end of {boundary.module}, of {views} "
+        f"{phase.name}: trains on activations cached at the end of {boundary.module}, of {views} "
         f"view{'s' * (views > 1)} of each training image, {size:,.0f} MB"
     )
     with only_the_tail(job.classifier, boundary):
@@ -104,12 +104,12 @@ def kept_activations(
 def _usable_boundary(job: TrainingJob, images: Tensor) -> tuple[Boundary | None, str]:
     """The boundary, or None and why there is none that could be used."""
     if job.plan.loss.mix_up or job.plan.loss.cut_mix:
-        return None, "images are mixed anew in each step"
+        return None, "images are mixed in each step (mix_up, cut_mix)"
     boundary = find_boundary(job.classifier, job.runtime.images(images))
     if boundary is None:
         return None, "no whole stage is frozen"
     if not tail_is_exact(job.classifier, boundary, job.runtime, images):
-        return None, f"this backbone does more between its stages than hand on what {boundary.module} gives"
+        return None, f"this backbone does more between its stages than pass on the output of {boundary.module} gives"
     return boundary, ""
 
 

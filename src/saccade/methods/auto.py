@@ -17,7 +17,7 @@ from saccade.training.state import FitState
 
 __all__ = ["phases", "train"]
 
-HEAD_IS_ENOUGH = "the head alone is enough"
+HEAD_IS_ENOUGH = "the linear probe is enough"
 WHAT_IS_TUNED = "what is fine-tuned"  # a choice that the clock has a say in
 
 

@@ -168,7 +168,7 @@ class Probe:
             features.result()
 
     def choice(self, job: TrainingJob) -> Choice:
-        """The L2 strength of the head, chosen once, on the images as they are."""
+        """The L2 penalty of the head, chosen once, on the images as they are."""
         self._choice = self._choice or choose_strength(self.data(job, views=1), seed=job.plan.seed)
         return self._choice
 
@@ -204,16 +204,16 @@ class Probe:
 
     def _head_note(self, job: TrainingJob, choice: Choice, step: int) -> str:
         if step:
-            return "head fitted again, with the features of mirror images as well"
+            return "head fitted again, now with features of mirror images, too"
         engines = self._engines()
         how = engines.quick_name or engines.exact_name
-        images = f"{len(self.train):,} training images, as they are"
+        images = f"{len(self.train):,} training images without augmentation"
         said = f"head fitted on frozen features of {images} ({how})"
         if job.plan.network.head != "linear":
             return said
         if not choice.folds:
-            return f"{said}; L2 strength {choice.strength:.2g}, too few images to choose it"
+            return f"{said}; L2 penalty {choice.strength:.2g}, too few images to choose it"
         return (
-            f"{said}; L2 strength {choice.strength:.2g}, chosen inside the training part on held-out images, "
-            f"{choice.accuracy:.1%} of which it got right"
+            f"{said}; L2 penalty {choice.strength:.2g}, chosen by cross-validation on training images, "
+            f"{choice.accuracy:.1%} accuracy"
         )

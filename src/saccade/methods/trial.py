@@ -86,12 +86,12 @@ def judge_finetuning(job: TrainingJob, probe: Probe, phase: Phase) -> Verdict:
     """
     choice = probe.choice(job)
     if choice.folds < 2 and math.isnan(choice.accuracy):
-        return Verdict(False, "too few training images to judge fine-tuning: the head alone is kept")
+        return Verdict(False, "too few training images to try fine-tuning: we keep the linear probe")
     if choice.accuracy >= SOLVED_ACCURACY:
         return Verdict(
             False,
-            f"the head alone is right on {choice.accuracy:.1%} of held-out training images: fine-tuning "
-            "has next to nothing to gain and was left out (--method full does it all the same)",
+            f"the linear probe has an accuracy of {choice.accuracy:.1%} on held-out training images: fine-tuning "
+            "has almost nothing to gain and is skipped (--method full does it anyway)",
         )
     trial = _trial(job, probe, phase, choice)
     left = job.watch.clock.seconds_left
@@ -214,7 +214,7 @@ def verdict(trial: Trial, seconds_left: float, *, epochs: int = LEAST_FULL_EPOCH
     There must be time for so many `epochs` of the whole network, else `without_trial` says what is done.
     """
     told = (
-        f"a short trial of fine-tuning the last layers, judged on {len(trial.head_right):,} held-out "
+        f"short trial of fine-tuning the last layers, evaluated on {len(trial.head_right):,} held-out "
         f"training images: loss {trial.head_losses.mean():.3f} to {trial.tuned_losses.mean():.3f}, accuracy "
         f"{trial.head_right.mean():.1%} to {trial.tuned_right.mean():.1%}"
     )
@@ -223,13 +223,13 @@ def verdict(trial: Trial, seconds_left: float, *, epochs: int = LEAST_FULL_EPOCH
     least_loss = WORTHWHILE_LOSS_SHARE * trial.head_losses.mean()
     if not (_likely(less_loss, least_loss) or _likely(more_right, WORTHWHILE_ACCURACY)):
         much = less_loss.mean() >= least_loss or more_right.mean() >= WORTHWHILE_ACCURACY
-        found = "what is gained may be chance with so few images" if much else "little to gain"
-        kept = "so the head alone is kept (--method full fine-tunes all the same)"
+        found = "with so few images the gain may be chance" if much else "little to gain"
+        kept = "so we keep the linear probe (--method full fine-tunes anyway)"
         return Verdict(False, f"{told}: {found}, {kept}")
     if epochs * trial.epoch_seconds <= seconds_left:
-        return Verdict(True, f"{told}: fine-tuning pays, about {trial.epoch_seconds:.0f} s an epoch")
+        return Verdict(True, f"{told}: fine-tuning helps, about {trial.epoch_seconds:.0f} s an epoch")
     shorter = without_trial(trial.epoch_seconds, seconds_left)
-    return replace(shorter, reason=f"{told}: fine-tuning would pay, but {shorter.reason}")
+    return replace(shorter, reason=f"{told}: fine-tuning would help, but {shorter.reason}")
 
 
 def without_trial(epoch_seconds: float, seconds_left: float) -> Verdict:
@@ -240,11 +240,11 @@ def without_trial(epoch_seconds: float, seconds_left: float) -> Verdict:
     left = max(0.0, seconds_left)
     said = f"an epoch of the whole network takes about {epoch_seconds:.0f} s and {left:.0f} s are left"
     if TAIL_TIME_SHARE * epoch_seconds > seconds_left:
-        return Verdict(False, f"{said}: the head alone is kept; give a longer --time-limit")
+        return Verdict(False, f"{said}: we keep the linear probe; a longer --time-limit allows more")
     return Verdict(
         True,
-        f"{said}: its last layers alone are fine-tuned (all of it with a longer --time-limit), and whatever "
-        "validates best is kept, the head alone included",
+        f"{said}: only its last layers are fine-tuned (all of it with a longer --time-limit), and whatever "
+        "has the lowest validation loss is kept, also the linear probe",
         tail=True,
     )
 

@@ -121,7 +121,7 @@ _OF_TWO_PHASES = _train(
 RULES = (
     Rule(
         _OF_TWO_PHASES,
-        "training from scratch is one phase, in which the whole network learns",
+        "training from scratch has one phase, which trains the whole network",
         lambda s: s.from_scratch,
     ),
     Rule(
@@ -131,120 +131,120 @@ RULES = (
     ),
     Rule(
         [*_OF_STEPS, "model.dropout"],
-        "method head fits the head at once, without training steps",
+        "method head fits a linear probe directly, without training steps",
         lambda s: s.head_alone,
     ),
     Rule(
         ["precision"],
-        "method head has no training steps, and features on a CPU do not follow it",
+        "method head has no training steps, and CPU features ignore it",
         lambda s: s.head_alone and s.device == "cpu",
     ),
     Rule(
         _OF_VIEWS,
-        "method head learns from the images as they are and, where they may be mirrored, from mirror images",
+        "method head uses the images without augmentation and, where flips are allowed, their mirror images",
         lambda s: s.head_alone,
     ),
     *(
         Rule(
             [f"augment.{name}"],
-            "method head only asks whether images may be mirrored, and the answer is the same without",
+            "method head only needs to know whether flips are allowed, and they are the same without it",
             lambda s, name=name: s.head_alone and s.mirrors_without(name),  # type: ignore[misc]
         )
         for name in ("policy", "horizontal_flip")
     ),
     Rule(
         _train("lr"),
-        "fine-tuning has train.finetune_lr, and no other phase learns by steps",
+        "fine-tuning uses train.finetune_lr, and there is no other phase with training steps",
         lambda s: s.lr_unused,
     ),
     Rule(
         _train("allow_large_finetune_lr"),
-        "the rate of fine-tuning is no more than a tenth of train.lr",
+        "the fine-tuning learning rate is at most a tenth of train.lr",
         lambda s: s.is_gentle,
     ),
     Rule(
         _train("kept_views"),
-        "method full trains the whole network, so that no activations are kept",
+        "method full trains the whole network, so no activations are cached",
         lambda s: s.recipe.train.method == "full",
     ),
     Rule(
         _train("momentum"),
-        "only sgd and muon have a momentum",
+        "only the optimizers sgd and muon use momentum",
         lambda s: s.recipe.train.optimizer not in ("sgd", "muon"),
     ),
     Rule(
         _train(*_STEP),
-        "only schedule step has such drops",
+        "only the schedule step uses it",
         lambda s: s.recipe.train.schedule != "step",
     ),
     Rule(
         _train(*_STEP),
-        "no phase is longer than train.step_epochs, so that the rate never drops",
+        "no phase is longer than train.step_epochs, so the learning rate never drops",
         lambda s: s.recipe.train.schedule == "step" and s.longest_phase <= s.recipe.train.step_epochs,
     ),
     Rule(
         _train(*_PLATEAU),
-        "only schedule plateau looks at it",
+        "only the schedule plateau uses it",
         lambda s: s.recipe.train.schedule != "plateau",
     ),
     Rule(
         _train("warmup_epochs"),
-        "schedule one_cycle has a rise of its own",
+        "the schedule one_cycle has its own warm-up",
         lambda s: s.recipe.train.schedule == "one_cycle",
     ),
     Rule(
         _train("progressive_size"),
-        "only a network that learns as a whole starts with smaller images",
+        "only training of the whole network starts with smaller images",
         lambda s: not s.trains_everything,
     ),
     Rule(
         _train("progressive_size"),
-        "images grow in steps of 32 pixels, and the first step is the whole input",
+        "images grow in steps of 32 pixels, and the first step is already the full size",
         lambda s: growing_side(0.0, start=s.recipe.train.progressive_size, full=s.side) == s.side,
     ),
     Rule(
         _train("class_weights"),
-        "all classes have equally many training images",
+        "all classes have the same number of training images",
         lambda s: len(set(s.class_counts)) == 1,
     ),
     Rule(
         _train("workers"),
-        "images this small are all kept in memory and augmented there",
+        "images of this size are kept and augmented in memory",
         lambda s: s.in_memory,
     ),
     Rule(
         ["data.cache_gb"],
-        "images this small are all kept in memory and augmented there",
+        "images of this size are kept and augmented in memory",
         lambda s: s.in_memory and not s.recipe.solves_head,
     ),
     Rule(
         ["data.cache_gb"],
-        "train.cache_images = false keeps no images",
+        "train.cache_images is false",
         lambda s: not s.recipe.train.cache_images,
     ),
     Rule(
         ["data.crop_fraction"],
-        "only resize crop cuts anything off",
+        "only resize = crop uses it",
         lambda s: s.resize != "crop",
     ),
     Rule(
         ["model.dropout"],
-        "the mlp head has a dropout of its own, 0.5",
+        "the mlp head has its own dropout, 0.5",
         lambda s: s.recipe.model.head == "mlp",
     ),
     Rule(
         ["augment.crop_border"],
-        "without augment.random_crop there is no border to fill",
+        "augment.random_crop is off, so there is no border",
         lambda s: not s.augmentation.random_crop,
     ),
     Rule(
         ["augment.alternate_flip"],
-        "without augment.horizontal_flip nothing is mirrored",
+        "augment.horizontal_flip is off",
         lambda s: not s.augmentation.horizontal_flip,
     ),
     Rule(
         ["augment.horizontal_flip"],
-        "with augment.alternate_flip each image is mirrored in every second epoch, whatever the probability",
+        "augment.alternate_flip flips each image in every second epoch, whatever the probability",
         lambda s: s.augmentation.alternate_flip and s.mirrors_without("horizontal_flip"),
     ),
     Rule(
@@ -254,12 +254,12 @@ RULES = (
     ),
     Rule(
         ["split.test"],
-        "the data are divided, and no test part is made in a division that is given",
+        "the data have given parts, and no test part is added to a given split",
         lambda s: bool(s.given_parts),
     ),
     Rule(
         ["split.repair", "split.allow_leaks"],
-        "the data are not divided yet, and what saccade divides has no leaks",
+        "the data are unsplit, and splits made by saccade have no leaks",
         lambda s: not s.given_parts,
     ),
 )
@@ -282,4 +282,4 @@ def as_sentence(reasons: Mapping[str, str]) -> str:
     for key, why in reasons.items():
         fields.setdefault(why, []).append(key)
     told = "; ".join(f"{', '.join(keys)} ({why})" for why, keys in fields.items())
-    return f"Recipe    without effect here: {told}" if told else ""
+    return f"Recipe    no effect in this run: {told}" if told else ""

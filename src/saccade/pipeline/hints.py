@@ -25,6 +25,6 @@ def small_images_hint(dataset: Dataset, recipe: Recipe) -> str:
     if not 0 < side <= SMALL_SIDE_PIXELS:
         return ""
     return (
-        f"the images are small ({side} pixels): --backbone fast_cnn learns such images "
+        f"the images are small ({side} pixels): --backbone fast_cnn trains on such images "
         "from scratch in minutes"
     )

@@ -32,7 +32,7 @@ def remove_damaged(run: RunFolder, recipe: Recipe, terminal: Terminal, command: 
         elif _of_export_alone(run, path):
             terminal.warn(f"damaged file: {path} ({problem})", hint=run.remedy(path))
         else:
-            terminal.say(f"Damaged   {path} ({problem}): it is made again")
+            terminal.say(f"Damaged   {path} ({problem}); making it again")
             _remove(run, path, terminal)
     return any(path != run.recipe and not _of_export_alone(run, path) for path in damaged)
 
@@ -50,7 +50,7 @@ def _remove(run: RunFolder, path: Path, terminal: Terminal) -> None:
         path.unlink(missing_ok=True)  # the manifest goes on to say what it must hold
         return
     if path in (run.model_json, run.weights) and not has_checkpoint(run):
-        terminal.say("          no checkpoint is left to make it from, so training begins again")
+        terminal.say("          no checkpoint is left, so training starts again")
     for gone in (path, *_resting_on(run, path)):
         run.remove(gone)
 
@@ -91,7 +91,7 @@ def _restore_recipe(run: RunFolder, recipe: Recipe, problem: str, terminal: Term
             f"{run.recipe} is damaged ({problem}), and the settings given now are not those of the run",
             hint=f"{run.remedy(run.recipe)}",
         )
-    terminal.say(f"Damaged   {run.recipe} ({problem}): it is written again")
+    terminal.say(f"Damaged   {run.recipe} ({problem}); writing it again")
     run.write(run.recipe, text)
 
 

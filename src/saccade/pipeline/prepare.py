@@ -133,7 +133,7 @@ def divide(
     if not examined.audit.dataset.used():
         total = len(examined.audit.dataset.records)
         raise DataError(f"none of the {total} images can be used; do what the findings above say")
-    with terminal.progress("searching once more across parts", "steps") as progress:
+    with terminal.progress("cross-check across parts", "steps") as progress:
         return split(
             examined.audit,
             validation=recipe.split.validation,
@@ -183,7 +183,7 @@ def audit_data(
         page = write_audit_page(audited, folder / "audit.html", read, limits=Limits.of(recipe.data))
         terminal.say(f"Written   {folder / 'audit.json'} and {page}")
     else:
-        terminal.say("          --out FOLDER writes all of it, with pictures")
+        terminal.say("          --out FOLDER writes all findings, with pictures")
     return audited
 
 

@@ -62,7 +62,7 @@ def no_leak(run: RunFolder, record: RunRecord) -> Verdict:
     if pairs or groups or copies or clusters:
         examples = "; ".join(pairs[:5]) or ", ".join([*groups, *copies.values(), *clusters][:5])
         found = max(len(pairs), len(copies), len(clusters))
-        return BROKEN, f"{found} pairs and {len(groups)} groups stand in two parts: {examples}"
+        return BROKEN, f"{found} pairs and {len(groups)} groups cross parts: {examples}"
     images = f"{len(records):,} images"
     if not made["verified"]:
         return NOT_CHECKED, (
@@ -208,12 +208,12 @@ def _gap(run: RunFolder) -> tuple[bool, str]:
     judged = [run.read_metrics(part) for part in ("validation", "test") if run.has(run.metrics(part))]
     images = sum(figures["images"] for figures in judged)
     if not run.has(run.metrics("train")) or not images:
-        return False, "training images were not measured as they are"
+        return False, "training images were not evaluated without augmentation"
     train = run.read_metrics("train")["accuracy"]
     right = sum(figures["accuracy"]["value"] * figures["images"] for figures in judged) / images
     high = max(figures["accuracy"]["high"] for figures in judged)
     wide = train["value"] - right > NAMED_GAP and train["low"] > high and images >= LEAST_UNSEEN
-    return wide, f"right are {train['value']:.1%} of training and {right:.1%} of {images:,} other images"
+    return wide, f"accuracy is {train['value']:.1%} on training and {right:.1%} of {images:,} other images"
 
 
 def test_used_once(run: RunFolder, record: RunRecord) -> Verdict:
@@ -221,7 +221,7 @@ def test_used_once(run: RunFolder, record: RunRecord) -> Verdict:
         return NOT_APPLICABLE, "there is no test part; validation figures chose the model"
     found = record.measured(7)
     if "looked_at" not in found or not found.get("measured_by"):
-        return NOT_CHECKED, "nobody watched when the test images were first looked at"
+        return NOT_CHECKED, "it was not recorded when the test images were first read"
     if found["looked_at"]:
         return BROKEN, (
             f"{found['looked_at']} of {found['test_images']} test images were looked at before the last "

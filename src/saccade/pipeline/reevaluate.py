@@ -84,7 +84,7 @@ def data_of(run: RunFolder, moved: str = "") -> Dataset:
     except DataError as error:
         raise RunError(
             f"{run.root} is certified on the images it was measured on, and they cannot be read ({error}); "
-            "say where they lie now with --data"
+            "say where they are now with --data"
         ) from None
     return _as_measured(run, listed, moved)
 
@@ -109,12 +109,12 @@ def _as_measured(run: RunFolder, listed: Dataset, moved: str = "") -> Dataset:
     if moved and (missing or changed):
         raise RunError(
             f"--data {moved} does not hold the images of this run: {len(missing + changed)} of {len(judged)} "
-            f"are missing or have other bytes ({_shown(missing + changed)}); give the folder or list that "
+            f"are missing or have changed ({_shown(missing + changed)}); give the folder or list that "
             "holds them under the same names"
         )
     if changed:
         raise RunError(
-            f"{len(changed)} of the {len(judged)} images that {run.root} was measured on have other bytes "
+            f"{len(changed)} of the {len(judged)} images that {run.root} was evaluated on have changed "
             f"now ({_shown(changed)}); figures and certificate are left as they are: put these images back, "
             "or say with --data where unchanged copies lie"
         )

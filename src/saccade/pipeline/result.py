@@ -26,7 +26,7 @@ def say_result(run: RunFolder, terminal: Terminal) -> None:
             terminal.say(result_line(part, figures))
     if not run.has(run.metrics("test")):
         terminal.say(
-            "          there is no test part: validation chose the model, so its figures are optimistic"
+            "          there is no test part: validation images chose the checkpoint, so these figures are optimistic"
         )
     record = run.read_record()
     for finding in record.diagnosis or ():
@@ -62,7 +62,7 @@ def certificate_line(values: Mapping[str, Any], file: Path) -> str:
     )
     return (
         f"Export    {file} ({size:.1f} MB) {verdict}: {values['images']} images, "
-        f"same first class {values['top1_agreement']:.2%}, {what}{_where(values)}{_advice(values)}"
+        f"top-1 agreement {values['top1_agreement']:.2%}, {what}{_where(values)}{_advice(values)}"
     )
 
 
@@ -80,7 +80,7 @@ def _where(values: Mapping[str, Any]) -> str:
     ran = " and ".join(f"{row['runtime']} {row['version']}" for row in values.get("runtimes", []))
     processor = f" on {values['instruction_set']}" if values["kind"] == "int8" and ran else ""
     refused = "".join(
-        f"; {name} cannot run it: {why}" for name, why in values.get("runtimes_not_run", {}).items()
+        f"; it does not run in {name}: {why}" for name, why in values.get("runtimes_not_run", {}).items()
     )
     return f", in {ran}{processor}{refused}" if ran else ""
 
@@ -97,7 +97,7 @@ def _remedy(values: Mapping[str, Any], reasons: str) -> str:
     if values["kind"] == "float":
         return (
             "Do not ship it; train again in a new folder with another --backbone, or, where that difference "
-            "can be borne, with a larger --export.tolerance"
+            "is acceptable, with a larger --export.tolerance"
         )
     ship = "Ship the float file (export/model.onnx)"
     if reasons.startswith("too few images"):
@@ -107,6 +107,6 @@ def _remedy(values: Mapping[str, Any], reasons: str) -> str:
         )
     return (
         f"{ship}; for int8 train again in a new folder, with more images to calibrate on "
-        "(--export.calibration_images 1000) or another --backbone, or, where that fall can be borne, with a "
+        "(--export.calibration_images 1000) or another --backbone, or, if that drop is acceptable, with a "
         "larger --export.max_drop"
     )

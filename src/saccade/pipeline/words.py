@@ -24,12 +24,12 @@ def say_data(dataset: Dataset, terminal: Terminal) -> None:
     left_out = len(dataset.records) - len(dataset.used())
     images, classes = counted(len(dataset.used()), "image"), counted(len(counts), "class", "classes")
     terminal.say(
-        f"Data      {images} in {classes} ({listed}{more})" + (f"; {left_out:,} left out" if left_out else "")
+        f"Data      {images} in {classes} ({listed}{more})" + (f"; {left_out:,} set aside" if left_out else "")
     )
     ignored = sum(dataset.ignored.values())
     if ignored:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dataset.ignored.items()))
-        terminal.say(f"          ignored by rule: {reasons}")
+        terminal.say(f"          skipped: {reasons}")
 
 
 def say_findings(audited: Audit, terminal: Terminal, *, most: int = SHOWN_FINDINGS) -> None:
@@ -50,7 +50,7 @@ def say_findings(audited: Audit, terminal: Terminal, *, most: int = SHOWN_FINDIN
             terminal.say(f"          and {len(same) - room:,} more of this kind")
         shown += min(room, len(same))
     if shown == most < len(grave):
-        terminal.say(f"          {len(grave):,} in all; audit.json and the report hold every one")
+        terminal.say(f"          {len(grave):,} in total; audit.json and the report list all of them")
     for found in audited.findings:
         if found.kind in ALWAYS_SHOWN:
             terminal.say(f"  {found.severity:<8}{_line(found)}")
@@ -69,15 +69,15 @@ def _line(finding: Finding) -> str:
 
 def say_split(made: Split, recipe: Recipe, terminal: Terminal) -> None:
     """How many images each part has, what could not be met, and whether anything crosses."""
-    kept = "nothing that belongs together stands in two parts"
+    kept = "no group and no near-duplicates cross parts"
     if not recipe.split.near_duplicates:
-        kept = "near-duplicates were not searched (split.near_duplicates is false)"
+        kept = "near-duplicates were not searched for (split.near_duplicates is false)"
     say_sizes(made, terminal, kept if made.promise_kept else _crossing(made))
     if made.verified:
         across, unresolved = made.verified["verified_pairs_across"], made.verified["unresolved"]
         terminal.say(
-            f"          searched again by another descriptor: {across} verified pairs across parts, "
-            f"{unresolved} unresolved"
+            f"          cross-check with a second descriptor: {across} near-duplicate pairs across parts, "
+            f"{unresolved} inconclusive"
         )
     for reason in made.reasons:
         terminal.say(f"          {reason}")
@@ -94,7 +94,7 @@ def say_folds(made: Folds, terminal: Terminal) -> None:
     """How many images each fold has, and what could not be met."""
     sizes = Counter(made.fold_of.values())
     listed = ", ".join(f"{sizes[fold]:,}" for fold in range(made.count))
-    terminal.say(f"Folds     {made.count} folds of {listed} images; nothing that belongs together is parted")
+    terminal.say(f"Folds     {made.count} folds of {listed} images; no group and no near-duplicates cross folds")
     for reason in made.reasons:
         terminal.say(f"          {reason}")
 
@@ -105,4 +105,4 @@ def _crossing(made: Split) -> str:
         what.append(f"{len(made.crossing)} pairs of near-duplicates")
     if made.crossing_groups:
         what.append(f"{len(made.crossing_groups)} groups")
-    return f"LEAK: {' and '.join(what)} stand in two parts of the given split (--repair-split moves them)"
+    return f"LEAK: {' and '.join(what)} cross the parts of the given split (--repair-split moves them)"

@@ -147,7 +147,7 @@ def time_backbones(listed: Dataset, recipe: Recipe, terminal: Terminal) -> Field
                     left_out.append(f"{candidate.label}: {error}")
             if not built:
                 raise ModelError(
-                    f"--backbone auto: none of the weights at hand can be used ({'; '.join(left_out)}); "
+                    f"--backbone auto: none of the weights found can be used ({'; '.join(left_out)}); "
                     "name a backbone, or give other files with --weights FOLDER"
                 )
             rows = _timed(built, found.candidates, Path(folder))
@@ -187,8 +187,8 @@ def _refuse_too_slow(rows: Sequence[Timed], recipe: Recipe) -> None:
     lines = table_lines([Scored(row, none, none).as_json() for row in rows])
     table = "; ".join(" ".join(line.split()) for line in lines)
     raise ModelError(
-        f"none of the {len(rows)} backbones at hand answers within --max-latency-ms {limit:g} ({table}); "
-        "allow more, take a smaller --image-size, or give quicker backbones with --weights FOLDER"
+        f"none of the {len(rows)} backbones at hand is within --max-latency-ms {limit:g} ({table}); "
+        "allow more, take a smaller --image-size, or give faster backbones with --weights FOLDER"
     )
 
 
@@ -208,7 +208,7 @@ def choose_backbone(
     records = scored_records(dataset.used("train"), seed=recipe.seed)
     none = np.empty(0)
     if len(within) == 1:
-        rows = [Scored(within[0], none, none, "the only one, so not scored")]
+        rows = [Scored(within[0], none, none, "not scored: the only candidate")]
     else:
         rows = _scored(within, dataset, records, recipe, terminal, began)
     slow = [Scored(row, none, none, "over the limit") for row in field.rows if row not in within]
@@ -243,7 +243,7 @@ def _scored(
     with stop_on_signals() as stop:
         for timed in sorted(within, key=lambda row: row.latency_ms):
             if rows and share and time.monotonic() - began > share:
-                rows.append(Scored(timed, none, none, "not scored, for --time-limit"))
+                rows.append(Scored(timed, none, none, "not scored: --time-limit"))
                 continue
             with terminal.progress(f"scoring {timed.candidate.label}") as progress:
                 rows.append(_score(timed, dataset, records, recipe, stop, progress))
@@ -342,10 +342,10 @@ def pick(rows: Sequence[Scored], limit_ms: float = 0.0) -> tuple[Scored, str]:
         times = best.timed.latency_ms / chosen.timed.latency_ms
         return chosen, (
             f"{chosen.name}: its held-out log loss ({chosen.loss:.3f}) lies within one standard error of the "
-            f"best{within} ({best.name}, {best.loss:.3f}), and it is {times:.1f} times as quick"
+            f"best{within} ({best.name}, {best.loss:.3f}), and it is {times:.1f} times as fast"
         )
     quicker = [row for row in scored if row.timed.latency_ms * SAME_SPEED < best.timed.latency_ms]
-    why = "; what is quicker is surely worse" if quicker else "; nothing is much quicker"
+    why = "; faster ones are clearly worse" if quicker else "; no other backbone is much faster"
     return best, f"{best.name}: the least held-out log loss{within} ({best.loss:.3f}){why}"
 
 
@@ -366,7 +366,7 @@ def say_choice(story: Mapping[str, Any], terminal: Terminal) -> None:
     """The table and the reason."""
     rows = story["rows"]
     judged = f", scored on {story['images']:,} held-out training images" if story["images"] else ""
-    terminal.say(f"Backbones {len(rows)} at hand{judged}; ms: one photo, one core")
+    terminal.say(f"Backbones {len(rows)} with weights on this machine{judged}; ms: one photo, one core")
     for line in table_lines(rows):
         terminal.say(f"          {line}")
     terminal.say(f"Backbone  {story['reason']}")

@@ -108,7 +108,7 @@ class TerminalProgress(Callback):
     def _how(self, row: EpochRow) -> str:
         if not row.lr:
             return f"fitted on frozen features, {row.seconds:.1f} s from the start"
-        return f"rate {row.lr:.2g}, {time.monotonic() - self._started:.1f} s"
+        return f"lr {row.lr:.2g}, {time.monotonic() - self._started:.1f} s"
 
     def on_close(self) -> None:
         self._open.close()

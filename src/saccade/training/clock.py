@@ -49,11 +49,11 @@ def without_time(limit: float, clock: Clock) -> str:
         return ""
     left = clock.started + limit - time.monotonic()
     when = (
-        f"--time-limit {limit:g} s was over {-left:.1f} s before training began"
+        f"--time-limit {limit:g} s ended {-left:.1f} s before training began"
         if left <= 0
         else f"of --time-limit {limit:g} s only {left:.1f} s were left, which evaluation and export need"
     )
-    return f"{when}: the least that gives a model is trained all the same; give a longer limit"
+    return f"{when}: the shortest training that gives a model runs anyway; give a longer limit"
 
 
 @dataclass(slots=True)

@@ -165,7 +165,7 @@ def end_phase(job: TrainingJob, phase: Phase, state: FitState, ending: str) -> F
 
 def _ended_early(job: TrainingJob, phase: Phase, state: FitState, ending: str, *, paced: bool) -> str:
     done = sum(row.phase == phase.name for row in state.history)
-    left = "".join(f"; {later.name} was not begun" for later in job.plan.phases[state.phase :])
+    left = "".join(f"; {later.name} was not started" for later in job.plan.phases[state.phase :])
     skipped = left if ending in ENDINGS else ""
     shortened = "; the learning rate schedule was shortened to that" if paced and ending == TIME_LIMIT else ""
     return f"{phase.name}: {ending} after epoch {done} of {phase.epochs}{shortened}{skipped}"
@@ -178,7 +178,7 @@ def frozen_evidence(job: TrainingJob, phase: Phase, state: FitState) -> FrozenEv
     if not evidence.kept:
         raise PromiseError(
             f"a frozen part changed during phase {phase.name} (hash {evidence.before[:12]} became "
-            f"{evidence.after[:12]}): this backbone changes itself in its forward pass",
+            f"{evidence.after[:12]}): this backbone changes its own state in the forward pass",
             hint="use another backbone, or train.unfreeze = 'all' with head_epochs = 0",
         )
     return evidence

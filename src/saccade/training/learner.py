@@ -225,7 +225,7 @@ def begin_phase(
 def memory_error(images: int, runtime: Runtime) -> TrainingError:
     """What was too much, and what to do."""
     return TrainingError(
-        f"memory is too small for {images} images at once on {runtime.device}",
+        f"out of memory: {images} images at once on {runtime.device}",
         hint="use a smaller train.batch_size, data.image_size or backbone, or end what else uses that memory",
     )
 

@@ -211,7 +211,7 @@ class Checkpoints:
             else:
                 return checkpoint, (*notes, *damaged_best)
         if notes:
-            notes.append("no whole checkpoint is left, so training starts again from its beginning")
+            notes.append("no intact checkpoint is left, so training starts again from the beginning")
         return None, tuple(notes)
 
     def best_weights(self, state: FitState) -> dict[str, Tensor]:
@@ -219,7 +219,7 @@ class Checkpoints:
         try:
             return _load_tensors(self._best(state), self._best_sha256)
         except RunError as error:
-            again = "give the same command again, it goes back to a whole checkpoint"
+            again = "give the same command again, it goes back to an intact checkpoint"
             raise RunError(f"{error}; {again}") from None
 
     def choice(self, name: str) -> dict[str, Any] | None:
