@@ -92,9 +92,9 @@ def refuse_muon_on_pretrained(recipe: Recipe) -> None:
     """Raise RecipeError where Muon would train pretrained filters, whatever the images are."""
     if recipe.train.optimizer == "muon" and recipe.starts_pretrained:
         raise RecipeError(
-            "train.optimizer = muon turns every filter by the same large step, which destroys the pretrained "
-            f"ones of backbone {recipe.model.backbone}; use adamw or sgd, or train from scratch "
-            "(--no-pretrained)"
+            "train.optimizer = muon turns every filter by the same large step, which destroys the "
+            f"pretrained ones of backbone {recipe.model.backbone}",
+            hint="use adamw or sgd, or train from scratch (--no-pretrained)",
         )
 
 
@@ -103,8 +103,8 @@ def _refuse_large_images(recipe: Recipe) -> None:
     if recipe.model.backbone == "fast_cnn" and side != "auto" and side > largest:
         raise RecipeError(
             f"data.image_size = {side}: fast_cnn is made for images of {largest} pixels and less (usual are "
-            f"{', '.join(map(str, SIZES['fast_cnn']))}), its three blocks see no more of a larger one; use "
-            f"one of these sizes, or another backbone (small_cnn, {DEFAULT_BACKBONE})"
+            f"{', '.join(map(str, SIZES['fast_cnn']))}), its three blocks see no more of a larger one",
+            hint=f"use one of these sizes, or another backbone (small_cnn, {DEFAULT_BACKBONE})",
         )
 
 
@@ -114,7 +114,8 @@ def check_network(network: BuiltModel, recipe: Recipe) -> None:
     if norms and recipe.train.batch_size == 1:
         raise RecipeError(
             f"train.batch_size = 1: the BatchNorm layers of {recipe.model.backbone} compare the images of a "
-            "batch with each other; use 2 or more"
+            "batch with each other",
+            hint="use 2 or more",
         )
     if network.pretrained:
         unfreeze(network.module, recipe.train.unfreeze)  # only to refuse here what it has not got
@@ -129,7 +130,8 @@ def _check_smaller_images(network: BuiltModel, recipe: Recipe) -> None:
     except ModelError:
         raise RecipeError(
             f"train.progressive_size = {recipe.train.progressive_size:g}: {recipe.model.backbone} does not "
-            f"take images of {side} x {side} pixels, with which training would start; leave it out"
+            f"take images of {side} x {side} pixels, with which training would start",
+            hint="leave it out",
         ) from None
 
 

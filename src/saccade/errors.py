@@ -34,6 +34,11 @@ class SaccadeError(Exception):
         super().__init__(*lines)
         self.hint = hint
 
+    @property
+    def problem(self) -> str:
+        """What is wrong, on one line and without the hint: for lists and other messages."""
+        return "; ".join(map(str, self.args))
+
     def __str__(self) -> str:
         text = "\n  ".join(map(str, self.args))
         return f"{text}\nhint: {self.hint}" if self.hint else text

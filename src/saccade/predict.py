@@ -257,7 +257,7 @@ def _paths(path: str, listings: dict[str, Listing]) -> Iterator[Input]:
     try:
         listings[path] = list_folder(Path(path))
     except SourceError as error:
-        yield path, ImageError(str(error), "Allow it with: chmod u+rx FOLDER")
+        yield path, ImageError(error.problem, "Allow it with: chmod u+rx FOLDER")
         return
     if not listings[path].files:
         yield path, ImageError("a folder without images", "Give a folder that holds some")

@@ -180,9 +180,15 @@ class RunFolder:
             try:
                 data = read_file(path, max_bytes=MOST_WEIGHT_BYTES)
             except FileNotFoundError:
-                raise RunError(f"{path} is missing; {self.remedy(path)}") from None
+                raise RunError(
+                    f"{path} is missing",
+                    hint=self.remedy(path),
+                ) from None
             except OSError as error:
-                raise RunError(f"{path} cannot be read ({error.strerror}); check what it is") from None
+                raise RunError(
+                    f"{path} cannot be read ({error.strerror})",
+                    hint="check what it is",
+                ) from None
             problem = self._problem(path, Content.of(data))
             if not problem:
                 return data
@@ -305,8 +311,8 @@ class RunFolder:
         if changes:
             listed = "; ".join(f"{key}: there {old!r}, now {new!r}" for key, (old, new) in changes.items())
             raise RunError(
-                f"{self.root} holds a run with another recipe ({listed}); "
-                "give --out a new folder, or the same settings to continue"
+                f"{self.root} holds a run with another recipe ({listed})",
+                hint="give --out a new folder, or the same settings to continue",
             )
         return True
 
@@ -317,7 +323,10 @@ class RunFolder:
         foreign = [name for name in names if name != self.lock.name]
         if foreign or not self.root.is_dir():
             holds = f" (it holds {foreign[0]})" if foreign else ""
-            raise RunError(f"{self.root} exists and is no run folder{holds}; give --out a new folder")
+            raise RunError(
+                f"{self.root} exists and is no run folder{holds}",
+                hint="give --out a new folder",
+            )
 
     @contextlib.contextmanager
     def begun(self) -> Iterator[None]:
@@ -328,8 +337,8 @@ class RunFolder:
             fsync_folder(self.root)
         except OSError as error:
             raise RunError(
-                f"{self.root} cannot be written to ({error.strerror}); free some space or permissions there, "
-                "or give --out another folder"
+                f"{self.root} cannot be written to ({error.strerror})",
+                hint="free some space or permissions there, or give --out another folder",
             ) from None
         yield
         self.beginning.unlink()
@@ -350,10 +359,14 @@ class RunFolder:
             if not self.recipe.exists():
                 return Manifest()
             problem = "missing, so what the files of this run must hold is not known"
-            raise RunError(f"{self.manifest} is {problem}; {self.remedy(self.manifest)}") from None
+            raise RunError(
+                f"{self.manifest} is {problem}",
+                hint=self.remedy(self.manifest),
+            ) from None
         except OSError as error:
             raise RunError(
-                f"{self.manifest} cannot be read ({error.strerror}); check its permissions"
+                f"{self.manifest} cannot be read ({error.strerror})",
+                hint="check its permissions",
             ) from None
         except ValueError as error:
             raise self._damaged(self.manifest, str(error)) from None
@@ -451,13 +464,16 @@ class RunFolder:
                 if isinstance(error, FileNotFoundError | FileExistsError) and not last:
                     continue
                 raise RunError(
-                    f"{self.root} cannot be a run folder ({error.strerror}); "
-                    "give --out a folder that can be written to"
+                    f"{self.root} cannot be a run folder ({error.strerror})",
+                    hint="give --out a folder that can be written to",
                 ) from None
             if self._locks(handle):
                 return handle
             os.close(handle)
-        raise RunError(f"{self.root} is used by many commands at once; use another --out")
+        raise RunError(
+            f"{self.root} is used by many commands at once",
+            hint="use another --out",
+        )
 
     def _locks(self, handle: int) -> bool:
         """Lock the open file; False where another has its name by now. Raises RunError where it is held."""
@@ -469,7 +485,8 @@ class RunFolder:
             owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(handle)
             raise RunError(
-                f"{self.root} is in use by process {owner}; wait until it has finished, or use another --out"
+                f"{self.root} is in use by process {owner}",
+                hint="wait until it has finished, or use another --out",
             ) from None
         try:
             return os.path.samestat(os.fstat(handle), os.stat(self.lock))
@@ -502,9 +519,15 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return _object(read_text(path, errors="surrogateescape"))
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}); check what it is") from None
+        raise RunError(
+            f"{path} cannot be read ({error.strerror})",
+            hint="check what it is",
+        ) from None
     except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}); make it again") from None
+        raise RunError(
+            f"{path} is damaged ({error})",
+            hint="make it again",
+        ) from None
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -519,7 +542,8 @@ def existing_run(path: str | Path) -> RunFolder:
     run = RunFolder(Path(path))
     if not run.has(run.recipe):
         raise RunError(
-            f"{path} is no run folder (it has no recipe.toml); give a folder that `saccade train` made"
+            f"{path} is no run folder (it has no recipe.toml)",
+            hint="give a folder that `saccade train` made",
         )
     return run
 
@@ -548,7 +572,10 @@ def read_predictions(path: Path) -> Predictions:
     try:
         return _predictions(read_csv(path))
     except (TypeError, KeyError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}); make it again") from None
+        raise RunError(
+            f"{path} is damaged ({error})",
+            hint="make it again",
+        ) from None
 
 
 def _predictions(rows: list[dict[str, str]]) -> Predictions:
@@ -594,9 +621,15 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     try:
         return _rows(read_text(path, errors="surrogateescape"))
     except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}); check its path and permissions") from None
+        raise RunError(
+            f"{path} cannot be read ({error.strerror})",
+            hint="check its path and permissions",
+        ) from None
     except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}); check what it is") from None
+        raise RunError(
+            f"{path} is damaged ({error})",
+            hint="check what it is",
+        ) from None
 
 
 def _rows(text: str) -> list[dict[str, str]]:
@@ -666,8 +699,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         fsync_folder(path.parent)
     except OSError as error:
         raise RunError(
-            f"{path} cannot be written ({error.strerror}); it needs {len(data) / 1e6:.1f} MB: "
-            "free some space or permissions there, or give --out another folder"
+            f"{path} cannot be written ({error.strerror})",
+            hint=(
+                f"it needs {len(data) / 1e6:.1f} MB: free some space or permissions there, or give --out "
+                "another folder"
+            ),
         ) from None
 
 

@@ -171,7 +171,10 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("mps", 0)
     if kind == "cuda" and (not index or index.isdecimal()) and number < torch.cuda.device_count():
         return torch.device("cuda", number)
-    raise RecipeError(f"device {name!r} is not available; choose from: auto, {', '.join(available_devices())}")
+    raise RecipeError(
+        f"device {name!r} is not available",
+        hint=f"choose from: auto, {', '.join(available_devices())}",
+    )
 
 
 def available_devices() -> tuple[str, ...]:
@@ -188,7 +191,10 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     if name not in PRECISIONS:
         raise RecipeError(f"precision must be auto, float32 or bfloat16, got {name!r}")
     if name == "bfloat16" and device.type == "cuda" and not native:
-        raise RecipeError(f"precision bfloat16 is not supported by {_device_name(device)}; use float32")
+        raise RecipeError(
+            f"precision bfloat16 is not supported by {_device_name(device)}",
+            hint="use float32",
+        )
     return "bfloat16" if name == "bfloat16" else "float32"
 
 
@@ -210,7 +216,8 @@ def _refuse_several_processes() -> None:
     processes = int(os.environ.get("WORLD_SIZE", "1") or 1)
     if processes > 1:
         raise RecipeError(
-            f"this was started as {processes} processes, but training runs in one; start it without torchrun"
+            f"this was started as {processes} processes, but training runs in one",
+            hint="start it without torchrun",
         )
 
 

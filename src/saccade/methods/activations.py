@@ -109,7 +109,10 @@ def _usable_boundary(job: TrainingJob, images: Tensor) -> tuple[Boundary | None,
     if boundary is None:
         return None, "no whole stage is frozen"
     if not tail_is_exact(job.classifier, boundary, job.runtime, images):
-        return None, f"this backbone does more between its stages than pass on the output of {boundary.module} gives"
+        return (
+            None,
+            f"this backbone does more between its stages than pass on the output of {boundary.module}",
+        )
     return boundary, ""
 
 

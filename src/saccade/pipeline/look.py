@@ -54,7 +54,10 @@ def spread_over_classes(dataset: Dataset, count: int) -> tuple[ImageRecord, ...]
     longest = max((len(records) for records in by_class), default=0)
     turns = [records[i] for i in range(longest) for records in by_class if i < len(records)]
     if not turns:
-        raise DataError("there is no training image to show; `saccade audit` says what is wrong")
+        raise DataError(
+            "there is no training image to show",
+            hint="`saccade audit` says what is wrong",
+        )
     return tuple(turns[:count])
 
 

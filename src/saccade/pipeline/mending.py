@@ -89,7 +89,7 @@ def _restore_recipe(run: RunFolder, recipe: Recipe, problem: str, terminal: Term
     if not run.accepts(run.recipe, text):
         raise RunError(
             f"{run.recipe} is damaged ({problem}), and the settings given now are not those of the run",
-            hint=f"{run.remedy(run.recipe)}",
+            hint=run.remedy(run.recipe),
         )
     terminal.say(f"Damaged   {run.recipe} ({problem}); writing it again")
     run.write(run.recipe, text)

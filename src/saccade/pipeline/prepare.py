@@ -132,7 +132,10 @@ def divide(
     """
     if not examined.audit.dataset.used():
         total = len(examined.audit.dataset.records)
-        raise DataError(f"none of the {total} images can be used; do what the findings above say")
+        raise DataError(
+            f"none of the {total} images can be used",
+            hint="do what the findings above say",
+        )
     with terminal.progress("cross-check across parts", "steps") as progress:
         return split(
             examined.audit,
@@ -151,8 +154,11 @@ def require_validation(divided: Dataset, recipe: Recipe) -> None:
     if not divided.used("validation"):
         raise DataError(
             f"there is no validation part (split.validation = {recipe.split.validation:g}), and training "
-            "needs one to choose the best epoch; give it a share of the images (--split.validation 0.15), or "
-            "images of its own (a folder or a part called validation)"
+            "needs one to choose the best epoch",
+            hint=(
+                "give it a share of the images (--split.validation 0.15), or images of its own (a folder or a "
+                "part called validation)"
+            ),
         )
 
 
@@ -173,7 +179,10 @@ def audit_data(
     """`saccade audit`: print what one can act on; `out` names a folder for audit.json and audit.html."""
     folder = Path(out)
     if out and RunFolder(folder).recipe.exists():
-        raise RunError(f"{out} holds a run, and audit.json there is the run's own; give --out another folder")
+        raise RunError(
+            f"{out} holds a run, and audit.json there is the run's own",
+            hint="give --out another folder",
+        )
     audited = examine(list_data(location, recipe), recipe, terminal, verify=verify, cache=cache).audit
     say_data(audited.dataset, terminal)
     say_findings(audited, terminal, most=SHOWN_BY_AUDIT)
@@ -215,6 +224,9 @@ def _check_list_can_be_written(target: Path, location: str, dataset: Dataset) ->
         raise SplitError(f"--out {target}: give the name of a file that ends in .csv")
     if not isinstance(dataset.storage, FolderStorage):
         raise SplitError(
-            f"{location} holds its images in an archive or table, where a list cannot name them; unpack it "
-            "and split the folder (`saccade train` takes it as it is and divides it in the same way)"
+            f"{location} holds its images in an archive or table, where a list cannot name them",
+            hint=(
+                "unpack it and split the folder (`saccade train` takes it as it is and divides it in the same "
+                "way)"
+            ),
         )

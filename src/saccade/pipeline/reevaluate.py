@@ -32,8 +32,8 @@ def evaluate(
     """
     if data and moved:
         raise RecipeError(
-            f"evaluate RUN {data} measures new data, --data {moved} says where the run's own images lie now; "
-            "give one of them"
+            f"evaluate RUN {data} measures new data, --data {moved} says where the run's own images lie now",
+            hint="give one of them",
         )
     run = existing_run(run_path)
     recipe = run.read_recipe()
@@ -46,14 +46,20 @@ def evaluate(
 def _plain_name(name: str) -> str:
     """The name of a folder directly in `evaluations/`; raises RecipeError for one that leads elsewhere."""
     if name != Path(name).name or name in ("", ".", ".."):
-        raise RecipeError(f"--name {name!r} is no plain name; give one without slashes, such as new_camera")
+        raise RecipeError(
+            f"--name {name!r} is no plain name",
+            hint="give one without slashes, such as new_camera",
+        )
     return name
 
 
 def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: str) -> dict[str, Metrics]:
     parts = [part for part in (*JUDGED_PARTS, "train") if run.has(run.predictions(part))]
     if not parts:
-        raise RunError(f"{run.root} has no predictions yet; {run.remedy(run.predictions('validation'))}")
+        raise RunError(
+            f"{run.root} has no predictions yet",
+            hint=f"{run.remedy(run.predictions('validation'))}",
+        )
     if run.has(run.certificate()):
         run.check(run.onnx)  # the report says that it is certified
     location = run.read_record().data
@@ -83,8 +89,8 @@ def data_of(run: RunFolder, moved: str = "") -> Dataset:
         listed = load_source(location, drop_empty=True, min_classes=1)
     except DataError as error:
         raise RunError(
-            f"{run.root} is certified on the images it was measured on, and they cannot be read ({error}); "
-            "say where they are now with --data"
+            f"{run.root} is certified on the images it was measured on, and they cannot be read ({error.problem})",
+            hint="say where they are now with --data",
         ) from None
     return _as_measured(run, listed, moved)
 
@@ -108,15 +114,18 @@ def _as_measured(run: RunFolder, listed: Dataset, moved: str = "") -> Dataset:
     changed = [r.path for r, state in zip(judged, states, strict=True) if state == "changed"]
     if moved and (missing or changed):
         raise RunError(
-            f"--data {moved} does not hold the images of this run: {len(missing + changed)} of {len(judged)} "
-            f"are missing or have changed ({_shown(missing + changed)}); give the folder or list that "
-            "holds them under the same names"
+            f"--data {moved} does not hold the images of this run: {len(missing + changed)} of "
+            f"{len(judged)} are missing or have changed ({_shown(missing + changed)})",
+            hint="give the folder or list that holds them under the same names",
         )
     if changed:
         raise RunError(
-            f"{len(changed)} of the {len(judged)} images that {run.root} was evaluated on have changed "
-            f"now ({_shown(changed)}); figures and certificate are left as they are: put these images back, "
-            "or say with --data where unchanged copies lie"
+            f"{len(changed)} of the {len(judged)} images that {run.root} was evaluated on have changed now "
+            f"({_shown(changed)})",
+            hint=(
+                "figures and certificate are left as they are: put these images back, or say with --data where "
+                "unchanged copies lie"
+            ),
         )
     return dataset
 
@@ -146,8 +155,8 @@ def _evaluate_new(
     unknown = [label for label in dataset.classes if label not in bundle.classes]
     if unknown:
         raise DataError(
-            f"{data} has classes that {run.root} does not know ({', '.join(unknown)}); "
-            f"it knows {', '.join(bundle.classes)}: rename those folders or leave them out"
+            f"{data} has classes that {run.root} does not know ({', '.join(unknown)})",
+            hint=f"it knows {', '.join(bundle.classes)}: rename those folders or leave them out",
         )
     audited = prepare.examine(dataset, recipe, terminal).audit
     words.say_data(audited.dataset, terminal)
@@ -176,7 +185,10 @@ def _by_part(dataset: Dataset) -> dict[str, tuple[ImageRecord, ...]]:
     parts = {part: dataset.used(part) for part in dataset.given_parts} or {"test": dataset.used()}
     found = {part: records for part, records in parts.items() if records}
     if not found:
-        raise DataError("none of these images can be used; `saccade audit` says what is wrong with each")
+        raise DataError(
+            "none of these images can be used",
+            hint="`saccade audit` says what is wrong with each",
+        )
     return found
 
 
@@ -212,9 +224,15 @@ def _measured(path: str, part: str) -> RunFolder:
     run = RunFolder(Path(path))
     parts = [known for known in (*JUDGED_PARTS, "train") if run.has(run.predictions(known))]
     if not parts:
-        raise RunError(f"{path} has no predictions; give a finished run, or RUN/evaluations/NAME")
+        raise RunError(
+            f"{path} has no predictions",
+            hint="give a finished run, or RUN/evaluations/NAME",
+        )
     if part and part not in parts:
-        raise RunError(f"{path} has no predictions of a part {part!r}; it has {', '.join(parts)}")
+        raise RunError(
+            f"{path} has no predictions of a part {part!r}",
+            hint=f"it has {', '.join(parts)}",
+        )
     return run
 
 

@@ -24,7 +24,8 @@ def say_data(dataset: Dataset, terminal: Terminal) -> None:
     left_out = len(dataset.records) - len(dataset.used())
     images, classes = counted(len(dataset.used()), "image"), counted(len(counts), "class", "classes")
     terminal.say(
-        f"Data      {images} in {classes} ({listed}{more})" + (f"; {left_out:,} set aside" if left_out else "")
+        f"Data      {images} in {classes} ({listed}{more})"
+        + (f"; {left_out:,} set aside" if left_out else "")
     )
     ignored = sum(dataset.ignored.values())
     if ignored:
@@ -94,7 +95,9 @@ def say_folds(made: Folds, terminal: Terminal) -> None:
     """How many images each fold has, and what could not be met."""
     sizes = Counter(made.fold_of.values())
     listed = ", ".join(f"{sizes[fold]:,}" for fold in range(made.count))
-    terminal.say(f"Folds     {made.count} folds of {listed} images; no group and no near-duplicates cross folds")
+    terminal.say(
+        f"Folds     {made.count} folds of {listed} images; no group and no near-duplicates cross folds"
+    )
     for reason in made.reasons:
         terminal.say(f"          {reason}")
 

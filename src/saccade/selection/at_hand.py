@@ -111,7 +111,7 @@ def _in_folder(place: Path) -> AtHand:
         try:
             candidates.append(_candidate(path))
         except ModelError as error:
-            left_out.append(f"{path.name}: {error}")
+            left_out.append(f"{path.name}: {error.problem}")
     return AtHand(tuple(candidates), tuple(left_out))
 
 
@@ -122,14 +122,20 @@ def _weights_files(place: Path) -> list[Path]:
     try:
         files = sorted(path for path in place.iterdir() if path.is_file() and path.name[0] != ".")
     except OSError as error:
-        raise ModelError(f"--weights {place} cannot be read ({error.strerror}); check the path") from None
+        raise ModelError(
+            f"--weights {place} cannot be read ({error.strerror})",
+            hint="check the path",
+        ) from None
     return [path for path in files if path.suffix.lower() in (SUFFIX, *OTHER_SUFFIXES)]
 
 
 def _candidate(path: Path) -> Candidate:
     """The backbone that a file's header or name (before the first dot) says; raises ModelError."""
     if path.suffix.lower() != SUFFIX:
-        raise ModelError(f"only {SUFFIX} files are read; convert it with safetensors.torch.save_file")
+        raise ModelError(
+            f"only {SUFFIX} files are read",
+            hint="convert it with safetensors.torch.save_file",
+        )
     return _named(path, parse_metadata(check_header(path), where=str(path)))
 
 
@@ -141,6 +147,9 @@ def _named(path: Path, header: Header) -> Candidate:
     said = "/".join(part for part in (header.library, header.architecture) if part)
     backbone = find_backbone(said or path.name.partition(".")[0])
     if backbone.library == OWN:
-        raise ModelError(f"{backbone} has no pretrained weights; take the file out of the folder")
+        raise ModelError(
+            f"{backbone} has no pretrained weights",
+            hint="take the file out of the folder",
+        )
     preparation(str(backbone), weights=str(path))
     return Candidate(str(backbone), str(path))

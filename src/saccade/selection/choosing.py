@@ -123,7 +123,8 @@ def settled(recipe: Recipe, choice: Mapping[str, Any]) -> Recipe:
         return recipe
     if not choice:
         raise RunError(
-            "the choice of the backbone is missing from environment.json; train in a new folder (--out)"
+            "the choice of the backbone is missing from environment.json",
+            hint="train in a new folder (--out)",
         )
     return with_candidate(recipe, Candidate(choice["backbone"], choice["weights"]))
 
@@ -144,11 +145,11 @@ def time_backbones(listed: Dataset, recipe: Recipe, terminal: Terminal) -> Field
                 try:
                     built.append(_exported(candidate, listed, recipe, Path(folder) / f"{number}.onnx"))
                 except ModelError as error:
-                    left_out.append(f"{candidate.label}: {error}")
+                    left_out.append(f"{candidate.label}: {error.problem}")
             if not built:
                 raise ModelError(
-                    f"--backbone auto: none of the weights found can be used ({'; '.join(left_out)}); "
-                    "name a backbone, or give other files with --weights FOLDER"
+                    f"--backbone auto: none of the weights found can be used ({'; '.join(left_out)})",
+                    hint="name a backbone, or give other files with --weights FOLDER",
                 )
             rows = _timed(built, found.candidates, Path(folder))
     for reason in left_out:
@@ -187,8 +188,8 @@ def _refuse_too_slow(rows: Sequence[Timed], recipe: Recipe) -> None:
     lines = table_lines([Scored(row, none, none).as_json() for row in rows])
     table = "; ".join(" ".join(line.split()) for line in lines)
     raise ModelError(
-        f"none of the {len(rows)} backbones at hand is within --max-latency-ms {limit:g} ({table}); "
-        "allow more, take a smaller --image-size, or give faster backbones with --weights FOLDER"
+        f"none of the {len(rows)} backbones at hand is within --max-latency-ms {limit:g} ({table})",
+        hint="allow more, take a smaller --image-size, or give faster backbones with --weights FOLDER",
     )
 
 
@@ -293,8 +294,9 @@ def scored_records(records: Sequence[ImageRecord], *, seed: int) -> tuple[ImageR
         labels = [label for label in by_class if groups[label] >= 2]
     if len(labels) < 2:
         raise DataError(
-            "--backbone auto judges by cross-validation, and fewer than two classes have two training images "
-            f"that do not belong together; name a backbone (--backbone {DEFAULT_BACKBONE}), or add images"
+            "--backbone auto judges by cross-validation, and fewer than two classes have two training "
+            "images that do not belong together",
+            hint=f"name a backbone (--backbone {DEFAULT_BACKBONE}), or add images",
         )
     random = np.random.default_rng(draw_seed(seed, "scored images"))
     labels = sorted(random.permutation(np.array(sorted(labels), dtype=object))[:MOST_CLASSES])

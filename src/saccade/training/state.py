@@ -196,8 +196,9 @@ class Checkpoints:
         free = shutil.disk_usage(self.folder).free
         if free + there < needed:
             raise RunError(
-                f"training needs {needed / 1e6:,.0f} MB for its checkpoints and has {free / 1e6:,.0f} MB in "
-                f"{self.folder}; free some space there, or give --out another folder"
+                f"training needs {needed / 1e6:,.0f} MB for its checkpoints and has {free / 1e6:,.0f} "
+                f"MB in {self.folder}",
+                hint="free some space there, or give --out another folder",
             )
 
     def latest(self) -> tuple[Checkpoint | None, tuple[str, ...]]:
@@ -207,7 +208,7 @@ class Checkpoints:
             try:
                 checkpoint, damaged_best = self._with_whole_best(self._load(path))
             except (RunError, ModelError) as error:
-                notes.append(f"{error}: went back to the checkpoint before it")
+                notes.append(f"{error.problem}: went back to the checkpoint before it")
             else:
                 return checkpoint, (*notes, *damaged_best)
         if notes:
@@ -220,7 +221,10 @@ class Checkpoints:
             return _load_tensors(self._best(state), self._best_sha256)
         except RunError as error:
             again = "give the same command again, it goes back to an intact checkpoint"
-            raise RunError(f"{error}; {again}") from None
+            raise RunError(
+                error.problem,
+                hint=f"{again}",
+            ) from None
 
     def choice(self, name: str) -> dict[str, Any] | None:
         """What `keep_choice` wrote under this name, or None; raises RunError for a damaged file."""
@@ -267,7 +271,7 @@ class Checkpoints:
             _verify(self._best(state), self._best_sha256)
             return checkpoint, ()
         except RunError as error:
-            damage = str(error)
+            damage = error.problem
         left = self._weights_left(checkpoint)
         losses = {row.epoch: row.validation_loss for row in state.history if row.epoch in left}
         finite = {epoch: loss for epoch, loss in losses.items() if math.isfinite(loss)} or losses

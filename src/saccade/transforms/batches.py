@@ -187,8 +187,8 @@ def class_indices(records: Sequence[ImageRecord], classes: Sequence[str]) -> Ten
     foreign = sorted({record.label for record in records} - column.keys())
     if foreign:
         raise DataError(
-            f"labels that the model does not know: {', '.join(foreign)}; it knows {', '.join(classes)}; "
-            "rename those classes or leave their images out"
+            f"labels that the model does not know: {', '.join(foreign)}; it knows {', '.join(classes)}",
+            hint="rename those classes or leave their images out",
         )
     return torch.tensor([column[record.label] for record in records], dtype=torch.int64)
 
