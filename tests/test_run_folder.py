@@ -82,7 +82,7 @@ def test_other_data_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_with_other_files_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "thesis.doc").write_text("years of work")
-    with pytest.raises(RunError, match="is no run folder"):
+    with pytest.raises(RunError, match="is not a run folder"):
         RunFolder(tmp_path).continues(Recipe(), {})
     with pytest.raises(RunError), RunFolder(tmp_path).locked():
         RunFolder(tmp_path).continues(Recipe(), {})
@@ -257,7 +257,7 @@ def test_what_a_stopped_run_did_not_leave_is_refused_and_untouched(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
     run = RunFolder(tmp_path / "given")
-    with pytest.raises(RunError, match=r"is no run folder \(it holds "), run.locked():
+    with pytest.raises(RunError, match=r"is not a run folder \(it holds "), run.locked():
         run.continues(Recipe(), {})
     kept = [name for name in names if name != ".lock"]
     assert [(run.root / name).read_text() for name in kept] == ["mine"] * len(kept)
@@ -319,7 +319,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(RunError, match=r"No space left on device.*give --out another folder"):
+    with pytest.raises(RunError, match=r"No space left on device.*\nhint: .*give --out another folder"):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["model.json"]
@@ -345,7 +345,9 @@ def test_certificates_stand_where_the_design_says(tmp_path: Path) -> None:
 
 def test_damaged_files_say_what_to_do(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    with pytest.raises(RunError, match=r"audit\.json is missing; to make it again, run: `saccade train`"):
+    with pytest.raises(
+        RunError, match=r"audit\.json is missing\nhint: to make it again, run: `saccade train`"
+    ):
         run.read_audit()
     run.audit.write_text("{")
     with pytest.raises(RunError, match=r"audit\.json is damaged"):
@@ -354,7 +356,7 @@ def test_damaged_files_say_what_to_do(tmp_path: Path) -> None:
 
 def test_a_file_where_the_run_folder_should_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("not a run")
-    wanted = pytest.raises(RunError, match=r"taken cannot be a run folder \(File exists\).*give --out")
+    wanted = pytest.raises(RunError, match=r"taken cannot be a run folder \(File exists\)\nhint: give --out")
     with wanted, RunFolder(tmp_path / "taken").locked():
         pass
     assert (tmp_path / "taken").read_text() == "not a run"

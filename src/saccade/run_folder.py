@@ -324,7 +324,7 @@ class RunFolder:
         if foreign or not self.root.is_dir():
             holds = f" (it holds {foreign[0]})" if foreign else ""
             raise RunError(
-                f"{self.root} exists and is no run folder{holds}",
+                f"{self.root} exists and is not a run folder{holds}",
                 hint="give --out a new folder",
             )
 
@@ -542,7 +542,7 @@ def existing_run(path: str | Path) -> RunFolder:
     run = RunFolder(Path(path))
     if not run.has(run.recipe):
         raise RunError(
-            f"{path} is no run folder (it has no recipe.toml)",
+            f"{path} is not a run folder (it has no recipe.toml)",
             hint="give a folder that `saccade train` made",
         )
     return run
@@ -699,11 +699,8 @@ def write_bytes(path: Path, data: bytes) -> None:
         fsync_folder(path.parent)
     except OSError as error:
         raise RunError(
-            f"{path} cannot be written ({error.strerror})",
-            hint=(
-                f"it needs {len(data) / 1e6:.1f} MB: free some space or permissions there, or give --out "
-                "another folder"
-            ),
+            f"{path} cannot be written ({error.strerror}); it needs {len(data) / 1e6:.1f} MB",
+            hint="free some space or permissions there, or give --out another folder",
         ) from None
 
 

@@ -65,8 +65,8 @@ def test_what_cannot_be_used_is_left_out_by_name_and_the_rest_trains(
     used_modes = {path for path, record in records.items() if "mode_" in path and record.used}
     assert len(used_modes) == 7
     assert not any(path.startswith((".", "__")) for path in records)
-    assert "3 left out" in answer.out
-    assert "ignored by rule" in answer.out
+    assert "3 set aside" in answer.out
+    assert "skipped: " in answer.out
     report = run.report.read_text("utf-8")
     assert [path for path in left_out if path not in report] == []
 

@@ -108,13 +108,13 @@ def test_auto_says_in_words_what_it_decided(
     answer = saccade("train", photos, "--out", tmp_path / "run", *words)
     assert answer.code == 0, answer.err
     run = RunFolder(tmp_path / "run")
-    words = ("little to gain", "may be chance", "fine-tuning pays")
+    words = ("little to gain", "may be chance", "fine-tuning helps")
     notes = run.read_model()["training"]["notes"]
     said = [word for word in words if any(word in note for note in notes)]
     assert len(said) == 1
     assert said[0] in answer.out
     phases = {row.phase for row in run.read_history()}
-    assert phases == ({"head", "finetune"} if said == ["fine-tuning pays"] else {"head"})
+    assert phases == ({"head", "finetune"} if said == ["fine-tuning helps"] else {"head"})
 
 
 def test_auto_keeps_the_head_where_time_is_short(
@@ -127,7 +127,7 @@ def test_auto_keeps_the_head_where_time_is_short(
     run = RunFolder(tmp_path / "run")
     assert {row.phase for row in run.read_history()} == {"head"}
     assert "we keep the linear probe; a longer --time-limit allows more" in answer.out
-    over = re.search(r"--time-limit 0\.01 s was over (\d+\.\d) s before training began", answer.out)
+    over = re.search(r"--time-limit 0\.01 s ended (\d+\.\d) s before training began", answer.out)
     assert over, answer.out
     assert over[0] in " ".join(run.read_model()["training"]["notes"])
 

@@ -97,9 +97,9 @@ def run(photos: Path) -> RunFolder:
         (["train", "PHOTOS", "--out", "x", "--method", "head", "--epochs", "2"], "would have no effect"),
         (["augment", "PHOTOS", "--out", "preview.png", "--backbone", "auto"], "name a backbone"),
         (["summary", "auto"], "name a backbone"),
-        (["evaluate", "PHOTOS"], "is no run folder"),
+        (["evaluate", "PHOTOS"], "is not a run folder"),
         (["compare", "PHOTOS", "PHOTOS"], "has no predictions"),
-        (["train"], "needs a value for DATA"),
+        (["train"], "saccade train needs DATA, or --resume RUN"),
     ],
 )
 def test_a_mistake_is_named_before_any_image_is_read(
@@ -259,7 +259,7 @@ def test_what_the_system_refuses_is_no_defect_of_ours(
 def test_the_name_of_an_evaluation_leads_nowhere_else(saccade: Saccade, run: RunFolder, photos: Path) -> None:
     answer = saccade("evaluate", run.root, photos, "--name", "../../elsewhere")
     assert answer.code == 2
-    assert "no plain name" in answer.err
+    assert "is not a plain name" in answer.err
     assert not (run.root.parent / "elsewhere").exists()
 
 
@@ -293,7 +293,7 @@ def test_evaluations_of_two_runs_can_be_compared(saccade: Saccade, run: RunFolde
     assert saccade("compare", place, place).code == 0
     answer = saccade("compare", run.root, run.root, "--part", "tset")
     assert answer.code == 2
-    assert "no predictions of a part 'tset'; it has validation, test, train" in answer.err
+    assert "no predictions of a part 'tset'\nhint: choose from: validation, test, train" in answer.err
 
 
 def test_moved_images_are_said_where_they_are_missed(saccade: Saccade, photos: Path, tmp_path: Path) -> None:

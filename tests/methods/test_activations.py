@@ -157,7 +157,7 @@ def test_frozen_stages_do_not_move_and_figures_are_those_of_the_whole_network(fi
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert result.frozen[-1].kept
     assert result.frozen[-1].parameters > 0
-    assert any("kept at the end of first, of 2 views" in note for note in result.notes)
+    assert any("activations cached at the end of first, of 2 views" in note for note in result.notes)
     best = result.history[result.best.epoch - 1]
     with torch.no_grad():
         batches = list(TinyData().validation())
@@ -203,7 +203,7 @@ def test_memory_bounds_the_views_and_a_continued_run_keeps_their_number(fit_tiny
 
 def test_where_images_are_mixed_nothing_is_kept(fit_tiny, recipe):
     _, result = fit_tiny("mixed", recipe=tail_recipe(recipe), mix_up=0.2)
-    assert any("mixed anew in each step" in note for note in result.notes)
+    assert any("images are mixed in each step" in note for note in result.notes)
 
 
 def test_methods_and_their_views():

@@ -480,5 +480,7 @@ def test_what_the_data_leave_nothing_to_do_is_said(
 def test_fields_with_one_reason_stand_together_and_nothing_is_said_of_nothing() -> None:
     assert as_sentence({}) == ""
     reasons = {"train.momentum": "why", "train.unfreeze": "because", "train.step_factor": "why"}
-    said = "Recipe    without effect here: train.momentum, train.step_factor (why); train.unfreeze (because)"
+    said = (
+        "Recipe    no effect in this run: train.momentum, train.step_factor (why); train.unfreeze (because)"
+    )
     assert as_sentence(reasons) == said

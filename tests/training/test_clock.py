@@ -60,7 +60,7 @@ def test_seconds_of_continued_runs_are_added(clock):
     [
         (20.0, r"^$"),
         (50.0, r"of --time-limit 60 s only 10\.0 s were left"),
-        (63.0, r"60 s was over 3\.0 s before"),
+        (63.0, r"60 s ended 3\.0 s before"),
     ],
 )
 def test_the_time_before_training_is_held_against_the_limit(clock, passed, said):

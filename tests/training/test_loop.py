@@ -374,7 +374,7 @@ def test_an_epoch_longer_than_the_time_limit_is_cut(fit_tiny):
 
 def test_a_deadline_in_the_head_phase_says_that_fine_tuning_was_not_begun(fit_tiny, recipe):
     _, result = fit_tiny(recipe=recipe(train__head_epochs=500), data=SlowData(), deadline=time.monotonic())
-    assert "finetune was not begun" in result.notes[0]
+    assert "finetune was not started" in result.notes[0]
 
 
 # -- faults ------------------------------------------------------------------------------------------
@@ -475,7 +475,7 @@ def test_no_memory_even_for_two_images_is_said_with_what_to_do(fit_tiny):
     network = tiny_classifier()
     network.backbone = type("Tiny", (SmallMemory,), {"most": 1})()
     with pytest.raises(
-        TrainingError, match=r"too small for 2 images at once on cpu\nhint: use a smaller train.batch_size"
+        TrainingError, match=r"out of memory: 2 images at once on cpu\nhint: use a smaller train.batch_size"
     ):
         fit_tiny(classifier=network)
 

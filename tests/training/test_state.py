@@ -205,7 +205,9 @@ def test_best_weights_that_were_damaged_meanwhile_are_refused(tmp_path):
     assert found is not None
     path = tmp_path / "best-00001.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
-    with pytest.raises(RunError, match=r"best-00001\.safetensors is damaged .*give the same command again"):
+    with pytest.raises(
+        RunError, match=r"best-00001\.safetensors is damaged .*\nhint: give the same command again"
+    ):
         checkpoints.best_weights(found.state)
 
 
@@ -219,5 +221,7 @@ def test_what_is_newer_than_the_checkpoint_gone_back_to_is_removed(tmp_path):
 
 
 def test_a_disk_without_room_is_refused_before_training(tmp_path):
-    with pytest.raises(RunError, match=r"needs .* MB for its checkpoints and has .* MB in .*--out another"):
+    with pytest.raises(
+        RunError, match=r"needs .* MB for its checkpoints and has .* MB in .*\nhint: .*--out another"
+    ):
         Checkpoints(tmp_path / "checkpoints").require_space(10**17, 10**17)

@@ -204,7 +204,7 @@ class Probe:
 
     def _head_note(self, job: TrainingJob, choice: Choice, step: int) -> str:
         if step:
-            return "head fitted again, now with features of mirror images, too"
+            return "head fitted again, now with the features of mirror images too"
         engines = self._engines()
         how = engines.quick_name or engines.exact_name
         images = f"{len(self.train):,} training images without augmentation"

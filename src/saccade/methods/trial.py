@@ -90,8 +90,8 @@ def judge_finetuning(job: TrainingJob, probe: Probe, phase: Phase) -> Verdict:
     if choice.accuracy >= SOLVED_ACCURACY:
         return Verdict(
             False,
-            f"the linear probe has an accuracy of {choice.accuracy:.1%} on held-out training images: fine-tuning "
-            "has almost nothing to gain and is skipped (--method full does it anyway)",
+            f"the linear probe has an accuracy of {choice.accuracy:.1%} on held-out training images: "
+            "fine-tuning has almost nothing to gain and is skipped (--method full does it anyway)",
         )
     trial = _trial(job, probe, phase, choice)
     left = job.watch.clock.seconds_left
@@ -244,7 +244,7 @@ def without_trial(epoch_seconds: float, seconds_left: float) -> Verdict:
     return Verdict(
         True,
         f"{said}: only its last layers are fine-tuned (all of it with a longer --time-limit), and whatever "
-        "has the lowest validation loss is kept, also the linear probe",
+        "has the lowest validation loss is kept, the linear probe included",
         tail=True,
     )
 

@@ -21,7 +21,8 @@ def as_it_began(run: RunFolder, recipe: Recipe, terminal: Terminal) -> Iterator[
     threads = began.threads or now["threads"]
     if threads != now["threads"]:
         terminal.say(
-            f"Threads   {threads}, as when this run began (now {now['threads']}), because it changes the last bits"
+            f"Threads   {threads}, as when this run began (now {now['threads']}), because another number "
+            "changes the last bits"
         )
     if other := _others(began, now):
         terminal.say(f"          this run began with {other}: the result will differ in the last bits")

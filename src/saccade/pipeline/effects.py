@@ -136,7 +136,7 @@ RULES = (
     ),
     Rule(
         ["precision"],
-        "method head has no training steps, and CPU features ignore it",
+        "method head has no training steps, and its features on a CPU do not depend on it",
         lambda s: s.head_alone and s.device == "cpu",
     ),
     Rule(
@@ -147,7 +147,7 @@ RULES = (
     *(
         Rule(
             [f"augment.{name}"],
-            "method head only needs to know whether flips are allowed, and they are the same without it",
+            "method head only asks whether flips are allowed, and this setting does not change that",
             lambda s, name=name: s.head_alone and s.mirrors_without(name),  # type: ignore[misc]
         )
         for name in ("policy", "horizontal_flip")
@@ -174,7 +174,7 @@ RULES = (
     ),
     Rule(
         _train(*_STEP),
-        "only the schedule step uses it",
+        "only schedule = step uses it",
         lambda s: s.recipe.train.schedule != "step",
     ),
     Rule(
@@ -184,12 +184,12 @@ RULES = (
     ),
     Rule(
         _train(*_PLATEAU),
-        "only the schedule plateau uses it",
+        "only schedule = plateau uses it",
         lambda s: s.recipe.train.schedule != "plateau",
     ),
     Rule(
         _train("warmup_epochs"),
-        "the schedule one_cycle has its own warm-up",
+        "schedule = one_cycle has its own warm-up",
         lambda s: s.recipe.train.schedule == "one_cycle",
     ),
     Rule(
@@ -234,7 +234,7 @@ RULES = (
     ),
     Rule(
         ["augment.crop_border"],
-        "augment.random_crop is off, so there is no border",
+        "augment.random_crop is off, so there is no border to fill",
         lambda s: not s.augmentation.random_crop,
     ),
     Rule(
@@ -254,12 +254,12 @@ RULES = (
     ),
     Rule(
         ["split.test"],
-        "the data have given parts, and no test part is added to a given split",
+        "the split is given, and no test part is added to a given split",
         lambda s: bool(s.given_parts),
     ),
     Rule(
         ["split.repair", "split.allow_leaks"],
-        "the data are unsplit, and splits made by saccade have no leaks",
+        "no split is given, and a split that saccade makes has no leaks",
         lambda s: not s.given_parts,
     ),
 )

@@ -56,7 +56,7 @@ def spread_over_classes(dataset: Dataset, count: int) -> tuple[ImageRecord, ...]
     if not turns:
         raise DataError(
             "there is no training image to show",
-            hint="`saccade audit` says what is wrong",
+            hint="run `saccade audit` to see what is wrong",
         )
     return tuple(turns[:count])
 

@@ -156,8 +156,8 @@ def require_validation(divided: Dataset, recipe: Recipe) -> None:
             f"there is no validation part (split.validation = {recipe.split.validation:g}), and training "
             "needs one to choose the best epoch",
             hint=(
-                "give it a share of the images (--split.validation 0.15), or images of its own (a folder or a "
-                "part called validation)"
+                "give it a share of the images (--split.validation 0.15), or images of its own (a folder or "
+                "a part called validation)"
             ),
         )
 
@@ -221,12 +221,13 @@ def split_data(location: str, recipe: Recipe, terminal: Terminal, *, out: str, f
 def _check_list_can_be_written(target: Path, location: str, dataset: Dataset) -> None:
     """Raise SplitError, before any image is read, where a list could not be read back as a data set."""
     if target.suffix.lower() != ".csv" or target.is_dir():
-        raise SplitError(f"--out {target}: give the name of a file that ends in .csv")
+        raise SplitError(
+            f"--out {target} is not the name of a .csv file", hint="give a name that ends in .csv"
+        )
     if not isinstance(dataset.storage, FolderStorage):
         raise SplitError(
             f"{location} holds its images in an archive or table, where a list cannot name them",
             hint=(
-                "unpack it and split the folder (`saccade train` takes it as it is and divides it in the same "
-                "way)"
+                "unpack it and split the folder (`saccade train` reads it as it is and makes the same split)"
             ),
         )

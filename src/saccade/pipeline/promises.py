@@ -213,7 +213,9 @@ def _gap(run: RunFolder) -> tuple[bool, str]:
     right = sum(figures["accuracy"]["value"] * figures["images"] for figures in judged) / images
     high = max(figures["accuracy"]["high"] for figures in judged)
     wide = train["value"] - right > NAMED_GAP and train["low"] > high and images >= LEAST_UNSEEN
-    return wide, f"accuracy is {train['value']:.1%} on training and {right:.1%} of {images:,} other images"
+    return wide, (
+        f"accuracy is {train['value']:.1%} on training images and {right:.1%} on {images:,} other images"
+    )
 
 
 def test_used_once(run: RunFolder, record: RunRecord) -> Verdict:

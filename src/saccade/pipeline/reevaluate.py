@@ -47,7 +47,7 @@ def _plain_name(name: str) -> str:
     """The name of a folder directly in `evaluations/`; raises RecipeError for one that leads elsewhere."""
     if name != Path(name).name or name in ("", ".", ".."):
         raise RecipeError(
-            f"--name {name!r} is no plain name",
+            f"--name {name!r} is not a plain name",
             hint="give one without slashes, such as new_camera",
         )
     return name
@@ -58,7 +58,7 @@ def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: s
     if not parts:
         raise RunError(
             f"{run.root} has no predictions yet",
-            hint=f"{run.remedy(run.predictions('validation'))}",
+            hint=run.remedy(run.predictions("validation")),
         )
     if run.has(run.certificate()):
         run.check(run.onnx)  # the report says that it is certified
@@ -89,7 +89,8 @@ def data_of(run: RunFolder, moved: str = "") -> Dataset:
         listed = load_source(location, drop_empty=True, min_classes=1)
     except DataError as error:
         raise RunError(
-            f"{run.root} is certified on the images it was measured on, and they cannot be read ({error.problem})",
+            f"{run.root} is certified on the images it was evaluated on, and they cannot be read "
+            f"({error.problem})",
             hint="say where they are now with --data",
         ) from None
     return _as_measured(run, listed, moved)
@@ -120,12 +121,9 @@ def _as_measured(run: RunFolder, listed: Dataset, moved: str = "") -> Dataset:
         )
     if changed:
         raise RunError(
-            f"{len(changed)} of the {len(judged)} images that {run.root} was evaluated on have changed now "
-            f"({_shown(changed)})",
-            hint=(
-                "figures and certificate are left as they are: put these images back, or say with --data where "
-                "unchanged copies lie"
-            ),
+            f"{len(changed)} of the {len(judged)} images that {run.root} was evaluated on have changed "
+            f"since ({_shown(changed)}); figures and certificate are left as they are",
+            hint="put these images back, or say with --data where unchanged copies are",
         )
     return dataset
 
@@ -155,8 +153,9 @@ def _evaluate_new(
     unknown = [label for label in dataset.classes if label not in bundle.classes]
     if unknown:
         raise DataError(
-            f"{data} has classes that {run.root} does not know ({', '.join(unknown)})",
-            hint=f"it knows {', '.join(bundle.classes)}: rename those folders or leave them out",
+            f"{data} has classes that {run.root} does not know ({', '.join(unknown)}); "
+            f"it knows {', '.join(bundle.classes)}",
+            hint="rename those folders or leave them out",
         )
     audited = prepare.examine(dataset, recipe, terminal).audit
     words.say_data(audited.dataset, terminal)
@@ -187,7 +186,7 @@ def _by_part(dataset: Dataset) -> dict[str, tuple[ImageRecord, ...]]:
     if not found:
         raise DataError(
             "none of these images can be used",
-            hint="`saccade audit` says what is wrong with each",
+            hint="run `saccade audit` to see what is wrong with each",
         )
     return found
 
@@ -231,7 +230,7 @@ def _measured(path: str, part: str) -> RunFolder:
     if part and part not in parts:
         raise RunError(
             f"{path} has no predictions of a part {part!r}",
-            hint=f"it has {', '.join(parts)}",
+            hint=f"choose from: {', '.join(parts)}",
         )
     return run
 

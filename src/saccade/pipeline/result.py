@@ -26,7 +26,8 @@ def say_result(run: RunFolder, terminal: Terminal) -> None:
             terminal.say(result_line(part, figures))
     if not run.has(run.metrics("test")):
         terminal.say(
-            "          there is no test part: validation images chose the checkpoint, so these figures are optimistic"
+            "          there is no test part: validation images chose the checkpoint, so these figures are "
+            "optimistic"
         )
     record = run.read_record()
     for finding in record.diagnosis or ():

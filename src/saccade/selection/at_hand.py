@@ -111,7 +111,8 @@ def _in_folder(place: Path) -> AtHand:
         try:
             candidates.append(_candidate(path))
         except ModelError as error:
-            left_out.append(f"{path.name}: {error.problem}")
+            remedy = f" ({error.hint})" if error.hint else ""
+            left_out.append(f"{path.name}: {error.problem}{remedy}")
     return AtHand(tuple(candidates), tuple(left_out))
 
 

@@ -348,7 +348,7 @@ def pick(rows: Sequence[Scored], limit_ms: float = 0.0) -> tuple[Scored, str]:
         )
     quicker = [row for row in scored if row.timed.latency_ms * SAME_SPEED < best.timed.latency_ms]
     why = "; faster ones are clearly worse" if quicker else "; no other backbone is much faster"
-    return best, f"{best.name}: the least held-out log loss{within} ({best.loss:.3f}){why}"
+    return best, f"{best.name}: the lowest held-out log loss{within} ({best.loss:.3f}){why}"
 
 
 def _within_one_error(row: Scored, best: Scored) -> bool:

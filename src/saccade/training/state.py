@@ -220,10 +220,8 @@ class Checkpoints:
         try:
             return _load_tensors(self._best(state), self._best_sha256)
         except RunError as error:
-            again = "give the same command again, it goes back to an intact checkpoint"
             raise RunError(
-                error.problem,
-                hint=f"{again}",
+                error.problem, hint="give the same command again: it goes back to an intact checkpoint"
             ) from None
 
     def choice(self, name: str) -> dict[str, Any] | None:
