@@ -91,8 +91,12 @@ def run(photos: Path) -> RunFolder:
             "destroys the pretrained ones of backbone auto",
         ),
         (
-            ["train", "PHOTOS", "--out", "x", "--backbone", "resnet18", "--weights", "FOLDER"],
+            ["train", "PHOTOS", "--out", "x", "--backbone", "resnet18", "--weights", "PHOTOS"],
             "hint: give one .safetensors file, or choose among those in it with --backbone auto",
+        ),
+        (
+            ["train", "PHOTOS", "--out", "x", "--backbone", "resnet18", "--weights", "FOLDER"],
+            "holds weights of test_efficientnet, but the backbone is timm/resnet18",
         ),
         (["train", "PHOTOS", "--out", "x", "--method", "head", "--epochs", "2"], "would have no effect"),
         (["augment", "PHOTOS", "--out", "preview.png", "--backbone", "auto"], "name a backbone"),
