@@ -119,6 +119,21 @@ def test_auto_stops_or_goes_on_as_the_verdict_says(fit_tiny: Fit, recipe: Callab
     assert tuned.finetune_ratio == pytest.approx(0.1)
 
 
+def test_what_the_trial_showed_is_said_before_fine_tuning(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
+    class Watch(Callback):
+        def on_note(self, note: str) -> None:
+            seen.append(note)
+
+        def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
+            seen.append(row.phase)
+
+    seen: list[str] = []
+    probe = StandIn(validation_loss=50.0)
+    _, result = fit_tiny(recipe=recipe(train__method="auto"), probe=probe, callbacks=[Watch()])
+    assert seen == ["the head was fitted", "head", "because of the trial", *["finetune"] * 3]
+    assert result.notes == ("the head was fitted", "because of the trial")
+
+
 def test_epochs_are_counted_to_their_last_one_however_often_the_head_was_fitted(
     fit_tiny: Fit, recipe: Callable[..., Any]
 ) -> None:
@@ -241,6 +256,7 @@ def test_fine_tuning_is_worth_a_gain_that_is_likely_and_large(
     gain: float, images: int, spread: float, words: str
 ) -> None:
     found = verdict(trial(gain, images=images, spread=spread), float("inf"))
+    assert ("epochs, about" in found.reason) is found.worth_it
     assert found.worth_it is (words == "fine-tuning helps"), found.reason
     assert words in found.reason
 

@@ -22,7 +22,7 @@ from saccade.plan import Phase
 from saccade.runtime import Runtime, draw_seed, knows_bfloat16
 from saccade.threads import memory_bytes
 from saccade.training.inference import evaluation_mode
-from saccade.training.job import TrainingJob, TrainingSource, freeze_for
+from saccade.training.job import TrainingJob, TrainingSource, freeze_for, noted
 from saccade.training.loop import fit_phase
 from saccade.training.state import Checkpoint, FitState
 from saccade.training.stop import StopRequest
@@ -63,7 +63,7 @@ def fit_phases(job: TrainingJob, state: FitState, checkpoint: Checkpoint | None)
             checkpoint = None  # only the phase that was interrupted has an optimizer to continue
         freeze_for(job.classifier, phase)
         with kept_activations(job, phase, state) as (learning, note):
-            state = fit_phase(learning, phase, state.with_note(note), checkpoint)
+            state = fit_phase(learning, phase, noted(job, state, note), checkpoint)
     return state
 
 

@@ -11,7 +11,7 @@ from saccade.methods.activations import fit_phases
 from saccade.methods.full import phases
 from saccade.methods.probe import Probe, fit_head
 from saccade.methods.trial import judge_finetuning
-from saccade.training.job import TrainingJob, begin
+from saccade.training.job import TrainingJob, begin, noted
 from saccade.training.loop import FitResult, finish, guarded
 from saccade.training.state import FitState
 
@@ -37,7 +37,7 @@ def _decide(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState:
         return state
     assert probe is not None, "a head was fitted on frozen features"
     verdict = judge_finetuning(job, probe, job.plan.phases[state.phase])
-    state = state.with_note(verdict.reason)
+    state = noted(job, state, verdict.reason)
     if not verdict.worth_it:
         state = replace(state, finished=HEAD_IS_ENOUGH)
         job.checkpoints.finish(state)

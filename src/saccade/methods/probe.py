@@ -32,6 +32,7 @@ from saccade.training.job import (
     class_weights,
     end_phase,
     freeze_for,
+    noted,
     view,
 )
 from saccade.training.losses import log_loss_and_accuracy
@@ -87,7 +88,7 @@ def _fit_once(job: TrainingJob, probe: Probe, phase: Phase, state: FitState, ste
         validation_accuracy=found.validation_accuracy,
         seconds=round(job.watch.clock.elapsed(), 3),
     )
-    state = state.after_epoch(row, steps=0).with_note(found.note)
+    state = noted(job, state.after_epoch(row, steps=0), found.note)
     job.checkpoints.save(state, job.classifier.state_dict(), {}, {})
     job.run.write_history(state.history)
     job.watch.callbacks.on_epoch_end(view(job, phase, state), row)

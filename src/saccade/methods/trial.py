@@ -97,7 +97,7 @@ def judge_finetuning(job: TrainingJob, probe: Probe, phase: Phase) -> Verdict:
     left = job.watch.clock.seconds_left
     if isinstance(trial, NoTime):
         return without_trial(trial.epoch_seconds, left)
-    return verdict(trial, left, epochs=_least_epochs(phase))
+    return verdict(trial, left, epochs=_least_epochs(phase), planned=phase.epochs)
 
 
 def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice) -> Trial | NoTime:
@@ -207,11 +207,14 @@ def _losses(logits: Tensor, labels: Tensor) -> NDArray[np.float64]:
     return np.asarray(functional.cross_entropy(logits.double(), labels, reduction="none").numpy())
 
 
-def verdict(trial: Trial, seconds_left: float, *, epochs: int = LEAST_FULL_EPOCHS) -> Verdict:
+def verdict(
+    trial: Trial, seconds_left: float, *, epochs: int = LEAST_FULL_EPOCHS, planned: int = LEAST_FULL_EPOCHS
+) -> Verdict:
     """Fine-tuning is worth its time where the held-out loss or the errors probably fell, and by enough.
 
     Either will do: a network that is right more often, but too sure of itself, is calibrated afterwards.
-    There must be time for so many `epochs` of the whole network, else `without_trial` says what is done.
+    There must be time for so many `epochs` of the whole network, else `without_trial` says what is done;
+    `planned` is how many there will be at most.
     """
     told = (
         f"short trial of fine-tuning the last layers, evaluated on {len(trial.head_right):,} held-out "
@@ -227,9 +230,18 @@ def verdict(trial: Trial, seconds_left: float, *, epochs: int = LEAST_FULL_EPOCH
         kept = "so we keep the linear probe (--method full fine-tunes anyway)"
         return Verdict(False, f"{told}: {found}, {kept}")
     if epochs * trial.epoch_seconds <= seconds_left:
-        return Verdict(True, f"{told}: fine-tuning helps, about {trial.epoch_seconds:.0f} s an epoch")
+        whole = f"{planned} epochs, about {_duration(planned * trial.epoch_seconds)}"
+        return Verdict(
+            True,
+            f"{told}: fine-tuning helps. About {trial.epoch_seconds:.0f} s an epoch, {whole} without "
+            "early stopping. Ctrl-C stops it; `saccade train --resume RUN --finish` keeps the best so far",
+        )
     shorter = without_trial(trial.epoch_seconds, seconds_left)
     return replace(shorter, reason=f"{told}: fine-tuning would help, but {shorter.reason}")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def without_trial(epoch_seconds: float, seconds_left: float) -> Verdict:

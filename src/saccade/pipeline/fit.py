@@ -65,8 +65,6 @@ def fit(work: Work) -> None:
         watch = Watch(callbacks, stop, clock, work.finish)
         job = training_job(network.module, plan, data, runtime=runtime, run=run, watch=watch)
         result = METHODS[plan.method].train(job, probe)
-        for note in result.notes:
-            terminal.say(f"          {note}")
         network.module.flip = work.recipe.evaluate.flip
 
         def answers() -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -48,6 +48,9 @@ class Callback:
     def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
         """After an epoch, its validation and its checkpoint."""
 
+    def on_note(self, note: str) -> None:
+        """When something is to be said about the training, such as what a trial of fine-tuning showed."""
+
     def on_finish(self, state: TrainingView) -> None:
         """After the last phase, with the best weights restored."""
 
@@ -68,6 +71,10 @@ class Callbacks(Callback):
     def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
         for callback in self.callbacks:
             callback.on_epoch_end(state, row)
+
+    def on_note(self, note: str) -> None:
+        for callback in self.callbacks:
+            callback.on_note(note)
 
     def on_finish(self, state: TrainingView) -> None:
         for callback in self.callbacks:
@@ -104,6 +111,10 @@ class TerminalProgress(Callback):
             f" | validation loss {row.validation_loss:.3f}, accuracy {row.validation_accuracy:.3f}"
             f" | {self._how(row)}{best}"
         )
+
+    def on_note(self, note: str) -> None:
+        self.on_close()
+        self.terminal.say(f"          {note}")
 
     def _how(self, row: EpochRow) -> str:
         if not row.lr:

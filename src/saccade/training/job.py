@@ -111,13 +111,21 @@ def begin(job: TrainingJob) -> tuple[FitState, Checkpoint | None]:
     checkpoint, notes = job.checkpoints.latest()
     state = checkpoint.state if checkpoint else FitState()
     for note in notes:
-        state = state.with_note(note)
+        state = noted(job, state, note)
     job.checkpoints.forget_after(state.epoch)
     if checkpoint:
         load_exactly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
         job.watch.clock.earlier_seconds = state.history[-1].seconds
         job.run.write_history(state.history)
     return state, checkpoint if checkpoint and state.phase_epoch else None
+
+
+def noted(job: TrainingJob, state: FitState, note: str) -> FitState:
+    """The state with one more thing to say, which is said at once; as it is where that was said before."""
+    after = state.with_note(note)
+    if after is not state:
+        job.watch.callbacks.on_note(note)
+    return after
 
 
 def refuse_early(job: TrainingJob) -> None:
@@ -155,7 +163,7 @@ def end_phase(job: TrainingJob, phase: Phase, state: FitState, ending: str) -> F
     evidence, pace = frozen_evidence(job, phase, state), state.pace
     state = state.next_phase(evidence)
     if ending != ALL_EPOCHS:
-        state = state.with_note(_ended_early(job, phase, state, ending, paced=pace is not None))
+        state = noted(job, state, _ended_early(job, phase, state, ending, paced=pace is not None))
     load_best(job, state)
     if ending in ENDINGS or state.phase == len(job.plan.phases):
         state = replace(state, finished=ending)

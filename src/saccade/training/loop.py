@@ -35,6 +35,7 @@ from saccade.training.job import (
     freeze_for,
     load_best,
     load_last,
+    noted,
     phase_ending,
     view,
 )
@@ -165,7 +166,7 @@ def end_epoch(job: TrainingJob, learner: Learner, state: FitState, trained: Tall
     plateau = learner.plateau_after(state.plateau, validation_loss)
     state = replace(state, micro_batch=learner.micro_batch, plateau=plateau)
     state = state.after_epoch(row, steps=trained.steps)
-    state = _with_memory_note(learner, state)
+    state = _with_memory_note(job, learner, state)
     seconds = time.monotonic() - began
     clock.note_epoch(seconds, validation_seconds)
     if _paced(job, state):
@@ -364,10 +365,12 @@ def _lower_rate(learner: Learner, state: FitState) -> str:
     )
 
 
-def _with_memory_note(learner: Learner, state: FitState) -> FitState:
+def _with_memory_note(job: TrainingJob, learner: Learner, state: FitState) -> FitState:
     if not learner.micro_batch:
         return state
-    return state.with_note(
+    return noted(
+        job,
+        state,
         f"memory was too small for {learner.plan.batch_size} images at once: the gradient of each "
-        f"batch was summed over pieces of {learner.micro_batch} (BatchNorm saw the pieces)"
+        f"batch was summed over pieces of {learner.micro_batch} (BatchNorm saw the pieces)",
     )
