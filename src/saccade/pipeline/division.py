@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from saccade.audit import audit_as_json
@@ -140,3 +141,22 @@ def split_as_json(made: Split) -> dict[str, Any]:
         "verified": dict(made.verified),
         "promise_kept": made.promise_kept,
     }
+
+
+def across(records: Iterable[ImageRecord], mark: Callable[[ImageRecord], str]) -> dict[str, str]:
+    """Marks whose images stand in more than one part, with the paths of two of them."""
+    first: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in records:
+        if mark(record):
+            first[mark(record)].setdefault(record.part, record.path)
+    return {name: " and ".join(list(by.values())[:2]) for name, by in first.items() if len(by) > 1}
+
+
+def clusters_across(run: RunFolder, records: Iterable[ImageRecord]) -> list[str]:
+    part = {record.path: record.part for record in records}
+    clusters = run.read_audit().get("clusters", {}).values() if run.has(run.audit) else ()
+    return [
+        " and ".join(paths[:2])
+        for paths in clusters
+        if len({part[path] for path in paths if path in part}) > 1
+    ]

@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from saccade.artefact import Artefact
 from saccade.errors import SaccadeError
+from saccade.pipeline.division import across, clusters_across
 from saccade.pipeline.evidence import bundle_hash
 from saccade.pipeline.whole_files import checkpoint_problems, ends_as_history, may_hold_code, sha256_of
-from saccade.records import EpochRow, ImageRecord
+from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.run_record import RunRecord
 
@@ -55,10 +55,10 @@ def _as_json(
 def no_leak(run: RunFolder, record: RunRecord) -> Verdict:
     made = record.split
     records = [record for record in run.read_dataset() if record.used]
-    groups = sorted({*made["crossing_groups"], *_across(records, lambda record: record.group)})
+    groups = sorted({*made["crossing_groups"], *across(records, lambda record: record.group)})
     pairs = [f"{first} and {second}" for first, second, *_ in made["crossing"]]
-    copies = _across(records, lambda record: record.sha256)
-    clusters = _clusters_across(run, records)
+    copies = across(records, lambda record: record.sha256)
+    clusters = clusters_across(run, records)
     if pairs or groups or copies or clusters:
         examples = "; ".join(pairs[:5]) or ", ".join([*groups, *copies.values(), *clusters][:5])
         found = max(len(pairs), len(copies), len(clusters))
@@ -74,25 +74,6 @@ def no_leak(run: RunFolder, record: RunRecord) -> Verdict:
         f"no group, copy or near-duplicate of {images} stands in two parts; a second search found "
         f"{second['verified_pairs_across']} across and left {second['unresolved']} unresolved"
     )
-
-
-def _across(records: Iterable[ImageRecord], mark: Callable[[ImageRecord], str]) -> dict[str, str]:
-    """Marks whose images stand in more than one part, with the paths of two of them."""
-    first: dict[str, dict[str, str]] = defaultdict(dict)
-    for record in records:
-        if mark(record):
-            first[mark(record)].setdefault(record.part, record.path)
-    return {name: " and ".join(list(by.values())[:2]) for name, by in first.items() if len(by) > 1}
-
-
-def _clusters_across(run: RunFolder, records: Iterable[ImageRecord]) -> list[str]:
-    part = {record.path: record.part for record in records}
-    clusters = run.read_audit().get("clusters", {}).values() if run.has(run.audit) else ()
-    return [
-        " and ".join(paths[:2])
-        for paths in clusters
-        if len({part[path] for path in paths if path in part}) > 1
-    ]
 
 
 def only_training_augmented(run: RunFolder, record: RunRecord) -> Verdict:
