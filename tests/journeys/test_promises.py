@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from saccade.cli import main
+from saccade.errors import Interrupted
 from saccade.pipeline.evidence import WatchedStorage, keep
 from saccade.pipeline.promises import promises
 from saccade.report import promises as in_report
@@ -241,3 +242,28 @@ def test_a_run_from_before_states_were_written_is_read(run: RunFolder) -> None:
     write_report(run)
     write_bytes(run.root / "x.json", b"{}")
     assert states(run)[10] == "kept"
+
+
+@pytest.mark.parametrize("instant", ["before the file", "after the file"])
+def test_a_run_killed_around_its_test_predictions_keeps_promise_7(
+    saccade: Saccade,
+    make_photos: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    instant: str,
+) -> None:
+    """The hash of the predictions is noted and their file is put in place: one of the two comes first."""
+    words = ("train", make_photos(images=20), "--out", tmp_path / "run", *SMALL, "--no-export.onnx")
+    real = RunFolder.write_predictions
+
+    def killed(run: RunFolder, part: str, answered: Any) -> None:
+        if part != "test" or instant == "after the file":
+            real(run, part, answered)
+        if part == "test":
+            raise Interrupted(15)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "write_predictions", killed)
+        assert saccade(*words).code == 143
+    assert saccade(*words).code == 0
+    assert states(RunFolder(tmp_path / "run"))[7] == "kept"

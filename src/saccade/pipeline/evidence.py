@@ -21,8 +21,8 @@ from saccade.evaluation.calibration import softmax
 from saccade.evaluation.remedies import Evidence
 from saccade.images.decoder import Limits
 from saccade.recipe import Recipe
-from saccade.records import Dataset, Finding, ImageRecord, Storage
-from saccade.run_folder import RunFolder
+from saccade.records import Dataset, Finding, ImageRecord, Predictions, Storage
+from saccade.run_folder import RunFolder, predictions_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -242,9 +242,10 @@ def measuring_test(run: RunFolder) -> None:
     keep(run, 7, {"measured_by": [*before, bundle_hash(run)]})
 
 
-def measured_test(run: RunFolder) -> None:
-    """Note the hash of the test predictions, so that others in their place are noticed."""
-    keep(run, 7, {"predictions": _sha256(run.predictions("test"))})
+def measured_test(run: RunFolder, answered: Predictions) -> None:
+    """Note the hash that the file of these test predictions will have, so that others in its place are
+    noticed."""
+    keep(run, 7, {"predictions": hashlib.sha256(predictions_bytes(answered)).hexdigest()})
 
 
 def bundle_hash(run: RunFolder) -> str:

@@ -57,9 +57,9 @@ def _predict_part(
     if part == "test":
         evidence.measuring_test(run)
     answered = predict_records(bundle, dataset, records, recipe, terminal, what=f"measuring {part}")
-    run.write_predictions(part, answered)
     if part == "test":
-        evidence.measured_test(run)
+        evidence.measured_test(run, answered)  # before: a run that is killed in between measures again
+    run.write_predictions(part, answered)
 
 
 def _every_nth(records: tuple[ImageRecord, ...], *, most: int) -> tuple[ImageRecord, ...]:
