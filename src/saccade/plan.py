@@ -126,11 +126,16 @@ class Plan:
     time_limit: float = 0.0
     last_layers: Phase | None = None
     network: NetworkPlan = NetworkPlan("")
-    inputs: InputPlan | None = None
+    input_plan: InputPlan | None = None  # None only before there is a network
+
+    @property
+    def inputs(self) -> InputPlan:
+        """How images become batches, in the plan of a run."""
+        assert self.input_plan is not None, "the plan of a run says how images become batches"
+        return self.input_plan
 
     def as_json(self) -> dict[str, Any]:
         """What every "auto" became, by the keys of the recipe."""
-        assert self.inputs is not None, "the plan of a run says how images become batches"
         return {
             "data.preprocess": self.inputs.preprocess.as_json(),
             "model.backbone": self.network.backbone,

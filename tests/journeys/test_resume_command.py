@@ -99,6 +99,7 @@ def test_a_refused_first_run_leaves_no_folder(saccade: Saccade, photos: Path) ->
         (("--resume", "nowhere"), "nowhere"),
         (("--resume", "nowhere", "--epochs", "9"), "also given: train.epochs"),
         ((), "needs DATA, or --resume RUN"),
+        (("my photos", "--finish"), "no run to finish in runs/my-photos-1"),
     ],
 )
 def test_what_cannot_be_resumed_is_said(

@@ -76,7 +76,7 @@ def make_plan(recipe: Recipe, network: BuiltModel) -> Plan:
         cache_images=recipe.train.cache_images,
         cache_bytes=int(recipe.data.cache_gb * 1e9),
     )
-    return replace(plan_training(recipe), network=built, inputs=inputs)
+    return replace(plan_training(recipe), network=built, input_plan=inputs)
 
 
 def plan_training(recipe: Recipe) -> Plan:

@@ -35,7 +35,6 @@ def training_batches(
     Small images come augmented from memory on `device`, where the plan lets them be kept; others are kept
     in `pixels` on disk, where given.
     """
-    assert plan.inputs is not None, "the plan of a run says how images become batches"
     inputs, records = plan.inputs, records or dataset.used("train")
     if inputs.cache_images and fits_in_memory(len(records), inputs.preprocess, inputs.augmentation):
         return MemoryBatches(
@@ -87,7 +86,6 @@ class ValidationBatches:
     """The validation part by the evaluation path, kept in memory where small: every epoch asks again."""
 
     def __init__(self, dataset: Dataset, plan: Plan, say: Say = warned) -> None:
-        assert plan.inputs is not None, "the plan of a run says how images become batches"
         self._dataset, self._plan, self._inputs, self._say = dataset, plan, plan.inputs, say
         self._records = dataset.used("validation")
         size_bytes = len(self._records) * 3 * 4 * plan.inputs.preprocess.size**2
@@ -128,7 +126,6 @@ def make_probe(
 
     `engines` is asked once, while the backbone is untouched.
     """
-    assert plan.inputs is not None, "the plan of a run says how images become batches"
     inputs, train = plan.inputs, dataset.used("train")
 
     def images(part: str, *, exact: bool) -> Images:
@@ -175,7 +172,7 @@ def noted(terminal: Terminal) -> Say:
 def pixel_cache(plan: Plan, terminal: Terminal) -> Iterator[PixelCache | None]:
     """Decoded training images on disk, shared by all runs of this user; None where none is wanted."""
     inputs = plan.inputs
-    if inputs is None or not (inputs.cache_bytes and inputs.cache_images):
+    if not (inputs.cache_bytes and inputs.cache_images):
         yield None
         return
     with contextlib.closing(

@@ -41,7 +41,6 @@ class Situation:
     def of(cls, recipe: Recipe, plan: Plan, dataset: Dataset, device: str) -> Situation:
         """That of a run whose data are divided and whose network is built."""
         inputs = plan.inputs
-        assert inputs is not None, "the plan of a run says how images become batches"
         fits = fits_in_memory(len(dataset.used("train")), inputs.preprocess, inputs.augmentation)
         return cls(
             recipe=recipe,

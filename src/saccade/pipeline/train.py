@@ -76,6 +76,8 @@ def train(
     with run.locked(), contextlib.ExitStack() as while_continuing:
         mended = mending.remove_damaged(run, recipe, terminal, command)
         if not (run.continues(recipe, identity(location)) and mending.beginning_is_whole(run)):
+            if finish:
+                raise RunError(f"no run to finish in {out}", hint="leave --finish out, or give --resume RUN")
             work = begin(run, location, recipe, terminal, command, identity(location)["data"], began)
         elif run.read_record().finished and not mended:
             terminal.say(f"{run.root} is finished; this is its result.")
