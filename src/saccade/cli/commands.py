@@ -135,9 +135,15 @@ def evaluate(
     *,
     name: Annotated[str, Parameter(help="Name of the evaluation; none: the data's own name.")] = "",
     moved: Annotated[str, Parameter(name="--data", help=_MOVED)] = "",
+    path_column: Annotated[str, Parameter(help="Column of a list DATA that names the image files.")] = "",
+    label_column: Annotated[str, Parameter(help="Column of a list DATA that names the classes.")] = "",
+    root: Annotated[str, Parameter(help="Folder that the paths of a list DATA begin in.")] = "",
 ) -> int:
     """Compute metrics and report again from the predictions, or evaluate on new data."""
-    _pipeline().evaluate(run, data, Terminal(), name=name, moved=moved)
+    from saccade.sources import Columns
+
+    columns = Columns(path_column, label_column, root=root)
+    _pipeline().evaluate(run, data, Terminal(), name=name, moved=moved, columns=columns)
     return 0
 
 
@@ -159,15 +165,20 @@ def compare(
 def predict(
     model: Annotated[str, Parameter(help="A .onnx file or a run folder.")],
     /,
-    inputs: Annotated[list[str], Parameter(help="Images or folders of images.")],
+    inputs: Annotated[list[str], Parameter(help='Images, folders, patterns ("new/*.jpg") or lists.')],
     *,
     out: Annotated[str, Parameter(help="Write all probabilities to F.csv, F.jsonl or F.parquet.")] = "",
     top_k: Annotated[int, Parameter(help="Number of classes to name for each image.")] = 1,
+    path_column: Annotated[str, Parameter(help="Column of a list that names the images.")] = "",
+    root: Annotated[str, Parameter(help="Folder that the paths of a list begin in.")] = "",
 ) -> int:
     """Predict the class of each image. Exit code 1: some inputs failed; 2: all of them."""
     from saccade.predict import predict_command
+    from saccade.sources import Columns
+    from saccade.sources.inputs import named_inputs
 
-    return predict_command(model, inputs, Terminal(lasting=bool(out)), out=out, top_k=top_k)
+    images = named_inputs(inputs, Columns(path=path_column, root=root))
+    return predict_command(model, images, Terminal(lasting=bool(out)), out=out, top_k=top_k)
 
 
 def export(

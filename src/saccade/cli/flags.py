@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import os
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
@@ -14,7 +15,11 @@ from saccade.errors import RecipeError
 from saccade.recipe import SHORT_FLAGS, SYNONYMS, Recipe, field_table, merged_recipe, read_recipe_file
 from saccade.terminal import shown_default
 
-_READING = ("data.drop_empty", "data.max_pixels", "data.background", "data.gray_maximum", "data.decisions")
+_LIST = ("data.path_column", "data.label_column", "data.root")
+_READING = (
+    *_LIST,
+    *("data.drop_empty", "data.max_pixels", "data.background", "data.gray_maximum", "data.decisions"),
+)
 _FINDING = ("split.group", "split.group_pattern", "split.near_duplicates", "split.validation", "split.test")
 _DIVIDING = ("seed", "split.repair", "split.allow_leaks")
 _SHOWING = (
@@ -178,6 +183,8 @@ def _parameter(
 
 def _value(key: str, text: Any) -> Any:
     """Flags with several values are written with commas; options as name=value pairs."""
+    if key == "data.root" and text:
+        return os.path.abspath(os.path.expanduser(text))  # found again by a run that continues elsewhere
     kind = next(kind for known, kind, *_ in field_table() if known == key)
     if kind == "dict":
         return _options(str(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from saccade.audit import SecondSearch, audit, audit_as_json
@@ -18,7 +18,7 @@ from saccade.recipe import Recipe
 from saccade.records import Audit, Dataset, Split
 from saccade.report.audit_page import write_audit_page
 from saccade.run_folder import RunFolder, write_json
-from saccade.sources import load_source
+from saccade.sources import USUAL_COLUMNS, Columns, is_list, load_source
 from saccade.sources.storage import FolderStorage
 from saccade.split import k_folds, read_split_csv, split, write_folds_csv, write_split_csv
 from saccade.terminal import Progress, Terminal
@@ -30,10 +30,25 @@ def list_data(location: str, recipe: Recipe) -> Dataset:
     """What lies at `location`, listed and labelled, nothing decoded yet."""
     return load_source(
         location,
-        group=recipe.split.group or None,
         group_pattern=recipe.split.group_pattern or None,
+        columns=replace(named_columns(recipe), group=recipe.split.group),
         drop_empty=recipe.data.drop_empty,
     )
+
+
+def named_columns(recipe: Recipe) -> Columns:
+    """What the recipe calls the columns of a list, the group's aside."""
+    return Columns(recipe.data.path_column, recipe.data.label_column, root=recipe.data.root)
+
+
+def list_again(location: str, recipe: Recipe, columns: Columns = USUAL_COLUMNS) -> Dataset:
+    """What lies at `location`, for a run that was trained: any number of classes, whatever is empty.
+
+    columns: what is called otherwise than in the recipe, whose names count for lists only.
+    """
+    usual = named_columns(recipe) if is_list(location) else USUAL_COLUMNS
+    said = {name: value for name, value in asdict(columns).items() if value}
+    return load_source(location, columns=replace(usual, **said), drop_empty=True, min_classes=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,18 +17,24 @@ from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord, Metrics
 from saccade.report import write_report
 from saccade.run_folder import RunFolder, existing_run
-from saccade.sources import load_source
+from saccade.sources import USUAL_COLUMNS, Columns
 from saccade.terminal import Terminal
 from saccade.threads import usable_cores
 
 
 def evaluate(
-    run_path: str, data: str, terminal: Terminal, *, name: str = "", moved: str = ""
+    run_path: str,
+    data: str,
+    terminal: Terminal,
+    *,
+    name: str = "",
+    moved: str = "",
+    columns: Columns = USUAL_COLUMNS,
 ) -> dict[str, Metrics]:
     """`saccade evaluate`: figures and report again from the predictions, or the model on new data.
 
     Returns the figures by part. New data are measured whole, into `RUN/evaluations/<name>/`. `moved` says
-    where the run's own images lie now.
+    where the run's own images lie now, `columns` what is called otherwise in new data than in the run's.
     """
     if data and moved:
         raise RecipeError(
@@ -39,7 +45,8 @@ def evaluate(
     recipe = run.read_recipe()
     with run.locked():
         if data:
-            return _evaluate_new(run, recipe, data, terminal, _plain_name(name or Path(data).resolve().stem))
+            name = _plain_name(name or Path(data).resolve().stem)
+            return _evaluate_new(run, recipe, data, terminal, name, columns)
         return _evaluate_again(run, recipe, terminal, moved)
 
 
@@ -86,7 +93,7 @@ def data_of(run: RunFolder, moved: str = "") -> Dataset:
     """
     location = moved or run.read_record().data
     try:
-        listed = load_source(location, drop_empty=True, min_classes=1)
+        listed = prepare.list_again(location, run.read_recipe())
     except DataError as error:
         raise RunError(
             f"{run.root} is certified on the images it was evaluated on, and they cannot be read "
@@ -99,7 +106,7 @@ def data_of(run: RunFolder, moved: str = "") -> Dataset:
 def _data_if_there(run: RunFolder, location: str) -> Dataset | None:
     """The run's data where they still lie, for the report's pictures; raises RunError for changed images."""
     try:
-        listed = load_source(location, drop_empty=True, min_classes=1)
+        listed = prepare.list_again(location, run.read_recipe())
     except DataError:
         return None
     return _as_measured(run, listed)
@@ -146,9 +153,9 @@ def _shown(paths: list[str]) -> str:
 
 
 def _evaluate_new(
-    run: RunFolder, recipe: Recipe, data: str, terminal: Terminal, name: str
+    run: RunFolder, recipe: Recipe, data: str, terminal: Terminal, name: str, columns: Columns
 ) -> dict[str, Metrics]:
-    dataset = load_source(data, drop_empty=True, min_classes=1)
+    dataset = prepare.list_again(data, recipe, columns)
     bundle = load_model(run)
     unknown = [label for label in dataset.classes if label not in bundle.classes]
     if unknown:
@@ -162,7 +169,7 @@ def _evaluate_new(
     words.say_reading(audited, terminal)
     by_part = _by_part(audited.dataset)
     place = run.evaluation(name)
-    place.begin_again(("saccade", "evaluate", str(run.root), data, "--name", name))
+    place.begin_again(("saccade", "evaluate", str(run.root), data, "--name", name, *_as_flags(columns)))
     _forget_other_parts(place, by_part)
     measured = {}
     for part, records in by_part.items():
@@ -177,6 +184,11 @@ def _evaluate_new(
     place.write_dataset(audited.dataset.records)
     terminal.say(f"Report    {write_report(place, read_image=dataset.storage.read)}")
     return measured
+
+
+def _as_flags(columns: Columns) -> list[str]:
+    flags = {"--path-column": columns.path, "--label-column": columns.label, "--root": columns.root}
+    return [word for flag, value in flags.items() if value for word in (flag, value)]
 
 
 def _by_part(dataset: Dataset) -> dict[str, tuple[ImageRecord, ...]]:

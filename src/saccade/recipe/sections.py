@@ -73,6 +73,12 @@ class DataConfig(Section):
     """Channel means (RGB, 0 to 1). auto: those of the weights; from scratch, those of the training images."""
     std: tuple[Deviation, Deviation, Deviation] | Auto = "auto"
     """Channel standard deviations (RGB, 0 to 1). auto: as for mean."""
+    path_column: str = ""
+    """Column of the list that names the image files. Empty: path."""
+    label_column: str = ""
+    """Column of the list that names the classes. Empty: label."""
+    root: str = ""
+    """Folder that the paths of the list are relative to. Empty: the folder of the list."""
     drop_empty: bool = False
     """Skip class folders without images instead of stopping."""
     max_pixels: AtLeastOne = 50_000_000

@@ -26,13 +26,13 @@ from saccade.sources.listing import Collector, Listing
 from saccade.sources.lists import load_list_inside
 from saccade.sources.naming import IMAGE_SUFFIXES, as_text, doubt, natural_key, some, suffix
 from saccade.sources.parts import PART_COLUMNS, part_hint, parts_of_files
-from saccade.sources.tables import TEXT_SUFFIXES, Row, labelled, parse_text_table
+from saccade.sources.tables import TEXT_SUFFIXES, Columns, Row, labelled, parse_text_table, refuse_columns
 from saccade.terminal import printable
 
 NOT_FOLLOWED = "a link or device inside the archive; not followed, pack what it names"
 
 
-def load_archive(path: Path, *, group: str | None, drop_empty: bool, min_classes: int) -> Dataset:
+def load_archive(path: Path, *, columns: Columns, drop_empty: bool, min_classes: int) -> Dataset:
     """The data set inside a zip or tar file; a single folder around everything is looked through."""
     where = printable(str(path))
     index = archive_index(str(path))
@@ -43,13 +43,10 @@ def load_archive(path: Path, *, group: str | None, drop_empty: bool, min_classes
     if table_name:
         table = parse_text_table(_read(storage, table_name, where), f"{where}: {table_name}")
         dataset = load_list_inside(
-            table, table_name, path, storage, inner.files, group=group, min_classes=min_classes
+            table, table_name, path, storage, inner.files, columns=columns, min_classes=min_classes
         )
         return replace(dataset, findings=(*undeclared, *dataset.findings))
-    if group:
-        raise SourceError(
-            f"{where}: has no columns, so --group {group!r} means nothing", hint="use --group-pattern"
-        )
+    refuse_columns(columns, f"{where}: it")
     listing = _listing(inner)
     layout = arrange(listing, where, drop_empty=drop_empty, min_classes=min_classes)
     said = (f"{where}: everything lies in {printable(folder)}/; paths are given below it",) if folder else ()

@@ -21,7 +21,7 @@ from saccade.records import Dataset
 from saccade.sources.naming import natural_key, some
 from saccade.sources.parts import PART_COLUMNS, parts_of_files
 from saccade.sources.storage import refuse_size, unreadable
-from saccade.sources.tables import Row, labelled, parquet_module
+from saccade.sources.tables import USUAL_COLUMNS, Columns, Row, find_column, labelled, parquet_module
 from saccade.terminal import printable
 
 _MOST_ROW_GROUP_BYTES = 2_000_000_000
@@ -50,14 +50,14 @@ def parquet_is_list(path: Path) -> bool:
     return "path" in _schema(path).names
 
 
-def load_saved(root: Path, *, group: str | None = None, min_classes: int = 2) -> Dataset:
+def load_saved(root: Path, *, columns: Columns = USUAL_COLUMNS, min_classes: int = 2) -> Dataset:
     """A folder written by `save_to_disk`: Arrow files, read in place."""
     files = tuple(sorted([*root.glob("*.arrow"), *root.glob("*/*.arrow")], key=lambda p: natural_key(str(p))))
-    return load_columns(root, files, group=group, min_classes=min_classes)
+    return load_columns(root, files, named=columns, min_classes=min_classes)
 
 
 def load_columns(
-    root: Path, files: Iterable[Path], *, group: str | None = None, min_classes: int = 2
+    root: Path, files: Iterable[Path], *, named: Columns = USUAL_COLUMNS, min_classes: int = 2
 ) -> Dataset:
     """The rows of all files as one data set; paths are FILE/ROW."""
     tables = tuple(files)
@@ -65,7 +65,7 @@ def load_columns(
     if not tables:
         raise SourceError(f"{where}: no table in it", hint="save the data set again")
     schema = _schema(tables[0])
-    columns = _find_columns(schema, _features(root, tables[0]), where, group)
+    columns = _find_columns(schema, _features(root, tables[0]), where, named)
     names = {table: table.relative_to(root).as_posix() for table in tables}
     parts = _parts(root, names, where)
     rows = [row for table, name in names.items() for row in _rows(table, name, columns, parts[name], where)]
@@ -109,8 +109,8 @@ def _split_name(table: Path, name: str) -> str:
     return f"{folder}/{numbered[1]}".lstrip("/") if numbered else ""
 
 
-def _find_columns(schema: Any, features: dict[str, Any], where: str, group: str | None) -> _Columns:
-    """Image, label and group column; raises SourceError that names the columns there are."""
+def _image_columns(schema: Any) -> list[str]:
+    """Columns of structs with bytes, and columns of bytes that are called like images."""
     import pyarrow
 
     def holds_images(name: str) -> bool:
@@ -120,22 +120,41 @@ def _find_columns(schema: Any, features: dict[str, Any], where: str, group: str 
         binary = pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
         return bool(binary and name.lower() in _IMAGE_NAMES)
 
-    images = [name for name in schema.names if holds_images(name)]
+    return [name for name in schema.names if holds_images(name)]
+
+
+def _label_columns(schema: Any, features: dict[str, Any], where: str, named: Columns) -> list[str]:
+    """The column that is named; else what is called label, else what `datasets` declares to be one."""
+    if named.label:
+        return [find_column(named.label, schema.names, where, flag="--label-column")]
     class_labels = [
         name
         for name, feature in features.items()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and name in schema.names
     ]
-    labels = [name for name in ("label", "labels") if name in schema.names] or class_labels
+    return [name for name in ("label", "labels") if name in schema.names] or class_labels
+
+
+def _find_columns(schema: Any, features: dict[str, Any], where: str, named: Columns) -> _Columns:
+    """Image, label and group column; raises SourceError that names the columns there are."""
+    group = named.group
+    images = _image_columns(schema)
+    labels = _label_columns(schema, features, where, named)
     has = some(schema.names)
+    if named.path or named.root:
+        raise SourceError(
+            f"{where}: holds the images themselves, so --path-column and --root mean nothing",
+            hint="leave them out",
+        )
     if len(images) != 1:
         raise SourceError(
-            f"{where}: needs one image column (structs with bytes), has {len(images)}",
-            hint=f"its columns are: {has}",
+            f"{where}: needs one image column (structs with bytes), has {len(images)} among {has}",
+            hint="a list of files names the column of the files with --path-column",
         )
     if len(labels) != 1:
         raise SourceError(
-            f"{where}: which column is the label?", hint=f"call it 'label'; its columns are: {has}"
+            f"{where}: which column is the label? Its columns are: {has}",
+            hint="say it with --label-column NAME",
         )
     if group and group not in schema.names:
         raise SourceError(f"{where}: no column {group!r}", hint=f"its columns are: {has}")

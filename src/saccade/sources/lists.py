@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -33,7 +33,7 @@ from saccade.sources.naming import (
 )
 from saccade.sources.parts import PART_COLUMNS, PartColumn, find_part_column
 from saccade.sources.storage import FolderStorage
-from saccade.sources.tables import Fields, Table
+from saccade.sources.tables import USUAL_COLUMNS, Columns, Fields, Table, with_usual_names
 from saccade.terminal import printable
 
 
@@ -55,12 +55,30 @@ class _Reading:
     found_as: dict[str, list[str]] = field(default_factory=dict)
 
 
-def load_list(table: Table, path: Path, *, group: str | None = None, min_classes: int = 2) -> Dataset:
-    """The data set that a list in a folder names; raises SourceError with every problem and its line."""
+def load_list(table: Table, path: Path, *, columns: Columns = USUAL_COLUMNS, min_classes: int = 2) -> Dataset:
+    """The data set that a list names; raises SourceError with every problem and its line.
 
-    storage = FolderStorage(path.parent, outside=True)
-    reading = _Reading(path.name, path.parent, FolderLookup(path.parent), may_leave_root=True)
-    return _load(table, reading, printable(str(path)), storage, group, min_classes)
+    path: what the list is called, and where it lies: without `columns.root` its paths begin in that folder.
+    """
+    root, where = folder_of_paths(path, columns.root), printable(str(path))
+    table = with_usual_names(table, columns, where)
+    reading = _Reading(path.name, root, FolderLookup(root), may_leave_root=True)
+    storage = FolderStorage(root, outside=True)
+    return _load(table, reading, where, storage, columns.group or None, min_classes)
+
+
+def folder_of_paths(path: Path, given: str) -> Path:
+    """The folder that paths begin in; one that is given is looked for here, else beside the list."""
+    if not given:
+        return path.parent
+    places = (Path(given).expanduser().absolute(), path.parent / given)
+    root = next((place for place in places if place.is_dir()), None)
+    if root is None:
+        raise SourceError(
+            f"root is no folder: {printable(given)}",
+            hint="give the folder that the paths of the list begin in",
+        )
+    return root
 
 
 def load_list_inside(
@@ -70,12 +88,19 @@ def load_list_inside(
     storage: Storage,
     members: Collection[str],
     *,
-    group: str | None = None,
+    columns: Columns = USUAL_COLUMNS,
     min_classes: int = 2,
 ) -> Dataset:
     """The data set that a list inside an archive names; no path may lead out of the archive."""
+    where = printable(f"{root}: {name}")
+    if columns.root:
+        raise SourceError(
+            f"{where}: the paths of a list in an archive begin in the archive, so --root means nothing",
+            hint="leave --root out, or unpack the archive",
+        )
     reading = _Reading(name, root, MemberLookup(members), may_leave_root=False)
-    return _load(table, reading, printable(f"{root}: {name}"), storage, group, min_classes)
+    table = with_usual_names(table, columns, where)
+    return _load(table, reading, where, storage, columns.group or None, min_classes)
 
 
 def _load(
@@ -138,9 +163,26 @@ def check_columns(table: Table, where: str, group: str | None) -> str:
         has = some(table.columns) if table.columns else "none"
         raise SourceError(
             f"{where}: no column {some(absent)}; its columns are: {has}",
-            hint="the first line must name them: path,label and, where wanted, part,group",
+            hint=_naming_hint(absent, table.columns),
         )
     return group or ("group" if "group" in table.columns else "")
+
+
+_LIKE = {
+    "path": ("filename", "file_name", "file", "filepath", "file_path", "image", "image_path", "img", "name"),
+    "label": ("species", "kind", "class", "class_name", "category", "target", "y", "labels", "classes"),
+}
+
+
+def _naming_hint(absent: Sequence[str], there: Sequence[str]) -> str:
+    """The flags that name the columns which are absent, with the columns that are likely meant."""
+    flags = []
+    for name in (name for name in absent if name in _LIKE):
+        likely = [column for column in there if column.casefold() in _LIKE[name]]
+        flags.append(f"--{name}-column {printable(likely[0]) if likely else 'NAME'}")
+    if not flags or not there:
+        return "the first line must name them: path,label and, where wanted, part,group"
+    return f"say which they are: {' '.join(flags)}; or call them {' and '.join(absent)} in the first line"
 
 
 def _take_row(reading: _Reading, line: int, fields: Fields) -> None:
@@ -219,8 +261,8 @@ def _relative_path(text: str, reading: _Reading) -> tuple[str, str]:
         return "", f"absolute Windows path {printable(text)}; write it relative to the list, with /"
     if os.path.isabs(text):
         if os.path.relpath(text, reading.root).startswith(".."):
-            outside = f"absolute path {printable(text)} outside the list's folder"
-            return "", f"{outside}; write it relative to the list"
+            outside = f"absolute path {printable(text)} outside {printable(str(reading.root))}"
+            return "", f"{outside}; write it relative to that, or name a folder above it with --root"
         text = os.path.relpath(text, reading.root)
     path = os.path.normpath(text).replace(os.sep, "/")
     if path.startswith("../") and not reading.may_leave_root:
@@ -237,7 +279,7 @@ def _raise_problems(reading: _Reading, where: str) -> None:
         first = printable(next(iter(reading.records)))
         raise SourceError(
             f"{where}: none of the {len(reading.records):,} files it names exist; the first is {first}",
-            hint=f"paths are relative to {printable(str(reading.root))}; move the list or correct them",
+            hint=f"paths begin in {printable(str(reading.root))}; name another folder with --root",
         )
 
 

@@ -24,7 +24,14 @@ from saccade.sources.lists import load_list
 from saccade.sources.named import PREFIX, load_named
 from saccade.sources.naming import how_it_is_read, some
 from saccade.sources.storage import FolderStorage
-from saccade.sources.tables import TEXT_SUFFIXES, read_parquet_table, read_text_table
+from saccade.sources.tables import (
+    TEXT_SUFFIXES,
+    USUAL_COLUMNS,
+    Columns,
+    read_parquet_table,
+    read_text_table,
+    refuse_columns,
+)
 from saccade.terminal import printable
 
 _PACKED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -34,9 +41,9 @@ _CORRECT = "Correct the source"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How data are to be read: the column that names groups, whether empty classes may be left out."""
+    """How data are to be read: what columns are called, whether empty classes may be left out."""
 
-    group: str | None = None
+    columns: Columns = USUAL_COLUMNS
     drop_empty: bool = False
     min_classes: int = 2
 
@@ -54,6 +61,7 @@ def load_source(
     *,
     group: str | None = None,
     group_pattern: str | None = None,
+    columns: Columns = USUAL_COLUMNS,
     drop_empty: bool = False,
     min_classes: int = 2,
 ) -> Dataset:
@@ -64,15 +72,17 @@ def load_source(
     shards (a folder, a tar or a pattern such as `train-{000..009}.tar`), a folder saved by Hugging
     Face `datasets`, Parquet with an image column, `torchvision:NAME`, or what a registered source reads.
 
-    `group` names a column; `group_pattern` is a regular expression on the relative path.
+    `group` names a column; `group_pattern` is a regular expression on the relative path. `columns` says what
+    the others are called.
     `drop_empty` leaves class folders without an image out instead of stopping.
     """
-    if group and group_pattern:
+    if (group or columns.group) and group_pattern:
         raise SourceError("--group and --group-pattern both name the groups", hint="give one of them")
     place = str(location)
     if not place.strip():
         raise SourceError("the data path is empty", hint="give a folder, list or archive")
-    dataset = _source_of(place).load(place, Asked(group, drop_empty, min_classes))
+    columns = replace(columns, group=group or columns.group)
+    dataset = _source_of(place).load(place, Asked(columns, drop_empty, min_classes))
     if group_pattern:
         dataset = dataset.with_records(with_groups(dataset.records, group_pattern))
     return dataset
@@ -102,6 +112,7 @@ def _source_of(location: str) -> Source:
 
 def _load_from_outside(name: str, load: Callable[[str], Dataset], location: str, asked: Asked) -> Dataset:
     """What a source of another package gives for the location behind its name, once it holds."""
+    refuse_columns(asked.columns, f"data source {name!r}: it")
     with extensions.blaming("sources", name):
         dataset = load(location.partition(":")[2])
     problems = dataset_problems(dataset)
@@ -119,7 +130,6 @@ def _load_from_outside(name: str, load: Callable[[str], Dataset], location: str,
 def _unfit(dataset: Dataset, asked: Asked) -> list[str]:
     """Requests of the user that this data set cannot meet."""
     checks = (
-        (not asked.group, f"it has no columns, so --group {asked.group!r} means nothing"),
         (asked.drop_empty or not dataset.empty_classes, f"no image of {some(dataset.empty_classes)}"),
         (len(dataset.classes) >= asked.min_classes, f"fewer than {asked.min_classes} classes"),
     )
@@ -207,14 +217,10 @@ def _load_folder(location: str, asked: Asked) -> Dataset:
     if not listing.files:
         shards, tables = shards_at(root), parquet_files(root)
         if shards:
-            return load_shards(root, shards, group=asked.group, min_classes=asked.min_classes)
+            return _load_shards(root, shards, asked)
         if tables:
-            return load_columns(root, tables, group=asked.group, min_classes=asked.min_classes)
-    if asked.group:
-        raise SourceError(
-            f"{where}: a folder has no columns, so --group {asked.group!r} means nothing",
-            hint="use --group-pattern",
-        )
+            return load_columns(root, tables, named=asked.columns, min_classes=asked.min_classes)
+    refuse_columns(asked.columns, f"{where}: a folder")
     layout = arrange(listing, where, drop_empty=asked.drop_empty, min_classes=asked.min_classes)
     return Dataset(
         root,
@@ -231,35 +237,47 @@ def _load_folder(location: str, asked: Asked) -> Dataset:
 
 
 def _load_saved(location: str, asked: Asked) -> Dataset:
-    return load_saved(_path(location), group=asked.group, min_classes=asked.min_classes)
+    return load_saved(_path(location), columns=asked.columns, min_classes=asked.min_classes)
 
 
 def _load_list(location: str, asked: Asked) -> Dataset:
     path = _path(location)
-    return load_list(read_text_table(path), path, group=asked.group, min_classes=asked.min_classes)
+    return load_list(read_text_table(path), path, columns=asked.columns, min_classes=asked.min_classes)
 
 
 def _load_parquet(location: str, asked: Asked) -> Dataset:
     path = _path(location)
-    if parquet_is_list(path):
-        return load_list(read_parquet_table(path), path, group=asked.group, min_classes=asked.min_classes)
-    return load_columns(path.parent, (path,), group=asked.group, min_classes=asked.min_classes)
+    if asked.columns.path or parquet_is_list(path):
+        return load_list(read_parquet_table(path), path, columns=asked.columns, min_classes=asked.min_classes)
+    return load_columns(path.parent, (path,), named=asked.columns, min_classes=asked.min_classes)
 
 
 def _load_archive(location: str, asked: Asked) -> Dataset:
     path = _path(location)
     if path.suffix.lower() == ".tar" and is_shard(path):
-        return load_shards(path.parent, (path,), group=asked.group, min_classes=asked.min_classes)
-    return load_archive(path, group=asked.group, drop_empty=asked.drop_empty, min_classes=asked.min_classes)
+        return _load_shards(path.parent, (path,), asked)
+    return load_archive(
+        path, columns=asked.columns, drop_empty=asked.drop_empty, min_classes=asked.min_classes
+    )
 
 
 def _load_pattern(location: str, asked: Asked) -> Dataset:
     path = _path(location)
-    return load_shards(path.parent, shards_at(path), group=asked.group, min_classes=asked.min_classes)
+    return _load_shards(path.parent, shards_at(path), asked)
+
+
+def _load_shards(root: Path, shards: Iterable[Path], asked: Asked) -> Dataset:
+    refuse_columns(replace(asked.columns, group=""), f"{printable(str(root))}: a WebDataset")
+    return load_shards(root, shards, group=asked.columns.group or None, min_classes=asked.min_classes)
+
+
+def _load_torchvision(location: str, asked: Asked) -> Dataset:
+    refuse_columns(asked.columns, location)
+    return load_named(location)
 
 
 SOURCES: dict[str, Source] = {  # asked in this order
-    "torchvision": Source(lambda place: place.startswith(PREFIX), lambda place, _: load_named(place)),
+    "torchvision": Source(lambda place: place.startswith(PREFIX), _load_torchvision),
     "saved by datasets": Source(_saved_by_datasets, _load_saved),
     "folder": Source(lambda place: _path(place).is_dir(), _load_folder),
     "list": Source(lambda place: _is_file(place, *(f".{end}" for end in TEXT_SUFFIXES)), _load_list),
@@ -270,6 +288,11 @@ SOURCES: dict[str, Source] = {  # asked in this order
     ),
     "shards": Source(lambda place: bool(shards_at(_path(place))), _load_pattern),
 }
+
+
+def is_list(location: str) -> bool:
+    """Whether a location is a single file with a row for each image."""
+    return _is_file(location, *(f".{end}" for end in TEXT_SUFFIXES), ".parquet")
 
 
 # -- groups from file names ----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 from collections import defaultdict
@@ -33,6 +34,83 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[int, Fields], ...]
     problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What the user calls the columns of a list; "" is the usual name.
+
+    path, label: columns of the files' names and of the classes. group: the column of what must stay
+    together. root: the folder that paths are relative to; "" is the folder of the list.
+    """
+
+    path: str = ""
+    label: str = ""
+    group: str = ""
+    root: str = ""
+
+
+USUAL_COLUMNS = Columns()
+
+
+def with_usual_names(table: Table, columns: Columns, where: str) -> Table:
+    """The table with the columns that `columns` names called path and label.
+
+    Raises SourceError, which says what columns there are, for one that is absent.
+
+    >>> table = Table(("file", "species"), ((2, {"file": "a.jpg", "species": "cat"}),))
+    >>> with_usual_names(table, Columns("file", "species"), "my.csv").rows
+    ((2, {'path': 'a.jpg', 'label': 'cat'}),)
+    """
+    if not table.columns or not (columns.path or columns.label):
+        return table
+    usual = {}
+    for name, wanted in (("path", columns.path), ("label", columns.label)):
+        if wanted:
+            usual[find_column(wanted, table.columns, where, flag=f"--{name}-column")] = name
+    taken = set(usual.values())
+    names = {
+        column: usual.get(column, f"{column} (not used)" if column in taken else column)
+        for column in table.columns
+    }
+    rows = ((line, {names[column]: value for column, value in row.items()}) for line, row in table.rows)
+    return Table(tuple(names.values()), tuple(rows), table.problems)
+
+
+def find_column(wanted: str, there: Sequence[str], where: str, *, flag: str) -> str:
+    """The column `wanted`, also where only upper and lower case differ; raises SourceError without one."""
+    alike = [name for name in there if name.casefold() == wanted.strip().casefold()]
+    if wanted in there or len(alike) == 1:
+        return wanted if wanted in there else alike[0]
+    close = difflib.get_close_matches(wanted, there, n=1)
+    raise SourceError(
+        f"{where}: no column {wanted!r}; its columns are: {some(there)}",
+        hint=f"did you mean {flag} {printable(close[0])}?" if close else f"name one of them with {flag}",
+    )
+
+
+def refuse_columns(columns: Columns, what: str) -> None:
+    """Raise SourceError where a column is named for data that have none.
+
+    what: the data, as the first word of a sentence.
+
+    >>> refuse_columns(Columns(label="species"), "a folder")
+    Traceback (most recent call last):
+    saccade.errors.SourceError: a folder has no columns, so --label-column 'species' means nothing
+    hint: leave it out
+    """
+    flags = {
+        "--group": columns.group,
+        "--path-column": columns.path,
+        "--label-column": columns.label,
+        "--root": columns.root,
+    }
+    for flag, value in flags.items():
+        if value:
+            raise SourceError(
+                f"{what} has no columns, so {flag} {value!r} means nothing",
+                hint="use --group-pattern" if flag == "--group" else "leave it out",
+            )
 
 
 def read_text_table(path: Path) -> Table:
