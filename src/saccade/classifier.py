@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.errors import RecipeError, RunError
+from saccade.notebook.progress import terminal_for
+from saccade.notebook.views import Views
 from saccade.recipe import SHORT_FLAGS, Recipe, merged_recipe, read_recipe_file
 from saccade.records import Metrics
 from saccade.run_folder import RunFolder, write_bytes
@@ -19,12 +21,12 @@ from saccade.terminal import Terminal
 from saccade.threads import calm_openmp
 
 
-class ImageClassifier:
+class ImageClassifier(Views):
     """Trains on a folder (or list) of labelled images and predicts with the certified `model.onnx`.
 
     recipe: path of a TOML file with recipe fields.
     out: the run folder; "" is a temporary one that lives as long as this object.
-    quiet: whether nothing is printed while it trains.
+    quiet: whether nothing is said while it trains; None is to be quiet everywhere but in a notebook.
     fields: fields of the recipe, which win over the file. Short names as on the command line (`backbone`,
     `epochs`, `image_size`) or full ones with two underscores (`train__batch_size`).
 
@@ -35,7 +37,7 @@ class ImageClassifier:
     ['blue', 'green', 'red']
     """
 
-    def __init__(self, *, recipe: str = "", out: str = "", quiet: bool = True, **fields: Any) -> None:
+    def __init__(self, *, recipe: str = "", out: str = "", quiet: bool | None = None, **fields: Any) -> None:
         self.recipe = _recipe(recipe, fields)  # first: what is refused changes nothing
         self.recipe_file = recipe
         self.out = out
@@ -181,7 +183,7 @@ class ImageClassifier:
 
     @property
     def _terminal(self) -> Terminal:
-        return Terminal(quiet=self.quiet)
+        return terminal_for(self.quiet)
 
 
 def _recipe(file: str, fields: dict[str, Any]) -> Recipe:

@@ -219,6 +219,13 @@ class Predictions:
         return np.asarray(self.probabilities.max(axis=1), dtype=np.float64)
 
     @property
+    def wrong(self) -> tuple[int, ...]:
+        """Rows whose label is known and not the answer, the most confident first."""
+        predicted, confidence = self.predicted, self.confidence
+        rows = [row for row, label in enumerate(self.labels) if label and label != predicted[row]]
+        return tuple(sorted(rows, key=lambda row: (-confidence[row], self.paths[row])))
+
+    @property
     def label_indices(self) -> NDArray[np.int64]:
         """(images,) column of each true label; every label must be known."""
         column = {label: i for i, label in enumerate(self.classes)}

@@ -15,7 +15,7 @@ from saccade.evaluation.calibration import ReliabilityBin
 from saccade.evaluation.remedies import kept_index
 from saccade.images.decoder import Limits
 from saccade.recipe import Recipe, differing_keys
-from saccade.records import PARTS, Finding, Metrics, Predictions
+from saccade.records import PARTS, Finding, Metrics
 from saccade.report import figures as drawn
 from saccade.report.facts import Facts, read_facts
 from saccade.report.promises import promises
@@ -180,7 +180,7 @@ def _mistakes(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     predictions = facts.predictions
     if predictions is None:
         return None
-    wrong = _wrong(predictions)
+    wrong = predictions.wrong
     shown = [
         {
             "picture": picture(predictions.paths[i]),
@@ -191,12 +191,6 @@ def _mistakes(facts: Facts, picture: Picture) -> dict[str, Any] | None:
         for i in wrong[:MISTAKES_SHOWN]
     ]
     return {"shown": shown, "total": len(wrong), "images": len(predictions)}
-
-
-def _wrong(predictions: Predictions) -> list[int]:
-    confidence, chosen = predictions.confidence, predictions.predicted
-    wrong = [i for i, label in enumerate(predictions.labels) if label and label != chosen[i]]
-    return sorted(wrong, key=lambda i: (-confidence[i], predictions.paths[i]))
 
 
 def _crossing(facts: Facts, picture: Picture) -> dict[str, Any] | None:

@@ -1,0 +1,132 @@
+"""The card of a classifier in a notebook, its text in one line, and the report in a frame: escaped HTML.
+
+Colours are those of the page around it, light or dark; nothing is loaded, nothing is a script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from saccade.notebook import reading
+from saccade.pipeline.promises import NOT_CHECKED
+from saccade.records import Metrics
+from saccade.run_folder import RunFolder
+from saccade.run_record import RunRecord
+from saccade.terminal import counted, printable
+
+CLASSES_SHOWN = 30
+BOX = "border: 1px solid rgba(128, 128, 128, 0.5); border-radius: 6px; padding: 0.7em 1em; max-width: 46em"
+CHIP = "border: 1px solid rgba(128, 128, 128, 0.5); border-radius: 1em; padding: 0 0.6em; white-space: nowrap"
+NEXT = (
+    ("predict", 'model.predict(["photo.jpg"])'),
+    ("see what went wrong", "model.show_mistakes(), model.plot_confusion()"),
+    ("read everything", "model.show_report()"),
+    ("take it elsewhere", 'model.export("model.onnx")'),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An HTML file that a notebook shows in a frame; its text says where the file is."""
+
+    path: Path
+    html: str
+    height: int
+
+    def __repr__(self) -> str:
+        return f"{self.path} (open it in a browser)"
+
+    def _repr_html_(self) -> str:
+        # sandboxed: class and file names in it were written by others
+        return (
+            f'<iframe sandbox srcdoc="{escape(self.html)}" width="100%" height="{self.height}" '
+            'style="border: 1px solid rgba(128, 128, 128, 0.5)"></iframe>'
+        )
+
+
+def in_one_line(run: RunFolder) -> str:
+    """What came out, as plain text."""
+    classes = counted(len(run.read_record().classes), "class", "classes")
+    part, figures = _result(run)
+    if figures is None:
+        return f"training began: {classes}"
+    return (
+        f"fitted: {classes}, {part} accuracy {_percent(figures.accuracy.value)} ({figures.images:,} images)"
+    )
+
+
+def unfitted(call: str) -> str:
+    """The card before `fit`."""
+    return _box(
+        call, ["Not fitted yet: call <code>fit(&quot;photos/&quot;)</code> with a folder of class folders."]
+    )
+
+
+def without_run(call: str, classes: Sequence[str]) -> str:
+    """The card of a model whose run folder is elsewhere: it predicts, and has no figures to show."""
+    return _box(call, [_chips(classes), "It predicts; its run folder, with figures and report, is not here."])
+
+
+def fitted(call: str, run: RunFolder) -> str:
+    """The card: result, classes, what to mind, what next."""
+    record = run.read_record()
+    part, figures = _result(run)
+    blocks = [_headline(part, figures), _chips(record.classes), _list(_to_mind(part, record)), _next()]
+    return _box(call, [block for block in blocks if block])
+
+
+def _result(run: RunFolder) -> tuple[str, Metrics | None]:
+    return next(iter(reading.measured(run).items()), ("", None))
+
+
+def _headline(part: str, figures: Metrics | None) -> str:
+    if figures is None:
+        return "Training has not ended; <code>fit</code> with the same arguments goes on with it."
+    accuracy = figures.accuracy
+    return (
+        f'<span style="font-size: 1.6em; font-weight: 600">{_percent(accuracy.value)}</span> {part} accuracy '
+        f"(95&nbsp;%: {_percent(accuracy.low)} to {_percent(accuracy.high)}, {figures.images:,} images); "
+        f"balanced {_percent(figures.balanced_accuracy)}, macro F1 {figures.macro_f1:.3f}"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}".replace("%", " %")
+
+
+def _chips(classes: Sequence[str]) -> str:
+    more = len(classes) - CLASSES_SHOWN
+    chips = [f'<span style="{CHIP}">{escape(printable(name))}</span>' for name in classes[:CLASSES_SHOWN]]
+    rest = f" and {more:,} more" if more > 0 else ""
+    return f"{counted(len(classes), 'class', 'classes')}: {' '.join(chips)}{rest}"
+
+
+def _to_mind(part: str, record: RunRecord) -> list[str]:
+    """Diagnosis and promises that did not hold, in words."""
+    told = [f"{found['message']} {found['remedy']}".strip() for found in record.diagnosis or ()]
+    if part == "validation":
+        told.insert(0, "There is no test part: validation images chose the weights, so this is optimistic.")
+    for number, promise in record.promises.items():
+        if promise["kept"] is False:
+            told.append(f"Broken: promise {number}: {promise['evidence']}")
+        elif promise.get("state") == NOT_CHECKED:
+            told.append(f"Promise {number} was not checked: {promise['evidence']}")
+    return told
+
+
+def _list(lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(printable(line))}</li>" for line in lines)
+    return f'<ul style="margin: 0; padding-left: 1.2em">{items}</ul>' if items else ""
+
+
+def _next() -> str:
+    steps = " &middot; ".join(f"{what}: <code>{escape(code)}</code>" for what, code in NEXT)
+    return f"Next: {steps}"
+
+
+def _box(call: str, blocks: Sequence[str]) -> str:
+    body = "".join(f'<div style="margin-top: 0.5em">{block}</div>' for block in blocks)
+    return f'<div style="{BOX}"><code>{escape(printable(call))}</code>{body}</div>'

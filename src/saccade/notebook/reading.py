@@ -1,0 +1,120 @@
+"""What the views need of a run folder: figures, answers, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.errors import DataError
+from saccade.evaluation.metrics import metrics_from_json
+from saccade.images.decoder import Limits, read_pixels
+from saccade.records import PARTS, Dataset, ImageRecord, Metrics, Predictions
+from saccade.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from saccade.notebook.plots import Tile
+    from saccade.transforms import Augmentation
+
+JUDGED_FIRST = PARTS[::-1]  # test, validation, train
+
+
+def measured(run: RunFolder) -> dict[str, Metrics]:
+    """Figures by part, the judged one first."""
+    return {
+        part: metrics_from_json(run.read_metrics(part)) for part in JUDGED_FIRST if run.has(run.metrics(part))
+    }
+
+
+def plain_figures(figures: Metrics) -> dict[str, float]:
+    """Numbers with a name, as a table wants them."""
+    return {
+        "images": figures.images,
+        "accuracy": figures.accuracy.value,
+        "accuracy_low": figures.accuracy.low,
+        "accuracy_high": figures.accuracy.high,
+        "balanced_accuracy": figures.balanced_accuracy,
+        "macro_f1": figures.macro_f1,
+        "log_loss": figures.log_loss,
+        "ece": figures.ece,
+    }
+
+
+def judged(run: RunFolder) -> tuple[str, Predictions]:
+    """The judged part and its answers."""
+    part = next((part for part in JUDGED_FIRST if run.has(run.predictions(part))), "validation")
+    return part, run.read_predictions(part)
+
+
+def data_of(run: RunFolder) -> Dataset:
+    """The run's images where they lie now; raises DataError where they are gone."""
+    from saccade.sources import load_source
+
+    listed = load_source(run.read_record().data, drop_empty=True, min_classes=1)
+    return listed.with_records(run.read_dataset())
+
+
+def training_tiles(run: RunFolder, images: int) -> Iterator[Tile]:
+    """The first images of the first epoch, augmented as they were; raises DataError where they are gone."""
+    from saccade.notebook.plots import Tile, short
+    from saccade.preprocess import Preprocess
+    from saccade.transforms import training_batches
+    from saccade.transforms.apply import denormalise
+
+    dataset, recipe, record = data_of(run), run.read_recipe(), run.read_record()
+    preprocess = Preprocess.from_json(record.resolved["data.preprocess"])
+    batches = training_batches(
+        dataset.storage,
+        dataset.used("train"),
+        record.classes,
+        preprocess,
+        images,
+        augmentation=_augmentation(run),
+        seed=recipe.seed,
+        epoch=0,
+        limits=Limits.of(recipe.data),
+    )
+    batch = next(batches)
+    pictures = denormalise(batch.images, preprocess).permute(0, 2, 3, 1).numpy()
+    for pixels, target in zip(pictures[:images], batch.targets, strict=False):
+        yield Tile(pixels, short(record.classes[int(target)]))
+
+
+def _augmentation(run: RunFolder) -> Augmentation:
+    """As it was in training; a head fitted on frozen features saw no more than images and their mirrors."""
+    from saccade.evaluation.remedies import fitted
+    from saccade.transforms import Augmentation
+
+    augmentation = Augmentation(**run.read_record().resolved["augment"])
+    if not fitted(run.read_history()):
+        return augmentation
+    return Augmentation(horizontal_flip=0.5 if augmentation.horizontal_flip else 0.0)
+
+
+def mistaken_tiles(run: RunFolder, answers: Predictions, rows: Sequence[int]) -> Iterator[Tile]:
+    """Pictures of these answers; one that is gone or has changed is a text in its place."""
+    from saccade.notebook.plots import Tile, short
+
+    records = {record.path: record for record in run.read_dataset()}
+    limits = Limits.of(run.read_recipe().data)
+    dataset = _data_if_there(run)
+    for row in rows:
+        pixels = None if dataset is None else _pixels(dataset, records[answers.paths[row]], limits)
+        label, answer = short(answers.labels[row]), short(answers.predicted[row])
+        yield Tile(pixels, f"{label}\ntaken for {answer}\n{answers.confidence[row]:.0%} sure")
+
+
+def _data_if_there(run: RunFolder) -> Dataset | None:
+    try:
+        return data_of(run)
+    except DataError:
+        return None
+
+
+def _pixels(dataset: Dataset, record: ImageRecord, limits: Limits) -> NDArray[np.uint8] | None:
+    try:
+        return np.asarray(read_pixels(dataset.storage, record, limits))
+    except DataError:
+        return None
