@@ -2,113 +2,236 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.errors import RecipeError, RunError
+from saccade import extensions, labelled
+from saccade.errors import DataError, RecipeError, RunError
+from saccade.labelled import Columns
 from saccade.notebook.progress import terminal_for
 from saccade.notebook.views import Views
 from saccade.recipe import SHORT_FLAGS, Recipe, merged_recipe, read_recipe_file
 from saccade.records import Metrics
-from saccade.run_folder import RunFolder, write_bytes
+from saccade.run_folder import RunFolder, certificate_beside, existing_run, write_bytes
+from saccade.scikit import Estimator, parameters
 from saccade.terminal import Terminal
 from saccade.threads import calm_openmp
 
 
-class ImageClassifier(Views):
-    """Trains on a folder (or list) of labelled images and predicts with the certified `model.onnx`.
+class ImageClassifier(Views, Estimator):
+    """Trains on labelled images and predicts with the certified `model.onnx`; a scikit-learn classifier.
 
-    recipe: path of a TOML file with recipe fields.
+    backbone: name of a network (`saccade backbones`), "package.module:function", or a function
+    `build(classes, *, weights, **options) -> nn.Module` of your own (docs/extending.md).
+    recipe: path of a TOML file with recipe fields, or a `Recipe`.
     out: the run folder; "" is a temporary one that lives as long as this object.
     quiet: whether nothing is said while it trains; None is to be quiet everywhere but in a notebook.
-    fields: fields of the recipe, which win over the file. Short names as on the command line (`backbone`,
-    `epochs`, `image_size`) or full ones with two underscores (`train__batch_size`).
+    callbacks: watchers, `saccade.training.Callback` each; they see copies and change nothing.
+    weights, pretrained, head, method, epochs, lr, finetune_lr, head_epochs, unfreeze, optimizer, schedule,
+    image_size, batch_size, augment, seed, device, precision, time_limit, max_latency_ms, accept_licence,
+    group, group_pattern, drop_empty, repair_split, allow_leaks: as on the command line (docs/recipe.md); they
+    win over the recipe's file, and None is its default.
+    fields: any other field of the recipe, with two underscores for the dot (`train__weight_decay`).
 
-    Raises RecipeError for an unknown field or a value that does not hold.
+    The constructor keeps what it is given; `fit` checks it. After `fit`: `classes_` (labels, in the order of
+    the columns of probabilities) and `run_` (the run folder). A pickle of a fitted one holds its model.
 
     >>> model = ImageClassifier(backbone="fast_cnn", epochs=4, batch_size=8).fit("photos/")
     >>> model.classes_.tolist()
     ['blue', 'green', 'red']
     """
 
-    def __init__(self, *, recipe: str = "", out: str = "", quiet: bool | None = None, **fields: Any) -> None:
-        self.recipe = _recipe(recipe, fields)  # first: what is refused changes nothing
-        self.recipe_file = recipe
-        self.out = out
-        self.quiet = quiet
-        self.fields = fields
+    backbone: Any
+    recipe: Any
+    out: str
+    quiet: bool | None
+    callbacks: Sequence[Any] | None
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Constructor arguments, as scikit-learn's `clone` wants them.
+    def __init__(
+        self,
+        backbone: Any = None,
+        *,
+        weights: Any = None,
+        pretrained: Any = None,
+        head: Any = None,
+        method: Any = None,
+        epochs: Any = None,
+        lr: Any = None,
+        finetune_lr: Any = None,
+        head_epochs: Any = None,
+        unfreeze: Any = None,
+        optimizer: Any = None,
+        schedule: Any = None,
+        image_size: Any = None,
+        batch_size: Any = None,
+        augment: Any = None,
+        seed: Any = None,
+        device: Any = None,
+        precision: Any = None,
+        time_limit: Any = None,
+        max_latency_ms: Any = None,
+        accept_licence: Any = None,
+        group: Any = None,
+        group_pattern: Any = None,
+        drop_empty: Any = None,
+        repair_split: Any = None,
+        allow_leaks: Any = None,
+        recipe: Any = "",
+        out: str = "",
+        quiet: bool | None = None,
+        callbacks: Sequence[Any] | None = None,
+        **fields: Any,
+    ) -> None:
+        given = locals()
+        for name in parameters(ImageClassifier):
+            setattr(self, name, given[name])
+        self._fields = fields
 
-        deep: as scikit-learn has it; there is nothing nested here.
+    # -- training ---------------------------------------------------------------------------------------
 
-        >>> ImageClassifier(epochs=3).get_params()["epochs"]
-        3
-        """
-        return {"recipe": self.recipe_file, "out": self.out, "quiet": self.quiet, **self.fields}
-
-    def set_params(self, **changes: Any) -> ImageClassifier:
-        """Change constructor arguments; what was fitted is forgotten.
-
-        changes: arguments of the constructor.
-
-        >>> ImageClassifier(epochs=3).set_params(epochs=5).recipe.train.epochs
-        5
-        """
-        self.__init__(**{**self.get_params(), **changes})  # type: ignore[misc]
-        self.__dict__.pop("run_", None)
-        return self
-
-    def fit(self, data: str | Path, y: None = None) -> ImageClassifier:
+    def fit(
+        self,
+        data: Any,
+        y: Any = None,
+        *,
+        groups: Any = None,
+        path: str = "",
+        label: str = "",
+        group: str = "",
+        part: str = "",
+        root: str | Path = "",
+    ) -> ImageClassifier:
         """Audit, split, train, evaluate, export and report, as `saccade train` does; returns this object.
 
-        data: a folder with a folder for each class, a list or an archive (docs/data.md). y: not used.
-        Sets `classes_` (class names, in the order of the probabilities) and `run_` (the run folder). Raises
-        SaccadeError. The example is the class's.
+        data: a folder with a folder for each class, a list or an archive (docs/data.md); or images, as paths,
+        uint8 arrays, Pillow images, bytes or open files; or a data frame. y: the label of each image, as
+        text, whole numbers or booleans; without it the folder of a path is its class. groups: what images
+        belong to (a patient, a site); a group never stands in two parts of the split. path, label, group,
+        part: columns of a data frame, or of a list that is a file; by default path, label and, where there is
+        one, group. root: folder in which the relative paths of a data frame or list begin, here and in
+        `predict`.
+
+        Images that are given so are written down as a data set in the run folder (`inputs/`): they pass
+        through the same audit and the same split as files. Raises SaccadeError. A data frame's example:
+
+        >>> import pandas
+        >>> table = pandas.DataFrame({"file": [f"{c}/{n}.png" for c in ("red", "blue") for n in range(16)]})
+        >>> table["colour"] = [name.split("/")[0] for name in table["file"]]
+        >>> tables = ImageClassifier(backbone="fast_cnn", epochs=4, batch_size=8)
+        >>> tables.fit(table, path="file", label="colour", root="photos").classes_.tolist()
+        ['blue', 'red']
         """
         calm_openmp()
-        from saccade import pipeline
+        columns = Columns(path, label, group, part, str(root))
+        given = None if labelled.is_location(data) else labelled.labelled(data, y, groups, columns)
+        if given is None and (y is not None or groups is not None or part):
+            raise DataError(
+                f"{data} brings its own labels, groups and parts; also given: y, groups or part",
+                hint="give images and labels, or name the columns of a list: path=, label=, group=, root=",
+            )
+        recipe = self._recipe(columns.of_list() if given is None else {})
+        with self._place() as out:
+            location = data if given is None else given.write(RunFolder(Path(out)).inputs, recipe)
+            self._train(str(location), recipe, out)
+        self._columns = columns
+        self._gray_stack = getattr(data, "ndim", 0) == 3
+        return self
 
-        out = self.out
-        if not out:
+    def _recipe(self, extra: Mapping[str, Any] | None = None) -> Recipe:
+        """Short names become the fields they stand for; precedence as on the command line.
+
+        `extra`: dotted key -> value, given to `fit`.
+        """
+        short = {name.replace("-", "_"): field for name, field in SHORT_FLAGS.items()}
+        given = {name: value for name, value in self.get_params().items() if name not in _OWN}
+        given = {name: value for name, value in given.items() if value is not None}
+        if callable(given.get("backbone")):
+            given["backbone"] = extensions.register_function(given["backbone"])
+        values = {short.get(name, name.replace("__", ".")): value for name, value in given.items()}
+        if len(values) < len(given):
+            raise RecipeError(
+                f"one field is given twice, by its short and its full name: {', '.join(sorted(given))}",
+                hint="leave one of the two out",
+            )
+        return merged_recipe(values | dict(extra or {}), _file_values(self.recipe), where="ImageClassifier")
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[str]:
+        """The run folder. A temporary one goes with this object, or when another fit takes its place."""
+        if self.out:
+            began = RunFolder(Path(self.out)).recipe.exists()
+            discard: Callable[[], Any] | None = None
+            out = str(self.out)
+        else:
+            began = False
             temporary = tempfile.mkdtemp(prefix="saccade-")
             discard = weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
             out = str(Path(temporary) / "run")
-        result = pipeline.train(str(data), self.recipe, self._terminal, out=out)
-        self.run_ = result.run
-        self._keep_only(discard if not self.out else None)
-        self.classes_ = np.array(self._predictor.classes)
-        return self
-
-    def _keep_only(self, discard: weakref.finalize[..., Any] | None) -> None:
-        """The temporary run of an earlier fit goes when another takes its place."""
+        try:
+            yield out
+        except BaseException:
+            if discard:
+                discard()
+            elif not began and not RunFolder(Path(out)).recipe.exists():
+                _remove_inputs(RunFolder(Path(out)))
+            raise
         earlier = self.__dict__.get("_discard")
         if earlier is not None:
             earlier()
         self._discard = discard
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles share the run folder, and open its model file for themselves."""
-        own = ("_discard", "_loaded", "_loaded_from")
-        return {name: value for name, value in self.__dict__.items() if name not in own}
+    def _train(self, location: str, recipe: Recipe, out: str) -> None:
+        from saccade import pipeline
 
-    def predict(self, images: Any) -> list[str]:
-        """The most probable class of each image.
+        callbacks = tuple(self.callbacks or ())
+        result = pipeline.train(location, recipe, self._terminal, out=out, callbacks=callbacks)
+        self._take(result.run)
 
-        images: paths, folders, uint8 arrays (height, width, 3), Pillow images, or the content of image files;
-        one or a list of them. Raises DataError for an image that cannot be used.
+    @classmethod
+    def load(cls, run: str | Path) -> ImageClassifier:
+        """A fitted classifier from a run folder, or from a `model.onnx` alone; raises SaccadeError.
 
-        >>> model.predict(["photos/red/0.png", "photos/blue/1.png"])
+        run: the folder that `saccade train` or `fit` made, or the model file. From a folder it predicts,
+        evaluates, exports and reports; from a file it predicts, scores and exports.
+
+        >>> ImageClassifier.load("model.onnx").predict(["photos/red/0.png"]).tolist()
+        ['red']
+        """
+        from saccade.predict import Predictor, model_file
+
+        folder = existing_run(run) if Path(run).is_dir() else None
+        model = cls(recipe=str(folder.recipe)) if folder else cls()
+        file = model_file(Path(run))
+        Predictor(file)  # refuses a file that is no model, or is not that of its certificate
+        if folder:
+            model._take(folder)
+        else:
+            files = {"model.onnx": file, "certificate.json": certificate_beside(file)}
+            model._take_files({name: at.read_bytes() for name, at in files.items() if at.is_file()})
+        return model
+
+    # -- answers ----------------------------------------------------------------------------------------
+
+    def predict(self, images: Any) -> NDArray[Any]:
+        """(images,) the most probable label of each image, of the type that labels had in `fit`.
+
+        images: paths, folders, uint8 arrays (height, width, 3) or gray (height, width), Pillow images, or the
+        content of image files; one or a list of them; or a data frame with the columns of `fit`. Raises
+        DataError for an image that cannot be used.
+
+        >>> model.predict(["photos/red/0.png", "photos/blue/1.png"]).tolist()
         ['red', 'blue']
         """
-        return list(self._predictor.predict(images))
+        return np.asarray(self.classes_[self.predict_proba(images).argmax(axis=1)])
 
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
         """(images, classes) probabilities, columns in the order of `classes_`.
@@ -118,30 +241,64 @@ class ImageClassifier(Views):
         >>> model.predict_proba("photos/red/0.png").shape
         (1, 3)
         """
-        return np.asarray(self._predictor.predict_proba(images))
+        probabilities = np.asarray(self._predictor.predict_proba(self._images(images)))
+        return probabilities[:, self._order]
 
-    def evaluate(self, data: str | Path) -> Metrics:
+    def evaluate(self, data: Any, y: Any = None) -> Metrics:
         """Metrics on labelled images that were not trained on.
 
-        data: as for `fit`. `.accuracy` of what is returned has value, low and high (95 % interval).
+        data, y: as for `fit`. `.accuracy` of what is returned has value, low and high (95 % interval).
 
         >>> model.evaluate("new_photos/").accuracy.value
         1.0
         """
         from saccade import pipeline
 
-        measured = pipeline.evaluate(str(self._run.root), str(data), self._terminal)
+        run = str(self._run.root)
+        if labelled.is_location(data):
+            measured = pipeline.evaluate(run, str(data), self._terminal)
+        else:
+            given = labelled.labelled(data, y, columns=self._columns_for(data, y))
+            with tempfile.TemporaryDirectory(prefix="saccade-") as folder:
+                place = given.write(Path(folder) / "images", self._run.read_recipe())
+                measured = pipeline.evaluate(run, str(place), self._terminal)
         return next(measured[part] for part in ("test", "validation", "train") if part in measured)
 
-    def score(self, data: str | Path, y: None = None) -> float:
+    def score(self, data: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Accuracy on labelled images, 0 to 1.
 
-        data: as for `evaluate`. y: not used.
+        data: as for `fit`. y: the label of each image; with it the images are predicted and nothing else. A
+        folder or list goes through `evaluate`. sample_weight: of each image, as scikit-learn has it.
 
-        >>> model.score("new_photos/")
-        1.0
+        >>> model.score("new_photos/"), model.score(["new_photos/red/0.png"], ["red"])
+        (1.0, 1.0)
         """
-        return self.evaluate(data).accuracy.value
+        if labelled.is_location(data):
+            return self.evaluate(data).accuracy.value
+        given = labelled.labelled(data, y, columns=self._columns_for(data, y))
+        predicted, _ = labelled.label_names(self.predict(data), len(given.labels))
+        right = np.array(predicted) == np.array(given.labels)
+        return float(np.average(right, weights=sample_weight))
+
+    def _columns_for(self, data: Any, y: Any) -> Columns:
+        """Those of `fit`, as far as they are needed here."""
+        columns: Columns = self.__dict__.get("_columns", Columns())
+        if not labelled.is_frame(data):
+            return Columns(root=columns.root)
+        return Columns(columns.path, "" if y is not None else columns.label, root=columns.root)
+
+    def _images(self, data: Any) -> Any:
+        """What the predictor takes: columns of a data frame, paths below `root`, a stack of gray images."""
+        columns = self._columns_for(data, None)
+        if labelled.is_frame(data):
+            return labelled.image_list(labelled.column(data, columns.path or "path"), columns.root)
+        if self.__dict__.get("_gray_stack") and getattr(data, "ndim", 0) == 3:
+            return list(data)
+        if columns.root and isinstance(data, Iterable) and not labelled.is_single(data):
+            return labelled.image_list(data, columns.root)
+        return data
+
+    # -- what is left behind ----------------------------------------------------------------------------
 
     def export(self, path: str | Path) -> Path:
         """Copy the certified `model.onnx` to `path`, its certificate beside it; returns the path.
@@ -149,11 +306,11 @@ class ImageClassifier(Views):
         >>> model.export("model.onnx").name
         'model.onnx'
         """
-        from saccade.run_folder import certificate_beside
-
         target = Path(path)
-        write_bytes(target, self._run.read(self._run.onnx))
-        write_bytes(certificate_beside(target), self._run.read(self._run.certificate()))
+        files = self._files
+        write_bytes(target, files["model.onnx"])
+        if "certificate.json" in files:
+            write_bytes(certificate_beside(target), files["certificate.json"])
         return target
 
     def report(self, path: str | Path) -> Path:
@@ -167,32 +324,95 @@ class ImageClassifier(Views):
         shutil.copyfile(self._run.report, target)
         return target
 
+    # -- within -----------------------------------------------------------------------------------------
+
+    def _take(self, run: RunFolder) -> None:
+        """This is fitted now, by what lies in a run folder."""
+        from saccade.sources.in_python import is_inputs, kind_of_labels
+
+        self.run_ = run
+        files = {path.name: run.read(path) for path in (run.onnx, run.certificate()) if run.has(path)}
+        classes = run.read_model()["classes"]
+        kind = kind_of_labels(run.inputs) if is_inputs(run.inputs) else ""
+        self._take_files(files, classes, kind)
+
+    def _take_files(self, files: dict[str, bytes], classes: Sequence[str] = (), kind: str = "") -> None:
+        """This is fitted now, by the files of a model. `kind` is the type of labels that came from Python."""
+        from saccade.predict import Predictor
+
+        self._exported = files
+        self._loaded = Predictor.of_bytes(files["model.onnx"], name="model.onnx") if files else None
+        names = self._loaded.classes if self._loaded else tuple(classes)
+        # scikit-learn wants labels sorted; those of a folder keep their natural order (2 before 10)
+        self._order = labelled.class_order(names, kind) if kind else list(range(len(names)))
+        self.classes_ = labelled.label_values([names[i] for i in self._order], kind or "str")
+
     @property
-    def _run(self) -> RunFolder:
-        if "run_" not in self.__dict__:
-            raise RunError("this ImageClassifier is not fitted", hint="call fit(data) first")
-        return self.run_
+    def _files(self) -> Mapping[str, bytes]:
+        """Name -> content of the exported model and its certificate; raises RunError where there is none."""
+        if "classes_" not in self.__dict__:
+            raise RunError("this ImageClassifier is not fitted", hint="call fit(...) first")
+        if not self._exported:
+            raise RunError(
+                "this run exported no model (export.onnx is false)", hint="fit with export__onnx=True"
+            )
+        return self._exported
 
     @property
     def _predictor(self) -> Any:
         from saccade.predict import Predictor
 
-        if getattr(self, "_loaded_from", None) != self._run.onnx:
-            self._loaded, self._loaded_from = Predictor(self._run.onnx), self._run.onnx
+        files = self._files
+        if self.__dict__.get("_loaded") is None:
+            self._loaded = Predictor.of_bytes(files["model.onnx"], name="model.onnx")
         return self._loaded
+
+    @property
+    def _run(self) -> RunFolder:
+        if "run_" not in self.__dict__:
+            what = "has no run folder" if "classes_" in self.__dict__ else "is not fitted"
+            raise RunError(f"this ImageClassifier {what}", hint="call fit(...), or load a run folder")
+        if not self.run_.root.is_dir():
+            raise RunError(
+                f"the run folder is gone: {self.run_.root}",
+                hint="predict, score and export go on without it; to keep it, fit with out=FOLDER",
+            )
+        return self.run_
 
     @property
     def _terminal(self) -> Terminal:
         return terminal_for(self.quiet)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A fitted one leaves functions and callbacks behind, which another process may not have."""
+        state = self._copied()
+        if "classes_" in state:
+            name = extensions.function_name(self.backbone) if callable(self.backbone) else self.backbone
+            state |= {"backbone": name, "callbacks": None}
+        return state
 
-def _recipe(file: str, fields: dict[str, Any]) -> Recipe:
-    """Short names become the fields they stand for; precedence as on the command line."""
-    short = {name.replace("-", "_"): field for name, field in SHORT_FLAGS.items()}
-    values = {short.get(name, name.replace("__", ".")): value for name, value in fields.items()}
-    if len(values) < len(fields):
-        raise RecipeError(
-            f"one field is given twice, by its short and its full name: {', '.join(sorted(fields))}",
-            hint="leave one of the two out",
-        )
-    return merged_recipe(values, read_recipe_file(file) if file else {}, where="ImageClassifier")
+    def __deepcopy__(self, memo: dict[int, Any]) -> ImageClassifier:
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(copy.deepcopy(self._copied(), memo))
+        return twin
+
+    def _copied(self) -> dict[str, Any]:
+        """Copies and pickles share the run folder, while it is there, and open the model for themselves."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_discard", "_loaded")}
+
+
+_OWN = ("recipe", "out", "quiet", "callbacks")  # parameters that are no fields of the recipe
+
+
+def _file_values(recipe: Any) -> dict[str, Any]:
+    """What `recipe` sets, nested: a file by its path, a Recipe, or a mapping."""
+    if isinstance(recipe, Recipe):
+        return recipe.model_dump(exclude_unset=True)
+    return dict(recipe) if isinstance(recipe, Mapping) else read_recipe_file(recipe) if recipe else {}
+
+
+def _remove_inputs(run: RunFolder) -> None:
+    """A refusal leaves nothing behind."""
+    shutil.rmtree(run.inputs, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        run.root.rmdir()

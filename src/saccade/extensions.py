@@ -56,6 +56,23 @@ def register_source(name: str, load: Callable[..., Any]) -> None:
     _registered["sources"][name] = load
 
 
+def function_name(build: Callable[..., Any]) -> str:
+    """`module:name` of a function, as `--backbone` takes it.
+
+    >>> function_name(accepted)
+    'saccade.extensions:accepted'
+    """
+    named = build if hasattr(build, "__qualname__") else type(build)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def register_function(build: Callable[..., Any]) -> str:
+    """Let `module:name` of this function mean it as a backbone in this process; returns that name."""
+    name = function_name(build)
+    register_backbone(name, build)
+    return name
+
+
 def names(group: Group) -> tuple[str, ...]:
     """Every name from outside, sorted; imports nothing of other packages."""
     return tuple(sorted({*_registered[group], *(point.name for point in _points(group))}))

@@ -66,9 +66,9 @@ class Answer:
 class Predictor:
     """A model file, or a run folder's `export/model.onnx`, ready to predict.
 
-    Images are paths, folders of images, uint8 arrays (height, width, 3), Pillow images, or the content of
-    image files as bytes or open binary files; alone, in lists or in arrays. Raises ModelError when there is
-    no model to use.
+    Images are paths, folders of images, uint8 arrays (height, width, 3) or gray (height, width), Pillow
+    images, or the content of image files as bytes or open binary files; alone, in lists or in arrays. Raises
+    ModelError when there is no model to use.
 
     model: path of the file or run folder. threads: for decoding and the engine; 0 is one for each core.
     limits: what one image may cost.
@@ -83,14 +83,37 @@ class Predictor:
 
     def __init__(self, model: str | Path, *, threads: int = 0, limits: Limits = DEFAULT_LIMITS) -> None:
         file = model_file(Path(model))
-        self.artefact = Artefact.open(file, threads=threads)
+        self._begin(Artefact.open(file, threads=threads), file, threads, limits)
+
+    def _begin(
+        self, artefact: Artefact, file: Path, threads: int, limits: Limits, data: bytes | None = None
+    ) -> None:
+        self.artefact = artefact
+        self._data = data  # None: it lies in the file
         self.file = file.absolute()  # found again after a change of folder
-        decoding = self.artefact
-        self.limits = replace(limits, background=decoding.background, gray_maximum=decoding.gray_maximum)
+        self.limits = replace(limits, background=artefact.background, gray_maximum=artefact.gray_maximum)
         self.asked_threads = threads
         self.threads = threads or usable_cores()
 
+    @classmethod
+    def of_bytes(
+        cls, data: bytes, *, name: str, threads: int = 0, limits: Limits = DEFAULT_LIMITS
+    ) -> Predictor:
+        """A predictor of a model file's content; raises ModelError.
+
+        data: the bytes of a `model.onnx`. name: what messages call it. threads, limits: as for the class.
+
+        >>> Predictor.of_bytes(Path("model.onnx").read_bytes(), name="model").classes
+        ('blue', 'green', 'red')
+        """
+        predictor = cls.__new__(cls)
+        artefact = Artefact.open_bytes(data, name=name, threads=threads)
+        predictor._begin(artefact, Path(name), threads, limits, data)
+        return predictor
+
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._data is not None:
+            return _of_bytes, (self._data, self.artefact.name, self.asked_threads, self.limits)
         return _reopened, (self.file, self.artefact.sha256, self.asked_threads, self.limits)
 
     @property
@@ -180,6 +203,10 @@ class Predictor:
                 yield Answer(name, self.classes, next(probabilities))
 
 
+def _of_bytes(data: bytes, name: str, threads: int, limits: Limits) -> Predictor:
+    return Predictor.of_bytes(data, name=name, threads=threads, limits=limits)
+
+
 def _reopened(file: Path, sha256: str, threads: int, limits: Limits) -> Predictor:
     """What unpickling a Predictor does: the same file, opened by this process with the cores it may use."""
     predictor = Predictor(file, threads=threads, limits=limits)
@@ -242,9 +269,14 @@ def _several(images: Any) -> Iterable[Any] | None:
     if isinstance(images, np.ndarray):
         if images.dtype.kind in "OSU" or images.shape == (0,):  # names, or images of different sizes
             return list(images.ravel().tolist())
-        return images if images.ndim == 4 else None
+        return images if images.ndim == 4 or _gray_stack(images) else None
     single = isinstance(images, str | os.PathLike) or given.is_encoded(images)
     return None if single or not isinstance(images, Iterable) else images
+
+
+def _gray_stack(images: NDArray[Any]) -> bool:
+    """(images, height, width), where it can be nothing else: neither RGB nor planes of colour."""
+    return images.ndim == 3 and images.shape[2] not in (1, 3, 4) and images.shape[0] not in (1, 3, 4)
 
 
 def _paths(path: str, listings: dict[str, Listing]) -> Iterator[Input]:

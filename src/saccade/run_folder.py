@@ -96,6 +96,11 @@ class RunFolder:
         return self.root / "export" / "classes.json"
 
     @property
+    def inputs(self) -> Path:
+        """What was given in Python as images and labels, as a data set; absent otherwise."""
+        return self.root / "inputs"
+
+    @property
     def manifest(self) -> Path:
         return self.root / MANIFEST
 
@@ -320,7 +325,7 @@ class RunFolder:
         if not self.root.exists():
             return
         names = sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
-        foreign = [name for name in names if name != self.lock.name]
+        foreign = [name for name in names if name not in (self.lock.name, self.inputs.name)]
         if foreign or not self.root.is_dir():
             holds = f" (it holds {foreign[0]})" if foreign else ""
             raise RunError(

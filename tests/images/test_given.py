@@ -221,7 +221,7 @@ BAD_CONTENT: dict[str, tuple[Any, str]] = {
     "a list": (["a.jpg"], "a list is no image"),
     "a dict": ({"a": 1}, "a dict is no image"),
     "a float array": (np.zeros((4, 4, 3)), r"float64 \(4, 4, 3\)"),
-    "a gray array": (np.zeros((4, 4), np.uint8), r"uint8 \(4, 4\)"),
+    "a gray array of floats": (np.zeros((4, 4)), r"float64 \(4, 4\)"),
     "an array of planes": (np.zeros((3, 9, 9), np.uint8), r"uint8 \(3, 9, 9\)"),
     "a number in an array": (np.array(3), r"int64 \(\)"),
     "a very long array": (np.zeros((1, 5000, 3), np.uint8), "extreme shape"),

@@ -357,16 +357,18 @@ def test_a_failed_certificate_says_what_to_do(run: RunFolder) -> None:
 # -- Python --------------------------------------------------------------------------------------
 
 
-def test_refused_parameters_change_nothing() -> None:
-    model = package.ImageClassifier(backbone="small_cnn", epochs=3)
+def test_parameters_are_kept_as_they_are_and_refused_by_fit(photos: Path, tmp_path: Path) -> None:
+    model = package.ImageClassifier(backbone="small_cnn", unfreeze=3).set_params(
+        nonsense=2, out=str(tmp_path / "x")
+    )
+    assert (model.unfreeze, model.get_params()["nonsense"]) == (3, 2)
     with pytest.raises(RecipeError, match="unknown key 'nonsense'"):
-        model.set_params(nonsense=2)
-    assert model.get_params()["epochs"] == 3
-    assert "nonsense" not in model.get_params()
+        model.fit(photos)
+    assert not (tmp_path / "x").exists()
 
 
 def test_unfreeze_may_be_a_number() -> None:
-    assert package.ImageClassifier(unfreeze=3).recipe.train.unfreeze == "3"
+    assert package.ImageClassifier(unfreeze=3)._recipe().train.unfreeze == "3"
 
 
 def test_a_fitted_classifier_is_copied_pickled_and_cleans_up(photos: Path) -> None:

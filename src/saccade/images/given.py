@@ -64,7 +64,8 @@ def pixels(content: Any, limits: Limits) -> NDArray[np.uint8]:
             return _of_array(content, limits)
     raise ImageError(
         f"a {type(content).__name__} is no image",
-        "Give a path, a uint8 array (height, width, 3), a Pillow image, or the bytes of an image file",
+        "Give a path, a uint8 array (height, width, 3) or (height, width), a Pillow image, or the bytes of "
+        "an image file",
     )
 
 
@@ -135,9 +136,11 @@ def _kept_by_png(snapshot: Snapshot) -> Pillow.Image:
 
 
 def _of_array(array: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
+    if array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)):
+        array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)  # gray
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ImageError(
-            f"an array of {array.dtype} {array.shape}, not uint8 (height, width, 3)",
+            f"an array of {array.dtype} {array.shape}, not uint8 (height, width, 3) or gray (height, width)",
             "Convert it to RGB with values from 0 to 255",
         )
     limits.check_size(array.shape[1], array.shape[0])

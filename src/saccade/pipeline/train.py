@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saccade.errors import RunError
 from saccade.pipeline import judge, mending, ship
@@ -25,6 +26,9 @@ from saccade.pipeline.work import Work
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder, existing_run
 from saccade.terminal import Terminal
+
+if TYPE_CHECKING:
+    from saccade.training import Callback
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +69,12 @@ def train(
     command: Sequence[str] = (),
     started: float | None = None,
     finish: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """Train in the folder `out`, or continue there; a finished run only prints its result.
 
-    `finish`: no further epoch is begun, and the best so far becomes the model. `started` is
-    `time.monotonic()` when the command began. Raises SaccadeError when it cannot go on.
+    `callbacks` look on. `finish`: no further epoch is begun, and the best so far becomes the model.
+    `started` is `time.monotonic()` when the command began. Raises SaccadeError when it cannot go on.
     """
     began = time.monotonic() if started is None else started
     run = RunFolder(Path(out))
@@ -91,6 +96,7 @@ def train(
             terminal.say(f"{run.root} continues where it was stopped")
             work.finish = finish
             while_continuing.enter_context(as_it_began(run, recipe, terminal))
+        work.callbacks = tuple(callbacks)
         for stage in stages():
             stage(work)
         return _result(run)

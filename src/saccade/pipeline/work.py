@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from saccade.features.compute import Engines
     from saccade.models import BuiltModel
     from saccade.runtime import Runtime
+    from saccade.training import Callback
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Work:
     `listed` are the images as they were found, `dataset` the same, audited and divided. `recipe` names one
     backbone and one batch size. `began` is `time.monotonic()` of the command. `ready` and `read` are what is
     at hand from the beginning of the run, None in one that continues. `finish`: no further epoch is begun.
+    `callbacks` are those that the caller brought.
     """
 
     run: RunFolder
@@ -49,3 +51,4 @@ class Work:
     ready: Ready | None = None
     read: ReadImages | None = None
     finish: bool = False
+    callbacks: tuple[Callback, ...] = ()

@@ -18,6 +18,7 @@ from saccade.errors import ImageError, SourceError
 from saccade.records import PARTS, Dataset, ImageRecord, Storage
 from saccade.sources.archives import is_shard, load_archive, load_shards, refuse_packed_tar, shards_at
 from saccade.sources.columns import load_columns, load_saved, parquet_files, parquet_is_list
+from saccade.sources.in_python import is_inputs, load_inputs
 from saccade.sources.layout import arrange
 from saccade.sources.listing import list_folder
 from saccade.sources.lists import load_list
@@ -240,6 +241,11 @@ def _load_saved(location: str, asked: Asked) -> Dataset:
     return load_saved(_path(location), columns=asked.columns, min_classes=asked.min_classes)
 
 
+def _load_inputs(location: str, asked: Asked) -> Dataset:
+    refuse_columns(asked.columns, f"{printable(location)}: data given in Python")
+    return load_inputs(_path(location), min_classes=asked.min_classes)
+
+
 def _load_list(location: str, asked: Asked) -> Dataset:
     path = _path(location)
     return load_list(read_text_table(path), path, columns=asked.columns, min_classes=asked.min_classes)
@@ -279,6 +285,7 @@ def _load_torchvision(location: str, asked: Asked) -> Dataset:
 SOURCES: dict[str, Source] = {  # asked in this order
     "torchvision": Source(lambda place: place.startswith(PREFIX), _load_torchvision),
     "saved by datasets": Source(_saved_by_datasets, _load_saved),
+    "given in Python": Source(lambda place: is_inputs(_path(place)), _load_inputs),
     "folder": Source(lambda place: _path(place).is_dir(), _load_folder),
     "list": Source(lambda place: _is_file(place, *(f".{end}" for end in TEXT_SUFFIXES)), _load_list),
     "parquet": Source(lambda place: _is_file(place, ".parquet"), _load_parquet),

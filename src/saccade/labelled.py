@@ -1,0 +1,277 @@
+"""Images and labels as people hold them in Python (lists, arrays, data frames), checked, as plain lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.errors import DataError
+from saccade.images import given
+from saccade.images.decoder import Limits
+from saccade.recipe import Recipe
+from saccade.sources.in_python import write_inputs
+from saccade.terminal import printable
+
+SHOWN = 3
+LABEL_TYPES = {"str": str, "bool": bool, "int": int}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a data frame or list hold what, and the folder in which its paths begin."""
+
+    path: str = ""
+    label: str = ""
+    group: str = ""
+    part: str = ""
+    root: str = ""
+
+    def given(self) -> list[str]:
+        """Names of those that were said."""
+        return [name for name, value in vars(self).items() if value]
+
+    def of_list(self) -> dict[str, str]:
+        """The fields of the recipe that say so of a list in a file."""
+        fields = {"path": "data.path_column", "label": "data.label_column", "group": "split.group"}
+        return {fields.get(name, f"data.{name}"): getattr(self, name) for name in self.given()}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with a label each: paths (text), or what `saccade.images.given` takes.
+
+    `kind` is the type that labels have for the user: str, bool or int. `groups` and `parts` are empty or have
+    one an image.
+    """
+
+    images: list[Any]
+    labels: list[str] = field(default_factory=list)
+    kind: str = "str"
+    groups: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
+
+    def write(self, folder: Path, recipe: Recipe) -> Path:
+        """Make `folder` a data set of them; returns it."""
+        limits = Limits.of(recipe.data)
+        write_inputs(
+            folder,
+            self.images,
+            self.labels,
+            kind=self.kind,
+            groups=self.groups,
+            parts=self.parts,
+            limits=limits,
+        )
+        return folder
+
+
+def is_location(data: Any) -> bool:
+    """Whether this is one folder, list or archive by name."""
+    return isinstance(data, str | os.PathLike)
+
+
+def is_single(data: Any) -> bool:
+    """Whether this is one image: a path, the content of a file, an array of pixels."""
+    single = is_location(data) or given.is_encoded(data)
+    return single or (isinstance(data, np.ndarray) and data.dtype.kind not in "OSU" and data.ndim < 4)
+
+
+def is_frame(data: Any) -> bool:
+    """Whether this has named columns: pandas, polars and what is like them."""
+    return hasattr(data, "columns") and hasattr(data, "__getitem__") and not isinstance(data, np.ndarray)
+
+
+def labelled(data: Any, y: Any = None, groups: Any = None, columns: Columns = Columns()) -> Labelled:
+    """Images, labels and groups of lists, arrays or a data frame; raises DataError for what does not fit.
+
+    Without labels the folder of each path is its class.
+
+    >>> labelled(["rose/a.jpg", "tulip/b.jpg"]).labels
+    ['rose', 'tulip']
+    >>> labelled(["a.jpg", "b.jpg"], [3, 4]).kind
+    'int'
+    """
+    if is_frame(data):
+        return _of_frame(data, y, groups, columns)
+    if said := [name for name in columns.given() if name != "root"]:
+        raise DataError(
+            f"{', '.join(said)}: columns are named, but a {type(data).__name__} has none",
+            hint="give a data frame, or images and labels: fit(images, labels, groups=...)",
+        )
+    images = image_list(data, columns.root)
+    if y is None:
+        y = _folders(images)
+    return _checked(images, y, groups, None)
+
+
+def image_list(data: Any, root: str = "") -> list[Any]:
+    """One entry an image; paths as text, below `root`. Raises DataError for what is no list of images."""
+    if isinstance(data, np.ndarray) and data.dtype.kind in "OSU":
+        data = data.ravel()
+    several = isinstance(data, np.ndarray) or (isinstance(data, Iterable) and not given.is_encoded(data))
+    if not several or isinstance(data, str | dict) or getattr(data, "ndim", 1) == 0:
+        raise DataError(
+            f"a {type(data).__name__} is no list of images",
+            hint="give a folder, or a list of paths, arrays, Pillow images or bytes",
+        )
+    images = [_below(root, image) for image in _plain(data, keep_arrays=True)]
+    if not images:
+        raise DataError("no images are given: the list is empty", hint="give at least two classes of images")
+    return images
+
+
+def _below(root: str, image: Any) -> Any:
+    if isinstance(image, str | os.PathLike):
+        return os.path.join(root, os.fsdecode(image)) if root else os.fsdecode(image)
+    return image
+
+
+def _of_frame(frame: Any, y: Any, groups: Any, columns: Columns) -> Labelled:
+    if y is not None and columns.label:
+        raise DataError(f"labels are given twice: as y and as column {columns.label!r}", hint="give one")
+    if groups is not None and columns.group:
+        raise DataError(
+            f"groups are given twice: as groups= and as column {columns.group!r}", hint="give one"
+        )
+    images = image_list(column(frame, columns.path or "path"), columns.root)
+    y = column(frame, columns.label or "label") if y is None else y
+    if groups is None and (columns.group or "group" in names_of(frame)):
+        groups = column(frame, columns.group or "group")
+    return _checked(images, y, groups, column(frame, columns.part) if columns.part else None)
+
+
+def names_of(frame: Any) -> list[str]:
+    """Column names of a data frame."""
+    return [str(name) for name in frame.columns]
+
+
+def column(frame: Any, name: str) -> list[Any]:
+    """The values of a column; raises DataError, with the names there are, where it is absent."""
+    if name not in names_of(frame):
+        raise DataError(
+            f"the data frame has no column {name!r}; its columns are: {', '.join(names_of(frame))}",
+            hint="name them: fit(df, path=..., label=..., group=...)",
+        )
+    values = frame[name]
+    if getattr(values, "ndim", 1) != 1:
+        raise DataError(f"the data frame has several columns {name!r}", hint="give each a name of its own")
+    return _plain(values)
+
+
+def _plain(values: Any, *, keep_arrays: bool = False) -> list[Any]:
+    """Python's own values: of arrays, Series of pandas and polars, or any iterable."""
+    if keep_arrays and isinstance(values, np.ndarray) and values.dtype.kind not in "OSU":
+        return list(values)
+    for name in ("to_list", "tolist"):
+        if hasattr(values, name):
+            return list(getattr(values, name)())
+    return list(values)
+
+
+def _folders(images: Sequence[Any]) -> list[str]:
+    """The folder of each path, which is its class where no labels are given."""
+    unnamed = [image for image in images if not isinstance(image, str)]
+    if unnamed:
+        raise DataError(
+            f"{len(unnamed):,} of {len(images):,} images have neither label nor path",
+            hint="give labels: fit(images, labels)",
+        )
+    return [Path(image).absolute().parent.name for image in images]
+
+
+def _checked(images: list[Any], y: Any, groups: Any, parts: Any) -> Labelled:
+    labels, kind = label_names(y, len(images))
+    return Labelled(
+        images,
+        labels,
+        kind,
+        [] if groups is None else _names(groups, "groups", len(images)),
+        [] if parts is None else ["" if _missing(part) else str(part) for part in parts],
+    )
+
+
+def label_names(y: Any, count: int) -> tuple[list[str], str]:
+    """The name of each label, and which type labels have: str, bool or int.
+
+    count: how many there must be. Raises DataError for missing, mixed and continuous ones.
+
+    >>> label_names([True, False], 2)
+    (['True', 'False'], 'bool')
+    """
+    values = _values(y, "labels", count)
+    kinds = {_kind(value) for value in values}
+    if len(kinds) > 1:
+        raise DataError(
+            f"labels are of several types: {', '.join(sorted(kinds))}", hint="give all of them as text"
+        )
+    kind = kinds.pop() if kinds else "str"
+    if kind not in LABEL_TYPES:
+        raise DataError(
+            f"labels are of type {kind}, such as {printable(str(values[0]))}",
+            hint="give class names, whole numbers or booleans, one an image",
+        )
+    return [str(LABEL_TYPES[kind](value)).strip() for value in values], kind
+
+
+def _kind(value: Any) -> str:
+    """A whole number may come as a float, as it does out of a column with gaps."""
+    if isinstance(value, bool | np.bool_):
+        return "bool"
+    if isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer()):
+        return "int"
+    return "str" if isinstance(value, str) else type(value).__name__
+
+
+def _names(values: Any, what: str, count: int) -> list[str]:
+    return [str(value).strip() for value in _values(values, what, count)]
+
+
+def _values(values: Any, what: str, count: int) -> list[Any]:
+    """As many as there are images, none missing; raises DataError."""
+    if isinstance(values, str | bytes) or not (isinstance(values, Iterable) or hasattr(values, "to_list")):
+        raise DataError(f"{what} are a {type(values).__name__}, not a list", hint=f"give {what} one an image")
+    found = _plain(values)
+    if len(found) != count:
+        raise DataError(f"{count:,} images, but {len(found):,} {what}", hint=f"give {what} one an image")
+    gone = [position for position, value in enumerate(found) if _missing(value)]
+    if gone:
+        more = " ..." if len(gone) > SHOWN else ""
+        raise DataError(
+            f"{what} are missing in {len(gone):,} of {count:,} rows: "
+            f"{', '.join(map(str, gone[:SHOWN]))}{more}",
+            hint="fill them in, or leave these rows out",
+        )
+    return found
+
+
+def _missing(value: Any) -> bool:
+    """None, NaN, pandas' NA and NaT, or empty text."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return True
+    return type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+
+
+# -- answers ------------------------------------------------------------------------------------------------
+
+
+def label_values(names: Iterable[str], kind: str) -> NDArray[Any]:
+    """Labels as the user gave them, of their names.
+
+    >>> label_values(["10", "9"], "int").tolist()
+    [10, 9]
+    """
+    if kind == "bool":
+        return np.array([name == "True" for name in names], dtype=bool)
+    return np.array([LABEL_TYPES[kind](name) for name in names])
+
+
+def class_order(classes: Sequence[str], kind: str) -> list[int]:
+    """Columns of a model's probabilities in the order that scikit-learn wants: labels sorted by value."""
+    values = label_values(classes, kind)
+    return sorted(range(len(classes)), key=lambda index: values[index])
