@@ -184,5 +184,5 @@ def test_plain_progress_says_only_what_it_knows(monkeypatch: pytest.MonkeyPatch)
     assert screen.getvalue().splitlines() == [
         "  reading: 100/500 images, 5/s, 80 s left, loss 0.3",
         "  reading: 400/400 images, 10/s",
-        "  reading: 401/500 images, 247 s left, done",
+        "  reading: 401/500 images, 4 min left, done",
     ]

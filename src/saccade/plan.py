@@ -107,7 +107,8 @@ class Plan:
     `phases` are those of `method`, a name in `methods.METHODS`; `last_layers` is the phase that method auto
     takes in place of its last where the time is short. `learning_rate` is that of a head, or from scratch:
     fine-tuning is measured against it (promise 5). `precision` is as asked, "auto" included: what it becomes
-    is decided a phase. `time_limit` in seconds for the whole command, 0 for none.
+    is decided a phase. `time_limit` in seconds for the whole command, 0 for none. `bounded`: nobody said how
+    long to train, so method auto spends only as much as the gain that its trial predicts is worth.
     """
 
     method: str
@@ -124,6 +125,7 @@ class Plan:
     loss: LossPlan = LossPlan()
     progressive_size: float = 0.0
     time_limit: float = 0.0
+    bounded: bool = False
     last_layers: Phase | None = None
     network: NetworkPlan = NetworkPlan("")
     input_plan: InputPlan | None = None  # None only before there is a network

@@ -40,6 +40,17 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """For people.
+
+    >>> [duration(seconds) for seconds in (46.3, 200.0, 3600.0, 40000.0)]
+    ['46 s', '3 min', '60 min', '11 h']
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
 def shown_default(value: object) -> str:
     """A default as the help shows it.
 
@@ -169,18 +180,21 @@ class Terminal:
         self.say(f"warning: {text}", *([f"hint: {hint}"] if hint else []))
 
     @contextlib.contextmanager
-    def progress(self, what: str, unit: str = "images") -> Iterator[Progress]:
-        """A bar with count, rate and time left; elsewhere a line every ten seconds."""
+    def progress(self, what: str, unit: str = "images", *, own_time: bool = True) -> Iterator[Progress]:
+        """A bar with count, rate and time left; elsewhere a line every ten seconds.
+
+        `own_time` False: this is a part of longer work, whose time left is in the detail.
+        """
         if self.quiet:
             yield silent
         elif self.interactive:
-            with self._bar(what, unit) as update:
+            with self._bar(what, unit, own_time=own_time) as update:
                 yield update
         else:
-            yield _PlainProgress(self, what, unit)
+            yield _PlainProgress(self, what, unit, own_time=own_time)
 
     @contextlib.contextmanager
-    def _bar(self, what: str, unit: str) -> Iterator[Progress]:
+    def _bar(self, what: str, unit: str, *, own_time: bool) -> Iterator[Progress]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
@@ -191,7 +205,7 @@ class Terminal:
             MofNCompleteColumn(),
             TextColumn(unit),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            *([TimeRemainingColumn()] if own_time else []),
             TextColumn("{task.fields[detail]}", markup=False),
         )
         started = time.monotonic()
@@ -208,8 +222,8 @@ class Terminal:
 class _PlainProgress:
     """Says a line at most every ten seconds, and never for work shorter than that."""
 
-    def __init__(self, terminal: Terminal, what: str, unit: str) -> None:
-        self._terminal, self._what, self._unit = terminal, what, unit
+    def __init__(self, terminal: Terminal, what: str, unit: str, *, own_time: bool) -> None:
+        self._terminal, self._what, self._unit, self._own_time = terminal, what, unit, own_time
         self._started = self._spoke = time.monotonic()
 
     def __call__(self, done: int, total: int, detail: str = "") -> None:
@@ -219,6 +233,7 @@ class _PlainProgress:
         self._spoke = now
         rate = done / (now - self._started)
         speed = f", {rate:,.0f}/s" if rate >= 1 else ""
-        left = f", {(total - done) / rate:,.0f} s left" if 0 < done < total else ""
+        own = self._own_time and 0 < done < total
+        left = f", {duration((total - done) / rate)} left" if own else ""
         told = f", {detail}" if detail else ""
         self._terminal.say(f"  {self._what}: {done}/{total} {self._unit}{speed}{left}{told}")

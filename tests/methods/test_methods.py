@@ -20,7 +20,7 @@ from saccade.features.heads import stratified_group_folds
 from saccade.images.decoder import Limits
 from saccade.methods import auto, phases_of
 from saccade.methods.probe import HeadFigures, Probe
-from saccade.methods.trial import Trial, Verdict, verdict, without_trial
+from saccade.methods.verdict import Terms, Trial, Verdict, verdict, without_trial
 from saccade.models.network import Classifier
 from saccade.plan import Phase
 from saccade.preprocess import Preprocess
@@ -39,6 +39,7 @@ class StandIn:
 
     worth_it: bool = True
     tail: bool = False
+    epochs: int = 0
     validation_loss: float = 0.5
     asked: list[str] = field(default_factory=list)
 
@@ -53,7 +54,7 @@ class StandIn:
 
     def judged(self, phase: Phase) -> Verdict:
         self.asked.append(f"{phase.name} {phase.unfreeze}")
-        return Verdict(self.worth_it, "because of the trial", tail=self.tail)
+        return Verdict(self.worth_it, "because of the trial", tail=self.tail, epochs=self.epochs)
 
 
 @pytest.fixture(autouse=True)
@@ -255,7 +256,7 @@ def trial(gain: float, *, images: int = 200, spread: float = 0.3, epoch_seconds:
 def test_fine_tuning_is_worth_a_gain_that_is_likely_and_large(
     gain: float, images: int, spread: float, words: str
 ) -> None:
-    found = verdict(trial(gain, images=images, spread=spread), float("inf"))
+    found = verdict(trial(gain, images=images, spread=spread), Terms())
     assert ("epochs, about" in found.reason) is found.worth_it
     assert found.worth_it is (words == "fine-tuning helps"), found.reason
     assert words in found.reason
@@ -271,7 +272,7 @@ def test_more_right_answers_count_too(repaired: int, broken: int, worth_it: bool
     after[100 : 100 + repaired] = True
     after[:broken] = False
     same = np.ones(200)
-    assert verdict(Trial(same, same, before, after, 1.0), float("inf")).worth_it is worth_it
+    assert verdict(Trial(same, same, before, after, 1.0), Terms()).worth_it is worth_it
 
 
 @pytest.mark.parametrize(
@@ -279,19 +280,48 @@ def test_more_right_answers_count_too(repaired: int, broken: int, worth_it: bool
 )
 def test_what_the_time_limit_allows(seconds_left: float, worth_it: bool, tail: bool) -> None:
     """Of a network that takes 100 s an epoch, and of which fine-tuning would help."""
-    found = verdict(trial(0.4, epoch_seconds=100.0), seconds_left)
+    found = verdict(trial(0.4, epoch_seconds=100.0), Terms(seconds_left))
     assert (found.worth_it, found.tail) == (worth_it, tail), found.reason
     assert ("--time-limit" in found.reason) is (seconds_left < 600)
     helps = "fine-tuning would help" if "--time-limit" in found.reason else "fine-tuning helps"
     assert helps in found.reason
-    fewer = verdict(trial(0.4, epoch_seconds=100.0), seconds_left, epochs=3)
+    fewer = verdict(trial(0.4, epoch_seconds=100.0), Terms(seconds_left, epochs=3))
     assert (fewer.worth_it, fewer.tail) == (worth_it, False), "three epochs take 300 s"
     unknown = without_trial(100.0, seconds_left)
     assert (unknown.worth_it, unknown.tail) == (worth_it, seconds_left > 40)
 
 
+@pytest.mark.parametrize(
+    ("epoch_seconds", "epochs", "tail", "words"),
+    [
+        (46.0, 10, False, ["46 s an epoch, 10 epochs, about 8 min", "about 9 min from start to report"]),
+        (100.0, 6, False, ["6 epochs, about 10 min", "auto spends at most 10 min"]),
+        (180.0, 10, True, ["only its last layers", "6 epochs, about 9 min", "--method full"]),
+        (3600.0, 10, None, ["we keep the linear probe", "60 min and auto spends at most 10 min"]),
+    ],
+    ids=["all epochs", "fewer epochs", "last layers", "head"],
+)
+def test_auto_spends_what_the_predicted_gain_is_worth(
+    epoch_seconds: float, epochs: int, tail: bool | None, words: list[str]
+) -> None:
+    """A lower loss, and no point of accuracy: 10 minutes."""
+    terms = Terms(epochs=10, tail_epochs=6, bounded=True, other_seconds=90.0)
+    found = verdict(trial(0.4, epoch_seconds=epoch_seconds), terms)
+    assert (found.worth_it, found.tail) == (tail is not None, bool(tail)), found.reason
+    assert found.epochs == (epochs if tail is False else 0)
+    assert [word for word in words if word not in found.reason] == [], found.reason
+    free = verdict(trial(0.4, epoch_seconds=epoch_seconds), replace(terms, bounded=False))
+    assert (free.worth_it, free.tail, free.epochs) == (True, False, 10), "who gave the epochs has decided"
+
+
+def test_more_points_are_worth_more_time() -> None:
+    bounded = Terms(bounded=True)
+    assert [bounded.allowance(points) for points in (-3.0, 0.5, 2.0, 30.0)] == [600.0, 600.0, 1200.0, 7200.0]
+    assert Terms().allowance(1.0) == float("inf")
+
+
 def test_what_does_not_pay_is_not_done_by_the_tail() -> None:
-    found = verdict(trial(-0.4, epoch_seconds=100.0), 400.0)
+    found = verdict(trial(-0.4, epoch_seconds=100.0), Terms(400.0))
     assert (found.worth_it, found.tail) == (False, False)
 
 
@@ -317,6 +347,26 @@ def test_auto_that_lacks_time_learns_the_last_layers_and_goes_on_with_them(
     assert again.asked == [], "what the clock decided is not asked again"
     assert continued.weights_sha256 == whole.weights_sha256
     assert [timeless(row) for row in continued.history] == [timeless(row) for row in whole.history]
+
+
+def test_auto_that_was_given_fewer_epochs_goes_on_with_so_many(
+    fit_tiny: Fit, recipe: Callable[..., Any]
+) -> None:
+    class StopInFineTuning(Callback):
+        def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
+            if row.phase == "finetune":
+                raise KeyboardInterrupt
+
+    chosen = recipe(train__method="auto")  # three epochs
+    like_that: dict[str, Any] = {"epochs": 2, "validation_loss": 50.0}
+    _, whole = fit_tiny("whole", recipe=chosen, probe=StandIn(**like_that))
+    assert [row.phase for row in whole.history] == ["head"] + ["finetune"] * 2
+    with pytest.raises(KeyboardInterrupt):
+        fit_tiny("cut", recipe=chosen, probe=StandIn(**like_that), callbacks=[StopInFineTuning()])
+    again = StandIn(validation_loss=50.0)
+    _, continued = fit_tiny("cut", recipe=chosen, probe=again)
+    assert again.asked == []
+    assert continued.weights_sha256 == whole.weights_sha256
 
 
 def probe_of(records: tuple[ImageRecord, ...]) -> Probe:

@@ -77,3 +77,12 @@ def test_the_time_before_training_is_held_against_the_limit(clock, passed, said)
 def test_without_a_limit_no_time_is_missed(clock):
     assert deadline(0.0, clock[0] - 1e6, judged_images=10) is None
     assert without_time(0.0, Clock.of(0.0, clock[0] - 1e6, judged_images=10, side=224)) == ""
+
+
+def test_the_time_to_the_end_is_that_of_the_steps_to_come_and_of_what_follows() -> None:
+    clock = Clock(ending_seconds=20.0)
+    ahead = {"steps": 30, "step_seconds": 2.0, "steps_per_epoch": 10}
+    assert clock.seconds_to_the_end(**ahead) == 80.0
+    clock.note_epoch(25.0, 5.0)
+    assert clock.seconds_to_the_end(**ahead) == 95.0, "the validation of each epoch counts"
+    assert Clock.of(0.0, 0.0, judged_images=100, side=224).ending_seconds == 19.0

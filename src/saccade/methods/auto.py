@@ -32,7 +32,7 @@ def train(job: TrainingJob, probe: Probe | None) -> FitResult:
 
 
 def _decide(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState:
-    """The state finished where the head is enough; that the last layers are tuned is written down."""
+    """The state finished where the head is enough; what is tuned else, and how long, is written down."""
     if state.finished or job.watch.finish or job.checkpoints.choice(WHAT_IS_TUNED):
         return state
     assert probe is not None, "a head was fitted on frozen features"
@@ -41,14 +41,18 @@ def _decide(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState:
     if not verdict.worth_it:
         state = replace(state, finished=HEAD_IS_ENOUGH)
         job.checkpoints.finish(state)
-    elif verdict.tail:
-        job.checkpoints.keep_choice(WHAT_IS_TUNED, {"method": "tail"})
+    else:
+        chosen = {"method": "tail"} if verdict.tail else {"method": "full", "epochs": verdict.epochs}
+        job.checkpoints.keep_choice(WHAT_IS_TUNED, chosen)
     return state
 
 
 def _as_decided(job: TrainingJob) -> TrainingJob:
     """The job with the phases that the choice, if one was written down, has led to."""
-    if job.checkpoints.choice(WHAT_IS_TUNED) is None:
+    choice = job.checkpoints.choice(WHAT_IS_TUNED)
+    if choice is None:
         return job
-    assert job.plan.last_layers is not None, "the plan of method auto has both"
-    return job.with_phases((*job.plan.phases[:-1], job.plan.last_layers))
+    whole, tail = job.plan.phases[-1], job.plan.last_layers
+    assert tail is not None, "the plan of method auto has both"
+    tuned = tail if choice["method"] == "tail" else replace(whole, epochs=choice["epochs"] or whole.epochs)
+    return job.with_phases((*job.plan.phases[:-1], tuned))

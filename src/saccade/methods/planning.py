@@ -108,6 +108,7 @@ def plan_training(recipe: Recipe) -> Plan:
         loss=LossPlan(train.label_smoothing, train.class_weights, augmentation.mix_up, augmentation.cut_mix),
         progressive_size=train.progressive_size,
         time_limit=train.time_limit,
+        bounded=train.epochs == "auto" and not train.time_limit,
     )
 
 

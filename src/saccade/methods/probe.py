@@ -109,7 +109,7 @@ class Probe:
     mirrored: bool
     batches: Callable[[Sequence[int]], TrainingSource]
     evaluation: Callable[[Sequence[int]], Iterable[Batch]]
-    progress: Callable[[str], AbstractContextManager[Progress]]
+    progress: Callable[..., AbstractContextManager[Progress]]  # what is done, and its unit
     threads: int = 1
     _made: Engines | None = None
     _views: list[Tensor] = field(default_factory=list)  # float32 (images, F) each

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from saccade.features import heads
 from saccade.features.heads import Choice, LabelledFeatures, head_logits, stratified_group_folds
 from saccade.methods.activations import kept_activations
 from saccade.methods.probe import Probe
+from saccade.methods.verdict import Terms, Trial, Verdict, verdict, without_trial
 from saccade.models.finetune import set_training_mode
 from saccade.plan import Phase
 from saccade.runtime import draw_seed
@@ -39,38 +40,9 @@ TRIAL_SHARE, LEAST_TRIAL_STEPS, TRIAL_HOLDOUT_FOLDS, TRIAL_VIEWS = 0.1, 100, 4, 
 MAX_TRIAL_IMAGES, MAX_JUDGED_IMAGES = 2_000, 500
 TIMED_STEPS = 3
 TRIAL_TIME_SHARE = 0.3  # of the time that is left
-# Epochs of the whole network that the time must allow; with less, its last layers alone come to more: an
-# epoch of theirs takes a third to a half (docs/fast-training.md).
-LEAST_FULL_EPOCHS, TAIL_TIME_SHARE = 5, 0.5
 TAIL_STEP_SHARE = 0.35  # of a step of the whole network: a trial's, the passes through frozen layers included
-# A gain need not be proved, only likely: validation lets nothing worse than the head be kept, so a trial that
-# promises too much costs time, and one that is doubted for too long costs the better model.
-LIKELY_STANDARD_ERRORS = 1.0
-WORTHWHILE_LOSS_SHARE = 0.1  # of the loss of the head alone
-WORTHWHILE_ACCURACY = 0.02
+FORWARD_SHARE = 1 / 3  # of a training step
 SOLVED_ACCURACY = 0.995
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether fine-tuning is worth its time, and why, in words; `tail`: of the last layers only."""
-
-    worth_it: bool
-    reason: str
-    tail: bool = False
-
-
-class Trial(NamedTuple):
-    """Losses (n,) and right answers (n,) of the head alone and after a short fine-tuning, on held-out images.
-
-    `epoch_seconds`: what an epoch of fine-tuning on the whole training part will take.
-    """
-
-    head_losses: NDArray[np.float64]
-    tuned_losses: NDArray[np.float64]
-    head_right: NDArray[np.bool_]
-    tuned_right: NDArray[np.bool_]
-    epoch_seconds: float
 
 
 class NoTime(NamedTuple):
@@ -93,14 +65,26 @@ def judge_finetuning(job: TrainingJob, probe: Probe, phase: Phase) -> Verdict:
             f"the linear probe has an accuracy of {choice.accuracy:.1%} on held-out training images: "
             "fine-tuning has almost nothing to gain and is skipped (--method full does it anyway)",
         )
-    trial = _trial(job, probe, phase, choice)
-    left = job.watch.clock.seconds_left
+    terms = _terms(job, phase)
+    trial = _trial(job, probe, phase, choice, terms)
+    terms = replace(terms, seconds_left=job.watch.clock.seconds_left, other_seconds=_other_seconds(job))
     if isinstance(trial, NoTime):
-        return without_trial(trial.epoch_seconds, left)
-    return verdict(trial, left, epochs=_least_epochs(phase), planned=phase.epochs)
+        return without_trial(trial.epoch_seconds, terms.seconds_left)
+    return verdict(trial, terms)
 
 
-def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice) -> Trial | NoTime:
+def _terms(job: TrainingJob, phase: Phase) -> Terms:
+    tail = job.plan.last_layers
+    assert tail is not None, "the plan of a method with a trial has what is tried"
+    return Terms(epochs=phase.epochs, tail_epochs=tail.epochs, bounded=job.plan.bounded)
+
+
+def _other_seconds(job: TrainingJob) -> float:
+    """What the command has taken so far, and will take once it is trained."""
+    return job.watch.clock.elapsed() + job.watch.clock.ending_seconds
+
+
+def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice, terms: Terms) -> Trial | NoTime:
     """NoTime when what is left allows no trial, or not enough of the phase after it."""
     data, tail = probe.data(job, views=probe.head_steps), job.plan.last_layers
     assert tail is not None, "the plan of a method with a trial has what is tried"
@@ -114,8 +98,8 @@ def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice) -> Tria
     trying = replace(job, classifier=clone, data=replace(job.data, train=source))
     step_seconds = _step_seconds(trying, phase)
     tail = replace(tail, epochs=_trial_epochs(tail, len(source)))
-    epoch_seconds, trial_steps = step_seconds * len(job.data.train), tail.epochs * len(source)
-    full_seconds = _least_epochs(phase) * epoch_seconds
+    epoch_seconds, trial_steps = _epoch_seconds(job, step_seconds), tail.epochs * len(source)
+    full_seconds = terms.least_epochs * epoch_seconds
     if not _fits(TAIL_STEP_SHARE * step_seconds * trial_steps, full_seconds, job.watch.clock.seconds_left):
         return NoTime(epoch_seconds)
     _finetune(trying, probe, replace(tail, kept_views=min(TRIAL_VIEWS, tail.kept_views)))
@@ -146,13 +130,18 @@ def _step_seconds(job: TrainingJob, phase: Phase) -> float:
     return least
 
 
+def _epoch_seconds(job: TrainingJob, step_seconds: float) -> float:
+    """Of the whole training part, and its validation, which is forward only."""
+    return step_seconds * (len(job.data.train) + FORWARD_SHARE * job.validation_batches)
+
+
 def _finetune(job: TrainingJob, probe: Probe, phase: Phase) -> None:
     """Go through `phase` with the job's classifier, which ends with its averaged weights, if any."""
     freeze_for(job.classifier, phase)
     with (
         kept_activations(job, phase, FitState(), recorded=False) as (learning, _),
         learning_runtime(learning, phase, epoch=1) as runtime,
-        probe.progress("trying fine-tuning") as progress,
+        probe.progress("trying fine-tuning", "steps") as progress,
     ):
         learner = begin_phase(learning, phase, runtime=runtime)
         set_training_mode(job.classifier, keep_statistics=phase.keep_statistics)
@@ -187,11 +176,6 @@ def _trial_epochs(phase: Phase, batches: int) -> int:
     return min(phase.epochs, max(least, round(TRIAL_SHARE * phase.epochs)))
 
 
-def _least_epochs(phase: Phase) -> int:
-    """Of the whole network, for which there must be time."""
-    return min(LEAST_FULL_EPOCHS, phase.epochs)
-
-
 def _fits(trial_seconds: float, full_seconds: float, seconds_left: float) -> bool:
     """Whether there is time for a trial and for the least of the phase after it."""
     return trial_seconds <= TRIAL_TIME_SHARE * seconds_left and trial_seconds + full_seconds <= seconds_left
@@ -205,65 +189,3 @@ def _step(learner: Learner, batch: Batch, step: int) -> None:
 
 def _losses(logits: Tensor, labels: Tensor) -> NDArray[np.float64]:
     return np.asarray(functional.cross_entropy(logits.double(), labels, reduction="none").numpy())
-
-
-def verdict(
-    trial: Trial, seconds_left: float, *, epochs: int = LEAST_FULL_EPOCHS, planned: int = LEAST_FULL_EPOCHS
-) -> Verdict:
-    """Fine-tuning is worth its time where the held-out loss or the errors probably fell, and by enough.
-
-    Either will do: a network that is right more often, but too sure of itself, is calibrated afterwards.
-    There must be time for so many `epochs` of the whole network, else `without_trial` says what is done;
-    `planned` is how many there will be at most.
-    """
-    told = (
-        f"short trial of fine-tuning the last layers, evaluated on {len(trial.head_right):,} held-out "
-        f"training images: loss {trial.head_losses.mean():.3f} to {trial.tuned_losses.mean():.3f}, accuracy "
-        f"{trial.head_right.mean():.1%} to {trial.tuned_right.mean():.1%}"
-    )
-    less_loss = trial.head_losses - trial.tuned_losses
-    more_right = trial.tuned_right.astype(float) - trial.head_right
-    least_loss = WORTHWHILE_LOSS_SHARE * trial.head_losses.mean()
-    if not (_likely(less_loss, least_loss) or _likely(more_right, WORTHWHILE_ACCURACY)):
-        much = less_loss.mean() >= least_loss or more_right.mean() >= WORTHWHILE_ACCURACY
-        found = "with so few images the gain may be chance" if much else "little to gain"
-        kept = "so we keep the linear probe (--method full fine-tunes anyway)"
-        return Verdict(False, f"{told}: {found}, {kept}")
-    if epochs * trial.epoch_seconds <= seconds_left:
-        whole = f"{planned} epochs, about {_duration(planned * trial.epoch_seconds)}"
-        return Verdict(
-            True,
-            f"{told}: fine-tuning helps. About {trial.epoch_seconds:.0f} s an epoch, {whole} without "
-            "early stopping. Ctrl-C stops it; `saccade train --resume RUN --finish` keeps the best so far",
-        )
-    shorter = without_trial(trial.epoch_seconds, seconds_left)
-    return replace(shorter, reason=f"{told}: fine-tuning would help, but {shorter.reason}")
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-def without_trial(epoch_seconds: float, seconds_left: float) -> Verdict:
-    """What the time limit allows instead of the whole network: its last layers, or nothing.
-
-    A trial would cost as much as what it decides about, and validation keeps the head where that is better.
-    """
-    left = max(0.0, seconds_left)
-    said = f"an epoch of the whole network takes about {epoch_seconds:.0f} s and {left:.0f} s are left"
-    if TAIL_TIME_SHARE * epoch_seconds > seconds_left:
-        return Verdict(False, f"{said}: we keep the linear probe; a longer --time-limit allows more")
-    return Verdict(
-        True,
-        f"{said}: only its last layers are fine-tuned (all of it with a longer --time-limit), and whatever "
-        "has the lowest validation loss is kept, the linear probe included",
-        tail=True,
-    )
-
-
-def _likely(gains: NDArray[np.float64], least: float) -> bool:
-    """Whether the mean of paired gains (n,) is at least `least` and more than chance would give."""
-    if len(gains) < 2:
-        return False
-    error = gains.std(ddof=1) / math.sqrt(len(gains))
-    return bool(gains.mean() >= least and gains.mean() > LIKELY_STANDARD_ERRORS * error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from saccade.records import EpochRow
-from saccade.terminal import Progress, Terminal
+from saccade.terminal import Progress, Terminal, duration
 from saccade.training.state import Best
 
 
 @dataclass(frozen=True, slots=True)
 class EpochProgress:
-    """How far an epoch is: images done and to do, running mean loss and accuracy of the epoch so far."""
+    """How far an epoch is: images done and to do, running mean loss and accuracy of the epoch so far.
+
+    `seconds_left`: about what the whole command still takes, NaN where a phase to come was not timed yet.
+    """
 
     phase: str
     epoch: int
@@ -25,6 +29,7 @@ class EpochProgress:
     total_images: int
     loss: float
     accuracy: float
+    seconds_left: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +91,21 @@ class Callbacks(Callback):
 
 
 class TerminalProgress(Callback):
-    """A bar for each epoch (loss, accuracy, images per second, time left) and a line when it is done."""
+    """A bar for each epoch (loss, accuracy, images a second, time left in all) and a line when it is done."""
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
         self._open = contextlib.ExitStack()
         self._update: Progress | None = None
-        self._started = 0.0
+        self._started, self._left = 0.0, math.nan
 
     def on_step(self, progress: EpochProgress) -> None:
         if self._update is None:
             what = f"{progress.phase} {progress.epoch}/{progress.last_epoch}"
             self._started = time.monotonic()
-            self._update = self._open.enter_context(self.terminal.progress(what))
-        detail = f"loss {progress.loss:.3f}, accuracy {progress.accuracy:.3f}"
+            self._update = self._open.enter_context(self.terminal.progress(what, own_time=False))
+        self._left = progress.seconds_left
+        detail = f"loss {progress.loss:.3f}, accuracy {progress.accuracy:.3f}{self._time_left()}"
         self._update(progress.images, progress.total_images, detail)
 
     def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
@@ -119,7 +125,10 @@ class TerminalProgress(Callback):
     def _how(self, row: EpochRow) -> str:
         if not row.lr:
             return f"fitted on frozen features, {row.seconds:.1f} s from the start"
-        return f"lr {row.lr:.2g}, {time.monotonic() - self._started:.1f} s"
+        return f"lr {row.lr:.2g}, {time.monotonic() - self._started:.1f} s{self._time_left()}"
+
+    def _time_left(self) -> str:
+        return "" if math.isnan(self._left) else f", about {duration(self._left)} left in all"
 
     def on_close(self) -> None:
         self._open.close()

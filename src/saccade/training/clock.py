@@ -30,6 +30,12 @@ STEADY_EPOCHS = 2  # the first epoch also decodes; from the third on a pace is o
 PARTS, FULL_SIDE = 20, 1024  # only for the mean of a share: any side with many steps will do
 
 
+def ending_seconds(judged_images: int, side: int = USUAL_SIDE) -> float:
+    """For evaluation, export and report, as a slow core needs it."""
+    share = min(1.0, max(SMALLEST_JUDGING_SHARE, (side / USUAL_SIDE) ** 2))
+    return EXPORT_AND_REPORT_SECONDS + judged_images * share * JUDGING_SECONDS_AN_IMAGE
+
+
 def deadline(limit: float, began: float, *, judged_images: int, side: int = USUAL_SIDE) -> float | None:
     """When training must end for evaluation, export and report to fit into the limit too; None for no limit.
 
@@ -38,8 +44,7 @@ def deadline(limit: float, began: float, *, judged_images: int, side: int = USUA
     """
     if not limit:
         return None
-    share = min(1.0, max(SMALLEST_JUDGING_SHARE, (side / USUAL_SIDE) ** 2))
-    reserve = EXPORT_AND_REPORT_SECONDS + judged_images * share * JUDGING_SECONDS_AN_IMAGE
+    reserve = ending_seconds(judged_images, side)
     return began + limit - min(reserve, limit / 2)
 
 
@@ -58,7 +63,10 @@ def without_time(limit: float, clock: Clock) -> str:
 
 @dataclass(slots=True)
 class Clock:
-    """All times in monotonic seconds. `earlier_seconds` were spent by the runs this one continues."""
+    """All times in monotonic seconds. `earlier_seconds` were spent by the runs this one continues.
+
+    `ending_seconds`: about what comes after training.
+    """
 
     started: float = field(default_factory=time.monotonic)
     deadline: float = math.inf
@@ -66,12 +74,14 @@ class Clock:
     longest_epoch_seconds: float = 0.0
     validation_seconds: float = 0.0
     exhausted: bool = False
+    ending_seconds: float = 0.0
 
     @classmethod
     def of(cls, limit: float, began: float, *, judged_images: int, side: int) -> Clock:
         """Started when the command began, with the `deadline` of its time limit, if any."""
         end = deadline(limit, began, judged_images=judged_images, side=side)
-        return cls(started=began, deadline=math.inf if end is None else end)
+        ending = ending_seconds(judged_images, side)
+        return cls(started=began, deadline=math.inf if end is None else end, ending_seconds=ending)
 
     def elapsed(self) -> float:
         """Seconds since the command began, those of continued runs included."""
@@ -86,6 +96,14 @@ class Clock:
     def over(self) -> bool:
         """Whether the deadline has passed, or nothing more fits before it."""
         return self.exhausted or self.seconds_left <= 0
+
+    def seconds_to_the_end(self, *, steps: int, step_seconds: float, steps_per_epoch: int) -> float:
+        """About what so many more steps take, and what comes after training.
+
+        An epoch of the phase that was timed with its validation tells more than the steps of this one.
+        """
+        timed = self.longest_epoch_seconds / max(1, steps_per_epoch)
+        return steps * (timed or step_seconds) + self.ending_seconds
 
     def new_phase(self) -> None:
         """Epochs of another phase take another time; validation takes the same."""

@@ -233,8 +233,8 @@ def train_epoch(job: TrainingJob, learner: Learner, state: FitState) -> Tally:
         losses, right = _step_within_memory(learner, batch, state.step + index)
         learner.average.follow(state.phase_step + index)
         tally.add(len(batch.paths), losses, right, rate)
-        _report(job, learner, tally, state)
         seconds = time.monotonic() - began
+        _report(job, learner, tally, state, seconds)
         if clock.must_stop_now(step_seconds=seconds / tally.steps, validation_batches=job.validation_batches):
             break
         if tally.steps == FIRST_LOOK_STEPS and not state.phase_epoch and _paced(job, state):
@@ -336,7 +336,8 @@ def _frozen_at_end(job: TrainingJob, state: FitState) -> str:
     return frozen_hash(job.classifier)
 
 
-def _report(job: TrainingJob, learner: Learner, tally: Tally, state: FitState) -> None:
+def _report(job: TrainingJob, learner: Learner, tally: Tally, state: FitState, seconds: float) -> None:
+    """Tell the callbacks how far the epoch is, `seconds` after its first batch came."""
     every = 1 if job.runtime.device.type == "cpu" else GPU_PROGRESS_STEPS
     if tally.steps % every and tally.steps != len(job.data.train):
         return
@@ -350,7 +351,21 @@ def _report(job: TrainingJob, learner: Learner, tally: Tally, state: FitState) -
             total_images=job.data.images,
             loss=tally.loss,
             accuracy=tally.accuracy,
+            seconds_left=_seconds_left(job, learner, tally, state, seconds),
         )
+    )
+
+
+def _seconds_left(job: TrainingJob, learner: Learner, tally: Tally, state: FitState, seconds: float) -> float:
+    """About what the command still takes without early stopping; NaN before the last phase."""
+    if state.phase < len(job.plan.phases) - 1:
+        return math.nan
+    span = learner.span
+    end = learner.pace.end if learner.pace else span.steps
+    return job.watch.clock.seconds_to_the_end(
+        steps=max(0, end - state.phase_step - tally.steps),
+        step_seconds=seconds / tally.steps,
+        steps_per_epoch=span.steps_per_epoch,
     )
 
 
