@@ -11,9 +11,12 @@ from concurrent.futures import Future
 
 from saccade.imports import import_training_libraries
 from saccade.pipeline.work import Ready
-from saccade.recipe import AUTO_BACKBONE, Recipe
+from saccade.recipe import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, DEFAULT_BACKBONE, Recipe
 from saccade.records import Dataset
 from saccade.threads import without_garbage_collection
+
+MAY_BE_REFUSED = ("device", "precision", "data.image_size", "train.unfreeze", "train.optimizer")
+COME_WITH_SACCADE = (DEFAULT_BACKBONE, *ALWAYS_FROM_SCRATCH)
 
 
 class Ahead:
@@ -22,12 +25,18 @@ class Ahead:
     def __init__(self, listed: Dataset, recipe: Recipe) -> None:
         self._future: Future[Ready] = Future()
         self._given_up = threading.Event()
+        self._approved = threading.Event()  # or failed
         threading.Thread(target=self._work, args=(listed, recipe), name="ahead").start()
 
     def check(self) -> None:
         """Raise the SaccadeError that the work ended with, if it has."""
         if self._future.done():
             self._future.result()
+
+    def approved(self) -> None:
+        """Wait until device, network and weights are there; raise the SaccadeError if they cannot be."""
+        self._approved.wait()
+        self.check()
 
     def result(self) -> Ready:
         """What was made ready; raises SaccadeError when something cannot be."""
@@ -42,6 +51,8 @@ class Ahead:
             self._future.set_result(self._made(listed, recipe))
         except BaseException as error:
             self._future.set_exception(error)
+        finally:
+            self._approved.set()
 
     def _made(self, listed: Dataset, recipe: Recipe) -> Ready:
         with without_garbage_collection():
@@ -59,9 +70,19 @@ class Ahead:
             return Ready(runtime, listed.classes)
         network = building.build_network(listed, recipe)
         building.check_network(network, recipe)
+        self._approved.set()
         if recipe.train.method == "finetune" or self._given_up.is_set():
             return Ready(runtime, listed.classes, network)
         return Ready(runtime, listed.classes, network, engines_of(network, runtime))
+
+
+def may_be_refused(recipe: Recipe) -> bool:
+    """Whether a device, a network, weights or layers were named that may not be there.
+
+    The defaults come with saccade, and are made ready beside the images.
+    """
+    harmless = {"model.backbone"} if recipe.model.backbone in COME_WITH_SACCADE else set()
+    return any(field in MAY_BE_REFUSED or field.startswith("model.") for field in recipe.given - harmless)
 
 
 def check_model(recipe: Recipe) -> None:

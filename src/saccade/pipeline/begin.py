@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade._version import __version__
 from saccade.pipeline import mending, prepare
-from saccade.pipeline.ahead import Ahead
+from saccade.pipeline.ahead import Ahead, may_be_refused
 from saccade.pipeline.division import (
     divide_before_search,
     divide_searched,
@@ -43,10 +43,13 @@ def begin(
 ) -> Work:
     """Audit and split; all is written last, the recipe after the rest, so that a refusal leaves nothing."""
     listed = prepare.list_data(location, recipe)
+    prepare.require_validation_to_come(listed, recipe)
     chooses = recipe.model.backbone == AUTO_BACKBONE
     choose = _backbone_chooser(listed, recipe, terminal, began) if chooses else None
     ahead = Ahead(listed, recipe)
     try:
+        if may_be_refused(recipe):
+            ahead.approved()
         read = prepare.read_images(listed, recipe, terminal, watch=ahead.check)
         waits = search_can_wait(read, recipe)
         audited, made = (divide_before_search if waits else divide_searched)(read, recipe, terminal)

@@ -164,6 +164,12 @@ def divide(
         )
 
 
+def require_validation_to_come(listed: Dataset, recipe: Recipe) -> None:
+    """Raise DataError, before any image is read, where no image can come to validate what is learnt."""
+    if recipe.split.validation == 0 and "validation" not in listed.given_parts:
+        require_validation(replace(listed, records=()), recipe)
+
+
 def require_validation(divided: Dataset, recipe: Recipe) -> None:
     """Raise DataError where no image validates what is learnt."""
     if not divided.used("validation"):
