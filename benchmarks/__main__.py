@@ -7,7 +7,7 @@
     python -m benchmarks start [--rounds 7]    `saccade --help`, and `saccade train` until its first step
     python -m benchmarks draw                  table and picture again from the runs that are there
 
-SACCADE_DATA names the folder with data/ and weights/. Runs are added to OUT/runs.csv, so that rounds may be
+SACCADE_DATA names the folder with data/. Runs are added to OUT/runs.csv, so that rounds may be
 made at several times; the table and picture are of all of them. What is not there is named and left out.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks import drawing, environments, results, start, time_to_accuracy
 from benchmarks.time_to_accuracy import Place
-from benchmarks.tools import DATA_SETS, TOOLS
+from benchmarks.tools import DATA_SETS, TOOLS, WEIGHTS
 
 HOME = Path(".benchmarks")
 FEWEST_STARTS = 5
@@ -101,7 +101,7 @@ def check(asked: argparse.Namespace) -> None:
     """Print the largest difference between the features of the two frameworks on eight photos."""
     shared = shared_folder()
     photos = sorted((shared / "data/flowers5/val").rglob("*.jpg"))[::32]
-    weights = shared / "weights/mobilenetv2_100.safetensors"
+    weights = asked.environments / WEIGHTS
     difference = environments.check_same_features(asked.environments, photos, weights)
     print(f"timm and Keras, features of {len(photos)} photos: largest difference {difference:.2g}")
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.tools import BACKBONE, HERE, interpreter
+from benchmarks.tools import BACKBONE, HERE, WEIGHTS, interpreter
 
 SAME_VERSION = ("torch", "torchvision", "timm", "scikit-learn")  # as saccade's own environment has them
 PACKAGES = {
@@ -41,6 +41,18 @@ def set_up(folder: Path) -> None:
             str(interpreter(place)),
             *wanted,
         )
+    write_weights(folder / WEIGHTS)
+
+
+def write_weights(target: Path) -> None:
+    """The weights of saccade's default backbone under timm's names, for the rivals."""
+    from safetensors.torch import save_file
+
+    from saccade.models.pretrained import published_weights
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_file(published_weights("timm", BACKBONE), target)
+    print(target)
 
 
 def _pinned(package: str) -> str:

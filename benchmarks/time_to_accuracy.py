@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.tools import DATA_SETS, OURS, TOOLS, DataSet, accuracies, command, missing
+from benchmarks.tools import DATA_SETS, OURS, TOOLS, WEIGHTS, DataSet, accuracies, command, missing
 
 LOOK_SECONDS = 0.02
 SAMPLE = {"train": 8, "validation": 4}  # photos a class of the start before timing
@@ -53,7 +53,7 @@ class Place:
 
     @property
     def weights(self) -> Path:
-        return self.shared / "weights/mobilenetv2_100.safetensors"
+        return self.environments / WEIGHTS
 
 
 def ready_tools(names: list[str], place: Place) -> list[str]:

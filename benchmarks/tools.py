@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BACKBONE = "mobilenetv2_100"
-WEIGHTS = f"weights/{BACKBONE}.safetensors"
+BACKBONE = "tf_efficientnet_lite0"  # saccade's default, so its own command names none
+WEIGHTS = f"weights/{BACKBONE}.safetensors"  # below the environments; `setup` writes it
 OURS = "saccade"
 
 
@@ -81,7 +81,7 @@ def command(
     if tool.environment == OURS:
         return [
             *(str(Path(sys.executable).with_name(OURS)), "train", str(data), "--out", str(work / "run")),
-            *("--backbone", BACKBONE, "--weights", str(weights), "--seed", str(seed), *tool.flags),
+            *("--seed", str(seed), *tool.flags),
         ]
     return [
         *(str(interpreter(environments / tool.environment)), str(HERE / "rivals" / f"{tool.script}.py")),

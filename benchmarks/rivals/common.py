@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+BACKBONE = "tf_efficientnet_lite0"  # in timm
 # The clock starts where the command was typed: the time that the starter noted, or else this import.
 STARTED = float(os.environ.get("BENCHMARK_STARTED") or time.time())
 

@@ -6,7 +6,7 @@ epoch with the body frozen, then four with all of it. The network and its weight
 
 from __future__ import annotations
 
-from common import arguments, labelled_files, note
+from common import BACKBONE, arguments, labelled_files, note
 
 
 def main() -> None:
@@ -41,9 +41,8 @@ def main() -> None:
     )
     learner = vision_learner(
         loaders,
-        "mobilenetv2_100",
+        BACKBONE,
         metrics=accuracy,
-        pad_type="same",
         pretrained_cfg_overlay={"file": str(asked.weights), "mean": (0.5,) * 3, "std": (0.5,) * 3},
         cbs=Curve(),
     )

@@ -1,15 +1,14 @@
-"""Keras' frozen transfer on TensorFlow: frozen MobileNetV2, average pooling, Dense 256, dropout 0.5.
+"""Keras' frozen transfer on TensorFlow: frozen EfficientNet-Lite0, average pooling, Dense 256, dropout 0.5.
 
 Adam 1e-3, 5 epochs, batches of 32, `image_dataset_from_directory` with cache, shuffle and prefetch, as
 Keras' guide to transfer learning and TensorFlow's tutorial have it. The given timm weights are put into
-Keras' own network, layer by layer (`same_features.py` proves it). `--features`: features computed once,
+a Keras network, layer by layer (`same_features.py` proves it). `--features`: features computed once,
 then the same head on them for 30 epochs.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from common import arguments, labelled_files, note
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 EPOCHS, FEATURE_EPOCHS, BATCH, SIDE = 5, 30, 32, 224
-TIMM_EPSILON, KERAS_EPSILON = 1e-5, 1e-3
 
 
 def main() -> None:
@@ -32,7 +30,7 @@ def main() -> None:
         _fit_on_features(asked, base, classes, train, validation)
         return
     images = keras.Input((SIDE, SIDE, 3))
-    scaled = keras.applications.mobilenet_v2.preprocess_input(images)
+    scaled = images / 127.5 - 1
     model = keras.Model(images, head(classes)(base(scaled, training=False)))
     _fit(asked, model, train.cache().shuffle(1000).prefetch(-1), validation.cache().prefetch(-1), EPOCHS)
 
@@ -42,9 +40,7 @@ def _fit_on_features(asked: Any, base: Any, classes: int, train: Any, validation
     import tensorflow as tf
 
     images = keras.Input((SIDE, SIDE, 3))
-    pooled = keras.layers.GlobalAveragePooling2D()(
-        base(keras.applications.mobilenet_v2.preprocess_input(images))
-    )
+    pooled = keras.layers.GlobalAveragePooling2D()(base(images / 127.5 - 1))
     extractor = keras.Model(images, pooled)
 
     def features(batches: Any) -> Any:
@@ -96,53 +92,84 @@ def head(classes: int, *, pool: bool = True) -> Any:
 
 
 def base_network(weights: Path) -> Any:
-    """Keras' MobileNetV2 without its top, frozen, holding timm's weights."""
+    """EfficientNet-Lite0 in Keras without its top, frozen, holding timm's weights.
+
+    keras.applications has no Lite network, so it is written here after the paper's table: MBConv blocks
+    without squeeze-and-excitation, ReLU6, "same" padding (Tan and Le 2019; Lite: Liu 2020).
+    """
     import keras
     from safetensors.numpy import load_file
 
-    base = keras.applications.MobileNetV2(input_shape=(SIDE, SIDE, 3), include_top=False, weights=None)
+    images = keras.Input((SIDE, SIDE, 3))
+    x = _conv(images, "conv_stem", "bn1", 32, 3, 2)
+    for stage, (expand, channels, kernel, stride, repeats) in enumerate(LITE0):
+        for i in range(repeats):
+            x = _block(x, f"blocks.{stage}.{i}.", expand, channels, kernel, stride if i == 0 else 1)
+    base = keras.Model(images, _conv(x, "conv_head", "bn2", 1280, 1, 1))
     tensors = load_file(weights)
-    for keras_name, timm_name, kind in layer_pairs():
-        base.get_layer(keras_name).set_weights(converted(tensors, timm_name, kind))
+    for layer in base.layers:
+        if layer.weights:
+            layer.set_weights(_as_keras(tensors, layer.name.replace("/", ".")))
     base.trainable = False
     return base
 
 
-def layer_pairs() -> Iterator[tuple[str, str, str]]:
-    """(name in Keras, name in timm, "conv" | "depthwise" | "norm") of all 104 layers with weights."""
-    yield from (("Conv1", "conv_stem", "conv"), ("bn_Conv1", "bn1", "norm"))
-    yield from (("Conv_1", "conv_head", "conv"), ("Conv_1_bn", "bn2", "norm"))
-    places = [(i, j) for i, blocks in enumerate((1, 2, 3, 4, 3, 3, 1)) for j in range(blocks)]
-    for n, (i, j) in enumerate(places):
-        ours, theirs = f"block_{n}_" if n else "expanded_conv_", f"blocks.{i}.{j}."
-        if n:
-            yield from (
-                (f"{ours}expand", f"{theirs}conv_pw", "conv"),
-                (f"{ours}expand_BN", f"{theirs}bn1", "norm"),
-            )
-        first = 2 if n else 1
-        yield f"{ours}depthwise", f"{theirs}conv_dw", "depthwise"
-        yield f"{ours}depthwise_BN", f"{theirs}bn{first}", "norm"
-        yield f"{ours}project", f"{theirs}{'conv_pwl' if n else 'conv_pw'}", "conv"
-        yield f"{ours}project_BN", f"{theirs}bn{first + 1}", "norm"
+# expansion, channels, kernel, stride, repeats of a stage
+LITE0 = (
+    (1, 16, 3, 1, 1),
+    (6, 24, 3, 2, 2),
+    (6, 40, 5, 2, 2),
+    (6, 80, 3, 2, 3),
+    (6, 112, 5, 1, 3),
+    (6, 192, 5, 2, 4),
+    (6, 320, 3, 1, 1),
+)
 
 
-def converted(tensors: Any, name: str, kind: str) -> list[Any]:
-    """One layer's arrays in Keras' order; a norm's scale absorbs the other epsilon (1e-3 against 1e-5)."""
-    import numpy as np
+def _block(x: Any, name: str, expand: int, channels: int, kernel: int, stride: int) -> Any:
+    """Expand, depthwise, project; the input is added where its shape is the same."""
+    import keras
 
-    if kind == "norm":
-        scale, shift, mean, variance = (
-            tensors[f"{name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
-        )
-        return [
-            scale * np.sqrt((variance + KERAS_EPSILON) / (variance + TIMM_EPSILON)),
-            shift,
-            mean,
-            variance,
-        ]
+    inside, n = x, 1
+    if expand > 1:
+        inside, n = _conv(x, f"{name}conv_pw", f"{name}bn1", expand * x.shape[-1], 1, 1), 2
+    inside = keras.layers.DepthwiseConv2D(
+        kernel, stride, padding="same", use_bias=False, name=_named(f"{name}conv_dw")
+    )(inside)
+    inside = keras.layers.ReLU(6)(_norm(inside, f"{name}bn{n}"))
+    last = f"{name}{'conv_pwl' if expand > 1 else 'conv_pw'}"
+    inside = _conv(inside, last, f"{name}bn{n + 1}", channels, 1, 1, activation=False)
+    return keras.layers.Add()([x, inside]) if stride == 1 and x.shape[-1] == channels else inside
+
+
+def _conv(
+    x: Any, name: str, norm: str, channels: int, kernel: int, stride: int, *, activation: bool = True
+) -> Any:
+    import keras
+
+    convolution = keras.layers.Conv2D(
+        channels, kernel, stride, padding="same", use_bias=False, name=_named(name)
+    )
+    x = _norm(convolution(x), norm)
+    return keras.layers.ReLU(6)(x) if activation else x
+
+
+def _norm(x: Any, name: str) -> Any:
+    import keras
+
+    return keras.layers.BatchNormalization(epsilon=1e-3, name=_named(name))(x)
+
+
+def _named(timm_name: str) -> str:
+    return timm_name.replace(".", "/")
+
+
+def _as_keras(tensors: Any, name: str) -> list[Any]:
+    """One layer's arrays in Keras' order."""
+    if f"{name}.running_mean" in tensors:
+        return [tensors[f"{name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")]
     weight = tensors[f"{name}.weight"]  # (out, in, height, width), depthwise: (channels, 1, height, width)
-    return [weight.transpose((2, 3, 0, 1) if kind == "depthwise" else (2, 3, 1, 0))]
+    return [weight.transpose((2, 3, 0, 1) if "conv_dw" in name else (2, 3, 1, 0))]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import BACKBONE
 
 
 def by_timm(weights: Path, pixels: Any) -> Any:
@@ -20,9 +21,7 @@ def by_timm(weights: Path, pixels: Any) -> Any:
     from timm import create_model
 
     overlay = {"file": str(weights)}
-    model = create_model(
-        "mobilenetv2_100", pretrained=True, pretrained_cfg_overlay=overlay, pad_type="same", num_classes=0
-    )
+    model = create_model(BACKBONE, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
     with torch.inference_mode():
         return model.eval()(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy()
 

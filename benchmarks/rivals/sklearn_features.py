@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from common import arguments, labelled_files, note
+from common import BACKBONE, arguments, labelled_files, note
 
 BATCH, SIDE, RESIZED, FOLDS = 32, 224, 256, 5
 STRENGTHS = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # C of scikit-learn, weak to strong
@@ -25,10 +25,9 @@ def main() -> None:
     from timm import create_model
 
     model = create_model(
-        "mobilenetv2_100",
+        BACKBONE,
         pretrained=True,
         pretrained_cfg_overlay={"file": str(asked.weights), "mean": (0.5,) * 3, "std": (0.5,) * 3},
-        pad_type="same",
         num_classes=0,
     ).eval()
     parts = asked.data / asked.train, asked.data / asked.validation

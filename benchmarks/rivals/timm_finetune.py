@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from common import arguments, labelled_files, note
+from common import BACKBONE, arguments, labelled_files, note
 
 RATE, WEIGHT_DECAY, EPOCHS, BATCH = 5e-4, 0.05, 5, 32
 
@@ -25,10 +25,9 @@ def main() -> None:
 
     random_seed(asked.seed, 0)
     model = create_model(
-        "mobilenetv2_100",
+        BACKBONE,
         pretrained=True,
         pretrained_cfg_overlay={"file": str(asked.weights), "mean": (0.5,) * 3, "std": (0.5,) * 3},
-        pad_type="same",
         num_classes=max(labelled_files(asked.data / asked.train)[1]) + 1,
     )
     if asked.tuned:

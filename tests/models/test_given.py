@@ -79,6 +79,18 @@ def test_weights_for_other_channels_are_refused_in_words(tmp_path):
         build_model(NAME, 3, weights=str(file))
 
 
+@pytest.mark.parametrize("header", [{}, {"kwargs": '{"in_chans": 1}'}])
+def test_weights_for_grayscale_images_answer_gray_images_as_before(tmp_path, header):
+    network = timm.create_model(NAME, in_chans=1, num_classes=0).eval()
+    file = write(tmp_path / "w.safetensors", network.state_dict(), header)
+    built = build_model(NAME, 3, weights=str(file))
+    assert any("made for grayscale images" in note for note in built.notes)
+    gray = torch.rand(2, 1, 64, 64)
+    with torch.inference_mode():
+        ours = built.module.backbone.eval()(gray.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(ours, network(gray), rtol=1e-4, atol=1e-5)
+
+
 def test_a_folder_with_a_config_says_architecture_preprocessing_and_licence(tmp_path):
     network = timm.create_model(NAME)
     write(tmp_path / "mine" / "model.safetensors", network.state_dict(), {"format": "pt"}, **CONFIG)

@@ -146,7 +146,7 @@ def test_metadata_in_both_spellings():
         ({"crop_pct": "0.1,0.2"}, "one number"),
         ({"kwargs": "act_layer=os.system"}, "act_layer must be one of"),
         ({"kwargs": "module=os"}, "unknown build option 'module'"),
-        ({"kwargs": "in_chans=1"}, "in_chans must be 3, got '1'"),
+        ({"kwargs": "in_chans=4"}, "in_chans must be 3, or 1 for grayscale, got 4"),
         ({"kwargs": '{"a": 1, "a": 2}'}, "'a' stands in it twice"),
         ({"kwargs": "{" * 3}, "is not valid"),
         ({"kwargs": '{"a":' * 100_000}, "nested too deeply"),

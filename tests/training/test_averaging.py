@@ -293,6 +293,6 @@ def tried(job_tiny: Callable[..., Any], data: TinyData, **options: Any) -> tuple
         mirrored=False,
         batches=nothing,
         evaluation=nothing,
-        progress=lambda what: contextlib.nullcontext(silent),
+        progress=lambda *what: contextlib.nullcontext(silent),
     )
     return job_tiny(data=data, validation_images=data.images, **options), probe

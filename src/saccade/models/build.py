@@ -238,8 +238,7 @@ def _published(plan: _Plan, pretrained: bool, weights: str, accept_licence: str)
     merged = {**header.options, **plan.options}
     plan = _Plan(backbone, merged, plan.head, plan.classes, plan.dropout, preprocess.size)
     stripped = libraries.create(backbone.library, backbone.name, merged)
-    if pretrained:
-        _load(stripped, backbone, file, weights)
+    told = _load(stripped, backbone, file, weights) if pretrained else ""
     return BuiltModel(
         module=_sized(stripped.backbone, plan),
         preprocess=preprocess,
@@ -247,6 +246,7 @@ def _published(plan: _Plan, pretrained: bool, weights: str, accept_licence: str)
         pretrained=pretrained,
         notes=(
             str(origin or f"{backbone} starts from random weights"),
+            *([f"the weights were {told}"] if told else []),
             *_option_notes(header, plan.options),
             *notes,
         ),
@@ -270,12 +270,11 @@ def _check_architecture(backbone: BackboneName, header: Header, weights: str) ->
 
 def _load(
     stripped: libraries.Stripped, backbone: BackboneName, file: WeightsFile | None, weights: str
-) -> None:
+) -> str:
     if file:
-        libraries.load(stripped, file.tensors, where=weights)
-    else:
-        tensors = libraries.published_weights(backbone.library, backbone.name)
-        libraries.load(stripped, tensors, where=f"the published file of {backbone}")
+        return libraries.load(stripped, file.tensors, where=weights)
+    tensors = libraries.published_weights(backbone.library, backbone.name)
+    return libraries.load(stripped, tensors, where=f"the published file of {backbone}")
 
 
 def _option_notes(header: Header, merged: Mapping[str, Any]) -> tuple[str, ...]:

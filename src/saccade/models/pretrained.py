@@ -23,7 +23,7 @@ from saccade.models.network import without_last_layer
 from saccade.models.options import Option
 from saccade.models.origin import UNKNOWN, Origin
 from saccade.models.preparation import Defaults
-from saccade.models.weights import load_strictly, read_weights, refuse_other_channels, unwrapped
+from saccade.models.weights import for_rgb, load_strictly, read_weights, unwrapped
 
 LIBRARIES = ("timm", "torchvision")
 
@@ -137,8 +137,10 @@ def set_image_size(backbone: nn.Module, image_size: int, *, name: str) -> None:
         ) from None
 
 
-def load(stripped: Stripped, tensors: Mapping[str, Tensor], *, where: str) -> None:
+def load(stripped: Stripped, tensors: Mapping[str, Tensor], *, where: str) -> str:
     """Put published or given weights into the backbone, all of them; the old classifier's are left out.
+
+    Returns what is to be said about them, or "".
 
     Where the names are not timm's own, timm's converter for that architecture is tried.
     """
@@ -150,8 +152,9 @@ def load(stripped: Stripped, tensors: Mapping[str, Tensor], *, where: str) -> No
         converter = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
         converted = converter(dict(kept), backbone) if converter else kept
         kept = {name: tensor for name, tensor in converted.items() if not name.startswith(unwanted)}
-    refuse_other_channels(backbone, kept, where)
-    load_strictly(backbone, kept, where=where)
+    fitting, note = for_rgb(backbone, kept, where)
+    load_strictly(backbone, fitting, where=where)
+    return note
 
 
 def published_weights(library: str, name: str) -> dict[str, Tensor]:

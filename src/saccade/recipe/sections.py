@@ -267,10 +267,11 @@ class TrainConfig(Section):
     linear probe, fitted in seconds on frozen features. tail: the same head, then fine-tuning of the last
     layers (unfreeze, there 0.42) on cached activations of the frozen ones. full: the same head, then
     fine-tuning of all layers. auto: the head, then full if a trial on training images shows a gain, or tail
-    where time_limit is too short for full. finetune: two phases, head_epochs of training the head, then
-    fine-tuning of what unfreeze names. Setting epochs, head_epochs, lr, finetune_lr or unfreeze without a
-    method selects finetune. With a method on which one of them has no effect it is refused. Ignored when
-    training from scratch, except that head and tail are refused there.
+    where time_limit is too short for full; without epochs and time_limit it spends 10 minutes on each point
+    of accuracy that the trial gained (10 minutes to 2 hours). finetune: two phases, head_epochs of training
+    the head, then fine-tuning of what unfreeze names. Setting epochs, head_epochs, lr, finetune_lr or
+    unfreeze without a method selects finetune. With a method on which one of them has no effect it is
+    refused. Ignored when training from scratch, except that head and tail are refused there.
     """
     epochs: AtLeastOne | Auto = "auto"
     """Epochs of fine-tuning or of training from scratch. auto: 20; after a fitted head 10 (methods auto and
