@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ import pytest
 from PIL import Image
 
 from saccade.cli import main
+from saccade.cli.help import EXAMPLES
+from saccade.cli.parsing import parsed
 from saccade.recipe import field_table
 
 Command = Callable[..., tuple[int, str, str]]
@@ -96,13 +99,57 @@ def test_help_shows_the_usual_flags_and_says_where_all_of_them_stand(answer: Com
     code, out, _ = answer("train", "--help")
     assert code == 0
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*", out))
-    usual = "backbone weights method epochs lr unfreeze image-size batch-size augment seed device time-limit"
-    usual += " group out resume finish recipe pretrained no-pretrained help-all"
+    usual = "backbone weights method epochs lr image-size batch-size augment seed device time-limit"
+    usual += " group out resume finish recipe help-all"
     assert flags == {f"--{name}" for name in usual.split()}
     assert "saccade train --help-all" in out
-    assert "docs/recipe.md" in out
-    assert "[int | auto; default: auto]" in " ".join(out.replace("│", "").split())
-    assert len(out.splitlines()) < 80
+    assert "--epochs INT|auto       Epochs of fine-tuning, or from scratch. [auto]" in out
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_on_a_screen_with_types_and_examples(
+    answer: Command, monkeypatch: pytest.MonkeyPatch, command: str, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, err = answer(*filter(None, [command]), "--help")
+    lines = out.splitlines()
+    assert (code, err) == (0, "")
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= columns
+    if command:
+        assert EXAMPLES[command][0] in out
+        assert out.startswith(f"saccade {command}")
+    if command == "train":
+        assert out.count("  saccade train") + out.count(" saccade train ph") >= 3
+        assert all(kind in out for kind in ("INT", "FLOAT", "DIR", "RUN", "auto|head|tail|full|finetune"))
+
+
+EXAMPLE_LINES = [line for lines in EXAMPLES.values() for line in lines]
+
+
+@pytest.mark.parametrize("line", EXAMPLE_LINES)
+def test_each_example_of_the_help_is_a_command(line: str) -> None:
+    words = shlex.split(line)[1:]
+    assert parsed(list(words))[0].__name__ == words[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        (["help"], "saccade COMMAND"),
+        ([], "saccade COMMAND"),
+        (["help", "split"], "saccade split DATA --out FILE.csv [FLAGS]"),
+        (["train", "photos", "--help"], "saccade train [DATA] [FLAGS]"),
+        (["train", "--help", "me"], "saccade train [DATA] [FLAGS]"),
+        (["train", "--help", "lr"], "  --lr --train.lr FLOAT|auto  Learning rate."),
+        (["train", "--help", "--train.early_stopping"], "  --train.early_stopping INT  Epochs without"),
+    ],
+)
+def test_help_is_found_by_every_way_to_ask_for_it(answer: Command, words: list[str], start: str) -> None:
+    code, out, _ = answer(*words)
+    assert code == 0
+    assert out.startswith(start)
 
 
 @pytest.mark.parametrize("command", ["audit", "split", "augment"])
@@ -184,7 +231,16 @@ def test_every_default_is_taken_as_a_flag(answer: Command, tmp_path: Path, key: 
         (["augment", "x", "--out", "y", "--images", "few"], "unable to convert"),
         (["train", "x", "--out", "y", "--pretrained=maybe"], "--pretrained"),
         (["train", "x", "--out", "y", "--epochs=3", "--epochs=4"], "--epochs"),
-        (["predict", "model"], "needs a value for INPUTS"),
+        (
+            ["predict", "model.onnx"],
+            "saccade predict needs IMAGES\nhint: for example: saccade predict runs/",
+        ),
+        (["predict"], "saccade predict needs RUN and IMAGES\nhint: for example: saccade predict runs/"),
+        (["split"], "saccade split needs DATA and --out FILE.csv\nhint: for example: saccade split photos"),
+        (["split", "photos"], "saccade split needs --out FILE.csv\nhint: for example: saccade split photos"),
+        (["compare", "a"], "saccade compare needs OTHER_RUN"),
+        (["certify", "model.onnx"], "saccade certify needs --against RUN"),
+        (["summary"], "saccade summary needs NAME"),
         (["--epochs", "3"], "unknown flag: --epochs\nhint: `saccade --help` lists the commands"),
         (["train", "x", "--out", "y", "--epochs", "0"], "train.epochs"),
         (["train", "no/such/folder", "--out", "y"], "data path does not exist"),

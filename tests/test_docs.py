@@ -37,7 +37,7 @@ def test_pages_and_commands_are_found() -> None:
 def test_each_command_of_a_page_is_one(page: str, line: str) -> None:
     words = shlex.split(line.partition("  ")[0], comments=True)[1:]
     command, given = parsed(words)
-    assert command.__name__ in (words[0], "help_print")
+    assert command.__name__ in (words[0], "print_help")
     assert given.arguments or words[0] in ("demo", "doctor")
 
 

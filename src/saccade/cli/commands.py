@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from saccade.recipe import Recipe
 
 typed_words: ContextVar[list[str]] = ContextVar("typed_words", default=[])  # noqa: B039 - never changed in place
-_DATA = "Labelled images: a folder, list or archive (see docs/data.md)."
-_RECIPE = "A TOML file with recipe fields; flags win over it."
 _MOVED = "Folder of the run's own images, if they have moved since training."
+Data = Annotated[str, Parameter(help="Labelled images: a folder, list or archive.", metavar="DATA")]
+RecipeFile = Annotated[str, Parameter(help="Recipe fields in TOML; flags win over them.", metavar="FILE")]
+Run = Annotated[str, Parameter(help="A run folder.", metavar="RUN")]
+Model = Annotated[str, Parameter(help="A run folder or an .onnx file.", metavar="RUN")]
+Moved = Annotated[str, Parameter(help=_MOVED, metavar="DIR")]
 
 
 def _pipeline() -> Any:
@@ -41,17 +44,17 @@ def _recipe(command: str, flags: dict[str, Any], file: str, terminal: Terminal) 
 
 
 def audit(
-    data: Annotated[str, Parameter(help=_DATA)],
+    data: Data,
     /,
     *,
-    out: Annotated[str, Parameter(help="Folder for audit.json and audit.html.")] = "",
+    out: Annotated[str, Parameter(help="Folder for audit.json and audit.html.", metavar="DIR")] = "",
     verify: Annotated[
         bool, Parameter(negative="", help="Read every file again, ignoring cached measurements.")
     ] = False,
     no_cache: Annotated[
         bool, Parameter(negative="", help="Neither read nor write cached measurements.")
     ] = False,
-    recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
+    recipe: RecipeFile = "",
     **flags: Any,
 ) -> int:
     """Report what is wrong with the images. Exit code 1: a finding is a warning or worse."""
@@ -62,12 +65,12 @@ def audit(
 
 
 def split(
-    data: Annotated[str, Parameter(help=_DATA)],
+    data: Data,
     /,
     *,
-    out: Annotated[str, Parameter(help="List to write, such as split.csv; it is itself a data set.")],
+    out: Annotated[str, Parameter(help="List to write, itself a data set.", metavar="FILE.csv")],
     folds: Annotated[int, Parameter(help="Write k folds instead of three parts.")] = 0,
-    recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
+    recipe: RecipeFile = "",
     **flags: Any,
 ) -> int:
     """Divide images into train, validation and test parts without leaks."""
@@ -77,13 +80,13 @@ def split(
 
 
 def augment(
-    data: Annotated[str, Parameter(help=_DATA)],
+    data: Data,
     /,
     *,
-    out: Annotated[str, Parameter(help="The picture to write (PNG).")],
+    out: Annotated[str, Parameter(help="The picture to write.", metavar="FILE.png")],
     images: Annotated[int, Parameter(help="Number of images (rows).")] = 6,
     draws: Annotated[int, Parameter(help="Number of augmented draws (columns) of each.")] = 7,
-    recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
+    recipe: RecipeFile = "",
     **flags: Any,
 ) -> int:
     """Draw augmented training images beside the images as they are evaluated."""
@@ -97,20 +100,18 @@ def augment(
 
 
 def train(
-    data: Annotated[str, Parameter(help=_DATA)] = "",
+    data: Data = "",
     /,
     *,
-    out: Annotated[
-        str, Parameter(help="The run folder; the same command continues there. None: runs/<data>-1, -2, ...")
-    ] = "",
-    resume: Annotated[str, Parameter(help="A run folder to continue as it began, without DATA.")] = "",
+    out: Annotated[str, Parameter(help="The run folder. [runs/DATA-1, -2, ...]", metavar="DIR")] = "",
+    resume: Annotated[str, Parameter(help="Continue a run as it began, without DATA.", metavar="RUN")] = "",
     finish: Annotated[
         bool, Parameter(negative="", help="Make the model out of the best epoch so far, and end.")
     ] = False,
-    recipe: Annotated[str, Parameter(help=_RECIPE)] = "",
+    recipe: RecipeFile = "",
     **flags: Any,
 ) -> int:
-    """Audit, split, train, evaluate, export and report. The same command continues a run."""
+    """Train a certified model on labelled images. The same command continues a run."""
     terminal = Terminal()
     options = {"command": ["saccade", *typed_words.get()], "started": STARTED, "finish": finish}
     if resume:
@@ -129,15 +130,23 @@ def train(
 
 
 def evaluate(
-    run: Annotated[str, Parameter(help="A run folder.")],
-    data: Annotated[str, Parameter(help="New labelled images; none: the run's own parts again.")] = "",
+    run: Run,
+    data: Annotated[
+        str, Parameter(help="New labelled images; none: the run's own parts.", metavar="DATA")
+    ] = "",
     /,
     *,
-    name: Annotated[str, Parameter(help="Name of the evaluation; none: the data's own name.")] = "",
-    moved: Annotated[str, Parameter(name="--data", help=_MOVED)] = "",
-    path_column: Annotated[str, Parameter(help="Column of a list DATA that names the image files.")] = "",
-    label_column: Annotated[str, Parameter(help="Column of a list DATA that names the classes.")] = "",
-    root: Annotated[str, Parameter(help="Folder that the paths of a list DATA begin in.")] = "",
+    name: Annotated[str, Parameter(help="Name of the evaluation. [the data's]", metavar="NAME")] = "",
+    moved: Annotated[str, Parameter(name="--data", help=_MOVED, metavar="DIR")] = "",
+    path_column: Annotated[
+        str, Parameter(help="Column of a list DATA that names the images.", metavar="COLUMN")
+    ] = "",
+    label_column: Annotated[
+        str, Parameter(help="Column of a list DATA that names the classes.", metavar="COLUMN")
+    ] = "",
+    root: Annotated[
+        str, Parameter(help="Folder that the paths of a list DATA begin in.", metavar="DIR")
+    ] = "",
 ) -> int:
     """Compute metrics and report again from the predictions, or evaluate on new data."""
     from saccade.sources import Columns
@@ -148,11 +157,13 @@ def evaluate(
 
 
 def compare(
-    first: Annotated[str, Parameter(help="A run folder.")],
-    second: Annotated[str, Parameter(help="Another run folder, evaluated on the same images.")],
+    first: Run,
+    second: Annotated[str, Parameter(help="One evaluated on the same images.", metavar="OTHER_RUN")],
     /,
     *,
-    part: Annotated[str, Parameter(help="Part to compare on; none: test where both have it.")] = "",
+    part: Annotated[
+        str, Parameter(help="Part to compare on; none: test where both have it.", metavar="PART")
+    ] = "",
 ) -> int:
     """Test which of two runs is better, and whether the difference is significant."""
     _pipeline().compare(first, second, Terminal(lasting=False), part=part)
@@ -163,14 +174,20 @@ def compare(
 
 
 def predict(
-    model: Annotated[str, Parameter(help="A .onnx file or a run folder.")],
+    model: Model,
     /,
-    inputs: Annotated[list[str], Parameter(help='Images, folders, patterns ("new/*.jpg") or lists.')],
+    inputs: Annotated[
+        list[str], Parameter(help='Images, folders, patterns ("new/*.jpg") or lists.', metavar="IMAGES")
+    ],
     *,
-    out: Annotated[str, Parameter(help="Write all probabilities to F.csv, F.jsonl or F.parquet.")] = "",
+    out: Annotated[
+        str, Parameter(help="Write all probabilities to a .csv, .jsonl or .parquet.", metavar="FILE")
+    ] = "",
     top_k: Annotated[int, Parameter(help="Number of classes to name for each image.")] = 1,
-    path_column: Annotated[str, Parameter(help="Column of a list that names the images.")] = "",
-    root: Annotated[str, Parameter(help="Folder that the paths of a list begin in.")] = "",
+    path_column: Annotated[
+        str, Parameter(help="Column of a list that names the images.", metavar="COLUMN")
+    ] = "",
+    root: Annotated[str, Parameter(help="Folder that the paths of a list begin in.", metavar="DIR")] = "",
 ) -> int:
     """Predict the class of each image. Exit code 1: some inputs failed; 2: all of them."""
     from saccade.predict import predict_command
@@ -182,15 +199,15 @@ def predict(
 
 
 def export(
-    run: Annotated[str, Parameter(help="A run folder.")],
+    run: Run,
     /,
     *,
     format: Annotated[
-        str, Parameter(help="File format: onnx, int8, or one of an installed package.")
+        str, Parameter(help="onnx, int8, or one of an installed package.", metavar="NAME")
     ] = "onnx",
     int8: Annotated[bool, Parameter(negative="", help="Write a smaller int8 model, often faster.")] = False,
-    out: Annotated[str, Parameter(help="Where to write; none: the run's export folder.")] = "",
-    data: Annotated[str, Parameter(help=_MOVED)] = "",
+    out: Annotated[str, Parameter(help="Where to write. [the run's export folder]", metavar="FILE")] = "",
+    data: Moved = "",
 ) -> int:
     """Write the trained model as one certified file."""
     certificate = _pipeline().export(run, Terminal(), format=format, int8=int8, out=out, data=data)
@@ -198,18 +215,18 @@ def export(
 
 
 def certify(
-    file: Annotated[str, Parameter(help="An exported model.")],
+    file: Annotated[str, Parameter(help="An exported model.", metavar="FILE")],
     /,
     *,
-    against: Annotated[str, Parameter(help="Run folder whose predictions it must reproduce.")],
-    data: Annotated[str, Parameter(help=_MOVED)] = "",
+    against: Annotated[str, Parameter(help="Run folder whose predictions it must reproduce.", metavar="RUN")],
+    data: Moved = "",
 ) -> int:
     """Check an exported file against the predictions of a run, on real images."""
     return 0 if _pipeline().certify(file, against, Terminal(), data=data).passed else 1
 
 
 def bench(
-    model: Annotated[str, Parameter(help="A run folder or a .onnx file.")],
+    model: Model,
     /,
     *,
     rounds: Annotated[int, Parameter(help="Interleaved rounds of all engines.")] = 5,
@@ -223,7 +240,7 @@ def bench(
 
 
 def summary(
-    backbone: Annotated[str, Parameter(help="A name from `saccade backbones`, or a run folder.")],
+    backbone: Annotated[str, Parameter(help="A name from `saccade backbones`, or a run.", metavar="NAME")],
     /,
     *,
     classes: Annotated[int, Parameter(help="Number of classes.")] = 10,
@@ -237,14 +254,16 @@ def summary(
     return 0
 
 
-def backbones(pattern: Annotated[str, Parameter(help="Part of a name; * matches anything.")] = "", /) -> int:
+def backbones(
+    pattern: Annotated[str, Parameter(help="Part of a name; * matches anything.", metavar="NAME")] = "", /
+) -> int:
     """List the networks that can be trained."""
     return 0 if _pipeline().list_backbones(pattern, Terminal(lasting=False)) else 1
 
 
 def demo(
     *,
-    out: Annotated[str, Parameter(help="The run folder.")] = "runs/demo",
+    out: Annotated[str, Parameter(help="The run folder.", metavar="DIR")] = "runs/demo",
     epochs: Annotated[int, Parameter(help="Epochs of training; 0: the usual number.")] = 0,
     seed: Annotated[int, Parameter(help="Random seed.")] = 0,
 ) -> int:

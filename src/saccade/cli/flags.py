@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import os
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from saccade.errors import RecipeError
-from saccade.recipe import SHORT_FLAGS, SYNONYMS, Recipe, field_table, merged_recipe, read_recipe_file
+from saccade.recipe import SHORT_FLAGS, Recipe, field_table, merged_recipe, read_recipe_file
 from saccade.terminal import shown_default
 
 _LIST = ("data.path_column", "data.label_column", "data.root")
@@ -36,17 +35,17 @@ CONCERNS: dict[str, frozenset[str]] = {
         if key in (*_READING, *_FINDING, *_DIVIDING, *_SHOWING) or key.startswith("augment.")
     ),
 }
-# What --help shows of a command with many flags; --help-all shows every one.
-COMMON: dict[str, tuple[str, ...]] = {
-    "Model": ("model.backbone", "model.weights", "model.pretrained"),
-    "Training": (
-        *("train.method", "train.epochs", "train.lr", "train.unfreeze", "train.batch_size"),
-        "train.time_limit",
+_NAMING = (*_LIST, "split.group", "split.group_pattern", "data.drop_empty")
+# What --help shows; --help-all shows every one.
+USUAL: dict[str, tuple[str, ...]] = {
+    "train": (
+        *("model.backbone", "model.weights", "train.method", "train.epochs", "train.lr", "train.batch_size"),
+        *("train.time_limit", "data.image_size", "augment.policy", "split.group", "seed", "device"),
     ),
-    "Data": ("data.image_size", "augment.policy", "split.group"),
-    "Run": ("seed", "device"),
+    "audit": (*_NAMING, "data.decisions"),
+    "split": (*_NAMING, "split.validation", "split.test", "split.repair", "seed"),
+    "augment": (*_LIST, "augment.policy", "data.image_size", "seed"),
 }
-MANY = 20  # a command with more flags than this has a short help
 SECTIONS = {
     "run": "Run",
     "data": "Data",
@@ -68,7 +67,7 @@ def concerns(command: str, key: str) -> bool:
 def recipe_parameters(command: str) -> list[inspect.Parameter]:
     """One keyword for each field that concerns `command`, under its full and its short name."""
     return [
-        _parameter(key, kind, default, text, names=_names(key), group=SECTIONS[_section(key)])
+        _parameter(key, kind, default, text, names=names_of(key), group=SECTIONS[_section(key)])
         for key, kind, default, text in field_table()
         if concerns(command, key)
     ]
@@ -76,23 +75,18 @@ def recipe_parameters(command: str) -> list[inspect.Parameter]:
 
 def usual_parameters(command: str) -> list[inspect.Parameter]:
     """What `--help` shows: the usual fields by their short names, with one sentence each."""
-    rows = {row[0]: row for row in field_table() if concerns(command, row[0])}
-    if len(rows) <= MANY:
-        return recipe_parameters(command)
+    rows = {row[0]: row for row in field_table()}
     parameters = []
-    for group, keys in COMMON.items():
-        for key in filter(rows.__contains__, keys):
-            _, kind, default, text = rows[key]
-            parameters.append(
-                _parameter(key, kind, default, _first_sentence(text), names=_names(key)[-1:], group=group)
-            )
+    for key in USUAL[command]:
+        _, kind, default, text = rows[key]
+        names, group = names_of(key)[-1:], SECTIONS[_section(key)]
+        parameters.append(_parameter(key, kind, default, _first_sentence(text), names=names, group=group))
     return parameters
 
 
 def has_more(command: str) -> bool:
     """Whether `--help-all` shows more than `--help`."""
-    known = command in (*CONCERNS, "train")
-    return known and len(usual_parameters(command)) < len(recipe_parameters(command))
+    return command in USUAL
 
 
 def chosen_recipe(command: str, flags: Mapping[str, Any], file: str) -> tuple[Recipe, list[str]]:
@@ -108,51 +102,13 @@ def chosen_recipe(command: str, flags: Mapping[str, Any], file: str) -> tuple[Re
     return recipe, sorted(key for key in recipe.given if not concerns(command, key))
 
 
-def unknown_flag(command: str, flag: str, own: Iterable[str]) -> RecipeError:
-    """An error for a flag that `command` does not have: it belongs to another, or is misspelt.
-
-    own: the flags of the command beside the recipe's.
-    """
-    typed = flag.partition("=")[0]
-    if _plain(typed) in _spellings(key for key, *_ in field_table() if not concerns(command, key)):
-        return RecipeError(
-            f"{typed} has no effect on `saccade {command}`",
-            hint="leave it out; it belongs to `saccade train`",
-        )
-    known = {_plain(name): name for name in own}
-    if command in (*CONCERNS, "train"):
-        known |= _spellings(key for key, *_ in field_table() if concerns(command, key))
-    close = difflib.get_close_matches(_plain(typed), known, n=1)
-    meant = f"did you mean {known[close[0]]}? " if close else ""
-    everything = f"saccade {command} {'--help-all' if has_more(command) else '--help'}"
-    return RecipeError(f"unknown flag: {typed}", hint=f"{meant}`{everything}` lists every flag")
-
-
-def _spellings(keys: Iterable[str]) -> dict[str, str]:
-    """What people may type for the fields `keys`, as `_plain` has it -> the flag that exists."""
-    spellings: dict[str, str] = {}
-    elsewhere = {ours: theirs for theirs, ours in SYNONYMS.items()}
-    for key in keys:
-        section, _, name = key.rpartition(".")
-        flags = _names(key)
-        if name in elsewhere:
-            spellings |= {elsewhere[name]: flags[-1], f"{section}.{elsewhere[name]}": flags[0]}
-        spellings[name] = flags[-1]
-        spellings |= {_plain(flag): flag for flag in (*flags, *_negative(flags))}
-    return spellings
-
-
-def _plain(flag: str) -> str:
-    return flag.lstrip("-").replace("-", "_")
-
-
-def _names(key: str) -> list[str]:
+def names_of(key: str) -> list[str]:
     """The flag with the field's full name and, last, the short one where there is one."""
     short = _SHORT.get(key, key)
     return [f"--{key}", *([f"--{short}"] if short != key else [])]
 
 
-def _negative(names: Iterable[str]) -> list[str]:
+def negative(names: Iterable[str]) -> list[str]:
     return [f"--no-{name.removeprefix('--')}" for name in names]
 
 
@@ -167,18 +123,43 @@ def _first_sentence(text: str) -> str:
 def _parameter(
     key: str, kind: str, default: Any, text: str, *, names: list[str], group: str
 ) -> inspect.Parameter:
-    order = [*COMMON, *SECTIONS.values()].index(group)
+    if kind == "bool" and default:
+        text = f"{text} [on; off: {negative(names)[-1]}]"
     parameter = Parameter(
         name=names,
-        help=f"{text} [{kind}; default: {shown_default(default)}]",
-        group=Group(group, sort_key=order),
-        negative=_negative(names) if kind == "bool" else "",
-        show_default=False,
-        metavar="",
+        help=text if _is_nothing(default, kind) else f"{text} [{shown_default(default)}]",
+        group=Group(group),
+        negative=negative(names) if kind == "bool" else "",
+        metavar=_metavar(key, kind),
     )
     annotation = Annotated[(bool if kind == "bool" else str) | None, parameter]  # type: ignore[valid-type]
     name = key.replace(".", "__")
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _is_nothing(default: Any, kind: str) -> bool:
+    """Whether a default says nothing: what is empty, 0 where that means off, a switch."""
+    return kind == "bool" or default in ("", {}) or (kind == "float" and not default)
+
+
+_TEXTS = {"model.backbone": "NAME", "model.weights": "FILE", "data.root": "DIR", "data.decisions": "FILE"}
+_TEXTS |= dict.fromkeys(("data.path_column", "data.label_column", "split.group"), "COLUMN")
+
+
+def _metavar(key: str, kind: str) -> str:
+    """How the value of a field is written.
+
+    >>> _metavar("train.epochs", "int | auto"), _metavar("evaluate.top_k", "int,...")
+    ('INT|auto', 'INT,...')
+    """
+    spelt = {"bool": "", "dict": "NAME=VALUE,...", "str": _TEXTS.get(key, "TEXT")}.get(kind)
+    if spelt is not None:
+        return spelt
+    words = (",".join(_TYPES.get(part, part) for part in word.split(",")) for word in kind.split(" | "))
+    return "|".join(words)
+
+
+_TYPES = {"int": "INT", "float": "FLOAT", "bool": "true|false"}
 
 
 def _value(key: str, text: Any) -> Any:
@@ -188,6 +169,8 @@ def _value(key: str, text: Any) -> Any:
     kind = next(kind for known, kind, *_ in field_table() if known == key)
     if kind == "dict":
         return _options(str(text))
+    if "|" in kind and isinstance(text, str) and text.lower() in kind.split(" | "):
+        return text.lower()  # Adam is adam
     if "," in kind:
         return text if text == "auto" else [part.strip() for part in str(text).split(",")]
     return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ from cyclopts import (
     App,
     CycloptsError,
     MissingArgumentError,
-    Parameter,
     UnknownCommandError,
     UnknownOptionError,
     UnusedCliTokensError,
@@ -22,38 +22,12 @@ from cyclopts import (
 
 from saccade._version import __version__
 from saccade.cli.commands import COMMANDS, RECIPE_COMMANDS, train, typed_words
+from saccade.cli.elsewhere import in_our_words, is_server, joined, line_meant
+from saccade.cli.help import EXAMPLES, asks_for_help, print_help, shown_name
 from saccade.errors import RecipeError
-from saccade.terminal import say_problem, shown_default
 
-HELP_FLAGS = ("--help", "-h")
-FULL_HELP_FLAG = "--help-all"
-DESCRIBED = "docs/recipe.md describes every flag. Each is also a line in a recipe file."
-# What flags are called in Ultralytics, Keras, timm and fastai -> their names here
-CALLED_ELSEWHERE = {
-    "--imgsz": "--image-size",
-    "--img-size": "--image-size",
-    "--input-size": "--image-size",
-    "--batch": "--batch-size",
-    "--bs": "--batch-size",
-    "--learning-rate": "--lr",
-    "--learning_rate": "--lr",
-    "--lr0": "--lr",
-    "--opt": "--optimizer",
-    "--sched": "--schedule",
-    "--model": "--backbone",
-    "--arch": "--backbone",
-    "--mixup": "--augment.mix_up",
-    "--cutmix": "--augment.cut_mix",
-    "--smoothing": "--train.label_smoothing",
-    "--label-smoothing": "--train.label_smoothing",
-    "--weight-decay": "--train.weight_decay",
-    "--momentum": "--train.momentum",
-    "--patience": "--train.early_stopping",
-    "--workers": "--train.workers",
-    "--dropout": "--model.dropout",
-    "-o": "--out",
-}
 _NAMES = [command.__name__ for command in COMMANDS]
+_IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".avif")
 
 
 def parsed(words: list[str]) -> tuple[Callable[..., int | None], inspect.BoundArguments]:
@@ -62,37 +36,25 @@ def parsed(words: list[str]) -> tuple[Callable[..., int | None], inspect.BoundAr
     words: what was typed after `saccade`. A run folder that is chosen here joins them, so that what is said
     of a stopped run continues it.
     """
-    _call_by_our_names(words)
+    if asks_for_help(words, _NAMES):
+        return print_help, inspect.signature(print_help).bind(words)
+    in_our_words(words, _NAMES)
     app = build_app(words)
     try:
         command, given, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        raise _refusal(error, words[0] if words and words[0] in _NAMES else "") from None
+        raise _refusal(error, words) from None
     if inspect.unwrap(command) is train and not given.arguments.get("resume"):
         _choose_run_folder(words, given)
     typed_words.set(list(words))
     return inspect.unwrap(command), given
 
 
-def _call_by_our_names(words: list[str]) -> None:
-    """Replace, in place, what a flag is called elsewhere by its name here, and say so."""
-    if words[:1] != ["train"]:
-        return
-    for number, word in enumerate(words):
-        flag, equals, value = word.partition("=")
-        if flag in CALLED_ELSEWHERE:
-            words[number] = f"{CALLED_ELSEWHERE[flag]}{equals}{value}"
-            say_problem("note", f"{flag} is {CALLED_ELSEWHERE[flag]} here")
-
-
 def _choose_run_folder(words: list[str], given: inspect.BoundArguments) -> None:
     """Where no --out is given: runs/<data>-1, or the next number that is free; put among the words."""
     data = given.arguments.get("data", "")
     if not data:
-        raise RecipeError(
-            "saccade train needs DATA, or --resume RUN",
-            hint="give a folder, list or archive of labelled images",
-        )
+        raise RecipeError("saccade train needs DATA, or --resume RUN", hint=_for_example("train"))
     if given.arguments.get("out"):
         return
     name = re.sub(r"[^\w.-]+", "-", Path(data).expanduser().resolve().stem).strip("-.") or "run"
@@ -107,78 +69,146 @@ def build_app(words: Sequence[str]) -> App:
 
     Making some seventy flags takes longer than printing the list of commands.
     """
-    app = App(
-        name="saccade",
-        version=__version__,
-        help="Turn a folder of labelled images into an image classifier you can trust and ship.",
-        default_parameter=Parameter(show_default=shown_default),
-    )
+    app = App(name="saccade", version=__version__, help_flags=[])
     for command in COMMANDS:
-        name = command.__name__
-        if command not in RECIPE_COMMANDS:
-            app.command(command)
-        elif name in words[:1]:
-            flags = [*HELP_FLAGS, FULL_HELP_FLAG]
-            app.command(_with_flags(command, words), help_flags=flags, help_epilogue=_epilogue(name, words))
+        if command in RECIPE_COMMANDS and command.__name__ in words[:1]:
+            app.command(_with_flags(command))
         else:
-            app.command(App(name=name, help=inspect.getdoc(command)))
+            app.command(command) if command not in RECIPE_COMMANDS else app.command(
+                App(name=command.__name__)
+            )
     return app
 
 
-def _with_flags(command: Callable[..., int], words: Sequence[str]) -> Callable[..., int]:
+def _with_flags(command: Callable[..., int]) -> Callable[..., int]:
     """A stand-in for the command, with flags for fields of the recipe instead of its `**flags`.
 
     Cyclopts reads its signature; it is never called.
     """
-    from saccade.cli.flags import recipe_parameters, usual_parameters
+    from saccade.cli.flags import recipe_parameters
 
     @functools.wraps(command)
     def stand_in(*arguments: Any, **flags: Any) -> int:
         raise AssertionError("the command itself is called")
 
-    is_short = not {*HELP_FLAGS}.isdisjoint(words)
-    flags = (usual_parameters if is_short else recipe_parameters)(command.__name__)
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    parameters = [*(p for p in own if p.kind != p.VAR_KEYWORD), *flags]
+    parameters = [*_own(command), *recipe_parameters(command.__name__)]
     stand_in.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     stand_in.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return stand_in
 
 
-def _epilogue(command: str, words: Sequence[str]) -> str:
-    """What stands below a help page; nothing is worked out where no help is asked for."""
-    if FULL_HELP_FLAG in words:
-        return DESCRIBED
-    if set(HELP_FLAGS).isdisjoint(words):
-        return ""
-    from saccade.cli.flags import has_more
-
-    if has_more(command):
-        return f"These are the usual flags. All of them: saccade {command} --help-all, and docs/recipe.md."
-    return DESCRIBED
+def _own(command: Callable[..., int]) -> list[inspect.Parameter]:
+    """The command's arguments and flags beside the recipe's."""
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD]
 
 
-def _refusal(error: CycloptsError, command: str) -> RecipeError:
+# -- what does not fit ---------------------------------------------------------------------------------
+
+
+def _refusal(error: CycloptsError, words: Sequence[str]) -> RecipeError:
     """What does not fit, and what was probably meant."""
-    help_line = (
-        f"`saccade {command} --help` shows what it takes" if command else "`saccade --help` lists them"
-    )
+    command = words[0] if words and words[0] in _NAMES else ""
     if isinstance(error, UnknownOptionError):
-        from saccade.cli.flags import unknown_flag
+        from saccade.cli.suggestions import unknown_flag
 
-        own = [name for argument in error.argument_collection for name in argument.names]
-        return unknown_flag(command, error.token.keyword or error.token.value, own)
+        return unknown_flag(command, error.token.keyword or error.token.value)
     if isinstance(error, UnknownCommandError):
-        word = (error.unused_tokens or [""])[0]
-        kind = "flag" if word.startswith("-") else "command"
-        close = difflib.get_close_matches(word, _NAMES, n=1)
-        meant = f"did you mean {close[0]}? " if close else ""
-        return RecipeError(f"unknown {kind}: {word}", hint=f"{meant}`saccade --help` lists the commands")
+        return _unknown_command(list(error.unused_tokens or words))
     if isinstance(error, MissingArgumentError) and error.argument is not None:
-        name = error.argument.name
-        name = name if error.argument.index is None else name.lstrip("-").upper()
-        return RecipeError(f"saccade {command} needs a value for {name}", hint=help_line)
+        return _missing(command, error.argument.field_info.names, words)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
-        return RecipeError(f"one word too many: {' '.join(error.unused_tokens)}", hint=help_line)
+        return _too_many(command, words, error.unused_tokens)
     text = str(error).rstrip(".")
-    return RecipeError(f"{text[:1].lower()}{text[1:]}", hint=help_line)
+    return RecipeError(
+        f"{text[:1].lower()}{text[1:]}", hint=f"`saccade {command} --help` shows what it takes"
+    )
+
+
+def _for_example(command: str) -> str:
+    return f"for example: {EXAMPLES[command][0]}"
+
+
+def _unknown_command(words: Sequence[str]) -> RecipeError:
+    """A flag, data or a run without a command, the word of another tool, or a misspelling."""
+    word = words[0]
+    if word.startswith("-"):
+        return RecipeError(f"unknown flag: {word}", hint="`saccade --help` lists the commands")
+    if is_server(word):
+        return RecipeError(
+            f"saccade has no {word}: a model becomes one file for any ONNX runtime (docs/export.md)",
+            hint=line_meant(words, EXAMPLES),
+        )
+    line = line_meant(words, EXAMPLES) or _line_for_path(words)
+    if line:
+        return RecipeError(f"unknown command: {word}", hint=line)
+    close = difflib.get_close_matches(word, _NAMES, n=1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return RecipeError(f"unknown command: {word}", hint=f"{meant}`saccade --help` lists the commands")
+
+
+def _line_for_path(words: Sequence[str]) -> str:
+    """The line for somebody who gave data, a run or images without a command; "" where it is no path."""
+    path = Path(words[0])
+    if not path.exists():
+        return ""
+    if _is_model(path):
+        return joined(["predict", *words]) + (" IMAGES" if len(words) == 1 else "")
+    return joined(["predict", _some_run(), *words] if _is_image(path) else ["train", *words])
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix == ".onnx" or (path / "recipe.toml").is_file()
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _IMAGE_ENDINGS
+
+
+def _some_run() -> str:
+    """The latest run below runs/, else RUN."""
+    found = sorted(Path("runs").glob("*/recipe.toml"), key=lambda path: path.stat().st_mtime)
+    return str(found[-1].parent) if found else "RUN"
+
+
+def _missing(command: str, names: Sequence[str], words: Sequence[str]) -> RecipeError:
+    """What the command needs and did not get, as the user knows it."""
+    own = _own(next(known for known in COMMANDS if known.__name__ == command))
+    first = next(i for i, parameter in enumerate(own) if _is_called(parameter, names))
+    needed = [parameter for parameter in own[first:] if parameter.default is parameter.empty]
+    absent = [
+        shown_name(parameter).removesuffix("...") for parameter in needed if not _is_given(parameter, words)
+    ]
+    given = [word for word in words[1:] if not word.startswith("-")]
+    if command == "predict" and given and _is_image_like(given[0]):
+        return RecipeError(
+            f"saccade {command} needs a run, or an .onnx file, before {given[0]}",
+            hint=joined([command, _some_run(), *words[1:]]),
+        )
+    return RecipeError(
+        f"saccade {command} needs {' and '.join(absent).replace('...', '')}", hint=_for_example(command)
+    )
+
+
+def _is_image_like(word: str) -> bool:
+    folder = os.path.isdir(word) and not _is_model(Path(word))
+    return _is_image(Path(word)) or "*" in word or folder
+
+
+def _is_called(parameter: inspect.Parameter, names: Sequence[str]) -> bool:
+    return parameter.name in {name.lstrip("-").replace("-", "_").lower() for name in names}
+
+
+def _is_given(parameter: inspect.Parameter, words: Sequence[str]) -> bool:
+    return any(word.partition("=")[0] == f"--{parameter.name}" for word in words)
+
+
+def _too_many(command: str, words: Sequence[str], unused: Sequence[str]) -> RecipeError:
+    """More words than the command takes; folders that a shell made of photos/* have a folder in common."""
+    message = f"{'one word' if len(unused) == 1 else f'{len(unused)} words'} too many: {' '.join(unused[:3])}"
+    first = next((word for word in words[1:] if not word.startswith("-")), "")
+    above = os.path.dirname(first.rstrip("/"))
+    if above and all(os.path.dirname(word.rstrip("/")) == above for word in unused):
+        kept = [word for word in words[1:] if word not in (*unused, first)]
+        return RecipeError(message, hint=joined([command, above, *kept]))
+    return RecipeError(message, hint=_for_example(command))

@@ -90,8 +90,8 @@ class DataConfig(Section):
     is stored with the model.
     """
     decisions: str = ""
-    """A CSV with your decisions about earlier findings (path, other, decision). Empty: audit-decisions.csv
-    beside the data, if it exists.
+    """A CSV with your decisions about findings. Its columns are path, other, decision. Empty:
+    audit-decisions.csv beside the data, if it exists.
     """
     cache_gb: NotNegative = 8.0
     """Disk space in gigabytes for decoded training images, kept in your cache folder for later runs. The
@@ -113,13 +113,15 @@ class SplitConfig(Section):
     test: Share = 0.15
     """Share of the images for the test. Used for unsplit data only."""
     group: str = ""
-    """Column of the list that names what must stay together, such as patient, video or site."""
+    """Column of what must stay together, such as patient. Other examples are the video or the site."""
     group_pattern: str = ""
-    """Regular expression on the path: its first group, or the whole match, names what must stay together."""
+    """The same by a regular expression on the path. Its first group, or the whole match, names what must stay
+    together.
+    """
     near_duplicates: bool = True
     """Search for near-duplicates and keep them in one part."""
     repair: bool = False
-    """Move images of a given split so that no group and no near-duplicates cross parts."""
+    """Move images of a given split so that nothing leaks: no group, no near-duplicates cross parts."""
     allow_leaks: bool = False
     """Train on a given split although groups cross its parts. The report then shows promise 1 as broken."""
 
@@ -141,7 +143,7 @@ class AugmentConfig(Section):
     """
 
     policy: Literal["none", "small", "light", "medium", "strong"] = "medium"
-    """Named set of augmentations. Each field below overrides its part. small is for images of 64 pixels and
+    """Set of augmentations. Each field below overrides its part. small is for images of 64 pixels and
     less: a random crop with a reflected border of 2 pixels in 32, and alternate_flip.
     """
     random_resized_crop: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
@@ -192,10 +194,10 @@ class ModelConfig(Section):
     """
 
     backbone: Backbone = DEFAULT_BACKBONE
-    """A name from `saccade backbones`, or auto. timm/NAME and torchvision/NAME choose the library. The
-    default's weights come with saccade[train], so that no hub is needed. auto compares the backbones whose
-    weights are on this machine (a folder given as weights, else installed packages and the hub's local cache)
-    by cross-validation on training images, and by latency.
+    """`saccade backbones` lists them. timm/NAME and torchvision/NAME choose the library. The default's
+    weights come with saccade[train], so that no hub is needed. auto compares the backbones whose weights are
+    on this machine (a folder given as weights, else installed packages and the hub's local cache) by
+    cross-validation on training images, and by latency.
     """
     max_latency_ms: NotNegative = 0.0
     """Latency limit for backbone auto, in milliseconds for one photo on one core of this machine.
@@ -204,8 +206,8 @@ class ModelConfig(Section):
     pretrained: bool = True
     """Start from ImageNet weights. small_cnn and fast_cnn have none and always start from scratch."""
     weights: str = ""
-    """The backbone's weights, instead of the published ones: a safetensors file, a folder with config.json
-    and model.safetensors (as timm writes it), or timm/NAME.TAG. With backbone auto: a folder of such files.
+    """Other weights than the published ones. They are a safetensors file, a folder with config.json and
+    model.safetensors (as timm writes it), or timm/NAME.TAG. With backbone auto: a folder of such files.
     """
     accept_licence: str = ""
     """Licence of the weights that you accept by its name, where it is not Apache, MIT or BSD."""
@@ -263,7 +265,7 @@ class TrainConfig(Section):
     """
 
     method: Literal["auto", "head", "tail", "full", "finetune"] = "auto"
-    """How pretrained weights are adapted: head is fastest, full adapts all layers, auto decides. head: a
+    """What to train; head is fastest. auto decides, full adapts all layers of pretrained weights. head: a
     linear probe, fitted in seconds on frozen features. tail: the same head, then fine-tuning of the last
     layers (unfreeze, there 0.42) on cached activations of the frozen ones. full: the same head, then
     fine-tuning of all layers. auto: the head, then full if a trial on training images shows a gain, or tail
@@ -274,7 +276,7 @@ class TrainConfig(Section):
     refused. Ignored when training from scratch, except that head and tail are refused there.
     """
     epochs: AtLeastOne | Auto = "auto"
-    """Epochs of fine-tuning or of training from scratch. auto: 20; after a fitted head 10 (methods auto and
+    """Epochs of fine-tuning, or from scratch. auto: 20; after a fitted head 10 (methods auto and
     full) or 6 (tail).
     """
     head_epochs: Count = 5
@@ -282,8 +284,8 @@ class TrainConfig(Section):
     batch_size: AtLeastOne | Auto = 32
     """Images in one step. auto: 32; for fast_cnn 16 to 500, the largest that leaves ten steps in an epoch."""
     lr: Positive | Auto = "auto"
-    """Learning rate of the head (method finetune) or of training from scratch. auto: for Adam and AdamW 3e-3
-    on a frozen base and 1e-3 from scratch, for SGD 0.05, for Muon 0.24.
+    """Learning rate. It is that of the head (method finetune) or of training from scratch. auto: for Adam and
+    AdamW 3e-3 on a frozen base and 1e-3 from scratch, for SGD 0.05, for Muon 0.24.
     """
     finetune_lr: Positive | Auto = "auto"
     """Learning rate of fine-tuning. auto: a hundredth of lr; after a fitted head (methods auto, tail and
@@ -354,7 +356,7 @@ class TrainConfig(Section):
     memory.
     """
     time_limit: NotNegative = 0.0
-    """Seconds for the whole command, export and report included. Training stops early enough. 0 is no limit.
+    """Seconds for the whole command. Export and report count. Training stops early enough. 0 is no limit.
     """
 
 

@@ -1,0 +1,278 @@
+"""What people who know Ultralytics, timm, Keras, fastai, Hugging Face or scikit-learn type, in our words.
+
+A flag that means the same is taken and shown by its real name; where no flag does, the line to type is said.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+from saccade.errors import RecipeError
+from saccade.terminal import say_problem
+
+# A flag there, without dashes and with _ -> the flag here
+FLAGS = {
+    **dict.fromkeys(("imgsz", "img_size", "input_size", "size", "resolution"), "--image-size"),
+    **dict.fromkeys(("b", "bs", "batch", "train_batch_size", "per_device_train_batch_size"), "--batch-size"),
+    **dict.fromkeys(("e", "n_epochs", "nb_epochs", "num_train_epochs", "max_epochs"), "--epochs"),
+    **dict.fromkeys(("learning_rate", "lr0", "base_lr", "lr_base", "lr_max", "eta"), "--lr"),
+    **dict.fromkeys(("opt", "optim", "opt_func"), "--optimizer"),
+    **dict.fromkeys(("sched", "scheduler", "lr_scheduler", "lr_scheduler_type", "lr_schedule"), "--schedule"),
+    **dict.fromkeys(
+        ("model", "arch", "a", "architecture", "model_name", "model_name_or_path", "net"), "--backbone"
+    ),
+    **dict.fromkeys(("mixup", "mixup_alpha"), "--augment.mix_up"),
+    **dict.fromkeys(("cutmix", "cutmix_alpha"), "--augment.cut_mix"),
+    **dict.fromkeys(("aa", "auto_augment", "autoaugment"), "--augment.automatic"),
+    **dict.fromkeys(("reprob", "erasing", "random_erase", "random_erasing"), "--augment.cutout"),
+    **dict.fromkeys(("hflip", "fliplr"), "--augment.horizontal_flip"),
+    **dict.fromkeys(("vflip", "flipud"), "--augment.vertical_flip"),
+    "degrees": "--augment.rotation",
+    "translate": "--augment.shift",
+    "augmentation": "--augment",
+    **dict.fromkeys(("smoothing", "label_smoothing", "label_smoothing_factor"), "--train.label_smoothing"),
+    **dict.fromkeys(("weight_decay", "wd"), "--train.weight_decay"),
+    "momentum": "--train.momentum",
+    **dict.fromkeys(("patience", "early_stopping_patience"), "--train.early_stopping"),
+    **dict.fromkeys(("j", "workers", "num_workers", "n_jobs", "dataloader_num_workers"), "--train.workers"),
+    **dict.fromkeys(("clip_grad", "max_grad_norm", "gradient_clip_val"), "--train.gradient_clip"),
+    "warmup_epochs": "--train.warmup_epochs",
+    **dict.fromkeys(("dropout", "drop", "drop_rate", "dropout_rate"), "--model.dropout"),
+    "crop_pct": "--data.crop_fraction",
+    "freeze_epochs": "--head-epochs",
+    **dict.fromkeys(("validation_split", "val_split", "valid_pct", "val_size"), "--split.validation"),
+    **dict.fromkeys(("test_size", "test_split", "test_pct"), "--split.test"),
+    **dict.fromkeys(("random_state", "random_seed"), "--seed"),
+    **dict.fromkeys(("o", "output", "output_dir", "save_dir", "logdir"), "--out"),
+    **dict.fromkeys(("accelerator", "gpu_id"), "--device"),
+    **dict.fromkeys(("max_time", "timeout"), "--time-limit"),
+    **dict.fromkeys(("topk", "k"), "--top-k"),
+    **dict.fromkeys(("filename_col", "fn_col", "x_col", "image_column"), "--path-column"),
+    **dict.fromkeys(("label_col", "y_col", "target_column"), "--label-column"),
+    **dict.fromkeys(("image_root", "img_dir", "image_dir", "images_dir"), "--root"),
+}
+# A flag there that needs no value -> words here
+SWITCHES = {
+    **dict.fromkeys(("gpu", "gpus", "cuda", "use_gpu"), ("--device", "cuda")),
+    **dict.fromkeys(("cpu", "no_cuda", "use_cpu"), ("--device", "cpu")),
+    "mps": ("--device", "mps"),
+    "cos_lr": ("--schedule", "cosine"),
+    **dict.fromkeys(("bf16", "bfloat16"), ("--precision", "bfloat16")),
+    **dict.fromkeys(("no_augment", "no_aug", "no_augmentation"), ("--augment", "none")),
+    "from_scratch": ("--no-pretrained",),
+    "quantize": ("--int8",),
+}
+# A flag there that is not needed here -> why
+NEEDLESS = {
+    **dict.fromkeys(("num_classes", "nc", "n_classes", "classes"), "the classes are those of the data"),
+    **dict.fromkeys(("amp", "fp16", "half"), "the precision is chosen for the device (--precision)"),
+    **dict.fromkeys(
+        ("do_train", "do_eval", "do_predict", "plots"), "training ends with figures and a report"
+    ),
+    **dict.fromkeys(("v", "verbose"), "progress is shown anyway"),
+    **dict.fromkeys(("shuffle", "deterministic"), "order and results follow from --seed"),
+    **dict.fromkeys(("loss", "metrics"), "the loss is cross-entropy, and all metrics are measured"),
+    "task": "saccade classifies images",
+}
+_WITH_A_VALUE = {"num_classes", "nc", "n_classes", "classes", "loss", "metrics", "task"}
+_PLACES_OF_DATA = (
+    *("data", "data_dir", "data_path", "train_dir", "train_data_dir", "dataset", "dataset_dir"),
+    *("source", "input", "inputs", "images", "folder"),
+)
+_PLACES_OF_RUN = ("model", "run", "weights", "checkpoint", "model_path")
+# What stands first, second, ... after a command -> names by which it is given elsewhere
+PLACES = {
+    **dict.fromkeys(("train", "audit", "split", "augment"), (_PLACES_OF_DATA,)),
+    **dict.fromkeys(("predict", "evaluate"), (_PLACES_OF_RUN, _PLACES_OF_DATA)),
+    **dict.fromkeys(("export", "bench"), (_PLACES_OF_RUN,)),
+}
+# (flag here, pattern of a value there) -> the value here
+VALUES = (
+    ("--device", r"gpu", "cuda"),
+    ("--device", r"(\d)", r"cuda:\1"),
+    ("--augment.automatic", r"ra(nd)?[-_ ]?.*", "rand_augment"),
+    ("--augment.automatic", r"(auto[-_ ]?augment|original|v0).*", "auto_augment"),
+    ("--augment.automatic", r"(ta|trivial).*", "trivial_augment"),
+    ("--schedule", r"one[-_]?cycle(lr)?", "one_cycle"),
+    ("--schedule", r"cosine[-_]?(annealing|decay).*", "cosine"),
+    ("--schedule", r"(multi)?step(lr)?", "step"),
+    ("--schedule", r"reduce[-_]?lr[-_]?on[-_]?plateau", "plateau"),
+    ("--optimizer", r"momentum|nesterov", "sgd"),
+    ("--optimizer", r"adamw[-_]torch.*", "adamw"),
+    ("--train.workers", r"-1", "auto"),
+    ("--batch-size", r"-1", "auto"),
+)
+_WITH_VALUES = {flag for flag, *_ in VALUES}
+# A command there -> the command here
+COMMANDS_ELSEWHERE = {
+    **dict.fromkeys(("fit", "finetune", "fine-tune", "learn", "classify", "classification", "run"), "train"),
+    **dict.fromkeys(
+        ("val", "valid", "validate", "validation", "test", "eval", "score", "report"), "evaluate"
+    ),
+    **dict.fromkeys(("infer", "inference", "prediction", "detect", "label"), "predict"),
+    **dict.fromkeys(("convert", "onnx", "save"), "export"),
+    **dict.fromkeys(("benchmark", "profile", "latency", "speed"), "bench"),
+    **dict.fromkeys(("models", "list", "networks", "architectures", "weights"), "backbones"),
+    **dict.fromkeys(("check", "checks", "info", "env", "settings"), "doctor"),
+    **dict.fromkeys(("inspect", "analyze", "analyse", "clean", "validate-data"), "audit"),
+    **dict.fromkeys(("preview", "show", "augmentation"), "augment"),
+    **dict.fromkeys(("example", "tutorial", "quickstart"), "demo"),
+    **dict.fromkeys(("diff", "versus"), "compare"),
+}
+_SERVERS = ("serve", "server", "deploy", "api", "app", "web")
+_TASKS = ("classify", "classification", "yolo")  # `yolo classify train data=...`
+
+
+def in_our_words(words: list[str], commands: Sequence[str]) -> None:
+    """Replace, in place, what is called otherwise elsewhere by its name here, and say so.
+
+    words: what was typed after `saccade`. commands: the names of ours.
+
+    >>> words = ["train", "data=photos", "imgsz=96", "-b", "8"]
+    >>> in_our_words(words, ["train"])
+    >>> words
+    ['train', 'photos', '--image-size=96', '--batch-size', '8']
+    """
+    if words in (["-v"], ["-V"], ["version"]):
+        words[:] = ["--version"]
+    if len(words) > 1 and words[0] in _TASKS:
+        del words[0]
+    if not words or words[0] not in commands:
+        return
+    told = _Told(words[0])
+    words[1:] = told.translated(words[1:])
+    for note in told.notes:
+        say_problem("note", note)
+    _refuse_ultralytics(words)
+
+
+class _Told:
+    """Translates the words after one command, and keeps what is to be said of it."""
+
+    def __init__(self, command: str) -> None:
+        self.command, self.notes = command, list[str]()
+        self.places = PLACES.get(command, ())
+        self.placed: dict[int, str] = {}
+
+    def translated(self, words: Sequence[str]) -> list[str]:
+        """The words here; what has a place of its own comes first."""
+        rest, done = list(words), list[str]()
+        while rest:
+            word = rest.pop(0)
+            after_flag = bool(done) and done[-1].startswith("--") and "=" not in done[-1]
+            if not word.startswith("-") and (after_flag or not self._is_pair(word)):
+                done.append(word)
+                continue
+            flag = word if word.startswith("-") else f"--{word}"
+            done += self._flag(flag, rest)
+        return [*(self.placed[place] for place in sorted(self.placed)), *done]
+
+    def _is_pair(self, word: str) -> bool:
+        """Whether it is KEY=VALUE as Ultralytics writes flags, and no file of that name."""
+        key, equals, _ = word.partition("=")
+        known = plain(key) in (*FLAGS, *SWITCHES, *NEEDLESS, *(n for names in self.places for n in names))
+        return (
+            bool(equals)
+            and key.isidentifier()
+            and not os.path.exists(word)
+            and (known or self._has(f"--{key}"))
+        )
+
+    def _flag(self, word: str, rest: list[str]) -> list[str]:
+        """What one flag is here; its value, where it has one, is in it or still the first of `rest`."""
+        typed, equals, value = word.partition("=")
+        name = plain(typed)
+        if self._has(typed):
+            return self._with_value(typed, equals, value, rest) if typed in _WITH_VALUES else [word]
+        place = next((i for i, names in enumerate(self.places) if name in names), None)
+        if place is not None and (equals or rest):
+            self.placed[place] = value if equals else rest.pop(0)
+            return []
+        if name in NEEDLESS and self.command == "train":
+            return self._without(typed, equals, rest)
+        if name in SWITCHES and self._has(SWITCHES[name][0]):
+            self.notes.append(f"{typed} is {' '.join(SWITCHES[name])} here")
+            if rest[:1] and rest[0] in ("0", "1", "True", "true"):
+                rest.pop(0)
+            return list(SWITCHES[name])
+        flag = next(
+            (ours for ours in (FLAGS.get(name, ""), f"--{name.replace('_', '-')}") if self._has(ours)), ""
+        )
+        if not flag:
+            return [word]
+        self.notes.append(f"{typed} is {flag} here")
+        return self._with_value(flag, equals, value, rest)
+
+    def _without(self, typed: str, equals: str, rest: list[str]) -> list[str]:
+        """Nothing: what is said there need not be said here."""
+        if plain(typed) in _WITH_A_VALUE and not equals and rest and not rest[0].startswith("-"):
+            rest.pop(0)
+        self.notes.append(f"{typed} is not needed: {NEEDLESS[plain(typed)]}")
+        return []
+
+    def _with_value(self, flag: str, equals: str, value: str, rest: list[str]) -> list[str]:
+        if equals:
+            return [f"{flag}={self._value(flag, value)}"]
+        return [flag, self._value(flag, rest.pop(0))] if rest and not rest[0].startswith("--") else [flag]
+
+    def _value(self, flag: str, value: str) -> str:
+        """The value as it is called here."""
+        for known, pattern, ours in VALUES:
+            if flag == known and (found := re.fullmatch(pattern, value, re.IGNORECASE)):
+                if found.expand(ours) != value:
+                    self.notes.append(f"{value} is {found.expand(ours)} here")
+                return found.expand(ours)
+        return value
+
+    def _has(self, flag: str) -> bool:
+        from saccade.cli.help import flags_of
+
+        return flag in flags_of(self.command)
+
+
+def plain(flag: str) -> str:
+    """A flag without dashes in front, and with _ for those within.
+
+    >>> plain("--Batch-Size"), plain("-j")
+    ('batch_size', 'j')
+    """
+    return flag.lstrip("-").replace("-", "_").lower()
+
+
+def _refuse_ultralytics(words: Sequence[str]) -> None:
+    """Raise RecipeError for a network of Ultralytics, with the line that does without it."""
+    text = shlex.join(words)
+    found = re.search(r" --backbone[ =]((yolo|rtdetr)\S*)", text, re.IGNORECASE)
+    if found:
+        raise RecipeError(
+            f"{found[1]} is a network of Ultralytics; saccade has those of timm and torchvision",
+            hint=f"saccade {text.replace(found[0], '')}",
+        )
+
+
+def line_meant(words: Sequence[str], examples: dict[str, tuple[str, ...]]) -> str:
+    """The line to type instead of one whose command is called otherwise here; "" where nobody knows.
+
+    >>> line_meant(["fit", "photos"], {})
+    'saccade train photos'
+    """
+    word, rest = words[0], words[1:]
+    if word in _SERVERS:
+        return " ".join(["saccade export", *(rest or ["RUN"])])
+    if word in ("resume", "continue"):
+        return " ".join(["saccade train --resume", *(rest or ["RUN"])])
+    ours = COMMANDS_ELSEWHERE.get(word.lower(), "")
+    if not ours:
+        return ""
+    return f"saccade {ours} {shlex.join(rest)}" if rest else examples[ours][0]
+
+
+def is_server(word: str) -> bool:
+    return word in _SERVERS
+
+
+def joined(words: Iterable[str]) -> str:
+    return shlex.join(["saccade", *words])
