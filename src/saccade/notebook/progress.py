@@ -58,7 +58,7 @@ class NotebookTerminal(Terminal):
         self.show()
 
     @contextlib.contextmanager
-    def progress(self, what: str, unit: str = "images") -> Iterator[Progress]:
+    def progress(self, what: str, unit: str = "images", *, own_time: bool = True) -> Iterator[Progress]:
         """A bar with count, rate and time left; it goes when the work is done."""
         outer, self._current = self._current, _Bar(self, what, unit)
         try:
