@@ -17,6 +17,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image
@@ -45,7 +46,7 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def seed_files() -> dict[str, bytes]:
-    """Thirty small files that cover the formats, modes and compressions that are read."""
+    """Small files that cover the formats, modes and compressions that are read; 34 with all packages."""
     exif = Image.Exif()
     exif[0x0112], exif[0x0110] = 6, "Model"
     frames = [picture("RGB"), picture("L").convert("RGB")]
@@ -80,6 +81,30 @@ def seed_files() -> dict[str, bytes]:
         "tiff_pages": saved(frames[0], "TIFF", save_all=True, append_images=frames[1:]),
         "ppm": saved(picture("RGB"), "PPM"),
         "avif": saved(picture("RGB"), "AVIF", exif=exif),
+        **(heic_files(exif) if find_spec("pillow_heif") else {}),
+        **(jxl_files(exif) if find_spec("pillow_jxl") else {}),
+    }
+
+
+def heic_files(exif: Image.Exif) -> dict[str, bytes]:
+    """A turned photo with EXIF, and one with transparency."""
+    from pillow_heif import from_pillow
+
+    files = {}
+    for name, mode in (("heic", "RGB"), ("heic_alpha", "RGBA")):
+        buffer = io.BytesIO()
+        from_pillow(picture(mode)).save(buffer, exif=exif.tobytes())
+        files[name] = buffer.getvalue()
+    return files
+
+
+def jxl_files(exif: Image.Exif) -> dict[str, bytes]:
+    """A bare code stream, and one in a container with EXIF."""
+    import pillow_jxl  # noqa: F401 - registers itself
+
+    return {
+        "jxl": saved(picture("RGB"), "JXL", effort=1),
+        "jxl_container": saved(picture("RGBA"), "JXL", use_container=True, exif=exif.tobytes(), effort=1),
     }
 
 

@@ -13,7 +13,7 @@ from saccade._version import __version__
 from saccade.terminal import Terminal
 from saccade.threads import usable_cores
 
-EXTRAS = ("train", "openvino")
+EXTRAS = ("train", "photos", "jxl", "openvino")
 
 
 def examine(terminal: Terminal) -> int:
@@ -36,6 +36,8 @@ def examine(terminal: Terminal) -> int:
 
 _PURPOSES = {
     "train": "audit, training, reports",
+    "photos": "HEIC photos, also without training",
+    "jxl": "JPEG XL photos",
     "openvino": "faster feature extraction on some processors",
 }
 

@@ -237,7 +237,7 @@ def test_more_images_beside_the_class_folders_of_a_part_than_in_them_stop(tmp_pa
 def test_a_class_or_part_of_a_format_that_is_not_read_is_an_error(tmp_path: Path) -> None:
     root = photos(tmp_path, "train/a", "train/b", "test/a", "test/b")
     for n in range(8):
-        (root / "train" / "a" / f"phone{n}.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40 + n))
+        (root / "train" / "a" / f"drawing{n}.psd").write_bytes(b"8BPS" + bytes(40 + n))
     for path in [*(root / "test").glob("*/*.png")]:
         path.write_bytes(b"")
     scanned = scan(load_source(root), workers=1)

@@ -170,6 +170,65 @@ def test_an_orientation_is_undone_once() -> None:
         np.testing.assert_array_equal(read(Image.open(io.BytesIO(file))), decode(file).pixels, kind)
 
 
+def gray_tiff(bits: int, photometric: int, pixels: bytes) -> bytes:
+    """A TIFF of 12 x 8 gray pixels, as `bits` each; photometric 0: zero is white."""
+    tags = {256: 12, 257: 8, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 8, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    start = struct.pack("<I", 8 + len(pixels))
+    return b"II*\0" + start + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def packed_12_bits(values: np.ndarray) -> bytes:
+    pairs = values.ravel().reshape(-1, 2).tolist()
+    return b"".join((first << 12 | second).to_bytes(3, "big") for first, second in pairs)
+
+
+@pytest.mark.parametrize("gray_maximum", [0, 1023])
+@pytest.mark.parametrize(
+    "file",
+    [
+        encoded(Image.fromarray(GRAY_16), "PNG"),
+        encoded(Image.fromarray(GRAY_16), "TIFF"),
+        gray_tiff(16, 0, GRAY_16.tobytes()),
+        gray_tiff(12, 1, packed_12_bits(GRAY_16 >> 4)),
+        PGM,
+    ],
+    ids=["png", "tiff", "tiff where zero is white", "tiff of 12 bits", "pgm"],
+)
+def test_deep_gray_has_the_range_of_its_file(file: bytes, gray_maximum: int) -> None:
+    limits = Limits(gray_maximum=gray_maximum)
+    expected = decode(file, limits=limits).pixels
+    assert expected.max() == 255
+    np.testing.assert_array_equal(read(Image.open(io.BytesIO(file)), limits), expected)
+    np.testing.assert_array_equal(read(file, limits), expected)
+
+
+def test_floats_are_refused_from_a_file_and_from_pillow_alike() -> None:
+    file = encoded(Image.fromarray(GRAY_16.astype(np.float32)), "TIFF")
+    remedies = set()
+    for content in (file, Image.open(io.BytesIO(file))):
+        with pytest.raises(ImageError, match=r"floating-point|unknown range") as caught:
+            read(content)
+        remedies.add(caught.value.remedy)
+    assert len(remedies) == 1
+
+
+def test_phone_photos_opened_by_pillow_are_those_of_the_file() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    pytest.importorskip("pillow_jxl")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    written = io.BytesIO()
+    heif.from_pillow(NOISE).save(written, exif=exif.tobytes())
+    opened: list[tuple[Callable[[Any], Image.Image], bytes]] = [
+        (heif.HeifImageFile, written.getvalue()),
+        (Image.open, encoded(NOISE, "AVIF", exif=exif)),
+        (Image.open, encoded(NOISE, "JXL", exif=exif.tobytes(), use_container=True, lossless=True)),
+    ]
+    for open_with, file in opened:
+        np.testing.assert_array_equal(read(open_with(io.BytesIO(file))), decode(file).pixels)
+
+
 def test_a_palette_of_16_bit_gray_stays_in_its_range() -> None:
     dark = Image.open(io.BytesIO(b"P5 12 8 65535\n" + struct.pack(">96H", *[257] * 96)))
     assert read(dark).max() == 1

@@ -463,7 +463,7 @@ def test_damaged_tiff_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         (b"%PDF-1.7\n", "PDF", "Convert"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "EPS", "Convert"),
         (b"8BPS\0\1" + bytes(30), "PSD", "Convert"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC", "Convert"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "truncated HEIC", "copy it again"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "video", "Convert"),
         (b'{"error": "not found"}', "JSON", "Download"),
         (b"Not found\n", "is text", "Remove"),

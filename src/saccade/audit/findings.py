@@ -16,7 +16,7 @@ from typing import Any
 
 from saccade.errors import DataError
 from saccade.files import read_text
-from saccade.images.decoder import ON_BACKGROUND
+from saccade.images.colour import ON_BACKGROUND
 from saccade.records import Confidence, Finding, ImageRecord, Severity
 from saccade.terminal import counted
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy
-import PIL
 
 from saccade.images.decoder import DECODING_VERSION, Limits
+from saccade.images.plugins import decoder_versions
 
 KEY_BYTES = 16
 CHECKSUM_BYTES = 4
@@ -48,7 +48,7 @@ def made_by(**parts: object) -> str:
 
 def decoded_by(limits: Limits) -> str:
     """What decoded pixels depend on besides the file."""
-    return made_by(decoding=DECODING_VERSION, pillow=PIL.__version__, numpy=numpy.__version__, limits=limits)
+    return made_by(decoding=DECODING_VERSION, **decoder_versions(), numpy=numpy.__version__, limits=limits)
 
 
 def entry_key(source: str, made: str) -> bytes:

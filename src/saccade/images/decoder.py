@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,29 +19,32 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.errors import ChangedImageError, DataError, ImageError
+from saccade.images.colour import from_gray_16, is_gray_16, rgb_pixels, to_rgb
 from saccade.images.headers.header import (
     REEXPORT,
     ImageHeader,
     SizeCheck,
     damaged,
     is_avif,
+    is_heif,
     not_an_image,
     profile_note,
     refuse_foreign,
     truncated,
 )
+from saccade.images.headers.heif import read_avif, read_heif
 from saccade.images.headers.jpeg import read_jpeg
-from saccade.images.headers.others import read_avif, read_bmp, read_gif, read_ppm, read_webp
+from saccade.images.headers.jxl import CONTAINER, STREAM, read_jxl
+from saccade.images.headers.others import read_bmp, read_gif, read_ppm, read_webp
 from saccade.images.headers.png import SIGNATURE, read_png
 from saccade.images.headers.tiff import read_exif, read_tiff
-from saccade.images.plugins import open_with_plugin, quick_jpeg
+from saccade.images.plugins import open_with_plugin, packed_jpeg, quick_jpeg
 from saccade.records import ImageRecord, Storage
 
 if TYPE_CHECKING:
     from saccade.recipe import DataConfig
 
-DECODING_VERSION = 1  # rises with every change of the pixels or notes that `decode` makes of a file
-ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+DECODING_VERSION = 2  # rises with every change of the pixels or notes that `decode` makes of a file
 DEFAULT_MAX_PIXELS = 50_000_000
 DEFAULT_MAX_BYTES = 200_000_000
 EXTREME_ASPECT = 20
@@ -55,12 +58,13 @@ _EXTENSIONS = {
     "TIFF": ("tif", "tiff"),
     "PPM": ("ppm", "pgm", "pbm", "pnm"),
     "AVIF": ("avif", "avifs"),
+    "HEIF": ("heic", "heif", "hif"),
+    "JXL": ("jxl",),
 }
-_ALPHA_MODES = ("LA", "PA", "RGBA", "La", "RGBa")
-_GRAY_16_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+_SPOKEN = {"HEIF": "HEIC", "JXL": "JPEG XL"}  # names that people know better than Pillow's
 
 
-ON_BACKGROUND = "transparent pixels laid on the background"  # a note of the decoder
+_ANIMATION = "an animation; its first frame used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,9 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, name: str = "") -> D
 
 def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
     header = read_header(data, limits.check_size)
+    if header.format == "JXL" and (jpeg := packed_jpeg(header.payload)):
+        inside = _decode(jpeg, limits, "")
+        return replace(inside, format="JXL", notes=(*_name_note(name, "JXL"), *inside.notes))
     quick = quick_jpeg(header) if header.format == "JPEG" else None
     notes: tuple[str, ...] = ()
     peak = -1
@@ -204,6 +211,8 @@ _READERS: tuple[tuple[bytes, Callable[[bytes, SizeCheck], ImageHeader]], ...] = 
     (b"II+\0", read_tiff),
     (b"MM\0+", read_tiff),
     (b"BM", read_bmp),
+    (STREAM, read_jxl),
+    (CONTAINER, read_jxl),
     *((b"P" + kind, read_ppm) for kind in (b"1", b"2", b"3", b"4", b"5", b"6", b"f", b"F")),
 )
 
@@ -217,7 +226,9 @@ def read_header(data: bytes, check_size: SizeCheck) -> ImageHeader:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return read_webp(data, check_size)
     if is_avif(data):
-        return read_avif(data)
+        return read_avif(data, check_size)
+    if is_heif(data):
+        return read_heif(data, check_size)
     for magic, read in _READERS:
         if data.startswith(magic):
             return read(data, check_size)
@@ -232,11 +243,11 @@ def _by_pillow(
     limits.check_size(*image.size)  # once more, of what will really be decoded
     header, mode = _with_pillow_notes(header, image), image.mode
     _load(image, header)
-    if _is_gray_16(image, header):
-        rgb, notes, peak = _from_gray_16(image, header, limits)
-        return header, _pixels(rgb), mode, notes, peak
-    rgb, notes = _to_rgb(image, limits)
-    return header, _pixels(rgb), mode, notes, -1
+    if is_gray_16(image, header):
+        rgb, notes, peak = from_gray_16(image, header, limits.gray_maximum)
+        return header, rgb_pixels(rgb), mode, notes, peak
+    rgb, notes = to_rgb(image, limits.background)
+    return header, rgb_pixels(rgb), mode, notes, -1
 
 
 def _one_line(error: Exception) -> str:
@@ -248,27 +259,32 @@ def _name_note(name: str, kind: str) -> tuple[str, ...]:
     stem, dot, extension = name.rpartition("/")[2].rpartition(".")
     if not stem or not dot or extension.lower() in _EXTENSIONS[kind]:
         return ()
-    return (f"a {kind} named .{_one_line(ValueError(extension))}",)
+    return (f"a {_SPOKEN.get(kind, kind)} named .{_one_line(ValueError(extension))}",)
 
 
 def _with_pillow_notes(header: ImageHeader, image: Image.Image) -> ImageHeader:
-    """AVIF: what only libavif knows, which reads it from the file's head without decoding."""
-    if header.format != "AVIF":
+    """What only the decoders of newer formats know; libavif and libheif read it without decoding."""
+    if header.format == "JXL":
+        return replace(header, notes=(*header.notes, *profile_note(image.info["icc_profile"])))
+    if header.format not in ("AVIF", "HEIF"):
         return header
-    notes = profile_note(image.info.get("icc_profile", b""))
-    if getattr(image, "n_frames", 1) > 1:
-        notes = (*notes, "an animation; its first frame used")
-    orientation, _ = read_exif(image.info.get("exif", b""))
-    return ImageHeader("AVIF", *image.size, b"", notes, orientation)
+    several = getattr(image, "n_frames", 1) > 1
+    what = _ANIMATION if header.format == "AVIF" else "several pictures in one file; the primary one used"
+    notes = (what,) if several and _ANIMATION not in header.notes else ()
+    orientation = read_exif(image.info.get("exif") or b"")[
+        0
+    ]  # of AVIF's own properties; libheif turns itself
+    return replace(header, notes=(*header.notes, *notes), orientation=orientation)
 
 
 def _load(image: Image.Image, header: ImageHeader) -> None:
     """Decode the pixels; a file that ends too early is named as such, with its row where known."""
     try:
         image.load()
-    except OSError as error:
-        if str(error).startswith("decoder error"):  # Pillow says no more than a number
-            raise damaged(header.format, "its compressed pixels cannot be read") from None
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
+        if str(error).startswith("decoder error") or header.format == "HEIF":  # a number; what libheif met
+            kind = _SPOKEN.get(header.format, header.format)
+            raise damaged(kind, "its compressed pixels cannot be read") from None
         if "truncated" not in str(error):
             raise
         raise truncated(header.format, _last_row(image), header.height) from None
@@ -281,73 +297,6 @@ def _last_row(image: Image.Image) -> int:
         return 0
     box = image._new(partial).getbbox()  # rows that were not reached are still black
     return 0 if box is None else int(box[3])
-
-
-# --- colour ---------------------------------------------------------------------------------------
-
-
-def _is_gray_16(image: Image.Image, header: ImageHeader) -> bool:
-    return image.mode in _GRAY_16_MODES or (image.mode == "I" and header.format == "PPM")
-
-
-def _to_rgb(image: Image.Image, limits: Limits) -> tuple[Image.Image, tuple[str, ...]]:
-    """The image in mode RGB, and notes about the conversion."""
-    if image.mode in ("I", "F"):
-        raise unknown_range(image.mode)
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        return _on_background(image, limits.background)
-    if image.mode == "RGB":
-        return image, ()
-    return image.convert("RGB"), ()
-
-
-def unknown_range(mode: str) -> ImageError:
-    """The error for values whose black and white are unknown."""
-    return ImageError(
-        f"values of unknown range (mode {mode})",
-        "Give the range: convert it to 8 or 16 bits with a black and white you choose",
-    )
-
-
-def _from_gray_16(
-    image: Image.Image, header: ImageHeader, limits: Limits
-) -> tuple[Image.Image, tuple[str, ...], int]:
-    """The image in mode RGB, what to say, and the largest value where the file declares the full range."""
-    values = np.asarray(image).astype(np.uint32)
-    declared = 65535 if header.format == "PPM" else header.gray_maximum
-    white = limits.gray_maximum or declared
-    peak = int(values.max(initial=0))
-    scaled = np.minimum((values * 255 + white // 2) // white, 255).astype(np.uint8)
-    rgb = Image.fromarray(255 - scaled if header.inverted else scaled).convert("RGB")
-    clipped = (f"values above {white} clipped to white",) if peak > white else ()
-    known = declared == 65535 and not header.inverted  # only then is a low peak a sign of fewer bits
-    return rgb, ("16-bit gray scaled to 8 bits", *clipped), peak if known else -1
-
-
-def _on_background(image: Image.Image, colour: tuple[int, int, int]) -> tuple[Image.Image, tuple[str, ...]]:
-    layer = image.convert("RGBA")
-    if layer.getchannel("A").getextrema() == (255, 255):
-        return layer.convert("RGB"), ()
-    ground = Image.new("RGBA", layer.size, (*colour, 255))
-    return Image.alpha_composite(ground, layer).convert("RGB"), (ON_BACKGROUND,)
-
-
-# --- pixels ---------------------------------------------------------------------------------------
-
-_BAND_PIXELS = 4_000_000
-
-
-def _pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """(height, width, 3); large images band by band, which halves the memory on the way."""
-    width, height = image.size
-    if width * height <= _BAND_PIXELS:
-        return np.array(image, dtype=np.uint8)
-    pixels = np.empty((height, width, 3), dtype=np.uint8)
-    rows = max(1, _BAND_PIXELS // width)
-    for top in range(0, height, rows):
-        bottom = min(height, top + rows)
-        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
-    return pixels
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from saccade.errors import ImageError
-from saccade.images.decoder import Limits, decode, unknown_range, upright
+from saccade.images.colour import from_gray_16, rgb_pixels, unknown_range
+from saccade.images.decoder import Limits, decode, upright
+from saccade.images.headers.header import ImageHeader
+from saccade.images.headers.tiff import BITS, PHOTOMETRIC
 
 EXIF_ORIENTATION = 0x0112
 FORMATS_OF_16_BITS = ("PNG", "PPM")  # their gray values lie in 0..65535, also where Pillow calls the mode "I"
@@ -29,11 +32,20 @@ _KEPT_BY_PNG = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A copy of a loaded Pillow image; `format` is that of its file, or ""."""
+    """A copy of a loaded Pillow image, and what its file says: `format` ("" for no file), and for 16-bit gray
+    the value that means white, and whether 0 does instead.
+    """
 
     image: Pillow.Image
     orientation: int
     format: str
+    gray_maximum: int = 65535
+    inverted: bool = False
+
+    @property
+    def is_gray_16(self) -> bool:
+        mode = self.image.mode
+        return mode.startswith("I;16") or (mode == "I" and self.format in FORMATS_OF_16_BITS)
 
 
 def is_encoded(content: Any) -> bool:
@@ -102,10 +114,21 @@ def _snapshot(image: Pillow.Image, limits: Limits) -> Snapshot:
     kind = str(image.format or "")
     copy = image.copy()  # loads it; the next frame of an animation is the same object
     copy.info = {key: value for key, value in image.info.items() if key == "transparency"}
-    return Snapshot(copy, _orientation(image), kind)
+    return Snapshot(copy, _orientation(image), kind, *_gray_of_tiff(image))
+
+
+def _gray_of_tiff(image: Pillow.Image) -> tuple[int, bool]:
+    """What means white, and whether the gray is inverted, which Pillow leaves to the reader of its tags."""
+    tags = getattr(image, "tag_v2", None) if image.mode.startswith("I;16") else None
+    if tags is None:
+        return 65535, False
+    bits = tags.get(BITS, (16,))[0]
+    return (1 << bits) - 1 if 8 < bits <= 16 else 65535, tags.get(PHOTOMETRIC, 1) == 0
 
 
 def _orientation(image: Pillow.Image) -> int:
+    if image.format == "JXL" and not getattr(image, "jpeg", False):  # turned by libjxl, whatever EXIF says
+        return 1
     try:
         value = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception:  # broken EXIF, which the decoder ignores in files too
@@ -114,6 +137,13 @@ def _orientation(image: Pillow.Image) -> int:
 
 
 def _of_snapshot(snapshot: Snapshot, limits: Limits) -> NDArray[np.uint8]:
+    if snapshot.is_gray_16:
+        image, maximum = snapshot.image, snapshot.gray_maximum
+        says = ImageHeader(
+            snapshot.format, *image.size, b"", gray_maximum=maximum, inverted=snapshot.inverted
+        )
+        rgb, *_ = from_gray_16(image, says, limits.gray_maximum)
+        return upright(rgb_pixels(rgb), snapshot.orientation)
     file = io.BytesIO()
     _kept_by_png(snapshot).save(file, "PNG", compress_level=1)
     # The limit counts bytes of a user's file, not of this one
@@ -128,8 +158,6 @@ def _kept_by_png(snapshot: Snapshot) -> Pillow.Image:
         return image
     if image.mode in _WITHOUT_PREMULTIPLIED_ALPHA:
         return image.convert(_WITHOUT_PREMULTIPLIED_ALPHA[image.mode])
-    if image.mode.startswith("I;16") or (image.mode == "I" and snapshot.format in FORMATS_OF_16_BITS):
-        return Pillow.fromarray(np.asarray(image).astype(np.uint16))
     if image.mode in ("I", "F"):
         raise unknown_range(image.mode)
     return image.convert("RGB")

@@ -1,17 +1,43 @@
-"""The decoders of other packages: one Pillow plugin per format, opened directly; simplejpeg for JPEG."""
+"""The decoders of other packages: one Pillow plugin per format, opened directly; simplejpeg for JPEG.
+
+None is registered with Pillow, and each is imported when the first file of its format comes: a program that
+uses saccade finds its own Pillow as it was, and JPEGs do not wait for libheif. (`pillow_jxl` registers itself
+when it is imported.)
+"""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 
 from saccade.errors import ImageError
-from saccade.images.headers.header import ImageHeader
+from saccade.images.headers.header import ImageHeader, damaged, unsupported
+
+# formats that Pillow leaves to other packages -> what such a file is called, the package, our extra
+PACKAGES = {
+    "HEIF": ("a HEIC photo", "pillow-heif", "photos"),
+    "JXL": ("a JPEG XL file", "pillow-jxl-plugin", "jxl"),
+}
+
+
+@functools.cache
+def decoder_versions() -> dict[str, str]:
+    """Versions of Pillow and of the decoders beside it that are installed; pixels may depend on them."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"pillow": PIL.__version__}
+    for _, package, _ in PACKAGES.values():
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def open_with_plugin(kind: str, file: io.BytesIO) -> Image.Image:
@@ -23,12 +49,26 @@ def open_with_plugin(kind: str, file: io.BytesIO) -> Image.Image:
     try:
         return _plugin(kind)(file)
     except ImportError:
-        raise ImageError(f"this Pillow was built without {kind}", "Convert it to PNG to use it") from None
+        raise _missing(kind) from None
+    except SyntaxError:
+        if kind != "HEIF":
+            raise
+        raise damaged("HEIC", "its structure") from None
+
+
+def _missing(kind: str) -> ImageError:
+    if kind not in PACKAGES:
+        return ImageError(f"this Pillow was built without {kind}", "Convert it to PNG to use it")
+    what, package, extra = PACKAGES[kind]
+    return unsupported(
+        f"{what} needs the package {package}, which is not installed",
+        f"Install it: pip install 'saccade[{extra}]' (or: pip install {package})",
+    )
 
 
 @functools.cache
-def _plugin(kind: str) -> type[ImageFile.ImageFile]:
-    """The plugin's class, imported when the first file of its format comes."""
+def _plugin(kind: str) -> Callable[[io.BytesIO], Image.Image]:
+    """What opens a file of this format, imported when the first file of its format comes."""
     if kind == "JPEG":
         from PIL.JpegImagePlugin import JpegImageFile
 
@@ -58,9 +98,46 @@ def _plugin(kind: str) -> type[ImageFile.ImageFile]:
         from PIL.PpmImagePlugin import PpmImageFile
 
         return PpmImageFile
+    if kind == "HEIF":
+        from pillow_heif import HeifImageFile
+
+        return HeifImageFile  # type: ignore[no-any-return]
+    if kind == "JXL":
+        return _open_jxl
     from PIL.AvifImagePlugin import AvifImageFile
 
     return AvifImageFile
+
+
+def _open_jxl(file: io.BytesIO) -> Image.Image:
+    """The first frame of a JPEG XL, upright and decoded; its sizes were checked before."""
+    _, info, pixels, profile = _decoded_jxl(file.getvalue())
+    image = Image.frombytes(info.mode, (info.width, info.height), pixels)
+    image.info["icc_profile"] = profile
+    return image
+
+
+def packed_jpeg(data: bytes) -> bytes:
+    """The JPEG that a JPEG XL holds without loss; empty where it holds other pixels."""
+    if b"jbrd" not in data:
+        return b""
+    is_jpeg, _, content, _ = _decoded_jxl(data)
+    return bytes(content) if is_jpeg else b""
+
+
+def _decoded_jxl(data: bytes) -> tuple[bool, Any, bytes, bytes]:
+    """Whether a JPEG came out, size and mode, what came out, and its colour profile."""
+    try:
+        from pillow_jxl import Decoder
+    except ImportError:
+        raise _missing("JXL") from None
+    try:
+        is_jpeg, info, content, profile, *_ = Decoder(num_threads=0)(
+            data
+        )  # images are spread, not their parts
+    except (RuntimeError, ValueError):
+        raise damaged("JPEG XL", "its compressed pixels cannot be read, or end too early") from None
+    return is_jpeg, info, content, profile or b""
 
 
 def _silence_bundled_libtiff() -> None:
@@ -71,8 +148,6 @@ def _silence_bundled_libtiff() -> None:
     """
     import ctypes
     from pathlib import Path
-
-    import PIL
 
     site = Path(PIL.__file__).parent
     for folder in (site.parent / "pillow.libs", site / ".dylibs"):

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from saccade._version import __version__
+from saccade.images.plugins import decoder_versions
 from saccade.pipeline import mending, prepare
 from saccade.pipeline.ahead import Ahead, may_be_refused
 from saccade.pipeline.division import (
@@ -29,7 +30,7 @@ from saccade.terminal import Terminal
 if TYPE_CHECKING:
     from saccade.plan import Plan
 
-PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "onnx", "onnxruntime")
+PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "onnx", "onnxruntime")
 
 
 def begin(
@@ -138,4 +139,4 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return found | decoder_versions()

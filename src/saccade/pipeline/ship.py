@@ -19,6 +19,7 @@ from saccade.export import certify as certifying
 from saccade.export.formats import FORMATS, find_format
 from saccade.files import MOST_WEIGHT_BYTES, read_file
 from saccade.images.decoder import CheckedReader, Limits, read_pixels
+from saccade.images.plugins import decoder_versions
 from saccade.pipeline.evidence import check_export
 from saccade.pipeline.reevaluate import data_of
 from saccade.pipeline.result import certificate_line
@@ -157,8 +158,10 @@ def _certify(
             limits=Limits.of(recipe.data),
             load=None if own else chosen.load,
         )
+    extra = {**certificate.extra, "decoders": decoder_versions()}
     if not own:
-        certificate = dataclasses.replace(certificate, extra={**certificate.extra, "format": name})
+        extra["format"] = name
+    certificate = dataclasses.replace(certificate, extra=extra)
     run.write_certificate(certificate_as_json(certificate), file)
     return certificate
 

@@ -18,9 +18,11 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-IMAGE_SUFFIXES = _words("jpg jpeg jpe jfif png apng webp gif bmp dib tif tiff ppm pgm pbm pnm avif avifs")
+IMAGE_SUFFIXES = _words(
+    "jpg jpeg jpe jfif png apng webp gif bmp dib tif tiff ppm pgm pbm pnm avif avifs heic heif hif jxl"
+)
 # Pictures the decoder refuses; they become records, so that each is set aside by name with its remedy.
-REFUSED_SUFFIXES = _words("svg pdf eps ps psd heic heif jp2 j2k jxl ico tga dng cr2 nef arw raw")
+REFUSED_SUFFIXES = _words("svg pdf eps ps psd jp2 j2k ico tga dng cr2 nef arw raw")
 # Files that commonly lie beside images; counted, not listed one by one.
 SIDECAR_SUFFIXES = _words("txt csv tsv json jsonl xml md html htm yaml yml toml log py ipynb mat npy npz")
 # Among these, files that may be images themselves.

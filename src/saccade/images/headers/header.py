@@ -96,8 +96,6 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"8BPS", "a Photoshop (PSD) file", "Convert it: export it as PNG or TIFF"),
     (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 file", _TO_PNG),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 file", _TO_PNG),
-    (b"\xff\x0a", "a JPEG XL file", _TO_PNG),
-    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL file", _TO_PNG),
     (b"\x00\x00\x01\x00", "an icon (ICO)", _TO_PNG),
     (b"qoif", "a QOI file", _TO_PNG),
     (b"DDS ", "a DDS texture", _TO_PNG),
@@ -112,7 +110,7 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\x7fELF", "a program", "Remove it"),
 )
 
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"heif", b"mif1", b"msf1")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"heif", b"mif1", b"msf1")
 _AVIF_BRANDS = (b"avif", b"avis")
 
 
@@ -125,19 +123,29 @@ def refuse_foreign(data: bytes) -> None:
     for magic, what, remedy in _MAGIC:
         if data.startswith(magic):
             raise unsupported(what, remedy)
-    if data[4:8] == b"ftyp" and not is_avif(data):
-        what = "a HEIC photo" if data[8:12] in _HEIC_BRANDS else "a video or another ISO media file"
-        raise unsupported(what, "Convert it to JPEG, for example with the phone's or the viewer's export")
+    if data[4:8] == b"ftyp" and not is_avif(data) and not is_heif(data):
+        raise unsupported(
+            "a video or another ISO media file", "Convert it: export the picture you want as JPEG or PNG"
+        )
     _refuse_text(data)
 
 
 def is_avif(data: bytes) -> bool:
     """Whether an ISO media file names AVIF as its brand, or as a compatible one."""
+    return any(brand in _AVIF_BRANDS for brand in _brands(data))
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether an ISO media file names a brand of HEIF, as HEIC photos do; ask `is_avif` first."""
+    return any(brand in _HEIF_BRANDS for brand in _brands(data))
+
+
+def _brands(data: bytes) -> list[bytes]:
+    """The brand of an ISO media file, and those that it says it is compatible with."""
     if data[4:8] != b"ftyp":
-        return False
+        return []
     length = min(int.from_bytes(data[:4], "big"), 512)
-    brands = [data[8:12], *(data[i : i + 4] for i in range(16, length - 3, 4))]
-    return any(brand in _AVIF_BRANDS for brand in brands)
+    return [data[8:12], *(data[i : i + 4] for i in range(16, length - 3, 4))]
 
 
 def _refuse_text(data: bytes) -> None:
@@ -163,7 +171,7 @@ def not_an_image(data: bytes) -> ImageError:
     if not data[:4096].strip(b"\0"):
         return ImageError("nothing but zero bytes where the image should be", "Copy it again from its source")
     return ImageError(
-        "not an image of a kind that is read (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF)",
+        "not an image of a kind that is read (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, HEIC, AVIF, JPEG XL)",
         "Convert it to PNG or JPEG, or remove it",
     )
 
@@ -176,6 +184,9 @@ def not_an_image(data: bytes) -> ImageError:
 
 _HEADER_BYTES = 128
 _MOST_TAGS = 200
+_SRGB_OF_LIBJXL = tuple(
+    f"{space}_{intent}_SRG" for space in ("RGB_D65_SRG", "Gra_D65") for intent in ("Per", "Rel")
+)
 
 
 def profile_note(profile: bytes) -> tuple[str, ...]:
@@ -186,7 +197,7 @@ def profile_note(profile: bytes) -> tuple[str, ...]:
         name = _description(profile)
     except (ValueError, struct.error):
         return ("broken colour profile ignored",)
-    if "srgb" in name.lower():
+    if "srgb" in name.lower() or name in _SRGB_OF_LIBJXL:
         return ()
     return (f"colour profile {name!r} not applied" if name else "colour profile without a name not applied",)
 

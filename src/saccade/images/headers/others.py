@@ -1,4 +1,4 @@
-"""GIF, WebP, BMP, PPM and AVIF: sizes, frames and ends."""
+"""GIF, WebP, BMP and PPM: sizes, frames and ends."""
 
 from __future__ import annotations
 
@@ -144,19 +144,3 @@ def read_ppm(data: bytes, check_size: SizeCheck) -> ImageHeader:
     width, height = int(width_token[1]), int(height_token[1])
     check_size(width, height)
     return ImageHeader("PPM", width, height, data)
-
-
-_AVIF_EXIF_ITEM = re.compile(rb"(infe[\x02\x03]\x00\x00.{5}(?:..)?)Exif", re.DOTALL)
-
-
-def read_avif(data: bytes) -> ImageHeader:
-    """ImageHeader of an AVIF; its size stays 0 because libavif reports it without decoding.
-
-    The EXIF item is renamed in the payload: orientation comes from the `irot` and `imir` properties
-    (ISO/IEC 23000-22), which Pillow turns into an orientation of its own.
-    """
-    box = data.find(b"meta", 8, 1 << 16)
-    length = int.from_bytes(data[box - 4 : box], "big") if box > 4 else 0
-    meta = _AVIF_EXIF_ITEM.sub(rb"\1skip", data[box : box + length])
-    payload = data[:box] + meta + data[box + length :] if length else data
-    return ImageHeader("AVIF", 0, 0, payload)
