@@ -10,7 +10,7 @@ FLAGS ?=
 # Byte code is kept: a second start imports torch in seconds less.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo train test check format docs bench clean
+.PHONY: demo train test check format docs notebooks wheel bench clean
 
 demo: $(READY)
 	$(BIN)/saccade demo $(FLAGS)
@@ -34,6 +34,16 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -c 'from saccade.recipe import recipe_as_markdown; print(recipe_as_markdown(), end="")' > docs/recipe.md
+
+# Executes the examples anew and keeps what they show.
+notebooks: $(READY)
+	cd examples && ../$(BIN)/jupyter-execute --inplace --timeout=600 --NotebookClient.record_timing=False *.ipynb
+	rm -rf examples/runs examples/digits
+
+# Built from the last commit, installed into new environments, used: PYTHONS="python3.12 python3.13" tries others.
+wheel: $(READY)
+	$(BIN)/python -m benchmarks.wheel --python $(or $(PYTHONS),$(PYTHON)) $(FLAGS)
+	$(BIN)/python -m benchmarks.wheel --resolve 3.11 3.12 3.13 3.14
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(FLAGS)

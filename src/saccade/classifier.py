@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade import extensions, labelled
-from saccade.errors import DataError, RecipeError, RunError
+from saccade.errors import DataError, NotFittedError, RecipeError, RunError
 from saccade.labelled import Columns
 from saccade.notebook.progress import terminal_for
 from saccade.notebook.views import Views
@@ -351,7 +351,7 @@ class ImageClassifier(Views, Estimator):
     def _files(self) -> Mapping[str, bytes]:
         """Name -> content of the exported model and its certificate; raises RunError where there is none."""
         if "classes_" not in self.__dict__:
-            raise RunError("this ImageClassifier is not fitted", hint="call fit(...) first")
+            raise NotFittedError("this ImageClassifier is not fitted", hint="call fit(...) first")
         if not self._exported:
             raise RunError(
                 "this run exported no model (export.onnx is false)", hint="fit with export__onnx=True"
@@ -371,9 +371,9 @@ class ImageClassifier(Views, Estimator):
     def _run(self) -> RunFolder:
         if "run_" not in self.__dict__:
             what = "has no run folder" if "classes_" in self.__dict__ else "is not fitted"
-            raise RunError(f"this ImageClassifier {what}", hint="call fit(...), or load a run folder")
+            raise NotFittedError(f"this ImageClassifier {what}", hint="call fit(...), or load a run folder")
         if not self.run_.root.is_dir():
-            raise RunError(
+            raise NotFittedError(
                 f"the run folder is gone: {self.run_.root}",
                 hint="predict, score and export go on without it; to keep it, fit with out=FOLDER",
             )

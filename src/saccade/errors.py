@@ -9,6 +9,7 @@ SaccadeError                 caught by the command line: printed without a trace
 │   └── ChangedImageError    its bytes are not those that were scanned
 ├── ModelError               a backbone, its weights or a model file cannot be used
 ├── RunError                 a run folder is locked, damaged, or belongs to another recipe
+│   └── NotFittedError       asked of a classifier that has no run (yet); also an AttributeError
 ├── TrainingError            training cannot go on (loss not finite, out of memory)
 ├── PromiseError             one of the ten promises would be broken
 └── MissingExtraError        an optional dependency is absent; names the `pip install` line
@@ -91,6 +92,10 @@ class ModelError(SaccadeError):
 
 class RunError(SaccadeError):
     """A run folder is locked, damaged, or belongs to another recipe."""
+
+
+class NotFittedError(RunError, AttributeError):
+    """Asked of a classifier that has no run to look at, so that `hasattr(model, "history_")` is False."""
 
 
 class TrainingError(SaccadeError):

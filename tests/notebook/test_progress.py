@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -53,6 +54,16 @@ def test_work_under_way_is_a_bar_below_the_lines(outputs: list[list[Any]]) -> No
     assert "reading 3/12 files" in bar
     assert "loss &lt;1" in bar
     assert "[########    " in shown["data"]["text/plain"]
+
+
+def test_a_part_of_longer_work_has_no_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = NotebookTerminal()
+    monkeypatch.setattr(terminal, "show", lambda: None)
+    for own_time in (True, False):
+        with terminal.progress("reading", own_time=own_time) as progress:
+            time.sleep(0.05)
+            progress(1, 1000)
+            assert (" s left" in terminal._text()) is own_time
 
 
 def test_quiet_says_nothing_also_in_a_notebook(outputs: list[list[Any]]) -> None:

@@ -234,6 +234,18 @@ def test_before_fit_everything_says_what_to_do() -> None:
     for name in ("history_", "metrics_", "mistakes_"):
         with pytest.raises(RunError, match="is not fitted"):
             getattr(unfitted, name)
+        assert not hasattr(unfitted, name), "as scikit-learn's tools ask"
+
+
+def test_labels_in_tables_are_of_the_type_that_fit_was_given(photos: Path) -> None:
+    files = sorted(photos.glob("*/*.png"))
+    labels = [CLASSES.index(path.parent.name) for path in files]
+    model = saccade.ImageClassifier(backbone="small_cnn", image_size=16, epochs=1).fit(files, labels)
+    rows = model.mistakes_.to_dict("records") if hasattr(model.mistakes_, "columns") else model.mistakes_
+    assert rows, "after one epoch there are mistakes"
+    assert {type(row["label"]) for row in rows} == {int}
+    assert model.show_batch(3).axes[0].get_title() in ("0", "1", "2")
+    assert model.show_mistakes(1).axes[0].images, "the picture is found"
 
 
 def test_a_model_whose_run_is_gone_still_has_a_text(model: saccade.ImageClassifier, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from saccade.terminal import counted, printable
 CLASSES_SHOWN = 30
 BOX = "border: 1px solid rgba(128, 128, 128, 0.5); border-radius: 6px; padding: 0.7em 1em; max-width: 46em"
 CHIP = "border: 1px solid rgba(128, 128, 128, 0.5); border-radius: 1em; padding: 0 0.6em; white-space: nowrap"
+FLAGS = "(<code>--method full</code> is <code>method=&quot;full&quot;</code> in Python.)"
 NEXT = (
     ("predict", 'model.predict(["photo.jpg"])'),
     ("see what went wrong", "model.show_mistakes(), model.plot_confusion()"),
@@ -119,7 +120,8 @@ def _to_mind(part: str, record: RunRecord) -> list[str]:
 
 def _list(lines: Sequence[str]) -> str:
     items = "".join(f"<li>{escape(printable(line))}</li>" for line in lines)
-    return f'<ul style="margin: 0; padding-left: 1.2em">{items}</ul>' if items else ""
+    flags = FLAGS if " --" in items else ""
+    return f'<ul style="margin: 0; padding-left: 1.2em">{items}</ul>{flags}' if items else ""
 
 
 def _next() -> str:

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from saccade.terminal import Progress, Terminal, printable
+from saccade.terminal import Progress, Terminal, duration, printable, wrapped
 
 UPDATE_SECONDS = 0.25  # what is sent to a browser more often only makes it slow
 LOG_STYLE = "white-space: pre-wrap; font-family: monospace; font-size: 0.9em; line-height: 1.4; margin: 0"
+COLUMNS = 96
 BAR_CHARACTERS = 30  # where there is no HTML
 
 
@@ -54,13 +55,13 @@ class NotebookTerminal(Terminal):
         self._display: Any = None
 
     def say(self, *lines: str) -> None:
-        self._lines += [printable(line) for line in lines or ("",)]
+        self._lines += [wrapped(printable(line), COLUMNS) for line in lines or ("",)]
         self.show()
 
     @contextlib.contextmanager
     def progress(self, what: str, unit: str = "images", *, own_time: bool = True) -> Iterator[Progress]:
-        """A bar with count, rate and time left; it goes when the work is done."""
-        outer, self._current = self._current, _Bar(self, what, unit)
+        """A bar with count, rate and time left (its own, or all that its detail tells); gone when done."""
+        outer, self._current = self._current, _Bar(self, what, unit, own_time=own_time)
         try:
             yield self._current
         finally:
@@ -89,8 +90,8 @@ class NotebookTerminal(Terminal):
 class _Bar:
     """How far a piece of work is."""
 
-    def __init__(self, terminal: NotebookTerminal, what: str, unit: str) -> None:
-        self._terminal, self._what, self._unit = terminal, what, unit
+    def __init__(self, terminal: NotebookTerminal, what: str, unit: str, *, own_time: bool) -> None:
+        self._terminal, self._what, self._unit, self._own_time = terminal, what, unit, own_time
         self._started = time.monotonic()
         self._shown = self._started - UPDATE_SECONDS
         self._done, self._total, self._detail = 0, 0, ""
@@ -119,7 +120,7 @@ class _Bar:
         told = [
             f"{self._what} {self._done:,}/{self._total:,} {self._unit}",
             f"{rate:,.0f}/s" if rate >= 1 else "",
-            f"{left:,.0f} s left" if left >= 1 else "",
+            f"{duration(left)} left" if self._own_time and left >= 1 else "",
             self._detail,
         ]
         return ", ".join(part for part in told if part)

@@ -37,6 +37,8 @@ class Views:
         @property
         def _run(self) -> RunFolder: ...
 
+        classes_: Any
+
         def get_params(self, deep: bool = True) -> dict[str, Any]: ...
 
     # -- tables --------------------------------------------------------------------------------
@@ -73,11 +75,12 @@ class Views:
         0
         """
         _, answers = reading.judged(self._run)
+        value = {str(label): label for label in self.classes_.tolist()}  # of the type that labels had in fit
         rows = [
             {
                 "path": answers.paths[row],
-                "label": answers.labels[row],
-                "predicted": answers.predicted[row],
+                "label": value[answers.labels[row]],
+                "predicted": value[answers.predicted[row]],
                 "confidence": float(answers.confidence[row]),
             }
             for row in answers.wrong
