@@ -34,6 +34,8 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -c 'from saccade.recipe import recipe_as_markdown; print(recipe_as_markdown(), end="")' > docs/recipe.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "the site is in site/: open site/index.html"
 
 # Executes the examples anew and keeps what they show.
 notebooks: $(READY)
@@ -57,4 +59,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,16 +5,28 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from saccade.cli import elsewhere
 from saccade.cli.commands import COMMANDS, RECIPE_COMMANDS
+from saccade.cli.flags import chosen_recipe, recipe_parameters
 from saccade.cli.parsing import parsed
+from saccade.errors import RecipeError
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 HISTORY = "lab-notes.md"  # commands of their day
+
+
+def ours(page: Path) -> str:
+    """The page; of a dictionary (`from-timm.md`) without the first column, where other tools speak."""
+    text = page.read_text("utf-8")
+    return re.sub(r"^\|[^|]*\|", "|", text, flags=re.MULTILINE) if page.name.startswith("from-") else text
 
 
 def commands(page: Path) -> list[str]:
@@ -56,6 +68,7 @@ def test_the_python_example_of_the_readme_is_python() -> None:
 
 
 ELSEWHERE = {
+    "--bind",
     "--busy",
     "--cores",
     "--decays",
@@ -63,13 +76,11 @@ ELSEWHERE = {
     "--only",
     "--rounds",
     "--seeds",
-}  # of the benchmarks
+}  # of Python's web server, of the benchmarks
 
 
 def flags_of_the_command_line() -> set[str]:
-    from saccade.cli.flags import recipe_parameters
-
-    known = {"--help", "--help-all"}
+    known = {"--help", "--help-all", *(f"--{name.replace('_', '-')}" for name in elsewhere.FLAGS)}
     for command in COMMANDS:
         own = inspect.signature(command, eval_str=True).parameters.values()
         more = recipe_parameters(command.__name__) if command in RECIPE_COMMANDS else []
@@ -84,6 +95,90 @@ def flags_of_the_command_line() -> set[str]:
 def test_each_flag_of_a_page_is_one(page: Path) -> None:
     if page.name == HISTORY:
         pytest.skip("flags of their day")
-    code = " ".join(re.findall(r"`[^`]*`|^ {0,3}saccade .*$", page.read_text("utf-8"), re.MULTILINE))
+    code = " ".join(re.findall(r"`[^`]*`|^ {0,3}saccade .*$", ours(page), re.MULTILINE))
     named = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", code))
     assert sorted(named - flags_of_the_command_line() - ELSEWHERE) == []
+
+
+# -- the pages "Coming from ..." --------------------------------------------------------------------
+
+DICTIONARIES = [page for page in PAGES if page.name.startswith("from-")]
+
+
+def said_in_cells(page: Path) -> list[str]:
+    """`saccade ...` and flags of `saccade train`, as the table cells of a dictionary have them."""
+    rows = "\n".join(line for line in ours(page).splitlines() if line.startswith("|"))
+    code = re.findall(r"`([^`]*)`", rows)
+    return [words for words in code if re.match(r"saccade \w+ |--", words)]
+
+
+SAID = [(page.name, words) for page in DICTIONARIES for words in said_in_cells(page)]
+
+
+def test_each_dictionary_says_much() -> None:
+    for page in DICTIONARIES:
+        assert sum(name == page.name for name, _ in SAID) > 10, page.name
+    assert len(DICTIONARIES) == 5
+
+
+def recipe_of(words: list[str]) -> Any:
+    """The recipe of a command line, each value checked; None where the command has none."""
+    command, given = parsed(words)
+    if command not in RECIPE_COMMANDS:
+        return None
+    fields = {field.name for field in recipe_parameters(command.__name__)} & given.arguments.keys()
+    return chosen_recipe(command.__name__, {name: given.arguments[name] for name in fields}, "")[0]
+
+
+def test_a_value_that_no_field_takes_is_refused() -> None:
+    assert recipe_of(["train", "photos", "--epochs", "7"]).train.epochs == 7
+    with pytest.raises(RecipeError, match="schedule"):
+        recipe_of(["train", "photos", "--schedule", "circle"])
+
+
+def field_of(flag: str) -> str:
+    """The recipe field, with `__` for the dot, that a flag of `saccade train` sets."""
+    name = elsewhere.FLAGS.get(elsewhere.plain(flag), flag)
+    parameters = recipe_parameters("train")
+    return next(field.name for field in parameters if name in field.annotation.__metadata__[0].name)
+
+
+@pytest.mark.parametrize(("page", "said"), SAID)
+def test_what_a_dictionary_says_is_taken(page: str, said: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(said)
+    if words[0] == "saccade":
+        recipe_of(words[1:])
+    elif len(words) > 1 and words[0] != "--out":  # of a flag alone the name is checked above
+        values = dict(zip(words[::2], words[1::2], strict=True))
+        chosen_recipe("train", {field_of(flag): text for flag, text in values.items()}, "")
+
+
+# -- the site -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built: fails where a page is missing in `nav`, or a link or an anchor leads nowhere."""
+    pytest.importorskip("material", reason="the site needs mkdocs-material (the extra docs)")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def test_the_site_has_every_page(site: Path) -> None:
+    pages = {page.stem for page in PAGES} - {"README"}
+    assert len(pages) > 10
+    assert pages <= {page.stem for page in site.glob("*.html")}
+    home = (site / "index.html").read_text("utf-8")
+    nav = home[: home.index("<article")]  # the menu stands before the text
+    assert sorted(page for page in pages if f'href="{page}.html"' not in nav) == []
+
+
+def test_the_site_fetches_nothing_from_elsewhere(site: Path) -> None:
+    pages = [*site.glob("*.html"), *site.rglob("*.css")]
+    assert len(pages) > 10
+    fetched = r"<(?:script|img|iframe|link)[^>]*(?:src|href)=\"?https?:[^>]*>|url\([\"']?https?:[^)]*"
+    assert [found for page in pages for found in re.findall(fetched, page.read_text("utf-8"))] == []
