@@ -321,7 +321,7 @@ def test_a_weak_class_is_named_with_what_it_is_taken_for():
         tuple(f"{i:03}" for i in range(300)), tuple(names[i] for i in truth), names, probabilities
     )
     found = {f.kind: f for f in diagnose(Evidence((), validation=measure(made)))}
-    assert "'rose' (50.0 %, most often taken for 'tulip')" in found["weak_classes"].message
+    assert "'rose' (50.0 % of 100, most often taken for 'tulip')" in found["weak_classes"].message
 
 
 def test_misleading_confidence_is_told():

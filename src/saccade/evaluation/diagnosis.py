@@ -26,6 +26,8 @@ WIDE_HALF_WIDTH = 0.05
 WANTED_HALF_WIDTH = 0.03
 # Confidence and accuracy that differ by more than this mislead whoever reads a probability.
 CALIBRATION_GAP = 0.05
+# Fewer images of a class say nothing about it: 0 of 4 happens by chance to a fair class.
+FEWEST_OF_A_CLASS = 5
 
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
@@ -70,7 +72,7 @@ def never_predicted(evidence: Evidence) -> Finding | None:
         return None
     names = ", ".join(f"{row.label!r} ({row.support} images)" for row in missing[:10])
     more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-    few = all(row.support < 5 for row in missing)  # 0 of 4 happens by chance to a fair class
+    few = all(row.support < FEWEST_OF_A_CLASS for row in missing)
     return Finding(
         "never_predicted",
         "info" if few else "warning",
@@ -104,7 +106,7 @@ def too_little_data(evidence: Evidence) -> Finding | None:
         "warning",
         f"{figures.images} {part} images tell little: the accuracy lies between "
         f"{percent(figures.accuracy.low)} and {percent(figures.accuracy.high)}.",
-        f"About {needed} {part} images would tell it to +-{percent(WANTED_HALF_WIDTH)}.",
+        f"About {needed} {part} images would tell it to within {100 * WANTED_HALF_WIDTH:.0f} percentage points.",
         figure={"images": figures.images, "half_width": half, "needed": needed},
     )
 
@@ -133,13 +135,15 @@ def weak_classes(evidence: Evidence) -> Finding | None:
     weak = [
         (row, _taken_for(figures, i))
         for i, row in enumerate(figures.per_class)
-        if row.support and wilson(round(row.recall * row.support), row.support).high < figures.accuracy.low
+        if row.support >= FEWEST_OF_A_CLASS
+        and wilson(round(row.recall * row.support), row.support).high < figures.accuracy.low
     ]
     if not weak:
         return None
     weak.sort(key=lambda entry: entry[0].recall)
     words = ", ".join(
-        f"{row.label!r} ({percent(row.recall)}, most often taken for {o!r})" for row, o in weak[:5]
+        f"{row.label!r} ({percent(row.recall)} of {row.support}, most often taken for {o!r})"
+        for row, o in weak[:5]
     )
     return Finding(
         "weak_classes",

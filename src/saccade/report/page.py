@@ -101,7 +101,7 @@ def _figure_cells(metrics: Metrics) -> dict[str, tuple[str, str]]:
         *(
             (f"Top-{k} accuracy", share, top_intervals.get(str(k)))
             for k, share in metrics.top_k.items()
-            if k > 1
+            if 1 < k < len(metrics.classes)  # the true class is always among all classes
         ),
         ("Balanced accuracy", metrics.balanced_accuracy, intervals.get("balanced_accuracy")),
     ]
