@@ -294,7 +294,22 @@ def test_backbones_are_found_by_part_of_their_name(answer: Command) -> None:
 def test_doctor_says_what_is_there(answer: Command) -> None:
     code, out, _ = answer("doctor")
     assert code == 0
-    assert "saccade[train]" in out
+    assert re.search(r"^  ok       saccade\[train\] +audit, training, reports$", out, re.MULTILINE)
+    assert re.search(r"^Training  would run on \w+ \(.+\) in \w+, \d+ threads?$", out, re.MULTILINE)
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_doctor_says_what_a_missing_extra_would_bring(
+    answer: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saccade import doctor
+
+    there = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "openvino" else there(name))
+    code, out, _ = answer("doctor")
+    assert code == 0
+    assert "  missing  saccade[openvino]  quicker features and predictions on many processors\n" in out
+    assert "not installed: openvino; pip install 'saccade[openvino]'\n" in out
 
 
 def test_no_use_is_counted_by_others(tmp_path: Path) -> None:

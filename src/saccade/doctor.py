@@ -6,14 +6,23 @@ import os
 import platform
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
 from saccade._version import __version__
-from saccade.terminal import Terminal
+from saccade.terminal import Terminal, counted, wrapped
 from saccade.threads import usable_cores
 
-EXTRAS = ("train", "photos", "jxl", "openvino")
+PURPOSES = {
+    "": "predicting with model.onnx",
+    "train": "audit, training, reports",
+    "photos": "HEIC and AVIF photos, also without training",
+    "jxl": "JPEG XL photos",
+    "lite": "weights of two larger backbones, tf_efficientnet_lite1 and lite2",
+    "openvino": "quicker features and predictions on many processors",
+    "notebook": "tables and progress in notebooks",
+}
+NOT_FOR_USERS = ("dev", "docs", "all")
 
 
 def examine(terminal: Terminal) -> int:
@@ -21,38 +30,43 @@ def examine(terminal: Terminal) -> int:
 
     terminal: where it is printed.
     """
-    terminal.say(f"saccade {__version__}, Python {platform.python_version()} at {sys.prefix}")
-    terminal.say(
-        f"{platform.system()} {platform.machine()}, {usable_cores()} of {os.cpu_count()} cores usable"
-    )
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    terminal.say(f"{_memory_gb()} memory, {free:,.0f} GB free on this disk")
-    complete = _report_packages("", "predicting from model.onnx", terminal)
-    for extra in EXTRAS:
-        _report_packages(extra, _PURPOSES[extra], terminal)
-    _report_device(terminal)
-    return 0 if complete else 1
+    terminal.say(
+        f"saccade {__version__}, Python {platform.python_version()} in {sys.prefix}",
+        f"{platform.system()} {platform.machine()}, {usable_cores()} of {os.cpu_count()} cores usable, "
+        f"{_memory_gb()} memory, {free:,.0f} GB free on this disk",
+        "",
+    )
+    known = metadata("saccade").get_all("Provides-Extra") or []
+    extras = [extra for extra in PURPOSES if extra == "" or extra in known]
+    extras += [extra for extra in known if extra not in (*PURPOSES, *NOT_FOR_USERS)]
+    missing = {extra: _missing(extra) for extra in extras}
+    for extra in extras:
+        _say_extra(extra, missing[extra], terminal)
+    terminal.say("")
+    _say_versions([extra for extra in extras if not missing[extra]], terminal)
+    _say_device(terminal)
+    return 1 if missing[""] else 0
 
 
-_PURPOSES = {
-    "train": "audit, training, reports",
-    "photos": "HEIC photos, also without training",
-    "jxl": "JPEG XL photos",
-    "openvino": "faster feature extraction on some processors",
-}
+def _say_extra(extra: str, missing: list[str], terminal: Terminal) -> None:
+    """Whether an extra is there, and what it brings, or would."""
+    name = f"saccade[{extra}]" if extra else "saccade"
+    purpose = PURPOSES.get(extra, ", ".join(_requirements(extra)))
+    terminal.say(f"  {'missing' if missing else 'ok':<8} {name:<18} {purpose}")
+    if missing:
+        terminal.say(f"           {'':<18} not installed: {', '.join(missing)}; pip install '{name}'")
 
 
-def _report_packages(extra: str, purpose: str, terminal: Terminal) -> bool:
-    names = _requirements(extra)
-    missing = [name for name in names if _version(name) is None]
-    label = f"saccade[{extra}]" if extra else "saccade"
-    if not missing:
-        found = ", ".join(f"{name} {_version(name)}" for name in names)
-        terminal.say(f"  ok       {label}: {purpose} ({found})")
-    else:
-        terminal.say(f"  missing  {label}: {purpose} ({', '.join(missing)})")
-        terminal.say(f"  hint: pip install '{label}'")
-    return not missing
+def _missing(extra: str) -> list[str]:
+    return [name for name in _requirements(extra) if _version(name) is None]
+
+
+def _say_versions(extras: list[str], terminal: Terminal) -> None:
+    """The packages of what is there, for a report of a defect."""
+    names = dict.fromkeys(name for extra in extras for name in _requirements(extra))
+    found = ", ".join(f"{name} {_version(name)}" for name in names)
+    terminal.say(*wrapped(f"Versions  {found}", 100).split("\n"))
 
 
 def _requirements(extra: str) -> list[str]:
@@ -83,10 +97,17 @@ def _memory_gb() -> str:
         return "unknown"
 
 
-def _report_device(terminal: Terminal) -> None:
+def _say_device(terminal: Terminal) -> None:
+    """On what a training would run here."""
     if _version("torch") is None or _version("lightning-fabric") is None:
+        terminal.say("Training  not possible yet: pip install 'saccade[train]'")
         return
     from saccade.runtime import Runtime
 
     found = Runtime.create().describe()
-    terminal.say("  training on: " + ", ".join(f"{key} {value}" for key, value in found.items()))
+    threads = counted(found["threads"], "thread")
+    more = f", {found['ranks']} devices" if found["ranks"] > 1 else ""
+    terminal.say(
+        f"Training  would run on {found['device']} ({found['device_name']}) in {found['precision']}, "
+        f"{threads}{more}"
+    )

@@ -324,6 +324,17 @@ def test_a_weak_class_is_named_with_what_it_is_taken_for():
     assert "'rose' (50.0 % of 100, most often taken for 'tulip')" in found["weak_classes"].message
 
 
+def test_a_class_of_which_there_is_one_image_is_not_called_weak():
+    truth = np.array([0] + [1, 2] * 50)
+    probabilities = np.full((101, 3), 0.05)
+    probabilities[np.arange(101), np.where(truth == 0, 1, truth)] = 0.9
+    names = ("rose", "tulip", "daisy")
+    made = Predictions(
+        tuple(f"{i:03}" for i in range(101)), tuple(names[i] for i in truth), names, probabilities
+    )
+    assert "weak_classes" not in kinds((), validation=measure(made))
+
+
 def test_misleading_confidence_is_told():
     assert "misleading_confidence" in kinds((), validation=figures(0.8, confidence=0.98))
     assert "misleading_confidence" not in kinds((), validation=figures(0.8, confidence=0.81))

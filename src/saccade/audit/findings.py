@@ -264,6 +264,8 @@ def parse_decisions(text: str, *, where: str) -> Decisions:
     single: dict[str, tuple[str, int]] = {}  # path -> decision, line
     for line, row in _rows(text, where):
         row_path, other, word = (row[name] for name in COLUMNS)
+        if row_path and not word:
+            continue  # a row of the template about which nothing is decided
         problem = _problem(row_path, other, word)
         earlier, earlier_line = single.get(row_path, (word, 0))
         if problem:

@@ -106,7 +106,7 @@ def too_little_data(evidence: Evidence) -> Finding | None:
         "warning",
         f"{figures.images} {part} images tell little: the accuracy lies between "
         f"{percent(figures.accuracy.low)} and {percent(figures.accuracy.high)}.",
-        f"About {needed} {part} images would tell it to within {100 * WANTED_HALF_WIDTH:.0f} percentage points.",
+        f"About {needed} {part} images would tell it to {100 * WANTED_HALF_WIDTH:.0f} points either way.",
         figure={"images": figures.images, "half_width": half, "needed": needed},
     )
 

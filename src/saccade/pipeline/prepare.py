@@ -7,9 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from saccade.audit import SecondSearch, audit, audit_as_json
-from saccade.audit.findings import NO_DECISIONS, Decisions, decisions_beside, read_decisions
+from saccade.audit.findings import (
+    DECISIONS_NAME,
+    NO_DECISIONS,
+    Decisions,
+    decisions_beside,
+    read_decisions,
+)
 from saccade.audit.quality import Measurements
 from saccade.audit.scan import scan
+from saccade.audit.to_decide import write_template
 from saccade.caches.store import cache_folder
 from saccade.errors import DataError, RunError, SplitError
 from saccade.images.decoder import Limits
@@ -212,8 +219,10 @@ def audit_data(
         read = audited.dataset.storage.read
         page = write_audit_page(audited, folder / "audit.html", read, limits=Limits.of(recipe.data))
         terminal.say(f"Written   {folder / 'audit.json'} and {page}")
+        if to_do := write_template(audited, folder / DECISIONS_NAME):
+            terminal.say(f"Decide    {to_do}")
     else:
-        terminal.say("          --out FOLDER writes all findings, with pictures")
+        terminal.say("          --out FOLDER writes all findings, with pictures, and a table for decisions")
     return audited
 
 
