@@ -42,7 +42,7 @@ FOUND = [(page.name, line) for page in PAGES if page.name != HISTORY for line in
 def test_pages_and_commands_are_found() -> None:
     assert len(PAGES) > 10
     assert len(FOUND) > 20
-    assert sum(name == "README.md" for name, _ in FOUND) > 15
+    assert sum(name == "README.md" for name, _ in FOUND) > 10
 
 
 @pytest.mark.parametrize(("page", "line"), FOUND)
@@ -112,11 +112,12 @@ def said_in_cells(page: Path) -> list[str]:
     return [words for words in code if re.match(r"saccade \w+ |--", words)]
 
 
-SAID = [(page.name, words) for page in DICTIONARIES for words in said_in_cells(page)]
+TABLES = [*DICTIONARIES, ROOT / "docs" / "index.md"]
+SAID = [(page.name, words) for page in TABLES for words in said_in_cells(page)]
 
 
-def test_each_dictionary_says_much() -> None:
-    for page in DICTIONARIES:
+def test_each_table_says_much() -> None:
+    for page in TABLES:
         assert sum(name == page.name for name, _ in SAID) > 10, page.name
     assert len(DICTIONARIES) == 5
 
@@ -144,7 +145,7 @@ def field_of(flag: str) -> str:
 
 
 @pytest.mark.parametrize(("page", "said"), SAID)
-def test_what_a_dictionary_says_is_taken(page: str, said: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_what_a_table_says_is_taken(page: str, said: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     words = shlex.split(said)
     if words[0] == "saccade":
