@@ -257,7 +257,7 @@ def summary(
 def backbones(
     pattern: Annotated[str, Parameter(help="Part of a name; * matches anything.", metavar="NAME")] = "", /
 ) -> int:
-    """List the networks that can be trained."""
+    """Name well-tried networks, or all whose name matches."""
     return 0 if _pipeline().list_backbones(pattern, Terminal(lasting=False)) else 1
 
 

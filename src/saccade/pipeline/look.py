@@ -80,10 +80,14 @@ def summarize(backbone: str, terminal: Terminal, *, classes: int, image_size: in
 
 
 def list_backbones(pattern: str, terminal: Terminal) -> int:
-    """`saccade backbones`: names, library, input size; returns how many match."""
+    """`saccade backbones`: a short list with what is known of them, or all that match; returns how many."""
     from saccade.models import backbones
+    from saccade.selection.short_list import SHORT_LIST, short_list_lines
 
-    rows = backbones(pattern or "*")
+    if not pattern:
+        terminal.say(*short_list_lines())
+        return len(SHORT_LIST)
+    rows = backbones(pattern)
     for row in rows:
         weights = "pretrained weights" if row.pretrained else "from scratch"
         terminal.say(f"{row.name:<50} {row.library:<12} {row.image_size or '?':>4} px  {weights}")
