@@ -6,6 +6,7 @@ import contextlib
 import copy
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -156,13 +157,21 @@ class ImageClassifier(Views, Estimator):
         given = {name: value for name, value in given.items() if value is not None}
         if callable(given.get("backbone")):
             given["backbone"] = extensions.register_function(given["backbone"])
+        extensions.allow_function(given.get("backbone", given.get("model__backbone")))
         values = {short.get(name, name.replace("__", ".")): value for name, value in given.items()}
         if len(values) < len(given):
             raise RecipeError(
                 f"one field is given twice, by its short and its full name: {', '.join(sorted(given))}",
                 hint="leave one of the two out",
             )
-        return merged_recipe(values | dict(extra or {}), _file_values(self.recipe), where="ImageClassifier")
+        values |= dict(extra or {})
+        # told, not refused: a grid search goes through methods that have no use for a rate
+        return merged_recipe(
+            values,
+            _file_values(self.recipe),
+            where="ImageClassifier",
+            tell=lambda e: warnings.warn(e.problem, stacklevel=4),
+        )
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[str]:

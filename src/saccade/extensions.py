@@ -1,16 +1,21 @@
 """Doors for parts from outside: registered by a call in Python, or entry points of installed packages.
 
-| to add      | in Python                    | entry point group   | check in `saccade.testing` |
-|-------------|------------------------------|---------------------|----------------------------|
-| a backbone  | `register_backbone(name, f)` | `saccade.backbones` | `check_backbone`           |
-| a callback  | `register_callback(factory)` | `saccade.callbacks` | `check_callback`           |
-| a format    | `register_format(name, f)`   | `saccade.formats`   | `check_format`             |
-| a source    | `register_source(name, f)`   | `saccade.sources`   | `check_source`             |
+| to add          | in Python                        | entry point group       | check in `saccade.testing` |
+|-----------------|----------------------------------|-------------------------|----------------------------|
+| an augmentation | `register_augmentation(name, f)` | `saccade.augmentations` | `check_augmentation`       |
+| a backbone      | `register_backbone(name, f)`     | `saccade.backbones`     | `check_backbone`           |
+| a callback      | `register_callback(factory)`     | `saccade.callbacks`     | `check_callback`           |
+| a format        | `register_format(name, f)`       | `saccade.formats`       | `check_format`             |
+| a source        | `register_source(name, f)`       | `saccade.sources`       | `check_source`             |
 
 A package names its parts in its `pyproject.toml`:
 
     [project.entry-points."saccade.backbones"]
     acme_net = "acme.networks:acme_net"
+
+A network may also be named by its function, `package.module:build`. Such a name is imported only where the
+user says it: by a flag, in Python, or in SACCADE_BACKBONES (names with commas between them). A recipe file, a
+model or a run folder that names one runs nothing (promise 10).
 
 Nothing of another package is imported before somebody asks for a name that is not saccade's own, or, for
 callbacks, before training starts. saccade's own names cannot be replaced.
@@ -20,16 +25,26 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any, Literal, get_args
 
 from saccade.errors import SaccadeError
 
-Group = Literal["backbones", "callbacks", "formats", "sources"]
+Group = Literal["augmentations", "backbones", "callbacks", "formats", "sources"]
 
-_registered: dict[Group, dict[str, Any]] = {"backbones": {}, "callbacks": {}, "formats": {}, "sources": {}}
+_registered: dict[Group, dict[str, Any]] = {group: {} for group in get_args(Group)}
+_named_by_user: set[str] = set()
+
+
+def register_augmentation(name: str, augment: Callable[..., Any]) -> None:
+    """Let `augment.extra` name `augment(image, rng) -> image`: uint8 (3, side, side), random by `rng` alone."""
+    _registered["augmentations"][name] = augment
 
 
 def register_backbone(name: str, build: Callable[..., Any]) -> None:
@@ -73,6 +88,78 @@ def register_function(build: Callable[..., Any]) -> str:
     return name
 
 
+def is_function_name(text: str) -> bool:
+    """Whether a backbone's name is `module:function`.
+
+    >>> is_function_name("acme.networks:build"), is_function_name("timm/resnet18")
+    (True, False)
+    """
+    return ":" in text
+
+
+def allow_function(name: object) -> None:
+    """Remember that the user named this function, so that `named_function` may import it."""
+    if isinstance(name, str) and is_function_name(name):
+        _named_by_user.add(name)
+
+
+def named_function(name: str) -> Callable[..., Any]:
+    """The function `module:function`: one that was registered, or that the user named.
+
+    Raises SaccadeError where it was named by a file, cannot be imported, or is not there.
+    """
+    if name in _registered["backbones"]:
+        found: Callable[..., Any] = _registered["backbones"][name]
+        return found
+    module, _, function = name.partition(":")
+    if module == "__main__" or "<" in function:
+        raise SaccadeError(
+            f"backbone {name} is a function of the script or notebook that trained with it, and not here",
+            hint="put it into a module and use --backbone module:function, or give the function in Python",
+        )
+    if name not in _named_by_user and name not in os.environ.get("SACCADE_BACKBONES", "").split(","):
+        raise SaccadeError(
+            f"backbone {name} is code, and no code runs because a file names it",
+            hint=f"where you trust it: --backbone {name}, or SACCADE_BACKBONES={name} before the command",
+        )
+    return _imported(name, module, function)
+
+
+def _imported(name: str, module: str, function: str) -> Callable[..., Any]:
+    """The only import by a name that is no entry point; the user typed that name."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` has it
+    try:
+        found = import_module(module)
+        for part in function.split("."):
+            found = getattr(found, part)
+    except (Exception, SystemExit) as error:  # code of others may raise whatever it likes
+        raise SaccadeError(
+            f"backbone {name}: {_why_not(error, module)}", hint=_naming_remedy(module, function)
+        ) from error
+    if not callable(found):
+        raise SaccadeError(
+            f"backbone {name} is a {type(found).__name__}, not a function",
+            hint="name a function build(classes, *, weights, **options) that returns a torch.nn.Module",
+        )
+    return found
+
+
+def _why_not(error: BaseException, module: str) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition(".")[0]):
+        return f"there is no module {error.name!r}"
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        return f"the module {module!r} has no {error.name!r}"
+    return f"importing it failed: {type(error).__name__}: {error}"
+
+
+def _naming_remedy(module: str, function: str) -> str:
+    if module.endswith(".py") or "/" in module:
+        dotted = module.removesuffix(".py").strip("./").replace("/", ".")
+        return f"name the module, not the file: {dotted}:{function or 'build'}"
+    return "give module:function, of a module in this folder or an installed package"
+
+
 def names(group: Group) -> tuple[str, ...]:
     """Every name from outside, sorted; imports nothing of other packages."""
     return tuple(sorted({*_registered[group], *(point.name for point in _points(group))}))
@@ -83,6 +170,8 @@ def find(group: Group, name: str) -> Any | None:
 
     Raises SaccadeError, naming the package, where it cannot be imported or where two packages offer it.
     """
+    if group == "backbones" and is_function_name(name):
+        return named_function(name)
     return _registered[group].get(name) or _loaded(group, name)
 
 
@@ -114,9 +203,26 @@ def blaming(group: Group, name: str) -> Iterator[None]:
 
     Errors of parts that were registered in Python pass: whoever wrote them wants the traceback.
     """
+    if is_function_name(name) and name not in _registered[group]:
+        with _blaming_function(name):
+            yield
+        return
     point = None if name in _registered[group] else _point(group, name)
     with _blaming(point) if point else contextlib.nullcontext():
         yield
+
+
+@contextlib.contextmanager
+def _blaming_function(name: str) -> Iterator[None]:
+    try:
+        yield
+    except SaccadeError:
+        raise
+    except Exception as error:  # code of others may raise whatever it likes
+        raise SaccadeError(
+            f"backbone {name} failed: {type(error).__name__}: {error}",
+            hint="correct the function; saccade.testing.check_backbone says what it must keep to",
+        ) from error
 
 
 @cache

@@ -240,10 +240,11 @@ class RunFolder:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def write_recipe(self, recipe: Recipe) -> None:
+    def write_recipe(self, recipe: Recipe, *, comment: str = "") -> None:
         """Written once; a recipe that is there already is never rewritten."""
         if not self.recipe.exists():
-            self.write(self.recipe, _utf8(recipe.to_toml()))
+            first = f"# {comment}\n" if comment else ""
+            self.write(self.recipe, _utf8(first + recipe.to_toml()))
 
     def write_environment(self, values: Mapping[str, Any]) -> None:
         self.write(self.environment, json_bytes(values))

@@ -45,6 +45,7 @@ class RunRecord:
     torch: str = ""
     lightning_fabric: str = ""
     resolved: Mapping[str, Any] = field(default_factory=dict)  # what every "auto" of the recipe became
+    callbacks: tuple[str, ...] = ()  # who watched, beside the terminal
     finished: bool = False
     classes: tuple[str, ...] = ()
     split: Mapping[str, Any] = field(default_factory=dict)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from saccade import building
+from saccade import building, extensions
 from saccade.errors import SaccadeError
 from saccade.features import heads
 from saccade.features.compute import Engines
@@ -91,6 +91,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "augment.cutout": (0.9,),
     "augment.mix_up": (0.5,),
     "augment.cut_mix": (1.0,),
+    "augment.extra": (("upside_down",),),
     "model.max_latency_ms": (5.0,),
     "model.pretrained": (False, True),
     "model.head": ("mlp",),
@@ -128,6 +129,9 @@ VALUES: dict[str, tuple[Any, ...]] = {
 ELSEWHERE = {
     "seed": "every draw: tests/training/test_loop.py, tests/data",
     "device": "which processor: tests/test_runtime.py",
+    "data.path_column": "what is listed: tests/sources/test_columns_by_name.py",
+    "data.label_column": "what is listed: tests/sources/test_columns_by_name.py",
+    "data.root": "what is listed: tests/sources/test_columns_by_name.py",
     "data.drop_empty": "what is listed: tests/data",
     "data.gray_maximum": "how 16-bit images are decoded: tests/data",
     "data.decisions": "what is audited: tests/data",
@@ -279,6 +283,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads, "MLP_STEPS", 4)
     monkeypatch.setattr(heads, "FINAL_ITERATIONS", 4)
     monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setitem(
+        extensions._registered, "augmentations", {"upside_down": lambda image, rng: image.flip(-2)}
+    )
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from saccade import extensions
 from saccade.cli import STARTED
 from saccade.errors import RecipeError
 from saccade.terminal import Terminal
@@ -248,6 +249,7 @@ def summary(
     head: Annotated[str, Parameter(help="linear or mlp.")] = "linear",
 ) -> int:
     """Print layers, output shapes and parameters of a network."""
+    extensions.allow_function(backbone)
     _pipeline().summarize(
         backbone, Terminal(lasting=False), classes=classes, image_size=image_size, head=head
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from saccade import extensions
 from saccade.errors import RecipeError
 from saccade.recipe import SHORT_FLAGS, Recipe, field_table, merged_recipe, read_recipe_file
 from saccade.terminal import shown_default
@@ -97,6 +98,7 @@ def chosen_recipe(command: str, flags: Mapping[str, Any], file: str) -> tuple[Re
     """
     given = {name.replace("__", "."): text for name, text in flags.items() if text is not None}
     values = {key: _value(key, text) for key, text in given.items()}
+    extensions.allow_function(given.get("model.backbone"))
     where = f"flags and {file}" if file else ""
     recipe = merged_recipe(values, read_recipe_file(file) if file else {}, where=where)
     return recipe, sorted(key for key in recipe.given if not concerns(command, key))

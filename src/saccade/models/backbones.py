@@ -1,7 +1,8 @@
 """The registry: our own backbones by builder, timm's and torchvision's by name, and those from outside.
 
 To add one here, write `build(classes, *, weights, **options) -> nn.Module` and give it a line in BACKBONES.
-From outside use `saccade.extensions.register_backbone`. `saccade.testing.check_backbone` checks both.
+From outside use `saccade.extensions.register_backbone`, or name the function: `package.module:build`.
+`saccade.testing.check_backbone` checks them all.
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ def find_backbone(text: str) -> BackboneName:
     """
     if text == AUTO_BACKBONE:
         raise ModelError("backbone 'auto' can only be used by `saccade train`", hint="name a backbone")
+    if extensions.is_function_name(text):
+        name = text.removeprefix(f"{EXTENSION}/")
+        extensions.named_function(name)  # raises where it cannot be had
+        return BackboneName(EXTENSION, name)
     library, _, name = text.rpartition("/")
     everywhere = [OWN, *pretrained.LIBRARIES, EXTENSION]
     if library and library not in everywhere:

@@ -119,14 +119,15 @@ def build_model(
     given = dict(options or {})
     with _seeded(seed):
         if build := backbone.builder:
-            if pretrained and not weights and backbone.library == EXTENSION:
+            named = extensions.is_function_name(backbone.name)  # such a function may bring its own weights
+            if pretrained and not weights and backbone.library == EXTENSION and not named:
                 raise ModelError(
                     f"{backbone} has no published weights",
                     hint="train it from scratch with --no-pretrained, or give --weights FILE",
                 )
             share = 0.0 if dropout == "auto" else dropout
             plan = _Plan(backbone, given, head, classes, share, image_size or usual_image_size(build))
-            return _own(plan, build, weights)
+            return _own(plan, build, weights, pretrained=bool(weights) or (pretrained and named))
         share = HEAD_DROPOUT if dropout == "auto" else dropout
         given = checked_options(given, where="model.options")
         plan = _Plan(backbone, given, head, classes, share, image_size or 0)
@@ -193,13 +194,15 @@ def _rebuilt(plan: _Plan) -> Classifier:
     return _sized(stripped.backbone, plan)
 
 
-def _own(plan: _Plan, build: Builder, weights: str) -> BuiltModel:
-    origin = Origin(weights) if weights else None
+def _own(plan: _Plan, build: Builder, weights: str, *, pretrained: bool) -> BuiltModel:
+    origin = (
+        Origin(weights) if weights else Origin(f"the function {plan.backbone.name}") if pretrained else None
+    )
     return BuiltModel(
         module=_own_classifier(plan, build, weights),
         preprocess=_own_preprocess(plan.image_size),
         architecture=plan.as_json(),
-        pretrained=bool(weights),
+        pretrained=pretrained,
         notes=(str(origin or f"{plan.backbone} starts from random weights"),),
         origin=origin,
     )
@@ -210,14 +213,21 @@ def _own_preprocess(image_size: int) -> Preprocess:
 
 
 def _own_classifier(plan: _Plan, build: Builder, weights: str) -> Classifier:
-    filled_in = extensions.accepted(build, image_size=plan.image_size, head=plan.head)
+    filled_in = extensions.accepted(build, weights=weights, image_size=plan.image_size, head=plan.head)
+    if weights and "weights" not in filled_in:
+        raise ModelError(f"{plan.backbone} takes no weights, got {weights}", hint="leave --weights out")
     with _blaming(plan.backbone):
         try:
-            network = build(plan.classes, weights=weights, **{**filled_in, **plan.options})
+            network = build(plan.classes, **{**filled_in, **plan.options})
         except TypeError as error:
             raise ModelError(
                 f"{plan.backbone} cannot be built with {plan.options}: {error}", hint="change model.options"
             ) from None
+        if not isinstance(network, nn.Module):
+            raise ModelError(
+                f"{plan.backbone} gave a {type(network).__name__}, not a torch.nn.Module",
+                hint="let the function return the network",
+            )
         return _with_head(without_last_layer(network)[0], plan)
 
 

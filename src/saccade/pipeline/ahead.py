@@ -90,7 +90,9 @@ def check_model(recipe: Recipe) -> None:
     from saccade.building import check_buildable, refuse_muon_on_pretrained
     from saccade.methods import phases_of
     from saccade.selection.at_hand import weights_at_hand
+    from saccade.transforms.outside import check_known
 
+    check_known(recipe.augment.extra)
     if recipe.model.backbone == AUTO_BACKBONE:
         refuse_muon_on_pretrained(recipe)
         weights_at_hand(recipe.model.weights)

@@ -29,6 +29,7 @@ from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
     from saccade.plan import Plan
+    from saccade.training import Callback
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "onnx", "onnxruntime")
 
@@ -41,6 +42,7 @@ def begin(
     command: Sequence[str],
     data: str,
     began: float,
+    callbacks: tuple[Callback, ...] = (),
 ) -> Work:
     """Audit and split; all is written last, the recipe after the rest, so that a refusal leaves nothing."""
     listed = prepare.list_data(location, recipe)
@@ -83,8 +85,17 @@ def begin(
         run.write_dataset(dataset.records)
         write_audit(run, audited, made, searched=not waits and recipe.split.near_duplicates)
         run.write_record(record)
-        run.write_recipe(recipe)
+        run.write_recipe(recipe, comment=_watched_by(callbacks))
     return Work(run, listed, dataset, own, terminal, began, ready, read if waits else None)
+
+
+def _watched_by(callbacks: Sequence[Callback]) -> str:
+    """What recipe.toml says of callbacks, which are no part of it."""
+    if not callbacks:
+        return ""
+    from saccade.training import callback_name
+
+    return f"Watched by {', '.join(map(callback_name, callbacks))}, which changed nothing."
 
 
 def settled(recipe: Recipe, choice: Mapping[str, Any], dataset: Dataset) -> Recipe:

@@ -21,10 +21,13 @@ from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime, imitates_bfloat16
 from saccade.terminal import Terminal
 from saccade.training import (
+    Callback,
     Callbacks,
     Clock,
     TerminalProgress,
     Watch,
+    callback_name,
+    check_callbacks,
     predict_logits,
     stop_on_signals,
     training_job,
@@ -76,6 +79,21 @@ def fit(work: Work) -> None:
 
         keep_bundle(work, network, result, answers, late)
     work.dataset = choices_made(run, dataset, continued=continued)
+
+
+def watchers(work: Work) -> list[Callback]:
+    """Callbacks that were given and those from outside, once `environment.json` names them.
+
+    A run that continues says which of its callbacks are not here now.
+    """
+    found = [*work.callbacks, *(make() for make in extensions.callbacks())]
+    check_callbacks(found)
+    names, before = [callback_name(callback) for callback in found], work.run.read_record().callbacks
+    if gone := [name for name in before if name not in names]:
+        work.terminal.say(f"          without {', '.join(gone)}, which watched when this run began")
+    if new := [name for name in names if name not in before]:
+        work.run.update_record(callbacks=(*before, *dict.fromkeys(new)))
+    return found
 
 
 def refuse_other_weights(run: RunFolder, plan: Plan) -> None:

@@ -21,8 +21,10 @@ def augment_preview(
     from saccade.building import planned_preprocess
     from saccade.models.backbones import find_backbone
     from saccade.transforms import Augmentation
+    from saccade.transforms.outside import check_known
     from saccade.transforms.preview import preview
 
+    check_known(recipe.augment.extra)
     find_backbone(recipe.model.backbone)  # only to refuse here what there is not
     examined = prepare.examine(prepare.list_data(location, recipe), recipe, terminal)
     made = prepare.divide(examined, recipe, terminal)

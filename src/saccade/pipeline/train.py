@@ -77,13 +77,14 @@ def train(
     `started` is `time.monotonic()` when the command began. Raises SaccadeError when it cannot go on.
     """
     began = time.monotonic() if started is None else started
+    given = _checked(callbacks)
     run = RunFolder(Path(out))
     with run.locked(), contextlib.ExitStack() as while_continuing:
         mended = mending.remove_damaged(run, recipe, terminal, command)
         if not (run.continues(recipe, identity(location)) and mending.beginning_is_whole(run)):
             if finish:
                 raise RunError(f"no run to finish in {out}", hint="leave --finish out, or give --resume RUN")
-            work = begin(run, location, recipe, terminal, command, identity(location)["data"], began)
+            work = begin(run, location, recipe, terminal, command, identity(location)["data"], began, given)
         elif run.read_record().finished and not mended:
             terminal.say(f"{run.root} is finished; this is its result.")
             say_result(run, terminal)
@@ -96,10 +97,19 @@ def train(
             terminal.say(f"{run.root} continues where it was stopped")
             work.finish = finish
             while_continuing.enter_context(as_it_began(run, recipe, terminal))
-        work.callbacks = tuple(callbacks)
+        work.callbacks = given
         for stage in stages():
             stage(work)
         return _result(run)
+
+
+def _checked(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
+    """The callbacks; raises RecipeError, before anything is read, for what is none."""
+    if callbacks:
+        from saccade.training import check_callbacks
+
+        check_callbacks(callbacks)
+    return tuple(callbacks)
 
 
 def resume(

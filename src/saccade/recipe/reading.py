@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,17 @@ def read_recipe_file(path: str | Path) -> dict[str, Any]:
     return parse_toml(text, where=str(path))
 
 
-def merged_recipe(flags: Mapping[str, Any], file_values: Mapping[str, Any], *, where: str) -> Recipe:
+def merged_recipe(
+    flags: Mapping[str, Any],
+    file_values: Mapping[str, Any],
+    *,
+    where: str,
+    tell: Callable[[RecipeError], None] | None = None,
+) -> Recipe:
     """Precedence: flag, then recipe file, then default; raises RecipeError for what would have no effect.
 
     flags: dotted key -> value. file_values: nested, as `read_recipe_file` gives them. where: what both come
-    from, for messages.
+    from, for messages. tell: is told of what would have no effect, in place of the error.
 
     >>> recipe = merged_recipe({"train.lr": "0.1"}, {"train": {"lr": 0.002, "epochs": 3}}, where="test")
     >>> recipe.train.lr, recipe.train.epochs
@@ -49,7 +55,11 @@ def merged_recipe(flags: Mapping[str, Any], file_values: Mapping[str, Any], *, w
     complete = all(f"train.{name}" in from_file for name in CLASSIC_FIELDS)
     if complete:
         recipe.forget_given(_as_by_default(recipe, from_file) - from_flags.keys())
-    _refuse_without_effect(recipe, from_flags if complete else {**from_file, **from_flags}, where=where)
+    idle = _without_effect(recipe, from_flags if complete else {**from_file, **from_flags}, where=where)
+    if idle and tell is None:
+        raise idle
+    if idle and tell:
+        tell(idle)
     return recipe
 
 
@@ -60,13 +70,13 @@ def _as_by_default(recipe: Recipe, keys: Iterable[str]) -> set[str]:
     return {key for key in keys if has[key] == usual[key]}
 
 
-def _refuse_without_effect(recipe: Recipe, given: Mapping[str, Any], *, where: str) -> None:
-    """Raise RecipeError for `given` fields of training that the recipe's method would pass over.
+def _without_effect(recipe: Recipe, given: Mapping[str, Any], *, where: str) -> RecipeError | None:
+    """What is said of `given` fields of training that the recipe's method would pass over.
 
     From scratch no method passes over what is given: `pipeline.effects` says there what has no effect.
     """
     if not recipe.starts_pretrained:
-        return
+        return None
     method = recipe.train.method
     does, fields = WITHOUT_EFFECT.get(method, ("", frozenset()))
     tunes_everything = method != "head"
@@ -75,12 +85,13 @@ def _refuse_without_effect(recipe: Recipe, given: Mapping[str, Any], *, where: s
         for key, value in given.items()
         if key.removeprefix("train.") in fields and not (tunes_everything and value == "all")
     ]
-    if idle:
-        place = f"{where}: " if where else ""
-        raise RecipeError(
-            f"{place}{', '.join(idle)} would have no effect, because method {method} {does}",
-            hint="leave that out, or use --method finetune, which trains in two phases",
-        )
+    if not idle:
+        return None
+    place = f"{where}: " if where else ""
+    return RecipeError(
+        f"{place}{', '.join(idle)} would have no effect, because method {method} {does}",
+        hint="leave that out, or use --method finetune, which trains in two phases",
+    )
 
 
 def differing_keys(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:

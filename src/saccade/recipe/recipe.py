@@ -260,6 +260,8 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
         filled["train"] = {**own, **train}
     model = filled.get("model")
     backbone = own_name(str(model.get("backbone", ""))) if isinstance(model, Mapping) else ""
+    if isinstance(model, Mapping) and ":" in backbone and not model.get("weights"):
+        filled["model"] = {"pretrained": False, **model}  # a function of the user: random weights
     for name, defaults in BACKBONE_DEFAULTS.get(backbone, {}).items():
         given = filled.get(name, {})
         if isinstance(given, Mapping):

@@ -184,6 +184,10 @@ class AugmentConfig(Section):
     """Alpha of MixUp's Beta distribution. 0 is off. With cut_mix also on, each batch draws one of the two."""
     cut_mix: NotNegative | Auto = "auto"
     """Alpha of CutMix's Beta distribution. 0 is off."""
+    extra: tuple[str, ...] = ()
+    """Names of augmentations from outside, applied last and in this order: those of installed packages, or
+    registered in Python (docs/extending.md).
+    """
 
 
 class ModelConfig(Section):

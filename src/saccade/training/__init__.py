@@ -1,6 +1,14 @@
 """Training in a loop one can read: phases, schedules, checkpoints, callbacks."""
 
-from saccade.training.callbacks import Callback, Callbacks, EpochProgress, TerminalProgress, TrainingView
+from saccade.training.callbacks import (
+    Callback,
+    Callbacks,
+    EpochProgress,
+    TerminalProgress,
+    TrainingView,
+    callback_name,
+    check_callbacks,
+)
 from saccade.training.clock import Clock
 from saccade.training.inference import predict_logits
 from saccade.training.job import TrainingData, TrainingJob, Watch
@@ -22,6 +30,8 @@ __all__ = [
     "TrainingJob",
     "TrainingView",
     "Watch",
+    "callback_name",
+    "check_callbacks",
     "fit",
     "predict_logits",
     "stop_on_signals",

@@ -7,9 +7,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
+from saccade.errors import RecipeError, SaccadeError, TrainingError
 from saccade.records import EpochRow
 from saccade.terminal import Progress, Terminal, duration
 from saccade.training.state import Best
@@ -64,30 +66,62 @@ class Callback:
 
 
 class Callbacks(Callback):
-    """Several callbacks as one, in order."""
+    """Several callbacks as one, in order. What one of them raises becomes a TrainingError that names it."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self.callbacks = tuple(callbacks)
 
     def on_step(self, progress: EpochProgress) -> None:
-        for callback in self.callbacks:
-            callback.on_step(progress)
+        self._each("on_step", progress)
 
     def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
-        for callback in self.callbacks:
-            callback.on_epoch_end(state, row)
+        self._each("on_epoch_end", state, row)
 
     def on_note(self, note: str) -> None:
-        for callback in self.callbacks:
-            callback.on_note(note)
+        self._each("on_note", note)
 
     def on_finish(self, state: TrainingView) -> None:
-        for callback in self.callbacks:
-            callback.on_finish(state)
+        self._each("on_finish", state)
 
     def on_close(self) -> None:
+        """Every one is closed, also after one that failed."""
+        with contextlib.ExitStack() as stack:
+            for callback in reversed(self.callbacks):
+                stack.callback(self._call, callback, "on_close")
+
+    def _each(self, moment: str, *seen: Any) -> None:
         for callback in self.callbacks:
-            callback.on_close()
+            self._call(callback, moment, *seen)
+
+    def _call(self, callback: Callback, moment: str, *seen: Any) -> None:
+        try:
+            getattr(callback, moment)(*seen)
+        except SaccadeError:
+            raise
+        except Exception as error:  # code of others may raise whatever it likes
+            if isinstance(callback, TerminalProgress):
+                raise
+            raise TrainingError(
+                f"callback {callback_name(callback)} failed in {moment}: {type(error).__name__}: {error}",
+                hint="correct it, or train without it; the epochs so far are kept, and the same command "
+                "continues after them",
+            ) from error
+
+
+def callback_name(callback: object) -> str:
+    """`module.Class` of a callback, as messages and `environment.json` call it."""
+    return f"{type(callback).__module__}.{type(callback).__qualname__}"
+
+
+def check_callbacks(callbacks: Sequence[object]) -> None:
+    """Raise RecipeError for what is no instance of `Callback`."""
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            what = f"the class {callback.__name__}" if isinstance(callback, type) else repr(callback)[:80]
+            raise RecipeError(
+                f"callbacks: {what} is no instance of saccade.training.Callback",
+                hint="derive a class from saccade.training.Callback, and give an instance of it",
+            )
 
 
 class TerminalProgress(Callback):

@@ -1,7 +1,8 @@
 """Augmentation of training images: every random change, drawn from f(seed, epoch, image index).
 
 A policy is a row of one table; each field of the recipe overrides its part. An image passes through STEPS
-in order: crop, automatic policy, flips, one affine map (rotation, zoom, shift, shear), colour, cutout.
+in order: crop, automatic policy, flips, one affine map (rotation, zoom, shift, shear), colour, cutout, those
+of other packages.
 Pixels are changed by torchvision's `transforms.v2.functional` on uint8. What an affine map, padding or cutout
 uncovers is filled with the mean colour, which is 0 after normalisation, as in resize mode "pad".
 Only `TrainingBatches` and the preview call this; the evaluation path (`apply`) cannot.
@@ -25,6 +26,7 @@ from torchvision.transforms.v2 import functional
 from saccade.preprocess import Preprocess
 from saccade.recipe import AugmentConfig
 from saccade.transforms.automatic import AUTOMATIC
+from saccade.transforms.outside import apply_from_outside
 from saccade.transforms.resize import resized, shrink
 
 Automatic = Literal["none", "auto_augment", "rand_augment", "trivial_augment"]
@@ -62,6 +64,7 @@ class Augmentation:
     cutout: float = 0.0
     mix_up: float = 0.0
     cut_mix: float = 0.0
+    extra: tuple[str, ...] = ()
 
     @classmethod
     def from_config(cls, config: AugmentConfig) -> Augmentation:
@@ -273,6 +276,11 @@ def cutout(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: G
     return covered
 
 
+def extra(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
+    """Augmentations of other packages, last of all."""
+    return apply_from_outside(image, strength.extra, rng)
+
+
 Step = Callable[[Tensor, Augmentation, Preprocess, Generator], Tensor]
 
 # In this order. Each draws from its own stream, so switching one on moves no other's draws.
@@ -283,6 +291,7 @@ STEPS: dict[str, Step] = {
     "affine": affine,
     "colour": colour,
     "cutout": cutout,
+    "extra": extra,
 }
 
 # step -> fields; it runs where one of them differs from "changes nothing"
@@ -293,6 +302,7 @@ STRENGTHS: dict[str, tuple[str, ...]] = {
     "affine": ("rotation", "zoom", "shift", "shear"),
     "colour": ("brightness", "contrast", "saturation", "hue"),
     "cutout": ("cutout",),
+    "extra": ("extra",),
 }
 _NOTHING = Augmentation()
 

@@ -272,17 +272,16 @@ class _TrainingImages(Dataset[Loaded]):
         """uint8 (S, S, 3)."""
         epoch, index = key
         try:
-            image = self.reader.image(index)
+            image = drawn(
+                self.reader.image(index),
+                self.augmentation,
+                seed=self.seed,
+                epoch=epoch,
+                index=index,
+                preprocess=self.reader.preprocess,
+            )
         except DataError as error:
             return error
-        image = drawn(
-            image,
-            self.augmentation,
-            seed=self.seed,
-            epoch=epoch,
-            index=index,
-            preprocess=self.reader.preprocess,
-        )
         return side_by_side(image)
 
     def batch(self, keys: Sequence[Key]) -> Loaded:
