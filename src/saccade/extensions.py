@@ -43,7 +43,7 @@ _named_by_user: set[str] = set()
 
 
 def register_augmentation(name: str, augment: Callable[..., Any]) -> None:
-    """Let `augment.extra` name `augment(image, rng) -> image`: uint8 (3, side, side), random by `rng` alone."""
+    """Let `augment.extra` name `augment(image, rng) -> image`: uint8 (3, side, side), by `rng` alone."""
     _registered["augmentations"][name] = augment
 
 

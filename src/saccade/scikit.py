@@ -82,4 +82,5 @@ def _routing(estimator: Estimator, groups: bool | str | None) -> Any:
 
     request = MetadataRequest(owner=estimator)
     request.fit.add_request(param="groups", alias=groups)
+    request.score.add_request(param="sample_weight", alias=None)
     return request

@@ -57,9 +57,7 @@ def fit(work: Work) -> None:
     clock = Clock.of(plan.time_limit, work.began, judged_images=judged, side=network.preprocess.size)
     if late := without_time(plan.time_limit, clock):
         terminal.say(f"          {late}")
-    callbacks = Callbacks(
-        [TerminalProgress(terminal), *work.callbacks, *(make() for make in extensions.callbacks())]
-    )
+    callbacks = Callbacks([TerminalProgress(terminal), *watchers(work)])
     with pixel_cache(plan, terminal) as pixels, stop_on_signals() as stop:
         probe = None
         if plan.phases[0].fitted:

@@ -1,0 +1,249 @@
+"""`ImageClassifier` as people of scikit-learn use it: real trainings, few and small."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas
+import pytest
+import sklearn
+from PIL import Image
+from sklearn.base import clone, is_classifier
+from sklearn.metrics import ConfusionMatrixDisplay
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.pipeline import Pipeline
+
+from saccade import ImageClassifier, Predictor
+from saccade.errors import DataError, RunError, SourceError, TrainingError
+from saccade.recipe import SHORT_FLAGS
+from saccade.run_folder import RunFolder
+from saccade.training import Callback
+
+SMALL = {"backbone": "small_cnn", "image_size": 16, "epochs": 1, "batch_size": 8}
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, photo_writer: Callable[..., Path]) -> Path:
+    return photo_writer(tmp_path_factory.mktemp("python") / "photos", images=12, side=24)
+
+
+@pytest.fixture(scope="module")
+def paths(photos: Path) -> list[str]:
+    return sorted(map(str, photos.rglob("*.png")))
+
+
+@pytest.fixture(scope="module")
+def labels(paths: list[str]) -> list[str]:
+    return [Path(path).parent.name for path in paths]
+
+
+@pytest.fixture(scope="module")
+def groups(paths: list[str]) -> list[int]:
+    """Two photos of a class were taken at each site."""
+    return [int(Path(path).stem[-3:]) // 2 for path in paths]
+
+
+@pytest.fixture
+def no_routing() -> Iterator[None]:
+    yield
+    sklearn.set_config(enable_metadata_routing=False)
+
+
+def test_the_constructor_names_every_short_flag_and_checks_nothing() -> None:
+    model = ImageClassifier("none of these", lr=-1, augment__policy=7)
+    of_fit = {"path_column", "label_column", "root"}
+    assert {name.replace("-", "_") for name in SHORT_FLAGS} - of_fit < model.get_params().keys()
+    twin = clone(model)
+    assert twin is not model
+    assert twin.get_params() == model.get_params()
+    assert is_classifier(model)
+    assert model.set_params(lr=0.1, train__momentum=0.5).get_params()["train__momentum"] == 0.5
+
+
+def test_folds_respect_groups_and_score_as_trained_by_hand(
+    paths: list[str], labels: list[str], groups: list[int]
+) -> None:
+    X, y, sites = np.array(paths), np.array(labels), np.array(groups)
+    folds = GroupKFold(2)
+    scores = cross_val_score(ImageClassifier(**SMALL), X, y, groups=sites, cv=folds, params={"groups": sites})
+    train, test = next(folds.split(X, y, sites))
+    byhand = ImageClassifier(**SMALL).fit(X[train], y[train], groups=sites[train])
+    assert scores[0] == byhand.score(X[test], y[test]) == np.mean(byhand.predict(X[test]) == y[test])
+    records = byhand.run_.read_dataset()
+    parts = {part: {r.group for r in records if r.part == part} for part in ("train", "validation", "test")}
+    assert set().union(*parts.values()) == set(map(str, set(sites[train])))
+    assert not (parts["train"] & parts["validation"]) | (parts["train"] & parts["test"])
+    drawn = ConfusionMatrixDisplay.from_estimator(byhand, X[test], y[test])
+    assert np.trace(drawn.confusion_matrix) == round(scores[0] * len(test))
+
+
+@pytest.mark.usefixtures("no_routing")
+def test_a_grid_goes_through_method_and_rate_in_a_pipeline(
+    tiny_weights: Path, paths: list[str], labels: list[str], groups: list[int]
+) -> None:
+    sklearn.set_config(enable_metadata_routing=True)
+    model = ImageClassifier("test_efficientnet", weights=str(tiny_weights), image_size=32, epochs=1)
+    pipeline = Pipeline([("photos", model.set_fit_request(groups=True))])
+    grid = [
+        {"photos__method": ["head"], "photos__lr": [1e-3]},
+        {"photos__method": ["finetune"], "photos__lr": [0.01]},
+    ]
+    y = np.unique(labels, return_inverse=True)[1]
+    search = GridSearchCV(
+        pipeline, grid, cv=[(range(0, 36, 2), range(1, 36, 2))], refit=False, error_score="raise"
+    )
+    with pytest.warns(UserWarning, match=r"train\.lr = 0\.001 would have no effect"):
+        search.fit(np.array(paths), y, groups=np.array(groups))
+    assert len(search.cv_results_["mean_test_score"]) == 2
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+@pytest.fixture(scope="module")
+def fitted(
+    paths: list[str], labels: list[str], groups: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> ImageClassifier:
+    """Gray arrays, numbers as labels."""
+    numbers = {"bar": 10, "checker": 9, "disc": 100}
+    gray = np.stack([np.asarray(Image.open(path).convert("L")) for path in paths])
+    out = str(tmp_path_factory.mktemp("fitted") / "run")
+    return ImageClassifier(**SMALL, out=out, callbacks=[Seeing()]).fit(
+        gray, [numbers[label] for label in labels], groups=groups
+    )
+
+
+class Seeing(Callback):
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def on_epoch_end(self, state: Any, row: Any) -> None:
+        self.epochs.append(row.epoch)
+
+
+def test_labels_come_back_as_numbers_in_their_order(fitted: ImageClassifier, paths: list[str]) -> None:
+    assert fitted.classes_.tolist() == [9, 10, 100]
+    gray = np.asarray(Image.open(paths[0]).convert("L"))
+    stack = np.stack([gray, gray, gray])  # three of them are no picture of three colours
+    answers = fitted.predict(stack)
+    assert answers.shape == (3,)
+    assert answers.dtype == fitted.classes_.dtype
+    probabilities = fitted.predict_proba([paths[0], gray])
+    assert np.array_equal(probabilities[1], fitted.predict_proba(stack)[2])
+    named = Predictor(fitted.run_.onnx).predict_proba([gray])[0]
+    assert dict(zip(fitted.classes_.tolist(), probabilities[1].tolist(), strict=True)) == dict(
+        zip((9, 10, 100), named.tolist(), strict=True)
+    )
+    assert fitted.callbacks is not None
+    assert fitted.callbacks[0].epochs == [1]
+    assert fitted.run_.read_record().callbacks == (f"{__name__}.Seeing",)
+    assert fitted.run_.recipe.read_text().startswith("# Watched by")
+
+
+def test_what_was_given_is_audited_divided_and_evaluated_again(
+    fitted: ImageClassifier, tmp_path: Path
+) -> None:
+    assert len(fitted.run_.read_dataset()) == 36
+    assert fitted.run_.has(fitted.run_.audit)
+    measured = fitted.evaluate([np.zeros((24, 24), np.uint8), np.full((24, 24), 255, np.uint8)], [9, 10])
+    assert measured.images == 2
+    again = ImageClassifier.load(fitted.run_.root)
+    assert again.classes_.tolist() == [9, 10, 100]
+    assert ImageClassifier.load(fitted.export(tmp_path / "m.onnx")).classes_.tolist() == ["9", "10", "100"]
+    with pytest.raises(RunError, match="other images or labels"):
+        clone(fitted).fit([np.zeros((9, 9), np.uint8)] * 4, [1, 2, 1, 2])
+
+
+PREDICT = """
+import sys, joblib, numpy
+model = joblib.load(sys.argv[1])
+print(model.predict_proba(numpy.full((20, 30), 99, numpy.uint8)).tolist())
+print(sorted({"torch", "sklearn", "matplotlib"} & set(sys.modules)), model.get_params()["callbacks"])
+model.export(sys.argv[2])
+"""
+
+
+def test_a_pickle_predicts_in_another_process_without_its_run(
+    photos: Path, fitted: ImageClassifier, tmp_path: Path
+) -> None:
+    gone = copy.deepcopy(fitted)
+    gone.run_ = RunFolder(tmp_path / "gone")
+    joblib.dump(gone, tmp_path / "model.joblib")
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT, str(tmp_path / "model.joblib"), str(tmp_path / "m.onnx")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    first, second = done.stdout.splitlines()
+    wanted = fitted.predict_proba(np.full((20, 30), 99, np.uint8))
+    np.testing.assert_allclose(json.loads(first), wanted, atol=1e-6)
+    assert second == "[] None"
+    assert Predictor(tmp_path / "m.onnx").classes == Predictor(fitted.run_.onnx).classes
+    with pytest.raises(RunError, match="the run folder is gone"):
+        gone.evaluate(photos)
+
+
+def test_frames_name_columns_when_they_fit_and_when_they_ask(
+    photos: Path, paths: list[str], labels: list[str]
+) -> None:
+    frame = pandas.DataFrame(
+        {"filename": [os.path.relpath(path, photos) for path in paths], "species": labels}
+    )
+    frame["site"] = [f"site {int(Path(path).stem[-3:]) // 4}" for path in paths]
+    model = ImageClassifier(**SMALL).fit(frame, path="filename", label="species", group="site", root=photos)
+    assert model.predict(frame[:3]).shape == (3,)
+    assert model.score(frame) == np.mean(model.predict(frame) == frame["species"])
+    with pytest.warns(
+        UserWarning, match="leak: 2. of these 36 images were in the training or validation part"
+    ):
+        assert model.evaluate(frame).images == 36
+    assert {record.path for record in model.run_.read_dataset()} == set(frame["filename"])
+
+
+@pytest.mark.parametrize("moment", ["on_step", "on_epoch_end", "on_finish", "on_close"])
+def test_a_callback_that_fails_is_named_and_the_run_goes_on(
+    moment: str, photos: Path, tmp_path: Path
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("oh")
+
+    failing = type("Failing", (Callback,), {moment: fail})
+    model = ImageClassifier(**SMALL, out=str(tmp_path / "run"), callbacks=[failing()])
+    with pytest.raises(TrainingError, match=rf"Failing failed in {moment}: ZeroDivisionError: oh") as caught:
+        model.fit(photos)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    if moment == "on_epoch_end":
+        seeing = Seeing()
+        model.set_params(callbacks=[seeing]).fit(photos)
+        assert seeing.epochs == [], "the epoch of the failure is kept, not trained again"
+        assert model.run_.read_record().callbacks == (f"{__name__}.Failing", f"{__name__}.Seeing")
+
+
+def test_what_cannot_be_trained_on_leaves_nothing(photos: Path, paths: list[str], tmp_path: Path) -> None:
+    model = ImageClassifier(**SMALL, out=str(tmp_path / "run"))
+    for data, y, words in (
+        (paths, ["one"] * 36, "a classifier needs at least 2"),
+        (["none.jpg", *paths], ["bar"] * 37, "1 of the 37 images do not exist: none.jpg"),
+        ([], [], "the list is empty"),
+    ):
+        with pytest.raises(DataError, match=words):
+            model.fit(data, y)
+    with pytest.raises(DataError, match="brings its own labels"):
+        model.fit(photos, ["bar"])
+    with pytest.raises(SourceError, match="does not exist"):
+        model.fit("no such folder")
+    assert list(tmp_path.iterdir()) == []
