@@ -117,7 +117,7 @@ def check_network(network: BuiltModel, recipe: Recipe) -> None:
             "batch with each other",
             hint="use 2 or more",
         )
-    if network.pretrained:
+    if network.pretrained and recipe.train.method in ("finetune", "tail"):  # others have no use for it
         unfreeze(network.module, recipe.train.unfreeze)  # only to refuse here what it has not got
     if recipe.train.progressive_size:
         _check_smaller_images(network, recipe)

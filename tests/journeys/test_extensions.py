@@ -16,8 +16,10 @@ Saccade = Callable[..., "tuple[int, str, str]"]
 
 GOOD = """
 import shutil
+from pathlib import Path
 import numpy as np
 from torch import nn
+from saccade.records import Dataset, ImageRecord
 from saccade.export.formats import Format
 from saccade.training import Callback
 
@@ -39,12 +41,41 @@ def load(path):
     session = onnxruntime.InferenceSession(path.read_bytes())
     return lambda images: np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
 
+def dotted(image, rng):
+    changed = image.clone()
+    changed[:, rng.integers(image.shape[1]), rng.integers(image.shape[2])] = 255
+    augmented.append(image.numpy().tobytes())
+    return changed
+
+augmented = []
+
+def wrong_shape(image, rng):
+    return image[:, 1:]
+
+class Files:
+    def __init__(self, root):
+        self.root = root
+
+    def read(self, path):
+        return (self.root / path).read_bytes()
+
+def load_photos(place):
+    root = Path(place)
+    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    records = tuple(ImageRecord(path, path.partition("/")[0]) for path in paths)
+    return Dataset(root, records, tuple(sorted({record.label for record in records})), Files(root))
+
 acme = Format(write, load, "model.acme")
 wrong = Format(write, lambda path: lambda images: load(path)(images)[:, ::-1], "model.wrong")
 writes_nothing = Format(lambda bundle, path: None, load, "model.nothing")
 no_format = 3
 """
 GOOD_POINTS = """
+[saccade.augmentations]
+acme_dots = acme_saccade:dotted
+acme_small = acme_saccade:wrong_shape
+[saccade.sources]
+acme_photos = acme_saccade:load_photos
 [saccade.backbones]
 acme_net = acme_saccade:net
 [saccade.callbacks]
@@ -127,6 +158,46 @@ def test_a_backbone_trains_exports_and_predicts(trained: RunFolder, saccade: Sac
     assert saccade("summary", "acme_net", "--classes", "3")[0] == 0
     assert "acme_net" in saccade("backbones", "acme*")[1]
     assert sys.modules["acme_saccade"].epochs == [1], "the callback of the package watches the training"
+
+
+def test_network_augmentation_callback_and_source_of_one_package_make_a_certified_model(
+    acme: Path, make_photos: Callable[..., Path], tmp_path: Path, saccade: Saccade
+) -> None:
+    photos = make_photos("photos", images=12, side=24)
+    command = ("train", f"acme_photos:{photos}", "--out", tmp_path / "run", *FLAGS)
+    code, _, err = saccade(*command, "--augment.extra", "acme_dots", "--train.workers", "0")
+    assert (code, err) == (0, "")
+    package = sys.modules["acme_saccade"]
+    run = RunFolder(tmp_path / "run")
+    record = run.read_record()
+    assert record.data == f"acme_photos:{photos}"
+    assert record.resolved["augment"]["extra"] == ["acme_dots"]
+    assert record.callbacks == ("acme_saccade.Counting",)
+    assert run.read_certificate()["passed"]
+    assert "acme_dots" in run.report.read_text()
+    counts = [
+        len([r for r in run.read_dataset() if r.part == part]) for part in ("train", "validation", "test")
+    ]
+    assert len(set(package.augmented)) == counts[0] > 0, "training images alone are augmented, in one epoch"
+    assert package.epochs == [1]
+    assert saccade("predict", run.root, photos / "disc" / "disc_000.png")[0] == 0
+    plain = saccade("train", f"acme_photos:{photos}", "--out", tmp_path / "plain", *FLAGS)
+    assert plain[0] == 0
+    assert run.read_model() != RunFolder(tmp_path / "plain").read_model(), "it changes what is learnt"
+
+
+def test_augmentations_that_are_absent_or_wrong_are_named(
+    acme: Path, make_photos: Callable[..., Path], tmp_path: Path, saccade: Saccade
+) -> None:
+    photos = make_photos("photos", images=4, side=24)
+    command = ("train", photos, "--out", tmp_path / "run", *FLAGS, "--augment.extra")
+    code, out, err = saccade(*command, "acme_dost")
+    assert (code, out) == (2, "")
+    assert "unknown augmentation 'acme_dost'" in err
+    assert "known: acme_dots, acme_small" in err
+    code, _, err = saccade(*command, "acme_small")
+    assert code == 2
+    assert "augmentation 'acme_small' gave torch.uint8 (3, 15, 16), not a uint8 tensor (3, 16, 16)" in err
 
 
 def test_a_format_is_written_certified_and_certified_again(trained: RunFolder, saccade: Saccade) -> None:
