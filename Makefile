@@ -40,7 +40,7 @@ docs: $(READY)
 # Executes the examples anew and keeps what they show.
 notebooks: $(READY)
 	cd examples && ../$(BIN)/jupyter-execute --inplace --timeout=600 --NotebookClient.record_timing=False *.ipynb
-	rm -rf examples/runs examples/digits
+	rm -rf examples/runs examples/digits examples/writers
 
 # Built from the last commit, installed into new environments, used: PYTHONS="python3.12 python3.13" tries others.
 wheel: $(READY)

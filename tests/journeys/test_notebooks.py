@@ -20,7 +20,7 @@ def code_cells(notebook: Path) -> list[dict[str, Any]]:
 
 
 def test_the_notebooks_are_there() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["first_steps.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == ["first_steps.ipynb", "scikit_learn.ipynb"]
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from typing import Any
 from saccade.terminal import Progress, Terminal, duration, printable, wrapped
 
 UPDATE_SECONDS = 0.25  # what is sent to a browser more often only makes it slow
-LOG_STYLE = "white-space: pre-wrap; font-family: monospace; font-size: 0.9em; line-height: 1.4; margin: 0"
-COLUMNS = 96
+LOG_STYLE = "white-space: pre-wrap; font-family: monospace; font-size: 0.85em; line-height: 1.4; margin: 0"
+COLUMNS = 118
 BAR_CHARACTERS = 30  # where there is no HTML
 
 
