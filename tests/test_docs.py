@@ -60,11 +60,12 @@ def test_links_within_the_project_lead_somewhere(page: Path) -> None:
     assert [link for link in inside if not (page.parent / link).exists()] == []
 
 
-def test_the_python_example_of_the_readme_is_python() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert blocks
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_the_python_of_a_page_is_python(page: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert blocks or page.name != "README.md"
     for block in blocks:
-        compile(block, "README.md", "exec")
+        compile(block, page.name, "exec")
 
 
 ELSEWHERE = {
