@@ -32,10 +32,10 @@ from saccade.predict import (
     check_out,
     from_spreadsheet,
     pixels_of,
-    predict_command,
     spreadsheet_safe,
     write_answers,
 )
+from saccade.predict.command import predict_command
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 

@@ -625,7 +625,9 @@ def dataset_bytes(records: Iterable[ImageRecord]) -> bytes:
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV with a header, as written by `write_csv`; raises RunError when it cannot be read."""
     try:
-        return _rows(read_text(path, errors="surrogateescape"))
+        return _rows(
+            read_text(path, errors="surrogateescape").removeprefix("\ufeff")
+        )  # Excel needs that mark
     except OSError as error:
         raise RunError(
             f"{path} cannot be read ({error.strerror})",

@@ -189,14 +189,30 @@ def predict(
         str, Parameter(help="Column of a list that names the images.", metavar="COLUMN")
     ] = "",
     root: Annotated[str, Parameter(help="Folder that the paths of a list begin in.", metavar="DIR")] = "",
+    sort_into: Annotated[
+        str, Parameter(help="New folder; copies each photo into its class's folder there.", metavar="DIR")
+    ] = "",
+    link: Annotated[bool, Parameter(negative="", help="Link the photos instead of copying them.")] = False,
+    contact_sheet: Annotated[
+        str, Parameter(help="Write a page (.html) of thumbnails, least certain first.", metavar="FILE")
+    ] = "",
 ) -> int:
     """Predict the class of each image. Exit code 1: some inputs failed; 2: all of them."""
-    from saccade.predict import predict_command
+    from saccade.predict.command import predict_command
     from saccade.sources import Columns
     from saccade.sources.inputs import named_inputs
 
     images = named_inputs(inputs, Columns(path=path_column, root=root))
-    return predict_command(model, images, Terminal(lasting=bool(out)), out=out, top_k=top_k)
+    return predict_command(
+        model,
+        images,
+        Terminal(lasting=bool(out or sort_into or contact_sheet)),
+        out=out,
+        top_k=top_k,
+        sort_into=sort_into,
+        link=link,
+        contact_sheet=contact_sheet,
+    )
 
 
 def export(

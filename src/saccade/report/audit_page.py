@@ -10,9 +10,9 @@ from typing import Any
 
 from saccade.audit.findings import KINDS
 from saccade.images.decoder import DEFAULT_LIMITS, Limits
+from saccade.images.thumbnails import ReadImage, Thumbnail, thumbnail
 from saccade.records import PARTS, Audit, Finding, ImageRecord, Pair
 from saccade.report.render import percent, render
-from saccade.report.thumbnails import ReadImage, Thumbnail, thumbnail
 from saccade.run_folder import write_text
 
 FINDINGS_SHOWN = 12  # of one kind, with pictures; the rest are listed

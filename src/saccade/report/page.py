@@ -14,13 +14,13 @@ from typing import Any
 from saccade.evaluation.calibration import ReliabilityBin
 from saccade.evaluation.remedies import kept_index
 from saccade.images.decoder import Limits
+from saccade.images.thumbnails import ReadImage, Thumbnail, thumbnail
 from saccade.recipe import Recipe, differing_keys
 from saccade.records import PARTS, Finding, Metrics
 from saccade.report import figures as drawn
 from saccade.report.facts import Facts, read_facts
 from saccade.report.promises import promises
 from saccade.report.render import bounds, percent, render
-from saccade.report.thumbnails import ReadImage, Thumbnail, thumbnail
 from saccade.run_folder import RunFolder
 
 MISTAKES_SHOWN = 24

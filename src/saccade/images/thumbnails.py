@@ -1,4 +1,4 @@
-"""Small pictures inside the page: decoded and encoded anew, so that no EXIF or GPS data travel along."""
+"""Small pictures inside a page: decoded and encoded anew, so that no EXIF or GPS data travel along."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.errors import ImageError
@@ -47,6 +49,11 @@ def thumbnail(
         return Thumbnail(path, missing=error.reason)
     except OSError as error:
         return Thumbnail(path, missing=error.strerror or "cannot be read")
+    return thumbnail_of(path, pixels, side_pixels=side_pixels)
+
+
+def thumbnail_of(path: str, pixels: NDArray[np.uint8], *, side_pixels: int = THUMBNAIL_PIXELS) -> Thumbnail:
+    """Of decoded pixels, uint8 RGB (height, width, 3), its long side at most `side_pixels`."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((side_pixels, side_pixels), Image.Resampling.LANCZOS, reducing_gap=3.0)
     sharp = max(picture.size) < SHARP_BELOW_PIXELS

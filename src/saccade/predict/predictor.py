@@ -6,11 +6,9 @@ cannot be used is named and the others go on; none is ever replaced by another.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,17 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.artefact import MAX_BATCH_IMAGES, MAX_BATCH_PIXELS, Artefact, Image
-from saccade.errors import DataError, ImageError, ModelError, RecipeError, SourceError
+from saccade.errors import DataError, ImageError, ModelError, SourceError
 from saccade.images import given
 from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
-from saccade.terminal import printable
 from saccade.threads import usable_cores
 
 if TYPE_CHECKING:
     from saccade.sources.listing import Listing
-    from saccade.terminal import Terminal
-
-FAILURES_SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +55,9 @@ class Answer:
     @property
     def confidence(self) -> float:
         return float(self.probabilities.max())
+
+
+See = Callable[[Answer, Image], None]
 
 
 class Predictor:
@@ -157,17 +154,20 @@ class Predictor:
         """
         return self.answers_to(inputs_of(images))
 
-    def answers_to(self, inputs: Iterable[Input]) -> Iterator[Answer]:
-        """As `answers`, for `inputs`: what `inputs_of` made of the images."""
+    def answers_to(self, inputs: Iterable[Input], *, see: See | None = None) -> Iterator[Answer]:
+        """As `answers`, for `inputs`: what `inputs_of` made of the images.
+
+        see: called with each answer that is no error, and its pixels.
+        """
         waiting: list[tuple[str, Image | ImageError]] = []
         pixels = 0
         for name, found in self._decoded(inputs):
             waiting.append((name, found))
             pixels += 0 if isinstance(found, ImageError) else found.shape[0] * found.shape[1]
             if len(waiting) >= MAX_BATCH_IMAGES or pixels >= MAX_BATCH_PIXELS:
-                yield from self._answered(waiting)
+                yield from self._answered(waiting, see)
                 waiting, pixels = [], 0
-        yield from self._answered(waiting)
+        yield from self._answered(waiting, see)
 
     def _all(self, images: Any) -> list[Answer]:
         answers = list(self.answers(images))
@@ -192,15 +192,20 @@ class Predictor:
             for first, future in ahead:
                 yield first, future.result()
 
-    def _answered(self, decoded: Sequence[tuple[str, Image | ImageError]]) -> Iterator[Answer]:
+    def _answered(
+        self, decoded: Sequence[tuple[str, Image | ImageError]], see: See | None
+    ) -> Iterator[Answer]:
         good = [found for _, found in decoded if not isinstance(found, ImageError)]
         probabilities = iter(self.artefact.probabilities(good))
         nothing = np.zeros(len(self.classes))
         for name, found in decoded:
             if isinstance(found, ImageError):
                 yield Answer(name, self.classes, nothing, str(found))
-            else:
-                yield Answer(name, self.classes, next(probabilities))
+                continue
+            answer = Answer(name, self.classes, next(probabilities))
+            if see:
+                see(answer, found)
+            yield answer
 
 
 def _of_bytes(data: bytes, name: str, threads: int, limits: Limits) -> Predictor:
@@ -325,200 +330,3 @@ def read_file(path: str, limits: Limits) -> bytes:
     if not os.path.lexists(path):
         raise ImageError("there is no such file", "Check the path")
     return FolderStorage(Path(), max_bytes=limits.max_bytes, outside=True).read(path)
-
-
-# ── files ────────────────────────────────────────────────────────────────────────────────────────────
-
-FORMULA_STARTS = "=+-@\t\r"
-
-
-def spreadsheet_safe(text: str) -> str:
-    """The text so that no spreadsheet takes it for a formula: one ' in front, which `from_spreadsheet` drops.
-
-    Quotes alone do not help: spreadsheets drop them and run the formula (OWASP, "CSV Injection").
-
-    >>> spreadsheet_safe("=1+1"), spreadsheet_safe("tulip"), spreadsheet_safe("'=1")
-    ("'=1+1", 'tulip', "''=1")
-    """
-    return f"'{text}" if _looks_like_formula(text) else text
-
-
-def from_spreadsheet(text: str) -> str:
-    """What `spreadsheet_safe` was given."""
-    return text[1:] if text.startswith("'") and _looks_like_formula(text) else text
-
-
-def _looks_like_formula(text: str) -> bool:
-    bare = text.lstrip("'")
-    return bare[:1] in tuple(FORMULA_STARTS)
-
-
-def check_out(out: str) -> None:
-    """Refuse a file name that nothing can be written to, before any work is done."""
-    if Path(out).suffix not in _WRITERS:
-        raise RecipeError(f"unknown ending of --out: {out}", hint=f"choose from: {', '.join(_WRITERS)}")
-    if Path(out).suffix == ".parquet":
-        _pyarrow()
-
-
-def write_answers(path: Path, answers: Sequence[Answer], *, top_k: int = 1) -> None:
-    """One row an image: path,label,predicted,confidence, further ranks, p_<class>...; failed ones left out.
-
-    The name decides: .csv, .jsonl or .parquet. `label` is empty, so that the columns are those of
-    `predictions/*.csv`. Probabilities have 9 significant digits in text.
-    """
-    _WRITERS[path.suffix](path, [answer for answer in answers if not answer.error], top_k)
-
-
-def _columns(classes: Sequence[str], top_k: int) -> list[str]:
-    further = [f"{word}_{rank}" for rank in range(2, top_k + 1) for word in ("predicted", "confidence")]
-    return ["path", "label", "predicted", "confidence", *further, *(f"p_{label}" for label in classes)]
-
-
-def _row(answer: Answer, top_k: int) -> list[Any]:
-    ranked = [value for pair in answer.top(top_k) for value in pair]
-    return [answer.path, "", *ranked, *answer.probabilities.tolist()]
-
-
-def _write_csv(path: Path, answers: Sequence[Answer], top_k: int) -> None:
-    from saccade.run_folder import write_csv
-
-    def cell(value: Any) -> str:
-        return f"{value:.9g}" if isinstance(value, float) else spreadsheet_safe(value)
-
-    header = _columns(answers[0].classes if answers else (), top_k)
-    write_csv(path, header, [[cell(value) for value in _row(answer, top_k)] for answer in answers])
-
-
-def _write_jsonl(path: Path, answers: Sequence[Answer], top_k: int) -> None:
-    from saccade.run_folder import write_text
-
-    write_text(path, "".join(_json_line(answer, top_k) for answer in answers))
-
-
-def _json_line(answer: Answer, top_k: int) -> str:
-    import json
-
-    values = {
-        "path": answer.path,
-        "predicted": answer.predicted,
-        "confidence": answer.confidence,
-        "top": [{"label": label, "probability": probability} for label, probability in answer.top(top_k)],
-        "probabilities": dict(zip(answer.classes, answer.probabilities.tolist(), strict=True)),
-    }
-    utf8 = answer.path.isascii() or answer.path == answer.path.encode("utf-8", "replace").decode("utf-8")
-    return json.dumps(values, ensure_ascii=not utf8) + "\n"  # bytes that are no UTF-8 stay valid JSON
-
-
-def _write_parquet(path: Path, answers: Sequence[Answer], top_k: int) -> None:
-    import io
-
-    from saccade.run_folder import write_bytes
-
-    pyarrow = _pyarrow()
-    import pyarrow.parquet as parquet
-
-    header = _columns(answers[0].classes if answers else (), top_k)
-    rows = [_row(replace(answer, path=_utf8(answer.path)), top_k) for answer in answers]
-    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    file = io.BytesIO()
-    parquet.write_table(pyarrow.table(columns), file)
-    write_bytes(path, file.getvalue())
-
-
-def _utf8(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-    except ModuleNotFoundError:
-        from saccade.errors import MissingExtraError
-
-        raise MissingExtraError("pyarrow", "train", "writing a .parquet file") from None
-    return pyarrow
-
-
-_WRITERS = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
-
-
-# ── the command ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def predict_command(
-    model: str, inputs: Sequence[str], terminal: Terminal, *, out: str = "", top_k: int = 1
-) -> int:
-    """`saccade predict`: 0 if every input was predicted, 1 if some failed, 2 if all did."""
-    from saccade.terminal import silent
-
-    if top_k < 1:
-        raise RecipeError(f"--top-k must be at least 1, got {top_k}")
-    if not inputs:
-        raise RecipeError(
-            "there is nothing to predict",
-            hint="give images or folders of images after the model",
-        )
-    if out:
-        check_out(out)
-    predictor = Predictor(model)
-    top_k = min(top_k, len(predictor.classes))
-    listings: dict[str, Listing] = {}
-    asked = list(inputs_of(list(inputs), listings=listings))
-    answers, failed = [], 0
-    # Where answers are printed as they come, they are the progress; a bar between them would break.
-    with terminal.progress("predicting") if out else contextlib.nullcontext(silent) as progress:
-        for answer in predictor.answers_to(asked):
-            answers.append(answer)
-            failed += bool(answer.error)
-            progress(len(answers), len(asked))
-            if not out and not answer.error:
-                terminal.say(_line(answer, top_k))
-    if out:
-        write_answers(Path(out), answers, top_k=top_k)
-        terminal.say(f"{len(answers) - failed} predictions written to {out}")
-    _report_failures([answer for answer in answers if answer.error], out)
-    left_out = _report_left_out(listings)
-    return 2 if failed == len(answers) else int(bool(failed or left_out))
-
-
-def _line(answer: Answer, top_k: int) -> str:
-    ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top(top_k))
-    return f"{printable(answer.path)}: {ranked}"
-
-
-def _report_left_out(listings: Mapping[str, Listing]) -> int:
-    """Say on stderr what was left out of folders and what is passed over by rule; the number left out."""
-    from saccade.terminal import Terminal
-
-    errors = Terminal(stream=sys.stderr)
-    for folder, listing in listings.items():
-        where = printable(folder)
-        for line in listing.left_out[:FAILURES_SHOWN]:
-            errors.say(f"left out of {where}: {line}")
-        if len(listing.left_out) > FAILURES_SHOWN:
-            errors.say(f"left out of {where}: {len(listing.left_out) - FAILURES_SHOWN} more")
-        if listing.ignored:
-            counts = ", ".join(f"{count:,} {reason}" for reason, count in listing.ignored.items())
-            errors.say(f"passed over in {where}: {counts}")
-    return sum(len(listing.left_out) for listing in listings.values())
-
-
-def _report_failures(failed: Sequence[Answer], out: str) -> None:
-    """The first failures on stderr; with `out` all of them in a file beside it."""
-    from saccade.terminal import Terminal
-
-    errors = Terminal(stream=sys.stderr)
-    for answer in failed[:FAILURES_SHOWN]:
-        errors.say(f"{printable(answer.path)}: {answer.error}")
-    if not failed:
-        return
-    rest = len(failed) - FAILURES_SHOWN
-    if out:
-        from saccade.run_folder import write_csv
-
-        place = Path(out).with_name(f"{Path(out).name}.failed.csv")
-        write_csv(place, ("path", "reason"), [[spreadsheet_safe(a.path), a.error] for a in failed])
-        errors.say(f"all {len(failed)} inputs that failed are listed in {place}")
-    elif rest > 0:
-        errors.say(f"and {rest} more; give --out to have them all listed in a file")

@@ -1,0 +1,148 @@
+"""`--sort-into`: photos in a folder for each class; none is overwritten or lost, no original is changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.errors import DataError, RecipeError
+from saccade.predict.predictor import Answer
+from saccade.predict.tables import write_spreadsheet
+from saccade.terminal import counted
+
+if TYPE_CHECKING:
+    from saccade.terminal import Terminal
+
+LIST, FAILED = "sorted.csv", "failed.csv"  # files in the target, beside the folders
+_MOST_NAME_BYTES = 120
+# Windows keeps these for devices, also with an extension behind them
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def check_target(folder: Path, photos: Iterable[str], *, link: bool = False) -> None:
+    """Refuse a folder that photos cannot be sorted into, before any work is done."""
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"--sort-into {folder} is not a folder", hint="give the name of a new folder")
+    real = Path(os.path.realpath(folder))
+    paths = [Path(os.path.realpath(photo)) for photo in photos]
+    inside = next((path for path in paths if path.is_relative_to(real)), None)
+    if inside:
+        raise RecipeError(
+            f"--sort-into {folder} holds photos that are to be sorted: {inside}",
+            hint="give a folder beside them",
+        )
+    if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise RecipeError(
+            f"--sort-into {folder} is not empty",
+            hint="give a new folder, so that nothing in it is mixed with these photos",
+        )
+    if not link:
+        _check_space(real, sum(path.stat().st_size for path in paths if path.is_file()))
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    above = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    free = shutil.disk_usage(above).free
+    if needed > free:
+        raise RecipeError(
+            f"--sort-into {folder} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free there",
+            hint="give a folder on another disk, or add --link, which copies nothing",
+        )
+
+
+def sort_photos(folder: Path, answers: Sequence[Answer], terminal: Terminal, *, link: bool = False) -> None:
+    """Copy (or link) each photo that was answered into the folder of its class, and list where it went.
+
+    Photos that could not be read go nowhere. A photo that was given twice is placed once.
+    """
+    answered = {os.path.abspath(answer.path): answer for answer in answers if not answer.error}
+    folders = folder_names(next(iter(answered.values())).classes) if answered else {}
+    names = _Names()
+    rows: list[list[Any]] = []
+    with terminal.progress("linking" if link else "copying") as progress:
+        for path, answer in answered.items():
+            copy = names.free(folders[answer.predicted], os.path.basename(path))
+            _place(path, folder / copy, link=link)
+            rows.append([answer.path, copy, answer.predicted, answer.confidence])
+            progress(len(rows), len(answered))
+    write_spreadsheet(folder / LIST, ("path", "copy", "predicted", "confidence"), rows)
+    counts = Counter(answer.predicted for answer in answered.values())
+    terminal.say(*_summary(folder, counts, folders))
+    failed = sum(bool(answer.error) for answer in answers)
+    if failed:
+        terminal.say(f"{failed:,} could not be read and are in no folder")
+    if twice := len(answers) - failed - len(answered):
+        terminal.say(f"{twice:,} given more than once, placed once")
+
+
+def _summary(folder: Path, counts: Counter[str], folders: dict[str, str]) -> Iterator[str]:
+    photos = counted(counts.total(), "photo")
+    yield f"{photos} in {counted(len(counts), 'folder')} of {folder}, listed in {folder / LIST}"
+    for label, name in folders.items():
+        if counts[label]:
+            renamed = f" (class {label!r}, which cannot be a folder's name)" if label != name else ""
+            yield f"  {counts[label]:>7,}  {name}{renamed}"
+
+
+def _place(source: str, target: Path, *, link: bool) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if link:
+            target.symlink_to(source)
+            return
+        with open(source, "rb") as original, open(target, "xb") as copy:  # x: nothing is ever overwritten
+            shutil.copyfileobj(original, copy, 1 << 20)
+        shutil.copystat(source, target)
+    except OSError as error:
+        raise DataError(
+            f"{source} cannot be {'linked' if link else 'copied'} to {target} ({error.strerror})",
+            hint="leave --link out to copy instead" if link else "free some space or permissions there",
+        ) from None
+
+
+# -- names -----------------------------------------------------------------------------------------------
+
+
+def folder_names(classes: Iterable[str]) -> dict[str, str]:
+    """Class -> the name of its folder, valid on Windows, macOS and Linux, no two alike there.
+
+    >>> folder_names(["tulip", "a/b", "a:b", "CON", ".."])
+    {'tulip': 'tulip', 'a/b': 'a_b', 'a:b': 'a_b-2', 'CON': '_CON', '..': '_'}
+    """
+    names = _Names((LIST, FAILED))
+    return {label: names.free("", _safe(label)) for label in classes}
+
+
+def _safe(label: str) -> str:
+    name = re.sub(r'[<>:"/\\|?*\x00-\x1f\x7f]', "_", label)
+    name = name.encode("utf-8", "replace")[:_MOST_NAME_BYTES].decode("utf-8", "ignore").rstrip(". ")
+    unfit = not name or name.startswith(".") or _RESERVED.fullmatch(name)  # a dot in front hides the folder
+    return f"_{name}" if unfit else name
+
+
+class _Names:
+    """Gives each file a name that no other one has, on disks that do not tell case or accents' encoding."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
+
+    def free(self, folder: str, name: str) -> str:
+        """`folder/name` with forward slashes; with -2, -3, ... before the extension where it is taken."""
+        stem, dot, extension = name.rpartition(".")
+        if not stem:
+            stem, dot, extension = name, "", ""
+        number = 1
+        while True:
+            tried = name if number == 1 else f"{stem}-{number}{dot}{extension}"
+            place = f"{folder}/{tried}" if folder else tried
+            key = unicodedata.normalize("NFC", place).casefold()
+            if key not in self._taken:
+                self._taken.add(key)
+                return place
+            number += 1
