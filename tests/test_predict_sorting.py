@@ -69,7 +69,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_each_photo_is_copied_once_and_none_is_lost(model: Path, photos: Path, tmp_path: Path) -> None:
     before = contents(photos)
     target = tmp_path / "sorted"
-    code, said = run(model, photos, photos / "West" / "b.png", sort_into=str(target))
+    out = tmp_path / "o.csv"
+    code, said = run(model, photos, photos / "West" / "b.png", sort_into=str(target), out=str(out))
     assert code == 1
     assert contents(photos) == before
     found = contents(target)
@@ -82,7 +83,9 @@ def test_each_photo_is_copied_once_and_none_is_lost(model: Path, photos: Path, t
         assert found[row["copy"]] == Path(row["path"]).read_bytes()
         assert os.stat(target / row["copy"]).st_mtime_ns == os.stat(row["path"]).st_mtime_ns
     assert [row["path"] for row in rows(target / "failed.csv")] == [str(photos / "Ost" / "IMG_2.jpg")]
+    assert rows(tmp_path / "o.csv.failed.csv") == rows(target / "failed.csv")
     assert said == [
+        f"5 predictions written to {out}",
         f"4 photos in 2 folders of {target}, listed in {target / 'sorted.csv'}",
         "        1  blue",
         "        3  red",
@@ -105,6 +108,8 @@ def test_a_target_that_would_mix_or_overwrite_is_refused(model: Path, photos: Pa
     assert caught.value.hint == "give a folder beside them"
     with pytest.raises(RecipeError, match="is not empty"):
         run(model, photos / "Ost", sort_into=str(photos / "West"))
+    with pytest.raises(RecipeError, match=r"lies in .*Fotos, whose photos are to be sorted"):
+        run(model, photos, sort_into=str(photos / "new"))
     with pytest.raises(RecipeError, match="is not a folder"):
         run(model, photos / "Ost", sort_into=str(photos / "West" / "b.png"))
     with pytest.raises(RecipeError, match="--link is without effect"):

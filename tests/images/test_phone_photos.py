@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -309,9 +311,34 @@ def test_a_folder_of_phone_photos_is_scanned_by_worker_processes(tmp_path: Path)
         (tmp_path / kind / "a.Avif").write_bytes(avif(smooth()))
         (tmp_path / kind / "IMG_9.jpg").write_bytes(heic(smooth()))
         (tmp_path / kind / "IMG_8.HIF").write_bytes(heic(smooth())[:300])
+        (tmp_path / kind / "IMG_0.AAE").write_text("edits")
+        (tmp_path / kind / "IMG_0.MOV").write_bytes(b"film")
     scanned = scan(load_source(tmp_path), workers=2).dataset
     notes = {record.path.rpartition("/")[2]: record.note for record in scanned.records}
     assert notes["IMG_9.jpg"] == "a HEIC named .jpg"
     assert notes["IMG_8.HIF"].startswith("truncated HEIC. Left out.")
     assert len(scanned.used()) == 10
+    assert scanned.lost == ()
     assert {record.note for record in scanned.used()} == {"", "a HEIC named .jpg"}
+
+
+def test_phone_photos_in_archives_shards_and_tables(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    photos = [heic(smooth(30 + number, 40), exif=exif(6)) for number in range(4)]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number, data in enumerate(photos):
+            archive.writestr(f"{'ab'[number % 2]}/IMG_{number}.HEIC", data)
+    with tarfile.open(tmp_path / "shard-000.tar", "w") as shard:
+        for number, data in enumerate(photos):
+            for name, content in ((f"{number}.heic", data), (f"{number}.cls", b"%d" % (number % 2))):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                shard.addfile(info, io.BytesIO(content))
+    images = [{"bytes": data, "path": None} for data in photos]
+    table = pyarrow.table({"image": images, "label": ["a", "b", "a", "b"]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    for name in ("a.zip", "shard-000.tar", "a.parquet"):
+        used = scan(load_source(tmp_path / name), workers=1).dataset.used()
+        assert [(record.width, record.height) for record in used] == [
+            (30 + number, 40) for number in ((0, 2, 1, 3) if name == "a.zip" else range(4))
+        ], name

@@ -39,7 +39,7 @@ def predict_command(
     listings: dict[str, Listing] = {}
     asked = list(inputs_of(list(inputs), listings=listings))
     if sort_into:
-        check_target(Path(sort_into), [name for name, _ in asked], link=link)
+        check_target(Path(sort_into), [name for name, _ in asked], listings, link=link)
     sheet = ContactSheet() if contact_sheet else None
     top_k = min(top_k, len(predictor.classes))
     answers = []
@@ -60,7 +60,7 @@ def predict_command(
     if sheet:
         sheet.write(Path(contact_sheet), failed)
         terminal.say(f"{sheet.summary()}: {contact_sheet}")
-    _report_failures(failed, f"{out}.failed.csv" if out else sort_into and str(Path(sort_into) / FAILED))
+    _report_failures(failed, _failure_lists(out, sort_into))
     left_out = _report_left_out(listings)
     return 2 if len(failed) == len(answers) else int(bool(failed or left_out))
 
@@ -110,8 +110,13 @@ def _report_left_out(listings: Mapping[str, Listing]) -> int:
     return sum(len(listing.left_out) for listing in listings.values())
 
 
-def _report_failures(failed: Sequence[Answer], place: str) -> None:
-    """The first failures on stderr; all of them in the file `place`, unless that is ""."""
+def _failure_lists(out: str, sort_into: str) -> list[Path]:
+    beside_out = [Path(f"{out}.failed.csv")] if out else []
+    return [*beside_out, *([Path(sort_into) / FAILED] if sort_into else [])]
+
+
+def _report_failures(failed: Sequence[Answer], places: Sequence[Path]) -> None:
+    """The first failures on stderr; all of them in the files `places`."""
     from saccade.terminal import Terminal
 
     errors = Terminal(stream=sys.stderr)
@@ -120,8 +125,8 @@ def _report_failures(failed: Sequence[Answer], place: str) -> None:
     if not failed:
         return
     rest = len(failed) - FAILURES_SHOWN
-    if place:
-        write_spreadsheet(Path(place), ("path", "reason"), [[a.path, a.error] for a in failed])
+    for place in places:
+        write_spreadsheet(place, ("path", "reason"), [[a.path, a.error] for a in failed])
         errors.say(f"all {len(failed)} inputs that failed are listed in {place}")
-    elif rest > 0:
+    if rest > 0 and not places:
         errors.say(f"and {rest} more; give --out to have them all listed in a file")

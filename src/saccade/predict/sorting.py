@@ -25,8 +25,13 @@ _MOST_NAME_BYTES = 120
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
-def check_target(folder: Path, photos: Iterable[str], *, link: bool = False) -> None:
-    """Refuse a folder that photos cannot be sorted into, before any work is done."""
+def check_target(
+    folder: Path, photos: Iterable[str], sources: Iterable[str] = (), *, link: bool = False
+) -> None:
+    """Refuse a folder that photos cannot be sorted into, before any work is done.
+
+    sources: folders that the photos were found in; copies there would be found the next time.
+    """
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"--sort-into {folder} is not a folder", hint="give the name of a new folder")
     real = Path(os.path.realpath(folder))
@@ -36,6 +41,12 @@ def check_target(folder: Path, photos: Iterable[str], *, link: bool = False) -> 
         raise RecipeError(
             f"--sort-into {folder} holds photos that are to be sorted: {inside}",
             hint="give a folder beside them",
+        )
+    around = next((source for source in sources if real.is_relative_to(os.path.realpath(source))), None)
+    if around:
+        raise RecipeError(
+            f"--sort-into {folder} lies in {around}, whose photos are to be sorted",
+            hint="give a folder beside it",
         )
     if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise RecipeError(

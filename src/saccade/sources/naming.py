@@ -24,7 +24,10 @@ IMAGE_SUFFIXES = _words(
 # Pictures the decoder refuses; they become records, so that each is set aside by name with its remedy.
 REFUSED_SUFFIXES = _words("svg pdf eps ps psd jp2 j2k ico tga dng cr2 nef arw raw")
 # Files that commonly lie beside images; counted, not listed one by one.
-SIDECAR_SUFFIXES = _words("txt csv tsv json jsonl xml md html htm yaml yml toml log py ipynb mat npy npz")
+SIDECAR_SUFFIXES = _words(
+    "txt csv tsv json jsonl xml md html htm yaml yml toml log py ipynb mat npy npz"
+    " aae mov xmp"  # phones and photo programs: edits, the film of a Live Photo, notes
+)
 # Among these, files that may be images themselves.
 ARRAY_SUFFIXES = _words("mat npy npz")
 # Beside images: data that is packed.
