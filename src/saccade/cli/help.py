@@ -48,7 +48,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "predict": (
         "saccade predict runs/photos-1 new_photos",
         'saccade predict runs/photos-1 "new/*.jpg" --out answers.csv',
-        "saccade predict model.onnx photo.jpg --top-k 3",
+        "saccade predict model.onnx new_photos --sort-into sorted --contact-sheet sheet.html",
     ),
     "export": (
         "saccade export runs/photos-1",
@@ -186,8 +186,8 @@ def _own_lines(own: Iterable[inspect.Parameter]) -> Iterator[Line]:
 def flags_of(command: str) -> frozenset[str]:
     """Every flag of a command, its own and those of fields that concern it.
 
-    >>> sorted(flags_of("predict"))
-    ['--out', '--path-column', '--root', '--top-k']
+    >>> sorted(flags_of("certify"))
+    ['--against', '--data']
     """
     from saccade.cli.flags import recipe_parameters
 
