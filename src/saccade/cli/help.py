@@ -48,7 +48,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "predict": (
         "saccade predict runs/photos-1 new_photos",
         'saccade predict runs/photos-1 "new/*.jpg" --out answers.csv',
-        "saccade predict model.onnx new_photos --sort-into sorted --contact-sheet sheet.html",
+        "saccade predict model.onnx new_photos --sort-into sorted",
     ),
     "export": (
         "saccade export runs/photos-1",
