@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from saccade.cli import main
+from saccade.cli import commands, main
 from saccade.cli.help import EXAMPLES
 from saccade.cli.parsing import parsed
 from saccade.recipe import field_table
@@ -123,6 +123,10 @@ def test_help_fits_on_a_screen_with_types_and_examples(
     if command == "train":
         assert out.count("  saccade train") + out.count(" saccade train ph") >= 3
         assert all(kind in out for kind in ("INT", "FLOAT", "DIR", "RUN", "auto|head|tail|full|finetune"))
+
+
+def test_every_command_has_examples() -> None:
+    assert set(EXAMPLES) == {command.__name__ for command in commands.COMMANDS} == set(COMMANDS)
 
 
 EXAMPLE_LINES = [line for lines in EXAMPLES.values() for line in lines]

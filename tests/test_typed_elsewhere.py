@@ -187,7 +187,11 @@ ANSWERED = [
     ),
     ("saccade train photos/cat photos/dog", "one word too many: photos/dog", "saccade train photos"),
     ("saccade resume runs/photos-1", "unknown command: resume", "saccade train --resume runs/photos-1"),
-    ("saccade export runs/photos-1 --format tflite", "unknown export format: tflite", ""),
+    (
+        "saccade export runs/photos-1 --format tflite",
+        "unknown export format: tflite",
+        "saccade export RUN --format onnx",
+    ),
     ("saccade train photos --epoch 3", "unknown flag: --epoch", "did you mean --epochs?"),
     ("saccade train photos --freeze 3", "unknown flag: --freeze", "did you mean --unfreeze?"),
     ("saccade predict model.onnx new --batch 8", "unknown flag: --batch", "`saccade predict --help`"),
@@ -205,7 +209,7 @@ def test_what_cannot_work_is_answered_with_the_line_that_does(
     assert error in said[0]
     assert meant in said[1]
     if meant.startswith("saccade "):
-        pasted = said[1].removeprefix("hint: ").removeprefix("for example: ")
+        pasted = f"saccade {said[1].partition('saccade ')[2]}"
         assert pasted == meant
         parsed(shlex.split(pasted)[1:])
 

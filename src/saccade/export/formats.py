@@ -50,7 +50,10 @@ def find_format(name: str) -> Format:
     found = FORMATS.get(name) or extensions.find("formats", name)
     if found is None:
         known = ", ".join([*FORMATS, *extensions.names("formats")])
-        raise RecipeError(f"unknown export format: {name}", hint=f"choose from: {known}")
+        raise RecipeError(
+            f"unknown export format: {name}",
+            hint=f"choose from: {known}, such as: saccade export RUN --format onnx",
+        )
     if not isinstance(found, Format):
         raise RecipeError(
             f"export format {name} is no saccade.export.formats.Format: {found!r}", hint="correct the package"

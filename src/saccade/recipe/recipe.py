@@ -26,6 +26,7 @@ from saccade.recipe.presets import (
     ALWAYS_FROM_SCRATCH,
     AUTO_BATCH_SIZES,
     BACKBONE_DEFAULTS,
+    BACKBONE_RATES,
     CLASSIC_FIELDS,
     DEFAULT_FINETUNE_RATIO,
     EPOCHS_FROM_FITTED_HEAD,
@@ -131,8 +132,9 @@ class Recipe(Section):
         """`train.lr`, with "auto" worked out."""
         if self.train.lr != "auto":
             return self.train.lr
-        if self.train.optimizer in SCRATCH_RATES:
-            return SCRATCH_RATES[self.train.optimizer]
+        optimizer = self.train.optimizer
+        if optimizer in SCRATCH_RATES:
+            return BACKBONE_RATES.get((self.model.backbone, optimizer), SCRATCH_RATES[optimizer])
         # a head alone, on frozen features, bears a higher rate than a whole network: docs/lab-notes.md
         return 3e-3 if self.starts_pretrained else 1e-3
 
