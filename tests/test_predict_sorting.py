@@ -94,6 +94,19 @@ def test_each_photo_is_copied_once_and_none_is_lost(model: Path, photos: Path, t
     ]
 
 
+def test_a_copy_that_is_stopped_leaves_no_half_photo(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(original: io.BufferedReader, copy: io.BufferedWriter, length: int) -> None:
+        copy.write(original.read(10))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.copyfileobj", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, photos, sort_into=str(tmp_path / "sorted"))
+    assert contents(tmp_path / "sorted") == {}
+
+
 def test_links_lead_to_the_photos(model: Path, photos: Path, tmp_path: Path) -> None:
     target = tmp_path / "sorted"
     assert run(model, photos / "West", sort_into=str(target), link=True)[0] == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -96,6 +97,8 @@ def test_the_certificate_holds_for_all_validation_and_test_images(run: RunFolder
     assert certificate["passed"] is True
     assert certificate["images"] == judged
     assert certificate["max_probability_difference"] <= certificate["tolerance"] == 1e-3
+    assert certificate["decoders"]["pillow"] == PIL.__version__
+    assert certificate["decoders"].items() <= run.read_record().versions.items()
 
 
 def test_the_same_command_again_prints_the_result_and_changes_nothing(

@@ -106,15 +106,24 @@ def _place(source: str, target: Path, *, link: bool) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if link:
             target.symlink_to(source)
-            return
-        with open(source, "rb") as original, open(target, "xb") as copy:  # x: nothing is ever overwritten
-            shutil.copyfileobj(original, copy, 1 << 20)
-        shutil.copystat(source, target)
+        else:
+            _copy(source, target)
     except OSError as error:
         raise DataError(
             f"{source} cannot be {'linked' if link else 'copied'} to {target} ({error.strerror})",
             hint="leave --link out to copy instead" if link else "free some space or permissions there",
         ) from None
+
+
+def _copy(source: str, target: Path) -> None:
+    """Contents, times and permissions; where that is stopped half-way, no half a photo is left."""
+    with open(source, "rb") as original, open(target, "xb") as copy:  # x: nothing is ever overwritten
+        try:
+            shutil.copyfileobj(original, copy, 1 << 20)
+        except BaseException:
+            target.unlink()
+            raise
+    shutil.copystat(source, target)
 
 
 # -- names -----------------------------------------------------------------------------------------------
