@@ -51,7 +51,7 @@ def test_work_under_way_is_a_bar_below_the_lines(outputs: list[list[Any]]) -> No
     lines, bar = shown["data"]["text/html"].split("</pre>")
     assert lines.endswith(">Data")
     assert '<progress value="3" max="12"' in bar
-    assert "reading 3/12 files" in bar
+    assert "reading: 3/12 files" in bar
     assert "loss &lt;1" in bar
     assert "[########    " in shown["data"]["text/plain"]
 

@@ -118,7 +118,7 @@ class _Bar:
         rate = self._done / max(time.monotonic() - self._started, 1e-9)
         left = (self._total - self._done) / rate if rate else 0.0
         told = [
-            f"{self._what} {self._done:,}/{self._total:,} {self._unit}",
+            f"{self._what}: {self._done:,}/{self._total:,} {self._unit}",
             f"{rate:,.0f}/s" if rate >= 1 else "",
             f"{duration(left)} left" if self._own_time and left >= 1 else "",
             self._detail,
