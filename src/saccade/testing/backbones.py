@@ -38,8 +38,8 @@ def check_backbone(
 
 
 def _built(build: Builder, classes: int, image_size: int, options: dict[str, Any]) -> nn.Module:
-    sized = accepted(build, image_size=image_size, head="linear")
-    return build(classes, weights="", **{**sized, **options})
+    filled_in = accepted(build, weights="", image_size=image_size, head="linear")
+    return build(classes, **{**filled_in, **options})
 
 
 def _images(count: int, image_size: int) -> Tensor:
