@@ -16,7 +16,7 @@ DEFAULT_FINETUNE_RATIO = 0.01
 # learning rate of an optimizer, for training from scratch, where train.lr is "auto"
 SCRATCH_RATES = {"sgd": 0.05, "muon": 0.24}
 # (backbone, optimizer) -> the rate where that of the optimizer is too high: docs/lab-notes.md
-BACKBONE_RATES = {("small_cnn", "sgd"): 0.01}
+BACKBONE_RATES = {("small_cnn", "sgd"): 0.005}
 
 # What `batch_size` "auto" chooses among, and how many steps an epoch must have for the larger ones.
 AUTO_BATCH_SIZES = {"fast_cnn": (16, 32, 64, 128, 256, 500)}

@@ -289,7 +289,7 @@ class TrainConfig(Section):
     """Images in one step. auto: 32; for fast_cnn 16 to 500, the largest that leaves ten steps in an epoch."""
     lr: Positive | Auto = "auto"
     """Learning rate. It is that of the head (method finetune) or of training from scratch. auto: for Adam and
-    AdamW 3e-3 on a frozen base and 1e-3 from scratch, for SGD 0.05 (small_cnn: 0.01), for Muon 0.24.
+    AdamW 3e-3 on a frozen base and 1e-3 from scratch, for SGD 0.05 (small_cnn: 0.005), for Muon 0.24.
     """
     finetune_lr: Positive | Auto = "auto"
     """Learning rate of fine-tuning. auto: a hundredth of lr; after a fitted head (methods auto, tail and
