@@ -7,6 +7,7 @@ A name can lead to a pipe, which waits for ever, or to a device, which never end
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import stat
@@ -64,3 +65,29 @@ def _refuse_irregular(status: os.stat_result, path: FileName) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = "it is a pipe, socket or device, not a regular file"
         raise OSError(errno.EINVAL, kind, os.fspath(path))
+
+
+def lock_file(handle: int) -> bool:
+    """Lock an open file for this process without waiting; False where another process holds it."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        return _lock_on_windows(handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _lock_on_windows(handle: int) -> bool:
+    """Lock a byte far behind the end: what is locked cannot be read, and the start says whose it is."""
+    msvcrt: Any = importlib.import_module("msvcrt")
+    os.lseek(handle, 1 << 30, os.SEEK_SET)
+    try:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    except OSError:
+        return False
+    finally:
+        os.lseek(handle, 0, os.SEEK_SET)
+    return True

@@ -24,7 +24,7 @@ from typing import Any, get_args
 import numpy as np
 
 from saccade.errors import RunError
-from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
+from saccade.files import MOST_WEIGHT_BYTES, lock_file, parse_json, read_file, read_text
 from saccade.manifest import NAME as MANIFEST
 from saccade.manifest import Content, Manifest
 from saccade.recipe import Recipe, differing_keys
@@ -447,7 +447,9 @@ class RunFolder:
     def _note_owner(self, handle: int) -> None:
         os.ftruncate(handle, 0)
         with contextlib.suppress(OSError):  # a full disk is said by the file that matters
-            os.pwrite(handle, str(os.getpid()).encode("ascii"), 0)
+            os.write(
+                handle, str(os.getpid()).encode("ascii")
+            )  # at its start: nothing was read or written yet
 
     def _remove_leftovers(self) -> None:
         """Remove what a stopped write left: temporary files, and first files of a run that never began."""
@@ -483,12 +485,8 @@ class RunFolder:
 
     def _locks(self, handle: int) -> bool:
         """Lock the open file; False where another has its name by now. Raises RunError where it is held."""
-        import fcntl
-
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        if not lock_file(handle):
+            owner = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(handle)
             raise RunError(
                 f"{self.root} is in use by process {owner}",
@@ -502,8 +500,8 @@ class RunFolder:
     def _remove_if_nothing_began(self) -> None:
         """A refusal leaves neither a lock in somebody's folder nor one that held nothing else."""
         if not self.recipe.exists():
-            self.lock.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it holds something
+            with contextlib.suppress(OSError):  # it holds something; Windows removes no file that is open
+                self.lock.unlink(missing_ok=True)
                 self.root.rmdir()
 
     def _text(self, path: Path) -> str:
@@ -698,7 +696,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
                 stream.flush()
-                os.fchmod(stream.fileno(), _file_mode(path))
+                if hasattr(os, "fchmod"):  # Windows before Python 3.13 has none, and no such modes
+                    os.fchmod(stream.fileno(), _file_mode(path))
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
         except BaseException:
@@ -713,7 +712,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make a rename durable: the folder's own entry must reach the disk too."""
+    """Make a rename durable: the folder's own entry must reach the disk too. Windows opens no folders."""
+    if os.name == "nt":
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -85,10 +85,18 @@ def usable_cores() -> int:
 
 def memory_bytes() -> int:
     """Memory of this machine, or of the container where that has less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = _memory_of_machine()
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.exists() else "max"
     return min(total, int(text)) if text.isdecimal() else total
+
+
+def _memory_of_machine() -> int:
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    status = (ctypes.c_uint64 * 8)(64)  # Windows' MEMORYSTATUSEX: its own length, then the total, then others
+    getattr(ctypes, "windll").kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # noqa: B009 - not on Linux
+    return int(status[1])
 
 
 def shared_memory_bytes() -> int:

@@ -420,6 +420,8 @@ class _Loader:
 def _started(loader: DataLoader[Loaded]) -> Iterator[Loaded | str]:
     """The loader's batches. torch would raise for a dead worker wherever the program is then: here it is
     found while its batch is waited for."""
+    if not hasattr(signal, "SIGCHLD"):  # Windows
+        return iter(loader)
     before = signal.getsignal(signal.SIGCHLD)
     batches: Iterator[Loaded | str] = iter(loader)
     if threading.current_thread() is threading.main_thread():
