@@ -1,4 +1,4 @@
-"""Remake docs/pictures/: the audit page and the report of generated photos, as Chromium shows them.
+"""Remake docs/pictures/: audit page, report and contact sheet of generated photos, as Chromium shows them.
 
     python benchmarks/pictures.py
 
@@ -67,6 +67,14 @@ def write_photos(root: Path) -> None:
         photo.filter(ImageFilter.GaussianBlur(12)).save(root / "beetle" / "IMG_0003.jpg")
 
 
+def write_new_photos(root: Path) -> None:
+    """A dozen more, whose kind nobody has written down."""
+    rng = np.random.default_rng(1)
+    root.mkdir()
+    for number in range(12):
+        insect(number % 3, rng).save(root / f"IMG_{3000 + number}.jpg", quality=90)
+
+
 def screenshot(page: Path, picture: str, height: int, *, section: str = "") -> None:
     """The top of the page, or one section of it, at `WIDTH`, as a PNG of 128 colours."""
     target = PICTURES / picture
@@ -92,8 +100,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         desk = Path(folder)
         write_photos(desk / "photos")
+        write_new_photos(desk / "new")
         subprocess.run(["saccade", "audit", "photos", "--out", "audit"], cwd=desk)  # 1: it found something
         subprocess.run(["saccade", "train", "photos", "--method", "head"], cwd=desk, check=True)
+        predict = ["saccade", "predict", "runs/photos-1", "new", "--contact-sheet", "sheet.html"]
+        subprocess.run(predict, cwd=desk, check=True)
+        screenshot(desk / "sheet.html", "sheet.png", 760)
         screenshot(desk / "audit" / "audit.html", "audit.png", 1100)
         report = desk / "runs" / "photos-1" / "report" / "report.html"
         screenshot(report, "report.png", 970)

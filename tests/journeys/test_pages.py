@@ -82,9 +82,10 @@ def test_first_steps_work_in_order(first_steps: list[Said], desk: Path) -> None:
     assert lines[:2] == ["doctor", "audit"]
     assert {"train", "predict"} <= set(lines)
     assert [said for said in first_steps if said.code > (said.line.split()[1] == "audit")] == []
-    for named in ("audit/audit.html", "runs/photos-1/report/report.html", "answers.csv"):
+    for named in ("audit/audit.html", "runs/photos-1/report/report.html", "sheet.html", "answers.csv"):
         assert named in FIRST_STEPS
         assert (desk / named).is_file(), named
+    assert len([*(desk / "sorted").glob("*/*.jpg")]) == len([*(desk / "new").iterdir()]) == 3
 
 
 def test_the_lines_that_first_steps_explains_are_printed(first_steps: list[Said]) -> None:
@@ -182,7 +183,14 @@ def what_saccade_says(place: Path) -> str:
     return "".join(f"{photo}: {answer.predicted} {answer.confidence:.1%}\n" for photo, answer in lines)
 
 
+def test_photos_are_not_sorted_twice_into_one_folder(first_steps: list[Said], capsys: Any) -> None:
+    assert typed("saccade predict runs/photos-1 new --sort-into sorted").code == 2
+    assert "sorted is not empty" in capsys.readouterr().err
+    assert "`sorted is not empty`" in FIRST_STEPS
+
+
 def test_the_commands_of_use_your_model_run(desk: Path, first_steps: list[Said]) -> None:
+    shutil.rmtree("sorted")
     lines = saccade_lines(USE)
     assert len(lines) > 2
     assert [said for said in map(typed, lines) if said.code] == []
