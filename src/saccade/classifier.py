@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import difflib
 import shutil
 import tempfile
 import warnings
@@ -20,7 +21,7 @@ from saccade.errors import DataError, NotFittedError, RecipeError, RunError
 from saccade.labelled import Columns
 from saccade.notebook.progress import terminal_for
 from saccade.notebook.views import Views
-from saccade.recipe import SHORT_FLAGS, Recipe, merged_recipe, read_recipe_file
+from saccade.recipe import SHORT_FLAGS, SYNONYMS, Recipe, merged_recipe, read_recipe_file
 from saccade.records import Metrics
 from saccade.run_folder import RunFolder, certificate_beside, existing_run, write_bytes
 from saccade.scikit import Estimator, parameters
@@ -56,6 +57,7 @@ class ImageClassifier(Views, Estimator):
     out: str
     quiet: bool | None
     callbacks: Sequence[Any] | None
+    group: Any
 
     def __init__(
         self,
@@ -139,6 +141,11 @@ class ImageClassifier(Views, Estimator):
                 f"{data} brings its own labels, groups and parts; also given: y, groups or part",
                 hint="give images and labels, or name the columns of a list: path=, label=, group=, root=",
             )
+        if given is not None and self.group:
+            raise RecipeError(
+                f"group = {self.group!r} names a column of a list in a file, and images are given",
+                hint="fit(df, group=COLUMN), or fit(images, labels, groups=VALUES)",
+            )
         recipe = self._recipe(columns.of_list() if given is None else {})
         with self._place() as out:
             location = data if given is None else given.write(RunFolder(Path(out)).inputs, recipe)
@@ -155,6 +162,7 @@ class ImageClassifier(Views, Estimator):
         short = {name.replace("-", "_"): field for name, field in SHORT_FLAGS.items()}
         given = {name: value for name, value in self.get_params().items() if name not in _OWN}
         given = {name: value for name, value in given.items() if value is not None}
+        _refuse_unknown(self._fields)
         if callable(given.get("backbone")):
             given["backbone"] = extensions.register_function(given["backbone"])
         extensions.allow_function(given.get("backbone", given.get("model__backbone")))
@@ -411,6 +419,22 @@ class ImageClassifier(Views, Estimator):
 
 
 _OWN = ("recipe", "out", "quiet", "callbacks")  # parameters that are no fields of the recipe
+
+
+def _refuse_unknown(fields: Iterable[str]) -> None:
+    """Raise RecipeError for a word that is neither an argument nor a field, with the nearest that is."""
+    short = {*parameters(ImageClassifier), *(name.replace("-", "_") for name in SHORT_FLAGS)}
+    for name in fields:
+        if "__" in name or "." in name or name in short:
+            continue
+        close = difflib.get_close_matches(name, sorted(short | SYNONYMS.keys()), n=1)
+        meant = SYNONYMS.get(close[0], close[0]) if close else ""
+        raise RecipeError(
+            f"ImageClassifier: unknown key {name!r}",
+            hint=f"did you mean {meant!r}?"
+            if meant
+            else "docs/recipe.md lists all: data__resize is data.resize",
+        )
 
 
 def _file_values(recipe: Any) -> dict[str, Any]:

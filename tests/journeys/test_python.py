@@ -23,7 +23,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
 from saccade import ImageClassifier, Predictor
-from saccade.errors import DataError, RunError, SourceError, TrainingError
+from saccade.errors import DataError, RecipeError, RunError, SourceError, TrainingError
 from saccade.recipe import SHORT_FLAGS
 from saccade.run_folder import RunFolder
 from saccade.training import Callback
@@ -244,6 +244,12 @@ def test_what_cannot_be_trained_on_leaves_nothing(photos: Path, paths: list[str]
             model.fit(data, y)
     with pytest.raises(DataError, match="brings its own labels"):
         model.fit(photos, ["bar"])
+    for name, meant in (("metod", "method"), ("learning_rate", "lr")):
+        with pytest.raises(RecipeError, match=f"unknown key {name!r}\nhint: did you mean '{meant}") as caught:
+            clone(model).set_params(**{name: 1}).fit(paths)
+        assert caught.value.hint
+    with pytest.raises(RecipeError, match="names a column of a list in a file"):
+        clone(model).set_params(group="site").fit(paths)
     with pytest.raises(SourceError, match="does not exist"):
         model.fit("no such folder")
     assert list(tmp_path.iterdir()) == []

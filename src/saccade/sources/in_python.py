@@ -136,8 +136,8 @@ def _contents(images: Sequence[Any], limits: Limits) -> dict[str, bytes]:
         ending = _ENDINGS.get(data[:2], ".image")
         found[f"{position:06d}-{hashlib.sha256(data).hexdigest()[:12]}{ending}"] = data
     if problems:
-        more = f" (and {len(problems) - 3:,} more)" if len(problems) > 3 else ""
-        shown = printable(" | ".join(problems[:3]))
+        more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
+        shown = printable(problems[0])
         raise SourceError(
             f"{len(problems):,} of {len(images):,} images cannot be used: {shown}{more}",
             hint="correct them, or leave them out together with their labels",
