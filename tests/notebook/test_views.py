@@ -251,7 +251,7 @@ def test_labels_in_tables_are_of_the_type_that_fit_was_given(photos: Path) -> No
 def test_a_model_whose_run_is_gone_still_has_a_text(model: saccade.ImageClassifier, tmp_path: Path) -> None:
     other = saccade.ImageClassifier()
     other.run_, other.classes_ = RunFolder(tmp_path / "gone"), model.classes_
-    assert repr(other) == "ImageClassifier()"
+    assert repr(other) == "ImageClassifier()  # fitted: 3 classes"
     assert "its run folder, with figures and report, is not here" in other._repr_html_()
     with pytest.raises(RunError, match="the run folder is gone"):
         _ = other.history_

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from saccade.errors import MissingExtraError, RecipeError, RunError
 from saccade.notebook import cards, reading
 from saccade.run_folder import RunFolder
+from saccade.terminal import counted
 
 if TYPE_CHECKING:
     from saccade.notebook.plots import Plot
@@ -169,9 +170,9 @@ class Views:
     # -- in one line, and as a card ------------------------------------------------------------
 
     def __repr__(self) -> str:
-        run = self._shown_run
-        result = "" if run is None else cards.in_one_line(run)
-        return f"{self._call}{result and f'  # {result}'}"
+        run, classes = self._shown_run, self.__dict__.get("classes_", ())
+        result = cards.in_one_line(run) if run else f"fitted: {counted(len(classes), 'class', 'classes')}"
+        return f"{self._call}  # {result}" if run or len(classes) else self._call
 
     def _repr_html_(self) -> str:
         run = self._shown_run
