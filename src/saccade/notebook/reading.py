@@ -87,7 +87,11 @@ def _augmentation(run: RunFolder) -> Augmentation:
     from saccade.evaluation.remedies import fitted
     from saccade.transforms import Augmentation
 
-    augmentation = Augmentation(**run.read_record().resolved["augment"])
+    strengths = run.read_record().resolved["augment"]
+    strengths = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in strengths.items()
+    }
+    augmentation = Augmentation(**strengths)
     if not fitted(run.read_history()):
         return augmentation
     return Augmentation(horizontal_flip=0.5 if augmentation.horizontal_flip else 0.0)
