@@ -89,7 +89,7 @@ def find_backbone(text: str) -> BackboneName:
     base = name.partition(".")[0] if "." in name else ""
     known = [row for candidate in candidates for row in _names(candidate, base)]
     close = difflib.get_close_matches(name, sorted(set(known)), n=4, cutoff=0.5)
-    hint = f"did you mean {', '.join(close)}?" if close else "`saccade backbones` lists all"
+    hint = f"did you mean {', '.join(close)}?" if close else "`saccade backbones '*'` lists all"
     raise ModelError(f"unknown backbone: {text}", hint=hint)
 
 
