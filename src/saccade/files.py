@@ -7,7 +7,6 @@ A name can lead to a pipe, which waits for ever, or to a device, which never end
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import os
 import stat
@@ -82,10 +81,12 @@ def lock_file(handle: int) -> bool:
 
 def _lock_on_windows(handle: int) -> bool:
     """Lock a byte far behind the end: what is locked cannot be read, and the start says whose it is."""
-    msvcrt: Any = importlib.import_module("msvcrt")
+    import msvcrt
+
+    windows: Any = msvcrt  # its functions are declared on Windows alone
     os.lseek(handle, 1 << 30, os.SEEK_SET)
     try:
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        windows.locking(handle, windows.LK_NBLCK, 1)
     except OSError:
         return False
     finally:
