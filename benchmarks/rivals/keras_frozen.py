@@ -109,7 +109,7 @@ def base_network(weights: Path) -> Any:
     tensors = load_file(weights)
     for layer in base.layers:
         if layer.weights:
-            layer.set_weights(_as_keras(tensors, layer.name.replace("/", ".")))
+            layer.set_weights(_as_keras(tensors, layer.name.replace("-", ".")))
     base.trainable = False
     return base
 
@@ -161,7 +161,7 @@ def _norm(x: Any, name: str) -> Any:
 
 
 def _named(timm_name: str) -> str:
-    return timm_name.replace(".", "/")
+    return timm_name.replace(".", "-")
 
 
 def _as_keras(tensors: Any, name: str) -> list[Any]:
