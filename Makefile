@@ -10,7 +10,7 @@ FLAGS ?=
 # Byte code is kept: a second start imports torch in seconds less.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo train test check format docs notebooks wheel bench clean
+.PHONY: demo train test examples check format docs notebooks wheel bench clean
 
 demo: $(READY)
 	$(BIN)/saccade demo $(FLAGS)
@@ -19,8 +19,13 @@ train: $(READY)
 	@test -n "$(DATA)" || { echo "say which images: make train DATA=photos/ OUT=runs/photos"; exit 2; }
 	$(BIN)/saccade train "$(DATA)" --out "$(OUT)" $(FLAGS)
 
+# Every test but those of `examples`.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(FLAGS)  # two processes, a thread each
+
+# Runs what the documentation shows: the notebooks, the Python of its pages, the commands of First steps.
+examples: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m examples $(FLAGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

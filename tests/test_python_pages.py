@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 QUICK = 'backbone="small_cnn", image_size=16, epochs=1, batch_size=8'
 
 
-@pytest.mark.slow
+@pytest.mark.examples
 @pytest.mark.parametrize(("page", "blocks"), [("python", 5), ("extending", 3)])
 def test_the_examples_of_a_page_run(
     page: str, blocks: int, photo_writer: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -23,7 +23,7 @@ def test_the_notebooks_are_there() -> None:
     assert [path.name for path in NOTEBOOKS] == ["first_steps.ipynb", "scikit_learn.ipynb"]
 
 
-@pytest.mark.slow
+@pytest.mark.examples
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbclient = pytest.importorskip("nbclient", reason="executes notebooks: pip install nbclient ipykernel")

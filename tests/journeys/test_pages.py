@@ -22,6 +22,7 @@ from PIL import Image
 from saccade.cli import main
 from saccade.predict import Predictor
 
+pytestmark = pytest.mark.examples
 ROOT = Path(__file__).parents[2]
 FIRST_STEPS = (ROOT / "docs" / "first-steps.md").read_text("utf-8")
 STEPS, _, LATER = FIRST_STEPS.partition("\n## Groups\n")
