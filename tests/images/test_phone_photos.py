@@ -219,7 +219,7 @@ def test_a_picture_that_is_larger_than_it_says_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "kind"), [(heic, "HEIC"), (avif, "AVIF"), (jxl, "JPEG XL")], ids=lambda value: str(value)
+    ("write", "kind"), [(heic, "HEIC"), (avif, "AVIF"), (jxl, "JPEG XL")], ids=["heic", "avif", "jxl"]
 )
 def test_cut_anywhere_a_file_is_named_as_cut_or_damaged(write: Callable[..., bytes], kind: str) -> None:
     options = {"use_container": True} if kind == "JPEG XL" else {}
