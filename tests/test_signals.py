@@ -152,3 +152,8 @@ def test_a_command_that_cannot_be_continued_says_what_to_call_again() -> None:
 def test_the_grace_is_shorter_than_that_of_a_container() -> None:
     assert GRACE_SECONDS < 10
     assert EXIT_CODES == (143, 130)
+
+
+def test_where_a_run_was_begun_the_way_on_is_to_resume_it() -> None:
+    done = run("from saccade.signals import can_resume\ncan_resume('runs/photos-1')\nsend()", signal.SIGTERM)
+    assert done[2].endswith("to continue: saccade train --resume runs/photos-1\n")

@@ -33,6 +33,7 @@ class _State:
 
     active = False
     said = False
+    resume = ""  # the run that a command has begun
     saying = threading.Lock()
 
 
@@ -50,7 +51,7 @@ def answered_signals(words: Sequence[str]) -> Iterator[None]:
     os.set_blocking(writing, False)
     watcher = threading.Thread(target=_watch, args=(reading, tuple(words)), name="signals", daemon=True)
     watcher.start()
-    _State.active, _State.said = True, False
+    _State.active, _State.said, _State.resume = True, False, ""
     before = {number: signal.signal(number, _interrupt) for number in STOPPING}
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     try:
@@ -66,6 +67,11 @@ def answered_signals(words: Sequence[str]) -> Iterator[None]:
         os.close(reading)
 
 
+def can_resume(run: str) -> None:
+    """From now on a stopped `saccade train` names `--resume RUN` as the way on."""
+    _State.resume = run
+
+
 def say_stopped(words: Sequence[str], error: KeyboardInterrupt) -> int:
     """Say once on stderr which signal stopped the command, and how to go on; returns the exit code.
 
@@ -73,6 +79,8 @@ def say_stopped(words: Sequence[str], error: KeyboardInterrupt) -> int:
     """
     stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
     kept = words[:1] and words[0] in CONTINUING
+    if _State.resume and words[:1] and words[0] == "train":
+        words = ("train", "--resume", _State.resume)
     how = "finished work is kept; to continue" if kept else "to start again"
     name = signal.Signals(stopped.signal).name
     with _State.saying:

@@ -133,7 +133,7 @@ def test_a_stopped_run_says_how_to_continue(
     out = tmp_path / "run"
     returned, output = start_and_signal(photos, out, number, after_epochs=2)
     assert returned == code
-    assert f"to continue: saccade train {photos}" in output
+    assert f"to continue: saccade train --resume {out}" in output
     assert "Traceback" not in output
     assert saccade("train", photos, "--out", out, *FLAGS).code == 0
     assert_same_result(RunFolder(out), straight)

@@ -206,6 +206,8 @@ def test_an_int8_model_is_written_and_not_certified_on_too_few_images(
     saccade: Saccade, run: RunFolder
 ) -> None:
     answer = saccade("export", run.root, "--int8")
+    first = answer.out.splitlines()[0]
+    assert first.endswith("are too few to certify an int8 file: at least 73 are needed"), "said before work"
     values = json.loads(run.certificate(run.int8).read_text())
     assert values["kind"] == "int8"
     assert values["validation_images"] == len(run.read_predictions("validation")) < 73

@@ -6,7 +6,7 @@ model. It has to be as accurate, as far as the images can show it, and has to sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -107,6 +107,20 @@ class AccuracyChange:
         while -paired_change(lost * needed, gained * needed, needed).low > largest_fall + ROUNDING:
             needed += max(1, needed // 200)
         return needed
+
+
+def images_that_lack(predictions: Mapping[str, Predictions], *, kind: Kind, max_drop: float) -> str:
+    """Known before an int8 file is made: that no answers on so few images could get it certified, or ""."""
+    validation = predictions.get("validation")
+    images = sum(label != "" for label in validation.labels) if validation else 0
+    same = AccuracyChange(max(images, 1), max(images, 1), lost=0, gained=0)
+    limit = max_drop + DROP_MARGIN
+    if kind != "int8" or -same.interval.low <= limit + ROUNDING:
+        return ""
+    return (
+        f"{images} labelled validation images are too few to certify an int8 file: at least "
+        f"{same.images_for(limit)} are needed"
+    )
 
 
 def judge(

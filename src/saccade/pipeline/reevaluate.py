@@ -18,7 +18,7 @@ from saccade.records import Dataset, ImageRecord, Metrics
 from saccade.report import write_report
 from saccade.run_folder import RunFolder, existing_run
 from saccade.sources import USUAL_COLUMNS, Columns
-from saccade.terminal import Terminal
+from saccade.terminal import Terminal, counted
 from saccade.threads import usable_cores
 
 
@@ -156,6 +156,7 @@ def _evaluate_new(
     run: RunFolder, recipe: Recipe, data: str, terminal: Terminal, name: str, columns: Columns
 ) -> dict[str, Metrics]:
     dataset = prepare.list_again(data, recipe, columns)
+    terminal.say(f"Evaluate  {run.root} on {counted(len(dataset.records), 'image')} of {data}")
     bundle = load_model(run)
     unknown = [label for label in dataset.classes if label not in bundle.classes]
     if unknown:

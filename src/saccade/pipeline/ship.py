@@ -17,6 +17,7 @@ from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY
 from saccade.errors import RecipeError, RunError
 from saccade.export import certify as certifying
 from saccade.export.formats import FORMATS, find_format
+from saccade.export.verdict import images_that_lack
 from saccade.files import MOST_WEIGHT_BYTES, read_file
 from saccade.images.decoder import CheckedReader, Limits, read_pixels
 from saccade.images.plugins import decoder_versions
@@ -69,8 +70,11 @@ def export(
         )
     run = finished_run(run_path)
     recipe, dataset = run.read_recipe(), data_of(run, data)
+    target = Path(out) if out else run.onnx.parent / chosen.file_name
+    if lack := images_that_lack(predictions_of(run), kind=chosen.kind, max_drop=recipe.export.max_drop):
+        terminal.warn(lack, hint="train with more validation images, or ship the float model.onnx")
+    terminal.say(f"Writing   {target}")
     with run.locked():
-        target = Path(out) if out else run.onnx.parent / chosen.file_name
         _write(run, name, target, dataset, terminal)
         if name == "onnx" and target.resolve() == run.onnx.resolve():
             check_export(run, dataset, recipe)

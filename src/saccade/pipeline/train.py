@@ -25,6 +25,7 @@ from saccade.pipeline.result import say_result
 from saccade.pipeline.work import Work
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder, existing_run
+from saccade.signals import can_resume
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def train(
             work.finish = finish
             while_continuing.enter_context(as_it_began(run, recipe, terminal))
         work.callbacks = given
+        can_resume(out)
         for stage in stages():
             stage(work)
         return _result(run)
