@@ -254,7 +254,7 @@ def test_python_and_the_command_line_make_the_same_run(run: RunFolder, photos: P
     assert list(model.classes_) == ["bar", "checker", "disc"]
     stored = run.read_predictions("test")
     paths = [photos / path for path in stored.paths]
-    assert model.predict(paths) == list(stored.predicted)
+    assert model.predict(paths).tolist() == list(stored.predicted)
     np.testing.assert_allclose(model.predict_proba(paths), stored.probabilities, atol=1e-4)
     pixels = np.asarray(Image.open(paths[0]).convert("RGB"))
     assert package.load(model.export(tmp_path / "m.onnx")).predict(pixels) == [stored.predicted[0]]
