@@ -301,6 +301,7 @@ def test_doctor_says_what_is_there(answer: Command) -> None:
     assert re.search(r"^  ok       saccade\[train\] +audit, training, reports$", out, re.MULTILINE)
     assert re.search(r"^Training  would run on \w+ \(.+\) in \w+, \d+ threads?$", out, re.MULTILINE)
     assert max(map(len, out.splitlines())) <= 110
+    assert ("would run on cpu" in out) == ("          not on a GPU: " in out)
 
 
 def test_doctor_says_what_a_missing_extra_would_bring(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import re
 import shlex
 import subprocess
@@ -111,6 +113,58 @@ def said_in_cells(page: Path) -> list[str]:
     rows = "\n".join(line for line in ours(page).splitlines() if line.startswith("|"))
     code = re.findall(r"`([^`]*)`", rows)
     return [words for words in code if re.match(r"saccade \w+ |--", words)]
+
+
+def flags_there(cell: str) -> list[list[str]]:
+    """Flags of another tool, each with its values: [--opt, adamw] or [imgsz=224]; no calls or whole lines."""
+    flags: list[list[str]] = []
+    for code in re.findall(r"`([^`]*)`", cell):
+        if re.match(r"--?\w", code):
+            flags += [shlex.split(flag) for flag in re.findall(r"--?[a-z]\S*(?: [^-]\S*)*", code)]
+        elif re.match(r"(?!data=)\w+=", code) and "(" not in code:
+            flags += [[f"{key}={value}"] for key, value in re.findall(r'(\w+)="?([\w.-]+)', code)]
+    return flags
+
+
+def flags_in(text: str) -> list[str]:
+    return [flag.replace("--no-", "--") for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", text)]
+
+
+def typed_there() -> list[tuple[list[str], list[str]]]:
+    """(a flag there, the flags here that may be its answer); in step where a row has as many of both."""
+    pairs = []
+    for page in DICTIONARIES:
+        rows = [line.split("|") for line in page.read_text("utf-8").splitlines() if line.startswith("| ")]
+        for _, left, right, *_ in rows:
+            there, here = flags_there(left), flags_in(right)
+            in_step = [[flag] for flag in here] if len(there) == len(here) else [here] * len(there)
+            pairs += zip(there, in_step, strict=True)
+    return pairs
+
+
+TYPED = typed_there()
+
+
+def test_the_flags_of_other_tools_are_found() -> None:
+    assert len(TYPED) > 90
+
+
+@pytest.mark.parametrize(("there", "here"), TYPED, ids=[" ".join(there) for there, _ in TYPED])
+def test_the_command_answers_a_flag_of_another_tool_as_the_page_does(
+    there: list[str], here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, said = ["train", "photos", *there], io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            parsed(words)
+        except RecipeError as error:
+            words = [str(error)]
+    answer = f"{' '.join(words)} {said.getvalue()}"
+    if here:
+        assert set(flags_in(answer)) & set(here), answer
+    else:
+        assert "has no --" in answer or "is not needed" in answer, answer
 
 
 TABLES = [*DICTIONARIES, ROOT / "docs" / "index.md"]

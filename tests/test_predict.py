@@ -249,6 +249,9 @@ def test_many_failures_are_cut_on_screen_and_complete_in_a_file(
     assert run(model, photos, out=str(tmp_path / "o.csv"))[0] == 1
     with (tmp_path / "o.csv.failed.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 30
+    assert "all 30 inputs that failed are listed in" in capsys.readouterr().err
+    assert run(model, photos / "bad00.jpg", out=str(tmp_path / "o.csv"))[0] == 2
+    assert f"\nthe input that failed is listed in {tmp_path / 'o.csv'}.failed.csv" in capsys.readouterr().err
 
 
 def test_what_a_folder_holds_and_is_not_read_is_named(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.cli.flags import chosen_recipe
 from saccade.errors import RecipeError
 from saccade.recipe import (
     DEFAULT_BACKBONE,
@@ -21,6 +22,7 @@ from saccade.recipe import (
     merged_recipe,
     nest,
     parse_toml,
+    read_recipe_file,
     recipe_as_markdown,
 )
 
@@ -38,7 +40,7 @@ def test_every_problem_is_reported_at_once() -> None:
     with pytest.raises(RecipeError) as caught:
         Recipe.from_mapping({"train.epochs": 0, "data.resize": "stretch", "trian.lr": 1})
     first, *lines = caught.value.args
-    assert first == "recipe: 3 fields do not hold"
+    assert first == "recipe: 3 fields are not valid"
     assert [line.partition("; ")[0] for line in lines] == [
         "data.resize should be 'crop', 'pad' or 'squash' (or 'auto'): 'stretch'",
         "train.epochs should be greater than or equal to 1 (or 'auto'): 0",
@@ -280,3 +282,29 @@ def test_the_rate_of_an_optimizer_is_one_that_the_backbone_bears(
     """SGD at 0.05 drives small_cnn to losses in the hundreds (docs/lab-notes.md)."""
     chosen = Recipe.from_mapping({"model.backbone": backbone, "train.optimizer": optimizer})
     assert chosen.learning_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("flags", "text", "said"),
+    [
+        ({}, "[train]\nepochs = 0\nlr = -1", "r.toml: 2 fields are not valid"),
+        ({"train__epochs": "0", "train__lr": "-1"}, "seed = 3", "flags: 2 fields are not valid"),
+        ({"seed": "3"}, "[train]\nepochs = 0\nlr = -1", "r.toml: 2 fields are not valid"),
+        ({"seed": "x"}, "[train]\nepochs = 0", "flags and r.toml: 2 fields are not valid"),
+        ({"train__finetune_lr": "1"}, "[train]\nlr = 0.001", "flags and r.toml: "),
+    ],
+)
+def test_only_the_source_of_what_is_wrong_is_named(
+    flags: dict[str, str], text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.toml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        chosen_recipe("train", flags, "r.toml")
+    assert caught.value.args[0].startswith(said)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("r.yaml", "YAML"), ("r.YML", "YAML"), ("r.json", "JSON")])
+def test_a_recipe_in_another_format_is_said_to_be_one(name: str, kind: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{name} is {kind}; a recipe is TOML\nhint: write it as a \.toml"):
+        read_recipe_file(name)

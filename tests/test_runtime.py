@@ -32,8 +32,32 @@ def test_bfloat16_can_be_asked_for_on_a_cpu_and_is_what_the_network_computes_in(
 
 @pytest.mark.parametrize("name", ["cuda:99", "tpu", "cpu:1", "cuda:x", "gpu"])
 def test_a_device_that_is_not_here_is_refused_with_those_that_are(name):
-    with pytest.raises(RecipeError, match=rf"device '{name}' is not available\nhint: choose from: auto, cpu"):
+    with pytest.raises(
+        RecipeError, match=rf"device '{name}' is not available.*\nhint: choose from: auto, cpu"
+    ):
         resolve_device(name)
+
+
+@pytest.mark.parametrize(
+    ("built", "tool", "why"),
+    [
+        (None, None, r"torch \S+ is built without CUDA"),
+        ("13.2", None, "no GPU driver is found"),
+        ("13.2", "/usr/bin/nvidia-smi", r"torch sees no GPU \(CUDA_VISIBLE_DEVICES='7'\)"),
+    ],
+)
+def test_why_there_is_no_gpu_is_said(monkeypatch, built, tool, why):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr("shutil.which", lambda name: tool)
+    monkeypatch.setattr("os.path.exists", lambda path: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with pytest.raises(
+        RecipeError, match=f"device 'cuda' is not available: {why}\nhint: choose from: auto, "
+    ):
+        resolve_device("cuda")
 
 
 def test_an_unknown_precision_is_refused():

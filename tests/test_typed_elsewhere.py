@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -27,8 +28,11 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("photos/cat/1.jpg", "photos/dog/1.jpg", "new/1.jpg", "photo.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name)
-    (tmp_path / "runs/photos-1").mkdir(parents=True)
-    (tmp_path / "runs/photos-1/recipe.toml").touch()
+    for age, name in enumerate(("photos-1", "flat-2", "flat-1")):
+        recipe = tmp_path / "runs" / name / "recipe.toml"
+        recipe.parent.mkdir(parents=True)
+        recipe.touch()
+        os.utime(recipe, (1000 - age, 1000 - age))
     (tmp_path / "model.onnx").touch()
     monkeypatch.chdir(tmp_path)
 
@@ -193,7 +197,27 @@ ANSWERED = [
         "saccade export RUN --format onnx",
     ),
     ("saccade train photos --epoch 3", "unknown flag: --epoch", "did you mean --epochs?"),
-    ("saccade train photos --freeze 3", "unknown flag: --freeze", "did you mean --unfreeze?"),
+    ("saccade train photos --freeze 3", "unknown flag: --freeze", "write --method finetune --unfreeze 2"),
+    ("saccade train photos freeze=3", "unknown flag: --freeze", "write --method finetune --unfreeze 2"),
+    (
+        "saccade train photos --drop-path 0.1",
+        "unknown flag: --drop-path",
+        "write --model.options drop_path_rate=0.1",
+    ),
+    ("saccade train photos --model-ema", "unknown flag: --model-ema", "write --train.ema_decay 0.98"),
+    ("saccade train photos --name exp1", "unknown flag: --name", "write --out runs/exp1"),
+    ("saccade train photos --project=here", "unknown flag: --project", "write --out here/NAME"),
+    ("saccade train photos --lrf 0.01", "saccade has no --lrf", "leave it out: --schedule"),
+    ("saccade train photos --layer-decay 0.75", "saccade has no --layer-decay", "one learning rate"),
+    (
+        "saccade train photos --config cfg.yaml",
+        "cfg.yaml is YAML; a recipe is TOML",
+        "write it as a .toml file",
+    ),
+    ("saccade train photos --resume", "--resume takes a run folder", "saccade train --resume runs/photos-1"),
+    ("saccade train flat --resume", "--resume takes a run folder", "saccade train --resume runs/flat-2"),
+    ("saccade train --resume", "--resume takes a run folder", "saccade train --resume runs/photos-1"),
+    ("saccade train photos --epochs", "--epochs needs a value", "`saccade train --help epochs`"),
     ("saccade predict model.onnx new --batch 8", "unknown flag: --batch", "`saccade predict --help`"),
 ]
 

@@ -102,7 +102,7 @@ def _say_device(terminal: Terminal) -> None:
     if _version("torch") is None or _version("lightning-fabric") is None:
         terminal.say("Training  not possible yet: pip install 'saccade[train]'")
         return
-    from saccade.runtime import Runtime
+    from saccade.runtime import Runtime, why_no_gpu
 
     found = Runtime.create().describe()
     threads = counted(found["threads"], "thread")
@@ -111,3 +111,5 @@ def _say_device(terminal: Terminal) -> None:
         f"Training  would run on {found['device']} ({found['device_name']}) in {found['precision']}, "
         f"{threads}{more}"
     )
+    if found["device"] == "cpu":
+        terminal.say(f"          not on a GPU: {why_no_gpu()}")

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -171,10 +172,21 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("mps", 0)
     if kind == "cuda" and (not index or index.isdecimal()) and number < torch.cuda.device_count():
         return torch.device("cuda", number)
+    why = f": {why_no_gpu()}" if kind == "cuda" and not torch.cuda.is_available() else ""
     raise RecipeError(
-        f"device {name!r} is not available",
+        f"device {name!r} is not available{why}",
         hint=f"choose from: auto, {', '.join(available_devices())}",
     )
+
+
+def why_no_gpu() -> str:
+    """Why torch does not see a GPU of NVIDIA or AMD, as far as that shows."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if not any(map(shutil.which, ("nvidia-smi", "rocm-smi"))) and not os.path.exists("/proc/driver/nvidia"):
+        return "no GPU driver is found"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "torch sees no GPU" + (f" (CUDA_VISIBLE_DEVICES={hidden!r})" if hidden is not None else "")
 
 
 def available_devices() -> tuple[str, ...]:

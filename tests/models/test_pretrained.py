@@ -41,6 +41,14 @@ def test_a_hub_that_cannot_be_reached_says_what_to_do_at_once(no_network, name):
     assert time.perf_counter() - start < 15  # the hub's own client alone retries for 23 s
 
 
+@pytest.mark.parametrize(("installed", "said"), [(Path("w.pth"), True), (None, False)])
+def test_a_network_whose_weights_are_installed_is_offered(no_network, monkeypatch, installed, said):
+    monkeypatch.setattr(pretrained.packages.WeightsPackage, "installed_file", lambda package: installed)
+    with pytest.raises(ModelError, match="could not be fetched") as caught:
+        pretrained.published_weights("torchvision", "squeezenet1_1")
+    assert ("use tf_efficientnet_lite0, whose weights are installed, or train" in caught.value.hint) == said
+
+
 def test_a_network_without_published_weights_says_so(no_network):
     with pytest.raises(ModelError, match=r"mobilenetv2_035 has no weights(?s:.*)--weights FILE"):
         build_model("mobilenetv2_035", 3)

@@ -76,6 +76,8 @@ def test_root_may_be_named_from_the_folder_of_the_list(photos: Path) -> None:
         (Columns("filname", "species"), "did you mean --path-column filename?"),
         (Columns("filename", "specie"), "did you mean --label-column species?"),
         (Columns("filename", "xyz"), "name one of them with --label-column"),
+        (Columns("filename", "species", "sitee"), "did you mean --group site?"),
+        (Columns("filename", "species", "xyz"), "name one of them with --group"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_columns_that_are_there(

@@ -17,7 +17,7 @@ from saccade.terminal import say_problem
 FLAGS = {
     **dict.fromkeys(("imgsz", "img_size", "input_size", "size", "resolution"), "--image-size"),
     **dict.fromkeys(("b", "bs", "batch", "train_batch_size", "per_device_train_batch_size"), "--batch-size"),
-    **dict.fromkeys(("e", "n_epochs", "nb_epochs", "num_train_epochs", "max_epochs"), "--epochs"),
+    **dict.fromkeys(("e", "n_epochs", "nb_epochs", "num_train_epochs", "max_epochs", "max_iter"), "--epochs"),
     **dict.fromkeys(("learning_rate", "lr0", "base_lr", "lr_base", "lr_max", "eta"), "--lr"),
     **dict.fromkeys(("opt", "optim", "opt_func"), "--optimizer"),
     **dict.fromkeys(("sched", "scheduler", "lr_scheduler", "lr_scheduler_type", "lr_schedule"), "--schedule"),
@@ -28,15 +28,30 @@ FLAGS = {
     **dict.fromkeys(("cutmix", "cutmix_alpha"), "--augment.cut_mix"),
     **dict.fromkeys(("aa", "auto_augment", "autoaugment"), "--augment.automatic"),
     **dict.fromkeys(("reprob", "erasing", "random_erase", "random_erasing"), "--augment.cutout"),
-    **dict.fromkeys(("hflip", "fliplr"), "--augment.horizontal_flip"),
-    **dict.fromkeys(("vflip", "flipud"), "--augment.vertical_flip"),
-    "degrees": "--augment.rotation",
-    "translate": "--augment.shift",
+    **dict.fromkeys(("hflip", "fliplr", "horizontal_flip"), "--augment.horizontal_flip"),
+    **dict.fromkeys(("vflip", "flipud", "vertical_flip"), "--augment.vertical_flip"),
+    **dict.fromkeys(("degrees", "rotation_range"), "--augment.rotation"),
+    **dict.fromkeys(("translate", "width_shift_range", "height_shift_range"), "--augment.shift"),
+    **dict.fromkeys(("shear", "shear_range"), "--augment.shear"),
+    "zoom_range": "--augment.zoom",
+    "hsv_h": "--augment.hue",
+    "hsv_s": "--augment.saturation",
+    "hsv_v": "--augment.brightness",
     "augmentation": "--augment",
     **dict.fromkeys(("smoothing", "label_smoothing", "label_smoothing_factor"), "--train.label_smoothing"),
     **dict.fromkeys(("weight_decay", "wd"), "--train.weight_decay"),
     "momentum": "--train.momentum",
-    **dict.fromkeys(("patience", "early_stopping_patience"), "--train.early_stopping"),
+    **dict.fromkeys(
+        ("patience", "early_stopping", "early_stopping_patience", "n_iter_no_change"),
+        "--train.early_stopping",
+    ),
+    "decay_epochs": "--train.step_epochs",
+    "decay_rate": "--train.step_factor",
+    "patience_epochs": "--train.plateau_patience",
+    "model_ema_decay": "--train.ema_decay",
+    "amp_dtype": "--precision",
+    **dict.fromkeys(("initial_checkpoint", "checkpoint_path"), "--weights"),
+    **dict.fromkeys(("config", "config_file", "cfg"), "--recipe"),
     **dict.fromkeys(("j", "workers", "num_workers", "n_jobs", "dataloader_num_workers"), "--train.workers"),
     **dict.fromkeys(("clip_grad", "max_grad_norm", "gradient_clip_val"), "--train.gradient_clip"),
     "warmup_epochs": "--train.warmup_epochs",
@@ -64,6 +79,7 @@ SWITCHES = {
     **dict.fromkeys(("no_augment", "no_aug", "no_augmentation"), ("--augment", "none")),
     "from_scratch": ("--no-pretrained",),
     "quantize": ("--int8",),
+    **dict.fromkeys(("class_weight", "class_weights"), ("--train.class_weights",)),
 }
 # A flag there that is not needed here -> why
 NEEDLESS = {
@@ -76,6 +92,27 @@ NEEDLESS = {
     **dict.fromkeys(("shuffle", "deterministic"), "order and results follow from --seed"),
     **dict.fromkeys(("loss", "metrics"), "the loss is cross-entropy, and all metrics are measured"),
     "task": "saccade classifies images",
+    "channels_last": "the memory layout is chosen for the network",
+}
+# A flag there, whose value is {} -> what is typed here
+WRITTEN = {
+    **dict.fromkeys(("drop_path", "drop_path_rate"), "--model.options drop_path_rate={}"),
+    "model_ema": "--train.ema_decay 0.98",
+    **dict.fromkeys(("name", "experiment", "exp_name", "run_name"), "--out runs/{}"),
+    "project": "--out {}/NAME",
+    "freeze": "--method finetune --unfreeze 2",
+    "scale": "--augment.random_resized_crop {}",
+    "color_jitter": "--augment.brightness {0} --augment.contrast {0} --augment.saturation {0}",
+    "time": "--time-limit SECONDS",
+}
+# A flag there for which nothing here stands -> why
+ABSENT = {
+    "layer_decay": "all layers that are fine-tuned have one learning rate, --finetune-lr",
+    "lrf": "--schedule says how the learning rate falls; cosine and linear end at 0",
+    "class_map": "the classes are those of the data, in natural order",
+    "fraction": "make a list of fewer images (docs/data.md)",
+    "train_split": "parts are folders, or a column part of a list; --split.validation makes one",
+    "log_wandb": "a callback watches the training from Python (docs/python.md)",
 }
 _WITH_A_VALUE = {"num_classes", "nc", "n_classes", "classes", "loss", "metrics", "task"}
 _PLACES_OF_DATA = (
@@ -104,6 +141,8 @@ VALUES = (
     ("--optimizer", r"adamw[-_]torch.*", "adamw"),
     ("--train.workers", r"-1", "auto"),
     ("--batch-size", r"-1", "auto"),
+    ("--augment.horizontal_flip", r"true", "0.5"),
+    ("--augment.vertical_flip", r"true", "0.5"),
 )
 _WITH_VALUES = {flag for flag, *_ in VALUES}
 # A command there -> the command here
@@ -173,7 +212,8 @@ class _Told:
     def _is_pair(self, word: str) -> bool:
         """Whether it is KEY=VALUE as Ultralytics writes flags, and no file of that name."""
         key, equals, _ = word.partition("=")
-        known = plain(key) in (*FLAGS, *SWITCHES, *NEEDLESS, *(n for names in self.places for n in names))
+        flags = (*FLAGS, *SWITCHES, *NEEDLESS, *WRITTEN, *ABSENT)
+        known = plain(key) in (*flags, *(name for names in self.places for name in names))
         return (
             bool(equals)
             and key.isidentifier()
@@ -195,7 +235,7 @@ class _Told:
             return self._without(typed, equals, rest)
         if name in SWITCHES and self._has(SWITCHES[name][0]):
             self.notes.append(f"{typed} is {' '.join(SWITCHES[name])} here")
-            if rest[:1] and rest[0] in ("0", "1", "True", "true"):
+            if rest[:1] and rest[0] in ("0", "1", "True", "true", "balanced"):
                 rest.pop(0)
             return list(SWITCHES[name])
         flag = next(

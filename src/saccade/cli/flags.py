@@ -99,8 +99,8 @@ def chosen_recipe(command: str, flags: Mapping[str, Any], file: str) -> tuple[Re
     given = {name.replace("__", "."): text for name, text in flags.items() if text is not None}
     values = {key: _value(key, text) for key, text in given.items()}
     extensions.allow_function(given.get("model.backbone"))
-    where = f"flags and {file}" if file else ""
-    recipe = merged_recipe(values, read_recipe_file(file) if file else {}, where=where)
+    where = f"flags and {file}" if file and values else file
+    recipe = merged_recipe(values, read_recipe_file(file) if file else {}, where=where, file=file)
     return recipe, sorted(key for key in recipe.given if not concerns(command, key))
 
 

@@ -57,11 +57,16 @@ def _choose_run_folder(words: list[str], given: inspect.BoundArguments) -> None:
         raise RecipeError("saccade train needs DATA, or --resume RUN", hint=_for_example("train"))
     if given.arguments.get("out"):
         return
-    name = re.sub(r"[^\w.-]+", "-", Path(data).expanduser().resolve().stem).strip("-.") or "run"
+    name = _run_name(data)
     taken = (re.fullmatch(rf"{re.escape(name)}-(\d+)", path.name) for path in Path("runs").glob(f"{name}-*"))
     number = 1 + max((int(found[1]) for found in taken if found), default=0)
     given.arguments["out"] = f"runs/{name}-{number}"
     words += ["--out", given.arguments["out"]]
+
+
+def _run_name(data: str) -> str:
+    """What runs of these data are called."""
+    return re.sub(r"[^\w.-]+", "-", Path(data).expanduser().resolve().stem).strip("-.") or "run"
 
 
 def build_app(words: Sequence[str]) -> App:
@@ -112,11 +117,12 @@ def _refusal(error: CycloptsError, words: Sequence[str]) -> RecipeError:
     if isinstance(error, UnknownOptionError):
         from saccade.cli.suggestions import unknown_flag
 
-        return unknown_flag(command, error.token.keyword or error.token.value)
+        return unknown_flag(command, error.token.keyword or error.token.value, words)
     if isinstance(error, UnknownCommandError):
         return _unknown_command(list(error.unused_tokens or words))
     if isinstance(error, MissingArgumentError) and error.argument is not None:
-        return _missing(command, error.argument.field_info.names, words)
+        flag = next((word for word in words if word in error.argument.names), "")
+        return _without_value(flag, words) if flag else _missing(command, error.argument.names, words)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return _too_many(command, words, error.unused_tokens)
     text = str(error).rstrip(".")
@@ -154,7 +160,7 @@ def _line_for_path(words: Sequence[str]) -> str:
         return ""
     if _is_model(path):
         return joined(["predict", *words]) + (" IMAGES" if len(words) == 1 else "")
-    return joined(["predict", _some_run(), *words] if _is_image(path) else ["train", *words])
+    return joined(["predict", _newest_run() or "RUN", *words] if _is_image(path) else ["train", *words])
 
 
 def _is_model(path: Path) -> bool:
@@ -165,10 +171,10 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in _IMAGE_ENDINGS
 
 
-def _some_run() -> str:
-    """The latest run below runs/, else RUN."""
-    found = sorted(Path("runs").glob("*/recipe.toml"), key=lambda path: path.stat().st_mtime)
-    return str(found[-1].parent) if found else "RUN"
+def _newest_run(pattern: str = "*") -> str:
+    """The newest run below runs/ whose name fits, "" without one."""
+    found = sorted(Path("runs").glob(f"{pattern}/recipe.toml"), key=lambda path: path.stat().st_mtime)
+    return str(found[-1].parent) if found else ""
 
 
 def _missing(command: str, names: Sequence[str], words: Sequence[str]) -> RecipeError:
@@ -183,11 +189,23 @@ def _missing(command: str, names: Sequence[str], words: Sequence[str]) -> Recipe
     if command == "predict" and given and _is_image_like(given[0]):
         return RecipeError(
             f"saccade {command} needs a run, or an .onnx file, before {given[0]}",
-            hint=joined([command, _some_run(), *words[1:]]),
+            hint=joined([command, _newest_run() or "RUN", *words[1:]]),
         )
     return RecipeError(
         f"saccade {command} needs {' and '.join(absent).replace('...', '')}", hint=_for_example(command)
     )
+
+
+def _without_value(flag: str, words: Sequence[str]) -> RecipeError:
+    """A flag that stands without its value; behind --resume the newest run of the data that is named."""
+    if flag != "--resume":
+        return RecipeError(
+            f"{flag} needs a value",
+            hint=f"`saccade {words[0]} --help {flag.removeprefix('--')}` shows what it takes",
+        )
+    data = words[1] if not words[1].startswith("-") else ""
+    run = _newest_run(f"{_run_name(data)}-[0-9]*" if data else "*") or "runs/photos-1"
+    return RecipeError("--resume takes a run folder", hint=f"for example: saccade train --resume {run}")
 
 
 def _is_image_like(word: str) -> bool:

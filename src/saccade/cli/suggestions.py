@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from saccade.cli.commands import COMMANDS
-from saccade.cli.elsewhere import FLAGS, plain
+from saccade.cli.elsewhere import ABSENT, FLAGS, WRITTEN, plain
 from saccade.cli.flags import USUAL, concerns, has_more, names_of, negative
 from saccade.cli.help import flags_of
 from saccade.errors import RecipeError
@@ -16,13 +16,20 @@ _ALIKE = 0.75  # of difflib; less takes `resume` for `recipe`
 _SHORTEST = 3  # letters of a word that may be the beginning of a longer one
 
 
-def unknown_flag(command: str, flag: str) -> RecipeError:
-    """An error with the flag that was probably meant.
+def unknown_flag(command: str, flag: str, words: Sequence[str] = ()) -> RecipeError:
+    """An error with what to type instead of a flag of another tool, or the flag that was probably meant.
+
+    words: the command line.
 
     >>> unknown_flag("train", "--epoch").hint
     'did you mean --epochs? `saccade train --help-all` lists every flag'
     """
     typed = flag.partition("=")[0]
+    if command == "train" and plain(typed) in ABSENT:
+        return RecipeError(f"saccade has no {typed}", hint=f"leave it out: {ABSENT[plain(typed)]}")
+    written = WRITTEN.get(plain(typed), "")
+    if written and written.split()[0] in flags_of(command):
+        return RecipeError(f"unknown flag: {typed}", hint=f"write {written.format(_value_of(typed, words))}")
     if command in USUAL and plain(typed) in _spellings(
         k for k, *_ in field_table() if not concerns(command, k)
     ):
@@ -38,6 +45,15 @@ def unknown_flag(command: str, flag: str) -> RecipeError:
         return RecipeError(f"{typed} is a flag of `saccade {owners[0]}`, not of {command}", hint=everything)
     meant = f"did you mean {close}? " if close else ""
     return RecipeError(f"unknown flag: {typed}", hint=f"{meant}{everything}")
+
+
+def _value_of(flag: str, words: Sequence[str]) -> str:
+    """What stands behind a flag, VALUE where nothing does."""
+    for word, after in zip(words, (*words[1:], "-"), strict=True):
+        name, equals, value = word.partition("=")
+        if name == flag and (equals or not after.startswith("-")):
+            return value if equals else after
+    return "VALUE"
 
 
 def nearest(command: str, typed: str) -> str:

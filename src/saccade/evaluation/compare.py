@@ -13,7 +13,6 @@ from saccade.records import Interval, Predictions
 
 SIGNIFICANT = 0.05
 RESAMPLES = 2000  # only one figure an image, so that many cost nothing
-SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def _same_images(first: Predictions, second: Predictions) -> None:
     if changed:
         raise DataError(
             f"{len(changed)} images have another true label in the second than in the first "
-            f"({', '.join(changed[:SHOWN])})",
+            f"({_first_of(changed)})",
             hint="evaluate both on the same labels",
         )
 
@@ -128,7 +127,11 @@ def _same_images(first: Predictions, second: Predictions) -> None:
 def _named(paths: list[str], where: str) -> str:
     if not paths:
         return ""
-    return f", {len(paths)} {where} ({', '.join(paths[:SHOWN])}{', ...' if len(paths) > SHOWN else ''})"
+    return f", {len(paths)} {where} ({_first_of(paths)})"
+
+
+def _first_of(paths: list[str]) -> str:
+    return f"{paths[0]}, ..." if len(paths) > 1 else paths[0]
 
 
 def _signed(interval: Interval, sign: int) -> Interval:

@@ -172,11 +172,17 @@ def published_weights(library: str, name: str) -> dict[str, Tensor]:
         raise ModelError(
             f"the weights of {library}/{name} could not be fetched ({first_line(error)})",
             hint=(
-                f"{install}check the network connection, give a file with --weights FILE (safetensors), or "
-                "train from scratch with --no-pretrained"
+                f"{install}check the network connection, give a file with --weights FILE (safetensors), "
+                f"{_installed_instead()}or train from scratch with --no-pretrained"
             ),
         ) from None
     return read_weights(file).tensors
+
+
+def _installed_instead() -> str:
+    """A network whose weights are installed as a package, as part of a hint; "" without one."""
+    here = (name for name, package in packages.PACKAGES.items() if package.installed_file())
+    return next((f"use {name}, whose weights are installed, " for name in here), "")
 
 
 def origin(library: str, name: str) -> Origin:

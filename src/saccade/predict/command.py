@@ -125,8 +125,9 @@ def _report_failures(failed: Sequence[Answer], places: Sequence[Path]) -> None:
     if not failed:
         return
     rest = len(failed) - FAILURES_SHOWN
+    listed = f"all {len(failed)} inputs that failed are" if len(failed) > 1 else "the input that failed is"
     for place in places:
         write_spreadsheet(place, ("path", "reason"), [[a.path, a.error] for a in failed])
-        errors.say(f"all {len(failed)} inputs that failed are listed in {place}")
+        errors.say(f"{listed} listed in {place}")
     if rest > 0 and not places:
         errors.say(f"and {rest} more; give --out to have them all listed in a file")

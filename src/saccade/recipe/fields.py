@@ -156,6 +156,11 @@ def problems(entries: Iterable[Mapping[str, Any]], table: Sequence[FieldRow]) ->
     return list(found.values())
 
 
+def keys_concerned(entries: Iterable[Mapping[str, Any]], table: Sequence[FieldRow]) -> set[str]:
+    """The keys of which pydantic complains; where several do not go together, their section."""
+    return {_field_of([str(part) for part in entry["loc"]], table) for entry in entries}
+
+
 def _problem(entry: Mapping[str, Any], table: Sequence[FieldRow]) -> tuple[str, str]:
     parts = [str(part) for part in entry["loc"]]
     key = _field_of(parts, table)

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from saccade.errors import RecipeError
 from saccade.files import read_text
-from saccade.recipe.fields import flatten, nest, parse_toml
+from saccade.recipe.fields import LISTED, flatten, keys_concerned, nest, parse_toml
 from saccade.recipe.presets import CLASSIC_FIELDS, WITHOUT_EFFECT
-from saccade.recipe.recipe import Recipe
+from saccade.recipe.recipe import Recipe, field_table, refused
+
+OTHER_FORMATS = {".yaml": "YAML", ".yml": "YAML", ".json": "JSON"}
 
 
 def read_recipe_file(path: str | Path) -> dict[str, Any]:
@@ -24,6 +28,12 @@ def read_recipe_file(path: str | Path) -> dict[str, Any]:
     >>> read_recipe_file(file)
     {'train': {'lr': 0.002}}
     """
+    kind = OTHER_FORMATS.get(Path(path).suffix.lower())
+    if kind:
+        raise RecipeError(
+            f"{path} is {kind}; a recipe is TOML",
+            hint="write it as a .toml file: [train] on a line, below it epochs = 20; " + LISTED,
+        )
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -38,19 +48,28 @@ def merged_recipe(
     file_values: Mapping[str, Any],
     *,
     where: str,
+    file: str = "",
     tell: Callable[[RecipeError], None] | None = None,
 ) -> Recipe:
     """Precedence: flag, then recipe file, then default; raises RecipeError for what would have no effect.
 
     flags: dotted key -> value. file_values: nested, as `read_recipe_file` gives them. where: what both come
-    from, for messages. tell: is told of what would have no effect, in place of the error.
+    from, for messages; file: the file alone. tell: is told of what would have no effect, in place of the
+    error.
 
     >>> recipe = merged_recipe({"train.lr": "0.1"}, {"train": {"lr": 0.002, "epochs": 3}}, where="test")
     >>> recipe.train.lr, recipe.train.epochs
     (0.1, 3)
     """
     from_file, from_flags = dict(flatten(nest(file_values))), dict(flatten(nest(flags)))
-    recipe = Recipe.from_mapping({**from_file, **from_flags}, where=where)
+    try:
+        recipe = Recipe.model_validate(nest({**from_file, **from_flags}))
+    except pydantic.ValidationError as error:
+        keys = keys_concerned(error.errors(), field_table())
+        by_flags, by_file = _any_of(keys, from_flags), _any_of(keys, from_file.keys() - from_flags.keys())
+        if file and by_flags != by_file:
+            where = file if by_file else "flags"
+        raise refused(error, where) from None
     # a run's own recipe.toml holds every field: nobody chose them all
     complete = all(f"train.{name}" in from_file for name in CLASSIC_FIELDS)
     if complete:
@@ -61,6 +80,11 @@ def merged_recipe(
     if idle and tell:
         tell(idle)
     return recipe
+
+
+def _any_of(keys: Iterable[str], given: Iterable[str]) -> bool:
+    """Whether one of `given` is one of `keys`, or lies in a section among them."""
+    return any(f"{name}.".startswith(f"{key}.") for name in given for key in keys)
 
 
 def _as_by_default(recipe: Recipe, keys: Iterable[str]) -> set[str]:

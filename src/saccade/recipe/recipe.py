@@ -208,7 +208,7 @@ class Recipe(Section):
         try:
             return cls.model_validate(nest(values))
         except pydantic.ValidationError as error:
-            raise _refused(problems(error.errors(), field_table()), where) from None
+            raise refused(error, where) from None
 
     @classmethod
     def from_toml(cls, text: str, *, where: str = "recipe") -> Recipe:
@@ -289,12 +289,16 @@ def field_table() -> tuple[FieldRow, ...]:
     return tuple(fields_of(Recipe))
 
 
-def _refused(found: list[tuple[str, str]], where: str) -> RecipeError:
-    """One problem in two lines; several below each other, each with what to do."""
+def refused(error: pydantic.ValidationError, where: str) -> RecipeError:
+    """One problem in two lines; several below each other, each with what to do.
+
+    where: what the values come from; "" leaves it out.
+    """
+    found = problems(error.errors(), field_table())
     place = f"{where}: " if where else ""
     if len(found) == 1:
         (message, hint), *_ = found
         return RecipeError(f"{place}{message}", hint=hint)
     lines = [f"{message}; {hint}" if hint not in ("", LISTED) else message for message, hint in found]
     shared = LISTED if any(hint == LISTED for _, hint in found) else ""
-    return RecipeError(f"{place}{len(found)} fields do not hold", *lines, hint=shared)
+    return RecipeError(f"{place}{len(found)} fields are not valid", *lines, hint=shared)

@@ -33,7 +33,7 @@ from saccade.sources.naming import (
 )
 from saccade.sources.parts import PART_COLUMNS, PartColumn, find_part_column
 from saccade.sources.storage import FolderStorage
-from saccade.sources.tables import USUAL_COLUMNS, Columns, Fields, Table, with_usual_names
+from saccade.sources.tables import USUAL_COLUMNS, Columns, Fields, Table, column_meant, with_usual_names
 from saccade.terminal import printable
 
 
@@ -61,10 +61,9 @@ def load_list(table: Table, path: Path, *, columns: Columns = USUAL_COLUMNS, min
     path: what the list is called, and where it lies: without `columns.root` its paths begin in that folder.
     """
     root, where = folder_of_paths(path, columns.root), printable(str(path))
-    table = with_usual_names(table, columns, where)
     reading = _Reading(path.name, root, FolderLookup(root), may_leave_root=True)
     storage = FolderStorage(root, outside=True)
-    return _load(table, reading, where, storage, columns.group or None, min_classes)
+    return _load(table, reading, where, storage, columns, min_classes)
 
 
 def folder_of_paths(path: Path, given: str) -> Path:
@@ -99,14 +98,15 @@ def load_list_inside(
             hint="leave --root out, or unpack the archive",
         )
     reading = _Reading(name, root, MemberLookup(members), may_leave_root=False)
-    table = with_usual_names(table, columns, where)
-    return _load(table, reading, where, storage, columns.group or None, min_classes)
+    return _load(table, reading, where, storage, columns, min_classes)
 
 
 def _load(
-    table: Table, reading: _Reading, where: str, storage: Storage, group: str | None, min_classes: int
+    table: Table, reading: _Reading, where: str, storage: Storage, columns: Columns, min_classes: int
 ) -> Dataset:
-    reading.group_column = check_columns(table, where, group)
+    there, group = table.columns, columns.group
+    table = with_usual_names(table, columns, where)
+    reading.group_column = check_columns(table, where, group, there)
     reading.part_column = _part_column(table, where, group)
     reading.problems += table.problems
     for line, fields in table.rows:
@@ -125,7 +125,7 @@ def _load(
     return Dataset(reading.root, records, classes, storage, given, listed=tuple(listed), findings=findings)
 
 
-def _part_column(table: Table, where: str, group: str | None) -> PartColumn:
+def _part_column(table: Table, where: str, group: str) -> PartColumn:
     named = [name for name in table.columns if name.casefold() in PART_COLUMNS and name != group]
     return find_part_column({name: [row.get(name) for _, row in table.rows] for name in named}, where)
 
@@ -155,15 +155,18 @@ def _found_elsewhere(reading: _Reading) -> tuple[Finding, ...]:
     )
 
 
-def check_columns(table: Table, where: str, group: str | None) -> str:
-    """The name of the group column, "" without one; raises SourceError where a column is absent."""
+def check_columns(table: Table, where: str, group: str, there: Sequence[str]) -> str:
+    """The name of the group column, "" without one; raises SourceError where a column is absent.
+
+    there: the columns as the file has them, for the message.
+    """
     wanted = ["path", "label"] + ([group] if group else [])
     absent = [name for name in wanted if name not in table.columns]
     if absent:
-        has = some(table.columns) if table.columns else "none"
+        has = some(there) if there else "none"
         raise SourceError(
             f"{where}: no column {some(absent)}; its columns are: {has}",
-            hint=_naming_hint(absent, table.columns),
+            hint=column_meant(group, there, "--group") if absent == [group] else _naming_hint(absent, there),
         )
     return group or ("group" if "group" in table.columns else "")
 

@@ -82,11 +82,20 @@ def find_column(wanted: str, there: Sequence[str], where: str, *, flag: str) -> 
     alike = [name for name in there if name.casefold() == wanted.strip().casefold()]
     if wanted in there or len(alike) == 1:
         return wanted if wanted in there else alike[0]
-    close = difflib.get_close_matches(wanted, there, n=1)
     raise SourceError(
         f"{where}: no column {wanted!r}; its columns are: {some(there)}",
-        hint=f"did you mean {flag} {printable(close[0])}?" if close else f"name one of them with {flag}",
+        hint=column_meant(wanted, there, flag),
     )
+
+
+def column_meant(wanted: str, there: Sequence[str], flag: str) -> str:
+    """What to do where no column is called `wanted`: the flag with the nearest name.
+
+    >>> column_meant("sitee", ["image", "site"], "--group")
+    'did you mean --group site?'
+    """
+    close = difflib.get_close_matches(wanted, there, n=1)
+    return f"did you mean {flag} {printable(close[0])}?" if close else f"name one of them with {flag}"
 
 
 def refuse_columns(columns: Columns, what: str) -> None:
