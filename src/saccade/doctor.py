@@ -55,7 +55,8 @@ def _say_extra(extra: str, missing: list[str], terminal: Terminal) -> None:
     purpose = PURPOSES.get(extra, ", ".join(_requirements(extra)))
     terminal.say(f"  {'missing' if missing else 'ok':<8} {name:<18} {purpose}")
     if missing:
-        terminal.say(f"           {'':<18} not installed: {', '.join(missing)}; pip install '{name}'")
+        line = f"           {'':<18} not installed: {', '.join(missing)}; pip install '{name}'"
+        terminal.say(*wrapped(line, 110).split("\n"))
 
 
 def _missing(extra: str) -> list[str]:
