@@ -233,3 +233,22 @@ def test_weights_replaced_during_the_scan_are_the_ones_recorded(
     recorded = RunFolder(tmp_path / "run").read_environment()["resolved"]["model.weights_sha256"]
     began, now = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (tiny_weights, weights))
     assert recorded in (began, now)
+
+
+def test_of_a_finished_run_images_that_came_later_are_said(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(photos, data)
+    command = ["train", str(data), "--out", str(out), *SMALL]
+    assert main(command) == 0
+    image = next(data.rglob("*.png"))
+    shutil.copy(image, image.with_name("later.png"))
+    capsys.readouterr()
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert f"warning: the images changed since {out} was made" in said
+    assert f"{image.parent.name}/later.png is new" in said
+    data.rename(tmp_path / "elsewhere")
+    assert main(command) == 0
+    assert "warning" not in capsys.readouterr().out, "the run stands by itself"

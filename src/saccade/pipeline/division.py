@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from saccade.audit import audit_as_json
-from saccade.errors import ImageError, RunError
+from saccade.errors import DataError, ImageError, RunError
 from saccade.images.decoder import read_checked
 from saccade.pipeline import prepare, words
 from saccade.pipeline.prepare import Examined, ReadImages
@@ -87,10 +88,9 @@ def stored_data(run: RunFolder, listed: Dataset) -> Dataset:
     records = with_clusters(run.read_dataset(), run.read_audit().get("clusters", {}))
     classes = run.read_record().classes
     dataset = dataclasses.replace(listed, records=records, classes=classes)
-    there, before = {record.path for record in listed.records}, {record.path for record in records}
+    there = {record.path for record in listed.records}
     changed = [
-        *(f"{path} is new" for path in sorted(there - before)),
-        *(f"{path} is gone" for path in sorted(before - there)),
+        *_come_and_gone(records, listed),
         *(
             f"{record.path} has other bytes"
             for record in dataset.used()
@@ -98,12 +98,37 @@ def stored_data(run: RunFolder, listed: Dataset) -> Dataset:
         ),
     ]
     if changed:
-        shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
         raise RunError(
-            f"the images of {run.root} changed since it began: {shown}",
+            f"the images of {run.root} changed since it began: {_shown(changed)}",
             hint="put them back, or train the new data in a new folder (--out)",
         )
     return dataset
+
+
+def _come_and_gone(records: Sequence[ImageRecord], listed: Dataset) -> list[str]:
+    there, before = {record.path for record in listed.records}, {record.path for record in records}
+    return [
+        *(f"{path} is new" for path in sorted(there - before)),
+        *(f"{path} is gone" for path in sorted(before - there)),
+    ]
+
+
+def _shown(changed: list[str]) -> str:
+    return "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+
+
+def warn_of_other_images(run: RunFolder, location: str, recipe: Recipe, terminal: Terminal) -> None:
+    """Of a finished run: that its folder has other images by now, of which it knows nothing.
+
+    Images that were moved away as a whole are nobody's mistake.
+    """
+    with contextlib.suppress(DataError):
+        listed = prepare.list_data(location, recipe)
+        if changed := _come_and_gone(run.read_dataset(), listed):
+            terminal.warn(
+                f"the images changed since {run.root} was made, and it does not know that: {_shown(changed)}",
+                hint="train them in a new folder (--out)",
+            )
 
 
 def clusters_as_json(dataset: Dataset) -> dict[str, list[str]]:

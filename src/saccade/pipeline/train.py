@@ -18,7 +18,7 @@ from saccade.errors import RunError
 from saccade.pipeline import judge, mending, ship
 from saccade.pipeline.begin import begin, settled
 from saccade.pipeline.continuing import as_it_began
-from saccade.pipeline.division import search_late, stored_data
+from saccade.pipeline.division import search_late, stored_data, warn_of_other_images
 from saccade.pipeline.evidence import watching_test
 from saccade.pipeline.prepare import list_data
 from saccade.pipeline.result import say_result
@@ -88,6 +88,7 @@ def train(
             work = begin(run, location, recipe, terminal, command, identity(location)["data"], began, given)
         elif run.read_record().finished and not mended:
             terminal.say(f"{run.root} is finished; this is its result.")
+            warn_of_other_images(run, location, recipe, terminal)
             say_result(run, terminal)
             return _result(run)
         else:
