@@ -64,9 +64,7 @@ def test_ctrl_c_while_the_command_line_is_loaded_is_answered_in_words(module: st
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130
-    assert done.stderr.startswith(
-        "stopped: received SIGINT\nhint: finished work is kept; to continue: saccade train"
-    )
+    assert done.stderr.startswith("stopped: received SIGINT\nhint: to start again: saccade train")
     assert "Traceback" not in done.stderr
 
 

@@ -52,7 +52,7 @@ def run(work: str, number: int) -> tuple[int, str, str]:
 
 def message(number: int) -> str:
     name = signal.Signals(number).name
-    how = "hint: finished work is kept; to continue"
+    how = "hint: to start again"
     return f"stopped: received {name}\n{how}: saccade train 'my photos' --out run\n"
 
 

@@ -78,8 +78,8 @@ def say_stopped(words: Sequence[str], error: KeyboardInterrupt) -> int:
     words: those of the command, without `saccade`. error: what the signal raised.
     """
     stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-    kept = words[:1] and words[0] in CONTINUING
-    if _State.resume and words[:1] and words[0] == "train":
+    kept = words[:1] and words[0] in CONTINUING and _State.resume
+    if kept and words[0] == "train":
         words = ("train", "--resume", _State.resume)
     how = "finished work is kept; to continue" if kept else "to start again"
     name = signal.Signals(stopped.signal).name

@@ -41,7 +41,7 @@ def stopped(saccade: Saccade, photos: Path, monkeypatch: pytest.MonkeyPatch) -> 
         patched.setattr(TerminalProgress, "on_epoch_end", stop)
         answer = saccade("train", photos, *SMALL)
     assert answer.code == 143
-    assert answer.err.rstrip().endswith("--out runs/my-photos-1"), (
+    assert answer.err.rstrip().endswith("--resume runs/my-photos-1"), (
         "what is said continues this run, not another"
     )
     return RunFolder(Path("runs/my-photos-1"))

@@ -99,6 +99,7 @@ def run(photos: Path) -> RunFolder:
         ),
         (["train", "PHOTOS", "--out", "x", "--device", "cuda:99"], "device 'cuda:99' is not available"),
         (["train", "PHOTOS", "--out", "x", "--split.validation", "0"], "there is no validation part"),
+        (["train", "FEW", "--out", "x"], "in each of train, validation, test: class 'rare' has 2 images"),
         (["train", "PHOTOS", "--out", "x", "--method", "head", "--epochs", "2"], "would have no effect"),
         (["augment", "PHOTOS", "--out", "preview.png", "--backbone", "auto"], "name a backbone"),
         (["summary", "auto"], "name a backbone"),
@@ -119,7 +120,17 @@ def test_a_mistake_is_named_before_any_image_is_read(
     def scanned(*_: object, **__: object) -> None:
         raise AssertionError("images were read first")
 
-    places = {"PHOTOS": str(photos), "WEIGHTS": str(tiny_weights), "FOLDER": str(tiny_weights.parent)}
+    few = tmp_path.with_name(f"{tmp_path.name}-few")
+    for n, path in enumerate(sorted(photos.rglob("*.png"))[:8]):
+        target = few / ("rare" if n < 2 else "usual") / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    places = {
+        "FEW": str(few),
+        "PHOTOS": str(photos),
+        "WEIGHTS": str(tiny_weights),
+        "FOLDER": str(tiny_weights.parent),
+    }
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline.prepare, "scan", scanned)
     answer = saccade(*(places.get(word, word) for word in words))
@@ -207,14 +218,14 @@ def test_a_name_cannot_write_to_the_terminal(
 # -- stopped, refused by the system --------------------------------------------------------------
 
 
-def test_ctrl_c_at_any_time_says_how_to_continue(saccade: Saccade, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_at_any_time_says_how_to_go_on(saccade: Saccade, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "train", interrupted)
     answer = saccade("train", "photos", "--out", "run")
     assert answer.code == 130
-    assert "to continue: saccade train photos --out run" in answer.err
+    assert "to start again: saccade train photos --out run" in answer.err
 
 
 CTRL_C_WHILE_TRACING = """
@@ -237,7 +248,8 @@ def test_ctrl_c_twice_while_exporting_says_stopped_and_nothing_else(run: RunFold
         [sys.executable, "-c", CTRL_C_WHILE_TRACING, *words], capture_output=True, text=True, timeout=120
     )
     again = f"stopped: received SIGINT\nhint: to start again: saccade {shlex.join(words)}\n"
-    assert (done.returncode, done.stderr, done.stdout) == (130, again, "")
+    said = f"Writing   {tmp_path / 'model.onnx'}\n"
+    assert (done.returncode, done.stderr, done.stdout) == (130, again, said)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -153,7 +153,7 @@ def test_a_run_that_is_stopped_while_it_is_judged_says_how_to_continue(
 
 def test_a_run_that_is_stopped_before_it_began_leaves_nothing(photos: Path, tmp_path: Path) -> None:
     code, output = start_and_signal(photos, tmp_path / "run", signal.SIGTERM, after_file=".lock")
-    assert (code, output.count("to continue: saccade train")) == (143, 1)
+    assert (code, output.count("to start again: saccade train")) == (143, 1)
     assert not (tmp_path / "run").exists()
 
 

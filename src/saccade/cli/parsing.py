@@ -66,7 +66,7 @@ def _choose_run_folder(words: list[str], given: inspect.BoundArguments) -> None:
 
 def _run_name(data: str) -> str:
     """What runs of these data are called."""
-    return re.sub(r"[^\w.-]+", "-", Path(data).expanduser().resolve().stem).strip("-.") or "run"
+    return re.sub(r"[^\w.-]+", "-", Path(os.path.abspath(Path(data).expanduser())).stem).strip("-.") or "run"
 
 
 def build_app(words: Sequence[str]) -> App:

@@ -47,6 +47,8 @@ def begin(
     """Audit and split; all is written last, the recipe after the rest, so that a refusal leaves nothing."""
     listed = prepare.list_data(location, recipe)
     prepare.require_validation_to_come(listed, recipe)
+    prepare.refuse_small_classes(listed, recipe)
+    terminal.say(f"Run       {run.root}")
     chooses = recipe.model.backbone == AUTO_BACKBONE
     choose = _backbone_chooser(listed, recipe, terminal, began) if chooses else None
     ahead = Ahead(listed, recipe)

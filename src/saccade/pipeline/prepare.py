@@ -27,7 +27,7 @@ from saccade.report.audit_page import write_audit_page
 from saccade.run_folder import RunFolder, write_json
 from saccade.sources import USUAL_COLUMNS, Columns, is_list, load_source
 from saccade.sources.storage import FolderStorage
-from saccade.split import k_folds, read_split_csv, split, write_folds_csv, write_split_csv
+from saccade.split import k_folds, read_split_csv, refuse_few_images, split, write_folds_csv, write_split_csv
 from saccade.terminal import Progress, Terminal
 
 SHOWN_BY_AUDIT = 20
@@ -169,6 +169,14 @@ def divide(
             fixed=fixed,
             cross_check=second_search(examined, progress) if recipe.split.near_duplicates else None,
         )
+
+
+def refuse_small_classes(listed: Dataset, recipe: Recipe) -> None:
+    """Raise SplitError, before any image is read, for classes that cannot be in every part."""
+    if listed.given_parts:
+        return
+    shares = {"train": 1.0, "validation": recipe.split.validation, "test": recipe.split.test}
+    refuse_few_images(listed.counts(), [part for part, share in shares.items() if share])
 
 
 def require_validation_to_come(listed: Dataset, recipe: Recipe) -> None:

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from saccade.split.given import read_split_csv, write_split_csv
+from saccade.split.making import refuse_few_images
 from saccade.split.splitting import Folds, k_folds, split, verify, write_folds_csv
 
-__all__ = ["Folds", "k_folds", "read_split_csv", "split", "verify", "write_folds_csv", "write_split_csv"]
+__all__ = [
+    "Folds",
+    "k_folds",
+    "read_split_csv",
+    "refuse_few_images",
+    "split",
+    "verify",
+    "write_folds_csv",
+    "write_split_csv",
+]

@@ -193,6 +193,19 @@ def refuse_small_classes(
     )
 
 
+def refuse_few_images(counts: Mapping[str, int], parts: Sequence[str]) -> None:
+    """Raise SplitError for classes with fewer images than parts, which is known before any is read."""
+    short = {label: count for label, count in counts.items() if count < len(parts)}
+    if short:
+        listed = "; ".join(_size(label, count, count) for label, count in sorted(short.items()))
+        untested = [label for label, count in short.items() if "test" in parts and count >= len(parts) - 1]
+        raise SplitError(
+            f"{len(short)} of {len(counts)} classes cannot have an image in each of {', '.join(parts)}: "
+            f"{listed}",
+            hint=_advice(False, untested, len(short)),
+        )
+
+
 def _advice(alike: bool, helped: Sequence[str], short: int) -> str:
     """What to do about classes that are too small; `helped` are those that need no test part."""
     fewer = ""
