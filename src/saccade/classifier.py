@@ -7,7 +7,6 @@ import copy
 import difflib
 import shutil
 import tempfile
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from saccade.recipe import SHORT_FLAGS, SYNONYMS, Recipe, merged_recipe, read_re
 from saccade.records import Metrics
 from saccade.run_folder import RunFolder, certificate_beside, existing_run, write_bytes
 from saccade.scikit import Estimator, parameters
-from saccade.terminal import Terminal
+from saccade.terminal import Terminal, warn_caller
 from saccade.threads import calm_openmp
 
 
@@ -178,7 +177,7 @@ class ImageClassifier(Views, Estimator):
             values,
             _file_values(self.recipe),
             where="ImageClassifier",
-            tell=lambda e: warnings.warn(e.problem, stacklevel=4),
+            tell=lambda e: warn_caller(e.problem),
         )
 
     @contextlib.contextmanager
@@ -348,6 +347,7 @@ class ImageClassifier(Views, Estimator):
         from saccade.sources.in_python import is_inputs, kind_of_labels
 
         self.run_ = run
+        self.__dict__.pop("_kept", None)  # of an earlier run
         files = {path.name: run.read(path) for path in (run.onnx, run.certificate()) if run.has(path)}
         classes = run.read_model()["classes"]
         kind = kind_of_labels(run.inputs) if is_inputs(run.inputs) else ""
@@ -390,7 +390,7 @@ class ImageClassifier(Views, Estimator):
             what = "has no run folder" if "classes_" in self.__dict__ else "is not fitted"
             raise NotFittedError(f"this ImageClassifier {what}", hint="call fit(...), or load a run folder")
         if not self.run_.root.is_dir():
-            raise NotFittedError(
+            raise RunError(
                 f"the run folder is gone: {self.run_.root}",
                 hint="predict, score and export go on without it; to keep it, fit with out=FOLDER",
             )
@@ -415,7 +415,8 @@ class ImageClassifier(Views, Estimator):
 
     def _copied(self) -> dict[str, Any]:
         """Copies and pickles share the run folder, while it is there, and open the model for themselves."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_discard", "_loaded")}
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_discard", "_loaded")}
+        return state | self._taken_along()
 
 
 _OWN = ("recipe", "out", "quiet", "callbacks")  # parameters that are no fields of the recipe

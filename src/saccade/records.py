@@ -6,13 +6,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.terminal import printable
+
 PARTS = ("train", "validation", "test")
+
+CLASSES_SHOWN = 30  # where figures are shown as text
+PER_CLASS = ("class", "precision", "recall", "F1", "support")
 
 Status = Literal["used", "set_aside"]
 Severity = Literal["info", "warning", "error"]
@@ -234,11 +240,18 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with its 95 % interval."""
+    """A figure with its 95 % interval.
+
+    >>> str(Interval(0.95, 0.863, 0.983))
+    '95.0 % (86.3 to 98.3)'
+    """
 
     value: float
     low: float
     high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +280,50 @@ class Metrics:
     log_loss: float
     ece: float
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        figures = [f"{name:<18} {value}" for name, value in self._figures().items()]
+        name_columns = max([len("class"), *(len(row[0]) for row in self._rows())])
+        table = [
+            f"{name:<{name_columns}}  " + "  ".join(f"{cell:>9}" for cell in cells)
+            for name, *cells in [PER_CLASS, *self._rows()]
+        ]
+        return "\n".join([*figures, "", *table, *self._more()])
+
+    def _repr_html_(self) -> str:
+        figures = "".join(
+            f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in self._figures().items()
+        )
+        head = "".join(f"<th>{name}</th>" for name in PER_CLASS)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows()
+        )
+        more = "".join(f"<div>{line}</div>" for line in self._more())
+        return f"<table>{figures}</table><table><tr>{head}</tr>{rows}</table>{more}"
+
+    def _figures(self) -> dict[str, str]:
+        return {
+            "accuracy": f"{self.accuracy}, {self.images:,} images",
+            "balanced accuracy": f"{100 * self.balanced_accuracy:.1f} %",
+            "macro F1": f"{self.macro_f1:.3f}",
+            "log loss": f"{self.log_loss:.3f}",
+        }
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                printable(row.label),
+                f"{row.precision:.3f}",
+                f"{row.recall:.3f}",
+                f"{row.f1:.3f}",
+                f"{row.support:,}",
+            )
+            for row in self.per_class[:CLASSES_SHOWN]
+        ]
+
+    def _more(self) -> list[str]:
+        more = len(self.per_class) - CLASSES_SHOWN
+        return [f"and {more:,} more classes in per_class"] if more > 0 else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Protocol, TextIO
 
 PLAIN_LINE_SECONDS = 10.0
 LABEL_COLUMNS = 10  # "Report    " and the like
+PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
 
 
@@ -139,6 +140,15 @@ def say_problem(kind: str, message: str, *details: str, hint: str = "") -> None:
         write_lines(sys.stderr, [printable(line) for line in lines])
 
 
+def warn_caller(text: str) -> None:
+    """A Python warning that points at the line that called saccade, however deep within saccade this is."""
+    frame, level = sys._getframe(1), 2
+    # skip_file_prefixes of warnings.warn does the same, from Python 3.12 on
+    while frame.f_back and frame.f_code.co_filename.startswith(PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
+
+
 class Terminal:
     """Says things on stdout; draws bars only where stdout is a terminal.
 
@@ -176,7 +186,7 @@ class Terminal:
         """
         if self.quiet:
             told = f"{text}; {hint}" if hint else text
-            warnings.warn(printable(" ".join(told.split())), stacklevel=2)
+            warn_caller(printable(" ".join(told.split())))
         self.say(f"warning: {text}", *([f"hint: {hint}"] if hint else []))
 
     @contextlib.contextmanager

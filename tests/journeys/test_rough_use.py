@@ -409,5 +409,6 @@ def test_data_with_parts_but_no_test_answer_with_validation(
 def test_python_warns_where_new_data_were_trained_on(run: RunFolder, photos: Path) -> None:
     model = package.ImageClassifier()
     model.run_ = run
-    with pytest.warns(UserWarning, match="leak: .* were in the training or validation part"):
+    with pytest.warns(UserWarning, match="leak: .* were in the training or validation part") as caught:
         model.evaluate(photos)
+    assert Path(caught[0].filename) == Path(__file__), "it points at the line that evaluates"

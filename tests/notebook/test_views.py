@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
+import pickle
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,7 +17,8 @@ import pytest
 from PIL import Image
 
 import saccade
-from saccade.errors import DataError, RecipeError, RunError
+from saccade.errors import DataError, NotFittedError, RecipeError, RunError
+from saccade.evaluation.metrics import metrics_from_json
 from saccade.notebook import cards, plots
 from saccade.records import EpochRow, Interval, Metrics
 from saccade.run_folder import RunFolder
@@ -145,7 +148,28 @@ def test_the_curves_have_titles_axes_and_values(model: saccade.ImageClassifier) 
     history = model.run_.read_history()
     lines = {line.get_label(): line.get_ydata() for line in loss.lines}
     assert list(lines["validation"]) == [row.validation_loss for row in history]
-    assert list(lines["training (augmented)"]) == [row.train_loss for row in history]
+    assert list(lines["training"]) == [row.train_loss for row in history], "nothing was augmented"
+    assert accuracy.get_ylim()[1] == 1
+
+
+def epochs(*rates: float) -> list[EpochRow]:
+    return [EpochRow("main", i, rate, 0.5, 1.0, 0.6, 1.0, 1.0) for i, rate in enumerate(rates, start=1)]
+
+
+def test_training_is_seen_also_where_validation_is_equal() -> None:
+    figure = plots.history_plot(epochs(0.1, 0.1), augmented=True)
+    training, validation, _ = figure.axes[1].lines
+    assert (training.get_label(), validation.get_label()) == ("training (augmented)", "validation")
+    assert list(training.get_ydata()) == list(validation.get_ydata())
+    assert training.get_linewidth() > 2 * validation.get_linewidth()
+    assert training.get_markersize() > 2 * validation.get_markersize()
+
+
+def test_fits_of_a_head_are_points_and_no_epochs() -> None:
+    figure = plots.history_plot(epochs(0, 0, 0), augmented=False)
+    assert {axes.get_xlabel() for axes in figure.axes} == {"Fit"}
+    assert figure.get_suptitle().startswith("Training: kept fit 1 of 3")
+    assert [line.get_linestyle() for line in figure.axes[0].lines] == ["None", "None", ":"]
 
 
 def test_the_confusion_of_a_part_can_be_named(model: saccade.ImageClassifier) -> None:
@@ -200,7 +224,8 @@ def test_what_went_wrong_stands_in_the_card(model: saccade.ImageClassifier, tmp_
     run = RunFolder(tmp_path / "run")
     broken = {"1": {"kept": False, "evidence": "2 <pairs> cross"}}
     run.update_record(promises={**run.read_record().promises, **broken})
-    assert "Broken: promise 1: 2 &lt;pairs&gt; cross" in cards.fitted("ImageClassifier()", run)
+    card = cards.fitted("ImageClassifier()", run.read_record(), {})
+    assert "Broken: promise 1: 2 &lt;pairs&gt; cross" in card
     assert "Broken" not in model._repr_html_()
 
 
@@ -253,5 +278,57 @@ def test_a_model_whose_run_is_gone_still_has_a_text(model: saccade.ImageClassifi
     other.run_, other.classes_ = RunFolder(tmp_path / "gone"), model.classes_
     assert repr(other) == "ImageClassifier()  # fitted: 3 classes"
     assert "its run folder, with figures and report, is not here" in other._repr_html_()
-    with pytest.raises(RunError, match="the run folder is gone"):
+    with pytest.raises(RunError, match="the run folder is gone") as caught:
         _ = other.history_
+    assert not isinstance(caught.value, NotFittedError)
+
+
+def test_a_pickle_takes_figures_and_tables_along(
+    model: saccade.ImageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    copied = tmp_path / "run"
+    shutil.copytree(model.run_.root, copied)
+    other = pickle.loads(pickle.dumps(saccade.ImageClassifier.load(copied)))
+    text, card = repr(other), other._repr_html_()
+    shutil.rmtree(copied)
+    again = pickle.loads(pickle.dumps(other))  # a pickle of a pickle
+    assert again.metrics_ == model.metrics_
+    assert again.history_ == model.history_
+    assert again.mistakes_ == model.mistakes_ != []
+    assert repr(again) == text
+    headline = card[card.index("font-size: 1.6em") : card.index("3 classes: ")]
+    assert headline in again._repr_html_()
+    assert "Its run folder is gone" in again._repr_html_()
+    assert again.plot_confusion().axes[0].get_title() == model.plot_confusion().axes[0].get_title()
+    assert again.plot_history().get_suptitle() == model.plot_history().get_suptitle()
+    for name in ("show_batch", "show_mistakes", "show_report"):
+        with pytest.raises(RunError, match="the run folder is gone") as caught:
+            getattr(again, name)()
+        assert not isinstance(caught.value, NotFittedError)
+
+
+def test_a_loaded_one_says_what_it_was_made_with(model: saccade.ImageClassifier, tmp_path: Path) -> None:
+    call, _, told = repr(saccade.ImageClassifier.load(model.out)).partition("  # ")
+    assert call == f"ImageClassifier(recipe={str(model.run_.recipe)!r})"
+    settings, _, result = told.partition("; ")
+    assert settings == "backbone='small_cnn', method='finetune', augment='none', image_size=16, epochs=2"
+    assert result.startswith("fitted: 3 classes, test accuracy")
+    file = saccade.ImageClassifier.load(model.export(tmp_path / "net.onnx"))
+    assert repr(file) == "ImageClassifier()  # images of 16 x 16 pixels; fitted: 3 classes"
+    assert "images of 16 x 16 pixels" in file._repr_html_()
+
+
+def test_figures_have_a_short_text_and_a_table(model: saccade.ImageClassifier) -> None:
+    stored = metrics_from_json(model.run_.read_metrics("test"))
+    lines, page = repr(stored).splitlines(), stored._repr_html_()
+    assert lines[0] == f"accuracy           {stored.accuracy}, {stored.images} images"
+    assert [line.split()[0] for line in lines[6:]] == list(stored.classes)
+    assert lines[6].split()[1:] == [
+        f"{share:.3f}" for share in dataclasses.astuple(stored.per_class[0])[1:4]
+    ] + [str(stored.per_class[0].support)]
+    assert page.count("<tr>") == 4 + 1 + 3
+    assert "<script" not in page
+    many = dataclasses.replace(stored, per_class=stored.per_class * 20)
+    assert repr(many).endswith("and 30 more classes in per_class")
+    assert "and 30 more classes" in many._repr_html_()

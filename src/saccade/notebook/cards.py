@@ -5,15 +5,13 @@ Colours are those of the page around it, light or dark; nothing is loaded, nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from saccade.notebook import reading
 from saccade.pipeline.promises import NOT_CHECKED
 from saccade.records import Metrics
-from saccade.run_folder import RunFolder
 from saccade.run_record import RunRecord
 from saccade.terminal import counted, printable
 
@@ -21,6 +19,9 @@ CLASSES_SHOWN = 30
 BOX = "border: 1px solid rgba(128, 128, 128, 0.5); border-radius: 6px; padding: 0.7em 1em; max-width: 46em"
 CHIP = "border: 1px solid rgba(128, 128, 128, 0.5); border-radius: 1em; padding: 0 0.6em; white-space: nowrap"
 FLAGS = "(<code>--method full</code> is <code>method=&quot;full&quot;</code> in Python.)"
+GONE = (
+    "It predicts and exports. Its run folder is gone, and with it pictures, report and <code>evaluate</code>."
+)
 NEXT = (
     ("predict", 'model.predict(["photo.jpg"])'),
     ("see what went wrong", "model.show_mistakes(), model.plot_confusion()"),
@@ -48,10 +49,10 @@ class Page:
         )
 
 
-def in_one_line(run: RunFolder) -> str:
+def in_one_line(record: RunRecord, measured: Mapping[str, Metrics]) -> str:
     """What came out, as plain text."""
-    classes = counted(len(run.read_record().classes), "class", "classes")
-    part, figures = _result(run)
+    classes = counted(len(record.classes), "class", "classes")
+    part, figures = _result(measured)
     if figures is None:
         return f"training began: {classes}"
     return (
@@ -66,21 +67,22 @@ def unfitted(call: str) -> str:
     )
 
 
-def without_run(call: str, classes: Sequence[str]) -> str:
-    """The card of a model whose run folder is elsewhere: it predicts, and has no figures to show."""
-    return _box(call, [_chips(classes), "It predicts; its run folder, with figures and report, is not here."])
+def without_run(call: str, classes: Sequence[str], known: str = "") -> str:
+    """The card of a model without figures; `known` is what its file tells of it."""
+    told = "It predicts; its run folder, with figures and report, is not here."
+    return _box(call, [block for block in (_chips(classes), escape(known), told) if block])
 
 
-def fitted(call: str, run: RunFolder) -> str:
-    """The card: result, classes, what to mind, what next."""
-    record = run.read_record()
-    part, figures = _result(run)
-    blocks = [_headline(part, figures), _chips(record.classes), _list(_to_mind(part, record)), _next()]
+def fitted(call: str, record: RunRecord, measured: Mapping[str, Metrics], *, gone: bool = False) -> str:
+    """The card: result, classes, what to mind, what next. `gone`: the run folder is no longer there."""
+    part, figures = _result(measured)
+    mind = _list(_to_mind(part, record))
+    blocks = [_headline(part, figures), _chips(record.classes), mind, GONE if gone else _next()]
     return _box(call, [block for block in blocks if block])
 
 
-def _result(run: RunFolder) -> tuple[str, Metrics | None]:
-    return next(iter(reading.measured(run).items()), ("", None))
+def _result(measured: Mapping[str, Metrics]) -> tuple[str, Metrics | None]:
+    return next(iter(measured.items()), ("", None))
 
 
 def _headline(part: str, figures: Metrics | None) -> str:

@@ -9,7 +9,6 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from saccade.evaluation.remedies import fitted, kept_index
+from saccade.evaluation.remedies import fitted, kept_index, phases
 from saccade.records import EpochRow, Metrics
 
 TRAIN, VALIDATION, QUIET = "#1f5fa8", "#c8591a", "#777777"
@@ -58,20 +57,29 @@ def short(label: str) -> str:
     )
 
 
-def history_plot(history: Sequence[EpochRow]) -> Plot:
-    """Loss and accuracy of both parts, an epoch a point; the kept epoch is marked."""
+def history_plot(history: Sequence[EpochRow], *, augmented: bool) -> Plot:
+    """Loss and accuracy of both parts, an epoch a point; the kept epoch is marked.
+
+    Fits of a head on frozen features are points of their own: nothing goes on from one to the next.
+    augmented: whether training images were changed at random, so that their figures are harder to reach.
+    """
+    step = "Fit" if fitted(history) else "Epoch"
     figure = _figure(9, 3.4)
     loss, accuracy = figure.subplots(1, 2)
     for axes, name in ((loss, "loss"), (accuracy, "accuracy")):
-        _curve(axes, history, name)
+        _curve(axes, history, name, "training (augmented)" if augmented else "training")
+        axes.axvline(
+            kept_index(history) + 1, color=QUIET, linewidth=1, linestyle=":", label=f"kept {step.lower()}"
+        )
+        axes.set(xlabel=step, xlim=(0.5, len(history) + 0.5))
     loss.set_ylabel("Loss (cross-entropy, nats)")
     loss.set_ylim(0, 1.08 * loss.get_ylim()[1])
     accuracy.set_ylabel("Accuracy")
-    accuracy.set_ylim(top=1.01)
+    accuracy.set_ylim(top=1)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     kept = history[kept_index(history)]
     figure.suptitle(
-        f"Training: kept epoch {kept_index(history) + 1} of {len(history)}, "
+        f"Training: kept {step.lower()} {kept_index(history) + 1} of {len(history)}, "
         f"validation accuracy {kept.validation_accuracy:.1%}",
         fontsize=11,
     )
@@ -79,15 +87,20 @@ def history_plot(history: Sequence[EpochRow]) -> Plot:
     return figure
 
 
-def _curve(axes: Axes, history: Sequence[EpochRow], name: str) -> None:
-    epochs = np.arange(1, len(history) + 1)
-    training = "training" if fitted(history) else "training (augmented)"
-    for part, colour, label in (("train", TRAIN, training), ("validation", VALIDATION, "validation")):
-        values = np.array([getattr(row, f"{part}_{name}") for row in history], dtype=float)
-        values[~np.isfinite(values)] = np.nan
-        axes.plot(epochs, values, color=colour, marker="o", markersize=3.5, label=label)
-    axes.axvline(kept_index(history) + 1, color=QUIET, linewidth=1, linestyle=":", label="kept epoch")
-    axes.set(xlabel="Epoch", xlim=(0.5, len(history) + 0.5))
+def _curve(axes: Axes, history: Sequence[EpochRow], name: str, training: str) -> None:
+    # training is the wider line, below: where the two are equal, both are seen
+    parts = (("train", TRAIN, training, 3.0, 7.5), ("validation", VALIDATION, "validation", 1.2, 3.5))
+    for part, colour, label, width, size in parts:
+        start = 1
+        for _, rows in phases(history):
+            values = np.array([getattr(row, f"{part}_{name}") for row in rows], dtype=float)
+            values[~np.isfinite(values)] = np.nan
+            axes.plot(
+                np.arange(start, start + len(rows)), values, color=colour, marker="o", markersize=size,
+                linewidth=width, linestyle="none" if fitted(rows) else "-", clip_on=False,
+                label=label if start == 1 else "",
+            )  # fmt: skip
+            start += len(rows)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -96,9 +109,9 @@ def _curve(axes: Axes, history: Sequence[EpochRow], name: str) -> None:
 
 def _name_phases(axes: Axes, history: Sequence[EpochRow]) -> None:
     """Each phase's name above its epochs, a line between two, where there is more than one."""
-    phases = [(name, len(list(rows))) for name, rows in groupby(history, key=lambda row: row.phase)]
+    lengths = [(name, len(rows)) for name, rows in phases(history)]
     start = 1
-    for name, epochs in phases if len(phases) > 1 else ():
+    for name, epochs in lengths if len(lengths) > 1 else ():
         if start > 1:
             axes.axvline(start - 0.5, color=QUIET, linewidth=0.6)
         middle = start + (epochs - 1) / 2

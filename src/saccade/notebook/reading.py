@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saccade.errors import DataError
-from saccade.evaluation.metrics import metrics_from_json
 from saccade.images.decoder import Limits, read_pixels
-from saccade.records import PARTS, Dataset, ImageRecord, Metrics, Predictions
+from saccade.recipe import SHORT_FLAGS, Recipe, differing_keys
+from saccade.records import PARTS, Dataset, EpochRow, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -21,11 +22,56 @@ if TYPE_CHECKING:
 JUDGED_FIRST = PARTS[::-1]  # test, validation, train
 
 
-def measured(run: RunFolder) -> dict[str, Metrics]:
-    """Figures by part, the judged one first."""
-    return {
-        part: metrics_from_json(run.read_metrics(part)) for part in JUDGED_FIRST if run.has(run.metrics(part))
-    }
+def metrics(run: RunFolder) -> dict[str, Any]:
+    """Content of `metrics/*.json` by part, the judged one first."""
+    return {part: run.read_metrics(part) for part in JUDGED_FIRST if run.has(run.metrics(part))}
+
+
+def history(run: RunFolder) -> list[dict[str, Any]]:
+    """A row an epoch."""
+    return [dataclasses.asdict(row) for row in run.read_history()]
+
+
+def mistakes(run: RunFolder) -> list[dict[str, Any]]:
+    """Wrong answers on the judged part, the most confident first."""
+    _, answers = judged(run)
+    return [
+        {
+            "path": answers.paths[row],
+            "label": answers.labels[row],
+            "predicted": answers.predicted[row],
+            "confidence": float(answers.confidence[row]),
+        }
+        for row in answers.wrong
+    ]
+
+
+def record(run: RunFolder) -> dict[str, Any]:
+    """Of `environment.json` what cards and figures show, nothing of the machine."""
+    stored = run.read_record().as_json()
+    return {name: stored[name] for name in ("classes", "resolved", "diagnosis", "promises") if name in stored}
+
+
+def settings(run: RunFolder) -> dict[str, Any]:
+    """Arguments of an ImageClassifier that are not what its backbone and method have anyway."""
+    recipe = run.read_recipe()
+    chosen = {"model.backbone": recipe.model.backbone, "train.method": recipe.train.method}
+    usual = Recipe.from_mapping(chosen)
+    given = {key: values[1] for key, values in differing_keys(usual, recipe).items()}
+    default = Recipe().flat()
+    given = {key: value for key, value in chosen.items() if value != default[key]} | given
+    short = {field: name.replace("-", "_") for name, field in SHORT_FLAGS.items()}
+    return {short.get(key, key.replace(".", "__")): value for key, value in given.items()}
+
+
+# What a run tells without its images, as plain values: small enough to travel in a pickle.
+TOLD: dict[str, Callable[[RunFolder], Any]] = {
+    "metrics": metrics,
+    "history": history,
+    "mistakes": mistakes,
+    "record": record,
+    "settings": settings,
+}
 
 
 def plain_figures(figures: Metrics) -> dict[str, float]:
@@ -63,15 +109,15 @@ def training_tiles(run: RunFolder, images: int) -> Iterator[Tile]:
     from saccade.transforms import training_batches
     from saccade.transforms.apply import denormalise
 
-    dataset, recipe, record = data_of(run), run.read_recipe(), run.read_record()
-    preprocess = Preprocess.from_json(record.resolved["data.preprocess"])
+    dataset, recipe, stored = data_of(run), run.read_recipe(), run.read_record()
+    preprocess = Preprocess.from_json(stored.resolved["data.preprocess"])
     batches = training_batches(
         dataset.storage,
         dataset.used("train"),
-        record.classes,
+        stored.classes,
         preprocess,
         images,
-        augmentation=_augmentation(run),
+        augmentation=augmentation_of(stored.resolved, run.read_history()),
         seed=recipe.seed,
         epoch=0,
         limits=Limits.of(recipe.data),
@@ -79,20 +125,20 @@ def training_tiles(run: RunFolder, images: int) -> Iterator[Tile]:
     batch = next(batches)
     pictures = denormalise(batch.images, preprocess).permute(0, 2, 3, 1).numpy()
     for pixels, target in zip(pictures[:images], batch.targets, strict=False):
-        yield Tile(pixels, short(record.classes[int(target)]))
+        yield Tile(pixels, short(stored.classes[int(target)]))
 
 
-def _augmentation(run: RunFolder) -> Augmentation:
+def augmentation_of(resolved: Mapping[str, Any], rows: Sequence[EpochRow]) -> Augmentation:
     """As it was in training; a head fitted on frozen features saw no more than images and their mirrors."""
     from saccade.evaluation.remedies import fitted
     from saccade.transforms import Augmentation
 
-    strengths = run.read_record().resolved["augment"]
-    strengths = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in strengths.items()
+    strengths: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in resolved["augment"].items()
     }
     augmentation = Augmentation(**strengths)
-    if not fitted(run.read_history()):
+    if not fitted(rows):
         return augmentation
     return Augmentation(horizontal_flip=0.5 if augmentation.horizontal_flip else 0.0)
 

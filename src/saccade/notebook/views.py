@@ -1,19 +1,23 @@
 """What a fitted ImageClassifier tells and shows: tables, figures, the report, a card in a notebook.
 
-Everything is read from the run folder, so it is the same after `ImageClassifier.load(run)`.
+Everything is read from the run folder, so it is the same after `ImageClassifier.load(run)`. Copies and
+pickles take figures and tables along, for the time when the folder is gone; pictures and the report stay.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from saccade.errors import MissingExtraError, RecipeError, RunError
+from saccade.errors import MissingExtraError, RecipeError, RunError, SaccadeError
+from saccade.evaluation.metrics import metrics_from_json
+from saccade.evaluation.remedies import fitted
 from saccade.notebook import cards, reading
+from saccade.records import EpochRow, Metrics
 from saccade.run_folder import RunFolder
+from saccade.run_record import RunRecord
 from saccade.terminal import counted
 
 if TYPE_CHECKING:
@@ -38,7 +42,12 @@ class Views:
         @property
         def _run(self) -> RunFolder: ...
 
+        @property
+        def _predictor(self) -> Any: ...
+
         classes_: Any
+        run_: RunFolder
+        recipe: Any
 
         def get_params(self, deep: bool = True) -> dict[str, Any]: ...
 
@@ -53,7 +62,7 @@ class Views:
         >>> list(model.history_["epoch"])
         [1, 2, 3, 4]
         """
-        return _table([dataclasses.asdict(row) for row in self._run.read_history()])
+        return _table(self._told("history"))
 
     @property
     def metrics_(self) -> dict[str, dict[str, float]]:
@@ -64,7 +73,7 @@ class Views:
         >>> model.metrics_["test"]["accuracy"]
         1.0
         """
-        return {part: reading.plain_figures(found) for part, found in reading.measured(self._run).items()}
+        return {part: reading.plain_figures(found) for part, found in self._measured.items()}
 
     @property
     def mistakes_(self) -> Any:
@@ -75,17 +84,9 @@ class Views:
         >>> len(model.mistakes_)
         0
         """
-        _, answers = reading.judged(self._run)
+        told = self._told("mistakes")
         value = {str(label): label for label in self.classes_.tolist()}  # of the type that labels had in fit
-        rows = [
-            {
-                "path": answers.paths[row],
-                "label": value[answers.labels[row]],
-                "predicted": value[answers.predicted[row]],
-                "confidence": float(answers.confidence[row]),
-            }
-            for row in answers.wrong
-        ]
+        rows = [{**row, "label": value[row["label"]], "predicted": value[row["predicted"]]} for row in told]
         return _table(rows, ("path", "label", "predicted", "confidence"))
 
     # -- figures -------------------------------------------------------------------------------
@@ -109,14 +110,19 @@ class Views:
     def plot_history(self) -> Plot:
         """Loss and accuracy over the epochs, as a matplotlib figure.
 
+        With method "head" nothing goes on from epoch to epoch: each fit is a point.
+
         >>> model.plot_history().axes[0].get_xlabel()
         'Epoch'
         """
-        history = self._run.read_history()
+        history = [EpochRow(**row) for row in self._told("history")]
         _need_matplotlib()
         from saccade.notebook import plots
+        from saccade.transforms import Augmentation
 
-        return plots.history_plot(history)
+        augmentation = reading.augmentation_of(self._record.resolved, history)
+        changed = augmentation != Augmentation() and not fitted(history)
+        return plots.history_plot(history, augmented=changed)
 
     def plot_confusion(self, part: str = "") -> Plot:
         """What was taken for what, as a matplotlib figure.
@@ -126,7 +132,7 @@ class Views:
         >>> model.plot_confusion("validation").axes[0].get_ylabel()
         'True class'
         """
-        measured = reading.measured(self._run)
+        measured = self._measured
         part = part or next(iter(measured))
         if part not in measured:
             raise RecipeError(
@@ -170,16 +176,22 @@ class Views:
     # -- in one line, and as a card ------------------------------------------------------------
 
     def __repr__(self) -> str:
-        run, classes = self._shown_run, self.__dict__.get("classes_", ())
-        result = cards.in_one_line(run) if run else f"fitted: {counted(len(classes), 'class', 'classes')}"
-        return f"{self._call}  # {result}" if run or len(classes) else self._call
+        classes = self.__dict__.get("classes_", ())
+        told = [self._known, f"fitted: {counted(len(classes), 'class', 'classes')}"]
+        if self._can_tell:
+            told[1] = cards.in_one_line(self._record, self._measured)
+        known = self._can_tell or len(classes)
+        return f"{self._call}  # {'; '.join(filter(None, told))}" if known else self._call
 
     def _repr_html_(self) -> str:
-        run = self._shown_run
-        if run is not None:
-            return cards.fitted(self._call, run)
+        if self._can_tell:
+            call = f"{self._call}  # {self._known}" if self._known else self._call
+            gone = not self.run_.root.is_dir()
+            return cards.fitted(call, self._record, self._measured, gone=gone)
         classes = self.__dict__.get("classes_")
-        return cards.unfitted(self._call) if classes is None else cards.without_run(self._call, list(classes))
+        if classes is None:
+            return cards.unfitted(self._call)
+        return cards.without_run(self._call, list(classes), self._known)
 
     @property
     def _call(self) -> str:
@@ -194,13 +206,47 @@ class Views:
         return f"{type(self).__name__}({', '.join(given)})"
 
     @property
-    def _shown_run(self) -> RunFolder | None:
-        """The run, where there is one to read: a text of the object never raises."""
+    def _known(self) -> str:
+        """What the constructor's arguments do not say: settings in a recipe's file, or the size of images."""
+        if self._can_tell:
+            given = self._told("settings") if self.recipe else {}
+            return ", ".join(f"{name}={value!r}" for name, value in given.items())
+        if not self.__dict__.get("_exported"):
+            return ""
+        size = self._predictor.artefact.preprocess.size
+        return f"images of {size} x {size} pixels"
+
+    # -- the run, or what was taken along of it ------------------------------------------------
+
+    @property
+    def _measured(self) -> dict[str, Metrics]:
+        return {part: metrics_from_json(values) for part, values in self._told("metrics").items()}
+
+    @property
+    def _record(self) -> RunRecord:
+        return RunRecord.from_json(self._told("record"))
+
+    def _told(self, what: str) -> Any:
+        """A value of `reading.TOLD`; raises RunError where there is none."""
+        kept = self.__dict__.get("_kept")
+        if kept is not None and not self.run_.root.is_dir():
+            return kept[what]
+        return reading.TOLD[what](self._run)
+
+    @property
+    def _can_tell(self) -> bool:
+        """Whether there are figures to read: a text of the object never raises."""
         try:
-            run = self._run
+            return self._run.environment.is_file()
         except RunError:
-            return None
-        return run if run.environment.is_file() else None
+            return "_kept" in self.__dict__
+
+    def _taken_along(self) -> dict[str, Any]:
+        """Figures and tables for a copy, which may outlive the run folder."""
+        try:
+            return {"_kept": {what: read(self._run) for what, read in reading.TOLD.items()}}
+        except SaccadeError:  # not fitted, damaged, or gone before: then the copy has what this one has
+            return {}
 
 
 def _check_count(images: int) -> None:

@@ -52,9 +52,18 @@ def say_findings(audited: Audit, terminal: Terminal, *, most: int = SHOWN_FINDIN
         shown += min(room, len(same))
     if shown == most < len(grave):
         terminal.say(f"          {len(grave):,} in total; audit.json and the report list all of them")
-    for found in audited.findings:
-        if found.kind in ALWAYS_SHOWN:
+    _say_infos([found for found in audited.findings if found.severity == "info"], not grave, terminal)
+
+
+def _say_infos(infos: list[Finding], alone: bool, terminal: Terminal) -> None:
+    """Those that are always shown; where nothing graver was said, the first of the others as well."""
+    others = [found for found in infos if found.kind not in ALWAYS_SHOWN]
+    shown = others[:SHOWN_OF_A_KIND] if alone else []
+    for found in infos:
+        if found.kind in ALWAYS_SHOWN or found in shown:
             terminal.say(f"  {found.severity:<8}{_line(found)}")
+    if alone and len(others) > len(shown):
+        terminal.say(f"          and {counted(len(others) - len(shown), 'more info')}")
 
 
 def say_reading(audited: Audit, terminal: Terminal) -> None:

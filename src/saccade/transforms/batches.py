@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import signal
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +25,7 @@ from saccade.errors import DataError
 from saccade.images.decoder import Limits, read_pixels
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
+from saccade.terminal import warn_caller
 from saccade.threads import shared_memory_bytes, usable_cores
 from saccade.transforms.apply import channels_first, normalise_rows, to_input
 from saccade.transforms.augment import Augmentation, drawn, ready_for_draws, stream
@@ -54,7 +54,7 @@ class Batch(NamedTuple):
 
 def warned(text: str) -> None:
     """Where no one listens, a Python warning."""
-    warnings.warn(text, stacklevel=2)
+    warn_caller(text)
 
 
 def batch_plan(order: Sequence[int], batch_size: int) -> list[list[int]]:
