@@ -83,6 +83,7 @@ def test_frames_name_their_columns() -> None:
     assert labelled(FRAME, ["p", "q"]).images == ["c.png", "d.png"]
     assert labelled(Polars()).labels == ["x", "y"]
     assert labelled(FRAME.rename(columns={"site": "group"}), ["p", "q"]).groups == ["1", "2"]
+    assert labelled(FRAME[["file"]], ["p", "q"]).images == ["a.png", "b.png"]
 
 
 BAD: dict[str, tuple[Any, Any, dict[str, Any], str]] = {

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from saccade.called_elsewhere import FLAGS
 from saccade.cli import main
-from saccade.cli.elsewhere import COMMANDS_ELSEWHERE, FLAGS, in_our_words
+from saccade.cli.elsewhere import COMMANDS_ELSEWHERE, in_our_words
 from saccade.cli.flags import chosen_recipe
 from saccade.cli.help import EXAMPLES, flags_of
 from saccade.cli.parsing import parsed

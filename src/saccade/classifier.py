@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
+import itertools
 import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saccade import extensions, labelled
-from saccade.errors import DataError, NotFittedError, RecipeError, RunError
-from saccade.labelled import Columns
+from saccade.arguments import in_python, in_words_of_python, refuse_unknown
+from saccade.errors import DataError, NotFittedError, OtherRunError, RecipeError, RunError
+from saccade.labelled import Columns, Labelled
 from saccade.notebook.progress import terminal_for
 from saccade.notebook.views import Views
-from saccade.recipe import SHORT_FLAGS, SYNONYMS, Recipe, merged_recipe, read_recipe_file
+from saccade.recipe import SHORT_FLAGS, Recipe, merged_recipe, read_recipe_file
 from saccade.records import Metrics
 from saccade.run_folder import RunFolder, certificate_beside, existing_run, write_bytes
 from saccade.scikit import Estimator, parameters
 from saccade.terminal import Terminal, warn_caller
 from saccade.threads import calm_openmp
+
+if TYPE_CHECKING:
+    from saccade.predict import Answer
 
 
 class ImageClassifier(Views, Estimator):
@@ -133,9 +137,13 @@ class ImageClassifier(Views, Estimator):
         ['blue', 'red']
         """
         calm_openmp()
-        columns = Columns(path, label, group, part, str(root))
+        with in_words_of_python():
+            self._fit(data, y, groups, Columns(path, label, group, part, str(root)))
+        return self
+
+    def _fit(self, data: Any, y: Any, groups: Any, columns: Columns) -> None:
         given = None if labelled.is_location(data) else labelled.labelled(data, y, groups, columns)
-        if given is None and (y is not None or groups is not None or part):
+        if given is None and (y is not None or groups is not None or columns.part):
             raise DataError(
                 f"{data} brings its own labels, groups and parts; also given: y, groups or part",
                 hint="give images and labels, or name the columns of a list: path=, label=, group=, root=",
@@ -146,12 +154,23 @@ class ImageClassifier(Views, Estimator):
                 hint="fit(df, group=COLUMN), or fit(images, labels, groups=VALUES)",
             )
         recipe = self._recipe(columns.of_list() if given is None else {})
-        with self._place() as out:
-            location = data if given is None else given.write(RunFolder(Path(out)).inputs, recipe)
-            self._train(str(location), recipe, out)
+        if given is None:
+            with self._place(self.out) as out:
+                self._train(str(data), recipe, out)
+        else:
+            self._train_given(given, recipe)
         self._columns = columns
         self._gray_stack = getattr(data, "ndim", 0) == 3
-        return self
+
+    def _train_given(self, given: Labelled, recipe: Recipe) -> None:
+        """In `out`; where that holds another run, as in the folds of a search, in out-2, out-3 and so on."""
+        for number in itertools.count(1):
+            folder = f"{self.out}-{number}" if number > 1 else self.out
+            with contextlib.suppress(OtherRunError), self._place(folder) as out:
+                self._train(str(given.write(RunFolder(Path(out)).inputs, recipe)), recipe, out)
+                break
+        if number > 1:
+            warn_caller(f"{self.out} holds a run of other images or settings, so this one is in {folder}")
 
     def _recipe(self, extra: Mapping[str, Any] | None = None) -> Recipe:
         """Short names become the fields they stand for; precedence as on the command line.
@@ -161,7 +180,7 @@ class ImageClassifier(Views, Estimator):
         short = {name.replace("-", "_"): field for name, field in SHORT_FLAGS.items()}
         given = {name: value for name, value in self.get_params().items() if name not in _OWN}
         given = {name: value for name, value in given.items() if value is not None}
-        _refuse_unknown(self._fields)
+        refuse_unknown(self._fields, parameters(ImageClassifier))
         if callable(given.get("backbone")):
             given["backbone"] = extensions.register_function(given["backbone"])
         extensions.allow_function(given.get("backbone", given.get("model__backbone")))
@@ -177,16 +196,16 @@ class ImageClassifier(Views, Estimator):
             values,
             _file_values(self.recipe),
             where="ImageClassifier",
-            tell=lambda e: warn_caller(e.problem),
+            tell=lambda e: warn_caller(in_python(e.problem)),
         )
 
     @contextlib.contextmanager
-    def _place(self) -> Iterator[str]:
+    def _place(self, folder: str) -> Iterator[str]:
         """The run folder. A temporary one goes with this object, or when another fit takes its place."""
-        if self.out:
-            began = RunFolder(Path(self.out)).recipe.exists()
+        if folder:
+            began = RunFolder(Path(folder)).recipe.exists()
             discard: Callable[[], Any] | None = None
-            out = str(self.out)
+            out = str(folder)
         else:
             began = False
             temporary = tempfile.mkdtemp(prefix="saccade-")
@@ -247,7 +266,8 @@ class ImageClassifier(Views, Estimator):
         >>> model.predict(["photos/red/0.png", "photos/blue/1.png"]).tolist()
         ['red', 'blue']
         """
-        return np.asarray(self.classes_[self.predict_proba(images).argmax(axis=1)])
+        best = self.predict_proba(images).argmax(axis=1)  # first: it says when nothing is fitted
+        return np.asarray(self.classes_[best])
 
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
         """(images, classes) probabilities, columns in the order of `classes_`.
@@ -260,6 +280,17 @@ class ImageClassifier(Views, Estimator):
         probabilities = np.asarray(self._predictor.predict_proba(self._images(images)))
         return probabilities[:, self._order]
 
+    def answers(self, images: Any) -> Iterator[Answer]:
+        """One `saccade.predict.Answer` an image, in order; one that cannot be used has an `error` instead.
+
+        images: as for `predict`.
+
+        >>> [answer.predicted for answer in model.answers(["photos/red/0.png"])]
+        ['red']
+        """
+        found: Iterator[Answer] = self._predictor.answers(self._images(images))
+        return found
+
     def evaluate(self, data: Any, y: Any = None) -> Metrics:
         """Metrics on labelled images that were not trained on.
 
@@ -268,6 +299,10 @@ class ImageClassifier(Views, Estimator):
         >>> model.evaluate("new_photos/").accuracy.value
         1.0
         """
+        with in_words_of_python():
+            return self._evaluate(data, y)
+
+    def _evaluate(self, data: Any, y: Any) -> Metrics:
         from saccade import pipeline
 
         run = str(self._run.root)
@@ -286,15 +321,17 @@ class ImageClassifier(Views, Estimator):
         data: as for `fit`. y: the label of each image; with it the images are predicted and nothing else. A
         folder or list goes through `evaluate`. sample_weight: of each image, as scikit-learn has it.
 
+        Images that cannot be read do not count, and a warning says how many; so does one for labels that the
+        model does not know, which count as wrong. DataError where a path does not exist or no image counts.
+
         >>> model.score("new_photos/"), model.score(["new_photos/red/0.png"], ["red"])
         (1.0, 1.0)
         """
         if labelled.is_location(data):
             return self.evaluate(data).accuracy.value
+        predictor = self._predictor
         given = labelled.labelled(data, y, columns=self._columns_for(data, y))
-        predicted, _ = labelled.label_names(self.predict(data), len(given.labels))
-        right = np.array(predicted) == np.array(given.labels)
-        return float(np.average(right, weights=sample_weight))
+        return labelled.accuracy(predictor, given, sample_weight)
 
     def _columns_for(self, data: Any, y: Any) -> Columns:
         """Those of `fit`, as far as they are needed here."""
@@ -307,7 +344,9 @@ class ImageClassifier(Views, Estimator):
         """What the predictor takes: columns of a data frame, paths below `root`, a stack of gray images."""
         columns = self._columns_for(data, None)
         if labelled.is_frame(data):
-            return labelled.image_list(labelled.column(data, columns.path or "path"), columns.root)
+            return labelled.image_list(
+                labelled.column(data, labelled.path_column(data, columns)), columns.root
+            )
         if self.__dict__.get("_gray_stack") and getattr(data, "ndim", 0) == 3:
             return list(data)
         if columns.root and isinstance(data, Iterable) and not labelled.is_single(data):
@@ -363,6 +402,17 @@ class ImageClassifier(Views, Estimator):
         # scikit-learn wants labels sorted; those of a folder keep their natural order (2 before 10)
         self._order = labelled.class_order(names, kind) if kind else list(range(len(names)))
         self.classes_ = labelled.label_values([names[i] for i in self._order], kind or "str")
+
+    def set_params(self, **changes: Any) -> ImageClassifier:
+        """Change arguments; raises RecipeError for an unknown one, which stops a search before its first fit.
+
+        >>> ImageClassifier().set_params(learning_rate=0.1)
+        Traceback (most recent call last):
+        saccade.errors.RecipeError: ImageClassifier: unknown key 'learning_rate'
+        hint: did you mean 'lr'?
+        """
+        refuse_unknown(changes, parameters(ImageClassifier))
+        return super().set_params(**changes)
 
     @property
     def _files(self) -> Mapping[str, bytes]:
@@ -420,22 +470,6 @@ class ImageClassifier(Views, Estimator):
 
 
 _OWN = ("recipe", "out", "quiet", "callbacks")  # parameters that are no fields of the recipe
-
-
-def _refuse_unknown(fields: Iterable[str]) -> None:
-    """Raise RecipeError for a word that is neither an argument nor a field, with the nearest that is."""
-    short = {*parameters(ImageClassifier), *(name.replace("-", "_") for name in SHORT_FLAGS)}
-    for name in fields:
-        if "__" in name or "." in name or name in short:
-            continue
-        close = difflib.get_close_matches(name, sorted(short | SYNONYMS.keys()), n=1)
-        meant = SYNONYMS.get(close[0], close[0]) if close else ""
-        raise RecipeError(
-            f"ImageClassifier: unknown key {name!r}",
-            hint=f"did you mean {meant!r}?"
-            if meant
-            else "docs/recipe.md lists all: data__resize is data.resize",
-        )
 
 
 def _file_values(recipe: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ SaccadeError                 caught by the command line: printed without a trace
 │   └── ChangedImageError    its bytes are not those that were scanned
 ├── ModelError               a backbone, its weights or a model file cannot be used
 ├── RunError                 a run folder is locked, damaged, or belongs to another recipe
+│   ├── OtherRunError        a run folder holds a run of other images or of another recipe
 │   └── NotFittedError       asked of a classifier that has no run (yet); also an AttributeError
 ├── TrainingError            training cannot go on (loss not finite, out of memory)
 ├── PromiseError             one of the ten promises would be broken
@@ -18,6 +19,17 @@ Interrupted                  stopped by a signal: not a problem, so not of the f
 """
 
 from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+# Modules that come with saccade[train]
+OF_TRAINING = {
+    *("torch", "torchvision", "timm", "lightning_fabric", "safetensors", "onnx", "onnxscript", "sklearn"),
+    *("threadpoolctl", "faiss", "pyarrow", "jinja2", "matplotlib", "simplejpeg"),
+}
+LEFT_OUT = ". Left out. "  # between reason and remedy in an ImageError's text
 
 
 class SaccadeError(Exception):
@@ -68,7 +80,7 @@ class ImageError(SaccadeError):
     """
 
     def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason}. Left out. {remedy}")  # on one line: it stands in lists of findings
+        super().__init__(f"{reason}{LEFT_OUT}{remedy}")  # on one line: it stands in lists of findings
         self.reason = reason
         self.remedy = remedy
 
@@ -94,8 +106,28 @@ class RunError(SaccadeError):
     """A run folder is locked, damaged, or belongs to another recipe."""
 
 
+class OtherRunError(RunError):
+    """A run folder holds a run of other images or of another recipe."""
+
+
 class NotFittedError(RunError, AttributeError):
-    """Asked of a classifier that has no run to look at, so that `hasattr(model, "history_")` is False."""
+    """Asked of a classifier that has no run to look at, so that `hasattr(model, "history_")` is False.
+
+    Where scikit-learn is imported, `except sklearn.exceptions.NotFittedError` catches it, too.
+    """
+
+    def __new__(cls, *lines: str, hint: str = "") -> NotFittedError:
+        theirs = getattr(sys.modules.get("sklearn.exceptions"), "NotFittedError", None)
+        made: NotFittedError = super().__new__(_not_fitted(theirs) if theirs else cls, *lines)
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NotFittedError, self.args, self.__dict__  # the class with both is made where it is needed
+
+
+@functools.cache
+def _not_fitted(theirs: type[Exception]) -> type[NotFittedError]:
+    return type("NotFittedError", (NotFittedError, theirs), {"__module__": NotFittedError.__module__})
 
 
 class TrainingError(SaccadeError):

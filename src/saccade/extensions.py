@@ -82,10 +82,24 @@ def function_name(build: Callable[..., Any]) -> str:
 
 
 def register_function(build: Callable[..., Any]) -> str:
-    """Let `module:name` of this function mean it as a backbone in this process; returns that name."""
+    """Let `module:name` of this function mean it as a backbone in this process; returns that name.
+
+    Raises SaccadeError for a network instead of the function that makes it.
+    """
+    _refuse_network(build)
     name = function_name(build)
     register_backbone(name, build)
     return name
+
+
+def _refuse_network(found: object) -> None:
+    torch = sys.modules.get("torch")  # where there is a network, torch has been imported
+    if torch and isinstance(found, torch.nn.Module):
+        name = type(found).__name__
+        raise SaccadeError(
+            f"the backbone is a network (an instance of {name}), not a function that makes one",
+            hint=f"give the class or a function build(classes), not a network: backbone={name}",
+        )
 
 
 def is_function_name(text: str) -> bool:
@@ -137,6 +151,7 @@ def _imported(name: str, module: str, function: str) -> Callable[..., Any]:
         raise SaccadeError(
             f"backbone {name}: {_why_not(error, module)}", hint=_naming_remedy(module, function)
         ) from error
+    _refuse_network(found)
     if not callable(found):
         raise SaccadeError(
             f"backbone {name} is a {type(found).__name__}, not a function",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,11 @@ from saccade.images import given
 from saccade.images.decoder import Limits
 from saccade.recipe import Recipe
 from saccade.sources.in_python import write_inputs
-from saccade.terminal import printable
+from saccade.sources.naming import some
+from saccade.terminal import printable, warn_caller
+
+if TYPE_CHECKING:
+    from saccade.predict import Answer, Predictor
 
 SHOWN = 3
 LABEL_TYPES = {"str": str, "bool": bool, "int": int}
@@ -139,11 +143,17 @@ def _of_frame(frame: Any, y: Any, groups: Any, columns: Columns) -> Labelled:
         raise DataError(
             f"groups are given twice: as groups= and as column {columns.group!r}", hint="give one"
         )
-    images = image_list(column(frame, columns.path or "path"), columns.root)
+    images = image_list(column(frame, path_column(frame, columns)), columns.root)
     y = column(frame, columns.label or "label") if y is None else y
     if groups is None and (columns.group or "group" in names_of(frame)):
         groups = column(frame, columns.group or "group")
     return _checked(images, y, groups, column(frame, columns.part) if columns.part else None)
+
+
+def path_column(frame: Any, columns: Columns) -> str:
+    """The column of paths: the one that was named, or the only one, or "path"."""
+    names = names_of(frame)
+    return columns.path or (names[0] if len(names) == 1 else "path")
 
 
 def names_of(frame: Any) -> list[str]:
@@ -258,6 +268,48 @@ def _missing(value: Any) -> bool:
 
 
 # -- answers ------------------------------------------------------------------------------------------------
+
+
+def accuracy(predictor: Predictor, given: Labelled, weights: Any = None) -> float:
+    """Accuracy on the images that can be read, 0 to 1. Warns of others, and of labels that are no class.
+
+    weights: of each image. Raises DataError for paths that do not exist, and where no image can be read.
+    """
+    _refuse_absent(given.images)
+    _warn_of_unknown(given.labels, predictor.classes)
+    answers = list(predictor.answers(given.images))
+    read = _readable(answers)
+    right = np.array([a.predicted == label for a, label in zip(answers, given.labels, strict=True)])
+    return float(np.average(right[read], weights=None if weights is None else np.asarray(weights)[read]))
+
+
+def _refuse_absent(images: Sequence[Any]) -> None:
+    absent = [image for image in images if isinstance(image, str) and not os.path.isfile(image)]
+    if absent:
+        raise DataError(
+            f"{len(absent):,} of the {len(images):,} images do not exist: {some(absent, most=SHOWN)}",
+            hint="correct the paths (root= says where they begin), or leave these out",
+        )
+
+
+def _warn_of_unknown(labels: Sequence[str], classes: Sequence[str]) -> None:
+    unknown = sorted(set(labels) - set(classes))
+    if unknown:
+        count = sum(label in unknown for label in labels)
+        warn_caller(
+            f"{count:,} of {len(labels):,} labels are no class of the model and count as wrong: "
+            f"{some(unknown, most=SHOWN)}; its classes are {some(classes, most=SHOWN)}",
+        )
+
+
+def _readable(answers: Sequence[Answer]) -> NDArray[np.bool_]:
+    unread = [answer.path for answer in answers if answer.error]
+    said = f"{len(unread):,} of {len(answers):,} images cannot be read"
+    if len(unread) == len(answers):
+        raise DataError(f"{said}: {some(unread, most=SHOWN)}", hint="`answers` says what is wrong with each")
+    if unread:
+        warn_caller(f"{said} and do not count: {some(unread, most=SHOWN)}")
+    return np.array([not answer.error for answer in answers])
 
 
 def label_values(names: Iterable[str], kind: str) -> NDArray[Any]:

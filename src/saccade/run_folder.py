@@ -23,7 +23,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from saccade.errors import RunError
+from saccade.errors import OtherRunError, RunError
 from saccade.files import MOST_WEIGHT_BYTES, lock_file, parse_json, read_file, read_text
 from saccade.manifest import NAME as MANIFEST
 from saccade.manifest import Content, Manifest
@@ -316,7 +316,7 @@ class RunFolder:
             changes |= {k: (stored[k], v) for k, v in identity.items() if k in stored and stored[k] != v}
         if changes:
             listed = "; ".join(f"{key}: there {old!r}, now {new!r}" for key, (old, new) in changes.items())
-            raise RunError(
+            raise OtherRunError(
                 f"{self.root} holds a run with another recipe ({listed})",
                 hint="give --out a new folder, or the same settings to continue",
             )

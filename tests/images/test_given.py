@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageSequence
 
-from saccade.errors import ImageError
+from saccade.errors import DataError, ImageError
 from saccade.images import given
 from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
 from saccade.predict import Predictor, inputs_of, pixels_of
@@ -328,6 +328,16 @@ def test_no_bad_image_stops_the_others(predictor: Predictor) -> None:
     answers = list(predictor.answers(mixed))
     assert [bool(answer.error) for answer in answers] == [True, False] * len(bad)
     assert {answer.predicted for answer in answers if not answer.error} == {"red"}
+
+
+def test_arrays_that_are_no_images_are_said_once_with_what_to_do(predictor: Predictor) -> None:
+    with pytest.raises(DataError) as caught:
+        predictor.predict(np.zeros((5, 3, 8, 8), np.uint8))
+    said = str(caught.value)
+    assert said.startswith("5 of 5 inputs failed: image 0, image 1, image 2 and 2 more: an array of uint8")
+    assert said.count("an array of") == said.count("Move channels last: numpy.moveaxis(image, 0, -1)") == 1
+    with pytest.raises(DataError, match=r"Give values from 0 to 255: \(255 \* image\)"):
+        predictor.predict([np.zeros((8, 8, 3))])
 
 
 def test_one_image_as_bytes_or_as_an_open_file_is_one_image(predictor: Predictor) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from saccade import ImageClassifier, extensions
 from saccade.errors import ModelError, SaccadeError
+from saccade.models import build_model
 from saccade.run_folder import RunFolder
 
 Saccade = Callable[..., "tuple[int, str, str]"]
@@ -78,6 +79,13 @@ def test_a_function_may_bring_its_own_weights(make_photos: Callable[..., Path]) 
     model = ImageClassifier(build, pretrained=True, method="head", image_size=16).fit(photos)
     assert {row.phase for row in model.run_.read_history()} == {"head"}
     assert model.run_.read_record().resolved["model.pretrained"]
+
+
+def test_a_last_layer_of_another_size_is_replaced_and_said() -> None:
+    name = extensions.register_function(lambda classes: build(7, weights=""))
+    told = "gives 7 outputs for 3 classes: a new last layer is used"
+    assert any(told in note for note in build_model(name, 3, pretrained=False).notes)
+    assert not any("outputs" in note for note in build_model(name, 7, pretrained=False).notes)
 
 
 def test_a_named_function_trains_and_runs_for_nobody_who_did_not_name_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import pandas
 import pytest
 import sklearn
+import sklearn.exceptions
 from PIL import Image
 from sklearn.base import clone, is_classifier
 from sklearn.metrics import ConfusionMatrixDisplay
@@ -23,7 +25,15 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 
 from saccade import ImageClassifier, Predictor
-from saccade.errors import DataError, RecipeError, RunError, SourceError, TrainingError
+from saccade.errors import (
+    DataError,
+    NotFittedError,
+    RecipeError,
+    RunError,
+    SaccadeError,
+    SourceError,
+    TrainingError,
+)
 from saccade.recipe import SHORT_FLAGS
 from saccade.run_folder import RunFolder
 from saccade.training import Callback
@@ -162,8 +172,84 @@ def test_what_was_given_is_audited_divided_and_evaluated_again(
     again = ImageClassifier.load(fitted.run_.root)
     assert again.classes_.tolist() == [9, 10, 100]
     assert ImageClassifier.load(fitted.export(tmp_path / "m.onnx")).classes_.tolist() == ["9", "10", "100"]
-    with pytest.raises(RunError, match="other images or labels"):
-        clone(fitted).fit([np.zeros((9, 9), np.uint8)] * 4, [1, 2, 1, 2])
+
+
+def test_the_folds_of_a_search_have_a_folder_each(
+    paths: list[str], labels: list[str], tmp_path: Path
+) -> None:
+    model = ImageClassifier(**SMALL, out=str(tmp_path / "cv"))
+    with pytest.warns(UserWarning, match="holds a run of other images or settings, so this one is in"):
+        scores = cross_val_score(model, np.array(paths), np.array(labels), cv=2)
+    assert np.isfinite(scores).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cv", "cv-2"]
+    assert [len(RunFolder(tmp_path / name).read_dataset()) for name in ("cv", "cv-2")] == [18, 18]
+    with pytest.raises(RunError, match="holds a run with another recipe") as caught:
+        model.set_params(seed=5).fit(Path(paths[0]).parents[1])  # a folder names its run itself
+    assert caught.value.hint == "give out= a new folder, or the same settings to continue"
+
+
+def test_what_cannot_be_read_does_not_count_and_is_named(
+    fitted: ImageClassifier, paths: list[str], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8\xff no more")
+    own = fitted.predict(paths)
+    with pytest.warns(UserWarning, match=r"1 of 37 images cannot be read and do not count: .*bad\.jpg"):
+        assert fitted.score([*paths, str(bad)], [*own, 9]) == 1.0
+    with pytest.raises(DataError, match="1 of 2 inputs failed") as caught:
+        fitted.predict([paths[0], bad])
+    assert "Left out" not in str(caught.value)
+    assert [bool(answer.error) for answer in fitted.answers([paths[0], bad])] == [False, True]
+    with pytest.raises(DataError, match="1 of 1 images cannot be read"):
+        fitted.score([bad], [9])
+    with pytest.raises(DataError, match=r"1 of the 2 images do not exist: none\.jpg"):
+        fitted.score([paths[0], "none.jpg"], [9, 9])
+    with pytest.warns(UserWarning, match="2 of 3 labels are no class .*: heavy, light; its classes are 9, "):
+        assert fitted.score(paths[:3], ["light", "heavy", str(own[2])]) == pytest.approx(1 / 3)
+
+
+def test_what_is_not_fitted_says_so_as_scikit_learn_does(paths: list[str]) -> None:
+    for ask in (ImageClassifier().predict, ImageClassifier().score):
+        with pytest.raises(sklearn.exceptions.NotFittedError, match="call fit") as caught:
+            ask(np.array(paths))
+        assert isinstance(caught.value, NotFittedError)
+        assert isinstance(caught.value, RunError)
+        copied = pickle.loads(pickle.dumps(caught.value))
+        assert (type(copied), copied.hint) == (type(caught.value), caught.value.hint)
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # as if it were not installed
+from saccade import ImageClassifier
+from saccade.errors import MissingExtraError
+try:
+    ImageClassifier(method="head").fit(sys.argv[1])
+except MissingExtraError as error:
+    print(error)
+"""
+
+
+def test_without_torch_the_line_that_installs_it_is_said(photos: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(photos)], capture_output=True, text=True, check=True
+    )
+    assert "pip install 'saccade[train]'" in done.stdout
+
+
+def test_a_network_or_an_unknown_word_is_refused_in_words_of_python(paths: list[str]) -> None:
+    from torch import nn
+
+    with pytest.raises(SaccadeError, match=r"is a network .*an instance of Linear") as caught:
+        ImageClassifier(backbone=nn.Linear(3, 3)).fit(paths)
+    assert "give the class or a function build(classes), not a network" in caught.value.hint
+    for name, meant in {"methd": "method", "bs": "batch_size", "n_jobs": "train__workers"}.items():
+        with pytest.raises(RecipeError, match=f"unknown key {name!r}\nhint: did you mean {meant!r}"):
+            ImageClassifier(**{name: 1}).fit(paths)
+    with pytest.raises(RecipeError, match="did you mean 'lr'"):
+        GridSearchCV(ImageClassifier(**SMALL), {"learning_rate": [0.1]}, cv=2).fit(
+            np.array(paths), np.array([Path(path).parent.name for path in paths])
+        )
 
 
 PREDICT = """

@@ -20,6 +20,7 @@ from saccade.audit.similar import (
     settle_conflicts,
     similar_findings,
 )
+from saccade.errors import LEFT_OUT
 from saccade.records import Audit, Dataset, Finding, ImageRecord
 from saccade.terminal import Progress, counted, silent
 
@@ -196,7 +197,6 @@ def lost_by_reading(dataset: Dataset) -> tuple[str, ...]:
 # Findings about single files: what could not be used, what the decoder remarked, names that look alike.
 
 
-LEFT_OUT = ". Left out. "  # between reason and remedy in an ImageError's text
 _DETAIL = re.compile(r"\d[\d,.]*|'[^']*'|\([^)]*\)")  # numbers, quotes and asides differ within one kind
 
 

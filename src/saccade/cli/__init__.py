@@ -16,17 +16,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from saccade._version import __version__
-from saccade.errors import MissingExtraError, SaccadeError
+from saccade.errors import OF_TRAINING, MissingExtraError, SaccadeError
 from saccade.signals import answered_signals, exit_process, say_stopped
 from saccade.terminal import drop_output, say_problem
 from saccade.threads import calm_openmp
 
 STARTED = time.monotonic()
-# Modules that come with saccade[train]
-OF_TRAINING = {
-    *("torch", "torchvision", "timm", "lightning_fabric", "safetensors", "onnx", "onnxscript", "sklearn"),
-    *("threadpoolctl", "faiss", "pyarrow", "jinja2", "matplotlib", "simplejpeg"),
-}
 
 
 class Outcome:

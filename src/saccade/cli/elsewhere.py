@@ -10,65 +10,10 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
+from saccade.called_elsewhere import FLAGS
 from saccade.errors import RecipeError
 from saccade.terminal import say_problem
 
-# A flag there, without dashes and with _ -> the flag here
-FLAGS = {
-    **dict.fromkeys(("imgsz", "img_size", "input_size", "size", "resolution"), "--image-size"),
-    **dict.fromkeys(("b", "bs", "batch", "train_batch_size", "per_device_train_batch_size"), "--batch-size"),
-    **dict.fromkeys(("e", "n_epochs", "nb_epochs", "num_train_epochs", "max_epochs", "max_iter"), "--epochs"),
-    **dict.fromkeys(("learning_rate", "lr0", "base_lr", "lr_base", "lr_max", "eta"), "--lr"),
-    **dict.fromkeys(("opt", "optim", "opt_func"), "--optimizer"),
-    **dict.fromkeys(("sched", "scheduler", "lr_scheduler", "lr_scheduler_type", "lr_schedule"), "--schedule"),
-    **dict.fromkeys(
-        ("model", "arch", "a", "architecture", "model_name", "model_name_or_path", "net"), "--backbone"
-    ),
-    **dict.fromkeys(("mixup", "mixup_alpha"), "--augment.mix_up"),
-    **dict.fromkeys(("cutmix", "cutmix_alpha"), "--augment.cut_mix"),
-    **dict.fromkeys(("aa", "auto_augment", "autoaugment"), "--augment.automatic"),
-    **dict.fromkeys(("reprob", "erasing", "random_erase", "random_erasing"), "--augment.cutout"),
-    **dict.fromkeys(("hflip", "fliplr", "horizontal_flip"), "--augment.horizontal_flip"),
-    **dict.fromkeys(("vflip", "flipud", "vertical_flip"), "--augment.vertical_flip"),
-    **dict.fromkeys(("degrees", "rotation_range"), "--augment.rotation"),
-    **dict.fromkeys(("translate", "width_shift_range", "height_shift_range"), "--augment.shift"),
-    **dict.fromkeys(("shear", "shear_range"), "--augment.shear"),
-    "zoom_range": "--augment.zoom",
-    "hsv_h": "--augment.hue",
-    "hsv_s": "--augment.saturation",
-    "hsv_v": "--augment.brightness",
-    "augmentation": "--augment",
-    **dict.fromkeys(("smoothing", "label_smoothing", "label_smoothing_factor"), "--train.label_smoothing"),
-    **dict.fromkeys(("weight_decay", "wd"), "--train.weight_decay"),
-    "momentum": "--train.momentum",
-    **dict.fromkeys(
-        ("patience", "early_stopping", "early_stopping_patience", "n_iter_no_change"),
-        "--train.early_stopping",
-    ),
-    "decay_epochs": "--train.step_epochs",
-    "decay_rate": "--train.step_factor",
-    "patience_epochs": "--train.plateau_patience",
-    "model_ema_decay": "--train.ema_decay",
-    "amp_dtype": "--precision",
-    **dict.fromkeys(("initial_checkpoint", "checkpoint_path"), "--weights"),
-    **dict.fromkeys(("config", "config_file", "cfg"), "--recipe"),
-    **dict.fromkeys(("j", "workers", "num_workers", "n_jobs", "dataloader_num_workers"), "--train.workers"),
-    **dict.fromkeys(("clip_grad", "max_grad_norm", "gradient_clip_val"), "--train.gradient_clip"),
-    "warmup_epochs": "--train.warmup_epochs",
-    **dict.fromkeys(("dropout", "drop", "drop_rate", "dropout_rate"), "--model.dropout"),
-    "crop_pct": "--data.crop_fraction",
-    "freeze_epochs": "--head-epochs",
-    **dict.fromkeys(("validation_split", "val_split", "valid_pct", "val_size"), "--split.validation"),
-    **dict.fromkeys(("test_size", "test_split", "test_pct"), "--split.test"),
-    **dict.fromkeys(("random_state", "random_seed"), "--seed"),
-    **dict.fromkeys(("o", "output", "output_dir", "save_dir", "logdir"), "--out"),
-    **dict.fromkeys(("accelerator", "gpu_id"), "--device"),
-    **dict.fromkeys(("max_time", "timeout"), "--time-limit"),
-    **dict.fromkeys(("topk", "k"), "--top-k"),
-    **dict.fromkeys(("filename_col", "fn_col", "x_col", "image_column"), "--path-column"),
-    **dict.fromkeys(("label_col", "y_col", "target_column"), "--label-column"),
-    **dict.fromkeys(("image_root", "img_dir", "image_dir", "images_dir"), "--root"),
-}
 # A flag there that needs no value -> words here
 SWITCHES = {
     **dict.fromkeys(("gpu", "gpus", "cuda", "use_gpu"), ("--device", "cuda")),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from saccade.called_elsewhere import FLAGS
 from saccade.cli.commands import COMMANDS
-from saccade.cli.elsewhere import ABSENT, FLAGS, WRITTEN, plain
+from saccade.cli.elsewhere import ABSENT, WRITTEN, plain
 from saccade.cli.flags import USUAL, concerns, has_more, names_of, negative
 from saccade.cli.help import flags_of
 from saccade.errors import RecipeError

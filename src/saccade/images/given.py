@@ -169,7 +169,18 @@ def _of_array(array: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ImageError(
             f"an array of {array.dtype} {array.shape}, not uint8 (height, width, 3) or gray (height, width)",
-            "Convert it to RGB with values from 0 to 255",
+            _remedy(array),
         )
     limits.check_size(array.shape[1], array.shape[0])
     return np.ascontiguousarray(array)
+
+
+def _remedy(array: NDArray[Any]) -> str:
+    """What makes an image of an array that is none."""
+    steps = []
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+        steps.append("move channels last: numpy.moveaxis(image, 0, -1)")
+    if array.dtype.kind == "f":
+        steps.append('give values from 0 to 255: (255 * image).astype("uint8") where they end at 1')
+    text = "; ".join(steps) or "convert it to RGB with values from 0 to 255"
+    return text[0].upper() + text[1:]

@@ -15,7 +15,7 @@ from saccade.errors import ModelError
 from saccade.models import pretrained as libraries
 from saccade.models.backbones import EXTENSION, BackboneName, Builder, find_backbone, usual_image_size
 from saccade.models.given import find_weights, published_name
-from saccade.models.network import Classifier, feature_count, make_head, without_last_layer
+from saccade.models.network import Classifier, feature_count, last_layer, make_head, without_last_layer
 from saccade.models.options import checked_options
 from saccade.models.origin import Origin
 from saccade.models.preparation import choose_preprocess
@@ -188,7 +188,7 @@ def rebuild(architecture: Mapping[str, Any]) -> Classifier:
 
 def _rebuilt(plan: _Plan) -> Classifier:
     if build := plan.backbone.builder:
-        return _own_classifier(plan, build, weights="")
+        return _own_classifier(plan, build, weights="")[0]
     options = checked_options(plan.options, where="options of the stored architecture")
     stripped = libraries.create(plan.backbone.library, plan.backbone.name, options)
     return _sized(stripped.backbone, plan)
@@ -198,12 +198,13 @@ def _own(plan: _Plan, build: Builder, weights: str, *, pretrained: bool) -> Buil
     origin = (
         Origin(weights) if weights else Origin(f"the function {plan.backbone.name}") if pretrained else None
     )
+    module, notes = _own_classifier(plan, build, weights)
     return BuiltModel(
-        module=_own_classifier(plan, build, weights),
+        module=module,
         preprocess=_own_preprocess(plan.image_size),
         architecture=plan.as_json(),
         pretrained=pretrained,
-        notes=(str(origin or f"{plan.backbone} starts from random weights"),),
+        notes=(str(origin or f"{plan.backbone} starts from random weights"), *notes),
         origin=origin,
     )
 
@@ -212,7 +213,8 @@ def _own_preprocess(image_size: int) -> Preprocess:
     return Preprocess(size=image_size, resize="squash", crop_fraction=1.0)
 
 
-def _own_classifier(plan: _Plan, build: Builder, weights: str) -> Classifier:
+def _own_classifier(plan: _Plan, build: Builder, weights: str) -> tuple[Classifier, tuple[str, ...]]:
+    """The network of a builder with a head in place of its last layer, and what must be said about that."""
     filled_in = extensions.accepted(build, weights=weights, image_size=plan.image_size, head=plan.head)
     if weights and "weights" not in filled_in:
         raise ModelError(f"{plan.backbone} takes no weights, got {weights}", hint="leave --weights out")
@@ -228,7 +230,10 @@ def _own_classifier(plan: _Plan, build: Builder, weights: str) -> Classifier:
                 f"{plan.backbone} gave a {type(network).__name__}, not a torch.nn.Module",
                 hint="let the function return the network",
             )
-        return _with_head(without_last_layer(network)[0], plan)
+        outputs = last_layer(network)[1]
+        told = f"{plan.backbone} gives {outputs} outputs for {plan.classes} classes: a new last layer is used"
+        classifier = _with_head(without_last_layer(network)[0], plan)
+        return classifier, (told,) if outputs != plan.classes else ()
 
 
 def _blaming(backbone: BackboneName) -> AbstractContextManager[None]:

@@ -54,18 +54,24 @@ def make_head(kind: str, features: int, classes: int, *, dropout: float) -> nn.S
     )
 
 
-def without_last_layer(network: nn.Module) -> tuple[nn.Module, str]:
-    """The network with its last dense or convolution layer taken out, in place, and that layer's name.
-
-    A dropout right before it goes too, since the new head brings its own. ModelError when there is none.
-    """
+def last_layer(network: nn.Module) -> tuple[str, int]:
+    """Name and outputs of the last dense or convolution layer; raises ModelError when there is none."""
     named = [(name, m) for name, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     if not named or not named[-1][0]:
         raise ModelError(
             "no last dense layer was found, so no head can be put in its place",
             hint="use another backbone",
         )
-    name = named[-1][0]
+    name, layer = named[-1]
+    return name, layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+def without_last_layer(network: nn.Module) -> tuple[nn.Module, str]:
+    """The network with its last dense or convolution layer taken out, in place, and that layer's name.
+
+    A dropout right before it goes too, since the new head brings its own. ModelError when there is none.
+    """
+    name, _ = last_layer(network)
     parent_name, _, child = name.rpartition(".")
     parent = network.get_submodule(parent_name)
     siblings = [key for key, _ in parent.named_children()]

@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.artefact import MAX_BATCH_IMAGES, MAX_BATCH_PIXELS, Artefact, Image
-from saccade.errors import DataError, ImageError, ModelError, SourceError
+from saccade.errors import LEFT_OUT, DataError, ImageError, ModelError, SourceError
 from saccade.images import given
 from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
 from saccade.threads import usable_cores
 
 if TYPE_CHECKING:
     from saccade.sources.listing import Listing
+
+SHOWN = 3  # names or reasons in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,11 +173,10 @@ class Predictor:
 
     def _all(self, images: Any) -> list[Answer]:
         answers = list(self.answers(images))
-        failed = [f"{answer.path}: {answer.error}" for answer in answers if answer.error]
+        failed = [answer for answer in answers if answer.error]
         if failed:
-            more = f" (and {len(failed) - 3} more)" if len(failed) > 3 else ""
             raise DataError(
-                f"{len(failed)} of {len(answers)} inputs failed: {' | '.join(failed[:3])}{more}",
+                f"{len(failed)} of {len(answers)} inputs failed: {_why(failed)}",
                 hint="leave them out, or use `answers`, which goes on after a failure",
             )
         return answers
@@ -206,6 +207,18 @@ class Predictor:
             if see:
                 see(answer, found)
             yield answer
+
+
+def _why(failed: Sequence[Answer]) -> str:
+    """Names and reasons of the first few; what is wrong with several stands there once."""
+    from saccade.sources.naming import some
+
+    names: dict[str, list[str]] = {}
+    for answer in failed:
+        names.setdefault(answer.error.replace(LEFT_OUT, ". "), []).append(answer.path)
+    reasons = [f"{some(of, most=SHOWN)}: {reason}" for reason, of in list(names.items())[:SHOWN]]
+    more = f" (and {len(names) - SHOWN} more reasons)" if len(names) > SHOWN else ""
+    return " | ".join(reasons) + more
 
 
 def _of_bytes(data: bytes, name: str, threads: int, limits: Limits) -> Predictor:

@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from saccade.errors import ImageError, RunError, SourceError
+from saccade.errors import LEFT_OUT, ImageError, OtherRunError, SourceError
 from saccade.images import given
 from saccade.images.decoder import DEFAULT_LIMITS, Limits
 from saccade.records import Dataset
@@ -97,7 +97,7 @@ def _write(folder: Path, listed: bytes, about: bytes, contents: dict[str, bytes]
 
     if is_inputs(folder):
         if ((folder / LIST).read_bytes(), (folder / ABOUT).read_bytes()) != (listed, about):
-            raise RunError(
+            raise OtherRunError(
                 f"{folder.parent} holds a run of other images or labels", hint="give out= a new folder"
             )
         return
@@ -131,7 +131,7 @@ def _contents(images: Sequence[Any], limits: Limits) -> dict[str, bytes]:
         try:
             data = _encoded(image, limits)
         except ImageError as error:
-            problems.append(f"image {position}: {error}")
+            problems.append(f"image {position}: {error}".replace(LEFT_OUT, ". "))
             continue
         ending = _ENDINGS.get(data[:2], ".image")
         found[f"{position:06d}-{hashlib.sha256(data).hexdigest()[:12]}{ending}"] = data
