@@ -406,6 +406,8 @@ class ImageClassifier(Views, Estimator):
     def set_params(self, **changes: Any) -> ImageClassifier:
         """Change arguments; raises RecipeError for an unknown one, which stops a search before its first fit.
 
+        changes: name -> value, as for the constructor.
+
         >>> ImageClassifier().set_params(learning_rate=0.1)
         Traceback (most recent call last):
         saccade.errors.RecipeError: ImageClassifier: unknown key 'learning_rate'
