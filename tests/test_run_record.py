@@ -28,6 +28,7 @@ WHOLE: dict[str, Any] = {
     "torch": "2.11.0",
     "lightning_fabric": "2.6.6",
     "resolved": {"train.lr": 0.001},
+    "callbacks": ["watchers.Curve"],
     "finished": True,
     "classes": ["cat", "dog"],
     "split": {"made_by_user": True, "crossing": []},

@@ -53,7 +53,7 @@ MANNERS = {"crop_border": ("reflect", "random_crop"), "alternate_flip": ("true",
 
 
 def test_the_list_of_augmentations_is_whole() -> None:
-    assert {*AUGMENTATIONS, *MANNERS, "policy", "automatic"} == set(AugmentConfig.model_fields)
+    assert {*AUGMENTATIONS, *MANNERS, "policy", "automatic", "extra"} == set(AugmentConfig.model_fields)
 
 
 @pytest.mark.parametrize("manner", MANNERS)
@@ -109,7 +109,7 @@ def test_each_optimiser_with_each_schedule(
     assert answer.code == 0, answer.err
     rates = [row.lr for row in RunFolder(tmp_path / "run").read_history()]
     assert len(rates) == 2
-    assert rates[0] == pytest.approx(0.05 if optimizer == "sgd" else 1e-3)
+    assert rates[0] == pytest.approx(0.005 if optimizer == "sgd" else 1e-3)
     assert rates[1] == pytest.approx(rates[0] * {"step": 0.1}.get(schedule, 1.0))
 
 

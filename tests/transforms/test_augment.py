@@ -60,7 +60,13 @@ def draw(augmentation: Augmentation, image: torch.Tensor | None = None, **key: i
 def test_every_field_of_the_recipe_is_known_here():
     fields = set(AugmentConfig.model_fields) - {"policy"}
     assert set(Augmentation().as_json()) == fields
-    assert set(SINGLE) == fields - {"mix_up", "cut_mix", "crop_border", "alternate_flip"}  # how, not what
+    assert set(SINGLE) == fields - {
+        "mix_up",
+        "cut_mix",
+        "crop_border",
+        "alternate_flip",
+        "extra",
+    }  # how, or by others
     assert set(POLICIES) == {"none", "small", "light", "medium", "strong"}
 
 
@@ -235,4 +241,4 @@ def test_odd_shapes_pass(mode, height, width):
 
 
 def test_the_steps_stand_in_their_order():
-    assert list(STEPS) == ["crop", "automatic", "flip", "affine", "colour", "cutout"]
+    assert list(STEPS) == ["crop", "automatic", "flip", "affine", "colour", "cutout", "extra"]
