@@ -72,6 +72,7 @@ class Clock:
     deadline: float = math.inf
     earlier_seconds: float = 0.0
     longest_epoch_seconds: float = 0.0
+    latest_epoch_seconds: float = 0.0
     validation_seconds: float = 0.0
     exhausted: bool = False
     ending_seconds: float = 0.0
@@ -100,16 +101,17 @@ class Clock:
     def seconds_to_the_end(self, *, steps: int, step_seconds: float, steps_per_epoch: int) -> float:
         """About what so many more steps take, and what comes after training.
 
-        An epoch of the phase that was timed with its validation tells more than the steps of this one.
+        The latest epoch of the phase, timed with its validation, tells more than the steps of this one.
         """
-        timed = self.longest_epoch_seconds / max(1, steps_per_epoch)
+        timed = self.latest_epoch_seconds / max(1, steps_per_epoch)
         return steps * (timed or step_seconds) + self.ending_seconds
 
     def new_phase(self) -> None:
         """Epochs of another phase take another time; validation takes the same."""
-        self.longest_epoch_seconds = 0.0
+        self.longest_epoch_seconds = self.latest_epoch_seconds = 0.0
 
     def note_epoch(self, seconds: float, validation_seconds: float) -> None:
+        self.latest_epoch_seconds = seconds
         self.longest_epoch_seconds = max(self.longest_epoch_seconds, seconds)
         self.validation_seconds = max(self.validation_seconds, validation_seconds)
 
