@@ -23,7 +23,7 @@ train: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(FLAGS)  # two processes, a thread each
 
-# Runs what the documentation shows: the notebooks, the Python of its pages, the commands of First steps.
+# Runs what the documentation shows: notebooks, the Python of its pages, searches, the commands of First steps.
 examples: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m examples $(FLAGS)
 

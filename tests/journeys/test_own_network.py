@@ -130,7 +130,7 @@ def test_a_named_function_trains_and_runs_for_nobody_who_did_not_name_it(
 def test_what_is_missing_or_wrong_is_said_before_images_are_read(
     make_photos: Callable[..., Path], tmp_path: Path, saccade: Saccade, name: str, problem: str, remedy: str
 ) -> None:
-    photos = make_photos("photos", images=2)
+    photos = make_photos("photos", images=3)
     code, out, err = saccade("train", photos, "--out", tmp_path / "run", "--backbone", name, *FLAGS)
     assert (code, out) == (2, "")
     assert problem in err

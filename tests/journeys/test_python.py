@@ -84,6 +84,7 @@ def test_the_constructor_names_every_short_flag_and_checks_nothing() -> None:
     assert model.set_params(lr=0.1, train__momentum=0.5).get_params()["train__momentum"] == 0.5
 
 
+@pytest.mark.examples
 def test_folds_respect_groups_and_score_as_trained_by_hand(
     paths: list[str], labels: list[str], groups: list[int]
 ) -> None:
@@ -102,6 +103,7 @@ def test_folds_respect_groups_and_score_as_trained_by_hand(
 
 
 @pytest.mark.usefixtures("no_routing")
+@pytest.mark.examples
 def test_a_grid_goes_through_method_and_rate_in_a_pipeline(
     tiny_weights: Path, paths: list[str], labels: list[str], groups: list[int]
 ) -> None:
@@ -174,6 +176,7 @@ def test_what_was_given_is_audited_divided_and_evaluated_again(
     assert ImageClassifier.load(fitted.export(tmp_path / "m.onnx")).classes_.tolist() == ["9", "10", "100"]
 
 
+@pytest.mark.examples
 def test_the_folds_of_a_search_have_a_folder_each(
     paths: list[str], labels: list[str], tmp_path: Path
 ) -> None:

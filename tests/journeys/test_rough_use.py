@@ -366,9 +366,8 @@ def test_a_failed_certificate_says_what_to_do(run: RunFolder) -> None:
 
 
 def test_parameters_are_kept_as_they_are_and_refused_by_fit(photos: Path, tmp_path: Path) -> None:
-    model = package.ImageClassifier(backbone="small_cnn", unfreeze=3).set_params(
-        nonsense=2, out=str(tmp_path / "x")
-    )
+    model = package.ImageClassifier(backbone="small_cnn", unfreeze=3, nonsense=2)
+    model.set_params(out=str(tmp_path / "x"))
     assert (model.unfreeze, model.get_params()["nonsense"]) == (3, 2)
     with pytest.raises(RecipeError, match="unknown key 'nonsense'"):
         model.fit(photos)

@@ -15,7 +15,14 @@ from saccade.recipe import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, DEFAULT_BACKBONE,
 from saccade.records import Dataset
 from saccade.threads import without_garbage_collection
 
-MAY_BE_REFUSED = ("device", "precision", "data.image_size", "train.unfreeze", "train.optimizer")
+MAY_BE_REFUSED = (
+    "device",
+    "precision",
+    "data.image_size",
+    "train.unfreeze",
+    "train.optimizer",
+    "augment.extra",
+)
 COME_WITH_SACCADE = (DEFAULT_BACKBONE, *ALWAYS_FROM_SCRATCH)
 
 

@@ -48,13 +48,13 @@ def begin(
     listed = prepare.list_data(location, recipe)
     prepare.require_validation_to_come(listed, recipe)
     prepare.refuse_small_classes(listed, recipe)
-    terminal.say(f"Run       {run.root}")
     chooses = recipe.model.backbone == AUTO_BACKBONE
     choose = _backbone_chooser(listed, recipe, terminal, began) if chooses else None
     ahead = Ahead(listed, recipe)
     try:
         if may_be_refused(recipe):
             ahead.approved()
+        terminal.say(f"Run       {run.root}")
         read = prepare.read_images(listed, recipe, terminal, watch=ahead.check)
         waits = search_can_wait(read, recipe)
         audited, made = (divide_before_search if waits else divide_searched)(read, recipe, terminal)
