@@ -19,6 +19,7 @@ from saccade.features.compute import Engines, Images
 from saccade.features.heads import stratified_group_folds
 from saccade.images.decoder import Limits
 from saccade.methods import auto, phases_of
+from saccade.methods.planning import plan_training
 from saccade.methods.probe import HeadFigures, Probe
 from saccade.methods.verdict import Terms, Trial, Verdict, verdict, without_trial
 from saccade.models.network import Classifier
@@ -312,6 +313,14 @@ def test_auto_spends_what_the_predicted_gain_is_worth(
     assert [word for word in words if word not in found.reason] == [], found.reason
     free = verdict(trial(0.4, epoch_seconds=epoch_seconds), replace(terms, bounded=False))
     assert (free.worth_it, free.tail, free.epochs) == (True, False, 10), "who gave the epochs has decided"
+
+
+def test_auto_is_bounded_where_nobody_said_how_long_to_train(recipe: Callable[..., Any]) -> None:
+    assert plan_training(recipe(train__method="auto", train__epochs="auto")).bounded
+    assert not plan_training(recipe(train__method="auto", train__epochs=7)).bounded
+    assert not plan_training(
+        recipe(train__method="auto", train__epochs="auto", train__time_limit=60.0)
+    ).bounded
 
 
 def test_more_points_are_worth_more_time() -> None:
