@@ -83,7 +83,7 @@ def test_advice_keeps_to_the_method_of_the_run():
     """--epochs or a rate alone is another method, the classic one."""
     falling = tuple(rows([1.5, 1.2, 1.0, 0.8], [1.4, 1.1, 0.9, 0.75], 0.8, 0.8))
     for method, wanted in (("auto", "--method full "), ("tail", "--method tail "), ("finetune", "")):
-        recipe = Recipe().replaced(train__method=method)
+        recipe = Recipe().replaced(train__method=method, train__epochs=4)
         found = diagnose(Evidence(falling, validation=figures(0.8), recipe=recipe))[0]
         assert f"Give it more time: {wanted}--epochs 8, in" in found.remedy
     limited = Recipe().replaced(train__time_limit=60)
@@ -245,7 +245,9 @@ def test_fine_tuning_that_breaks_the_head_is_too_high_a_rate():
 def test_fine_tuning_that_never_beats_the_head_is_told():
     head = rows([1.0, 0.6, 0.5], [0.9, 0.6, 0.42], 0.8, 0.85, phase="head")
     slow = rows([0.5, 0.49, 0.48], [0.5, 0.48, 0.46], 0.8, 0.85)
-    found = {f.kind: f for f in diagnose(Evidence(tuple(head + slow), validation=figures(0.85)))}
+    three = Recipe().replaced(train__method="full", train__epochs=3)
+    evidence = Evidence(tuple(head + slow), validation=figures(0.85), recipe=three)
+    found = {f.kind: f for f in diagnose(evidence)}
     assert "Phase 'finetune' never beat epoch 3" in found["fine_tuning_did_not_help"].message
     assert "--epochs 6" in found["fine_tuning_did_not_help"].remedy
     worse = rows([0.5, 0.49, 0.48], [0.43, 0.44, 0.46], 0.8, 0.85)
@@ -257,10 +259,14 @@ def test_fine_tuning_that_never_beats_the_head_is_told():
 
 def test_stopped_too_early_is_a_loss_still_falling_at_the_end():
     falling = rows([1.5, 1.2, 1.0, 0.8], [1.4, 1.1, 0.9, 0.75], 0.8, 0.8)
-    found = diagnose(Evidence(tuple(falling), validation=figures(0.8)))
+    four = Recipe().replaced(train__method="full", train__epochs=4)
+    found = diagnose(Evidence(tuple(falling), validation=figures(0.8), recipe=four))
     assert [f.kind for f in found] == ["stopped_too_early"]
     assert "--epochs 8" in found[0].remedy
     assert "time-limit" not in found[0].remedy
+    cut_short = Recipe().replaced(train__method="full", train__epochs=60)  # by --finish
+    found = diagnose(Evidence(tuple(falling), validation=figures(0.8), recipe=cut_short))
+    assert "--epochs 60" in found[0].remedy, "no fewer than were planned"
     limited = Evidence(
         tuple(falling), validation=figures(0.8), recipe=Recipe().replaced(train__time_limit=60)
     )

@@ -116,7 +116,8 @@ def more_time(evidence: Evidence, epochs: int) -> str:
     if recipe.train.time_limit and to_the_end and epochs < recipe.epochs:
         return "a longer --time-limit"
     limit = ", and a longer --time-limit" if recipe.train.time_limit else ""
-    return f"{method(evidence)}--epochs {2 * (epochs if to_the_end else recipe.epochs)}{limit}"
+    enough = max(2 * epochs, recipe.epochs) if to_the_end else 2 * recipe.epochs  # it may have been cut short
+    return f"{method(evidence)}--epochs {enough}{limit}"
 
 
 def against_baseline(evidence: Evidence) -> str:
