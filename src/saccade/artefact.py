@@ -308,6 +308,8 @@ def _check_certificate(path: Path, sha256: str) -> None:
     try:
         certificate = parse_json(read_file(place))
         expected = certificate.get("sha256") or certificate.get("extra", {}).get("sha256")
+        if "files" in certificate:  # of a folder that holds this file
+            expected = certificate["files"].get(path.name)
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
+from pathlib import Path
 from typing import Any, BinaryIO
 
 MOST_TEXT_BYTES = 1_000_000_000  # a list, a history, predictions: far more than any that was seen
@@ -56,6 +58,25 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
         return json.loads(text, **options)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file below a folder, sorted by name; raises OSError for a link, pipe, socket or device."""
+    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    for path in found:
+        _refuse_irregular(os.lstat(path), path)
+    return found
+
+
+def replace_folder(made: Path, target: Path, aside: Path) -> None:
+    """Put `made` in the place of `target`, all on one disk: the name never stands for half of a folder.
+
+    What was there goes `aside`, a free name, and is removed. Raises OSError.
+    """
+    if target.exists():
+        os.rename(target, aside)
+    os.rename(made, target)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _refuse_irregular(status: os.stat_result, path: FileName) -> None:

@@ -29,8 +29,9 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`files` by name below the folder, with forward slashes. `writing` is the one announced last, which may
-    not be in place yet. `command` is what makes the folder's files again."""
+    """`files` by name below the folder, with forward slashes. `writing` is what was announced last (a file,
+    or the files of a folder), which may not be in place yet. `command` is what makes them
+    again."""
 
     files: Mapping[str, Content] = field(default_factory=dict)
     writing: Mapping[str, Content] = field(default_factory=dict)
@@ -54,6 +55,15 @@ class Manifest:
     def announcing(self, name: str, content: Content) -> Manifest:
         """With one more file that is about to be written; `settled` comes first."""
         return replace(self, writing={name: content})
+
+    def announcing_folder(self, name: str, contents: Mapping[str, Content]) -> Manifest:
+        """With a folder that is about to be put in place whole: what else was in it is forgotten before."""
+        kept = {
+            known: content
+            for known, content in self.files.items()
+            if known in contents or not known.startswith(f"{name}/")
+        }
+        return replace(self, files=kept, writing=dict(contents))
 
     def settled(self, found: Mapping[str, Content]) -> Manifest:
         """With the announced file counted in where `found` shows it in place, else forgotten."""

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +25,15 @@ from typing import Any, get_args
 import numpy as np
 
 from saccade.errors import OtherRunError, RunError
-from saccade.files import MOST_WEIGHT_BYTES, lock_file, parse_json, read_file, read_text
+from saccade.files import (
+    MOST_WEIGHT_BYTES,
+    files_below,
+    lock_file,
+    parse_json,
+    read_file,
+    read_text,
+    replace_folder,
+)
 from saccade.manifest import NAME as MANIFEST
 from saccade.manifest import Content, Manifest
 from saccade.recipe import Recipe, differing_keys
@@ -33,6 +42,7 @@ from saccade.run_record import RunRecord
 
 DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height", "mode", "status", "note")
 LOCK_TRIES = 20
+FOLDER_CERTIFICATE = "certificate.json"  # within a model that is a folder
 PART = ".part"  # ends the name of a file that is being written
 READ_TRIES = 3  # another command may be writing while this one reads
 
@@ -284,6 +294,26 @@ class RunFolder:
             self._write_manifest(self._settled().announcing(name, Content.of(data)))
         write_bytes(path, data)
 
+    def put_folder(self, made: Path, target: Path) -> None:
+        """Put a folder of files, on the same disk, in the place of `target`, whole; raises RunError.
+
+        One inside this folder is announced in the manifest before.
+        """
+        try:
+            found = files_below(made)
+            for path in found:
+                fsync_file(path)
+            if name := self._name(target):
+                contents = {f"{name}/{path.relative_to(made).as_posix()}": _content(path) for path in found}
+                self._write_manifest(self._settled().announcing_folder(name, contents))
+            replace_folder(made, target, target.with_name(f".{target.name}.{os.getpid()}{PART}"))
+            fsync_folder(target.parent)
+        except OSError as error:
+            raise RunError(
+                f"{target} cannot be written ({error.strerror})",
+                hint="free some space or permissions there, or give --out another folder",
+            ) from None
+
     def remove(self, path: Path) -> None:
         """Remove a file, where it is there, and forget what it held."""
         path.unlink(missing_ok=True)  # first: killed in between, the file is missing and made again
@@ -411,7 +441,9 @@ class RunFolder:
 
     def _format_of(self, path: Path) -> str:
         """The export format of a file in export/, as its certificate says; else a word to be replaced."""
-        model = path.with_name(path.name.removesuffix(".certificate.json"))
+        inside = path.absolute().relative_to(self.onnx.parent.absolute()).parts
+        folder = self.onnx.parent / inside[0]
+        model = path.with_name(path.name.removesuffix(".certificate.json")) if len(inside) == 1 else folder
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             return str(parse_json(read_text(certificate_beside(model)))["format"])
         return "NAME"
@@ -459,7 +491,10 @@ class RunFolder:
         elif not self.recipe.exists():
             return  # the folder may be somebody's
         for path in list(self.root.rglob(f".*{PART}")):
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         self.beginning.unlink(missing_ok=True)
 
     def _take_lock(self) -> int:
@@ -567,7 +602,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def certificate_beside(model: Path) -> Path:
-    """`FILE.certificate.json` beside a model file that lies outside a run."""
+    """`FILE.certificate.json` beside a model file that lies outside a run; within a folder of its own."""
+    if model.is_dir():
+        return model / FOLDER_CERTIFICATE
     return model.with_name(model.name + ".certificate.json")
 
 
@@ -709,6 +746,12 @@ def write_bytes(path: Path, data: bytes) -> None:
             f"{path} cannot be written ({error.strerror}); it needs {len(data) / 1e6:.1f} MB",
             hint="free some space or permissions there, or give --out another folder",
         ) from None
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file that somebody else wrote durable."""
+    with open(path, "rb+") as stream:
+        os.fsync(stream.fileno())
 
 
 def fsync_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,7 +66,13 @@ def load_photos(place):
     records = tuple(ImageRecord(path, path.partition("/")[0]) for path in paths)
     return Dataset(root, records, tuple(sorted({record.label for record in records})), Files(root))
 
+def write_folder(bundle, path, *, float_onnx):
+    (path / "1").mkdir(parents=True)
+    shutil.copyfile(float_onnx, path / "1" / "model.onnx")
+    (path / "notes.txt").write_text(" ".join(bundle.classes))
+
 acme = Format(write, load, "model.acme")
+folder = Format(write_folder, lambda path: load(path / "1" / "model.onnx"), "acme", folder=True)
 wrong = Format(write, lambda path: lambda images: load(path)(images)[:, ::-1], "model.wrong")
 writes_nothing = Format(lambda bundle, path: None, load, "model.nothing")
 no_format = 3
@@ -82,6 +89,7 @@ acme_net = acme_saccade:net
 counting = acme_saccade:Counting
 [saccade.formats]
 acme = acme_saccade:acme
+acme_folder = acme_saccade:folder
 acme_wrong = acme_saccade:wrong
 acme_nothing = acme_saccade:writes_nothing
 acme_three = acme_saccade:no_format
@@ -216,6 +224,47 @@ def test_a_format_is_written_certified_and_certified_again(trained: RunFolder, s
     assert saccade("export", trained.root, "--format", "acme")[0] == 0
     assert not trained.damaged()
     assert saccade("export", trained.root, "--format", "acme", "--out", "x.onnx")[0] == 2
+
+
+def test_a_folder_is_written_whole_certified_and_certified_again(
+    trained: RunFolder, saccade: Saccade, tmp_path: Path
+) -> None:
+    export = ("export", trained.root, "--format", "acme_folder")
+    assert saccade(*export)[0] == 0
+    folder = trained.root / "export" / "acme"
+    names = ["1", "certificate.json", "notes.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    certificate = json.loads((folder / "certificate.json").read_text())
+    assert (certificate["format"], certificate["passed"]) == ("acme_folder", True)
+    assert sorted(certificate["files"]) == ["1/model.onnx", "notes.txt"]
+    assert not trained.damaged()
+    (folder / "notes.txt").write_text("other")
+    assert list(trained.damaged()) == [folder / "notes.txt"]
+    code, _, err = saccade("certify", folder, "--against", trained.root)
+    assert (code, "notes.txt is damaged" in err) == (2, True)
+    assert f"saccade export {trained.root} --format acme_folder" in err
+    assert saccade(*export)[0] == 0
+    assert not trained.damaged()
+    assert saccade("certify", folder, "--against", trained.root)[0] == 0
+    assert [path.name for path in (trained.root / "export").iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_folder_elsewhere_is_replaced_only_where_an_export_wrote_all_of_it(
+    trained: RunFolder, saccade: Saccade, tmp_path: Path
+) -> None:
+    place = tmp_path / "deep" / "own.d"
+    export = ("export", trained.root, "--format", "acme_folder", "--out", place)
+    assert saccade(*export)[0] == 0
+    assert saccade(*export)[0] == 0
+    assert saccade("certify", place, "--against", trained.root)[0] == 0
+    (place / "mine.txt").write_text("precious")
+    code, _, err = saccade(*export)
+    assert (code, "it holds mine.txt" in err) == (2, True)
+    assert (place / "mine.txt").read_text() == "precious"
+    (place / "certificate.json").unlink()
+    assert "was not written by" in saccade(*export)[2]
+    assert "has no certificate.json" in saccade("certify", place, "--against", trained.root)[2]
+    assert [path.name for path in place.parent.iterdir()] == ["own.d"]
 
 
 def test_a_format_whose_answers_differ_fails_its_certificate(trained: RunFolder, saccade: Saccade) -> None:

@@ -223,16 +223,18 @@ def export(
         str, Parameter(help="onnx, int8, or one of an installed package.", metavar="NAME")
     ] = "onnx",
     int8: Annotated[bool, Parameter(negative="", help="Write a smaller int8 model, often faster.")] = False,
-    out: Annotated[str, Parameter(help="Where to write. [the run's export folder]", metavar="FILE")] = "",
+    out: Annotated[
+        str, Parameter(help="File or folder to write. [in the run's export folder]", metavar="OUT")
+    ] = "",
     data: Moved = "",
 ) -> int:
-    """Write the trained model as one certified file."""
+    """Write the trained model as one certified file or folder."""
     certificate = _pipeline().export(run, Terminal(), format=format, int8=int8, out=out, data=data)
     return 0 if certificate.passed else 1
 
 
 def certify(
-    file: Annotated[str, Parameter(help="An exported model.", metavar="FILE")],
+    file: Annotated[str, Parameter(help="An exported file or folder.", metavar="FILE")],
     /,
     *,
     against: Annotated[str, Parameter(help="Run folder whose predictions it must reproduce.", metavar="RUN")],

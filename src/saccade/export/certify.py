@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from saccade.artefact import Artefact, Image
 from saccade.errors import ChangedImageError, DataError, ImageError, ModelError
-from saccade.export.runtimes import Answer, Probabilities, Runtime, instruction_set, runtimes
+from saccade.export.runtimes import Answer, Probabilities, Runtime, Runtimes, instruction_set, runtimes
 from saccade.export.verdict import Compared, Kind, judge
-from saccade.files import MOST_WEIGHT_BYTES, read_file
+from saccade.files import MOST_WEIGHT_BYTES, files_below, read_file
 from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
 from saccade.records import Certificate, Predictions
+from saccade.run_folder import FOLDER_CERTIFICATE
 from saccade.threads import usable_cores
 
 CERTIFIED_PARTS = ("validation", "test")
@@ -41,6 +42,7 @@ def certify(
     kind: Kind = "float",
     limits: Limits = DEFAULT_LIMITS,
     load: Callable[[Path], Answer] | None = None,
+    engines: Callable[[Path], Runtimes] | None = None,
 ) -> Certificate:
     """Compare a file's probabilities with the trained model's `predictions`, by part.
 
@@ -50,10 +52,11 @@ def certify(
     when no probability differs by more than `tolerance` and every change of the first class is a tie within
     that. "int8" passes when validation accuracy falls by at most `max_drop`, on images enough to say so, and
     the answers stay close (`saccade.export.verdict`). Images that can no longer be read are named in `extra`.
-    `load` reads a file that is no model.onnx of saccade (`Format.load`); only it answers for such a file.
+    `load` reads what is no model.onnx of saccade (`Format.load`); it alone answers for that, or `engines`
+    (`Format.engines`), each in a row of its own.
     Raises ModelError when there is nothing to compare.
     """
-    candidate = _loaded(Path(path), load, limits) if load else _opened(Path(path), limits)
+    candidate = _loaded(Path(path), load, engines, limits) if load else _opened(Path(path), limits)
     wanted = {part: predictions[part] for part in CERTIFIED_PARTS if part in predictions}
     chosen = chosen_images(wanted, max_images=max_images, kind=kind)
     compared = []
@@ -105,10 +108,33 @@ def _opened(path: Path, limits: Limits) -> _Candidate:
     return _Candidate(artefact.name, artefact.sha256, artefact.classes, limits, asked, not_run)
 
 
-def _loaded(path: Path, load: Callable[[Path], Answer], limits: Limits) -> _Candidate:
-    """A file of a format from outside, asked in the one way that the format has."""
-    digest = hashlib.sha256(read_file(path, max_bytes=MOST_WEIGHT_BYTES)).hexdigest()
-    return _Candidate(path.name, digest, None, limits, [Runtime(path.suffix.lstrip("."), "", load(path))], {})
+def _loaded(
+    path: Path,
+    load: Callable[[Path], Answer],
+    engines: Callable[[Path], Runtimes] | None,
+    limits: Limits,
+) -> _Candidate:
+    """A file or folder of another format, asked in the ways that the format has."""
+    digest = sha256_of_folder(path) if path.is_dir() else _sha256(path)
+    name = path.suffix.lstrip(".") or path.name
+    asked, not_run = engines(path) if engines else ([Runtime(name, "", load(path))], {})
+    return _Candidate(path.name, digest, None, limits, asked, not_run)
+
+
+def sha256_of_folder(folder: Path) -> str:
+    """A hash over the names and hashes of its files, without the certificate, which cannot hold its own."""
+    lines = [f"{name} {sha256}\n" for name, sha256 in file_hashes(folder).items()]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file below a folder, by name with forward slashes, without the certificate."""
+    files = {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
+    return {name: _sha256(path) for name, path in files.items() if name != FOLDER_CERTIFICATE}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(read_file(path, max_bytes=MOST_WEIGHT_BYTES)).hexdigest()
 
 
 def chosen_images(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from saccade import extensions
 from saccade.artefact import LICENCE_KEY, WEIGHTS_KEY, Artefact, Image
 from saccade.errors import RecipeError
-from saccade.export.runtimes import Answer
+from saccade.export.runtimes import Answer, Runtimes
 from saccade.export.verdict import Kind
 
 if TYPE_CHECKING:
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of file that a trained model is exported to.
+    """A kind of file, or folder of files, that a trained model is exported to.
 
-    `write(bundle, path)` writes one file. Where it has parameters of these names it gets more: `decoding`
-    (metadata that says how images are decoded), `float_onnx` (path of the run's own model.onnx) and `images`
-    (training images to calibrate on, uint8 (height, width, 3)).
+    `write(bundle, path)` writes one file, or with `folder` one folder, which does not exist yet. Where it
+    has parameters of these names it gets more: `decoding` (metadata that says how images are decoded),
+    `float_onnx` (path of the run's own model.onnx) and `images` (training images to calibrate on, uint8
+    (height, width, 3)).
 
     `load(path)` gives a function from uint8 images (height, width, 3) of any sizes to probabilities
-    (images, classes), in the order of the bundle's classes. `file_name` is the file's name in RUN/export.
+    (images, classes), in the order of the bundle's classes. `file_name` is the file's or folder's name in
+    RUN/export. `engines(path)` gives all that run it, each a row of the certificate; none: `load` alone.
     `kind` says how it is certified: "float" repeats the trained model, "int8" is another model, which is
     judged by its validation accuracy.
     """
@@ -39,10 +41,13 @@ class Format:
     load: Callable[[Path], Answer]
     file_name: str
     kind: Kind = "float"
+    folder: bool = False
+    engines: Callable[[Path], Runtimes] | None = None
 
     @property
     def suffix(self) -> str:
-        return Path(self.file_name).suffix
+        """What the name of a file ends in; "" for a folder, which may have any name."""
+        return "" if self.folder else Path(self.file_name).suffix
 
 
 def find_format(name: str) -> Format:

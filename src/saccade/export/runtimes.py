@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,9 @@ class Runtime:
     name: str
     version: str
     answer: Answer
+
+
+Runtimes = tuple[Sequence[Runtime], Mapping[str, str]]  # what runs a file; by name, why one cannot
 
 
 def runtimes(artefact: Artefact, path: Path) -> tuple[list[Runtime], dict[str, str]]:

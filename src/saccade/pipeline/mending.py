@@ -41,7 +41,7 @@ def _of_export_alone(run: RunFolder, path: Path) -> bool:
     """Whether `saccade export` made this file at somebody's wish, so that `saccade train` does not."""
     of_train = path in (run.onnx, run.certificate(), run.class_list)
     return not of_train and (
-        path.parent == run.onnx.parent or path.name.endswith((".onnx", ".onnx.certificate.json"))
+        run.onnx.parent in path.parents or path.name.endswith((".onnx", ".onnx.certificate.json"))
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.evaluation.metrics import metrics_from_json
+from saccade.files import files_below
 from saccade.pipeline.judge import JUDGED_PARTS
 from saccade.pipeline.promises import NOT_CHECKED
 from saccade.records import Metrics
@@ -55,7 +56,8 @@ def result_line(part: str, figures: Metrics) -> str:
 def certificate_line(values: Mapping[str, Any], file: Path) -> str:
     """One sentence on an exported file and its certificate."""
     verdict = "certified" if values["passed"] else "FAILED its certificate"
-    size = file.stat().st_size / 1e6 if file.exists() else 0.0
+    files = files_below(file) if file.is_dir() else [file] * file.exists()
+    size = sum(path.stat().st_size for path in files) / 1e6
     what = (
         _accuracy_change(values)
         if values["kind"] == "int8"

@@ -16,7 +16,7 @@ from saccade import extensions
 from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY
 from saccade.errors import RecipeError, RunError
 from saccade.export import certify as certifying
-from saccade.export.formats import FORMATS, find_format
+from saccade.export.formats import FORMATS, find_format, load_onnx
 from saccade.export.verdict import images_that_lack
 from saccade.files import MOST_WEIGHT_BYTES, read_file
 from saccade.images.decoder import CheckedReader, Limits, read_pixels
@@ -26,7 +26,16 @@ from saccade.pipeline.reevaluate import data_of
 from saccade.pipeline.result import certificate_line
 from saccade.recipe import DataConfig, Recipe
 from saccade.records import Certificate, Dataset, Predictions
-from saccade.run_folder import RunFolder, existing_run, json_bytes, read_json
+from saccade.run_folder import (
+    FOLDER_CERTIFICATE,
+    PART,
+    RunFolder,
+    certificate_beside,
+    existing_run,
+    json_bytes,
+    read_json,
+    write_bytes,
+)
 from saccade.terminal import Terminal
 
 
@@ -56,7 +65,7 @@ def export(
     out: str = "",
     data: str = "",
 ) -> Certificate:
-    """`saccade export`: one certified file in the format of that name; `int8` is short for one of them.
+    """`saccade export`: a certified file or folder in the format of that name; `int8` is short for one.
 
     `data` says where moved images lie now. Raises SaccadeError.
     """
@@ -64,7 +73,7 @@ def export(
     chosen = find_format(name)
     if int8 and name != "int8":
         raise RecipeError(f"--int8 and --format {format} exclude each other", hint="give one of them")
-    if out and (Path(out).suffix != chosen.suffix or Path(out).is_dir()):
+    if out and not chosen.folder and (Path(out).suffix != chosen.suffix or Path(out).is_dir()):
         raise RecipeError(
             f"--out is no name of a {chosen.suffix} file: {out}", hint=f"end it in {chosen.suffix}"
         )
@@ -75,10 +84,13 @@ def export(
         terminal.warn(lack, hint="train with more validation images, or ship the float model.onnx")
     terminal.say(f"Writing   {target}")
     with run.locked():
-        _write(run, name, target, dataset, terminal)
-        if name == "onnx" and target.resolve() == run.onnx.resolve():
-            check_export(run, dataset, recipe)
-        certificate = _certify(run, name, target, dataset, recipe, terminal)
+        if chosen.folder:
+            certificate = _write_folder(run, name, target, dataset, recipe, terminal)
+        else:
+            _write(run, name, target, dataset, terminal)
+            if name == "onnx" and target.resolve() == run.onnx.resolve():
+                check_export(run, dataset, recipe)
+            certificate = _certify(run, name, target, dataset, recipe, terminal)
     terminal.say(certificate_line(certificate_as_json(certificate), target))
     return certificate
 
@@ -88,8 +100,8 @@ def certify(file: str, run_path: str, terminal: Terminal, *, data: str = "") -> 
     run = finished_run(run_path)
     path = Path(file)
     with run.locked():
-        if run.has(path):
-            run.check(path)  # else the certificate would be about what the file was not meant to be
+        parts = [path / name for name in certifying.file_hashes(path)] if path.is_dir() else [path]
+        run.check(*filter(run.has, parts))  # else the certificate would be about what was not meant
         name = _stored_format(run, path)
         certificate = _certify(run, name, path, data_of(run, data), run.read_recipe(), terminal)
     terminal.say(certificate_line(certificate_as_json(certificate), path))
@@ -106,6 +118,63 @@ def finished_run(path: str) -> RunFolder:
 
 def _write(run: RunFolder, name: str, target: Path, dataset: Dataset, terminal: Terminal) -> None:
     """Let the format write into a folder of its own, then put its one file in place whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / target.name
+        _make(run, name, made, dataset, terminal)
+        with extensions.blaming("formats", name):
+            data = read_file(made, max_bytes=MOST_WEIGHT_BYTES)
+        run.write(target, data)
+
+
+def _write_folder(
+    run: RunFolder, name: str, target: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal
+) -> Certificate:
+    """Let the format write a folder beside `target`, certify it there, and put it in place whole."""
+    _refuse_foreign(target, name)
+    with _beside(target) as folder:
+        made = folder / target.name
+        _make(run, name, made, dataset, terminal)
+        certificate = _certificate(run, name, made, dataset, recipe, terminal)
+        write_bytes(certificate_beside(made), json_bytes(certificate_as_json(certificate)))
+        run.put_folder(made, target)
+    return certificate
+
+
+def _refuse_foreign(target: Path, name: str) -> None:
+    """A folder is replaced only where all in it was written by an export in the same format."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    values: dict[str, Any] = {}
+    with contextlib.suppress(RunError, OSError):
+        values = read_json(certificate_beside(target)) if target.is_dir() else {}
+    known = values.get("files") if values.get("format") == name else None
+    foreign = sorted(certifying.file_hashes(target).keys() - known) if isinstance(known, dict) else [""]
+    if foreign:
+        holds = f" (it holds {foreign[0]})" if foreign[0] else ""
+        raise RecipeError(
+            f"{target} exists and was not written by `saccade export --format {name}`{holds}",
+            hint="give --out a new folder, or remove that one",
+        )
+
+
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A folder for what is being made, on the disk of `target`; removed at the end."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=f".{target.name[:80]}.", suffix=PART, ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise RunError(
+            f"{target} cannot be written ({error.strerror})", hint="give --out another folder"
+        ) from None
+    with folder as name:
+        yield Path(name)
+
+
+def _make(run: RunFolder, name: str, made: Path, dataset: Dataset, terminal: Terminal) -> None:
+    """Let the format write the run's model at `made`."""
     from saccade.bundle import load_bundle
 
     chosen = find_format(name)
@@ -115,13 +184,10 @@ def _write(run: RunFolder, name: str, target: Path, dataset: Dataset, terminal: 
         "float_onnx": lambda: _float_onnx(run, dataset, terminal),
         "images": lambda: _calibration_images(dataset, run.read_recipe()),
     }
-    with tempfile.TemporaryDirectory() as folder, terminal.progress(f"exporting {target.name}"):
-        made = Path(folder) / target.name
+    with terminal.progress(f"exporting {made.name}"):
         options = {key: help() for key, help in extensions.accepted(chosen.write, **helps).items()}
         with extensions.blaming("formats", name):
             chosen.write(load_bundle(run.bundle), made, **options)
-            data = read_file(made, max_bytes=MOST_WEIGHT_BYTES)
-        run.write(target, data)
 
 
 def _decoding(data: DataConfig) -> dict[str, Any]:
@@ -148,8 +214,16 @@ def _calibration_images(dataset: Dataset, recipe: Recipe) -> Iterator[NDArray[np
 def _certify(
     run: RunFolder, name: str, file: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal
 ) -> Certificate:
+    certificate = _certificate(run, name, file, dataset, recipe, terminal)
+    run.write_certificate(certificate_as_json(certificate), file)
+    return certificate
+
+
+def _certificate(
+    run: RunFolder, name: str, file: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal
+) -> Certificate:
     chosen = find_format(name)
-    own = name in FORMATS
+    own = name in FORMATS and chosen.load is load_onnx
     with terminal.progress("certifying the exported file"), extensions.blaming("formats", name):
         certificate = certifying.certify(
             file,
@@ -161,13 +235,14 @@ def _certify(
             kind=chosen.kind,
             limits=Limits.of(recipe.data),
             load=None if own else chosen.load,
+            engines=chosen.engines,
         )
     extra = {**certificate.extra, "decoders": decoder_versions()}
     if not own:
         extra["format"] = name
-    certificate = dataclasses.replace(certificate, extra=extra)
-    run.write_certificate(certificate_as_json(certificate), file)
-    return certificate
+    if chosen.folder:
+        extra["files"] = certifying.file_hashes(file)
+    return dataclasses.replace(certificate, extra=extra)
 
 
 def certificate_as_json(certificate: Certificate) -> dict[str, Any]:
@@ -190,5 +265,10 @@ def _stored_format(run: RunFolder, file: Path) -> str:
     values: dict[str, Any] = {}
     with contextlib.suppress(RunError):
         values = read_json(run.certificate(file))
+    if file.is_dir() and not isinstance(values.get("format"), str):
+        raise RunError(
+            f"{file} has no {FOLDER_CERTIFICATE} that says in which format it was written",
+            hint=f"write it again: saccade export {run.root} --format NAME --out {file}",
+        )
     kind = values.get("kind", "int8" if "int8" in file.name else "float")
     return str(values.get("format", "int8" if kind == "int8" else "onnx"))

@@ -28,7 +28,7 @@ SHAPES = ((30, 40), (30, 40), (30, 40), (40, 30), (24, 24), (9, 7), (120, 8))
 
 
 def check_format(format: Format, *, tolerance: float = TOLERANCE) -> None:
-    """One file that can be moved, and answers as torch does, an image alone and among others.
+    """One file, or one folder, that can be moved, and answers as torch does, an image alone and among others.
 
     `tolerance` is the largest difference of a probability; a format that reduces the network (kind "int8")
     needs a larger one. Raises AssertionError.
@@ -82,7 +82,9 @@ def _written(format: Format, bundle: Bundle, folder: Path) -> Path:
     first.mkdir()
     format.write(bundle, first / format.file_name, **_helps(format, bundle, folder))
     names = sorted(path.name for path in first.iterdir())
-    assert names == [format.file_name], f"one file was asked for, there are: {', '.join(names)}"
+    kind = "folder" if format.folder else "file"
+    assert names == [format.file_name], f"one {kind} was asked for, there are: {', '.join(names)}"
+    assert (first / names[0]).is_dir() == format.folder, f"{names[0]} is no {kind}"
     for name, tensor in bundle.module.state_dict().items():
         assert torch.equal(tensor, before[name]), f"writing changed the network's {name}"
     moved = folder / f"moved{format.suffix}"
