@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from saccade import extensions
 from saccade.artefact import LICENCE_KEY, WEIGHTS_KEY, Artefact, Image
 from saccade.errors import RecipeError
+from saccade.export import triton
 from saccade.export.runtimes import Answer, Runtimes
 from saccade.export.verdict import Kind
 
@@ -89,4 +90,5 @@ def _write_int8(bundle: Bundle, path: Path, *, float_onnx: Path, images: Iterabl
 FORMATS = {
     "onnx": Format(_write_onnx, load_onnx, "model.onnx"),
     "int8": Format(_write_int8, load_onnx, "model.int8.onnx", kind="int8"),
+    "triton": Format(triton.write_triton, triton.load_triton, "triton", folder=True),
 }
