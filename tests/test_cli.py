@@ -34,7 +34,7 @@ def answer(capsys: pytest.CaptureFixture[str]) -> Command:
 
 COMMANDS = (
     *("audit", "augment", "backbones", "bench", "certify", "compare", "demo"),
-    *("doctor", "evaluate", "export", "predict", "split", "summary", "train"),
+    *("doctor", "evaluate", "export", "predict", "serve", "split", "summary", "train"),
 )
 
 

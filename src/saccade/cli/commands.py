@@ -90,7 +90,7 @@ def augment(
     recipe: RecipeFile = "",
     **flags: Any,
 ) -> int:
-    """Draw augmented training images beside the images as they are evaluated."""
+    """Draw augmented training images beside the evaluated ones."""
     terminal = Terminal()
     chosen = _recipe("augment", flags, recipe, terminal)
     _pipeline().augment_preview(data, chosen, terminal, out=out, images=images, draws=draws)
@@ -255,6 +255,35 @@ def bench(
     return 0
 
 
+def serve(
+    model: Model,
+    /,
+    *,
+    host: Annotated[
+        str, Parameter(help="Address to listen on; any but this machine's own needs --token-file.")
+    ] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on; 0: a free one.")] = 8000,
+    name: Annotated[
+        str, Parameter(help="Name to serve it under. [the run folder's or the file's]", metavar="NAME")
+    ] = "",
+    token_file: Annotated[
+        str, Parameter(help="File with the token that clients must send.", metavar="FILE")
+    ] = "",
+    max_body: Annotated[int, Parameter(help="Bytes of a request's body, also unpacked.")] = 10_000_000,
+    max_pixels: Annotated[int, Parameter(help="Pixels of an image.")] = 25_000_000,
+    max_images: Annotated[int, Parameter(help="Images of a request.")] = 32,
+    queue: Annotated[int, Parameter(help="Images waiting or in work; more get status 503.")] = 64,
+    timeout: Annotated[float, Parameter(help="Seconds until a request is given up with status 504.")] = 10.0,
+    threads: Annotated[int, Parameter(help="Images in work at once; 0: one for each core.")] = 0,
+) -> int:
+    """Answer images over HTTP, and show a page for people."""
+    from saccade.serve.command import serve_command
+    from saccade.serve.limits import ServeLimits
+
+    limits = ServeLimits(max_body, max_pixels, max_images, queue, timeout, threads)
+    return serve_command(model, Terminal(), limits, host=host, port=port, name=name, token_file=token_file)
+
+
 # -- looking -------------------------------------------------------------------------------------
 
 
@@ -311,6 +340,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     export,
     certify,
     bench,
+    serve,
     compare,
     summary,
     backbones,

@@ -57,6 +57,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "certify": ("saccade certify model.onnx --against runs/photos-1",),
     "bench": ("saccade bench runs/photos-1", "saccade bench model.onnx --rounds 20"),
+    "serve": (
+        "saccade serve runs/photos-1",
+        "saccade serve model.onnx --name flowers --port 9000",
+        "saccade serve model.onnx --host 0.0.0.0 --token-file token.txt",
+    ),
     "compare": (
         "saccade compare runs/photos-1 runs/photos-2",
         "saccade compare runs/photos-1 runs/photos-2 --part validation",

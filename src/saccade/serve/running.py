@@ -1,0 +1,121 @@
+"""The server's life: listen, warm up, answer, and on a signal drain, so that no accepted request is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+from uvicorn import Config
+from uvicorn import Server as Uvicorn
+
+from saccade.errors import SaccadeError
+from saccade.serve.app import build_app
+from saccade.serve.connection import Connection
+from saccade.serve.logs import LibraryLog
+from saccade.serve.server import Server
+from saccade.terminal import Terminal
+
+DRAIN_SECONDS = 2.0  # from SIGTERM on new requests are still taken, until a balancer has read `ready`
+LAST_SECONDS = 6  # then for what is in work; both together stay below a container's 10 s
+BACKLOG = 512
+
+
+class QuietUvicorn(Uvicorn):
+    """uvicorn without signal handlers of its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def run(server: Server, terminal: Terminal, *, host: str, port: int) -> int:
+    """Serve until a signal; returns the exit code. Raises SaccadeError where it cannot listen or warm up."""
+    listener = listen(host, port)
+    uvicorn = QuietUvicorn(configure(server))
+    life = _Life(server, uvicorn)
+    life.answer_signals()
+    serving = asyncio.create_task(uvicorn.serve([listener]))
+    try:
+        await server.warm_up()
+        terminal.say(f"Serving   {server.model.name} at {_address(listener)}  (Ctrl-C ends it)")
+        looking = asyncio.create_task(server.look())
+        await serving
+        looking.cancel()
+    finally:
+        uvicorn.should_exit = uvicorn.force_exit = True
+        await serving
+        server.engine.close()
+        server.log.say("ended")
+        server.log.close()
+    return 0
+
+
+class _Life:
+    """What signals do: SIGTERM drains, Ctrl-C ends without waiting, a second one at once; SIGHUP swaps."""
+
+    def __init__(self, server: Server, uvicorn: Uvicorn) -> None:
+        self.server = server
+        self.uvicorn = uvicorn
+        self.swaps: set[asyncio.Task[bool]] = set()
+
+    def answer_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.end, DRAIN_SECONDS)
+        loop.add_signal_handler(signal.SIGINT, self.end, 0.0)
+        loop.add_signal_handler(signal.SIGHUP, self.swap)
+
+    def end(self, drain_seconds: float) -> None:
+        if self.server.draining:
+            self.uvicorn.should_exit = self.uvicorn.force_exit = True
+            return
+        self.server.ready, self.server.draining = False, True
+        self.server.log.say("draining", pending=self.server.engine.pending)
+        asyncio.get_running_loop().call_later(drain_seconds, setattr, self.uvicorn, "should_exit", True)
+
+    def swap(self) -> None:
+        task = asyncio.ensure_future(self.server.swap())
+        self.swaps.add(task)  # the loop itself keeps no reference
+        task.add_done_callback(self.swaps.discard)
+
+
+def configure(server: Server) -> Config:
+    """uvicorn's settings for `server`; what it has to say goes to the server's log."""
+    for name in ("uvicorn", "uvicorn.error"):
+        logging.getLogger(name).handlers = []
+    logging.getLogger("uvicorn").handlers = [LibraryLog(server.log)]
+    logging.getLogger("uvicorn").propagate = False
+    return Config(
+        build_app(server),
+        http=Connection,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=LAST_SECONDS,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """One listening socket; raises SaccadeError where the address cannot be had."""
+    try:
+        family, *_, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise SaccadeError(
+            f"cannot listen on {host} port {port} ({error.strerror or error})",
+            hint="choose another with --port, or end what uses it",
+        ) from None
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
