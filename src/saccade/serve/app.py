@@ -21,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from saccade.errors import ImageError, SaccadeError
+from saccade.serve import openapi, protocol_routes
 from saccade.serve.body import Held, read_images
 from saccade.serve.engine import Answer, unless_hung_up
 from saccade.serve.problems import Refused, image_words, refused_image
@@ -46,6 +47,8 @@ def routes() -> list[Route]:
         Route("/predict", predict, methods=["POST"]),
         Route("/about", about),
         Route("/metrics", metrics),
+        *protocol_routes.routes(),
+        *openapi.routes(),
     ]
 
 
