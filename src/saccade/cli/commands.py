@@ -220,16 +220,24 @@ def export(
     /,
     *,
     format: Annotated[
-        str, Parameter(help="onnx, int8, or one of an installed package.", metavar="NAME")
+        str,
+        Parameter(
+            help="onnx, int8, openvino, hf (timm, transformers), split, or one of an installed package.",
+            metavar="NAME",
+        ),
     ] = "onnx",
     int8: Annotated[bool, Parameter(negative="", help="Write a smaller int8 model, often faster.")] = False,
+    split: Annotated[
+        bool, Parameter(negative="", help="Write preprocessing and network as two files.")
+    ] = False,
     out: Annotated[
         str, Parameter(help="File or folder to write. [in the run's export folder]", metavar="OUT")
     ] = "",
     data: Moved = "",
 ) -> int:
     """Write the trained model as one certified file or folder."""
-    certificate = _pipeline().export(run, Terminal(), format=format, int8=int8, out=out, data=data)
+    chosen = [name for name, asked in (("int8", int8), ("split", split)) if asked]
+    certificate = _pipeline().export(run, Terminal(), format=format, short=chosen, out=out, data=data)
     return 0 if certificate.passed else 1
 
 

@@ -165,7 +165,7 @@ def _joined(
     problems = [
         problem if certificate is first else f"in {runtime.name}: {problem}"
         for certificate, runtime in zip(certificates, asked, strict=True)
-        for problem in certificate.extra["problems"]
+        for problem in certificate.extra["problems"] * runtime.binding
     ]
     extra = {
         **first.extra,
@@ -187,6 +187,7 @@ def _row(certificate: Certificate, runtime: Runtime) -> dict[str, Any]:
         "accuracy_change": certificate.accuracy_change,
         "worst_image": certificate.extra["worst_image"],
         "passed": certificate.passed,
+        **({} if runtime.binding else {"binding": False}),
     }
 
 

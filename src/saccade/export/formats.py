@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from saccade import extensions
 from saccade.artefact import LICENCE_KEY, WEIGHTS_KEY, Artefact, Image
 from saccade.errors import RecipeError
-from saccade.export import triton
+from saccade.export import huggingface, openvino_folder, split, triton
 from saccade.export.runtimes import Answer, Runtimes
 from saccade.export.verdict import Kind
 
@@ -91,4 +91,13 @@ FORMATS = {
     "onnx": Format(_write_onnx, load_onnx, "model.onnx"),
     "int8": Format(_write_int8, load_onnx, "model.int8.onnx", kind="int8"),
     "triton": Format(triton.write_triton, triton.load_triton, "triton", folder=True),
+    "openvino": Format(
+        openvino_folder.write_openvino,
+        openvino_folder.load_openvino,
+        "openvino",
+        folder=True,
+        engines=openvino_folder.engines,
+    ),
+    "split": Format(split.write_split, split.load_split, "split", folder=True, engines=split.engines),
+    "hf": Format(huggingface.write_hf, huggingface.load_hf, "hf", folder=True, engines=huggingface.engines),
 }

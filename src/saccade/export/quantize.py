@@ -19,19 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.artefact import INPUT_NAME, Image, read_model_bytes
-from saccade.errors import MissingExtraError, ModelError
-from saccade.export.onnx import (
-    ANSWER_PREFIX,
-    IR_VERSION,
-    LOGITS,
-    NETWORK_PREFIX,
-    OPSET,
-    PIXELS,
-    PREPROCESS_PREFIX,
-    write_model,
-)
-from saccade.onnx_file import inspect_model
+from saccade.artefact import INPUT_NAME, Image
+from saccade.errors import ModelError
+from saccade.export import parts
+from saccade.export.onnx import PIXELS, write_model
+from saccade.export.parts import REDUCED_KEY, read_float_model
 from saccade.run_folder import write_bytes
 from saccade.threads import usable_cores
 
@@ -39,7 +31,6 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-QUANTIZATION_KEY = "saccade.quantization"
 DEPTHWISE_FLOAT_START = 3  # the first convolution, the first depthwise one, and the one behind it
 CALIBRATION_BATCH = 8
 MATRIX_OPERATORS = ("Conv", "Gemm", "MatMul")
@@ -59,18 +50,18 @@ def quantize(
     `images` are training images, uint8 (height, width, 3): up to some hundred. Raises ModelError when
     there are none, or when the file is no float model of saccade; MissingExtraError without `onnx`.
     """
-    model = _read_float_model(Path(float_model))
+    model = read_float_model(Path(float_model))
     pixels = _network_inputs(model, images)
     if not pixels:
         raise ModelError(
             "int8 needs training images for its ranges, got none",
             hint="check the data of the run",
         )
-    network = _network(model)
+    network = parts.network(model)
     start = float_start(network)
-    result = _rejoined(model, _quantized(network, _activation_ranges(network, pixels), start))
+    result = parts.rejoined(model, _quantized(network, _activation_ranges(network, pixels), start))
     note = {"kind": "int8", "images": len(pixels), "float_convolutions": start}
-    result.metadata_props.add(key=QUANTIZATION_KEY, value=json.dumps(note))
+    result.metadata_props.add(key=REDUCED_KEY, value=json.dumps(note))
     write_model(result, Path(out), write=write)
     return Path(out)
 
@@ -91,80 +82,6 @@ def float_start(network: onnx.ModelProto) -> int:
     return DEPTHWISE_FLOAT_START if any(group > 1 for group in groups) else 0
 
 
-def _read_float_model(path: Path) -> onnx.ModelProto:
-    try:
-        import onnx
-    except ModuleNotFoundError:
-        raise MissingExtraError("onnx", "train", "writing an int8 model") from None
-    data = read_model_bytes(path)
-    if QUANTIZATION_KEY in inspect_model(data, name=str(path)):
-        raise ModelError(
-            f"{path} is int8 already",
-            hint="give the float model",
-        )
-    model = onnx.load_model_from_string(data)
-    names = [node.name for node in model.graph.node]
-    for prefix in (PREPROCESS_PREFIX, NETWORK_PREFIX, ANSWER_PREFIX):
-        if not any(name.startswith(prefix) for name in names):
-            raise ModelError(
-                f"{path} has no part {prefix!r}",
-                hint="give a float model that saccade exported",
-            )
-    return model
-
-
-# ── parts of the graph ───────────────────────────────────────────────────────────────────────────────
-
-
-def _nodes(model: onnx.ModelProto, prefix: str) -> list[onnx.NodeProto]:
-    return [node for node in model.graph.node if node.name.startswith(prefix)]
-
-
-def _part(
-    model: onnx.ModelProto,
-    prefix: str,
-    inputs: Sequence[onnx.ValueInfoProto],
-    output: onnx.ValueInfoProto,
-) -> onnx.ModelProto:
-    """One part of the graph as a model of its own."""
-    from onnx import helper
-
-    nodes = _nodes(model, prefix)
-    read = {name for node in nodes for name in node.input}
-    weights = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    graph = helper.make_graph(nodes, "part", inputs, [output], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-
-
-def _pixels_info(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    return next(value for value in model.graph.value_info if value.name == PIXELS)
-
-
-def _network(model: onnx.ModelProto) -> onnx.ModelProto:
-    from onnx import TensorProto, helper
-
-    classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", classes])
-    return _part(model, NETWORK_PREFIX, [_pixels_info(model)], logits)
-
-
-def _rejoined(model: onnx.ModelProto, network: onnx.ModelProto) -> onnx.ModelProto:
-    """The file with another network between its preprocessing and its answer."""
-    import onnx
-
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    outside = [*_nodes(model, PREPROCESS_PREFIX), *_nodes(model, ANSWER_PREFIX)]
-    read = {name for node in outside for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del result.graph.node[:], result.graph.initializer[:]
-    result.graph.node.extend(_nodes(model, PREPROCESS_PREFIX))
-    result.graph.node.extend(network.graph.node)
-    result.graph.node.extend(_nodes(model, ANSWER_PREFIX))
-    result.graph.initializer.extend([*kept, *network.graph.initializer])
-    return result
-
-
 # ── running parts ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -181,7 +98,7 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 def _network_inputs(model: onnx.ModelProto, images: Iterable[Image]) -> list[Pixels]:
     """Each image as the network sees it, (1, 3, size, size); sizes of the photos may differ."""
-    before = _session(_part(model, PREPROCESS_PREFIX, list(model.graph.input), _pixels_info(model)))
+    before = _session(parts.preprocessing(model))
     return [before.run([PIXELS], {INPUT_NAME: image[None]})[0] for image in images]
 
 
@@ -232,7 +149,7 @@ def _quantized(network: onnx.ModelProto, ranges: Any, start: int) -> onnx.ModelP
 
     with _quiet():
         quantizer = QDQQuantizer(
-            _copied(network),
+            parts.copied(network),
             per_channel=True,
             # 2 * 255 * 64 = 32,640 stays below 32,768. 8 bits as uint8 x uint8 cannot saturate either, but
             # took 1.6 times as long as these with VNNI, longer than float32 (mobilenetv2_100).
@@ -249,14 +166,6 @@ def _quantized(network: onnx.ModelProto, ranges: Any, start: int) -> onnx.ModelP
         quantizer.model.topological_sort()
     model: onnx.ModelProto = quantizer.model.model
     return model
-
-
-def _copied(network: onnx.ModelProto) -> onnx.ModelProto:
-    import onnx
-
-    result = onnx.ModelProto()
-    result.CopyFrom(network)
-    return result
 
 
 def _float_nodes(network: onnx.ModelProto, start: int) -> list[str]:

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ from saccade.threads import usable_cores
 
 Probabilities = NDArray[np.float64]
 Answer = Callable[[Sequence[Image]], Probabilities]
+
+# By itself OpenVINO takes bfloat16 where the processor has it, which differs by 0.1 and more. A hint inside
+# of the file is not read (2026.4).
+OPENVINO_CONFIG = {"INFERENCE_PRECISION_HINT": "f32"}
 
 CPU_FLAGS = {
     "amx_int8": "AMX",
@@ -31,11 +36,14 @@ CPU_FLAGS = {
 
 @dataclass(frozen=True, eq=False)
 class Runtime:
-    """`answer` is `Artefact.probabilities` in another engine."""
+    """`answer` is `Artefact.probabilities` in another engine;
+    one that is not `binding` is reported and decides nothing.
+    """
 
     name: str
     version: str
     answer: Answer
+    binding: bool = True
 
 
 Runtimes = tuple[Sequence[Runtime], Mapping[str, str]]  # what runs a file; by name, why one cannot
@@ -56,14 +64,18 @@ def runtimes(artefact: Artefact, path: Path) -> tuple[list[Runtime], dict[str, s
 
 
 def _openvino(artefact: Artefact, path: Path) -> Runtime:
-    """In float32: by itself it takes bfloat16 where the processor has it, which differs by 0.1 and more."""
+    model = import_openvino().Core().read_model(read_model_bytes(path))
+    return openvino_runtime(model, len(artefact.classes))
+
+
+def openvino_runtime(model: Any, classes: int) -> Runtime:
+    """A model that OpenVINO has read, on the CPU, in float32."""
     openvino = import_openvino()
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": usable_cores()}
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(read_model_bytes(path)), "CPU", settings)
+    settings = {**OPENVINO_CONFIG, "INFERENCE_NUM_THREADS": usable_cores()}
+    compiled = openvino.Core().compile_model(model, "CPU", settings)
 
     def answer(images: Sequence[Image]) -> Probabilities:
-        answers = np.empty((len(images), len(artefact.classes)))
+        answers = np.empty((len(images), classes))
         for positions in equal_sized_batches([image.shape[:2] for image in images]):
             batch = np.stack([images[i] for i in positions])
             answers[positions] = compiled({INPUT_NAME: batch})[0]

@@ -80,7 +80,14 @@ def _accuracy_change(values: Mapping[str, Any]) -> str:
 
 def _where(values: Mapping[str, Any]) -> str:
     """The runtimes, and for int8 the processor."""
-    ran = " and ".join(f"{row['runtime']} {row['version']}" for row in values.get("runtimes", []))
+    rows = values.get("runtimes", [])
+    ran = " and ".join(f"{row['runtime']} {row['version']}" for row in rows if row.get("binding", True))
+    ran += "".join(
+        f" ({row['runtime']}: top-1 agreement {row['top1_agreement']:.2%}, largest difference "
+        f"{row['max_probability_difference']:.2g})"
+        for row in rows
+        if not row.get("binding", True)
+    )
     processor = f" on {values['instruction_set']}" if values["kind"] == "int8" and ran else ""
     refused = "".join(
         f"; it does not run in {name}: {why}" for name, why in values.get("runtimes_not_run", {}).items()

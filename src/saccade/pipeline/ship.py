@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +61,19 @@ def export(
     terminal: Terminal,
     *,
     format: str = "onnx",
-    int8: bool = False,
+    short: Sequence[str] = (),
     out: str = "",
     data: str = "",
 ) -> Certificate:
-    """`saccade export`: a certified file or folder in the format of that name; `int8` is short for one.
+    """`saccade export`: a certified file or folder in the format of that name; --int8 is `short` for one.
 
     `data` says where moved images lie now. Raises SaccadeError.
     """
-    name = "int8" if int8 and format == "onnx" else format
+    name = short[0] if short and format == "onnx" else format
     chosen = find_format(name)
-    if int8 and name != "int8":
-        raise RecipeError(f"--int8 and --format {format} exclude each other", hint="give one of them")
+    if any(other != name for other in short):
+        flags = [f"--{other}" for other in short] + [f"--format {format}"] * (format != "onnx")
+        raise RecipeError(f"{' and '.join(flags)} exclude each other", hint="give one of them")
     if out and not chosen.folder and (Path(out).suffix != chosen.suffix or Path(out).is_dir()):
         raise RecipeError(
             f"--out is no name of a {chosen.suffix} file: {out}", hint=f"end it in {chosen.suffix}"

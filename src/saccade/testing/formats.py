@@ -27,20 +27,26 @@ CLASSES = ("zebra", "ant", "mole")  # not in alphabetical order: a format must k
 SHAPES = ((30, 40), (30, 40), (30, 40), (40, 30), (24, 24), (9, 7), (120, 8))
 
 
-def check_format(format: Format, *, tolerance: float = TOLERANCE) -> None:
+def check_format(
+    format: Format,
+    *,
+    tolerance: float = TOLERANCE,
+    bundle: Callable[[Preprocess], Bundle] | None = None,
+) -> None:
     """One file, or one folder, that can be moved, and answers as torch does, an image alone and among others.
 
     `tolerance` is the largest difference of a probability; a format that reduces the network (kind "int8")
-    needs a larger one. Raises AssertionError.
+    needs a larger one. `bundle` makes a model of 3 classes for a format that does not take every network.
+    Raises AssertionError.
 
     >>> from saccade.export.formats import FORMATS
     >>> check_format(FORMATS["onnx"])
     """
     for preprocess in (Preprocess(SIZE), Preprocess(SIZE, "pad", "bicubic", 1.0, (0.5,) * 3, (0.25,) * 3)):
-        bundle = tiny_bundle(preprocess)
+        model = (bundle or tiny_bundle)(preprocess)
         with tempfile.TemporaryDirectory() as folder:
-            path = _written(format, bundle, Path(folder))
-            _check_answers(format.load(path), bundle, tolerance)
+            path = _written(format, model, Path(folder))
+            _check_answers(format.load(path), model, tolerance)
 
 
 class TinyNetwork(nn.Module):
