@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -112,3 +116,28 @@ def photo() -> Callable[..., bytes]:
 @pytest.fixture
 def random_pixels() -> Callable[[int], np.ndarray[Any, Any]]:
     return lambda seed: np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@contextmanager
+def process(model: Path, *flags: str) -> Iterator[str]:
+    """host:port of `saccade serve`, started as a user does; it must end well, too."""
+    command = [sys.executable, "-m", "saccade", "serve", str(model), "--port", "0", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as started:
+        assert started.stdout is not None
+        try:
+            lines, found = [], None
+            while not found and (line := started.stdout.readline()):
+                lines.append(line)
+                found = re.search(r"http://(127\.0\.0\.1:\d+)", line)
+            assert found, "".join(lines)
+            yield found[1]
+        finally:
+            started.send_signal(signal.SIGINT)
+            started.communicate(timeout=20)
+    assert started.returncode == 0
+
+
+@pytest.fixture(scope="session")
+def serve_process() -> Callable[..., Any]:
+    """`with serve_process(model, "--name", "m") as address:` a server in a process of its own."""
+    return process
