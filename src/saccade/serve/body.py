@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from saccade.serve.limits import BODY_SECONDS
+from saccade.serve.multipart import files_of
 from saccade.serve.problems import HungUp, Refused
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ async def read_images(request: Request) -> tuple[list[bytes], bool]:
     """
     body = await read_body(request)
     kind = request.headers.get("content-type", "")
-    images = [body] if not _is_multipart(kind) else await _parts(request, body)
+    most = request.app.state.server.limits.max_images
+    images = files_of(kind, body, most=most) if _is_multipart(kind) else [body]
     if not images or not body:
         raise Refused(400, "no_image", "the request holds no image; send one as body or as multipart file")
-    check_count(len(images), request)
     return images, len(images) > 1
 
 
@@ -171,9 +172,3 @@ def _too_large(limit: int) -> Refused:
 
 def _is_multipart(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
-
-
-async def _parts(request: Request, body: bytes) -> list[bytes]:
-    from saccade.serve.multipart import files_of
-
-    return await files_of(request.headers, body, most=request.app.state.server.limits.max_images)

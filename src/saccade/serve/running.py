@@ -84,10 +84,10 @@ class _Life:
 
 def configure(server: Server) -> Config:
     """uvicorn's settings for `server`; what it has to say goes to the server's log."""
-    for name in ("uvicorn", "uvicorn.error"):
-        logging.getLogger(name).handlers = []
-    logging.getLogger("uvicorn").handlers = [LibraryLog(server.log)]
-    logging.getLogger("uvicorn").propagate = False
+    for name in ("uvicorn", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [LibraryLog(server.log)], False
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # each refusal is in our log
     return Config(
         build_app(server),
         http=Connection,
