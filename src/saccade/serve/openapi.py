@@ -11,6 +11,7 @@ from starlette.routing import Route
 from saccade._version import __version__
 from saccade.artefact import INPUT_NAME, OUTPUT_NAME
 from saccade.serve import protocol
+from saccade.serve.around import OPEN_PATHS
 
 if TYPE_CHECKING:
     from saccade.serve.server import Server
@@ -242,8 +243,6 @@ def _refusal(status: int) -> Json:
 
 
 def _add_401(paths: Json) -> None:
-    from saccade.serve.app import OPEN_PATHS
-
     for path, operations in paths.items():
         for method in operations.keys() & {"get", "post"}:
             if path in OPEN_PATHS:
