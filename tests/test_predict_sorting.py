@@ -19,7 +19,7 @@ from saccade.errors import RecipeError
 from saccade.predict import Answer, write_answers
 from saccade.predict.command import predict_command
 from saccade.predict.contact_sheet import ContactSheet
-from saccade.predict.sorting import folder_names, sort_photos
+from saccade.predict.sorting import Sorter, folder_names
 from saccade.run_folder import read_predictions
 from saccade.terminal import Terminal
 
@@ -152,9 +152,11 @@ def test_where_nothing_can_be_read_there_is_no_folder_of_a_class(
 def test_class_names_that_are_no_folder_names_are_said(tmp_path: Path) -> None:
     photo = tmp_path / "a.jpg"
     photo.write_bytes(b"as it is")
-    answer = Answer(str(photo), ("../../up", "b"), np.array([0.9, 0.1]))
+    classes = ("../../up", "b")
     stream = io.StringIO()
-    sort_photos(tmp_path / "s" / "t", [answer], Terminal(stream=stream))
+    sorter = Sorter(tmp_path / "s" / "t", classes)
+    sorter.take(Answer(str(photo), classes, np.array([0.9, 0.1])))
+    sorter.place(Terminal(stream=stream))
     assert (tmp_path / "s" / "t" / "_.._.._up" / "a.jpg").read_bytes() == b"as it is"
     assert "_.._.._up (class '../../up', which cannot be a folder's name)" in stream.getvalue()
 
@@ -216,8 +218,9 @@ def test_no_name_reaches_the_page_as_markup() -> None:
     evil = '<script>alert(1)</script>"><img src=x onerror=alert(1)>\u202e.jpg'
     sheet = ContactSheet()
     classes = (evil, "'\"&")
-    sheet.see(Answer(evil, classes, np.array([0.5, 0.5])), np.zeros((9, 9, 3), np.uint8))
-    shown = Tags(sheet.page([Answer(evil, classes, np.zeros(2), evil)]))
+    sheet.see(Answer(evil, classes, np.array([0.5, 0.5])), np.zeros((9, 9, 3), np.uint8), 0)
+    sheet.take(Answer(evil, classes, np.zeros(2), evil))
+    shown = Tags(sheet.page())
     tags = [tag for tag, _ in shown.tags]
     assert tags.count("img") == 1
     assert "script" not in tags
@@ -233,7 +236,7 @@ def test_only_the_least_certain_are_kept() -> None:
     sheet = ContactSheet(most=3)
     for number, confidence in enumerate([0.9, 0.6, 0.8, 0.5, 0.7, 0.6]):
         answer = Answer(f"{number}.jpg", ("a", "b"), np.array([confidence, 1 - confidence]))
-        sheet.see(answer, np.zeros((9, 9, 3), np.uint8))
+        sheet.see(answer, np.zeros((9, 9, 3), np.uint8), number)
     text = Tags(sheet.page()).text
     assert [name for name in ("3.jpg", "1.jpg", "5.jpg") if name in text] == ["3.jpg", "1.jpg", "5.jpg"]
     assert text.index("3.jpg") < text.index("1.jpg") < text.index("5.jpg")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade._version import __version__
-from saccade.errors import ModelError
+from saccade.errors import ModelError, TooLargeError
 from saccade.files import parse_json, read_file
 from saccade.onnx_file import inspect_model
 from saccade.preprocess import Preprocess
@@ -174,7 +174,7 @@ def _no_answer(name: str, shape: tuple[int, ...], error: Exception) -> ModelErro
     asked = f"{name} cannot predict {shape[0]} images of {shape[2]} x {shape[1]} pixels"
     if _is_about_memory(error):
         most = f"{memory_limit() / 1e9:.1f} GB"
-        return ModelError(
+        return TooLargeError(
             f"{asked}: it needs more than the {most} a model may use here", hint="scale the images down"
         )
     return ModelError(f"{asked} ({' '.join(str(error).split())[:200]})", hint="export the model again")

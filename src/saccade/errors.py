@@ -8,6 +8,7 @@ SaccadeError                 caught by the command line: printed without a trace
 ├── ImageError               one image cannot be used (set aside by name, never fatal for a data set)
 │   └── ChangedImageError    its bytes are not those that were scanned
 ├── ModelError               a backbone, its weights or a model file cannot be used
+│   └── TooLargeError        an image needs more memory than a model may use here
 ├── RunError                 a run folder is locked, damaged, or belongs to another recipe
 │   ├── OtherRunError        a run folder holds a run of other images or of another recipe
 │   └── NotFittedError       asked of a classifier that has no run (yet); also an AttributeError
@@ -100,6 +101,10 @@ class ChangedImageError(ImageError):
 
 class ModelError(SaccadeError):
     """A backbone, its weights or a model file cannot be used."""
+
+
+class TooLargeError(ModelError):
+    """An image needs more memory than a model may use here; smaller ones can be predicted."""
 
 
 class RunError(SaccadeError):

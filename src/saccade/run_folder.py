@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 
@@ -687,12 +687,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     write_bytes(path, csv_bytes(header, rows))
 
 
-def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """CSV with \\n line ends; names that are not UTF-8 survive by surrogateescape."""
+def csv_bytes(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> bytes:
+    """CSV with \\n line ends; names that are not UTF-8 survive by surrogateescape. No header: rows alone."""
     buffer = io.StringIO(newline="")
     plain = csv.writer(buffer, lineterminator="\n")
     quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    plain.writerow(header)
+    if header is not None:
+        plain.writerow(header)
     for row in rows:  # a carriage return in a name ends the row unless it is quoted, which csv leaves out
         returns = any(isinstance(value, str) and "\r" in value for value in row)
         (quoted if returns else plain).writerow(row)
@@ -722,16 +723,24 @@ def _utf8(text: str) -> bytes:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write atomically: temporary file, flush, fsync, rename, fsync of the folder; mode as `open` would give.
+    """Write atomically, as `replacing` does."""
+    with replacing(path, needed_bytes=len(data)) as stream:
+        stream.write(data)
 
-    Raises RunError when the disk is full or the place cannot be written; the old file is then untouched.
+
+@contextlib.contextmanager
+def replacing(path: Path, *, needed_bytes: int = 0) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` at the end, whole or not at all.
+
+    Temporary file, flush, fsync, rename, fsync of the folder; mode as `open` would give. Raises RunError when
+    the disk is full or the place cannot be written; the old file is then untouched.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=PART)
         try:
             with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
+                yield stream
                 stream.flush()
                 if hasattr(os, "fchmod"):  # Windows before Python 3.13 has none, and no such modes
                     os.fchmod(stream.fileno(), _file_mode(path))
@@ -742,8 +751,9 @@ def write_bytes(path: Path, data: bytes) -> None:
             raise
         fsync_folder(path.parent)
     except OSError as error:
+        needs = f"; it needs {needed_bytes / 1e6:.1f} MB" if needed_bytes else ""
         raise RunError(
-            f"{path} cannot be written ({error.strerror}); it needs {len(data) / 1e6:.1f} MB",
+            f"{path} cannot be written ({error.strerror}){needs}",
             hint="free some space or permissions there, or give --out another folder",
         ) from None
 

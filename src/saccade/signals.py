@@ -23,7 +23,7 @@ from saccade.terminal import say_problem
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 EXIT_CODES = tuple(128 + number for number in STOPPING)
 GRACE_SECONDS = 4.0  # a container has 10 s between SIGTERM and SIGKILL
-CONTINUING = ("train", "demo")
+CONTINUING = ("train", "demo", "predict")
 SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 DONE = b"\0"  # no signal has this number
 
@@ -33,7 +33,7 @@ class _State:
 
     active = False
     said = False
-    resume = ""  # the run that a command has begun
+    resume = ""  # the run or output that a command has begun
     saying = threading.Lock()
 
 
@@ -68,7 +68,7 @@ def answered_signals(words: Sequence[str]) -> Iterator[None]:
 
 
 def can_resume(run: str) -> None:
-    """From now on a stopped `saccade train` names `--resume RUN` as the way on."""
+    """From now on a stopped command says that it can go on; `saccade train` by `--resume RUN`."""
     _State.resume = run
 
 

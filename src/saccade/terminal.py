@@ -20,7 +20,7 @@ READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
 
 
 class Progress(Protocol):
-    """Told how far a piece of work is; watching it never changes the work."""
+    """Told how far a piece of work is; watching it never changes the work. `total` 0: nobody knows yet."""
 
     def __call__(self, done: int, total: int, detail: str = "") -> None: ...
 
@@ -224,7 +224,9 @@ class Terminal:
 
             def update(done: int, total: int, detail: str = "") -> None:
                 rate = done / max(time.monotonic() - started, 1e-9)
-                bar.update(task, completed=done, total=total, rate=f"{rate:,.0f}/s", detail=printable(detail))
+                bar.update(
+                    task, completed=done, total=total or None, rate=f"{rate:,.0f}/s", detail=printable(detail)
+                )
 
             yield update
 
@@ -246,4 +248,5 @@ class _PlainProgress:
         own = self._own_time and 0 < done < total
         left = f", {duration((total - done) / rate)} left" if own else ""
         told = f", {detail}" if detail else ""
-        self._terminal.say(f"  {self._what}: {done}/{total} {self._unit}{speed}{left}{told}")
+        count = f"{done}/{total}" if total else f"{done}"
+        self._terminal.say(f"  {self._what}: {count} {self._unit}{speed}{left}{told}")

@@ -13,7 +13,7 @@ from PIL import Image
 from saccade.errors import SourceError
 from saccade.recipe import Recipe
 from saccade.sources import Columns, load_source
-from saccade.sources.inputs import named_inputs
+from saccade.sources.inputs import given_by
 
 ROWS = [
     {"filename": "a.png", "species": "cat", "site": "north"},
@@ -133,6 +133,10 @@ def test_the_recipe_keeps_what_columns_are_called() -> None:
     assert named_columns(Recipe.from_toml(recipe.to_toml())) == Columns("filename", "species", root="imgs")
 
 
+def named(words: list[str], columns: Columns) -> list[str]:
+    return [name for given in given_by(words, columns) for name, _ in given.inputs()]
+
+
 # -- what predict is given ------------------------------------------------------------------------------
 
 
@@ -142,18 +146,18 @@ def test_patterns_are_expanded_in_natural_order(photos: Path, monkeypatch: pytes
         (photos / name).touch()
     monkeypatch.chdir(photos)
     usual = Columns()
-    assert named_inputs(["new/*.jpg"], usual) == ["new/2.jpg", "new/10.jpg", "new/odd[1].jpg"]
-    assert named_inputs(["new/**/*.jpg"], usual)[-1] == "new/odd[1].jpg"
-    assert len(named_inputs(["new/**/*.jpg"], usual)) == 4
-    assert len(named_inputs(["new/**"], usual)) == 5, "files, not the folders on the way"
-    assert named_inputs(["new/odd[1].jpg"], usual) == ["new/odd[1].jpg"], "a file of this very name"
-    assert named_inputs(["new/*.png", "none.jpg"], usual) == ["new/*.png", "none.jpg"]
+    assert named(["new/*.jpg"], usual) == ["new/2.jpg", "new/10.jpg", "new/odd[1].jpg"]
+    assert named(["new/**/*.jpg"], usual)[-1] == "new/odd[1].jpg"
+    assert len(named(["new/**/*.jpg"], usual)) == 4
+    assert len(named(["new/**"], usual)) == 5, "files, not the folders on the way"
+    assert named(["new/odd[1].jpg"], usual) == ["new/odd[1].jpg"], "a file of this very name"
+    assert named(["new/*.png", "none.jpg"], usual) == ["new/*.png", "none.jpg"]
 
 
 def test_a_list_names_what_to_predict(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos.parent)
     _separated(";")(Path("new.csv"))
-    found = named_inputs(["new.csv"], Columns("filename", root="photos"))
+    found = named(["new.csv"], Columns("filename", root="photos"))
     assert found == [str(photos / row["filename"]) for row in ROWS]
     with pytest.raises(SourceError, match="no column path; its columns are: filename, species, site"):
-        named_inputs(["new.csv"], Columns())
+        named(["new.csv"], Columns())

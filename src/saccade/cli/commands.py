@@ -178,7 +178,11 @@ def predict(
     model: Model,
     /,
     inputs: Annotated[
-        list[str], Parameter(help='Images, folders, patterns ("new/*.jpg") or lists.', metavar="IMAGES")
+        list[str],
+        Parameter(
+            help='Images, folders, patterns ("new/*.jpg"), lists, .zip, .tar, .parquet; - reads paths.',
+            metavar="IMAGES",
+        ),
     ],
     *,
     out: Annotated[
@@ -199,19 +203,18 @@ def predict(
 ) -> int:
     """Predict the class of each image. Exit code 1: some inputs failed; 2: all of them."""
     from saccade.predict.command import predict_command
-    from saccade.sources import Columns
-    from saccade.sources.inputs import named_inputs
+    from saccade.sources.tables import Columns
 
-    images = named_inputs(inputs, Columns(path=path_column, root=root))
     return predict_command(
         model,
-        images,
+        inputs,
         Terminal(lasting=bool(out or sort_into or contact_sheet)),
         out=out,
         top_k=top_k,
         sort_into=sort_into,
         link=link,
         contact_sheet=contact_sheet,
+        columns=Columns(path=path_column, root=root),
     )
 
 

@@ -27,6 +27,7 @@ from saccade.cli.help import EXAMPLES, asks_for_help, print_help, shown_name
 from saccade.errors import RecipeError
 
 _NAMES = [command.__name__ for command in COMMANDS]
+_STANDARD_INPUT = "/dev/stdin"  # means the same; a lone - would pass for a flag
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".avif")
 
 
@@ -40,8 +41,9 @@ def parsed(words: list[str]) -> tuple[Callable[..., int | None], inspect.BoundAr
         return print_help, inspect.signature(print_help).bind(words)
     in_our_words(words, _NAMES)
     app = build_app(words)
+    tokens = [_STANDARD_INPUT if word == "-" and words[0] == "predict" else word for word in words]
     try:
-        command, given, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+        command, given, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise _refusal(error, words) from None
     if inspect.unwrap(command) is train and not given.arguments.get("resume"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import threading
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -14,6 +15,7 @@ from saccade.predict.predictor import Answer
 from saccade.terminal import counted, printable
 
 MOST_SHOWN = 500
+MOST_FAILED = 1000
 _ENDINGS = (".html", ".htm")
 _HEAD = """<!doctype html>
 <html lang="en">
@@ -58,21 +60,33 @@ def check_page(page: str) -> None:
 
 
 class ContactSheet:
-    """Keeps the thumbnails of the `most` least certain answers while images are predicted."""
+    """Keeps the thumbnails of the `most` least certain answers while images are predicted, by any thread."""
 
     def __init__(self, most: int = MOST_SHOWN) -> None:
         self.most = most
-        self.seen = 0
+        self.seen = self.failed = 0
+        self._failed: list[Answer] = []
         self._kept: list[tuple[float, int, Answer, Thumbnail]] = []  # a heap, the most certain one first
+        self._lock = threading.Lock()
 
-    def see(self, answer: Answer, pixels: Image) -> None:
-        """Take one answer with its pixels, uint8 RGB (height, width, 3)."""
-        self.seen += 1
-        full = len(self._kept) >= self.most
-        if full and answer.confidence >= -self._kept[0][0]:
-            return
-        entry = (-answer.confidence, -self.seen, answer, thumbnail_of(answer.path, pixels))
-        (heapq.heappushpop if full else heapq.heappush)(self._kept, entry)
+    def see(self, answer: Answer, pixels: Image, position: int) -> None:
+        """Take one answer with its pixels, uint8 RGB (height, width, 3); of equals the first counts."""
+        wanted = self.wants(answer, position)
+        thumbnail = thumbnail_of(answer.path, pixels) if wanted else None
+        with self._lock:
+            self.seen += 1
+            if thumbnail is None:
+                return
+            entry = (-answer.confidence, -position, answer, thumbnail)
+            if len(self._kept) < self.most:
+                heapq.heappush(self._kept, entry)
+            else:
+                heapq.heappushpop(self._kept, entry)
+
+    def wants(self, answer: Answer, position: int) -> bool:
+        """Whether this answer is among the least certain so far."""
+        with self._lock:
+            return len(self._kept) < self.most or (-answer.confidence, -position) > self._kept[0][:2]
 
     def summary(self) -> str:
         """What the page shows, in words."""
@@ -80,18 +94,25 @@ class ContactSheet:
             return f"the {len(self._kept):,} least certain of {self.seen:,} photos"
         return f"{counted(self.seen, 'photo')}, the least certain first"
 
-    def write(self, path: Path, failed: Sequence[Answer] = ()) -> None:
-        """Write the page, with the names of images that could not be read at its end."""
+    def take(self, answer: Answer) -> None:
+        """One answer in the order of the inputs; those that failed are named at the page's end."""
+        if answer.error:
+            self.failed += 1
+            if len(self._failed) < MOST_FAILED:
+                self._failed.append(answer)
+
+    def write(self, path: Path) -> None:
+        """Write the page."""
         from saccade.run_folder import write_text
 
-        write_text(path, self.page(failed))
+        write_text(path, self.page())
 
-    def page(self, failed: Sequence[Answer] = ()) -> str:
+    def page(self) -> str:
         """The page as HTML: no script, nothing from elsewhere, every name escaped."""
         ordered = sorted(self._kept, key=lambda entry: (-entry[0], -entry[1]))
         cards = "".join(_card(answer, picture) for _, _, answer, picture in ordered)
         text = f'<h1>Contact sheet</h1>\n<p class="soft">{_text(self.summary())}</p>\n<ol>\n{cards}</ol>\n'
-        return f"{_HEAD}{text}{_failed(failed)}</body>\n</html>\n"
+        return f"{_HEAD}{text}{_failed(self._failed, self.failed)}</body>\n</html>\n"
 
 
 def _card(answer: Answer, picture: Thumbnail) -> str:
@@ -107,11 +128,12 @@ def _card(answer: Answer, picture: Thumbnail) -> str:
     )
 
 
-def _failed(failed: Sequence[Answer]) -> str:
+def _failed(failed: Sequence[Answer], count: int) -> str:
     if not failed:
         return ""
     rows = "".join(f"<li>{_text(answer.path)}: {_text(answer.error)}</li>\n" for answer in failed)
-    return f"<h2>{len(failed):,} could not be read</h2>\n<ul>\n{rows}</ul>\n"
+    more = f"<li>and {count - len(failed):,} more</li>\n" if count > len(failed) else ""
+    return f"<h2>{count:,} could not be read</h2>\n<ul>\n{rows}{more}</ul>\n"
 
 
 def _text(text: str) -> str:

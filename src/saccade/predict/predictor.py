@@ -6,27 +6,30 @@ cannot be used is named and the others go on; none is ever replaced by another.
 
 from __future__ import annotations
 
-import os
+import contextlib
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.artefact import MAX_BATCH_IMAGES, MAX_BATCH_PIXELS, Artefact, Image
-from saccade.errors import LEFT_OUT, DataError, ImageError, ModelError, SourceError
-from saccade.images import given
-from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
+from saccade.artefact import Artefact, Image, memory_limit
+from saccade.errors import LEFT_OUT, DataError, ImageError, ModelError, TooLargeError
+from saccade.images.decoder import DEFAULT_LIMITS, Limits
+from saccade.predict.inputs import Input, held_bytes, inputs_of, pixels_of, taken
 from saccade.threads import usable_cores
 
-if TYPE_CHECKING:
-    from saccade.sources.listing import Listing
-
 SHOWN = 3  # names or reasons in a message
+PIECE_IMAGES = 16
+PIECE_PIXELS = 2_000_000  # predicted together at most, by one thread
+PIECE_BYTES = 8_000_000  # of images that are given in memory
+PIECES_AHEAD = 2  # for each thread
+BYTES_A_PIXEL = 30  # of working memory; a photo of 50 megapixels was measured to take 1.3 GB
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ class Answer:
         return float(self.probabilities.max())
 
 
-See = Callable[[Answer, Image], None]
+See = Callable[[Answer, Image, int], None]  # an answer that is no error, its pixels, its position
 
 
 class Predictor:
@@ -70,7 +73,8 @@ class Predictor:
     ModelError when there is no model to use.
 
     model: path of the file or run folder. threads: for decoding and the engine; 0 is one for each core.
-    limits: what one image may cost.
+    limits: what one image may cost. engine_threads: that one image may use, 0 is `threads`; with 1, many
+    images are quickest.
 
     A pickle holds the path and the SHA-256 of the model file, not the model: unpickling opens the file again
     and raises ModelError when it is not there or has changed.
@@ -80,9 +84,16 @@ class Predictor:
     ('blue', 'green', 'red')
     """
 
-    def __init__(self, model: str | Path, *, threads: int = 0, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        threads: int = 0,
+        limits: Limits = DEFAULT_LIMITS,
+        engine_threads: int = 0,
+    ) -> None:
         file = model_file(Path(model))
-        self._begin(Artefact.open(file, threads=threads), file, threads, limits)
+        self._begin(Artefact.open(file, threads=engine_threads or threads), file, threads, limits)
 
     def _begin(
         self, artefact: Artefact, file: Path, threads: int, limits: Limits, data: bytes | None = None
@@ -93,6 +104,7 @@ class Predictor:
         self.limits = replace(limits, background=artefact.background, gray_maximum=artefact.gray_maximum)
         self.asked_threads = threads
         self.threads = threads or usable_cores()
+        self._room = _Room(memory_limit() // 2 // BYTES_A_PIXEL)
 
     @classmethod
     def of_bytes(
@@ -156,20 +168,32 @@ class Predictor:
         """
         return self.answers_to(inputs_of(images))
 
-    def answers_to(self, inputs: Iterable[Input], *, see: See | None = None) -> Iterator[Answer]:
-        """As `answers`, for `inputs`: what `inputs_of` made of the images.
+    def answers_to(self, inputs: Iterable[Input]) -> Iterator[Answer]:
+        """As `answers`, for `inputs`: what `inputs_of` made of the images."""
+        for piece in self.answered_pieces(inputs):
+            yield from piece
 
-        see: called with each answer that is no error, and its pixels.
+    def answered_pieces(
+        self, inputs: Iterable[Input], *, first: int = 0, see: See | None = None
+    ) -> Iterator[list[Answer]]:
+        """As `answers_to`, in lists of a few answers; `inputs` is read only a little ahead.
+
+        first: the position of the first input; one behind a piece's end gives the same answers again. see:
+        called by the threads that predict, in any order, with each answer that is no error.
         """
-        waiting: list[tuple[str, Image | ImageError]] = []
-        pixels = 0
-        for name, found in self._decoded(inputs):
-            waiting.append((name, found))
-            pixels += 0 if isinstance(found, ImageError) else found.shape[0] * found.shape[1]
-            if len(waiting) >= MAX_BATCH_IMAGES or pixels >= MAX_BATCH_PIXELS:
-                yield from self._answered(waiting, see)
-                waiting, pixels = [], 0
-        yield from self._answered(waiting, see)
+        ahead: deque[Future[list[Answer]]] = deque()
+        with ThreadPoolExecutor(self.threads) as pool:
+            try:
+                safe = ((name, taken(content, self.limits)) for name, content in inputs)
+                for position, piece in pieces(safe, first):
+                    ahead.append(pool.submit(self._answered, piece, position, see))
+                    if len(ahead) > PIECES_AHEAD * self.threads:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:  # nobody waits for these any more
+                    future.cancel()
 
     def _all(self, images: Any) -> list[Answer]:
         answers = list(self.answers(images))
@@ -181,32 +205,105 @@ class Predictor:
             )
         return answers
 
-    def _decoded(self, inputs: Iterable[Input]) -> Iterator[tuple[str, Image | ImageError]]:
-        """Inputs in order, decoded by threads a few images ahead (Pillow lets other threads run)."""
-        ahead: deque[tuple[str, Future[Image | ImageError]]] = deque()
-        with ThreadPoolExecutor(self.threads) as pool:
-            for name, content in inputs:
-                ahead.append((name, pool.submit(pixels_of, name, _taken(content, self.limits), self.limits)))
-                if len(ahead) > 2 * self.threads:
-                    first, future = ahead.popleft()
-                    yield first, future.result()
-            for first, future in ahead:
-                yield first, future.result()
-
-    def _answered(
-        self, decoded: Sequence[tuple[str, Image | ImageError]], see: See | None
-    ) -> Iterator[Answer]:
-        good = [found for _, found in decoded if not isinstance(found, ImageError)]
-        probabilities = iter(self.artefact.probabilities(good))
+    def _answered(self, inputs: Sequence[Input], first: int, see: See | None) -> list[Answer]:
+        """The answers to one piece; images are decoded one by one and predicted as soon as they are many."""
         nothing = np.zeros(len(self.classes))
-        for name, found in decoded:
+        answers = [Answer(name, self.classes, nothing) for name, _ in inputs]
+        waiting: dict[int, Image] = {}
+        pixels = 0
+        for i, (name, content) in enumerate(inputs):
+            found = pixels_of(name, content, self.limits)
             if isinstance(found, ImageError):
-                yield Answer(name, self.classes, nothing, str(found))
+                answers[i] = replace(answers[i], error=str(found))
                 continue
-            answer = Answer(name, self.classes, next(probabilities))
+            waiting[i] = found
+            pixels += found.shape[0] * found.shape[1]
+            if pixels >= PIECE_PIXELS:
+                self._predict(answers, waiting, pixels, first, see)
+                waiting, pixels = {}, 0
+        self._predict(answers, waiting, pixels, first, see)
+        return answers
+
+    def _predict(
+        self, answers: list[Answer], images: Mapping[int, Image], pixels: int, first: int, see: See | None
+    ) -> None:
+        """Put the probabilities of `images` into the `answers` of their positions."""
+        if not images:
+            return
+        try:
+            with self._room.taken(pixels):
+                rows = self.artefact.probabilities(list(images.values()))
+        except TooLargeError as error:
+            self._predict_alone(answers, images, first, see, error)
+            return
+        for (i, image), row in zip(images.items(), rows, strict=True):
+            answers[i] = replace(answers[i], probabilities=row)
             if see:
-                see(answer, found)
-            yield answer
+                see(answers[i], image, first + i)
+
+    def _predict_alone(
+        self,
+        answers: list[Answer],
+        images: Mapping[int, Image],
+        first: int,
+        see: See | None,
+        error: TooLargeError,
+    ) -> None:
+        """One image is too large for the memory there is: it fails, the others do not."""
+        if len(images) == 1:
+            reason = ImageError(error.problem, "Scale it down to use it")
+            answers[next(iter(images))] = replace(answers[next(iter(images))], error=str(reason))
+            return
+        for i, image in images.items():
+            self._predict(answers, {i: image}, image.shape[0] * image.shape[1], first, see)
+
+
+def pieces(inputs: Iterable[Input], first: int = 0) -> Iterator[tuple[int, list[Input]]]:
+    """Runs of inputs with the position of the first: 1, 1, 2, 2, 4, 4 and so on up to PIECE_IMAGES.
+
+    Small at first, so that the first answer comes soon and few images still keep every core busy. Position
+    and content alone decide, so that the same inputs run in the same batches and get the same bits, also
+    where a command goes on at a piece's end (`first`).
+
+    >>> [len(piece) for _, piece in pieces([("a.jpg", "a.jpg")] * 40)]
+    [1, 1, 2, 2, 4, 4, 8, 8, 10]
+    """
+    piece: list[Input] = []
+    held = 0
+    for name, content in inputs:
+        piece.append((name, content))
+        held += held_bytes(content)
+        if len(piece) >= _piece_images(first) or held >= PIECE_BYTES:
+            yield first, piece
+            first, piece, held = first + len(piece), [], 0
+    if piece:
+        yield first, piece
+
+
+def _piece_images(first: int) -> int:
+    return min(PIECE_IMAGES, 1 << max(0, ((first + 2) // 2).bit_length() - 1))
+
+
+class _Room:
+    """Lets only so many pixels be predicted at a time: large photos together would exceed the limit."""
+
+    def __init__(self, pixels: int) -> None:
+        self._all = self._free = pixels
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Wait until there is room; more than there is at all waits until all of it is free."""
+        pixels = min(pixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
 
 
 def _why(failed: Sequence[Answer]) -> str:
@@ -261,85 +358,3 @@ def model_file(model: Path) -> Path:
         f"{model} is neither a run folder nor an .onnx file",
         hint="give a folder that `saccade train` made",
     )
-
-
-# ── what can be given ────────────────────────────────────────────────────────────────────────────────
-
-Content = str | ImageError | Any
-Input = tuple[str, Content]  # (name, path | array | Pillow image | bytes | open file | why not)
-
-
-def inputs_of(images: Any, *, listings: dict[str, Listing] | None = None) -> Iterator[Input]:
-    """Every single image of what was given, with a name: its path, or `image 3` by position.
-
-    `listings` receives what was found in each folder.
-    """
-    several = _several(images)
-    for position, image in enumerate([images] if several is None else several):
-        if isinstance(image, str | os.PathLike):
-            yield from _paths(os.fsdecode(image), {} if listings is None else listings)
-        else:
-            yield f"image {position}", image
-
-
-def _several(images: Any) -> Iterable[Any] | None:
-    """What to go through one by one; None for a single image."""
-    if isinstance(images, np.ndarray):
-        if images.dtype.kind in "OSU" or images.shape == (0,):  # names, or images of different sizes
-            return list(images.ravel().tolist())
-        return images if images.ndim == 4 or _gray_stack(images) else None
-    single = isinstance(images, str | os.PathLike) or given.is_encoded(images)
-    return None if single or not isinstance(images, Iterable) else images
-
-
-def _gray_stack(images: NDArray[Any]) -> bool:
-    """(images, height, width), where it can be nothing else: neither RGB nor planes of colour."""
-    return images.ndim == 3 and images.shape[2] not in (1, 3, 4) and images.shape[0] not in (1, 3, 4)
-
-
-def _paths(path: str, listings: dict[str, Listing]) -> Iterator[Input]:
-    """The path itself, or every image below it where it is a folder; hidden ones are passed over."""
-    from saccade.sources.listing import list_folder
-
-    if not os.path.isdir(path):
-        yield path, path
-        return
-    try:
-        listings[path] = list_folder(Path(path))
-    except SourceError as error:
-        yield path, ImageError(error.problem, "Allow it with: chmod u+rx FOLDER")
-        return
-    if not listings[path].files:
-        yield path, ImageError("a folder without images", "Give a folder that holds some")
-    for file in listings[path].files:
-        inside = os.path.join(path, file)
-        yield inside, inside
-
-
-def pixels_of(name: str, content: Content, limits: Limits) -> Image | ImageError:
-    """uint8 (height, width, 3), or why there are none; never raises for what an image holds."""
-    try:
-        if isinstance(content, ImageError):
-            return content
-        if isinstance(content, str):
-            return decode(read_file(content, limits), limits=limits, name=name).pixels
-        return given.pixels(given.take(content, limits), limits)
-    except ImageError as error:
-        return error
-
-
-def _taken(content: Content, limits: Limits) -> Content:
-    """The content, safe to be decoded by another thread while the caller goes on."""
-    try:
-        return given.take(content, limits)
-    except ImageError as error:
-        return error
-
-
-def read_file(path: str, limits: Limits) -> bytes:
-    """The file's bytes; raises ImageError when it is not there, not a file, or too large."""
-    from saccade.sources.storage import FolderStorage
-
-    if not os.path.lexists(path):
-        raise ImageError("there is no such file", "Check the path")
-    return FolderStorage(Path(), max_bytes=limits.max_bytes, outside=True).read(path)

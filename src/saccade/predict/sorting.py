@@ -7,7 +7,7 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,29 +67,51 @@ def _check_space(folder: Path, needed: int) -> None:
         )
 
 
-def sort_photos(folder: Path, answers: Sequence[Answer], terminal: Terminal, *, link: bool = False) -> None:
-    """Copy (or link) each photo that was answered into the folder of its class, and list where it went.
+class Sorter:
+    """Keeps of each answer what is needed to put its photo into the folder of its class, in the end."""
 
-    Photos that could not be read go nowhere. A photo that was given twice is placed once.
-    """
-    answered = {os.path.abspath(answer.path): answer for answer in answers if not answer.error}
-    folders = folder_names(next(iter(answered.values())).classes) if answered else {}
-    names = _Names()
-    rows: list[list[Any]] = []
-    with terminal.progress("linking" if link else "copying") as progress:
-        for path, answer in answered.items():
-            copy = names.free(folders[answer.predicted], os.path.basename(path))
-            _place(path, folder / copy, link=link)
-            rows.append([answer.path, copy, answer.predicted, answer.confidence])
-            progress(len(rows), len(answered))
-    write_spreadsheet(folder / LIST, ("path", "copy", "predicted", "confidence"), rows)
-    counts = Counter(answer.predicted for answer in answered.values())
-    terminal.say(*_summary(folder, counts, folders))
-    failed = sum(bool(answer.error) for answer in answers)
-    if failed:
-        terminal.say(f"{failed:,} could not be read and are in no folder")
-    if twice := len(answers) - failed - len(answered):
-        terminal.say(f"{twice:,} given more than once, placed once")
+    def __init__(self, folder: Path, classes: tuple[str, ...], *, link: bool = False) -> None:
+        self.folder, self.classes, self.link = folder, classes, link
+        self._answered: dict[str, tuple[str, int, float]] = {}  # place -> path, class, confidence
+        self._failed: list[tuple[str, str]] = []
+        self._taken = 0
+
+    def take(self, answer: Answer) -> None:
+        """One answer; a photo that was given twice is placed once."""
+        self._taken += 1
+        if answer.error:
+            self._failed.append((answer.path, answer.error))
+            return
+        winner = int(answer.probabilities.argmax())
+        self._answered[os.path.abspath(answer.path)] = (answer.path, winner, answer.confidence)
+
+    def place(self, terminal: Terminal) -> None:
+        """Copy (or link) each photo that was answered into the folder of its class, and list where it went.
+
+        Photos that could not be read go nowhere; they are listed beside.
+        """
+        folders = folder_names(self.classes) if self._answered else {}
+        names = _Names()
+        rows: list[list[Any]] = []
+        with terminal.progress("linking" if self.link else "copying") as progress:
+            for place, (path, winner, confidence) in self._answered.items():
+                label = self.classes[winner]
+                copy = names.free(folders[label], os.path.basename(place))
+                _place(place, self.folder / copy, link=self.link)
+                rows.append([path, copy, label, confidence])
+                progress(len(rows), len(self._answered))
+        write_spreadsheet(self.folder / LIST, ("path", "copy", "predicted", "confidence"), rows)
+        if self._failed:
+            write_spreadsheet(self.folder / FAILED, ("path", "reason"), self._failed)
+        self._report(terminal, folders)
+
+    def _report(self, terminal: Terminal, folders: dict[str, str]) -> None:
+        counts = Counter(self.classes[winner] for _, winner, _ in self._answered.values())
+        terminal.say(*_summary(self.folder, counts, folders))
+        if self._failed:
+            terminal.say(f"{len(self._failed):,} could not be read and are in no folder")
+        if twice := self._taken - len(self._failed) - len(self._answered):
+            terminal.say(f"{twice:,} given more than once, placed once")
 
 
 def _summary(folder: Path, counts: Counter[str], folders: dict[str, str]) -> Iterator[str]:

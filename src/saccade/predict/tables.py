@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from saccade.errors import RecipeError
 from saccade.predict.predictor import Answer
 
+_T = TypeVar("_T")
+_VALUES_A_BLOCK = 400_000
 FORMULA_STARTS = "=+-@\t\r"
 
 
@@ -43,13 +46,28 @@ def check_out(out: str) -> None:
         _pyarrow()
 
 
-def write_answers(path: Path, answers: Sequence[Answer], *, top_k: int = 1) -> None:
+def write_answers(path: Path, answers: Iterable[Answer], *, top_k: int = 1) -> None:
     """One row an image: path,label,predicted,confidence, further ranks, p_<class>...; failed ones left out.
 
     The name decides: .csv, .jsonl or .parquet. `label` is empty, so that the columns are those of
-    `predictions/*.csv`. Probabilities have 9 significant digits in text.
+    `predictions/*.csv`. Probabilities have 9 significant digits in text. `answers` is gone through more than
+    once and never held.
     """
-    _WRITERS[path.suffix](path, [answer for answer in answers if not answer.error], top_k)
+    _WRITERS[path.suffix](path, _Good(answers), top_k)
+
+
+class _Good:
+    """Answers without an error, as often as they are asked for."""
+
+    def __init__(self, answers: Iterable[Answer]) -> None:
+        self._answers = answers
+
+    def __iter__(self) -> Iterator[Answer]:
+        return (answer for answer in self._answers if not answer.error)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return next((answer.classes for answer in self), ())
 
 
 def _columns(classes: Sequence[str], top_k: int) -> list[str]:
@@ -62,38 +80,67 @@ def _row(answer: Answer, top_k: int) -> list[Any]:
     return [answer.path, "", *ranked, *answer.probabilities.tolist()]
 
 
-def _write_csv(path: Path, answers: Sequence[Answer], top_k: int) -> None:
-    header = _columns(answers[0].classes if answers else (), top_k)
-    write_spreadsheet(path, header, [_row(answer, top_k) for answer in answers])
+def _write_csv(path: Path, answers: _Good, top_k: int) -> None:
+    header = _columns(answers.classes, top_k)
+    texts = (answer.path for answer in answers)  # classes stand in the header
+    rows = (_row(answer, top_k) for answer in answers)
+    _write_rows(path, header, rows, marked=_needs_mark((*header, *texts)))
 
 
-def write_spreadsheet(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def write_spreadsheet(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A CSV for people: no cell is run as a formula, and Excel shows letters beyond ASCII as they are.
 
     Excel takes a CSV for UTF-8 only where it begins with a byte order mark. So files with such letters get
     one; others stay plain, and so do names that are no UTF-8, of which the mark would say what is not so.
+    `rows` is gone through twice.
     """
-    from saccade.run_folder import csv_bytes, write_bytes
+    texts = (value for row in rows for value in row if isinstance(value, str))
+    _write_rows(path, header, rows, marked=_needs_mark(itertools.chain(header, texts)))
+
+
+def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, marked: bool) -> None:
+    from saccade.run_folder import csv_bytes, replacing
 
     def cell(value: Any) -> str:
         return f"{value:.9g}" if isinstance(value, float) else spreadsheet_safe(value)
 
-    data = csv_bytes(header, [[cell(value) for value in row] for row in rows])
-    write_bytes(path, data if data.isascii() or not _is_utf8(data) else codecs.BOM_UTF8 + data)
+    with replacing(path) as file:
+        file.write((codecs.BOM_UTF8 if marked else b"") + csv_bytes(None, [header]))
+        for block in _blocks(rows, len(header)):
+            file.write(csv_bytes(None, [[cell(value) for value in row] for row in block]))
 
 
-def _is_utf8(data: bytes) -> bool:
+def _blocks(rows: Iterable[_T], columns: int) -> Iterator[list[_T]]:
+    rows = iter(rows)
+    while block := list(itertools.islice(rows, max(100, min(20_000, _VALUES_A_BLOCK // columns)))):
+        yield block
+
+
+def _needs_mark(texts: Iterable[str]) -> bool:
+    """Whether there are letters beyond ASCII, and all is UTF-8."""
+    beyond = False
+    for text in texts:
+        if not text.isascii():
+            beyond = True
+            if not _is_utf8(text):
+                return False
+    return beyond
+
+
+def _is_utf8(text: str) -> bool:
     try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
         return False
     return True
 
 
-def _write_jsonl(path: Path, answers: Sequence[Answer], top_k: int) -> None:
-    from saccade.run_folder import write_text
+def _write_jsonl(path: Path, answers: _Good, top_k: int) -> None:
+    from saccade.run_folder import replacing
 
-    write_text(path, "".join(_json_line(answer, top_k) for answer in answers))
+    with replacing(path) as file:
+        for block in _blocks(answers, max(1, len(answers.classes))):
+            file.write("".join(_json_line(answer, top_k) for answer in block).encode("utf-8"))
 
 
 def _json_line(answer: Answer, top_k: int) -> str:
@@ -106,24 +153,25 @@ def _json_line(answer: Answer, top_k: int) -> str:
         "top": [{"label": label, "probability": probability} for label, probability in answer.top(top_k)],
         "probabilities": dict(zip(answer.classes, answer.probabilities.tolist(), strict=True)),
     }
-    utf8 = answer.path.isascii() or answer.path == answer.path.encode("utf-8", "replace").decode("utf-8")
-    return json.dumps(values, ensure_ascii=not utf8) + "\n"  # bytes that are no UTF-8 stay valid JSON
+    text = json.dumps(values, ensure_ascii=False)
+    return (text if _is_utf8(text) else json.dumps(values)) + "\n"  # names that are no UTF-8 stay valid JSON
 
 
-def _write_parquet(path: Path, answers: Sequence[Answer], top_k: int) -> None:
-    import io
-
-    from saccade.run_folder import write_bytes
+def _write_parquet(path: Path, answers: _Good, top_k: int) -> None:
+    from saccade.run_folder import replacing
 
     pyarrow = _pyarrow()
     import pyarrow.parquet as parquet
 
-    header = _columns(answers[0].classes if answers else (), top_k)
-    rows = [_row(replace(answer, path=_utf8(answer.path)), top_k) for answer in answers]
-    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    file = io.BytesIO()
-    parquet.write_table(pyarrow.table(columns), file)
-    write_bytes(path, file.getvalue())
+    header = _columns(answers.classes, top_k)
+    texts = {"path", "label", *(name for name in header[: 2 + 2 * top_k] if name.startswith("predicted"))}
+    kinds = [pyarrow.string() if name in texts else pyarrow.float64() for name in header]
+    schema = pyarrow.schema(list(zip(header, kinds, strict=True)))
+    with replacing(path) as file, parquet.ParquetWriter(file, schema) as writer:
+        for block in _blocks(answers, len(header)):
+            rows = [_row(replace(answer, path=_utf8(answer.path)), top_k) for answer in block]
+            columns = [pyarrow.array(c, kind) for c, kind in zip(zip(*rows, strict=True), kinds, strict=True)]
+            writer.write_batch(pyarrow.record_batch(columns, schema=schema))
 
 
 def _utf8(name: str) -> str:

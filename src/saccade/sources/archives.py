@@ -64,6 +64,11 @@ def load_archive(path: Path, *, columns: Columns, drop_empty: bool, min_classes:
     )
 
 
+def images_in_archive(path: Path) -> tuple[Listing, ArchiveStorage]:
+    """The images in a zip or tar file and what reads them; raises SourceError, OSError."""
+    return _listing(archive_index(str(path))), ArchiveStorage(str(path))
+
+
 def _means_part(name: str) -> bool:
     hint = part_hint(name)
     return bool(hint and hint.exact)

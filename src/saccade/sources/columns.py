@@ -25,6 +25,10 @@ from saccade.sources.tables import USUAL_COLUMNS, Columns, Row, find_column, lab
 from saccade.terminal import printable
 
 _MOST_ROW_GROUP_BYTES = 2_000_000_000
+_LARGE_GROUP = "a row group of more than 2 GB; write it with smaller ones"
+_NO_BYTES = ("the table holds no bytes for this row", "Save it with the images embedded")
+_BUFFER_BYTES = 1 << 20
+_ROWS_AT_A_TIME = 16
 _IMAGE_NAMES = ("image", "img", "picture", "photo")
 
 
@@ -48,6 +52,43 @@ def parquet_files(root: Path) -> tuple[Path, ...]:
 def parquet_is_list(path: Path) -> bool:
     """Whether a Parquet file is a list with a path column rather than a table of images."""
     return "path" in _schema(path).names
+
+
+def image_column(path: Path) -> tuple[str, int]:
+    """The one image column of a Parquet file ("" without one), and the number of rows; raises SourceError."""
+    where = printable(str(path))
+    found = _image_columns(_schema(path))
+    if len(found) > 1:
+        raise SourceError(
+            f"{where}: holds {len(found)} columns of images: {some(found)}", hint="write it with one of them"
+        )
+    try:
+        with parquet_module(where).ParquetFile(path) as file:
+            return (found[0] if found else ""), file.metadata.num_rows
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{where}: cannot be read ({error})", hint="save it again") from None
+
+
+def stream_images(path: Path, column: str) -> Iterator[bytes | ImageError]:
+    """The content of each row's image in the order of the rows, read a few rows at a time.
+
+    Where the file cannot be read on, the last one is an ImageError that says so.
+    """
+    try:
+        with parquet_module(str(path)).ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
+            _refuse_large_groups(file.metadata)
+            for batch in file.iter_batches(batch_size=_ROWS_AT_A_TIME, columns=[column]):
+                for value in _image_values(batch.column(0)):
+                    yield value.as_py() or ImageError(*_NO_BYTES)
+    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
+        reason = " ".join(str(error).split())[:200]
+        yield ImageError(f"this row and what follows cannot be read ({reason})", "Write the table again")
+
+
+def _refuse_large_groups(metadata: Any) -> None:
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    if any(group.total_byte_size > _MOST_ROW_GROUP_BYTES for group in groups):
+        raise ValueError(_LARGE_GROUP)
 
 
 def load_saved(root: Path, *, columns: Columns = USUAL_COLUMNS, min_classes: int = 2) -> Dataset:
@@ -255,7 +296,7 @@ class ColumnStorage:
         except (ValueError, IndexError) as error:
             raise ImageError(f"cannot be read from its table ({error})", "Write the table again") from None
         if value is None:
-            raise ImageError("the table holds no bytes for this row", "Save it with the images embedded")
+            raise ImageError(*_NO_BYTES)
         refuse_size(len(value), self.max_bytes)
         return value
 
@@ -288,7 +329,7 @@ def _parquet_column(full: str, column: str, group: int, stamp: int) -> Any:
 
     with parquet.ParquetFile(full) as file:
         if file.metadata.row_group(group).total_byte_size > _MOST_ROW_GROUP_BYTES:
-            raise ValueError("a row group of more than 2 GB; write it with smaller ones")
+            raise ValueError(_LARGE_GROUP)
         return _image_bytes(file.read_row_group(group, columns=[column]), column)
 
 
@@ -303,11 +344,12 @@ def _arrow_column(full: str, column: str, stamp: int) -> Any:
 
 
 def _image_bytes(table: Any, column: str) -> Any:
+    return _image_values(table.column(column))
+
+
+def _image_values(values: Any) -> Any:
     """The binary values of a column of bytes, or of structs {bytes, path} as `datasets` writes them."""
     import pyarrow
     import pyarrow.compute as compute
 
-    values = table.column(column)
-    if pyarrow.types.is_struct(values.type):
-        values = compute.struct_field(values, "bytes")
-    return values
+    return compute.struct_field(values, "bytes") if pyarrow.types.is_struct(values.type) else values

@@ -1,36 +1,84 @@
-"""What stands after the model on a command line: images, folders, patterns and lists, as single paths."""
+"""What stands after the model on a command line: images, folders, patterns, lists, archives, tables, `-`.
+
+Each word becomes a `Given`, whose inputs are read one by one, so that a million of them fit into little
+memory. What is wrong with a single input, archive or folder is an input that fails; a list that cannot be
+read is refused before any work.
+"""
 
 from __future__ import annotations
 
+import codecs
 import glob
+import io
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
-from saccade.errors import SourceError
-from saccade.sources.lists import FolderLookup, find, folder_of_paths
-from saccade.sources.naming import as_text, natural_key
-from saccade.sources.registry import is_list
-from saccade.sources.tables import Columns, Table, read_parquet_table, read_text_table, with_usual_names
+from saccade.errors import ImageError, SourceError
+from saccade.files import open_file
+from saccade.images.decoder import DEFAULT_MAX_BYTES
+from saccade.sources.listing import Listing, list_folder
+from saccade.sources.naming import as_text, natural_key, suffix
+from saccade.sources.storage import Stored, refuse_size
+from saccade.sources.tables import (
+    TEXT_SUFFIXES,
+    USUAL_COLUMNS,
+    Columns,
+    find_column,
+    parquet_columns,
+    stream_parquet_column,
+    stream_text_table,
+)
 from saccade.terminal import printable
 
+Named = tuple[str, str | bytes | Stored | ImageError]  # a name, and where or what the image is, or why not
+STANDARD_INPUT = ("-", "/dev/stdin")
+PACKED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+MOST_PATH_BYTES = 100_000
+_CHUNK_BYTES = 1 << 16
+# How image files begin, where no list of paths does
+_IMAGE_STARTS = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF....WEBP|II[*+]\0|MM\0[*+]|BM.{4}\0{4}|....ftyp|\xff\x0a"
+    rb"|\0\0\0\x0cJXL |P[1-6fF]\s+[\d#]",
+    re.DOTALL,
+)
 
-def named_inputs(words: Iterable[str], columns: Columns) -> list[str]:
-    """Files and folders that `words` name: patterns are expanded, lists are read; order stays.
 
-    columns: which column of a list names the files, and the folder they begin in. Raises SourceError for a
-    list that cannot be read.
+@dataclass(frozen=True)
+class Given:
+    """What one word of the command line stands for.
 
-    >>> named_inputs(["photos/red/?.png", "none.jpg"], Columns())[-2:]
-    ['photos/red/9.png', 'none.jpg']
+    word: as it was typed. inputs: gives them one by one, each time anew (standard input: once). count: how
+    many there are, None where only the end will tell. files: whether each is a file of its own. listing:
+    what was found in a folder or archive. state: changes when a list or container is written anew.
     """
-    return [path for word in words for path in _paths_of(word, columns)]
+
+    word: str
+    inputs: Callable[[], Iterator[Named]]
+    count: int | None = None
+    files: bool = True
+    listing: Listing | None = None
+    state: str = ""
 
 
-def _paths_of(word: str, columns: Columns) -> Iterable[str]:
-    if is_list(word):
-        return _paths_in_list(Path(word), columns)
-    return expanded(word)
+def given_by(words: Iterable[str], columns: Columns = USUAL_COLUMNS) -> list[Given]:
+    """What `words` name, in their order; patterns are expanded.
+
+    columns: which column of a list names the files, and the folder that paths begin in. Raises SourceError
+    for a list that cannot be read.
+
+    >>> [(given.word, given.count) for given in given_by(["photos/red", "none.jpg"])]
+    [('photos/red', 16), ('none.jpg', 1)]
+    """
+    words = list(words)
+    if sum(word in STANDARD_INPUT for word in words) > 1:
+        raise SourceError("standard input (-) is given twice", hint="give it once")
+    return [given for word in words for path in expanded(word) for given in _given(path, columns)]
 
 
 def expanded(pattern: str) -> list[str]:
@@ -46,24 +94,218 @@ def expanded(pattern: str) -> list[str]:
     return sorted(found, key=natural_key) or [pattern]
 
 
-def _paths_in_list(path: Path, columns: Columns) -> Iterator[str]:
-    """The files that a list names; those that do not exist as they are written."""
-    where = printable(str(path))
-    table = read_parquet_table(path) if path.suffix.lower() == ".parquet" else read_text_table(path)
-    table = with_usual_names(table, columns, where)
-    _require_paths(table, where)
-    root = folder_of_paths(path, columns.root)
-    lookup = FolderLookup(root)
-    for _, row in table.rows:
-        name = as_text(row["path"]).strip()
-        yield os.path.join(root, find(name, lookup)[0] or name)
+def _given(word: str, columns: Columns) -> list[Given]:
+    if word in STANDARD_INPUT:
+        return [Given("-", lambda: _standard_input(columns.root), files=False)]
+    if os.path.isdir(word):
+        return _folder(word, columns)
+    kind = suffix(word) if os.path.isfile(word) else ""
+    if kind in TEXT_SUFFIXES:
+        return [_text_list(word, columns)]
+    if kind in ("txt", "lst"):
+        return [_plain_list(word, columns)]
+    if kind and word.lower().endswith(PACKED_TARS):
+        reason = ImageError("a packed tar cannot be read in place", "Unpack it, or keep a plain .tar")
+        return [_failing(word, reason)]
+    if kind in ("parquet", "zip", "tar"):
+        return [_container(word, kind, columns)]
+    return [Given(word, lambda: iter([(word, word)]), count=1)]
 
 
-def _require_paths(table: Table, where: str) -> None:
-    if table.problems:
-        raise SourceError(f"{where}: {table.problems[0]}", hint="correct that line")
-    if "path" not in table.columns:
-        raise SourceError(
-            f"{where}: no column path; its columns are: {', '.join(map(printable, table.columns)) or 'none'}",
-            hint="say which one names the images with --path-column",
+def _failing(word: str, error: ImageError) -> Given:
+    return Given(word, lambda: iter([(word, error)]), count=1)
+
+
+def _state_of(path: str) -> str:
+    status = os.stat(path)
+    return f"{status.st_size} bytes, {status.st_mtime_ns}"
+
+
+# -- folders and containers -------------------------------------------------------------------------------
+
+
+def _folder(word: str, columns: Columns) -> list[Given]:
+    """Every image below a folder, hidden ones passed over; in one without images, its shards and tables."""
+    try:
+        listing = list_folder(Path(word))
+    except SourceError as error:
+        return [_failing(word, ImageError(error.problem, "Allow it with: chmod u+rx FOLDER"))]
+    if not listing.files:
+        return _packed_in(word, columns) or [
+            _failing(word, ImageError("a folder without images", "Give a folder that holds some"))
+        ]
+
+    def inputs() -> Iterator[Named]:
+        for file in listing.files:
+            path = os.path.join(word, file)
+            yield path, path
+
+    return [Given(word, inputs, len(listing.files), listing=listing)]
+
+
+def _packed_in(word: str, columns: Columns) -> list[Given]:
+    from saccade.sources.archives import shards_at
+    from saccade.sources.columns import parquet_files
+
+    shards, tables = shards_at(Path(word)), parquet_files(Path(word))
+    return [
+        _container(os.path.join(word, file.relative_to(word)), suffix(file.name), columns)
+        for file in (*shards, *tables)
+    ]
+
+
+def _container(word: str, kind: str, columns: Columns) -> Given:
+    try:
+        return _table(word, columns) if kind == "parquet" else _archive(word)
+    except SourceError as error:
+        return _failing(
+            word, ImageError(error.problem.removeprefix(f"{printable(word)}: "), _sentence(error))
         )
+
+
+def _sentence(error: SourceError) -> str:
+    return f"{error.hint[:1].upper()}{error.hint[1:]}"
+
+
+def _archive(word: str) -> Given:
+    """The images in a zip or tar file, read in place; nothing is extracted."""
+    from saccade.sources.archives import images_in_archive
+
+    try:
+        state = _state_of(word)
+        listing, storage = images_in_archive(Path(word))
+    except OSError as error:
+        raise SourceError(f"cannot be opened ({error.strerror})", hint="check its permissions") from None
+    if not listing.files:
+        lost = "; ".join(listing.left_out[:3])
+        raise SourceError(
+            f"an archive without images{': ' + lost if lost else ''}", hint="give one that holds some"
+        )
+
+    def inputs() -> Iterator[Named]:
+        for file in listing.files:
+            yield f"{word}/{file}", Stored(storage, file)
+
+    return Given(word, inputs, len(listing.files), files=False, listing=listing, state=state)
+
+
+def _table(word: str, columns: Columns) -> Given:
+    """A Parquet file with a column of images, or a list with one of paths; rows are numbered from 0."""
+    from saccade.sources.columns import image_column, stream_images
+
+    path = Path(word)
+    column, count = ("", 0) if columns.path else image_column(path)
+    if not column:
+        return _parquet_list(word, columns)
+
+    def inputs() -> Iterator[Named]:
+        for row, content in enumerate(stream_images(path, column)):
+            yield f"{word}/{row:07d}", content
+
+    return Given(word, inputs, count, files=False, state=_state_of(word))
+
+
+# -- lists ------------------------------------------------------------------------------------------------
+
+
+def _text_list(word: str, columns: Columns) -> Given:
+    path, where = Path(word), printable(word)
+    count = 0
+    column = columns.path or "path"
+    for _, row in stream_text_table(path):  # all of it, so that a bad row is refused before any work
+        column = _path_column(list(row), columns, where) if count == 0 else column
+        count += 1
+
+    def values() -> Iterator[object]:
+        return (row.get(column, "") for _, row in stream_text_table(path))
+
+    return _list(word, columns, values, count)
+
+
+def _parquet_list(word: str, columns: Columns) -> Given:
+    names, count = parquet_columns(Path(word))
+    column = _path_column(names, columns, printable(word))
+    return _list(word, columns, lambda: stream_parquet_column(Path(word), column), count)
+
+
+def _plain_list(word: str, columns: Columns) -> Given:
+    """A text file with one path a line."""
+
+    def values() -> Iterator[str]:
+        with open_file(word) as file:
+            yield from _lines(file, b"\n")
+
+    return _list(word, columns, values, sum(1 for _ in values()))
+
+
+def _path_column(names: list[str], columns: Columns, where: str) -> str:
+    if columns.path:
+        return find_column(columns.path, names, where, flag="--path-column")
+    if "path" in names:
+        return "path"
+    raise SourceError(
+        f"{where}: no column path; its columns are: {', '.join(map(printable, names)) or 'none'}",
+        hint="say which one names the images with --path-column",
+    )
+
+
+def _list(word: str, columns: Columns, values: Callable[[], Iterable[object]], count: int) -> Given:
+    """The files that a list names; where the list was written on another system, the files it means."""
+    from saccade.sources.lists import FolderLookup, find, folder_of_paths
+
+    root = folder_of_paths(Path(word), columns.root)
+    lookup = FolderLookup(root)
+
+    def inputs() -> Iterator[Named]:
+        for number, value in enumerate(values(), start=1):
+            name = as_text(value).strip()
+            path = os.path.join(root, find(name, lookup)[0] or name) if name else ""
+            no_path = ImageError("names no path", "Fill it in, or remove the row")
+            yield (path, path) if name else (f"{word}: row {number}", no_path)
+
+    if not count:
+        return _failing(word, ImageError("a list without rows", "Add one for each image"))
+    return Given(word, inputs, count, state=_state_of(word))
+
+
+# -- standard input ---------------------------------------------------------------------------------------
+
+
+def _standard_input(root: str) -> Iterator[Named]:
+    """One image's content, or paths: one a line, or with a zero byte behind each (find -print0)."""
+    stream = cast(io.BufferedReader, sys.stdin.buffer)
+    start = stream.peek(64)[:64]
+    if _IMAGE_STARTS.match(start):
+        yield "-", _limited(stream.read(DEFAULT_MAX_BYTES + 1))
+        return
+    for path in _lines(stream, b"\0" if b"\0" in start else b"\n"):
+        if len(path) >= MOST_PATH_BYTES:
+            yield path[:100], ImageError("too long for a path", "Give one path a line")
+        else:
+            yield path, os.path.join(os.path.expanduser(root), path)
+
+
+def _limited(data: bytes) -> bytes | ImageError:
+    try:
+        refuse_size(len(data), DEFAULT_MAX_BYTES)
+    except ImageError as error:
+        return error
+    return data
+
+
+def _lines(stream: BinaryIO, end: bytes) -> Iterator[str]:
+    """Lines that are not blank, as file names; one that is too long for a path is cut."""
+    rest = b""
+    for number in itertools.count():
+        chunk = getattr(stream, "read1", stream.read)(_CHUNK_BYTES)
+        if not chunk:
+            break
+        chunk = chunk if number else chunk.removeprefix(codecs.BOM_UTF8)
+        *lines, rest = (rest + chunk).split(end)
+        yield from filter(None, map(_as_name, lines))
+        rest = rest[:MOST_PATH_BYTES]
+    yield from filter(None, [_as_name(rest)])
+
+
+def _as_name(line: bytes) -> str:
+    return os.fsdecode(line.rstrip(b"\r")) if line.strip() else ""

@@ -12,11 +12,22 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from saccade.errors import ImageError
 from saccade.files import open_file
 from saccade.images.decoder import DEFAULT_MAX_BYTES
+
+if TYPE_CHECKING:
+    from saccade.records import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An image that a storage reads when its turn comes, in the thread that decodes it."""
+
+    storage: Storage
+    path: str
 
 
 @dataclass(frozen=True, slots=True)

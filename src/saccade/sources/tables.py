@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import io
+import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from saccade.errors import MissingExtraError, SourceError
-from saccade.files import read_file
+from saccade.files import open_file, read_file
 from saccade.records import PARTS, Finding, ImageRecord
 from saccade.sources.layout import classes_missing_in_parts
 from saccade.sources.naming import as_text, check_classes, damaged_names, doubt, some, unfit, unusable_rows
@@ -22,6 +24,7 @@ from saccade.terminal import printable
 
 TEXT_SUFFIXES = ("csv", "tsv", "jsonl", "ndjson")
 
+_BUFFER_BYTES = 1 << 20
 _UTF16_SEEN_BYTES = 200  # text in UTF-16 or UTF-32 has zero bytes near its beginning, also without a mark
 
 Fields = dict[str, Any]
@@ -127,20 +130,58 @@ def read_text_table(path: Path) -> Table:
     try:
         data = read_file(path)
     except OSError as error:
-        raise SourceError(
-            f"{printable(str(path))}: cannot be opened ({error.strerror})",
-            hint="check the path and its permissions",
-        ) from None
+        raise _not_opened(printable(str(path)), error) from None
     return parse_text_table(data, printable(str(path)))
 
 
 def parse_text_table(data: bytes, where: str) -> Table:
     """The rows of a text table: JSON Lines when it begins with a brace, else separated values."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:_UTF16_SEEN_BYTES]:
-        raise SourceError(f"{where}: is UTF-16 text", hint="save it as UTF-8 (in a spreadsheet: CSV UTF-8)")
+    _refuse_utf16(data[:_UTF16_SEEN_BYTES], where)
     # surrogateescape: file names that are not UTF-8 still find their file
-    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    return _json_table(text, where) if text.lstrip().startswith("{") else _csv_table(text, where)
+    text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    columns: dict[str, None] = {}
+    rows: list[tuple[int, Fields]] = []
+    problems = []
+    for line, row in _text_rows(io.StringIO(text, newline=""), where):
+        if isinstance(row, str):
+            problems.append(f"line {line}: {row}")
+            continue
+        columns.update(dict.fromkeys(row))
+        if isinstance(row, dict):
+            rows.append((line, row))
+    complete = ((line, {**dict.fromkeys(columns, ""), **row}) for line, row in rows)
+    return Table(tuple(columns), tuple(complete), tuple(problems))
+
+
+def stream_text_table(path: Path) -> Iterator[tuple[int, Fields]]:
+    """The rows of a CSV, TSV or JSON Lines file with their lines, one by one, however long it is.
+
+    Raises SourceError when it cannot be opened, and at the first row that cannot be read.
+    """
+    where = printable(str(path))
+    try:
+        with open_file(path) as file:
+            _refuse_utf16(file.read(_UTF16_SEEN_BYTES), where)
+            file.seek(0)
+            text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+            for line, row in _text_rows(text, where):
+                if isinstance(row, str):
+                    raise SourceError(f"{where}: line {line}: {row}", hint="correct that line")
+                if isinstance(row, dict):
+                    yield line, row
+    except OSError as error:
+        raise _not_opened(where, error) from None
+
+
+def _not_opened(where: str, error: OSError) -> SourceError:
+    return SourceError(
+        f"{where}: cannot be opened ({error.strerror})", hint="check the path and its permissions"
+    )
+
+
+def _refuse_utf16(start: bytes, where: str) -> None:
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start:
+        raise SourceError(f"{where}: is UTF-16 text", hint="save it as UTF-8 (in a spreadsheet: CSV UTF-8)")
 
 
 def _delimiter(header: str) -> str:
@@ -148,11 +189,28 @@ def _delimiter(header: str) -> str:
     return max(",;\t", key=lambda mark: (header.count(mark), mark == ","))
 
 
-def _csv_table(text: str, where: str) -> Table:
-    first_line = text.lstrip("\r\n").partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(first_line), strict=True)
+# A line, and what stands there: the names of the columns, a row's values, or what is wrong with it
+_TextRow = tuple[int, tuple[str, ...] | Fields | str]
+
+
+def _text_rows(lines: Iterable[str], where: str) -> Iterator[_TextRow]:
+    """JSON Lines when they begin with a brace, else separated values below a header."""
+    lines, seen = iter(lines), []
+    for line in lines:
+        seen.append(line)
+        if line.strip():
+            break
+    first = seen[-1] if seen else ""
+    every = itertools.chain(seen, lines)
+    if first.lstrip().startswith("{"):
+        yield from _json_rows(every, where)
+    else:
+        yield from _csv_rows(every, _delimiter(first), where)
+
+
+def _csv_rows(lines: Iterable[str], delimiter: str, where: str) -> Iterator[_TextRow]:
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     columns: tuple[str, ...] = ()
-    rows, problems = [], []
     line = 1
     try:
         for values in reader:
@@ -161,17 +219,32 @@ def _csv_table(text: str, where: str) -> Table:
                 continue
             if not columns:
                 columns = _column_names(values, where)
+                yield start, columns
             elif len(values) > len(columns):
-                problems.append(
-                    f"line {start}: {len(values)} fields where the header names {len(columns)}; "
-                    "quote a path that holds the separator"
+                yield (
+                    start,
+                    f"{len(values)} fields where the header names {len(columns)}; "
+                    "quote a path that holds the separator",
                 )
             else:
                 padded = values + [""] * (len(columns) - len(values))
-                rows.append((start, dict(zip(columns, padded, strict=True))))
+                yield start, dict(zip(columns, padded, strict=True))
     except csv.Error as error:
-        problems.append(f"line {line}: cannot be read ({error}); close the quote that is open")
-    return Table(columns, tuple(rows), tuple(problems))
+        yield line, f"cannot be read ({error}); close the quote that is open"
+
+
+def _json_rows(lines: Iterable[str], where: str) -> Iterator[_TextRow]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict):
+            yield number, dict(zip(_column_names(value, where), value.values(), strict=True))
+        else:
+            yield number, 'no JSON object; write {"path": "...", "label": "..."}'
 
 
 def _column_names(values: Iterable[str], where: str) -> tuple[str, ...]:
@@ -185,27 +258,6 @@ def _column_names(values: Iterable[str], where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _json_table(text: str, where: str) -> Table:
-    rows: list[tuple[int, Fields]] = []
-    problems: list[str] = []
-    columns: dict[str, None] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            problems.append(f'line {number}: no JSON object; write {{"path": "...", "label": "..."}}')
-            continue
-        names = _column_names(value, where)
-        columns.update(dict.fromkeys(names))
-        rows.append((number, dict(zip(names, value.values(), strict=True))))
-    complete = tuple((number, {**dict.fromkeys(columns, ""), **fields}) for number, fields in rows)
-    return Table(tuple(columns), complete, tuple(problems))
-
-
 def parquet_module(where: str) -> Any:
     """pyarrow.parquet; raises MissingExtraError where it is not installed."""
     try:
@@ -215,13 +267,38 @@ def parquet_module(where: str) -> Any:
     return parquet
 
 
+def stream_parquet_column(path: Path, column: str) -> Iterator[Any]:
+    """The values of one column, read a thousand at a time; raises SourceError."""
+    where = printable(str(path))
+    try:
+        with parquet_module(where).ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
+            for batch in file.iter_batches(batch_size=1000, columns=[column]):
+                yield from batch.column(0).to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
+        raise _not_parquet(where, error) from None
+
+
+def parquet_columns(path: Path) -> tuple[list[str], int]:
+    """The columns as in `read_parquet_table`, and the number of rows; raises SourceError."""
+    where = printable(str(path))
+    try:
+        with parquet_module(where).ParquetFile(path) as file:
+            return file.schema_arrow.names, file.metadata.num_rows
+    except (OSError, ValueError) as error:
+        raise _not_parquet(where, error) from None
+
+
+def _not_parquet(where: str, error: Exception) -> SourceError:
+    return SourceError(f"{where}: cannot be read as Parquet ({error})", hint="write it again")
+
+
 def read_parquet_table(path: Path) -> Table:
     """The rows of a Parquet list."""
     where = printable(str(path))
     try:
         table = parquet_module(where).read_table(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
-        raise SourceError(f"{where}: cannot be read as Parquet ({error})", hint="write it again") from None
+        raise _not_parquet(where, error) from None
     columns = _column_names(table.column_names, where)
     values = [column.to_pylist() for column in table.columns]
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
