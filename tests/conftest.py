@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -138,6 +139,21 @@ def make_model() -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def web_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Small files in the place of onnxruntime-web's, with known hashes, which are used."""
+    from saccade.export import web_runtime
+
+    folder = tmp_path / "node_modules" / "onnxruntime-web" / "dist"
+    folder.mkdir(parents=True)
+    for name in web_runtime.FILES:
+        data = f"content of {name}".encode()
+        (folder / name).write_bytes(data)
+        monkeypatch.setitem(web_runtime.FILES, name, hashlib.sha256(data).hexdigest())
+    monkeypatch.setenv(web_runtime.RUNTIME_VARIABLE, str(folder))
+    return folder
 
 
 def tiny_recipe(**dotted: Any) -> Any:

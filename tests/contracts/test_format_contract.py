@@ -39,6 +39,7 @@ def timm_bundle(preprocess: Preprocess) -> Bundle:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.usefixtures("web_library")
 def test_our_own_keep_it(name: str) -> None:
     check_format(
         FORMATS[name],

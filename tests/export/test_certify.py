@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from PIL import Image
 from saccade.artefact import Artefact
 from saccade.errors import ImageError, ModelError
 from saccade.export.certify import certify, chosen_images
+from saccade.export.formats import load_onnx
+from saccade.export.runtimes import Runtime, Runtimes
 from saccade.records import Predictions
 
 MakeModel = Callable[..., Path]
@@ -285,3 +287,52 @@ def test_certifying_imports_no_torch() -> None:
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- engines that decode by themselves --------------------------------------------------------------------
+
+
+def _reading(
+    model: Path, refused: int, seen: list[bytes], *, most_images: int = 0
+) -> Callable[[Path], Runtimes]:
+    """ONNX Runtime, and an engine that is given files, of which it does not read the first so many."""
+
+    def answer(contents: Sequence[bytes]) -> np.ndarray:
+        first = len(seen)
+        seen.extend(contents)
+        pixels = [np.asarray(Image.open(io.BytesIO(content))) for content in contents]
+        answers = Artefact.open(model).probabilities(pixels)
+        answers[: max(0, refused - first)] = np.nan
+        return answers
+
+    engine = Runtime("page", "1", answer, reads_files=True, most_images=most_images)
+    return lambda path: ([Runtime("ONNX Runtime", "", Artefact.open(path).probabilities), engine], {})
+
+
+def test_an_engine_that_decodes_itself_gets_the_files_and_may_refuse_some(case: Case) -> None:
+    seen: list[bytes] = []
+    engines = _reading(case.model, 2, seen)
+    certificate = certify(case.model, case.predictions, case.read, load=load_onnx, engines=engines)
+    assert certificate.passed
+    assert seen == list(case.files.values())
+    rows = certificate.extra["runtimes"]
+    assert [(row["runtime"], row["images"]) for row in rows] == [("ONNX Runtime", 30), ("page", 28)]
+    assert rows[1]["max_probability_difference"] < 1e-6
+
+
+def test_an_engine_that_decodes_itself_is_asked_for_a_part_spread_over_all(case: Case) -> None:
+    seen: list[bytes] = []
+    engines = _reading(case.model, 0, seen, most_images=10)
+    certificate = certify(case.model, case.predictions, case.read, load=load_onnx, engines=engines)
+    assert certificate.extra["runtimes"][1]["images"] == 10
+    assert seen == [
+        content for part in (0, 15) for content in list(case.files.values())[part : part + 15 : 3]
+    ]
+
+
+def test_an_engine_that_reads_nothing_is_listed_as_not_run(case: Case) -> None:
+    engines = _reading(case.model, 99, [])
+    certificate = certify(case.model, case.predictions, case.read, load=load_onnx, engines=engines)
+    assert certificate.passed
+    assert len(certificate.extra["runtimes"]) == 1
+    assert certificate.extra["runtimes_not_run"] == {"page": "it read none of the images"}

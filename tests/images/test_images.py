@@ -230,6 +230,14 @@ def test_adobe_inverted_cmyk_is_within_2_levels() -> None:
     assert decoded.notes == ()
 
 
+def test_inks_are_multiplied_and_rounded_down_as_in_browsers() -> None:
+    inks = np.random.default_rng(0).integers(0, 256, (40, 50, 4), dtype=np.uint8)
+    left = 255 - inks.astype(int)
+    expected = left[..., :3] * left[..., 3:] // 255
+    decoded = decode(saved(Image.fromarray(inks, "CMYK"), "TIFF"))
+    np.testing.assert_array_equal(decoded.pixels, expected)
+
+
 def test_ycck_is_within_2_levels() -> None:
     """YCCK as Adobe writes it: the inks as if RGB, turned to YCbCr, black inverted, transform flag 2."""
     image, expected = cmyk_and_its_rgb()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
@@ -237,8 +238,13 @@ def export(
         str, Parameter(help="File or folder to write. [in the run's export folder]", metavar="OUT")
     ] = "",
     data: Moved = "",
+    runtime: Annotated[
+        str, Parameter(help="web: folder with onnxruntime-web's files. [fetched by npm]", metavar="DIR")
+    ] = "",
 ) -> int:
     """Write the trained model as one certified file or folder."""
+    if runtime:
+        os.environ["SACCADE_WEB_RUNTIME"] = runtime
     chosen = [name for name, asked in (("int8", int8), ("split", split)) if asked]
     certificate = _pipeline().export(run, Terminal(), format=format, short=chosen, out=out, data=data)
     return 0 if certificate.passed else 1

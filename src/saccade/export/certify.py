@@ -59,21 +59,25 @@ def certify(
     candidate = _loaded(Path(path), load, engines, limits) if load else _opened(Path(path), limits)
     wanted = {part: predictions[part] for part in CERTIFIED_PARTS if part in predictions}
     chosen = chosen_images(wanted, max_images=max_images, kind=kind)
-    compared = []
+    compared, total = [], sum(len(rows) for rows in chosen.values())
     for part, rows in chosen.items():
         columns = candidate.columns(wanted[part].classes)
         chunks = _decoded_rows(wanted[part], rows, read_image, candidate.limits)
-        compared.append(_ask(candidate.runtimes, columns, part, wanted[part], chunks))
+        compared.append(_ask(candidate.runtimes, columns, part, wanted[part], chunks, total))
     if not any(len(parts[0].rows) for parts in compared):
         raise ModelError(
             f"{path} cannot be certified: there is no readable validation or test image with predictions",
             hint="say where the images lie now with --data",
         )
-    judged = [
-        judge(parts, kind=kind, tolerance=tolerance, max_drop=max_drop, sha256=candidate.sha256)
-        for parts in zip(*compared, strict=True)
-    ]
-    return _joined(judged, candidate.runtimes, candidate.not_run)
+    by_runtime = dict(zip(candidate.runtimes, zip(*compared, strict=True), strict=True))
+    silent = [runtime for runtime, parts in by_runtime.items() if not any(len(part.rows) for part in parts)]
+    not_run = {**candidate.not_run, **{runtime.name: "it read none of the images" for runtime in silent}}
+    judged = {
+        runtime: judge(parts, kind=kind, tolerance=tolerance, max_drop=max_drop, sha256=candidate.sha256)
+        for runtime, parts in by_runtime.items()
+        if runtime not in silent
+    }
+    return _joined([*judged.values()], [*judged], not_run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,32 +198,60 @@ def _row(certificate: Certificate, runtime: Runtime) -> dict[str, Any]:
 # ── asking the file ──────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """An image as its file holds it, and decoded."""
+
+    content: bytes
+    pixels: Image
+
+
 def _ask(
     runtimes: Sequence[Runtime],
     columns: Sequence[int],
     part: str,
     predictions: Predictions,
-    chunks: Iterable[Mapping[int, Image | ImageError]],
+    chunks: Iterable[Mapping[int, _Read | ImageError]],
+    total: int,
 ) -> list[Compared]:
-    """The probabilities of each runtime, `columns` in the order of `predictions.classes`."""
-    kept: list[int] = []
+    """The probabilities of each runtime, `columns` in the order of `predictions.classes`.
+
+    `total` is the number of images of all parts.
+    """
+    kept: list[list[int]] = [[] for _ in runtimes]
     answers: list[list[Probabilities]] = [[np.empty((0, len(columns)))] for _ in runtimes]
-    differences = [0.0 for _ in runtimes]
+    differences: list[float] = []
     unreadable: list[str] = []
     for chunk in chunks:
-        good = {row: found for row, found in chunk.items() if not isinstance(found, ImageError)}
+        good = {row: found for row, found in chunk.items() if isinstance(found, _Read)}
         unreadable += [f"{predictions.paths[row]}: {chunk[row]}" for row in chunk if row not in good]
-        images = list(good.values())
-        if not kept:
-            differences = [_batch_difference(runtime.answer, images[:BATCH_PROBES]) for runtime in runtimes]
-        kept += good
-        for runtime, found in zip(runtimes, answers, strict=True):
-            found.append(runtime.answer(images)[:, columns])
-    rows = np.array(kept, dtype=np.int64)
+        differences = differences or [_batch_difference(runtime, [*good.values()]) for runtime in runtimes]
+        for runtime, rows, found in zip(runtimes, kept, answers, strict=True):
+            answered, probabilities = _answers(runtime, good, total)
+            rows += answered
+            found.append(probabilities[:, columns])
     return [
-        Compared(part, predictions, rows, np.concatenate(found), tuple(unreadable), difference)
-        for found, difference in zip(answers, differences, strict=True)
+        Compared(
+            part,
+            predictions,
+            np.array(rows, dtype=np.int64),
+            np.concatenate(found),
+            tuple(unreadable),
+            difference,
+        )
+        for rows, found, difference in zip(kept, answers, differences, strict=True)
     ]
+
+
+def _answers(runtime: Runtime, images: Mapping[int, _Read], total: int) -> tuple[list[int], Probabilities]:
+    """The rows that the runtime read, and its probabilities for them."""
+    if not runtime.reads_files:
+        return list(images), runtime.answer([image.pixels for image in images.values()])
+    step = -(-total // runtime.most_images) if runtime.most_images else 1
+    asked = list(images)[::step]
+    answers = runtime.answer([images[row].content for row in asked])
+    read = np.flatnonzero(~np.isnan(answers).any(axis=1))
+    return [asked[place] for place in read], answers[read]
 
 
 def _decoded_rows(
@@ -227,13 +259,14 @@ def _decoded_rows(
     rows: NDArray[np.int64],
     read_image: Callable[[str], bytes],
     limits: Limits,
-) -> Iterator[dict[int, Image | ImageError]]:
+) -> Iterator[dict[int, _Read | ImageError]]:
     """The images of some rows at a time, by row: their pixels, or why there are none."""
 
-    def decoded(row: int) -> Image | ImageError:
+    def decoded(row: int) -> _Read | ImageError:
         name = predictions.paths[row]
         try:
-            return decode(read_image(name), limits=limits, name=name).pixels
+            content = read_image(name)
+            return _Read(content, decode(content, limits=limits, name=name).pixels)
         except ChangedImageError as error:
             raise DataError(
                 f"{name}: {error.reason}, so its stored prediction says nothing about the file",
@@ -248,11 +281,11 @@ def _decoded_rows(
             yield dict(zip(chunk, pool.map(decoded, chunk), strict=True))
 
 
-def _batch_difference(answer: Answer, images: Sequence[Image]) -> float:
+def _batch_difference(runtime: Runtime, images: Sequence[_Read]) -> float:
     """Largest difference between asking an image alone and between two others of its size."""
     differences = [0.0]
-    for image in images:
-        alone = answer([image])[0]
-        among_others = answer([255 - image, image, image[:, ::-1]])[1]
+    for image in [] if runtime.reads_files else [image.pixels for image in images[:BATCH_PROBES]]:
+        alone = runtime.answer([image])[0]
+        among_others = runtime.answer([255 - image, image, image[:, ::-1]])[1]
         differences.append(float(np.nan_to_num(abs(among_others - alone), nan=1.0).max()))
     return max(differences)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from saccade import extensions
 from saccade.artefact import LICENCE_KEY, WEIGHTS_KEY, Artefact, Image
 from saccade.errors import RecipeError
-from saccade.export import huggingface, openvino_folder, split, triton
+from saccade.export import huggingface, openvino_folder, split, triton, web
 from saccade.export.runtimes import Answer, Runtimes
 from saccade.export.verdict import Kind
 
@@ -100,4 +100,5 @@ FORMATS = {
     ),
     "split": Format(split.write_split, split.load_split, "split", folder=True, engines=split.engines),
     "hf": Format(huggingface.write_hf, huggingface.load_hf, "hf", folder=True, engines=huggingface.engines),
+    "web": Format(web.write_web, web.load_web, "web", folder=True, engines=web.engines),
 }

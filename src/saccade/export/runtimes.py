@@ -38,12 +38,17 @@ CPU_FLAGS = {
 class Runtime:
     """`answer` is `Artefact.probabilities` in another engine;
     one that is not `binding` is reported and decides nothing.
+
+    With `reads_files` it takes the content of image files instead, and decodes them itself; a row of NaN says
+    that it does not read a file. Of more than `most_images` (0: no limit) it is asked for every n-th.
     """
 
     name: str
     version: str
-    answer: Answer
+    answer: Callable[[Any], Probabilities]
     binding: bool = True
+    reads_files: bool = False
+    most_images: int = 0
 
 
 Runtimes = tuple[Sequence[Runtime], Mapping[str, str]]  # what runs a file; by name, why one cannot

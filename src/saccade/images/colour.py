@@ -26,7 +26,15 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int]) -> tuple[Image.
         return _on_background(image, background)
     if image.mode == "RGB":
         return image, ()
+    if image.mode == "CMYK":
+        return _from_cmyk(image), ()
     return image.convert("RGB"), ()
+
+
+def _from_cmyk(image: Image.Image) -> Image.Image:
+    """Light left by each ink times light left by black, rounded down as in browsers; Pillow rounds."""
+    left = 255 - np.asarray(image).astype(np.uint16)
+    return Image.fromarray((left[..., :3] * left[..., 3:] // 255).astype(np.uint8))
 
 
 def unknown_range(mode: str) -> ImageError:

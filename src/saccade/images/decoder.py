@@ -44,7 +44,7 @@ from saccade.records import ImageRecord, Storage
 if TYPE_CHECKING:
     from saccade.recipe import DataConfig
 
-DECODING_VERSION = 2  # rises with every change of the pixels or notes that `decode` makes of a file
+DECODING_VERSION = 3  # rises with every change of the pixels or notes that `decode` makes of a file
 DEFAULT_MAX_PIXELS = 50_000_000
 DEFAULT_MAX_BYTES = 200_000_000
 EXTREME_ASPECT = 20

@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from saccade.errors import SaccadeError
-from saccade.serve import openapi, predicting, protocol_routes
+from saccade.serve import openapi, page, predicting, protocol_routes
 from saccade.serve.around import Around
 from saccade.serve.problems import Refused
 from saccade.serve.replies import say_failed, say_http, say_refused
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def routes() -> list[Route]:
     """Every route, one list a module."""
-    return [*predicting.routes(), *protocol_routes.routes(), *openapi.routes()]
+    return [*page.routes(), *predicting.routes(), *protocol_routes.routes(), *openapi.routes()]
 
 
 def build_app(server: Server) -> Starlette:

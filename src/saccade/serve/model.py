@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import time
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.artefact import LICENCE_KEY, Artefact, certificate_path
+from saccade.artefact import Artefact
 from saccade.errors import ModelError
-from saccade.evaluation.intervals import wilson_of_share
-from saccade.files import parse_json, read_file
+from saccade.pages.about import describe, read_certificate
 from saccade.predict.predictor import model_file
 from saccade.serve.limits import HttpLimits, ServeLimits
 
@@ -56,7 +54,7 @@ class Model:
             gray_maximum=artefact.gray_maximum,
         )
         chosen = name or default_name(given)
-        about = describe(chosen, file, artefact, certificate)
+        about = describe(chosen, file, artefact, certificate) | {"loaded": _now()}
         golden = artefact.probabilities([golden_pixels()])[0]
         return cls(chosen, file, artefact, decoding, about, golden)
 
@@ -102,57 +100,5 @@ def golden_files() -> list[bytes]:
     return files
 
 
-def read_certificate(file: Path) -> dict[str, Any] | None:
-    """The certificate beside `file`; None where there is none. Artefact.open compares its SHA-256."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            found = parse_json(read_file(certificate_path(file)))
-        except ValueError as error:
-            raise ModelError(f"{certificate_path(file)} is no JSON ({error})", hint="export again") from None
-        return found if isinstance(found, dict) else {}
-    return None
-
-
-def describe(name: str, file: Path, artefact: Artefact, certificate: dict[str, Any] | None) -> dict[str, Any]:
-    """What the model is and how good, for people: from its metadata, certificate and metrics; no path."""
-    return {
-        "name": name,
-        "version": artefact.sha256[:12],
-        "sha256": artefact.sha256,
-        "classes": list(artefact.classes),
-        "image_size": artefact.preprocess.size,
-        "saccade": artefact.version,
-        "licence": artefact.metadata.get(LICENCE_KEY, ""),
-        "accuracy": _accuracy(file, certificate),
-        "certificate": _certificate(certificate),
-        "loaded": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _accuracy(file: Path, certificate: dict[str, Any] | None) -> dict[str, Any] | None:
-    """On images that training did not see: the run's test part, else validation, else the certificate's."""
-    for part in ("test", "validation"):
-        metrics = _json_or_nothing(file.parent.parent / "metrics" / f"{part}.json")
-        if file.parent.name == "export" and isinstance(metrics.get("accuracy"), dict):
-            return {**metrics["accuracy"], "images": metrics.get("images"), "part": part}
-    images, value = (
-        (certificate or {}).get("validation_images"),
-        (certificate or {}).get("validation_accuracy_after"),
-    )
-    if not images or not isinstance(value, int | float):
-        return None
-    interval = wilson_of_share(float(value), images)
-    low, high = interval.low, interval.high
-    return {"value": value, "low": low, "high": high, "images": images, "part": "validation"}
-
-
-def _certificate(certificate: dict[str, Any] | None) -> dict[str, Any] | None:
-    shown = ("passed", "kind", "images", "top1_agreement", "max_probability_difference")
-    return None if certificate is None else {key: certificate.get(key) for key in shown}
-
-
-def _json_or_nothing(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        found = parse_json(read_file(path))
-        return found if isinstance(found, dict) else {}
-    return {}
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from saccade.artefact import certificate_path
 from saccade.errors import ModelError
+from saccade.pages.about import read_certificate
 from saccade.serve.limits import ServeLimits
-from saccade.serve.model import Model, read_certificate
+from saccade.serve.model import Model
 
 Stamp = tuple[int, int, int]
 
