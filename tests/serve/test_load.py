@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import re
 import socket
 import threading
@@ -9,14 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from saccade.errors import RecipeError
+from saccade.errors import ModelError, RecipeError
 from saccade.serve.command import check_host, check_name, read_token
+from saccade.serve.logs import Log
 
 Photo = Callable[..., bytes]
 
@@ -201,3 +205,50 @@ def test_a_name_can_stand_in_an_address() -> None:
     for name in ("a/b", "..%2f", "a b", "a" * 101, "\x1b[31m"):
         with pytest.raises(RecipeError, match="--name must be"):
             check_name(name)
+
+
+# -- a model that is right -----------------------------------------------------------------------
+
+
+def test_nothing_is_ready_that_does_not_give_the_golden_answer(model_path: Path) -> None:
+    from saccade.serve.limits import ServeLimits
+    from saccade.serve.logs import Log
+    from saccade.serve.server import Server
+
+    log = io.StringIO()
+    server = Server(model_path, ServeLimits(), log=Log(log))
+    right = server.model
+    server.engine.model = replace(right, golden=right.golden[::-1].copy())
+    with pytest.raises(ModelError, match="does not answer the same twice"):
+        asyncio.run(server.warm_up())
+    assert not server.ready
+    server.engine.model = right
+    asyncio.run(server.warm_up())
+    assert server.ready
+    server.engine.close()
+
+
+class FullPipe(io.StringIO):
+    """A stream that takes nothing until somebody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_on = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.read_on.wait(10)
+        return super().write(text)
+
+
+def test_logs_do_not_wait_for_a_reader() -> None:
+    stream = FullPipe()
+    log = Log(stream)
+    began = time.monotonic()
+    for _ in range(25_000):
+        log.say("request")
+    log.close(0.1)
+    assert time.monotonic() - began < 3
+    assert log.dropped >= 5_000
+    stream.read_on.set()
+    log.close(5)
+    assert stream.getvalue().count("\n") == 25_000 - log.dropped

@@ -4,49 +4,56 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import sys
 import threading
 import time
+from collections import deque
 from typing import Any, TextIO
 
 MOST_WAITING = 10_000  # lines; more are dropped and counted, so that a full pipe never stops the server
+WRITE_SECONDS = 0.1  # between two writes; waking a thread for each line would double what a refusal costs
 
 
 class Log:
-    """Writes lines in a thread of its own."""
+    """Lines are kept, and written together by a thread of its own."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.dropped = 0
         self._stream = stream or sys.stderr
-        self._lines: queue.Queue[str] = queue.Queue(MOST_WAITING)
-        threading.Thread(target=self._write, name="log", daemon=True).start()
+        self._lines: deque[str] = deque()
+        self._writing = threading.Lock()
+        threading.Thread(target=self._write_for_ever, name="log", daemon=True).start()
 
     def say(self, event: str, *, level: str = "info", **fields: Any) -> None:
         """One line: time in UTC, level, event and `fields`."""
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-        line = json.dumps({"time": stamp, "level": level, "event": event, **fields}, default=str)
-        try:
-            self._lines.put_nowait(line)
-        except queue.Full:
+        if len(self._lines) >= MOST_WAITING:
             self.dropped += 1
+            return
+        self._lines.append(
+            json.dumps({"time": stamp, "level": level, "event": event, **fields}, default=str) + "\n"
+        )
 
     def close(self, seconds: float = 1.0) -> None:
-        """Wait until all is written, or for some seconds where nobody reads."""
-        until = time.monotonic() + seconds
-        while self._lines.unfinished_tasks and time.monotonic() < until:
-            time.sleep(0.01)
+        """Write what is left; give up after some seconds where nobody reads."""
+        last = threading.Thread(target=self._write, daemon=True)
+        last.start()
+        last.join(seconds)
+
+    def _write_for_ever(self) -> None:
+        while True:
+            time.sleep(WRITE_SECONDS)
+            self._write()
 
     def _write(self) -> None:
-        while True:
-            line = self._lines.get()
+        with self._writing:
+            text = "".join(self._lines.popleft() for _ in range(len(self._lines)))
             try:
-                self._stream.write(line + "\n")
+                self._stream.write(text)
                 self._stream.flush()
             except (OSError, ValueError):  # the reader is gone, which is no reason to stop serving
-                self.dropped += 1
-            self._lines.task_done()
+                self.dropped += text.count("\n")
 
 
 class LibraryLog(logging.Handler):

@@ -39,8 +39,8 @@ async def predict(request: Request) -> Response:
     """
     server: Server = request.app.state.server
     model = server.model
-    top_k = _top_k(request)
     server.check_room()
+    top_k = _top_k(request)
     images, several = await read_images(request)
     request.state.images = len(images)
     deadline = server.deadline_of(request)

@@ -51,6 +51,7 @@ class Server:
             observe=self.metrics.image,
         )
         self.served = files
+        self._swapping = asyncio.Lock()
         self.metrics.watch(
             pending=lambda: self.engine.pending,
             dropped=lambda: self.engine.dropped,
@@ -81,21 +82,27 @@ class Server:
 
     async def swap(self) -> bool:
         """Take the model that the file holds now, if it is certified and answers; else keep the old one."""
-        try:
-            new = await asyncio.to_thread(reopened, self.given, self.model, self.limits, self.name)
-            if new is None:
+        async with self._swapping:
+            try:
+                new = await asyncio.to_thread(reopened, self.given, self.model, self.limits, self.name)
+                if new is not None:
+                    await self._prove(new)
+            except Exception as error:  # whatever is wrong with a new model, the old one goes on
+                self._refuse_swap(error)
                 return False
-            await self._prove(new)
-        except (SaccadeError, OSError) as error:
-            problem = error.problem if isinstance(error, SaccadeError) else str(error)
-            self.log.say("swap refused", level="error", problem=problem, serving=self.model.version)
-            self.metrics.swaps.labels("refused").inc()
-            return False
+            return new is not None and self._take(new)
+
+    def _take(self, new: Model) -> bool:
         before, self.engine.model = self.model.version, new
         self.metrics.serving(new.name, new.version)
         self.metrics.swaps.labels("done").inc()
         self.log.say("swapped", model=new.name, version=new.version, before=before)
         return True
+
+    def _refuse_swap(self, error: Exception) -> None:
+        problem = error.problem if isinstance(error, SaccadeError) else repr(error)
+        self.metrics.swaps.labels("refused").inc()
+        self.log.say("swap refused", level="error", problem=problem, serving=self.model.version)
 
     async def look(self) -> None:
         """Swap whenever the file or its certificate has changed and is no longer being written."""
