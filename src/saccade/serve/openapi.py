@@ -91,7 +91,12 @@ def _paths_of_saccade(server: Server) -> Json:
 
 
 def _images_as_sent(most: int) -> Json:
-    files = {"type": "array", "maxItems": most, "items": {"type": "string", "format": "binary"}}
+    files = {
+        "type": "array",
+        "description": f"At most {most} images.",  # more are 413, not 400 as a limit here would say
+        "minItems": 1,
+        "items": {"type": "string", "format": "binary"},
+    }
     form = {"type": "object", "properties": {"file": files}, "required": ["file"]}
     one = {"schema": {"type": "string", "format": "binary"}}
     return {
