@@ -344,7 +344,7 @@ class EpochRow:
 class Certificate:
     """How the exported file's answers compare with the trained model's on real images."""
 
-    kind: Literal["float", "int8"]
+    kind: Literal["float", "fp16", "int8"]
     images: int
     top1_agreement: float
     max_probability_difference: float

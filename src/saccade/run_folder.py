@@ -429,8 +429,11 @@ class RunFolder:
         run, name = shlex.quote(str(self.root)), self._name(path)
         if name in ("export/model.onnx", "export/certificate.json"):
             return f"saccade export {run}"
-        if name.startswith("export/model.int8.onnx"):
-            return f"saccade export {run} --int8"
+        for kind in ("int8", "fp16"):
+            if name.startswith(f"export/model.{kind}.onnx"):
+                return f"saccade export {run} --{kind}"
+        if name.count("/") > 1 and name.startswith("export/"):
+            return f"saccade export {run} --format {self._format_of(path)}"
         if name.endswith((".onnx", ".onnx.certificate.json")):
             return f"saccade export {run} --out {shlex.quote(str(path).removesuffix('.certificate.json'))}"
         if name.startswith("export/") and path != self.class_list:

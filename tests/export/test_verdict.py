@@ -167,3 +167,41 @@ def test_the_certificate_names_the_instruction_set(tmp_path: Path, flags: str, e
     place.write_text(f"processor\t: 0\n{flags}\n")
     assert instruction_set(place) == f"{platform.machine()} {expected}"
     assert instruction_set(tmp_path / "absent") == platform.machine()
+
+
+def test_a_class_that_falls_for_certain_fails_though_the_whole_does_not() -> None:
+    """60 of 1000 images are of class "b": ten of them lost, ten of class "a" gained."""
+    one = compared(940, gained=10, wrong=60)
+    other = compared(60, lost=10)
+    labels = ("a",) * 940 + ("b",) * 60
+    swap = [1, 0, 2]
+    predictions = Predictions(
+        tuple(f"{i}.jpg" for i in range(1000)),
+        labels,
+        CLASSES,
+        np.concatenate([one.predictions.probabilities, other.predictions.probabilities[:, swap]]),
+    )
+    answers = np.concatenate([one.answers, other.answers[:, swap]])
+    certificate = verdict(Compared("validation", predictions, np.arange(1000), answers))
+    assert certificate.accuracy_change == 0
+    (problem,) = certificate.extra["problems"]
+    assert problem.startswith("accuracy of the class b falls by 16.7% (95 %: at least ")
+    told = certificate.extra["class_accuracy_changes"]["b"]
+    assert (told["images"], told["before"], told["after"]) == (60, 1.0, pytest.approx(50 / 60))
+    assert told["low"] < -10 / 60 < told["high"] < -0.01
+    few = compared(10, lost=1)
+    assert not [p for p in verdict(few).extra["problems"] if "of the class" in p], "one image may be chance"
+
+
+def test_fp16_that_repeats_the_model_needs_no_proof_and_else_is_judged_like_int8() -> None:
+    def fp16(part: Compared) -> Certificate:
+        return judge([part], kind="fp16", tolerance=1e-3, max_drop=0.01, sha256="")
+
+    assert fp16(compared(5)).passed
+    moved = compared(5)
+    moved.answers[:] += np.array([0.009, -0.009, 0])
+    assert fp16(moved).passed
+    moved.answers[:] += np.array([0.009, -0.009, 0])
+    assert "too few images" in fp16(moved).extra["problems"][0]
+    assert fp16(compared(250, lost=2)).passed
+    assert not fp16(compared(250, lost=3)).passed

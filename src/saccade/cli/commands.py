@@ -226,11 +226,12 @@ def export(
     format: Annotated[
         str,
         Parameter(
-            help="onnx, int8, openvino, hf (timm, transformers), split, or one of an installed package.",
+            help="onnx, int8, fp16, openvino, hf (timm), split, triton, or a name of an installed package.",
             metavar="NAME",
         ),
     ] = "onnx",
     int8: Annotated[bool, Parameter(negative="", help="Write a smaller int8 model, often faster.")] = False,
+    fp16: Annotated[bool, Parameter(negative="", help="Write a model of half the size, as fast.")] = False,
     split: Annotated[
         bool, Parameter(negative="", help="Write preprocessing and network as two files.")
     ] = False,
@@ -245,7 +246,7 @@ def export(
     """Write the trained model as one certified file or folder."""
     if runtime:
         os.environ["SACCADE_WEB_RUNTIME"] = runtime
-    chosen = [name for name, asked in (("int8", int8), ("split", split)) if asked]
+    chosen = [name for name, asked in (("int8", int8), ("fp16", fp16), ("split", split)) if asked]
     certificate = _pipeline().export(run, Terminal(), format=format, short=chosen, out=out, data=data)
     return 0 if certificate.passed else 1
 

@@ -15,6 +15,7 @@ from saccade import extensions
 from saccade.artefact import LICENCE_KEY, WEIGHTS_KEY, Artefact, Image
 from saccade.errors import RecipeError
 from saccade.export import huggingface, openvino_folder, split, triton, web
+from saccade.export.blocks import Problems
 from saccade.export.runtimes import Answer, Runtimes
 from saccade.export.verdict import Kind
 
@@ -28,14 +29,15 @@ class Format:
 
     `write(bundle, path)` writes one file, or with `folder` one folder, which does not exist yet. Where it
     has parameters of these names it gets more: `decoding` (metadata that says how images are decoded),
-    `float_onnx` (path of the run's own model.onnx) and `images` (training images to calibrate on, uint8
-    (height, width, 3)).
+    `float_onnx` (path of the run's own model.onnx), `images` (training images to calibrate on, uint8
+    (height, width, 3)) and `problems` (says of a path why what is written there would fail its certificate
+    by its accuracy, or nothing; a writer may try again more carefully).
 
     `load(path)` gives a function from uint8 images (height, width, 3) of any sizes to probabilities
     (images, classes), in the order of the bundle's classes. `file_name` is the file's or folder's name in
     RUN/export. `engines(path)` gives all that run it, each a row of the certificate; none: `load` alone.
-    `kind` says how it is certified: "float" repeats the trained model, "int8" is another model, which is
-    judged by its validation accuracy.
+    `kind` says how it is certified: "float" repeats the trained model, "fp16" and "int8" are other models,
+    which are judged by their validation accuracy.
     """
 
     write: Callable[..., Any]
@@ -80,16 +82,37 @@ def _write_onnx(bundle: Bundle, path: Path, *, decoding: Mapping[str, Any]) -> N
     write_onnx(bundle, path, extra={**decoding, **origin})
 
 
-def _write_int8(bundle: Bundle, path: Path, *, float_onnx: Path, images: Iterable[Image]) -> None:
+def _write_int8(
+    bundle: Bundle,
+    path: Path,
+    *,
+    float_onnx: Path,
+    images: Iterable[Image],
+    problems: Problems = lambda path: (),
+) -> None:
     from saccade.export.quantize import quantize
 
-    quantize(float_onnx, path, images)
+    quantize(float_onnx, path, images, problems=problems)
+
+
+def _write_fp16(
+    bundle: Bundle,
+    path: Path,
+    *,
+    float_onnx: Path,
+    images: Iterable[Image],
+    problems: Problems = lambda path: (),
+) -> None:
+    from saccade.export.half import write_half
+
+    write_half(float_onnx, path, images, problems=problems)
 
 
 # name -> format; each passes `saccade.testing.check_format`.
 FORMATS = {
     "onnx": Format(_write_onnx, load_onnx, "model.onnx"),
     "int8": Format(_write_int8, load_onnx, "model.int8.onnx", kind="int8"),
+    "fp16": Format(_write_fp16, load_onnx, "model.fp16.onnx", kind="fp16"),
     "triton": Format(triton.write_triton, triton.load_triton, "triton", folder=True),
     "openvino": Format(
         openvino_folder.write_openvino,

@@ -17,25 +17,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from saccade.artefact import INPUT_NAME, Image
+from saccade.artefact import Image
 from saccade.errors import ModelError
 from saccade.export import parts
+from saccade.export.blocks import Pixels, Problems, kept_float, network_inputs
+from saccade.export.folding import fold_pads
 from saccade.export.onnx import PIXELS, write_model
 from saccade.export.parts import REDUCED_KEY, read_float_model
 from saccade.run_folder import write_bytes
-from saccade.threads import usable_cores
 
 if TYPE_CHECKING:
     import onnx
-    import onnxruntime
 
 DEPTHWISE_FLOAT_START = 3  # the first convolution, the first depthwise one, and the one behind it
 CALIBRATION_BATCH = 8
 MATRIX_OPERATORS = ("Conv", "Gemm", "MatMul")
-
-Pixels = NDArray[np.float32]
 
 
 def quantize(
@@ -43,26 +40,38 @@ def quantize(
     out: str | Path,
     images: Iterable[Image],
     *,
+    problems: Problems = lambda path: (),
     write: Callable[[Path, bytes], None] = write_bytes,
 ) -> Path:
     """Write `float_model` as int8 to `out` and return its path.
 
-    `images` are training images, uint8 (height, width, 3): up to some hundred. Raises ModelError when
-    there are none, or when the file is no float model of saccade; MissingExtraError without `onnx`.
+    `images` are training images, uint8 (height, width, 3): up to some hundred. While `problems(out)` names
+    any, the most sensitive blocks go back to float. Raises ModelError when there are no images, or when the
+    file is no float model of saccade; MissingExtraError without `onnx`.
     """
     model = read_float_model(Path(float_model))
-    pixels = _network_inputs(model, images)
+    pixels = network_inputs(model, images)
     if not pixels:
         raise ModelError(
             "int8 needs training images for its ranges, got none",
             hint="check the data of the run",
         )
     network = parts.network(model)
-    start = float_start(network)
-    result = parts.rejoined(model, _quantized(network, _activation_ranges(network, pixels), start))
-    note = {"kind": "int8", "images": len(pixels), "float_convolutions": start}
-    result.metadata_props.add(key=REDUCED_KEY, value=json.dumps(note))
-    write_model(result, Path(out), write=write)
+    fold_pads(network)
+    start, ranges = float_start(network), _activation_ranges(network, pixels)
+    first = _float_nodes(network, start)
+
+    def reduced(kept: Sequence[str]) -> onnx.ModelProto:
+        return _quantized(network, ranges, [*first, *kept])
+
+    for kept in kept_float(network, reduced, lambda: pixels, start=start):
+        result = parts.rejoined(model, reduced(kept))
+        note = {"kind": "int8", "images": len(pixels), "float_convolutions": start}
+        note |= {"float_nodes": len(kept)} if kept else {}
+        result.metadata_props.add(key=REDUCED_KEY, value=json.dumps(note))
+        write_model(result, Path(out), write=write)
+        if not problems(Path(out)):
+            break
     return Path(out)
 
 
@@ -82,32 +91,12 @@ def float_start(network: onnx.ModelProto) -> int:
     return DEPTHWISE_FLOAT_START if any(group > 1 for group in groups) else 0
 
 
-# ── running parts ────────────────────────────────────────────────────────────────────────────────────
-
-
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = usable_cores()
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
-def _network_inputs(model: onnx.ModelProto, images: Iterable[Image]) -> list[Pixels]:
-    """Each image as the network sees it, (1, 3, size, size); sizes of the photos may differ."""
-    before = _session(parts.preprocessing(model))
-    return [before.run([PIXELS], {INPUT_NAME: image[None]})[0] for image in images]
+# ── quantisation by onnxruntime ─────────────────────────────────────────────────────────────────────────
 
 
 def _batches(pixels: Sequence[Pixels]) -> Iterator[Pixels]:
     for start in range(0, len(pixels), CALIBRATION_BATCH):
         yield np.concatenate(pixels[start : start + CALIBRATION_BATCH])
-
-
-# ── quantisation by onnxruntime ──────────────────────────────────────────────────────────────────────
 
 
 def _activation_ranges(network: onnx.ModelProto, pixels: Sequence[Pixels]) -> Any:
@@ -143,8 +132,8 @@ def _reader(batch: Pixels) -> Any:
     return OneBatch()
 
 
-def _quantized(network: onnx.ModelProto, ranges: Any, start: int) -> onnx.ModelProto:
-    """The network with int8 weights and activations; the first `start` convolutions stay float."""
+def _quantized(network: onnx.ModelProto, ranges: Any, kept: Sequence[str]) -> onnx.ModelProto:
+    """The network with int8 weights and activations; the `kept` nodes stay float."""
     from onnxruntime.quantization import QDQQuantizer, QuantType
 
     with _quiet():
@@ -158,7 +147,7 @@ def _quantized(network: onnx.ModelProto, ranges: Any, start: int) -> onnx.ModelP
             activation_qType=QuantType.QUInt8,
             tensors_range=ranges,
             nodes_to_quantize=[],
-            nodes_to_exclude=_float_nodes(network, start),
+            nodes_to_exclude=list(kept),
             op_types_to_quantize=_operators(network),
             extra_options={},
         )

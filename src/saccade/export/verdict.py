@@ -1,14 +1,15 @@
 """What the file said beside what the trained model said: figures, intervals, and whether that will do.
 
-A float file repeats the trained model, so one probability that differs is too much. An int8 file is another
-model. It has to be as accurate, as far as the images can show it, and has to say the same of nearly all.
+A float file repeats the trained model, so one probability that differs is too much. A reduced file (fp16,
+int8) is another model. It has to be as accurate, overall and in each class, as far as the images can show it,
+and has to say the same of nearly all. An fp16 file whose probabilities hardly change needs no such proof.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,13 @@ from saccade.evaluation.intervals import paired_change, wilson
 from saccade.export.runtimes import Probabilities
 from saccade.records import Certificate, Interval, Predictions
 
-Kind = Literal["float", "int8"]
+Kind = Literal["float", "fp16", "int8"]
 
 DROP_MARGIN = 0.04  # by so much the 95 % bound of the fall may exceed `max_drop`: 73 images without a loss
 MIN_AGREEMENT = 0.9
 MAX_DIFFERENCE = 0.5  # of a probability: beyond it a confident prediction changed
+FP16_DIFFERENCE = 0.01  # of a probability: an fp16 file within that repeats the trained model
+TOO_FEW = "too few images to certify"
 ROUNDING = 1e-12  # a drop is one of whole images, not of the last bit
 
 
@@ -48,6 +51,11 @@ class Compared:
         gaps = np.nan_to_num(np.abs(self.answers - self.expected), nan=1.0)
         largest: NDArray[np.float64] = gaps.max(axis=1, initial=0.0)
         return largest
+
+    @property
+    def labels(self) -> list[str]:
+        """The true class of each labelled image."""
+        return [label for row in self.rows if (label := self.predictions.labels[row])]
 
     def right(self, probabilities: Probabilities) -> NDArray[np.bool_]:
         """(labelled images,) whether the first class is the true one."""
@@ -86,6 +94,16 @@ class AccuracyChange:
     right_before: int
     lost: int
     gained: int
+
+    @classmethod
+    def of(cls, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> AccuracyChange:
+        """Of images that were right or wrong `before` and `after`."""
+        return cls(
+            images=len(before),
+            right_before=int(before.sum()),
+            lost=int((before & ~after).sum()),
+            gained=int((~before & after).sum()),
+        )
 
     @property
     def before(self) -> float:
@@ -127,14 +145,17 @@ def judge(
     parts: Sequence[Compared], *, kind: Kind, tolerance: float, max_drop: float, sha256: str
 ) -> Certificate:
     """The verdict over all compared images of one runtime; pure arithmetic."""
-    agreement, change = _agreement(parts), _accuracy_change(parts)
-    if kind == "int8":
+    agreement, changes = _agreement(parts), _accuracy_changes(parts)
+    change = changes.pop("", None)
+    if kind == "fp16" and not list(_float_problems(agreement, FP16_DIFFERENCE)):
+        problems = []
+    elif kind != "float":
         if change is None:
             raise ModelError(
-                "an int8 file is judged by validation accuracy, and there are no labelled validation images",
+                f"an {kind} file is judged by validation accuracy, and no validation image has a label",
                 hint="train with a validation part",
             )
-        problems = list(_int8_problems(agreement, change, max_drop))
+        problems = list(_reduced_problems(agreement, change, changes, max_drop))
     else:
         problems = list(_float_problems(agreement, tolerance))
     return Certificate(
@@ -143,7 +164,7 @@ def judge(
         top1_agreement=agreement.share,
         max_probability_difference=agreement.largest_difference,
         accuracy_change=change.after - change.before if change else 0.0,
-        tolerance=max_drop if kind == "int8" else tolerance,
+        tolerance=tolerance if kind == "float" else max_drop,
         passed=not problems,
         extra={
             "sha256": sha256,
@@ -155,6 +176,7 @@ def judge(
             "validation_images": change.images if change else 0,
             "validation_accuracy_before": change.before if change else None,
             "validation_accuracy_after": change.after if change else None,
+            "class_accuracy_changes": {label: _told(each) for label, each in changes.items()},
             "lost": change.lost if change else 0,
             "gained": change.gained if change else 0,
             "worst_image": agreement.worst_image,
@@ -171,6 +193,16 @@ def _bounds(interval: Interval) -> dict[str, float]:
     return {key: value for key, value in asdict(interval).items() if key != "value"}
 
 
+def _told(change: AccuracyChange) -> dict[str, Any]:
+    """The change of one class, for the certificate."""
+    return {
+        "images": change.images,
+        "before": change.before,
+        "after": change.after,
+        **_bounds(change.interval),
+    }
+
+
 def _float_problems(agreement: Agreement, tolerance: float) -> Iterator[str]:
     if not agreement.largest_difference <= tolerance:
         yield (
@@ -181,16 +213,24 @@ def _float_problems(agreement: Agreement, tolerance: float) -> Iterator[str]:
         yield f"the first class changed where it led by {agreement.largest_tie:.2g}, allowed {tolerance:g}"
 
 
-def _int8_problems(agreement: Agreement, change: AccuracyChange, max_drop: float) -> Iterator[str]:
+def _reduced_problems(
+    agreement: Agreement, change: AccuracyChange, classes: Mapping[str, AccuracyChange], max_drop: float
+) -> Iterator[str]:
     fall, bound, limit = change.before - change.after, -change.interval.low, max_drop + DROP_MARGIN
     if fall > max_drop + ROUNDING:
         yield f"validation accuracy falls by {fall:.2%}, allowed {max_drop:.2%}"
     elif bound > limit + ROUNDING:
         yield (
-            f"too few images to certify: {change.images} labelled validation images, {change.lost} of them "
+            f"{TOO_FEW}: {change.images} labelled validation images, {change.lost} of them "
             f"wrong now, leave a fall of up to {bound:.1%} possible (95 %), allowed {limit:.1%}; "
             f"with answers like these {change.images_for(limit)} images are needed"
         )
+    for label, each in classes.items():
+        if each.interval.high < -max_drop - ROUNDING:  # a class has few images: what chance can do is allowed
+            yield (
+                f"accuracy of the class {label} falls by {each.before - each.after:.1%} (95 %: at least "
+                f"{-each.interval.high:.1%}), allowed {max_drop:.2%}"
+            )
     if agreement.share < MIN_AGREEMENT - ROUNDING:
         yield f"the first class is the same for {agreement.share:.1%} of images, needed {MIN_AGREEMENT:.0%}"
     if not agreement.largest_difference <= MAX_DIFFERENCE:
@@ -216,15 +256,12 @@ def _agreement(parts: Sequence[Compared]) -> Agreement:
     )
 
 
-def _accuracy_change(parts: Sequence[Compared]) -> AccuracyChange | None:
-    """None without labelled validation images."""
+def _accuracy_changes(parts: Sequence[Compared]) -> dict[str, AccuracyChange]:
+    """Of the labelled validation images: all of them as "", then by class; nothing without any."""
     for part in parts:
-        before, after = part.right(part.expected), part.right(part.answers)
-        if part.part == "validation" and len(before):
-            return AccuracyChange(
-                images=len(before),
-                right_before=int(before.sum()),
-                lost=int((before & ~after).sum()),
-                gained=int((~before & after).sum()),
-            )
-    return None
+        if part.part == "validation" and part.labels:
+            before, after, labels = part.right(part.expected), part.right(part.answers), np.array(part.labels)
+            chosen = {label: labels == label for label in part.predictions.classes if label in part.labels}
+            by_class = {label: AccuracyChange.of(before[own], after[own]) for label, own in chosen.items()}
+            return {"": AccuracyChange.of(before, after), **by_class}
+    return {}

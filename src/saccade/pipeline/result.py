@@ -60,7 +60,7 @@ def certificate_line(values: Mapping[str, Any], file: Path) -> str:
     size = sum(path.stat().st_size for path in files) / 1e6
     what = (
         _accuracy_change(values)
-        if values["kind"] == "int8"
+        if values["kind"] != "float"
         else f"largest probability difference {values['max_probability_difference']:.1e}"
     )
     return (
@@ -79,7 +79,7 @@ def _accuracy_change(values: Mapping[str, Any]) -> str:
 
 
 def _where(values: Mapping[str, Any]) -> str:
-    """The runtimes, and for int8 the processor."""
+    """The runtimes, and for a reduced file the processor."""
     rows = values.get("runtimes", [])
     ran = " and ".join(f"{row['runtime']} {row['version']}" for row in rows if row.get("binding", True))
     ran += "".join(
@@ -88,7 +88,7 @@ def _where(values: Mapping[str, Any]) -> str:
         for row in rows
         if not row.get("binding", True)
     )
-    processor = f" on {values['instruction_set']}" if values["kind"] == "int8" and ran else ""
+    processor = f" on {values['instruction_set']}" if values["kind"] != "float" and ran else ""
     refused = "".join(
         f"; it does not run in {name}: {why}" for name, why in values.get("runtimes_not_run", {}).items()
     )
@@ -112,11 +112,11 @@ def _remedy(values: Mapping[str, Any], reasons: str) -> str:
     ship = "Ship the float file (export/model.onnx)"
     if reasons.startswith("too few images"):
         return (
-            f"{ship}; for int8 train again in a new folder with a larger validation part "
+            f"{ship}; for {values['kind']} train again in a new folder with a larger validation part "
             "(--split.validation), or raise --export.certify_images where that left images out"
         )
     return (
-        f"{ship}; for int8 train again in a new folder, with more images to calibrate on "
+        f"{ship}; for {values['kind']} train again in a new folder, with more images to calibrate on "
         "(--export.calibration_images 1000) or another --backbone, or, if that drop is acceptable, with a "
         "larger --export.max_drop"
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY
 from saccade.errors import RecipeError, RunError
 from saccade.export import certify as certifying
 from saccade.export.formats import FORMATS, find_format, load_onnx
-from saccade.export.verdict import images_that_lack
+from saccade.export.verdict import TOO_FEW, images_that_lack
 from saccade.files import MOST_WEIGHT_BYTES, read_file
 from saccade.images.decoder import CheckedReader, Limits, read_pixels
 from saccade.images.plugins import decoder_versions
 from saccade.pipeline.evidence import check_export
 from saccade.pipeline.reevaluate import data_of
 from saccade.pipeline.result import certificate_line
+from saccade.pipeline.whole_files import sha256_of
 from saccade.recipe import DataConfig, Recipe
 from saccade.records import Certificate, Dataset, Predictions
 from saccade.run_folder import (
@@ -37,6 +39,8 @@ from saccade.run_folder import (
     write_bytes,
 )
 from saccade.terminal import Terminal
+
+Known = Mapping[str, Certificate]
 
 
 def export_and_certify(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> Certificate:
@@ -88,10 +92,10 @@ def export(
         if chosen.folder:
             certificate = _write_folder(run, name, target, dataset, recipe, terminal)
         else:
-            _write(run, name, target, dataset, terminal)
+            known = _write(run, name, target, dataset, terminal)
             if name == "onnx" and target.resolve() == run.onnx.resolve():
                 check_export(run, dataset, recipe)
-            certificate = _certify(run, name, target, dataset, recipe, terminal)
+            certificate = _certify(run, name, target, dataset, recipe, terminal, known)
     terminal.say(certificate_line(certificate_as_json(certificate), target))
     return certificate
 
@@ -117,14 +121,15 @@ def finished_run(path: str) -> RunFolder:
     return run
 
 
-def _write(run: RunFolder, name: str, target: Path, dataset: Dataset, terminal: Terminal) -> None:
+def _write(run: RunFolder, name: str, target: Path, dataset: Dataset, terminal: Terminal) -> Known:
     """Let the format write into a folder of its own, then put its one file in place whole."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / target.name
-        _make(run, name, made, dataset, terminal)
+        known = _make(run, name, made, dataset, terminal)
         with extensions.blaming("formats", name):
             data = read_file(made, max_bytes=MOST_WEIGHT_BYTES)
         run.write(target, data)
+    return known
 
 
 def _write_folder(
@@ -174,21 +179,38 @@ def _beside(target: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def _make(run: RunFolder, name: str, made: Path, dataset: Dataset, terminal: Terminal) -> None:
-    """Let the format write the run's model at `made`."""
+def _make(run: RunFolder, name: str, made: Path, dataset: Dataset, terminal: Terminal) -> Known:
+    """Let the format write the run's model at `made`; returns what a careful writer had certified."""
     from saccade.bundle import load_bundle
 
     chosen = find_format(name)
     run.check(run.model_json, run.weights)
+    known: dict[str, Certificate] = {}
+
+    def problems(path: Path) -> list[str]:
+        certificate = _certificate(run, name, path, dataset, run.read_recipe(), terminal)
+        known[certificate.extra["sha256"]] = certificate
+        return _accuracy_problems(certificate, terminal)
+
     helps: dict[str, Callable[[], Any]] = {
         "decoding": lambda: _decoding(run.read_recipe().data),
         "float_onnx": lambda: _float_onnx(run, dataset, terminal),
         "images": lambda: _calibration_images(dataset, run.read_recipe()),
+        "problems": lambda: problems,
     }
     with terminal.progress(f"exporting {made.name}"):
         options = {key: help() for key, help in extensions.accepted(chosen.write, **helps).items()}
         with extensions.blaming("formats", name):
             chosen.write(load_bundle(run.bundle), made, **options)
+    return known
+
+
+def _accuracy_problems(certificate: Certificate, terminal: Terminal) -> list[str]:
+    """Why the accuracy does not hold, where a more careful export may mend it."""
+    problems = [problem for problem in certificate.extra["problems"] if not problem.startswith(TOO_FEW)]
+    if problems:
+        terminal.say(f"Guard     {problems[0]}; trying with the most sensitive layers in float")
+    return problems
 
 
 def _decoding(data: DataConfig) -> dict[str, Any]:
@@ -213,9 +235,17 @@ def _calibration_images(dataset: Dataset, recipe: Recipe) -> Iterator[NDArray[np
 
 
 def _certify(
-    run: RunFolder, name: str, file: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal
+    run: RunFolder,
+    name: str,
+    file: Path,
+    dataset: Dataset,
+    recipe: Recipe,
+    terminal: Terminal,
+    known: Known = MappingProxyType({}),
 ) -> Certificate:
-    certificate = _certificate(run, name, file, dataset, recipe, terminal)
+    """The certificate of a file, written; `known` ones, by the SHA-256 of the file, are not made again."""
+    ready = known.get(sha256_of(file)) if known else None
+    certificate = ready or _certificate(run, name, file, dataset, recipe, terminal)
     run.write_certificate(certificate_as_json(certificate), file)
     return certificate
 
@@ -271,5 +301,6 @@ def _stored_format(run: RunFolder, file: Path) -> str:
             f"{file} has no {FOLDER_CERTIFICATE} that says in which format it was written",
             hint=f"write it again: saccade export {run.root} --format NAME --out {file}",
         )
-    kind = values.get("kind", "int8" if "int8" in file.name else "float")
-    return str(values.get("format", "int8" if kind == "int8" else "onnx"))
+    named = next((kind for kind in ("int8", "fp16") if kind in file.name), "float")
+    kind = str(values.get("kind", named))
+    return str(values.get("format", kind if kind in FORMATS else "onnx"))
