@@ -77,9 +77,10 @@ def stream_images(path: Path, column: str) -> Iterator[bytes | ImageError]:
     try:
         with parquet_module(str(path)).ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
             _refuse_large_groups(file.metadata)
-            for batch in file.iter_batches(batch_size=_ROWS_AT_A_TIME, columns=[column]):
-                for value in _image_values(batch.column(0)):
-                    yield value.as_py() or ImageError(*_NO_BYTES)
+            for group in range(file.metadata.num_row_groups):  # alone, so that a damaged one harms no other
+                for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[group], columns=[column]):
+                    for value in _image_values(batch.column(0)):
+                        yield value.as_py() or ImageError(*_NO_BYTES)
     except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
         reason = " ".join(str(error).split())[:200]
         yield ImageError(f"this row and what follows cannot be read ({reason})", "Write the table again")

@@ -254,12 +254,12 @@ def _list(word: str, columns: Columns, values: Callable[[], Iterable[object]], c
     from saccade.sources.lists import FolderLookup, find, folder_of_paths
 
     root = folder_of_paths(Path(word), columns.root)
-    lookup = FolderLookup(root)
+    lookup, start = FolderLookup(root), "" if str(root) == os.curdir else str(root)
 
     def inputs() -> Iterator[Named]:
         for number, value in enumerate(values(), start=1):
             name = as_text(value).strip()
-            path = os.path.join(root, find(name, lookup)[0] or name) if name else ""
+            path = os.path.join(start, find(name, lookup)[0] or name) if name else ""
             no_path = ImageError("names no path", "Fill it in, or remove the row")
             yield (path, path) if name else (f"{word}: row {number}", no_path)
 
