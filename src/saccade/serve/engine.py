@@ -142,9 +142,9 @@ def predict_one(model: Model, content: Content) -> Answer:
 async def unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled where the client closes the connection first (HungUp).
 
-    To be called when the whole body has been read: what is received after that is the end of the connection.
+    To be called when the whole body has been read.
     """
-    answer, gone = asyncio.ensure_future(work), asyncio.ensure_future(request.receive())
+    answer, gone = asyncio.ensure_future(work), asyncio.ensure_future(_end_of_connection(request))
     try:
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
@@ -153,3 +153,8 @@ async def unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         gone.cancel()
         answer.cancel()
+
+
+async def _end_of_connection(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -22,6 +22,8 @@ from saccade.terminal import Terminal
 DRAIN_SECONDS = 2.0  # from SIGTERM on new requests are still taken, until a balancer has read `ready`
 LAST_SECONDS = 6  # then for what is in work; both together stay below a container's 10 s
 BACKLOG = 512
+# Longer than balancers keep a connection (60 s): who closes first may meet a request that is on the way.
+KEEP_ALIVE_SECONDS = 75
 
 
 class QuietUvicorn(Uvicorn):
@@ -98,6 +100,7 @@ def configure(server: Server) -> Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=LAST_SECONDS,
     )
 
