@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from saccade.artefact import INPUT_NAME, OUTPUT_NAME, Artefact
 from saccade.errors import ModelError
-from saccade.export.triton import config_of, labels_of, load_triton, model_name, write_triton
+from saccade.export.triton import config_of, engines, labels_of, load_triton, model_name, write_triton
 
 CLASSES = ("blue", "green: dark", "größer")
 
@@ -68,6 +68,11 @@ def test_a_line_end_in_a_name_moves_no_other_label():
 @pytest.mark.parametrize(("run", "name"), [("run5", "run5"), ("../..", "model"), ("größer", "gr_er")])
 def test_a_run_gives_a_name_that_can_stand_in_an_address(run, name):
     assert model_name(run) == name
+
+
+def test_the_certificate_does_not_say_that_triton_ran(repository):
+    (row,), not_run = engines(repository)
+    assert (row.name, not_run) == ("ONNX Runtime", {})
 
 
 def test_a_repository_without_its_model_is_refused(tmp_path):

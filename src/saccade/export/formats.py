@@ -113,7 +113,7 @@ FORMATS = {
     "onnx": Format(_write_onnx, load_onnx, "model.onnx"),
     "int8": Format(_write_int8, load_onnx, "model.int8.onnx", kind="int8"),
     "fp16": Format(_write_fp16, load_onnx, "model.fp16.onnx", kind="fp16"),
-    "triton": Format(triton.write_triton, triton.load_triton, "triton", folder=True),
+    "triton": Format(triton.write_triton, triton.load_triton, "triton", folder=True, engines=triton.engines),
     "openvino": Format(
         openvino_folder.write_openvino,
         openvino_folder.load_openvino,

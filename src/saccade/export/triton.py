@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from saccade.artefact import INPUT_NAME, MAX_BATCH_IMAGES, OUTPUT_NAME, Artefact
 from saccade.errors import ModelError
-from saccade.export.runtimes import Answer
+from saccade.export.runtimes import Answer, Runtime, Runtimes
 
 if TYPE_CHECKING:
     from saccade.bundle import Bundle
@@ -70,6 +70,13 @@ def load_triton(path: Path) -> Answer:
             hint="run `saccade export RUN --format triton` again",
         )
     return Artefact.open(found[0]).probabilities
+
+
+def engines(path: Path) -> Runtimes:
+    """What ran it for the certificate: the engine in Triton, not Triton, which is a container of its own."""
+    import onnxruntime
+
+    return [Runtime("ONNX Runtime", onnxruntime.__version__, load_triton(path))], {}
 
 
 def config_of(name: str, *, classes: int) -> str:
