@@ -107,6 +107,31 @@ def fuzzed(model_path) -> Iterator[Server]:
     server.engine.close()
 
 
+def test_every_method_on_every_url(fuzzed):
+    """What is there answers its own methods and says 405 to the others; what is not there is 404 to all."""
+
+    async def ask_all() -> dict[tuple[str, str], int]:
+        await fuzzed.warm_up()
+        ask = Direct(fuzzed)
+        return {(path, method): (await ask(method, path))[0] for path in allowed for method in METHODS}
+
+    allowed = {named(route.path): route.methods for route in build_app(fuzzed).routes}
+    allowed |= dict.fromkeys(("/none", "/v2/repository/index", "/v2/models/colours/config"))
+    statuses = asyncio.run(ask_all())
+    assert len(statuses) > 8 * 15
+    for (path, method), status in statuses.items():
+        if allowed[path] is None:
+            assert status == 404, (path, method)
+        elif method in allowed[path]:
+            assert status in (200, 400), (path, method)  # 400: a POST without a body
+        else:
+            assert status == 405, (path, method)
+
+
+def named(path: str) -> str:
+    return path.replace("{model}", "colours").replace("{version}", "1")
+
+
 def test_no_method_url_header_or_body_is_a_defect(fuzzed, photo):
     async def ask_all() -> Counter[int]:
         await fuzzed.warm_up()
