@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade import run_limit
 from saccade._version import __version__
 from saccade.errors import ModelError, TooLargeError
-from saccade.files import parse_json, read_file
-from saccade.onnx_file import inspect_model
+from saccade.files import open_file, parse_json, read_file
+from saccade.onnx_file import inspect_model, refuse_start
 from saccade.preprocess import Preprocess
 from saccade.threads import memory_bytes, usable_cores
 
@@ -131,9 +132,10 @@ class Artefact:
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(batch, classes) for one batch; raises ModelError where the file gives no probabilities."""
-        options = _giving_memory_back() if batch.size > 3 * KEPT_MEMORY_PIXELS else None
+        options = _run_options(giving_memory_back=batch.size > 3 * KEPT_MEMORY_PIXELS)
         try:
-            answer = self.session.run([OUTPUT_NAME], {INPUT_NAME: batch}, options)[0]
+            with run_limit.ended_in_time(options):
+                answer = self.session.run([OUTPUT_NAME], {INPUT_NAME: batch}, options)[0]
         except Exception as error:  # onnxruntime's own exceptions share no other base
             if _is_about_memory(error) and len(batch) > 1:
                 half = len(batch) // 2
@@ -177,6 +179,11 @@ def _no_answer(name: str, shape: tuple[int, ...], error: Exception) -> ModelErro
         return TooLargeError(
             f"{asked}: it needs more than the {most} a model may use here", hint="scale the images down"
         )
+    if "terminate flag" in str(error):
+        return ModelError(
+            f"{asked} within {run_limit.MOST_RUN_SECONDS:.0f} s",
+            hint="scale the images down, or use a smaller model",
+        )
     return ModelError(f"{asked} ({' '.join(str(error).split())[:200]})", hint="export the model again")
 
 
@@ -197,6 +204,8 @@ def _problem_of(answer: Any, shape: tuple[int, int]) -> str:
 def read_model_bytes(path: Path, *, max_bytes: int = MAX_MODEL_BYTES) -> bytes:
     """The file's bytes, read once; raises ModelError when it is absent, no plain file, or too large."""
     try:
+        with open_file(path) as file:
+            refuse_start(file.read(64), name=str(path))
         return read_file(path, max_bytes=max_bytes)
     except FileNotFoundError:
         raise ModelError(
@@ -251,12 +260,13 @@ def _start_session(data: bytes, *, name: str, threads: int) -> onnxruntime.Infer
         ) from None
 
 
-def _giving_memory_back() -> onnxruntime.RunOptions:
+def _run_options(*, giving_memory_back: bool) -> onnxruntime.RunOptions:
     """One large photo must not leave the process large for ever: 48 megapixels would keep 0.7 GB."""
     import onnxruntime
 
     options = onnxruntime.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    if giving_memory_back:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options
 
 

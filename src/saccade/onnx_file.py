@@ -8,11 +8,13 @@ longer than they need be: protobuf could read those bytes differently.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 from saccade.errors import ModelError
 
 OPSETS = range(18, 25)
+MAX_METADATA_BYTES = 10_000_000  # a hundred thousand long class names
 MAX_NODES = 20_000  # ten times a large network; onnxruntime needs 3 s for so many and a minute for five times
 
 # What torch's exporters write for image classifiers, and its close relatives. Each computes tensors from
@@ -73,10 +75,7 @@ def inspect_model(data: bytes, *, name: str) -> dict[str, str]:
     try:
         return _Walk().model(memoryview(data))
     except _NotProtobuf:
-        raise ModelError(
-            f"{name} is not an ONNX file, or is cut short",
-            hint="give a model.onnx that saccade wrote",
-        ) from None
+        raise _no_onnx(name, data) from None
     except _Refused as refused:
         raise ModelError(
             f"{name} is refused: it {refused}",
@@ -84,11 +83,46 @@ def inspect_model(data: bytes, *, name: str) -> dict[str, str]:
         ) from None
 
 
+def refuse_start(start: bytes, *, name: str) -> None:
+    """Raise ModelError for what cannot be a model by its first bytes, so that no more of it is read."""
+    tag = start[0] if start else 0
+    if _kind(start) or not (tag < 0x80 and tag >> 3 and tag & 7 in (0, 2)):
+        raise _no_onnx(name, start)
+
+
+def _no_onnx(name: str, data: bytes) -> ModelError:
+    kind = _kind(data)
+    return ModelError(
+        f"{name} is not an ONNX file{f': it is {kind}' if kind else ', or is cut short'}",
+        hint="give a model.onnx that saccade wrote",
+    )
+
+
+_KINDS = {  # how other files begin that are taken for models
+    rb"PK\x03\x04": "a zip file, as PyTorch, Keras and NumPy write them",
+    rb"\x80[\x02-\x05]": "a pickle",
+    rb"\x89HDF\r\n": "an HDF5 file, as Keras writes them",
+    rb"....TFL3": "a TensorFlow Lite model",
+    rb".{7}\x00\{": "a safetensors file",
+    rb"GGUF": "a GGUF model",
+    rb"ORTM|....ORTM": "a model in onnxruntime's own format",
+    rb"\x1f\x8b": "packed by gzip",
+    rb"version https://git-lfs": "the pointer of Git LFS; `git lfs pull` fetches the file",
+    rb"\s*<": "HTML or XML",
+    rb"\s*[\[{]": "JSON",
+    rb"\x7fELF|MZ": "a program",
+}
+
+
+def _kind(data: bytes) -> str:
+    return next((kind for start, kind in _KINDS.items() if re.match(start, data[:64], re.DOTALL)), "")
+
+
 class _Walk:
     """Enters every graph of a model once, counting fields and nodes as it goes."""
 
     def __init__(self) -> None:
-        self.fields_seen = self.nodes_seen = 0
+        self.fields_seen = self.nodes_seen = self.metadata_bytes = 0
 
     def model(self, view: memoryview) -> dict[str, str]:
         metadata: dict[str, str] = {}
@@ -105,6 +139,8 @@ class _Walk:
                 self.graph(_message(value), depth=0)
             elif number == _MODEL_METADATA:
                 key, text = self.metadata_entry(_message(value))
+                if key in metadata:
+                    raise _Refused(f"has two metadata entries called {key[:80]!r}")
                 metadata[key] = text
         if not {_MODEL_IR_VERSION, _MODEL_GRAPH, _MODEL_OPSETS} <= found:
             raise _NotProtobuf
@@ -120,6 +156,9 @@ class _Walk:
             raise _Refused(f"uses opset {version}, not one of {OPSETS.start} to {OPSETS.stop - 1}")
 
     def metadata_entry(self, view: memoryview) -> tuple[str, str]:
+        self.metadata_bytes += len(view)
+        if self.metadata_bytes > MAX_METADATA_BYTES:
+            raise _Refused(f"has more than {MAX_METADATA_BYTES // 1_000_000} MB of metadata")
         entry = dict(self.fields(view))
         return _text(entry.get(1, memoryview(b""))), _text(entry.get(2, memoryview(b"")))
 

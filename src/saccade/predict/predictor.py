@@ -7,6 +7,7 @@ cannot be used is named and the others go on; none is ever replaced by another.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -336,7 +337,7 @@ def _reopened(file: Path, sha256: str, threads: int, limits: Limits) -> Predicto
 
 def model_file(model: Path) -> Path:
     """The `.onnx` file that `model` names: itself, or a run folder's own export."""
-    if not model.is_dir():
+    if not os.path.isdir(model):  # also for a name that no file can have
         return model
     exported = model / "export" / "model.onnx"
     from saccade.run_folder import RunFolder
