@@ -15,6 +15,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ def main() -> None:
     print(f"{len(files)} photos in {sys.argv[1]}")
 
 
-def write_odd_photos(folder: Path) -> list[Path]:
-    """Write them all; the files, in the order of their names."""
+def write_odd_photos(folder: Path, *, photos: int = 4, found: bool = True) -> list[Path]:
+    """Write them, of so many ordinary photos, and those `found` elsewhere; in the order of their names."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, photo in enumerate(ordinary_photos()):
+    for number, photo in enumerate(islice(ordinary_photos(), photos)):
         for maker in (
             _turned,
             _jpegs,
@@ -51,7 +52,8 @@ def write_odd_photos(folder: Path) -> list[Path]:
         ):
             maker(photo, folder, number)
     _narrow(folder)
-    _of_pillow(folder)
+    if found:
+        _of_pillow(folder)
     return sorted(folder.iterdir())
 
 
@@ -202,7 +204,7 @@ def _narrow(folder: Path) -> None:
 
 
 def _of_pillow(folder: Path) -> None:
-    """Every fourth of Pillow's own test files of the formats that browsers know, and the turned ones."""
+    """Pillow's own test files of the formats that browsers know, turned photos, and near-duplicates."""
     root = Path(os.environ.get("SACCADE_DATA", "")) / "data" / "dirty"
     found = [
         path

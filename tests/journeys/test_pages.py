@@ -210,12 +210,15 @@ def test_the_python_program_without_saccade_says_what_saccade_says(place: Path) 
 
 
 def test_the_node_program_says_what_saccade_says(place: Path) -> None:
-    node, modules = shutil.which("node"), ROOT / "node_modules"
-    if not node or not all((modules / name).is_dir() for name in ("onnxruntime-node", "sharp")):
-        pytest.skip("needs node, and `npm install onnxruntime-node sharp` in the checkout")
+    example = ROOT / "examples" / "node"
     (block,) = blocks(USE, "js")
+    assert block == (example / "predict.mjs").read_text("utf-8")
+    assert len(block.splitlines()) <= 60
+    node, modules = shutil.which("node"), example / "node_modules"
+    if not node or not all((modules / name).is_dir() for name in ("onnxruntime-node", "sharp")):
+        pytest.skip("needs node, and `npm install` in examples/node")
     (place / "predict.mjs").write_text(block, "utf-8")
-    os.symlink(modules, place / "node_modules")
+    os.symlink(modules.resolve(), place / "node_modules")
     said = subprocess.run([node, "predict.mjs", *photos_in(place)], cwd=place, capture_output=True, text=True)
     assert said.stderr == ""
     assert said.stdout == what_saccade_says(place)

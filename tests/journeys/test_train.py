@@ -81,6 +81,7 @@ def test_class_names_and_preprocessing_stand_beside_the_model(run: RunFolder) ->
     assert values["model"] == run.onnx.name
     assert tuple(values["classes"]) == model.classes == ("bar", "checker", "disc")
     assert values["preprocess"] == model.preprocess.as_json()
+    assert (tuple(values["background"]), values["gray_maximum"]) == (model.background, model.gray_maximum)
 
 
 def test_every_promise_has_a_verdict(run: RunFolder) -> None:

@@ -59,7 +59,9 @@ def find_chromium() -> str:
 
 @dataclass(eq=False)
 class Page:
-    """One tab. `errors` are what its console complained of, `requests` the addresses that it asked for."""
+    """One tab. `errors` are what its console complained of, `requests` the addresses that it asked for,
+    `choosers` how often it wanted to open a dialogue for files.
+    """
 
     to_browser: int
     from_browser: int
@@ -68,6 +70,7 @@ class Page:
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     loads: int = 0
+    choosers: int = 0
     _sent: int = 0
     _rest: bytes = b""
 
@@ -134,6 +137,8 @@ class Page:
     def _note(self, event: str, params: dict[str, Any]) -> None:
         if event == "Page.loadEventFired":
             self.loads += 1
+        elif event == "Page.fileChooserOpened":
+            self.choosers += 1
         elif event == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
         elif event == "Runtime.exceptionThrown":

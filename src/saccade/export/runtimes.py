@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import platform
+import shutil
+import struct
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.artefact import INPUT_NAME, Artefact, Image, equal_sized_batches, read_model_bytes
+from saccade.errors import ModelError
 from saccade.imports import import_openvino
 from saccade.threads import usable_cores
 
@@ -32,6 +38,26 @@ CPU_FLAGS = {
     "i8mm": "I8MM",
     "asimddp": "dot product",
 }  # what decides how integers are multiplied, the quickest first
+
+
+NODE_VARIABLE = "SACCADE_NODE_MODULES"  # a folder of node_modules that has onnxruntime-node
+NODE_SECONDS = 600
+# images come as height and width (uint32) and pixels, probabilities go out as float32, all little-endian
+_PROGRAM = """
+const [modules, model] = process.argv.slice(1);
+const { InferenceSession, Tensor } = require(modules + "/onnxruntime-node");
+const input = require("fs").readFileSync(0);
+(async () => {
+  const session = await InferenceSession.create(model);
+  for (let place = 0; place < input.length; ) {
+    const [height, width] = [input.readUInt32LE(place), input.readUInt32LE(place + 4)];
+    const pixels = input.subarray(place + 8, (place += 8 + 3 * height * width));
+    const image = new Tensor("uint8", pixels, [1, height, width, 3]);
+    const { probabilities } = await session.run({ image });
+    process.stdout.write(Buffer.from(probabilities.data.buffer));
+  }
+})().catch((error) => { console.error(error.message); process.exit(1); });
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +85,23 @@ def runtimes(artefact: Artefact, path: Path) -> tuple[list[Runtime], dict[str, s
     import onnxruntime
 
     found = [Runtime("ONNX Runtime", onnxruntime.__version__, artefact.probabilities)]
-    if importlib.util.find_spec("openvino") is None:
-        return found, {}
-    try:
-        found.append(_openvino(artefact, path))
-    except Exception as error:  # OpenVINO's errors share no other base; the reason is written down
-        return found, {"OpenVINO": " ".join(str(error).split())[:200]}
-    return found, {}
+    not_run: dict[str, str] = {}
+    for name, start in _others(artefact, path).items():
+        try:
+            found.append(start())
+        except Exception as error:  # engines' errors share no other base; the reason is written down
+            not_run[name] = " ".join(str(error).split())[:200]
+    return found, not_run
+
+
+def _others(artefact: Artefact, path: Path) -> dict[str, Callable[[], Runtime]]:
+    """What starts each further engine that is at hand."""
+    others: dict[str, Callable[[], Runtime]] = {}
+    if importlib.util.find_spec("openvino") is not None:
+        others["OpenVINO"] = lambda: _openvino(artefact, path)
+    if os.environ.get(NODE_VARIABLE):
+        others["ONNX Runtime in Node"] = lambda: node_runtime(path, len(artefact.classes))
+    return others
 
 
 def _openvino(artefact: Artefact, path: Path) -> Runtime:
@@ -87,6 +123,31 @@ def openvino_runtime(model: Any, classes: int) -> Runtime:
         return answers
 
     return Runtime("OpenVINO", openvino.__version__.split("-")[0], answer)
+
+
+def node_runtime(model: Path, classes: int) -> Runtime:
+    """The file in onnxruntime-node, one image at a time; raises ModelError where that is not installed."""
+    node, modules = shutil.which("node"), Path(os.environ.get(NODE_VARIABLE, ""))
+    try:
+        version = json.loads((modules / "onnxruntime-node" / "package.json").read_text("utf-8"))["version"]
+    except (OSError, ValueError, KeyError):
+        node = None
+    if node is None:
+        raise ModelError(
+            f"there is no node, or {modules} holds no onnxruntime-node", hint="npm install onnxruntime-node"
+        )
+    command = [node, "-e", _PROGRAM, str(modules.absolute()), str(model.absolute())]
+
+    def answer(images: Sequence[Image]) -> Probabilities:
+        asked = b"".join(struct.pack("<II", *image.shape[:2]) + image.tobytes() for image in images)
+        done = subprocess.run(command, input=asked, capture_output=True, timeout=NODE_SECONDS)
+        if done.returncode:
+            words = " ".join(done.stderr.decode("utf-8", "replace").split())[:200]
+            raise ModelError(f"Node cannot run {model.name} ({words})", hint="export the model again")
+        rows = np.frombuffer(done.stdout, "<f4").reshape(len(images), classes)
+        return rows.astype(np.float64)
+
+    return Runtime("ONNX Runtime in Node", version, answer)
 
 
 def instruction_set(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

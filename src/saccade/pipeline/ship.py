@@ -57,7 +57,9 @@ def _beside_the_model(run: RunFolder) -> dict[str, Any]:
     """What runtimes that show no metadata of a model.onnx (JavaScript, C#, Java) must be told."""
     model = run.read_model()
     keys = ("classes", "preprocess", "thresholds", "data_fingerprint", "saccade_version")
-    return {"model": run.onnx.name, **{key: model[key] for key in keys}}
+    data = run.read_recipe().data
+    decoding = {"background": list(data.background), "gray_maximum": data.gray_maximum}
+    return {"model": run.onnx.name, **{key: model[key] for key in keys}, **decoding}
 
 
 def export(

@@ -43,8 +43,11 @@ function listen(take) {
 }
 
 async function answerAll(files, classify) {
+  const cards = files.map(newCard);
+  element("answers").prepend(...cards);
+  cards[0]?.scrollIntoView({ block: "nearest" });
   for (const [place, file] of files.entries()) {
-    const card = newCard(file);
+    const card = cards[place];
     say(files.length > 1 ? `Looking at photo ${place + 1} of ${files.length} …` : "Looking at the photo …");
     await painted();
     try {
@@ -69,9 +72,8 @@ function newCard(file) {
   const picture = card.querySelector("img");
   picture.src = URL.createObjectURL(file);
   picture.alt = file.name || "the photo";
-  picture.addEventListener("error", () => picture.classList.add("none"));
+  picture.addEventListener("error", () => picture.replaceWith("no preview"));
   card.querySelector(".name").textContent = file.name;
-  element("answers").prepend(card);
   return card;
 }
 
@@ -148,7 +150,7 @@ function describe(model) {
   fact("Photos are scaled to", model.image_size && `${model.image_size} × ${model.image_size} pixels`);
   fact("Licence of the pretrained weights", model.licence);
   fact("Written by", `saccade ${model.saccade}`);
-  fact("Model file (SHA-256)", model.sha256);
+  fact("Model file (SHA-256)", model.sha256, "code");
 }
 
 function span({ low, high }) {
@@ -158,16 +160,18 @@ function span({ low, high }) {
 function certificateWords(certificate) {
   if (!certificate) return "None lies beside the model.";
   const where = (certificate.runtimes ?? []).map(({ runtime, version }) => `${runtime} ${version}`).join(", ");
-  const same = `same first class as the trained model on ${percent(certificate.top1_agreement)} of ${certificate.images} photos`;
-  const most = `largest difference of a probability ${certificate.max_probability_difference.toPrecision(2)}`;
+  const share = certificate.top1_agreement === 1 ? "all" : `${percent(certificate.top1_agreement)} of`;
+  const same = `same first class as the trained model on ${share} ${certificate.images} photos`;
+  const most = `largest difference of a probability ${certificate.max_probability_difference.toPrecision(1)}`;
   return `${certificate.passed ? "Passed" : "Not passed"}: ${same}, ${most}${where && ` (${where})`}.`;
 }
 
-function fact(name, value) {
+function fact(name, value, kind = "span") {
   if (!value) return;
-  const [term, detail] = [document.createElement("dt"), document.createElement("dd")];
+  const [term, detail, words] = ["dt", "dd", kind].map((tag) => document.createElement(tag));
   term.textContent = name;
-  detail.textContent = value;
+  words.textContent = value;
+  detail.append(words);
   element("facts").append(term, detail);
 }
 
