@@ -200,7 +200,7 @@ def _pixel_arrays(data: bytes | list[Any], shape: tuple[int, ...]) -> tuple[Imag
         raise _refused(f"{INPUT_NAME} is (images, height, width, 3), not {_shown(list(shape))}")
     pixels = data if isinstance(data, bytes) else _values_0_to_255(_flat(data, shape))
     if len(pixels) != math.prod(shape):
-        raise _refused(f"the shape {_shown(list(shape))} does not hold {len(pixels)} values")
+        raise _refused(f"{len(pixels)} values do not fit the shape {_shown(list(shape))}")
     return tuple(np.frombuffer(pixels, np.uint8).reshape(shape))
 
 
