@@ -315,6 +315,40 @@ def test_auto_spends_what_the_predicted_gain_is_worth(
     assert (free.worth_it, free.tail, free.epochs) == (True, False, 10), "who gave the epochs has decided"
 
 
+def unclear(
+    *, repaired: int, broken: int, wrong: int = 20, loss: float = 0.0, epoch_seconds: float = 40.0
+) -> Trial:
+    """200 images, `wrong` of them by the head; the loss rises by `loss`."""
+    before = np.arange(200) >= wrong
+    after = before.copy()
+    after[:repaired] = True
+    after[wrong : wrong + broken] = False
+    losses = np.ones(200)
+    return Trial(losses, losses + loss, before, after, epoch_seconds)
+
+
+@pytest.mark.parametrize(
+    ("found", "bounded", "worth_it"),
+    [
+        (unclear(repaired=2, broken=1, loss=0.01), True, True),
+        (unclear(repaired=2, broken=1, loss=0.01), False, False),
+        (unclear(repaired=2, broken=1, epoch_seconds=61.0), True, False),
+        (unclear(repaired=1, broken=3, loss=0.01), True, False),
+        (unclear(repaired=1, broken=3, loss=-0.01), True, True),
+        (unclear(repaired=2, broken=1, wrong=3), True, False),
+    ],
+    ids=["cheap", "epochs were given", "takes longer", "it did harm", "half of it did", "nothing to mend"],
+)
+def test_where_fine_tuning_is_cheap_a_trial_without_gain_is_no_reason_against_it(
+    found: Trial, bounded: bool, worth_it: bool
+) -> None:
+    """10 epochs of 40 s are within the 10 minutes that auto spends on any gain."""
+    answer = verdict(found, Terms(epochs=10, tail_epochs=6, bounded=bounded, other_seconds=90.0))
+    assert (answer.worth_it, answer.tail) == (worth_it, False), answer.reason
+    assert ("about 7 min without early stopping" in answer.reason) is worth_it
+    assert answer.epochs == (10 if worth_it else 0)
+
+
 def test_auto_is_bounded_where_nobody_said_how_long_to_train(recipe: Callable[..., Any]) -> None:
     assert plan_training(recipe(train__method="auto", train__epochs="auto")).bounded
     assert not plan_training(recipe(train__method="auto", train__epochs=7)).bounded
