@@ -19,13 +19,13 @@ train: $(READY)
 	@test -n "$(DATA)" || { echo "say which images: make train DATA=photos/ OUT=runs/photos"; exit 2; }
 	$(BIN)/saccade train "$(DATA)" --out "$(OUT)" $(FLAGS)
 
-# Every test but those of `examples`.
+# Every test but the slow ones and those of the documentation.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(FLAGS)  # two processes, a thread each
 
-# Runs what the documentation shows: notebooks, the Python of its pages, searches, the commands of First steps.
+# The slow tests, and what the documentation shows: notebooks, Python, the commands of First steps.
 examples: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m examples $(FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'examples or slow' --dist loadfile $(FLAGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

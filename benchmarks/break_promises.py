@@ -201,7 +201,7 @@ class Copy(NamedTuple):
         return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True).returncode
 
     def passes(self, test: str) -> bool:
-        return self.python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test) == 0
+        return self.python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "", test) == 0
 
     def state(self, made: str, promise: int) -> str:
         """What the report of a small run says of a promise, or that there is none, and why."""

@@ -15,6 +15,8 @@ QUICK = ("--image-size", "16", "--batch-size", "16", "--no-export.onnx", "--no-e
 SMALL = ("--backbone", "small_cnn", "--epochs", "1", *QUICK)
 Saccade = Callable[..., Any]
 
+pytestmark = pytest.mark.slow
+
 AUGMENTATIONS = {
     "random_resized_crop": "0.5",
     "random_crop": "0.2",

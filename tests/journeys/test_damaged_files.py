@@ -105,6 +105,7 @@ def test_no_damage_at_any_place_passes(name: str, run: RunFolder) -> None:
     assert run.read(path) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MENDED_BY)
 def test_a_damaged_file_is_named_and_mended_by_the_command_that_is_named(
     name: str, run: RunFolder, photos: Path, saccade: Saccade

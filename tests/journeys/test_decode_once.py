@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from saccade.transforms import batches
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_the_images_of_the_first_and_learns_the_same(
     saccade, make_photos, tmp_path, monkeypatch
 ):

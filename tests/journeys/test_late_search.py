@@ -102,6 +102,7 @@ def test_what_is_found_is_what_a_search_before_training_finds(
         _assert_same(late, early)
 
 
+@pytest.mark.slow
 def test_stopped_before_its_search_it_ends_with_the_same_bits(
     saccade: Saccade, either: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

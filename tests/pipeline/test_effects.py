@@ -376,6 +376,7 @@ GRID = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "key"), GRID)
 def test_a_field_changes_something_or_is_refused_or_said_to_be_idle(
     way: str, key: str, plain: Callable[..., Outcome], dataset: Dataset, tmp_path: Path
