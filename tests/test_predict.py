@@ -153,6 +153,9 @@ def test_bad_images_are_named_and_the_others_go_on(model: Path, photos: Path) ->
     (photos / "page.jpg").write_text("<html>404</html>")
     answers = list(Predictor(model).answers([photos, photos / "gone.jpg", np.zeros((3, 3)), 7]))
     assert [bool(answer.error) for answer in answers] == [False, True, False, True, True, True, True]
+    assert {answer.predicted for answer in answers if answer.error} == {None}
+    assert not any(answer.top(3) for answer in answers if answer.error)
+    assert [bool(np.isnan(answer.confidence)) for answer in answers] == [bool(a.error) for a in answers]
     assert "no such file" in answers[4].error
     assert "float64 (3, 3)" in answers[5].error
     assert "a int is no image" in answers[6].error

@@ -37,7 +37,8 @@ BYTES_A_PIXEL = 30  # of working memory; a photo of 50 megapixels was measured t
 class Answer:
     """What the model says about one input. `error` is "" for an image that could be used.
 
-    `probabilities` is (classes,), in the order of `classes`; all zero where there is an error.
+    `probabilities` is (classes,), in the order of `classes`. Where there is an error they are all zero,
+    `predicted` is None, `confidence` is NaN and `top` is empty.
     """
 
     path: str
@@ -51,16 +52,18 @@ class Answer:
         >>> Answer("a.jpg", ("rose", "tulip"), np.array([0.2, 0.8])).top(1)
         (('tulip', 0.8),)
         """
+        if self.error:
+            return ()
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return tuple((self.classes[i], float(self.probabilities[i])) for i in order)
 
     @property
-    def predicted(self) -> str:
-        return self.top(1)[0][0]
+    def predicted(self) -> str | None:
+        return None if self.error else self.top(1)[0][0]
 
     @property
     def confidence(self) -> float:
-        return float(self.probabilities.max())
+        return float("nan") if self.error else float(self.probabilities.max())
 
 
 See = Callable[[Answer, Image, int], None]  # an answer that is no error, its pixels, its position
@@ -147,7 +150,7 @@ class Predictor:
         """
         answers = self._all(images)
         if top_k == 1:
-            return [answer.predicted for answer in answers]
+            return [answer.top(1)[0][0] for answer in answers]
         return [tuple(label for label, _ in answer.top(top_k)) for answer in answers]
 
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
@@ -162,10 +165,10 @@ class Predictor:
     def answers(self, images: Any) -> Iterator[Answer]:
         """One answer for each image, in order, while later images are decoded; a bad image does not stop it.
 
-        >>> [(answer.predicted, answer.error[:20]) for answer in predictor.answers(["photos/red/0.png"])]
+        >>> [(answer.predicted, answer.error) for answer in predictor.answers(["photos/red/0.png"])]
         [('red', '')]
-        >>> [answer.error.partition(".")[0] for answer in predictor.answers(["photos/none.png"])]
-        ['there is no such file']
+        >>> [(one.predicted, one.error.partition(".")[0]) for one in predictor.answers(["photos/none.png"])]
+        [(None, 'there is no such file')]
         """
         return self.answers_to(inputs_of(images))
 
