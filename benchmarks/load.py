@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 Check = Callable[[int, bytes], bool]  # (number of the request, reply): whether the answer is right
@@ -197,13 +199,18 @@ class ServerProcess:
         return sum(f'"event": "{name}"'.encode() in line for line in self.log)
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, float]:
-        """Exit code, and seconds from the signal to the end."""
-        began = time.monotonic()
+        """Exit code, and seconds from the signal to the last line of the log."""
         self.process.send_signal(number)
-        code = self.process.wait(15)
+        code = self.process.wait(60)
         self.process.stdout.close()  # type: ignore[union-attr]
+        self.log.seek(0)
+        told = [json.loads(line) for line in self.log]
         self.log.close()
-        return code, time.monotonic() - began
+        began, ended = (
+            datetime.fromisoformat(next(line["time"] for line in told if line["event"] == event))
+            for event in ("draining", "ended")
+        )
+        return code, (ended - began).total_seconds()
 
 
 @contextmanager

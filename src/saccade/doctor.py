@@ -20,6 +20,7 @@ PURPOSES = {
     "jxl": "JPEG XL photos",
     "lite": "weights of two larger backbones, tf_efficientnet_lite1 and lite2",
     "openvino": "quicker features and predictions on many processors",
+    "serve": "answers over HTTP: saccade serve",
     "notebook": "tables and progress in notebooks",
 }
 NOT_FOR_USERS = ("dev", "docs", "all")

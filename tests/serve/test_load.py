@@ -210,6 +210,17 @@ def test_a_name_can_stand_in_an_address() -> None:
 # -- a model that is right -----------------------------------------------------------------------
 
 
+def test_before_the_warm_up_requests_are_told_to_try_again(
+    model_path: Path, serving: Any, photo: Photo
+) -> None:
+    with serving(model_path) as server:
+        server.server.ready = False
+        answer = server.client.post("/predict", content=photo())
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        server.server.draining = True  # but to the end what comes is answered
+        assert server.client.post("/predict", content=photo()).status_code == 200
+
+
 def test_nothing_is_ready_that_does_not_give_the_golden_answer(model_path: Path) -> None:
     from saccade.serve.limits import ServeLimits
     from saccade.serve.logs import Log

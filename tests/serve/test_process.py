@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import httpx
 import pytest
 
 from saccade.cli import main
+from saccade.serve.running import _refuse_new, listen
 
 Photo = Callable[..., bytes]
 
@@ -44,6 +47,11 @@ class Process:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.log() if line["event"] == name]
+
+    def seconds_between(self, first: str, second: str) -> float:
+        """By the server's own log: a busy machine takes its time to end a process."""
+        began, ended = (datetime.fromisoformat(self.events(name)[0]["time"]) for name in (first, second))
+        return (ended - began).total_seconds()
 
     def version(self) -> str:
         return str(httpx.get(f"{self.url}/about").json()["version"])
@@ -111,21 +119,20 @@ def test_sigterm_drains_and_a_new_model_is_swapped_in(
         answer = httpx.post(f"{server.url}/predict", content=photo("red")).json()
         assert answer[0]["label"] == "red"
         # the end: not ready, alive, still answering, then gone
-        began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         server.wait_for("draining")
         late = httpx.post(f"{server.url}/predict", content=photo("blue"))
         assert (late.status_code, late.headers["connection"]) == (200, "close")
         assert "saccade_ready 0.0" in httpx.get(f"{server.url}/metrics").text
-        assert server.process.wait(10) == 0
-        assert 1.5 < time.monotonic() - began < 10
-        assert server.events("ended")
+        assert server.process.wait(20) == 0
+        assert 1.5 < server.seconds_between("draining", "ended") < 10
 
 
 def test_ctrl_c_ends_at_once(model_path: Path, tmp_path: Path) -> None:
     with process(model_path, log=tmp_path / "log") as server:
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(3) == 0
+        assert server.process.wait(20) == 0
+        assert server.seconds_between("draining", "ended") < 1.5  # not the 2 s of SIGTERM
 
 
 @pytest.mark.parametrize(
@@ -157,3 +164,17 @@ def test_a_port_in_use_and_a_bad_model_end_with_2(
     certify(failed, passed=False)
     assert main(["serve", str(failed)]) == 2
     assert "did not pass" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the packet filter is Linux's")
+def test_before_the_end_nobody_new_waits_to_be_accepted() -> None:
+    with closing(listen("127.0.0.1", 0)) as listener:
+        early = socket.create_connection(listener.getsockname(), timeout=1)
+        _refuse_new(listener)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(listener.getsockname(), timeout=0.2)
+        accepted, _ = listener.accept()  # who came before is still answered
+        accepted.sendall(b"answer")
+        assert early.recv(6) == b"answer"
+        early.close()
+        accepted.close()

@@ -14,7 +14,7 @@ from saccade.serve.limits import ServeLimits
 from saccade.serve.logs import Log
 from saccade.serve.metrics import Metrics
 from saccade.serve.model import Model, golden_files
-from saccade.serve.problems import QueueFull
+from saccade.serve.problems import QueueFull, Refused
 from saccade.serve.swap import Files, reopened
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ class Server:
         return began + self.limits.timeout
 
     def check_room(self) -> None:
-        """Raise QueueFull before a body is read for nothing."""
+        """Raise Refused before a body is read for nothing: the queue is full, or warm-up is not done."""
+        if not (self.ready or self.draining):
+            raise Refused(503, "not_ready", "the model is not ready yet; try again", {"Retry-After": "1"})
         if self.engine.full:
             raise QueueFull
 
