@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from saccade.cli import main
 from saccade.errors import ModelError
-from saccade.export.bench import TimedEngine, bench, measure
+from saccade.export.bench import BenchRow, Spread, TimedEngine, bench, measure
+from saccade.export.engines import Engine
+from saccade.export.peak import peak_megabytes
+from saccade.pipeline.bench import recommendation
 from saccade.records import Predictions
 from saccade.run_folder import RunFolder
 
@@ -22,6 +26,7 @@ def test_rows_of_a_run(make_model: MakeModel, tmp_path: Path) -> None:
     """Float file with certificate, int8 file without, and the trained network itself."""
     import torch
 
+    pytest.importorskip("openvino")
     from saccade.bundle import save_bundle
     from saccade.models import build_model
 
@@ -44,23 +49,107 @@ def test_rows_of_a_run(make_model: MakeModel, tmp_path: Path) -> None:
         ),
     )
     before = torch.get_num_threads()
-    rows = bench(tmp_path, rounds=2, threads=before + 1, shape=(20, 30), batches=(2, 3))
+    rows = bench(tmp_path, rounds=1, threads=[1], shape=(20, 30), batches=(2, 3), memory=False)
     assert torch.get_num_threads() == before
-    assert [row.engine.split()[0] for row in rows] == ["torch", "onnxruntime", "onnxruntime"]
-    assert [row.engine.split()[-1] for row in rows] == ["eager", "float", "int8"]
-    assert [(row.accuracy, row.accuracy_images) for row in rows] == [(0.75, 4), (0.75, 8), (None, 0)]
+    assert [row.threads for row in rows] == [1] * 5
+    assert [row.engine.name for row in rows[:5]] == [
+        "torch eager float32",
+        "ONNX Runtime float32",
+        "OpenVINO float32",
+        "ONNX Runtime int8",
+        "OpenVINO int8",
+    ]
+    known = [(row.engine.accuracy, row.engine.accuracy_images) for row in rows[:5]]
+    assert known == [(0.75, 4), (0.75, 8), (0.75, 8), (None, 0), (None, 0)]
     for row in rows:
-        assert (row.rounds, row.timings, row.threads) == (2, 16, before + 1)
-        assert 0 < row.latency_p50_ms <= row.latency_p95_ms
-        assert row.megabytes == pytest.approx(Path(row.file).stat().st_size / 1e6)
-        assert set(row.throughput) == {2, 3}
+        assert (row.rounds, row.timings) == (1, 20)
+        assert 0 < row.latency_p50_ms <= row.latency_p99_ms
+        assert set(row.throughput) == {1, 2, 3}
         for spread in row.throughput.values():
             assert 0 < spread.low <= spread.median <= spread.high
+    assert rows[1].engine.megabytes == pytest.approx(run.onnx.stat().st_size / 1e6)
+    assert rows[0].engine.megabytes == pytest.approx(run.weights.stat().st_size / 1e6)
 
 
-def test_a_file_alone(make_model: MakeModel, tmp_path: Path) -> None:
-    path = make_model(tmp_path / "other.onnx")
-    assert [row.engine for row in bench(path, rounds=1, shape=(9, 9), batches=(2,))] == ["onnxruntime float"]
+def test_memory_of_a_file_is_that_of_a_fresh_process(make_model: MakeModel, tmp_path: Path) -> None:
+    ballast = np.ones(60_000_000)  # 480 MB that the new process must not be charged with
+    engine = Engine("ONNX Runtime", "float32", make_model(tmp_path / "m.onnx"))
+    peak = peak_megabytes(engine, threads=1, batch=2, shape=(9, 9))
+    assert peak is not None
+    assert 30 < peak < ballast.nbytes / 1e6
+
+
+class Sized(Engine):
+    """Of a file that is not there."""
+
+    @property
+    def megabytes(self) -> float:
+        return 2.5 if self.precision == "int8" else 10.0
+
+
+def row_of(name: str, precision: str, ms: float, rate: float, *, passed: bool = True) -> BenchRow:
+    engine = Sized(name, precision, Path(), passed=passed)  # type: ignore[arg-type]
+    spread = Spread(rate, rate, rate)
+    return BenchRow(engine, 1, 5, 100, ms, 2 * ms, {1: spread, 32: spread}, 100.0)
+
+
+ROWS = [
+    row_of("torch", "float32", 40, 30),
+    row_of("ONNX Runtime", "float32", 10, 100),
+    row_of("OpenVINO", "float32", 12, 140),
+]
+INT8 = row_of("ONNX Runtime", "int8", 8.0, 120)
+FAILED = row_of("ONNX Runtime", "int8", 3.0, 300, passed=False)
+FLOAT_SAID = (
+    "Use ONNX Runtime float32 with 1 thread: 10.0 ms a photo (p99 20.0), 4.0 times torch eager (batches of "
+    "32: 4.7). For many photos at once use OpenVINO float32 with 1 thread: 140 a second."
+)
+INT8_SAID = "Use ONNX Runtime int8 with 1 thread: 8.0 ms a photo (p99 16.0), 1.2 times float32."
+SLOW_SAID = (
+    "int8 is not worth it here: 1.2 times as fast as float32 (it pays from 2.5 on this processor), in 25% of "
+    "the size."
+)
+
+
+@pytest.mark.parametrize(
+    ("int8", "processor", "words"),
+    [
+        ([], "AVX2", FLOAT_SAID),
+        ([INT8], "AVX2", INT8_SAID),
+        ([INT8], "AVX-512 VNNI", SLOW_SAID),
+        ([FAILED], "AVX2", "The int8 file failed its certificate."),
+    ],
+)
+def test_what_is_recommended(int8: list[BenchRow], processor: str, words: str) -> None:
+    said = " ".join(recommendation([*ROWS, *int8], processor=processor))
+    assert words in said
+    assert ("Use ONNX Runtime int8" in said) is (words == INT8_SAID)
+
+
+def test_table_picture_and_figures(
+    tmp_path: Path,
+    make_model: MakeModel,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("saccade.export.bench.peak_megabytes", lambda *args, **options: 80.0)
+    path = make_model(tmp_path / "m.onnx")
+    picture, table = tmp_path / "bench.png", tmp_path / "bench.json"
+    command = ["bench", str(path), "--rounds", "1"]
+    assert main([*command, "--out", str(table), "--plot", str(picture)]) == 0
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if line.startswith(("ONNX Runtime float32", "engine "))]
+    assert len(lines) >= 2
+    assert all(len(line) <= 80 for line in lines)
+    values = json.loads(table.read_text())
+    first = values["rows"][0]
+    assert first["engine"] == "ONNX Runtime"
+    assert first["latency_p99_ms"] >= first["latency_p50_ms"] > 0
+    assert first["images_per_second_batch_32"] > 0
+    assert values["recommendation"][0].startswith("Use ")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    for flag, place in (("--out", "bench.txt"), ("--plot", "bench.jpg")):
+        assert main([*command, flag, str(tmp_path / place)]) == 2
 
 
 def test_nothing_to_measure(tmp_path: Path) -> None:

@@ -267,9 +267,12 @@ def bench(
     /,
     *,
     rounds: Annotated[int, Parameter(help="Interleaved rounds of all engines.")] = 5,
+    out: Annotated[str, Parameter(help="Write all figures to a .json or .csv.", metavar="FILE")] = "",
+    plot: Annotated[str, Parameter(help="Draw them.", metavar="FILE.png")] = "",
 ) -> int:
-    """Measure latency, throughput, size and accuracy on this machine, engines side by side."""
-    _pipeline().bench(model, Terminal(lasting=False), rounds=rounds)
+    """Measure speed, memory, size and agreement on this machine, engines side by side."""
+    terminal = Terminal(lasting=bool(out or plot))
+    _pipeline().bench(model, terminal, rounds=rounds, out=out, plot=plot)
     return 0
 
 

@@ -1,31 +1,26 @@
-"""How fast models predict here: torch, onnxruntime float and int8, side by side, in interleaved rounds.
+"""How fast models predict here: torch, ONNX Runtime and OpenVINO side by side, in interleaved rounds.
 
 Timed is what a user waits for: from decoded pixels to probabilities, preprocessing included.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from saccade.artefact import Artefact, Image
-from saccade.errors import ModelError
-from saccade.run_folder import RunFolder, certificate_beside, read_json
+from saccade.artefact import Image
+from saccade.export.engines import DEFAULT_SHAPE, Answer, Engine, engines_of, photo
+from saccade.export.peak import peak_megabytes
+from saccade.terminal import Progress, silent
 from saccade.threads import usable_cores
 
 LATENCIES_A_ROUND = 8
+BENCH_LATENCIES = 20  # a round: 100 in five rounds, so that a 99th percentile can be named
 BATCHES = (8, 32)
-DEFAULT_SHAPE = (375, 500)  # height and width of a common small photo
-INT8_NAME = "model.int8.onnx"
-
-Answer = Callable[[Sequence[Image]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,141 +34,57 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class BenchRow:
-    """One engine. Latencies in milliseconds at batch 1 over `timings` calls; throughput by batch length,
-    in images per second, over `rounds`; `accuracy` on `accuracy_images` validation images, None where
-    nobody measured it.
+    """One engine with a number of threads. Latencies in milliseconds at batch 1 over `timings` calls;
+    throughput by batch length, in images per second, over `rounds`; `peak_megabytes` of a fresh process,
+    None where it could not be measured.
     """
 
-    engine: str
-    file: str
-    megabytes: float
+    engine: Engine
     threads: int
     rounds: int
     timings: int
     latency_p50_ms: float
-    latency_p95_ms: float
+    latency_p99_ms: float
     throughput: Mapping[int, Spread]
-    accuracy: float | None = None
-    accuracy_images: int = 0
+    peak_megabytes: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class TimedEngine:
-    """Something that predicts, and what is known about it."""
+    """Something that predicts, and what it is called."""
 
     name: str
     file: Path
     answer: Answer
-    accuracy: float | None = None
-    accuracy_images: int = 0
 
 
 def bench(
     model: str | Path,
     *,
     rounds: int = 5,
-    threads: int = 0,
+    threads: Sequence[int] = (),
     shape: tuple[int, int] = DEFAULT_SHAPE,
     batches: Sequence[int] = BATCHES,
+    memory: bool = True,
+    progress: Progress = silent,
 ) -> tuple[BenchRow, ...]:
-    """Measure each installed engine for a run folder or a `.onnx` file; raises ModelError without any.
+    """Measure each engine for a run folder or an `.onnx` file; raises ModelError without any.
 
-    In a run: its bundle in torch (where torch is installed), export/model.onnx and model.int8.onnx.
-    Accuracy is what the run's predictions and the files' certificates say; nothing is measured twice.
+    In a run: its bundle in torch (where torch is installed), and export/model.onnx, model.fp16.onnx and
+    model.int8.onnx in ONNX Runtime and, where it is installed, OpenVINO. `threads` none: 1, and all cores.
+    Accuracy and agreement are what the certificates say; nothing is measured twice.
     """
-    threads = threads or usable_cores()
-    engines = engines_of(Path(model), threads=threads)
-    timings = measure(engines, photo(shape), rounds=rounds, batches=batches)
-    return tuple(_row(engine, timings[i], threads=threads) for i, engine in enumerate(engines))
-
-
-def photo(shape: tuple[int, int] = DEFAULT_SHAPE) -> Image:
-    """The picture that every engine is timed on: uint8 (height, width, 3) of noise."""
-    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-
-
-# ── engines ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def engines_of(model: Path, *, threads: int) -> list[TimedEngine]:
-    """Every installed engine, the trained network itself first."""
-    run = RunFolder(model)
-    if model.is_dir():
-        files = [path for path in (run.onnx, run.int8) if path.is_file()]
-        trained = _torch_engine(run, threads=threads)
-        engines = [trained] if trained else []
-    else:
-        files = [model, *(path for path in [model.with_name(INT8_NAME)] if path.is_file() and path != model)]
-        engines = []
-    engines += [_file_engine(path, run, threads=threads) for path in files]
-    if not engines:
-        raise ModelError(
-            f"{model} has nothing to measure",
-            hint="give a run folder or an .onnx file",
-        )
-    return engines
-
-
-def _file_engine(path: Path, run: RunFolder, *, threads: int) -> TimedEngine:
-    artefact = Artefact.open(path, threads=threads)
-    kind = artefact.metadata.get("saccade.quantization", {}).get("kind", "float")
-    certificate = _certificate(path, run)
-    return TimedEngine(
-        name=f"onnxruntime {kind}",
-        file=path,
-        answer=artefact.probabilities,
-        accuracy=certificate.get("validation_accuracy_after"),
-        accuracy_images=int(certificate.get("images_by_part", {}).get("validation", 0)),
+    counts = list(threads) or sorted({1, usable_cores()})
+    variants = [(engine, count) for count in counts for engine in engines_of(Path(model))]
+    timed = [TimedEngine(e.name, e.file, e.open(count)) for e, count in variants]
+    timings = measure(
+        timed, photo(shape), rounds=rounds, batches=batches, singles=BENCH_LATENCIES, progress=progress
     )
-
-
-def _certificate(path: Path, run: RunFolder) -> Mapping[str, Any]:
-    """What was certified about the file; nothing where it never was."""
-    for place in (run.certificate(path), certificate_beside(path)):
-        if place.is_file():
-            values: Mapping[str, Any] = read_json(place)
-            return {**values, **values.get("extra", {})}
-    return {}
-
-
-def _torch_engine(run: RunFolder, *, threads: int) -> TimedEngine | None:
-    """The run's bundle as torch runs it, one operation at a time; None without torch or bundle."""
-    if importlib.util.find_spec("torch") is None or not run.has(run.model_json):
-        return None
-    import torch
-
-    from saccade.bundle import load_bundle
-    from saccade.transforms.apply import to_input
-
-    bundle = load_bundle(run.bundle)
-    network = bundle.module.eval()
-
-    def answer(images: Sequence[Image]) -> NDArray[np.float32]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            with torch.inference_mode():
-                inputs = torch.stack([to_input(image, bundle.preprocess) for image in images])
-                probabilities: NDArray[np.float32] = (
-                    (network(inputs) / bundle.temperature).softmax(dim=1).numpy()
-                )
-            return probabilities
-        finally:
-            torch.set_num_threads(before)
-
-    accuracy, images = _accuracy_of_run(run)
-    weights = run.bundle / "weights.safetensors"
-    return TimedEngine(
-        f"torch {torch.__version__.partition('+')[0]} eager", weights, answer, accuracy, images
-    )
-
-
-def _accuracy_of_run(run: RunFolder) -> tuple[float | None, int]:
-    if not run.has(run.predictions("validation")):
-        return None, 0
-    predictions = run.read_predictions("validation")
-    right = [a == b for a, b in zip(predictions.predicted, predictions.labels, strict=True)]
-    return float(np.mean(right)), len(right)
+    rows = []
+    for (engine, count), gathered in zip(variants, timings, strict=True):
+        peak = peak_megabytes(engine, threads=count, batch=max(batches), shape=shape) if memory else None
+        rows.append(_row(engine, gathered, threads=count, rounds=rounds, peak=peak))
+    return tuple(rows)
 
 
 # ── timing ───────────────────────────────────────────────────────────────────────────────────────────
@@ -188,15 +99,22 @@ class Timings:
 
 
 def measure(
-    engines: Sequence[TimedEngine], image: Image, *, rounds: int, batches: Sequence[int] = BATCHES
+    engines: Sequence[TimedEngine],
+    image: Image,
+    *,
+    rounds: int,
+    batches: Sequence[int] = BATCHES,
+    singles: int = LATENCIES_A_ROUND,
+    progress: Progress = silent,
 ) -> list[Timings]:
     """Timings of each engine. Every round asks every engine in turn, so that a busy moment hits all."""
     gathered = [Timings([], {length: [] for length in batches}) for _ in engines]
     for engine in engines:
         engine.answer([image] * max((1, *batches)))  # the first call allocates and is not counted
-    for _ in range(rounds):
+    for done in range(rounds):
+        progress(done, rounds)
         for engine, timings in zip(engines, gathered, strict=True):
-            timings.single += [_seconds(engine.answer, [image]) for _ in range(LATENCIES_A_ROUND)]
+            timings.single += [_seconds(engine.answer, [image]) for _ in range(singles)]
             for length in batches:
                 timings.batches[length].append(_seconds(engine.answer, [image] * length))
     return gathered
@@ -208,20 +126,21 @@ def _seconds(answer: Answer, images: Sequence[Image]) -> float:
     return time.perf_counter() - started
 
 
-def _row(engine: TimedEngine, timings: Timings, *, threads: int) -> BenchRow:
-    median, late = np.percentile(timings.single, [50, 95]) * 1000
+def _row(engine: Engine, timings: Timings, *, threads: int, rounds: int, peak: float | None) -> BenchRow:
+    median, late = np.percentile(timings.single, [50, 99]) * 1000
+    singles = np.array_split(timings.single, rounds)
     return BenchRow(
-        engine=engine.name,
-        file=str(engine.file),
-        megabytes=engine.file.stat().st_size / 1e6,
+        engine=engine,
         threads=threads,
-        rounds=len(timings.single) // LATENCIES_A_ROUND,
+        rounds=rounds,
         timings=len(timings.single),
         latency_p50_ms=float(median),
-        latency_p95_ms=float(late),
-        throughput={length: _throughput(length, seconds) for length, seconds in timings.batches.items()},
-        accuracy=engine.accuracy,
-        accuracy_images=engine.accuracy_images,
+        latency_p99_ms=float(late),
+        throughput={
+            1: _throughput(1, [float(np.median(some)) for some in singles]),
+            **{length: _throughput(length, seconds) for length, seconds in timings.batches.items()},
+        },
+        peak_megabytes=peak,
     )
 
 

@@ -109,10 +109,10 @@ def _openvino(artefact: Artefact, path: Path) -> Runtime:
     return openvino_runtime(model, len(artefact.classes))
 
 
-def openvino_runtime(model: Any, classes: int) -> Runtime:
+def openvino_runtime(model: Any, classes: int, *, threads: int = 0) -> Runtime:
     """A model that OpenVINO has read, on the CPU, in float32."""
     openvino = import_openvino()
-    settings = {**OPENVINO_CONFIG, "INFERENCE_NUM_THREADS": usable_cores()}
+    settings = {**OPENVINO_CONFIG, "INFERENCE_NUM_THREADS": threads or usable_cores()}
     compiled = openvino.Core().compile_model(model, "CPU", settings)
 
     def answer(images: Sequence[Image]) -> Probabilities:

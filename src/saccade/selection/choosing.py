@@ -22,7 +22,8 @@ from saccade.building import build_network, refuse_muon_on_pretrained
 from saccade.bundle import Bundle
 from saccade.errors import DataError, ModelError, RunError
 from saccade.export.bench import TimedEngine as Answering
-from saccade.export.bench import measure, photo
+from saccade.export.bench import measure
+from saccade.export.engines import photo
 from saccade.features.compute import Images, compute_features
 from saccade.features.engines import engines_of
 from saccade.features.heads import FOLDS, LabelledFeatures, choose_strength
