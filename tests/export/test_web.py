@@ -84,6 +84,29 @@ def test_the_model_of_the_page_answers(written: Path) -> None:
     assert answer.sum() == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("limit", "words"), [("MOST_MODEL_BYTES", "a page can hold"), ("SENSIBLE_MODEL_BYTES", "slow on phones")]
+)
+def test_a_large_model_gets_a_word(
+    limit: str,
+    words: str,
+    make_model: Callable[..., Path],
+    library: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("onnx")
+    monkeypatch.setattr(web, limit, 100)
+    model = make_model(tmp_path / "model.onnx")
+    try:
+        web.write_web(None, tmp_path / "web", float_onnx=model, runtime=str(library))
+        said = capsys.readouterr().out
+    except ModelError as error:
+        said = str(error)
+    assert words in said
+
+
 # -- the two pictures of the self-test ---------------------------------------------------------------------
 
 

@@ -226,7 +226,7 @@ def export(
     format: Annotated[
         str,
         Parameter(
-            help="onnx, int8, fp16, openvino, hf (timm), split, triton, or a name of an installed package.",
+            help="onnx, int8, fp16, openvino, hf (timm), split, triton, web (a page), or a package's own.",
             metavar="NAME",
         ),
     ] = "onnx",

@@ -53,7 +53,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export": (
         "saccade export runs/photos-1",
         "saccade export runs/photos-1 --int8",
-        "saccade export runs/photos-1 --out model.onnx",
+        "saccade export runs/photos-1 --format web --out page",
     ),
     "certify": ("saccade certify model.onnx --against runs/photos-1",),
     "bench": ("saccade bench runs/photos-1", "saccade bench model.onnx --rounds 20"),

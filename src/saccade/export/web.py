@@ -23,12 +23,15 @@ from saccade.export.web_runtime import web_runtime
 from saccade.images.decoder import DEFAULT_MAX_PIXELS, EXTREME_ASPECT
 from saccade.pages.about import describe, read_certificate
 from saccade.pages.assemble import filled, icon, one_script, page, source, whole_page
+from saccade.terminal import Terminal
 
 ONE_FILE = "index.html"
 SITE = "site"  # the folder to host
 MODEL = "model.onnx"
 MODULES = ("decode.js", "app.js", "page.js", "main-local.js")
 ONE_FILE_POLICY = {"connect-src": "'none'", "script-src": "blob: 'wasm-unsafe-eval'"}
+SENSIBLE_MODEL_BYTES = 60_000_000
+MOST_MODEL_BYTES = 350_000_000  # as base64 it must fit into one string, of which V8's have at most 512 MB
 # Threads need a page that is isolated from others; hosts that know this file send the headers.
 HEADERS = """/*
   Cross-Origin-Opener-Policy: same-origin
@@ -43,6 +46,7 @@ def write_web(bundle: Any, path: Path, *, float_onnx: Path, runtime: str = "") -
     `float_onnx` is the model, `runtime` a folder with the files of onnxruntime-web. Raises ModelError where
     those are not to be had.
     """
+    _check_size(float_onnx)
     library = web_runtime(runtime)
     artefact = Artefact.open(float_onnx)
     about = _about(float_onnx, artefact)
@@ -55,6 +59,21 @@ def write_web(bundle: Any, path: Path, *, float_onnx: Path, runtime: str = "") -
     path.mkdir(parents=True)
     (path / ONE_FILE).write_text(_one_file(about["name"], parts), "utf-8")
     _write_site(path / SITE, about["name"], parts)
+
+
+def _check_size(model: Path) -> None:
+    """Raise ModelError for a model that no browser takes from a page; warn of one that makes people wait."""
+    size = model.stat().st_size
+    if size > MOST_MODEL_BYTES:
+        raise ModelError(
+            f"{model} has {size / 1e6:,.0f} MB, and a page can hold {MOST_MODEL_BYTES / 1e6:,.0f} MB",
+            hint="train with a smaller backbone, or use `saccade serve`",
+        )
+    if size > SENSIBLE_MODEL_BYTES:
+        Terminal().warn(
+            f"the model has {size / 1e6:,.0f} MB: the page is large, and slow on phones",
+            hint="a smaller backbone, such as the default one, makes a page of 22 MB",
+        )
 
 
 def _about(model: Path, artefact: Artefact) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _fetch(target: Path) -> None:
     if npm is None:
         raise _unavailable("there is no npm to fetch it with")
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", folder]
+        command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--loglevel=error", "--pack-destination", folder]
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=NPM_SECONDS)
         except subprocess.TimeoutExpired:

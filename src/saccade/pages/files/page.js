@@ -144,7 +144,7 @@ function describe(model) {
   const { accuracy, certificate } = model;
   element("accuracy").textContent = accuracy ? percent(accuracy.value) : "not known";
   element("interval").textContent = accuracy
-    ? `of ${accuracy.images} photos that the model was not trained on are named right; with 95 % confidence ${span(accuracy)}`
+    ? `of ${accuracy.images} ${accuracy.part} photos, which the model was not trained on, are named right; with 95 % confidence ${span(accuracy)}`
     : "The files at hand do not say how good this model is.";
   element("certificate").textContent = certificateWords(certificate);
   fact("Photos are scaled to", model.image_size && `${model.image_size} × ${model.image_size} pixels`);
