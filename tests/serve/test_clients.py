@@ -94,7 +94,7 @@ def test_class_count(client, expected, binary):
         assert np.allclose([float(value) for value, *_ in found], -np.sort(-probabilities), atol=1e-6)
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(5000, marks=pytest.mark.examples)])
+@pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.examples)])
 def test_many_at_once_get_each_their_own(address, model_path, count):
     pictures = np.random.default_rng(1).integers(0, 256, (count, 1, 8, 8, 3), dtype=np.uint8)
     expected = Artefact.open(model_path).probabilities(list(pictures[:, 0]))
