@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from saccade.cli import commands, main
+from saccade.cli.flags import SECTIONS
 from saccade.cli.help import EXAMPLES
 from saccade.cli.parsing import parsed
 from saccade.recipe import field_table
@@ -125,6 +126,17 @@ def test_help_fits_on_a_screen_with_types_and_examples(
 
 def test_every_command_has_examples() -> None:
     assert set(EXAMPLES) == {command.__name__ for command in commands.COMMANDS} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["train", "audit", "split", "augment"])
+def test_the_whole_help_has_a_heading_for_each_section(answer: Command, command: str) -> None:
+    _, out, _ = answer(command, "--help-all")
+    headings = [line for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    shared = ["Usage:", "Data:", "Split:"]
+    assert headings[:1] == ["Usage:"]
+    assert set(shared) <= set(headings) <= {"Usage:", *(f"{title}:" for title in SECTIONS.values())}
+    assert len(headings) == len(set(headings))
+    assert (len(headings) == 1 + len(SECTIONS)) == (command == "train")
 
 
 EXAMPLE_LINES = [line for lines in EXAMPLES.values() for line in lines]

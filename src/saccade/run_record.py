@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+USUAL_SIDE = "model.usual_image_size"  # in `resolved`, where the recipe names another size
 JSON_TYPES: dict[str, tuple[type, ...]] = {  # of a field, by the beginning of its annotation
     "str": (str,),
     "bool": (bool,),

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
 from saccade import extensions
 from saccade.errors import RecipeError
@@ -68,7 +68,7 @@ def concerns(command: str, key: str) -> bool:
 def recipe_parameters(command: str) -> list[inspect.Parameter]:
     """One keyword for each field that concerns `command`, under its full and its short name."""
     return [
-        _parameter(key, kind, default, text, names=names_of(key), group=SECTIONS[_section(key)])
+        _parameter(key, kind, default, text, names=names_of(key))
         for key, kind, default, text in field_table()
         if concerns(command, key)
     ]
@@ -80,8 +80,7 @@ def usual_parameters(command: str) -> list[inspect.Parameter]:
     parameters = []
     for key in USUAL[command]:
         _, kind, default, text = rows[key]
-        names, group = names_of(key)[-1:], SECTIONS[_section(key)]
-        parameters.append(_parameter(key, kind, default, _first_sentence(text), names=names, group=group))
+        parameters.append(_parameter(key, kind, default, _first_sentence(text), names=names_of(key)[-1:]))
     return parameters
 
 
@@ -114,23 +113,22 @@ def negative(names: Iterable[str]) -> list[str]:
     return [f"--no-{name.removeprefix('--')}" for name in names]
 
 
-def _section(key: str) -> str:
-    return key.partition(".")[0] if "." in key else "run"
+def section_of(parameter: inspect.Parameter) -> str:
+    """The title of the section that the field of a parameter stands in."""
+    section, dot, _ = parameter.name.partition("__")
+    return SECTIONS[section if dot else "run"]
 
 
 def _first_sentence(text: str) -> str:
     return text.partition(". ")[0].removesuffix(".") + "."
 
 
-def _parameter(
-    key: str, kind: str, default: Any, text: str, *, names: list[str], group: str
-) -> inspect.Parameter:
+def _parameter(key: str, kind: str, default: Any, text: str, *, names: list[str]) -> inspect.Parameter:
     if kind == "bool" and default:
         text = f"{text} [on; off: {negative(names)[-1]}]"
     parameter = Parameter(
         name=names,
         help=text if _is_nothing(default, kind) else f"{text} [{shown_default(default)}]",
-        group=Group(group),
         negative=negative(names) if kind == "bool" else "",
         metavar=_metavar(key, kind),
     )

@@ -214,16 +214,13 @@ def flag_names(parameter: inspect.Parameter) -> list[str]:
 
 
 def _recipe_line(parameter: inspect.Parameter) -> Line:
-    """A field of the recipe as a flag; its help holds the default."""
+    """A field of the recipe as a flag, in the group of its section; its help holds the default."""
+    from saccade.cli.flags import section_of
+
     kind, note = _annotated(parameter)
     names = list(note.name or ())
     left = f"{' '.join(reversed(names))} {_metavar(kind, note)}".rstrip()
-    return Line(_group(note), left, note.help or "")
-
-
-def _group(note: Parameter) -> str:
-    group = note.group
-    return str(getattr(group, "name", group) or "Flags")
+    return Line(section_of(parameter), left, note.help or "")
 
 
 def _annotated(parameter: inspect.Parameter) -> tuple[Any, Parameter]:

@@ -27,8 +27,10 @@ from saccade.evaluation.remedies import (
     percent,
     phases,
     skill,
+    usual_rate,
 )
 from saccade.records import EpochRow, Finding
+from saccade.terminal import counted
 
 # A training accuracy this far above validation is overfitting; less is common and does no harm (5 points
 # are what batch norm and early stopping leave on small sets), and the interval must exclude it as well.
@@ -117,13 +119,12 @@ def too_low_a_rate(evidence: Evidence) -> Finding | None:
     learnt = skill(_right_in_training(evidence, rows), evidence.validation) >= UNDERFIT_SKILL
     if learnt or fallen >= HARDLY_MOVED:
         return None
-    usual = evidence.recipe.replaced(train__lr="auto").learning_rate
     return Finding(
         "too_low_a_rate",
         "error",
         f"The learning rate is too low: with {highest:.3g} in phase {phase!r} the loss hardly moved "
         f"(in training {rows[0].train_loss:.3g} to {rows[-1].train_loss:.3g} in {epochs(len(rows))}).",
-        f"Use a higher rate ({method(evidence)}--lr {usual:g}); more epochs at this one change little.",
+        f"Use a higher rate ({usual_rate(evidence)}); more epochs at this one change little.",
         figure={"phase": phase, "lr": highest, "fallen": fallen},
     )
 
@@ -170,10 +171,19 @@ def turned(evidence: Evidence) -> Finding | None:
         f"After epoch {kept + 1} the validation loss rose from {evidence.history[kept].validation_loss:.3g} "
         f"to {rows[-1].validation_loss:.3g} while the training loss went on falling: from there the network "
         f"overfitted. The weights of epoch {kept + 1} were kept, so the result does not suffer.",
-        f"Nothing needs to be done; {len(evidence.history) - kept - 1} epochs could have been saved with a "
-        "smaller train.early_stopping.",
+        f"Nothing needs to be done; {_saved(evidence, len(evidence.history) - kept - 1)}",
         figure={"kept_epoch": kept + 1, "epochs": len(evidence.history)},
     )
+
+
+def _saved(evidence: Evidence, count: int) -> str:
+    """How the epochs after the best could have been left out."""
+    smaller = (
+        "a smaller train.early_stopping"
+        if evidence.recipe.train.early_stopping
+        else "--train.early-stopping 5"
+    )
+    return f"{counted(count, 'epoch')} could have been saved with {smaller}."
 
 
 def fine_tuning_did_not_help(evidence: Evidence) -> Finding | None:

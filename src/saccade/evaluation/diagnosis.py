@@ -5,9 +5,10 @@ Every threshold is a constant with its reason. Findings come most pressing first
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from saccade.evaluation.curves import (
+    UNDERFIT_SKILL,
     diverged,
     fine_tuning_did_not_help,
     overfitting,
@@ -17,9 +18,22 @@ from saccade.evaluation.curves import (
     turned,
     underfitting,
 )
-from saccade.evaluation.intervals import images_needed, wilson
-from saccade.evaluation.remedies import FEW_IMAGES, SOME_IMAGES, Evidence, against_baseline, baseline, percent
+from saccade.evaluation.intervals import images_needed, mean_interval, wilson
+from saccade.evaluation.remedies import (
+    FEW_IMAGES,
+    SOME_IMAGES,
+    UNEVEN,
+    Evidence,
+    against_baseline,
+    baseline,
+    class_weights,
+    percent,
+    skill,
+    usual_size,
+    wider_or_larger,
+)
 from saccade.records import Finding, Metrics
+from saccade.terminal import counted
 
 # An interval wider than +-5 points cannot tell a good change from a bad one.
 WIDE_HALF_WIDTH = 0.05
@@ -28,6 +42,8 @@ WANTED_HALF_WIDTH = 0.03
 CALIBRATION_GAP = 0.05
 # Fewer images of a class say nothing about it: 0 of 4 happens by chance to a fair class.
 FEWEST_OF_A_CLASS = 5
+# Balanced accuracy this near to guessing has learnt nothing, whatever the accuracy says.
+NO_SKILL = 0.05
 
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
@@ -48,15 +64,60 @@ def worse_than_baseline(evidence: Evidence) -> Finding | None:
     if figures.accuracy.low > share:
         return None
     worse = figures.accuracy.value <= share
-    verdict = "is no better than" if worse else f"is not shown by {figures.images} images to beat"
+    images = counted(figures.images, "image")
+    verdict = "is no better than" if worse else f"is not shown by {images} to beat"
+    message = (
+        f"An accuracy of {percent(figures.accuracy.value)} {verdict} always predicting {label!r} "
+        f"({percent(share)})."
+    )
+    learnt = _learnt_all_the_same(evidence, figures)
     return Finding(
         "worse_than_baseline",
-        "error" if worse else "warning",
-        f"An accuracy of {percent(figures.accuracy.value)} {verdict} always predicting {label!r} "
-        f"({percent(share)}).",
-        "Look at the images with `saccade augment` and the audit: can a person tell the classes apart?"
+        "error" if worse and not learnt else "warning",
+        f"{message} {learnt}".rstrip(),
+        _by_balanced_accuracy(evidence, figures)
+        if learnt
+        else "Look at the images with `saccade augment` and the audit: can a person tell the classes apart?"
         + against_baseline(evidence),
         figure={"accuracy": figures.accuracy.value, "baseline": share},
+    )
+
+
+def _learnt_all_the_same(evidence: Evidence, figures: Metrics) -> str:
+    """What uneven classes hide: rare ones are found, at the cost of the commonest; "" where none are."""
+    supports = [row.support for row in figures.per_class if row.support]
+    chance, fair = 1 / len(supports), mean_interval(figures.balanced_accuracy, supports)
+    if max(supports) < UNEVEN * min(supports) or fair.value <= chance + NO_SKILL:
+        return ""
+    sure = "" if fair.low > chance else ", though so few images do not show it"
+    return (
+        f"But that says little where classes are uneven: balanced accuracy is {percent(fair.value)}, and "
+        f"guessing has {percent(chance)}{sure}."
+    )
+
+
+def _by_balanced_accuracy(evidence: Evidence, figures: Metrics) -> str:
+    largest = max(row.support for row in figures.per_class)
+    rare = [row.label for row in figures.per_class if 0 < UNEVEN * row.support <= largest]
+    named = ", ".join(map(repr, rare[:5])) + (f" and {len(rare) - 5} more" if len(rare) > 5 else "")
+    weights = class_weights(evidence, rare)
+    return (
+        f"Judge by balanced accuracy and macro F1. Add images of {named}{', or ' * bool(weights)}{weights}."
+    )
+
+
+def images_too_small(evidence: Evidence) -> Finding | None:
+    """Images far smaller than the backbone was made for, where the figures are low as well."""
+    larger, figures = usual_size(evidence), evidence.judged
+    if not larger or figures is None or skill(figures.accuracy.value, figures) >= UNDERFIT_SKILL:
+        return None
+    return Finding(
+        "images_too_small",
+        "warning",
+        f"The network saw images of {evidence.side} x {evidence.side} pixels; "
+        f"{evidence.recipe.model.backbone} was made for {evidence.usual_side}.",
+        f"Use larger images ({larger}), in a new --out folder.",
+        figure={"side": evidence.side, "usual": evidence.usual_side},
     )
 
 
@@ -70,26 +131,35 @@ def never_predicted(evidence: Evidence) -> Finding | None:
     missing = [row for row, answers in rows if row.support and not answers]
     if not missing:
         return None
-    names = ", ".join(f"{row.label!r} ({row.support} images)" for row in missing[:10])
+    names = ", ".join(f"{row.label!r} ({counted(row.support, 'image')})" for row in missing[:10])
     more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
     few = all(row.support < FEWEST_OF_A_CLASS for row in missing)
+    weights = class_weights(evidence, [row.label for row in missing])
+    these = "this class" if len(missing) == 1 else "each of these classes"
+    steps = [*filter(None, [weights]), f"add images of {these}", f"merge {these} with what resembles it"]
     return Finding(
         "never_predicted",
         "info" if few else "warning",
         f"The model never predicts {names}{more}.",
-        "Set train.class_weights = true, add images of these classes, or merge them with what they resemble.",
+        _one_of(steps),
         figure={"classes": [row.label for row in missing]},
     )
+
+
+def _one_of(steps: Sequence[str]) -> str:
+    sentence = f"{', '.join(steps[:-1])}, or {steps[-1]}."
+    return sentence[:1].upper() + sentence[1:]
 
 
 def too_little_data(evidence: Evidence) -> Finding | None:
     """Too few images to learn from, or to say how good the model is."""
     if 0 < evidence.smallest_class < FEW_IMAGES:
+        smallest = min(evidence.train_counts, key=evidence.train_counts.__getitem__)
         return Finding(
             "too_little_data",
             "warning",
-            f"The smallest class has {evidence.smallest_class} training images; below {FEW_IMAGES} each "
-            "one changes the model.",
+            f"The smallest class, {smallest!r}, has {counted(evidence.smallest_class, 'training image')}; "
+            f"below {FEW_IMAGES} each one changes the model.",
             f"Collect at least {SOME_IMAGES} images of each class, most of those that look alike.",
             figure={"smallest_class": evidence.smallest_class},
         )
@@ -104,8 +174,8 @@ def too_little_data(evidence: Evidence) -> Finding | None:
     return Finding(
         "too_little_data",
         "warning",
-        f"{figures.images} {part} images tell little: the accuracy lies between "
-        f"{percent(figures.accuracy.low)} and {percent(figures.accuracy.high)}.",
+        f"{counted(figures.images, f'{part} image')} {'tells' if figures.images == 1 else 'tell'} little: "
+        f"the accuracy lies between {percent(figures.accuracy.low)} and {percent(figures.accuracy.high)}.",
         f"About {needed} {part} images would tell it to {100 * WANTED_HALF_WIDTH:.0f} points either way.",
         figure={"images": figures.images, "half_width": half, "needed": needed},
     )
@@ -121,10 +191,18 @@ def optimistic_validation(evidence: Evidence) -> Finding | None:
         "warning",
         f"The test part ({percent(test.accuracy.value)}) is clearly worse than the validation part "
         f"({percent(validation.accuracy.value)}).",
-        "Believe the test part. Look for what differs between the two (another camera, day or site), and "
-        "name it with --group so that the split respects it.",
+        f"Believe the test part. Look for what differs between the two (another camera, day or site), and "
+        f"{_keep_apart(evidence)}.",
         figure={"test": test.accuracy.value, "validation": validation.accuracy.value},
     )
+
+
+def _keep_apart(evidence: Evidence) -> str:
+    """How a split respects what differs, beside the groups that it has."""
+    split = evidence.recipe.split
+    besides = " as well: one column for both" if split.group or split.group_pattern else ""
+    repair = " (with --repair-split)" if evidence.given_split and not split.repair else ""
+    return f"name it with --group{besides}, so that the split respects it{repair}"
 
 
 def weak_classes(evidence: Evidence) -> Finding | None:
@@ -180,6 +258,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     diverged,
     too_high_a_rate,
     too_low_a_rate,
+    images_too_small,
     worse_than_baseline,
     overfitting,
     underfitting,
@@ -200,20 +279,28 @@ def _fine(evidence: Evidence) -> Finding:
     if figures is None:
         return Finding("fine", "info", f"Fine: {curves}.", "Nothing needs to be done.")
     part = "test" if evidence.test else "validation"
-    split = "Nothing needs to be done. "
-    if evidence.leaks:
-        split = (
-            f"But {evidence.leaks} near-duplicates or groups stand in two parts and flatter this figure: "
-            "move them (--repair-split). "
-        )
     right = f"Fine: {percent(figures.accuracy.value)} of the {figures.images} {part} images are right"
     return Finding(
         "fine",
         "info",
         f"{right}, and {curves}." if evidence.history else f"{right}.",
-        f"{split}More images, a larger backbone or --image-size may still add to it.",
+        _what_next(evidence, figures),
         figure={"accuracy": figures.accuracy.value},
     )
+
+
+def _what_next(evidence: Evidence, figures: Metrics) -> str:
+    """What a run that is fine may still do: leaks first, and nothing where every image is right."""
+    if evidence.leaks and not evidence.recipe.split.repair:
+        leaks = (
+            f"But {evidence.leaks} near-duplicates or groups stand in two parts and flatter this figure: "
+            "move them (--repair-split)."
+        )
+    else:
+        leaks = "Nothing needs to be done."
+    if figures.accuracy.value == 1:
+        return leaks
+    return f"{leaks} What may still add to it: collect more images, or {wider_or_larger(evidence)}."
 
 
 def _taken_for(figures: Metrics, row: int) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from saccade.recipe import DEFAULT_BACKBONE, HARD_FINETUNE_RATIO, Recipe
+from saccade.recipe import AUTO_BACKBONE, DEFAULT_BACKBONE, HARD_FINETUNE_RATIO, Recipe
 from saccade.records import EpochRow, Metrics
 
 # Below 20 images a class, one more image changes the model visibly; below 100, overfitting is first a
@@ -24,8 +24,9 @@ class Evidence:
     """What a rule may look at. `validation` or `test` are absent where the run has no such part.
 
     `train` are figures on the training images without augmentation, where they were computed.
-    `smallest_class` is the number of training images of the smallest class, 0 where unknown; `leaks` that of
-    pairs and groups that stand in two parts.
+    `train_counts` are the training images of each class, empty where unknown; `leaks` the pairs and groups
+    that stand in two parts. `side` of the input in pixels, and `usual_side` that the backbone was made for: 0
+    where unknown. `given_split`: the user divided the images.
     """
 
     history: tuple[EpochRow, ...]
@@ -33,13 +34,30 @@ class Evidence:
     test: Metrics | None = None
     train: Metrics | None = None
     recipe: Recipe = field(default_factory=Recipe)
-    smallest_class: int = 0
+    train_counts: Mapping[str, int] = field(default_factory=dict)
     leaks: int = 0
+    side: int = 0
+    usual_side: int = 0
+    given_split: bool = False
 
     @property
     def judged(self) -> Metrics | None:
         """The figures that the words are about."""
         return self.test or self.validation
+
+    @property
+    def smallest_class(self) -> int:
+        """Training images of the smallest class, 0 where unknown."""
+        return min(self.train_counts.values(), default=0)
+
+    def rare_in_training(self, labels: Sequence[str]) -> bool:
+        """Whether one of the classes has far fewer training images than the largest: weights would help it.
+
+        Where the training images are unknown, those that were judged stand for them.
+        """
+        counts = self.train_counts or _supports(self.judged)
+        largest = max(counts.values(), default=0)
+        return any(UNEVEN * counts.get(label, largest) <= largest for label in labels)
 
 
 def phases(history: Sequence[EpochRow]) -> list[tuple[str, list[EpochRow]]]:
@@ -62,6 +80,10 @@ def fitted(rows: Sequence[EpochRow]) -> bool:
 def baseline(figures: Metrics) -> tuple[str, float]:
     commonest = max(figures.per_class, key=lambda row: row.support)
     return commonest.label, commonest.support / figures.images
+
+
+def _supports(figures: Metrics | None) -> dict[str, int]:
+    return {row.label: row.support for row in figures.per_class if row.support} if figures else {}
 
 
 def skill(accuracy: float, figures: Metrics | None) -> float:
@@ -96,16 +118,24 @@ def lower_rate(evidence: Evidence, phase: str) -> str:
     return f"Use a third of the learning rate or less ({method(evidence)}{flag} {rate / 3:.1g}){clip}."
 
 
+def usual_rate(evidence: Evidence) -> str:
+    """The flag of the usual rate, for a run of one phase."""
+    recipe = evidence.recipe
+    usual = recipe.replaced(train__lr="auto", train__finetune_lr="auto", train__allow_large_finetune_lr=True)
+    if evidence.history[-1].phase == "finetune":  # which has a rate of its own
+        return f"{method(evidence)}--finetune-lr {HARD_FINETUNE_RATIO * usual.learning_rate:g}"
+    return f"{method(evidence)}--lr {usual.learning_rate:g}"
+
+
 def other_rate(rows: Sequence[EpochRow], evidence: Evidence) -> str:
     rate = rate_of(evidence, rows[0].phase) or evidence.recipe.finetune_learning_rate
+    which = method(evidence)
     if rows[-1].validation_loss < rows[0].validation_loss:  # on its way, but too slow or too short
         higher = min(3 * rate, HARD_FINETUNE_RATIO * evidence.recipe.learning_rate)
-        which = method(evidence)
-        return (
-            f"Try more epochs ({which}--epochs {2 * len(rows)}) or a higher rate "
-            f"({which}--finetune-lr {higher:.1g})."
-        )
-    lower = f"{method(evidence)}--finetune-lr {rate / 3:.1g}"
+        faster = f" or a higher rate ({which}--finetune-lr {higher:.1g})" if higher > 1.5 * rate else ""
+        longer = 2 * max(len(rows), evidence.recipe.epochs)
+        return f"Try more epochs ({which}--epochs {longer}){faster}."
+    lower = f"{which}--finetune-lr {rate / 3:.1g}"
     return f"Try a third of the rate ({lower}), or keep the head alone (--method head)."
 
 
@@ -115,31 +145,47 @@ def more_time(evidence: Evidence, epochs: int) -> str:
     to_the_end = kept_index(evidence.history) == len(evidence.history) - 1  # no early stopping
     if recipe.train.time_limit and to_the_end and epochs < recipe.epochs:
         return "a longer --time-limit"
+    if to_the_end and epochs < recipe.epochs:  # somebody ended it (--finish)
+        return f"all of its {recipe.epochs} epochs"
     limit = ", and a longer --time-limit" if recipe.train.time_limit else ""
-    enough = max(2 * epochs, recipe.epochs) if to_the_end else 2 * recipe.epochs  # it may have been cut short
+    enough = 2 * epochs if to_the_end else 2 * recipe.epochs  # it may have been cut short
     return f"{method(evidence)}--epochs {enough}{limit}"
 
 
 def against_baseline(evidence: Evidence) -> str:
     """What to try where a model is no better than always predicting the commonest class; may be ""."""
     steps = []
-    recipe, figures = evidence.recipe, evidence.judged
+    recipe = evidence.recipe
     if not recipe.starts_pretrained and recipe.model.backbone != FOR_SMALL_IMAGES:
         steps.append("try pretrained weights")
-    counts = [row.support for row in figures.per_class if row.support] if figures else []
-    if counts and max(counts) >= UNEVEN * min(counts) and not recipe.train.class_weights:
-        steps.append("set train.class_weights = true")
+    if larger := usual_size(evidence):
+        steps.append(f"use larger images ({larger})")
+    if weights := class_weights(evidence, list(_supports(evidence.judged))):
+        steps.append(weights)
     return f" Then {', or '.join(steps)}." if steps else ""
+
+
+def class_weights(evidence: Evidence, labels: Sequence[str]) -> str:
+    """How to weight the classes, where one of these is rare and it is not done yet; else ""."""
+    helps = evidence.rare_in_training(labels) and not evidence.recipe.train.class_weights
+    return "set train.class_weights = true" if helps else ""
+
+
+def usual_size(evidence: Evidence) -> str:
+    """The flag for images as the backbone was made for, where they are far smaller now; else ""."""
+    small = 0 < evidence.side < least_side(evidence.usual_side, evidence.recipe)
+    return f"--image-size {evidence.usual_side}" if small else ""
+
+
+def least_side(usual_side: int, recipe: Recipe) -> int:
+    """Pixels below which images are far too small for a backbone that was made for `usual_side`."""
+    return max(usual_side // 4, 32 if recipe.starts_pretrained else 0) if usual_side else 0
 
 
 def against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
     recipe = evidence.recipe
     if fitted(evidence.history):
-        return (
-            "With few training images a head often fits all of them. In this order: collect "
-            "more images of each class; fine-tune with more augmentation (--method full --augment strong); "
-            "compare backbones (--backbone auto --weights FOLDER)."
-        )
+        return _against_overfitted_head(recipe)
     steps = ["collect more images of each class"]
     if recipe.augment.policy in STRONGER:
         steps.append(f"augment more (--augment {STRONGER[recipe.augment.policy]})")
@@ -151,26 +197,52 @@ def against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
         steps.append(f"raise --train.weight-decay to {max(0.05, 5 * recipe.train.weight_decay):.2g}")
     if not more_data_first:
         steps.append(steps.pop(0))
-    return "In this order: " + "; ".join(steps) + "."
+    return _in_order(steps) + "."
+
+
+def _against_overfitted_head(recipe: Recipe) -> str:
+    stronger = "" if recipe.augment.policy == "strong" else " with more augmentation"
+    flags = "--method full" + (" --augment strong" if stronger else "")
+    steps = ["collect more images of each class", f"fine-tune{stronger} ({flags})"]
+    if recipe.model.backbone != AUTO_BACKBONE:
+        steps.append("compare backbones (--backbone auto --weights FOLDER)")
+    return f"With few training images a head often fits all of them. {_in_order(steps)}."
+
+
+def _in_order(steps: Sequence[str]) -> str:
+    """Steps as one sentence, without its full stop.
+
+    >>> _in_order(["collect more images"]), _in_order(["collect", "augment"])
+    ('Collect more images', 'In this order: collect; augment')
+    """
+    if len(steps) == 1:
+        return steps[0][:1].upper() + steps[0][1:]
+    return f"In this order: {'; '.join(steps)}"
 
 
 def against_underfitting(evidence: Evidence) -> str:
     recipe = evidence.recipe
-    steps = []
+    larger = usual_size(evidence)
+    steps = [f"use larger images ({larger})"] if larger else []
     if fitted(evidence.history):
         steps.append("fine-tune everything (--method full)")
     else:
         if _classic(evidence) and recipe.train.unfreeze != "all":
             steps.append("unfreeze more (--unfreeze all)")
         steps.append(f"train longer ({more_time(evidence, len(phases(evidence.history)[-1][1]))})")
-    if recipe.augment.policy in ("strong", "medium"):
-        steps.append("augment less (--augment light)")
+        if recipe.augment.policy in ("strong", "medium"):  # a fitted head sees no augmented images
+            steps.append("augment less (--augment light)")
+    steps.append(wider_or_larger(evidence))
+    return _in_order(steps) + "; and look in the audit whether the labels are right."
+
+
+def wider_or_larger(evidence: Evidence) -> str:
+    """Which network could learn more than this one."""
+    recipe = evidence.recipe
     if recipe.model.backbone == FOR_SMALL_IMAGES:
         wider = 2 * recipe.model.options.get("width", USUAL_WIDTH)
-        steps.append(f"take a wider network (--model.options width={wider})")
-    else:
-        steps.append("take a larger backbone or a larger --image-size")
-    return "In this order: " + "; ".join(steps) + "; and look in the audit whether the labels are right."
+        return f"take a wider network (--model.options width={wider})"
+    return "take a larger backbone" + ("" if usual_size(evidence) else " or a larger --image-size")
 
 
 def epochs(count: int) -> str:

@@ -19,12 +19,18 @@ from saccade.pipeline.division import (
     write_audit,
 )
 from saccade.pipeline.evidence import watching_test
-from saccade.pipeline.hints import small_images_hint
+from saccade.pipeline.hints import (
+    method_worked_out,
+    say_classes_nobody_can_judge,
+    small_images_hint,
+    usual_side,
+    warn_of_small_input,
+)
 from saccade.pipeline.work import Ready, Work
 from saccade.recipe import AUTO_BACKBONE, Recipe
 from saccade.records import Dataset
 from saccade.run_folder import RunFolder
-from saccade.run_record import RunRecord
+from saccade.run_record import USUAL_SIDE, RunRecord
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -54,12 +60,16 @@ def begin(
     try:
         if may_be_refused(recipe):
             ahead.approved()
+            warn_of_small_input(recipe, terminal)
         terminal.say(f"Run       {run.root}")
+        if method := method_worked_out(recipe):
+            terminal.say(f"Method    {method}")
         read = prepare.read_images(listed, recipe, terminal, watch=ahead.check)
         waits = search_can_wait(read, recipe)
         audited, made = (divide_before_search if waits else divide_searched)(read, recipe, terminal)
         prepare.require_validation(made.dataset, recipe)
         dataset = watching_test(made.dataset)
+        say_classes_nobody_can_judge(dataset, terminal)
         if hint := small_images_hint(dataset, recipe):
             terminal.say(f"          {hint}")
     finally:
@@ -75,7 +85,7 @@ def begin(
         platform=platform.platform(),
         versions=versions(),
         **ready.runtime.describe(),
-        resolved=plan.as_json(),
+        resolved={**plan.as_json(), USUAL_SIDE: usual_side(own)},
         classes=dataset.classes,
         split=split_as_json(made),
         without_effect=_without_effect(ready, plan, dataset, own, recipe.given, terminal),

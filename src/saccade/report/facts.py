@@ -13,7 +13,7 @@ from saccade.evaluation.remedies import Evidence
 from saccade.recipe import Recipe
 from saccade.records import EpochRow, Finding, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder
-from saccade.run_record import RunRecord
+from saccade.run_record import USUAL_SIDE, RunRecord
 
 JUDGED_FIRST = ("test", "validation")
 T = TypeVar("T")
@@ -62,8 +62,11 @@ class Facts:
             test=self.metrics.get("test"),
             train=self.metrics.get("train"),
             recipe=self.recipe or Recipe(),
-            smallest_class=min(train.values(), default=0),
+            train_counts=train,
             leaks=len(split.get("crossing", ())) + len(split.get("crossing_groups", ())),
+            side=self.record.resolved.get("data.preprocess", {}).get("size", 0),
+            usual_side=self.record.resolved.get(USUAL_SIDE, 0),
+            given_split=split.get("made_by_user", False),
         )
 
 
