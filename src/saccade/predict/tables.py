@@ -13,7 +13,7 @@ from saccade.errors import RecipeError
 from saccade.predict.predictor import Answer
 
 _T = TypeVar("_T")
-_VALUES_A_BLOCK = 400_000
+_VALUES_A_BLOCK = 100_000
 FORMULA_STARTS = "=+-@\t\r"
 
 
