@@ -276,7 +276,7 @@ def kills(asked: argparse.Namespace, work: Path) -> bool:
     model, folder = work / "model.onnx", work / "images"
     small_model(model)
     folder.mkdir()
-    for number, data in zip(range(20_000), itertools.cycle(small_images()), strict=False):
+    for number, data in zip(range(asked.images), itertools.cycle(small_images()), strict=False):
         (folder / f"{number:05d}.png").write_bytes(data if number % 100 else data[:40])
     expected, took = undisturbed(model, folder, work)
     moment = random.Random(0)
