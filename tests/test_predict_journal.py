@@ -126,6 +126,8 @@ def test_a_process_killed_while_it_writes_the_output_leaves_nothing(
 def test_every_format_continues(
     ending: str, model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
     sizes: list[int] = []
     add = Journal.add
     monkeypatch.setattr(Journal, "add", lambda self, piece: (sizes.append(len(piece)), add(self, piece)))
