@@ -84,6 +84,10 @@ def test_frames_name_their_columns() -> None:
     assert labelled(Polars()).labels == ["x", "y"]
     assert labelled(FRAME.rename(columns={"site": "group"}), ["p", "q"]).groups == ["1", "2"]
     assert labelled(FRAME[["file"]], ["p", "q"]).images == ["a.png", "b.png"]
+    numbered = FRAME.set_axis(range(4), axis=1)
+    assert labelled(numbered, columns=Columns("0", "1")).labels == ["x", "y"]
+    assert labelled(["a", "b"], FRAME[["kind"]]).labels == ["x", "y"]
+    assert labelled(["a", "b"], np.array([[4], [3]])).labels == ["4", "3"]
 
 
 BAD: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
@@ -94,6 +98,19 @@ BAD: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "NaN": (["a", "b", "c"], ["x", np.nan, None], {}, "labels are missing in 2 of 3 rows: 1, 2"),
     "pandas' NA": (["a"], pandas.Series([None], dtype="string"), {}, "labels are missing in 1 of 1"),
     "a group is missing": (["a", "b"], ["x", "y"], {"groups": [1.0, np.nan]}, "groups are missing in 1 of 2"),
+    "missing paths": (
+        pandas.DataFrame({"path": ["a", None, np.nan], "label": ["x", "y", "y"]}, index=[5, 7, 9]),
+        None,
+        {},
+        "paths are missing in 2 of 3 rows: index 7, 9",
+    ),
+    "an index of its own": (
+        pandas.DataFrame({"path": ["a", "b"], "label": ["x", None]}, index=["one", "two"]),
+        None,
+        {},
+        "labels are missing in 1 of 2 rows: index two",
+    ),
+    "no path": (["a", "", "c"], ["x", "y", "z"], {}, "images are missing in 1 of 3 rows: 1"),
     "continuous": (["a", "b"], [0.5, 1.0], {}, "labels are of"),
     "mixed": (["a", "b"], [1, "1"], {}, "several types: int, str"),
     "a table of labels": (["a", "b"], [[0, 1], [1, 0]], {}, "labels are of type list"),

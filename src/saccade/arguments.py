@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from saccade.called_elsewhere import FLAGS
 from saccade.errors import OF_TRAINING, MissingExtraError, RecipeError, SaccadeError
-from saccade.recipe import SHORT_FLAGS, SYNONYMS, field_table
+from saccade.recipe import SHORT_FLAGS, SYNONYMS, Recipe, field_table, read_recipe_file
 
 # Flags that `fit` or the constructor has under another name, or that are no field
+OWN = ("recipe", "out", "quiet", "callbacks")  # parameters that are no fields of the recipe
 _OWN_NAMES = {"path-column": "path", "label-column": "label", "out": "out"}
 _FLAG = re.compile(r"--(no-)?([a-z][\w.-]*\w)(?:([ =])([^\s,;)](?:[^\s;)]*[^\s,;).])?))?")
 
@@ -33,6 +36,26 @@ def refuse_unknown(names: Iterable[str], own: Sequence[str]) -> None:
             if meant
             else "docs/recipe.md lists all: data__resize is data.resize",
         )
+
+
+def check_own(out: Any, quiet: Any, callbacks: Any) -> None:
+    """Raise RecipeError for what the constructor kept and is none of these."""
+    if not isinstance(out, str | os.PathLike):
+        raise RecipeError(f"out = {out!r} is no folder", hint='give its path, such as out="runs/photos"')
+    if quiet not in (None, True, False):
+        raise RecipeError(f"quiet = {quiet!r} is neither True, False nor None", hint="give one of them")
+    if callbacks is not None and (isinstance(callbacks, str) or not isinstance(callbacks, Iterable)):
+        raise RecipeError(
+            f"callbacks are a {type(callbacks).__name__}, not a list",
+            hint="give a list of saccade.training.Callback: callbacks=[Watcher()]",
+        )
+
+
+def file_values(recipe: Any) -> dict[str, Any]:
+    """What `recipe` sets, nested: a file by its path, a Recipe, or a mapping."""
+    if isinstance(recipe, Recipe):
+        return recipe.model_dump(exclude_unset=True)
+    return dict(recipe) if isinstance(recipe, Mapping) else read_recipe_file(recipe) if recipe else {}
 
 
 def _elsewhere() -> dict[str, str]:

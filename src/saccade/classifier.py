@@ -8,7 +8,7 @@ import itertools
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade import extensions, labelled
-from saccade.arguments import in_python, in_words_of_python, refuse_unknown
-from saccade.errors import DataError, NotFittedError, OtherRunError, RecipeError, RunError
+from saccade.arguments import OWN, check_own, file_values, in_python, in_words_of_python, refuse_unknown
+from saccade.errors import OtherRunError, RecipeError, RunError
 from saccade.labelled import Columns, Labelled
 from saccade.notebook.progress import terminal_for
 from saccade.notebook.views import Views
-from saccade.recipe import SHORT_FLAGS, Recipe, merged_recipe, read_recipe_file
+from saccade.recipe import SHORT_FLAGS, Recipe, merged_recipe
 from saccade.records import Metrics
 from saccade.run_folder import RunFolder, certificate_beside, existing_run, write_bytes
 from saccade.scikit import Estimator, parameters
@@ -110,10 +110,10 @@ class ImageClassifier(Views, Estimator):
         y: Any = None,
         *,
         groups: Any = None,
-        path: str = "",
-        label: str = "",
-        group: str = "",
-        part: str = "",
+        path: str | int = "",
+        label: str | int = "",
+        group: str | int = "",
+        part: str | int = "",
         root: str | Path = "",
     ) -> ImageClassifier:
         """Audit, split, train, evaluate, export and report, as `saccade train` does; returns this object.
@@ -123,8 +123,8 @@ class ImageClassifier(Views, Estimator):
         text, whole numbers or booleans; without it the folder of a path is its class. groups: what images
         belong to (a patient, a site); a group never stands in two parts of the split. path, label, group,
         part: columns of a data frame, or of a list that is a file; by default path, label and, where there is
-        one, group. root: folder in which the relative paths of a data frame or list begin, here and in
-        `predict`.
+        one, group. root: folder in which relative paths begin; a data frame has these columns and this root
+        again in `predict`, `score` and so on.
 
         Images that are given so are written down as a data set in the run folder (`inputs/`): they pass
         through the same audit and the same split as files. Raises SaccadeError. A data frame's example:
@@ -138,36 +138,38 @@ class ImageClassifier(Views, Estimator):
         """
         calm_openmp()
         with in_words_of_python():
-            self._fit(data, y, groups, Columns(path, label, group, part, str(root)))
+            named = (path, label, group, part, root)
+            self._fit(data, y, groups, Columns(*("" if name is None else str(name) for name in named)))
         return self
 
     def _fit(self, data: Any, y: Any, groups: Any, columns: Columns) -> None:
-        given = None if labelled.is_location(data) else labelled.labelled(data, y, groups, columns)
-        if given is None and (y is not None or groups is not None or columns.part):
-            raise DataError(
-                f"{data} brings its own labels, groups and parts; also given: y, groups or part",
-                hint="give images and labels, or name the columns of a list: path=, label=, group=, root=",
-            )
-        if given is not None and self.group:
-            raise RecipeError(
-                f"group = {self.group!r} names a column of a list in a file, and images are given",
-                hint="fit(df, group=COLUMN), or fit(images, labels, groups=VALUES)",
-            )
-        recipe = self._recipe(columns.of_list() if given is None else {})
-        if given is None:
-            with self._place(self.out) as out:
-                self._train(str(data), recipe, out)
+        check_own(self.out, self.quiet, self.callbacks)
+        if labelled.is_location(data):
+            labelled.refuse_labels(data, y, groups, columns.part)
+            self._train(str(data), self._recipe(columns.of_list()))
         else:
-            self._train_given(given, recipe)
+            given = labelled.labelled(data, y, groups, columns)
+            if self.group:
+                raise RecipeError(
+                    f"group = {self.group!r} names a column of a list in a file, and images are given",
+                    hint="fit(df, group=COLUMN), or fit(images, labels, groups=VALUES)",
+                )
+            self._train(given, self._recipe())
         self._columns = columns
         self._gray_stack = getattr(data, "ndim", 0) == 3
 
-    def _train_given(self, given: Labelled, recipe: Recipe) -> None:
-        """In `out`; where that holds another run, as in the folds of a search, in out-2, out-3 and so on."""
+    def _train(self, data: str | Labelled, recipe: Recipe) -> None:
+        """In `out`; where that holds another run (a cell that was changed, a fold), in out-2, out-3, ..."""
+        from saccade import pipeline
+
+        callbacks = tuple(self.callbacks or ())
         for number in itertools.count(1):
             folder = f"{self.out}-{number}" if number > 1 else self.out
             with contextlib.suppress(OtherRunError), self._place(folder) as out:
-                self._train(str(given.write(RunFolder(Path(out)).inputs, recipe)), recipe, out)
+                place = data if isinstance(data, str) else data.write(RunFolder(Path(out)).inputs, recipe)
+                self._take(
+                    pipeline.train(str(place), recipe, self._terminal, out=out, callbacks=callbacks).run
+                )
                 break
         if number > 1:
             warn_caller(f"{self.out} holds a run of other images or settings, so this one is in {folder}")
@@ -178,7 +180,7 @@ class ImageClassifier(Views, Estimator):
         `extra`: dotted key -> value, given to `fit`.
         """
         short = {name.replace("-", "_"): field for name, field in SHORT_FLAGS.items()}
-        given = {name: value for name, value in self.get_params().items() if name not in _OWN}
+        given = {name: value for name, value in self.get_params().items() if name not in OWN}
         given = {name: value for name, value in given.items() if value is not None}
         refuse_unknown(self._fields, parameters(ImageClassifier))
         if callable(given.get("backbone")):
@@ -194,7 +196,7 @@ class ImageClassifier(Views, Estimator):
         # told, not refused: a grid search goes through methods that have no use for a rate
         return merged_recipe(
             values,
-            _file_values(self.recipe),
+            file_values(self.recipe),
             where="ImageClassifier",
             tell=lambda e: warn_caller(in_python(e.problem)),
         )
@@ -224,13 +226,6 @@ class ImageClassifier(Views, Estimator):
             earlier()
         self._discard = discard
 
-    def _train(self, location: str, recipe: Recipe, out: str) -> None:
-        from saccade import pipeline
-
-        callbacks = tuple(self.callbacks or ())
-        result = pipeline.train(location, recipe, self._terminal, out=out, callbacks=callbacks)
-        self._take(result.run)
-
     @classmethod
     def load(cls, run: str | Path) -> ImageClassifier:
         """A fitted classifier from a run folder, or from a `model.onnx` alone; raises SaccadeError.
@@ -256,70 +251,77 @@ class ImageClassifier(Views, Estimator):
 
     # -- answers ----------------------------------------------------------------------------------------
 
-    def predict(self, images: Any) -> NDArray[Any]:
+    def predict(self, images: Any, *, root: str | Path | None = None) -> NDArray[Any]:
         """(images,) the most probable label of each image, of the type that labels had in `fit`.
 
         images: paths, folders, uint8 arrays (height, width, 3) or gray (height, width), Pillow images, or the
-        content of image files; one or a list of them; or a data frame with the columns of `fit`. Raises
-        DataError for an image that cannot be used.
+        content of image files; one or a list of them; or a data frame with the columns of `fit`. root:
+        folder in which relative paths begin; None is the current one, and for a data frame that of `fit`.
+        Raises DataError for an image that cannot be used.
 
         >>> model.predict(["photos/red/0.png", "photos/blue/1.png"]).tolist()
         ['red', 'blue']
         """
-        best = self.predict_proba(images).argmax(axis=1)  # first: it says when nothing is fitted
+        best = self.predict_proba(images, root=root).argmax(axis=1)  # first: it says when nothing is fitted
         return np.asarray(self.classes_[best])
 
-    def predict_proba(self, images: Any) -> NDArray[np.float64]:
+    def predict_proba(self, images: Any, *, root: str | Path | None = None) -> NDArray[np.float64]:
         """(images, classes) probabilities, columns in the order of `classes_`.
 
-        images: as for `predict`.
+        images, root: as for `predict`.
 
         >>> model.predict_proba("photos/red/0.png").shape
         (1, 3)
         """
-        probabilities = np.asarray(self._predictor.predict_proba(self._images(images)))
+        probabilities = np.asarray(self._predictor.predict_proba(self._images(images, root)))
         return probabilities[:, self._order]
 
-    def answers(self, images: Any) -> Iterator[Answer]:
+    def answers(self, images: Any, *, root: str | Path | None = None) -> Iterator[Answer]:
         """One `saccade.predict.Answer` an image, in order; one that cannot be used has an `error` instead.
 
-        images: as for `predict`.
+        images, root: as for `predict`.
 
         >>> [answer.predicted for answer in model.answers(["photos/red/0.png"])]
         ['red']
         """
-        found: Iterator[Answer] = self._predictor.answers(self._images(images))
+        found: Iterator[Answer] = self._predictor.answers(self._images(images, root))
         return found
 
-    def evaluate(self, data: Any, y: Any = None) -> Metrics:
+    def evaluate(self, data: Any, y: Any = None, *, root: str | Path | None = None) -> Metrics:
         """Metrics on labelled images that were not trained on.
 
-        data, y: as for `fit`. `.accuracy` of what is returned has value, low and high (95 % interval).
+        data, y: as for `fit`. root: as for `predict`. `.accuracy` of what is returned has value, low and high
+        (95 % interval).
 
         >>> model.evaluate("new_photos/").accuracy.value
         1.0
         """
         with in_words_of_python():
-            return self._evaluate(data, y)
+            return self._evaluate(data, y, root)
 
-    def _evaluate(self, data: Any, y: Any) -> Metrics:
-        from saccade import pipeline
+    def _evaluate(self, data: Any, y: Any, root: str | Path | None) -> Metrics:
+        from saccade import pipeline, sources
 
         run = str(self._run.root)
         if labelled.is_location(data):
-            measured = pipeline.evaluate(run, str(data), self._terminal)
+            labelled.refuse_labels(data, y)
+            columns = sources.Columns(root=str(root or ""))
+            measured = pipeline.evaluate(run, str(data), self._terminal, columns=columns)
         else:
-            given = labelled.labelled(data, y, columns=self._columns_for(data, y))
+            given = labelled.labelled(data, y, columns=self._columns_for(data, y, root))
             with tempfile.TemporaryDirectory(prefix="saccade-") as folder:
                 place = given.write(Path(folder) / "images", self._run.read_recipe())
                 measured = pipeline.evaluate(run, str(place), self._terminal)
         return next(measured[part] for part in ("test", "validation", "train") if part in measured)
 
-    def score(self, data: Any, y: Any = None, sample_weight: Any = None) -> float:
+    def score(
+        self, data: Any, y: Any = None, sample_weight: Any = None, *, root: str | Path | None = None
+    ) -> float:
         """Accuracy on labelled images, 0 to 1.
 
         data: as for `fit`. y: the label of each image; with it the images are predicted and nothing else. A
         folder or list goes through `evaluate`. sample_weight: of each image, as scikit-learn has it.
+        root: as for `predict`. Only `evaluate` warns where images were trained on.
 
         Images that cannot be read do not count, and a warning says how many; so does one for labels that the
         model does not know, which count as wrong. DataError where a path does not exist or no image counts.
@@ -328,30 +330,25 @@ class ImageClassifier(Views, Estimator):
         (1.0, 1.0)
         """
         if labelled.is_location(data):
-            return self.evaluate(data).accuracy.value
+            return self.evaluate(data, y, root=root).accuracy.value
         predictor = self._predictor
-        given = labelled.labelled(data, y, columns=self._columns_for(data, y))
+        given = labelled.labelled(data, y, columns=self._columns_for(data, y, root))
         return labelled.accuracy(predictor, given, sample_weight)
 
-    def _columns_for(self, data: Any, y: Any) -> Columns:
-        """Those of `fit`, as far as they are needed here."""
-        columns: Columns = self.__dict__.get("_columns", Columns())
-        if not labelled.is_frame(data):
-            return Columns(root=columns.root)
-        return Columns(columns.path, "" if y is not None else columns.label, root=columns.root)
+    def _columns_for(self, data: Any, y: Any, root: str | Path | None) -> Columns:
+        """A data frame has columns and root of `fit`; other paths begin in the current folder."""
+        columns = self.__dict__.get("_columns", Columns()) if labelled.is_frame(data) else Columns()
+        label = columns.label if y is None else ""
+        return Columns(columns.path, label, root=columns.root if root is None else str(root))
 
-    def _images(self, data: Any) -> Any:
-        """What the predictor takes: columns of a data frame, paths below `root`, a stack of gray images."""
-        columns = self._columns_for(data, None)
+    def _images(self, data: Any, root: str | Path | None) -> Any:
+        """What the predictor takes: a data frame's column, paths below `root`, a stack of gray images."""
+        columns = self._columns_for(data, None, root)
         if labelled.is_frame(data):
-            return labelled.image_list(
-                labelled.column(data, labelled.path_column(data, columns)), columns.root
-            )
+            return labelled.images_of_frame(data, columns)
         if self.__dict__.get("_gray_stack") and getattr(data, "ndim", 0) == 3:
             return list(data)
-        if columns.root and isinstance(data, Iterable) and not labelled.is_single(data):
-            return labelled.image_list(data, columns.root)
-        return data
+        return labelled.below(columns.root, data)
 
     # -- what is left behind ----------------------------------------------------------------------------
 
@@ -419,8 +416,7 @@ class ImageClassifier(Views, Estimator):
     @property
     def _files(self) -> Mapping[str, bytes]:
         """Name -> content of the exported model and its certificate; raises RunError where there is none."""
-        if "classes_" not in self.__dict__:
-            raise NotFittedError("this ImageClassifier is not fitted", hint="call fit(...) first")
+        _ = self.classes_  # raises NotFittedError
         if not self._exported:
             raise RunError(
                 "this run exported no model (export.onnx is false)", hint="fit with export__onnx=True"
@@ -438,9 +434,6 @@ class ImageClassifier(Views, Estimator):
 
     @property
     def _run(self) -> RunFolder:
-        if "run_" not in self.__dict__:
-            what = "has no run folder" if "classes_" in self.__dict__ else "is not fitted"
-            raise NotFittedError(f"this ImageClassifier {what}", hint="call fit(...), or load a run folder")
         if not self.run_.root.is_dir():
             raise RunError(
                 f"the run folder is gone: {self.run_.root}",
@@ -469,16 +462,6 @@ class ImageClassifier(Views, Estimator):
         """Copies and pickles share the run folder, while it is there, and open the model for themselves."""
         state = {name: value for name, value in self.__dict__.items() if name not in ("_discard", "_loaded")}
         return state | self._taken_along()
-
-
-_OWN = ("recipe", "out", "quiet", "callbacks")  # parameters that are no fields of the recipe
-
-
-def _file_values(recipe: Any) -> dict[str, Any]:
-    """What `recipe` sets, nested: a file by its path, a Recipe, or a mapping."""
-    if isinstance(recipe, Recipe):
-        return recipe.model_dump(exclude_unset=True)
-    return dict(recipe) if isinstance(recipe, Mapping) else read_recipe_file(recipe) if recipe else {}
 
 
 def _remove_inputs(run: RunFolder) -> None:

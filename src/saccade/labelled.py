@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,25 +109,48 @@ def labelled(data: Any, y: Any = None, groups: Any = None, columns: Columns = Co
             hint="give a data frame, or images and labels: fit(images, labels, groups=...)",
         )
     images = image_list(data, columns.root)
-    if y is None:
-        y = _folders(images)
-    return _checked(images, y, groups, None)
+    return _checked(images, _folders(images) if y is None else y, groups, None)
+
+
+def refuse_labels(location: Any, y: Any, groups: Any = None, part: str = "") -> None:
+    """Raise DataError where labels, groups or parts are given beside a folder, list or archive."""
+    if y is not None or groups is not None or part:
+        raise DataError(
+            f"{location} brings its own labels, groups and parts; also given: y, groups or part",
+            hint="give images and labels, or name the columns of a list: path=, label=, group=, root=",
+        )
+
+
+def refuse_unordered(values: Any, what: str = "images") -> None:
+    """Raise DataError for a set or a dict: which label belongs to which image would be chance."""
+    if isinstance(values, set | frozenset | Mapping):
+        raise DataError(f"a {type(values).__name__} is no list of {what}", hint=f"give {what} in a list")
+
+
+def below(root: str, images: Any) -> Any:
+    """Paths begin in `root`, one alone or those of a list; what is no path stays as it is."""
+    refuse_unordered(images)
+    if not root or (is_single(images) and not is_location(images)):
+        return images
+    return _below(root, images) if is_location(images) else image_list(images, root)
 
 
 def image_list(data: Any, root: str = "") -> list[Any]:
     """One entry an image; paths as text, below `root`. Raises DataError for what is no list of images."""
+    refuse_unordered(data)
     if isinstance(data, np.ndarray) and data.dtype.kind in "OSU":
         data = data.ravel()
     several = isinstance(data, np.ndarray) or (isinstance(data, Iterable) and not given.is_encoded(data))
-    if not several or isinstance(data, str | dict) or getattr(data, "ndim", 1) == 0:
+    if not several or isinstance(data, str) or getattr(data, "ndim", 1) == 0:
         raise DataError(
             f"a {type(data).__name__} is no list of images",
             hint="give a folder, or a list of paths, arrays, Pillow images or bytes",
         )
-    images = [_below(root, image) for image in _plain(data, keep_arrays=True)]
+    images = _plain(data, keep_arrays=True)
     if not images:
         raise DataError("no images are given: the list is empty", hint="give at least two classes of images")
-    return images
+    _refuse_missing(data, images, "images")
+    return [_below(root, image) for image in images]
 
 
 def _below(root: str, image: Any) -> Any:
@@ -143,17 +166,19 @@ def _of_frame(frame: Any, y: Any, groups: Any, columns: Columns) -> Labelled:
         raise DataError(
             f"groups are given twice: as groups= and as column {columns.group!r}", hint="give one"
         )
-    images = image_list(column(frame, path_column(frame, columns)), columns.root)
+    images = images_of_frame(frame, columns)
     y = column(frame, columns.label or "label") if y is None else y
     if groups is None and (columns.group or "group" in names_of(frame)):
         groups = column(frame, columns.group or "group")
     return _checked(images, y, groups, column(frame, columns.part) if columns.part else None)
 
 
-def path_column(frame: Any, columns: Columns) -> str:
-    """The column of paths: the one that was named, or the only one, or "path"."""
+def images_of_frame(frame: Any, columns: Columns) -> list[Any]:
+    """The column of paths, below `root`: the one that was named, or the only one, or "path"."""
     names = names_of(frame)
-    return columns.path or (names[0] if len(names) == 1 else "path")
+    paths = column(frame, columns.path or (names[0] if len(names) == 1 else "path"))
+    _refuse_missing(paths, _plain(paths), "paths")
+    return image_list(_plain(paths), columns.root)
 
 
 def names_of(frame: Any) -> list[str]:
@@ -161,17 +186,17 @@ def names_of(frame: Any) -> list[str]:
     return [str(name) for name in frame.columns]
 
 
-def column(frame: Any, name: str) -> list[Any]:
-    """The values of a column; raises DataError, with the names there are, where it is absent."""
+def column(frame: Any, name: str) -> Any:
+    """A column, by its name as text; raises DataError, with the names there are, where it is absent."""
     if name not in names_of(frame):
         raise DataError(
             f"the data frame has no column {name!r}; its columns are: {', '.join(names_of(frame))}",
             hint="name them: fit(df, path=..., label=..., group=...)",
         )
-    values = frame[name]
+    values = frame[list(frame.columns)[names_of(frame).index(name)]]
     if getattr(values, "ndim", 1) != 1:
         raise DataError(f"the data frame has several columns {name!r}", hint="give each a name of its own")
-    return _plain(values)
+    return values
 
 
 def _plain(values: Any, *, keep_arrays: bool = False) -> list[Any]:
@@ -202,7 +227,7 @@ def _checked(images: list[Any], y: Any, groups: Any, parts: Any) -> Labelled:
         labels,
         kind,
         [] if groups is None else _names(groups, "groups", len(images)),
-        [] if parts is None else ["" if _missing(part) else str(part) for part in parts],
+        [] if parts is None else ["" if _missing(part) else str(part) for part in _plain(parts)],
     )
 
 
@@ -244,20 +269,37 @@ def _names(values: Any, what: str, count: int) -> list[str]:
 
 def _values(values: Any, what: str, count: int) -> list[Any]:
     """As many as there are images, none missing; raises DataError."""
+    refuse_unordered(values, what)
     if isinstance(values, str | bytes) or not (isinstance(values, Iterable) or hasattr(values, "to_list")):
         raise DataError(f"{what} are a {type(values).__name__}, not a list", hint=f"give {what} one an image")
+    values = _one_column(values)
     found = _plain(values)
     if len(found) != count:
         raise DataError(f"{count:,} images, but {len(found):,} {what}", hint=f"give {what} one an image")
-    gone = [position for position, value in enumerate(found) if _missing(value)]
-    if gone:
-        more = " ..." if len(gone) > SHOWN else ""
-        raise DataError(
-            f"{what} are missing in {len(gone):,} of {count:,} rows: "
-            f"{', '.join(map(str, gone[:SHOWN]))}{more}",
-            hint="fill them in, or leave these rows out",
-        )
+    _refuse_missing(values, found, what)
     return found
+
+
+def _one_column(values: Any) -> Any:
+    """The column of a table that has one: (images, 1), as some data frames and encoders give labels."""
+    if is_frame(values) and len(values.columns) == 1:
+        return column(values, names_of(values)[0])
+    return values.ravel() if isinstance(values, np.ndarray) and values.shape[1:] == (1,) else values
+
+
+def _refuse_missing(values: Any, found: Sequence[Any], what: str) -> None:
+    """Raise DataError that names the rows, by their index where `values` has one of its own."""
+    gone = [position for position, value in enumerate(found) if _missing(value)]
+    if not gone:
+        return
+    index = list(values.index) if hasattr(values, "iloc") else range(len(found))
+    by_index = "" if list(index) == list(range(len(found))) else "index "
+    rows = ", ".join(str(index[position]) for position in gone[:SHOWN])
+    raise DataError(
+        f"{what} are missing in {len(gone):,} of {len(found):,} rows: {by_index}{printable(rows)}"
+        f"{' ...' if len(gone) > SHOWN else ''}",
+        hint="fill them in, or leave these rows out",
+    )
 
 
 def _missing(value: Any) -> bool:

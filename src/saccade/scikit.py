@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+from saccade.errors import NotFittedError
 
 
 class Estimator:
@@ -17,6 +19,17 @@ class Estimator:
 
     _estimator_type = "classifier"  # for scikit-learn before 1.6
     _fields: dict[str, Any]
+
+    if not TYPE_CHECKING:  # to a checker of types every attribute would seem to be there
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise NotFittedError for what `fit` has not set: `hasattr` is False, and a person is told."""
+            if name not in ("classes_", "run_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            what = "has no run folder" if "classes_" in self.__dict__ else "is not fitted"
+            raise NotFittedError(
+                f"this {type(self).__name__} {what}", hint="call fit(...), or load a run folder"
+            )
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Constructor arguments, as scikit-learn's `clone` wants them; nothing is nested below `deep`.

@@ -589,8 +589,8 @@ def test_43_what_can_be_handled_is_used_and_said_with_its_line(tmp_path: Path) -
         "path,label,weather\n" + "\n".join(row if row[0] in ".g" else f"../{row}" for row in rows)
     )
     dataset = load_source(tmp_path / "in" / "labels.csv")
-    said = "\n".join(dataset.listed)
-    assert "../cat/good0.jpg: line 14 repeats line 2; used once" in said
+    said = "\n".join([*dataset.listed, *(found.message for found in dataset.findings)])
+    assert "1 row repeats an earlier one; used once: ../cat/good0.jpg: line 14 repeats line 2" in said
     assert "../aside/x.jpg: outside the folder of the list (line 15); used" in said
     assert "gone.jpg: no such file (line 16); set aside" in said
     assert "columns not used: weather" in said

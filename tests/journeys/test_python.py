@@ -186,9 +186,15 @@ def test_the_folds_of_a_search_have_a_folder_each(
     assert np.isfinite(scores).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cv", "cv-2"]
     assert [len(RunFolder(tmp_path / name).read_dataset()) for name in ("cv", "cv-2")] == [18, 18]
-    with pytest.raises(RunError, match="holds a run with another recipe") as caught:
-        model.set_params(seed=5).fit(Path(paths[0]).parents[1])  # a folder names its run itself
-    assert caught.value.hint == "give out= a new folder, or the same settings to continue"
+
+
+def test_a_cell_that_is_changed_and_run_again_gets_a_folder_of_its_own(photos: Path, tmp_path: Path) -> None:
+    model = ImageClassifier(**SMALL, out=str(tmp_path / "run")).fit(photos)
+    with pytest.warns(UserWarning, match="run holds a run of other images or settings, so this one is in"):
+        model.set_params(image_size=24).fit(photos)
+    assert model.run_.root == tmp_path / "run-2"
+    model.set_params(image_size=16).fit(photos)  # as it was: the run is there already
+    assert model.run_.root == tmp_path / "run"
 
 
 def test_what_cannot_be_read_does_not_count_and_is_named(
@@ -212,6 +218,12 @@ def test_what_cannot_be_read_does_not_count_and_is_named(
 
 
 def test_what_is_not_fitted_says_so_as_scikit_learn_does(paths: list[str]) -> None:
+    for name in ("classes_", "run_"):
+        with pytest.raises(NotFittedError, match="is not fitted\nhint: call fit"):
+            getattr(ImageClassifier(), name)
+        assert not hasattr(ImageClassifier(), name)
+    with pytest.raises(AttributeError, match="has no attribute 'clases_'"):
+        _ = ImageClassifier().clases_  # type: ignore[attr-defined]
     for ask in (ImageClassifier().predict, ImageClassifier().score):
         with pytest.raises(sklearn.exceptions.NotFittedError, match="call fit") as caught:
             ask(np.array(paths))
@@ -295,12 +307,34 @@ def test_frames_name_columns_when_they_fit_and_when_they_ask(
     frame["site"] = [f"site {int(Path(path).stem[-3:]) // 4}" for path in paths]
     model = ImageClassifier(**SMALL).fit(frame, path="filename", label="species", group="site", root=photos)
     assert model.predict(frame[:3]).shape == (3,)
+    assert {record.path for record in model.run_.read_dataset()} == set(frame["filename"])
+    _paths_begin_where_root_says(model, photos, frame)
     assert model.score(frame) == np.mean(model.predict(frame) == frame["species"])
     with pytest.warns(
         UserWarning, match="leak: 2. of these 36 images were in the training or validation part"
     ):
         assert model.evaluate(frame).images == 36
-    assert {record.path for record in model.run_.read_dataset()} == set(frame["filename"])
+
+
+def _paths_begin_where_root_says(model: ImageClassifier, photos: Path, frame: pandas.DataFrame) -> None:
+    """Without root= those of a list begin in the current folder, those of a data frame as in `fit`."""
+    wanted, names = model.predict(frame[:3]), list(frame["filename"][:3])
+    for images in (names, np.array(names), frame[:3]):
+        assert model.predict(images, root=photos).tolist() == wanted.tolist()
+    assert model.predict(names[0], root=photos).tolist() == wanted[:1].tolist()
+    assert model.predict([photos / name for name in names]).tolist() == wanted.tolist()
+    with pytest.raises(DataError, match="3 inputs failed"):
+        model.predict(names)
+    with pytest.raises(DataError, match="3 inputs failed"):
+        model.predict(frame[:3], root="")
+    assert [answer.error for answer in model.answers(names, root=photos)] == [""] * 3
+    assert model.predict_proba(names, root=photos).shape == (3, 3)
+    assert model.score(names, list(wanted), root=photos) == 1.0
+    with pytest.raises(DataError, match="3 of the 3 images do not exist: elsewhere"):
+        model.score(frame[:3], root="elsewhere")
+    mistaken = model.mistakes_
+    assert len(mistaken) > 0
+    assert model.predict(mistaken["path"]).tolist() == list(mistaken["predicted"])
 
 
 @pytest.mark.parametrize("moment", ["on_step", "on_epoch_end", "on_finish", "on_close"])
@@ -320,6 +354,62 @@ def test_a_callback_that_fails_is_named_and_the_run_goes_on(
         model.set_params(callbacks=[seeing]).fit(photos)
         assert seeing.epochs == [], "the epoch of the failure is kept, not trained again"
         assert model.run_.read_record().callbacks == (f"{__name__}.Failing", f"{__name__}.Seeing")
+
+
+UNORDERED: dict[str, tuple[Any, str]] = {
+    "set": (lambda paths, y: (set(paths), y, None), "a set is no list of images"),
+    "labels by path": (
+        lambda paths, y: (paths, dict(zip(paths, y, strict=True)), None),
+        "a dict is no list of labels",
+    ),
+    "groups": (lambda paths, y: (paths, y, frozenset(paths)), "a frozenset is no list of groups"),
+}
+
+
+@pytest.mark.parametrize("name", UNORDERED)
+def test_what_has_no_order_is_refused(name: str, paths: list[str], labels: list[str]) -> None:
+    make, words = UNORDERED[name]
+    images, y, groups = make(paths, labels)
+    with pytest.raises(DataError, match=words):
+        ImageClassifier(**SMALL).fit(images, y, groups=groups)
+
+
+def test_answers_to_a_set_would_be_in_no_order(fitted: ImageClassifier, paths: list[str]) -> None:
+    for ask in (fitted.predict, fitted.answers, fitted.predict_proba):
+        with pytest.raises(DataError, match="a set is no list of images"):
+            ask(set(paths))
+    with pytest.raises(DataError, match="a set is no list of images"):
+        fitted.score(set(paths), [9] * 36)
+    with pytest.raises(DataError, match="brings its own labels"):
+        fitted.score(str(Path(paths[0]).parents[1]), [9] * 36)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"out": 3}, "out = 3 is no folder"),
+        ({"quiet": "yes"}, "quiet = 'yes' is neither True, False nor None"),
+        ({"callbacks": print}, "callbacks are a builtin_function_or_method, not a list"),
+        ({"callbacks": Seeing()}, r"callbacks are a Seeing, not a list\nhint: .*callbacks=\[Watcher\(\)\]"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(wrong: dict[str, Any], words: str, paths: list[str]) -> None:
+    with pytest.raises(RecipeError, match=words):
+        ImageClassifier(**wrong).fit(paths)
+
+
+def test_rows_that_repeat_or_contradict_are_rows_and_no_lines_of_a_file(
+    paths: list[str], labels: list[str]
+) -> None:
+    model = ImageClassifier(**SMALL)
+    with pytest.raises(DataError, match=r"images given \(rows count from 0\): 1 row cannot be used") as caught:
+        model.fit([*paths, paths[1]], [*labels, "disc"])
+    assert "row 36: " in str(caught.value)
+    assert "in row 1; keep one of the rows" in str(caught.value)
+    model.fit([*paths, *paths[:2]], [*labels, *labels[:2]])
+    said = [found["message"] for found in model.run_.read_audit()["findings"]]
+    assert any("2 rows repeat earlier ones; used once: " in message for message in said)
+    assert not any("no part of the data" in message for message in said)
 
 
 def test_what_cannot_be_trained_on_leaves_nothing(photos: Path, paths: list[str], tmp_path: Path) -> None:

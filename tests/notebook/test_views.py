@@ -19,7 +19,7 @@ from PIL import Image
 import saccade
 from saccade.errors import DataError, NotFittedError, RecipeError, RunError
 from saccade.evaluation.metrics import metrics_from_json
-from saccade.notebook import cards, plots
+from saccade.notebook import cards, plots, reading
 from saccade.records import EpochRow, Interval, Metrics
 from saccade.run_folder import RunFolder
 from saccade.transforms.batches import epoch_order
@@ -72,7 +72,7 @@ def test_metrics_are_the_figures_of_every_part(model: saccade.ImageClassifier) -
 
 
 def test_mistakes_are_those_of_the_predictions_file(
-    model: saccade.ImageClassifier, monkeypatch: pytest.MonkeyPatch
+    model: saccade.ImageClassifier, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     stored = model.run_.read_predictions("test")
@@ -82,7 +82,9 @@ def test_mistakes_are_those_of_the_predictions_file(
         if label != model.classes_[row.argmax()]
     }
     assert wrong, "the model makes mistakes"
-    assert {tuple(row.values()) for row in model.mistakes_} == wrong
+    assert {(row["path"], *list(row.values())[1:]) for row in model.mistakes_} == {
+        (str(photos / path), *others) for path, *others in wrong
+    }
     confidences = [row["confidence"] for row in model.mistakes_]
     assert confidences == sorted(confidences, reverse=True)
 
@@ -130,6 +132,18 @@ def test_mistakes_are_shown_with_picture_and_words(model: saccade.ImageClassifie
     assert figure.get_suptitle().startswith(f"{len(stored.wrong)} of {len(stored)} test images")
 
 
+def test_long_names_of_classes_do_not_overlap() -> None:
+    names = [f"Epinephelus marginatus the {i}th" for i in range(12)]
+    captions = [
+        f"{plots.short(a)}\ntaken for {plots.short(b)}\n98% sure" for a, b in itertools.pairwise(names)
+    ]
+    figure = plots.tiles_plot([plots.Tile(None, caption) for caption in captions], "Mistaken")
+    figure._repr_png_()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    assert len(boxes) == 11
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
 def test_pictures_that_are_gone_leave_words(model: saccade.ImageClassifier, photos: Path) -> None:
     photos.rename(photos.with_name("moved"))
     try:
@@ -170,6 +184,12 @@ def test_fits_of_a_head_are_points_and_no_epochs() -> None:
     assert {axes.get_xlabel() for axes in figure.axes} == {"Fit"}
     assert figure.get_suptitle().startswith("Training: kept fit 1 of 3")
     assert [line.get_linestyle() for line in figure.axes[0].lines] == ["None", "None", ":"]
+
+
+def test_a_fit_has_no_learning_rate(model: saccade.ImageClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [dataclasses.asdict(row) for row in epochs(0, 0.1)]
+    monkeypatch.setitem(reading.TOLD, "history", lambda run: rows)
+    assert model.history_["lr"].isna().tolist() == [True, False]
 
 
 def test_the_confusion_of_a_part_can_be_named(model: saccade.ImageClassifier) -> None:

@@ -310,7 +310,7 @@ def test_parts_and_groups_of_a_list(tmp_path: Path) -> None:
     assert parts(dataset) == {"a.png": "train", "b.png": "validation", "sub/c.png": ""}
     assert [record.group for record in dataset.records] == ["g1", "", "g2"]
     assert dataset.given_parts == ("train", "validation")
-    assert "labels.csv: columns not used: patient" in dataset.listed
+    assert [found.message for found in dataset.findings] == ["labels.csv: columns not used: patient"]
     assert [record.group for record in load_source(path, group="patient").records] == ["p1", "p2", "p1"]
     assert "no column site" in problem(path, group="site")
 
@@ -366,7 +366,10 @@ def test_missing_files_are_set_aside_and_repeated_rows_used_once(tmp_path: Path)
         "no such file (line 5 of labels.csv). Left out. Restore it or remove the row",
     )
     assert "gone.png: no such file (line 5); set aside, restore it or remove the row" in dataset.listed
-    assert "a.png: line 6 repeats line 2; used once" in dataset.listed
+    assert [found.message for found in dataset.findings] == [
+        "labels.csv: 1 row repeats an earlier one; used once: a.png: line 6 repeats line 2"
+    ]
+    assert not any("repeats" in line for line in dataset.listed), "a row is no file to move or rename"
     assert len(dataset.records) == 4
 
 

@@ -26,7 +26,8 @@ SHARP_BELOW_PIXELS = 64  # smaller pictures are shown pixel by pixel
 CLASSES_WITH_COUNTS = 40  # more cells are too small for a number
 CLASSES_SHOWN = 100
 LABEL_CHARACTERS = 24
-TILES_PER_ROW = 6
+TILES_PER_ROW, TILE_INCHES = 6, 1.6
+CAPTION_POINTS = 8
 
 
 class Plot(Figure):
@@ -169,11 +170,15 @@ def _write_counts(axes: Axes, counts: NDArray[np.float64], shares: NDArray[np.fl
 
 def tiles_plot(tiles: Sequence[Tile], title: str) -> Plot:
     """Pictures in rows, the caption above each."""
-    columns = min(len(tiles), TILES_PER_ROW) or 1
+    longest = max((len(line) for tile in tiles for line in tile.caption.split("\n")), default=0)
+    width = max(TILE_INCHES, 0.6 * CAPTION_POINTS / 72 * longest)
+    columns = max(1, min(len(tiles), int(TILES_PER_ROW * TILE_INCHES / width)))
     rows = -(-len(tiles) // columns)
     lines = max((tile.caption.count("\n") + 1 for tile in tiles), default=1)
-    figure = _figure(max(4.5, 1.6 * columns), 0.5 + rows * (1.5 + 0.17 * lines))
-    figure.suptitle("\n".join(textwrap.wrap(title, 22 * max(columns, 3))), fontsize=11, parse_math=False)
+    figure = _figure(max(4.5, width * columns), 0.5 + rows * (1.5 + 0.17 * lines))
+    figure.suptitle(
+        "\n".join(textwrap.wrap(title, int(13 * max(4.5, width * columns)))), fontsize=11, parse_math=False
+    )
     for place, tile in enumerate(tiles, start=1):
         _draw(figure.add_subplot(rows, columns, place), tile)
     return figure
@@ -182,7 +187,7 @@ def tiles_plot(tiles: Sequence[Tile], title: str) -> Plot:
 def _draw(axes: Axes, tile: Tile) -> None:
     axes.axis("off")
     axes.set_anchor("N")  # captions in a line, whatever the shapes below
-    axes.set_title(tile.caption, fontsize=8, parse_math=False)
+    axes.set_title(tile.caption, fontsize=CAPTION_POINTS, parse_math=False)
     if tile.pixels is None:
         axes.set_box_aspect(1)
         axes.text(0.5, 0.5, "image not at hand", ha="center", va="center", fontsize=8, color=QUIET)

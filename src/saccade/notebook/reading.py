@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from saccade.images.decoder import Limits, read_pixels
 from saccade.recipe import SHORT_FLAGS, Recipe, differing_keys
 from saccade.records import PARTS, Dataset, EpochRow, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder
+from saccade.sources.in_python import is_inputs, root_of_inputs
 
 if TYPE_CHECKING:
     from saccade.notebook.plots import Tile
@@ -35,15 +38,37 @@ def history(run: RunFolder) -> list[dict[str, Any]]:
 def mistakes(run: RunFolder) -> list[dict[str, Any]]:
     """Wrong answers on the judged part, the most confident first."""
     _, answers = judged(run)
+    folder = _folder_of_images(run)
     return [
         {
-            "path": answers.paths[row],
+            "path": _file(folder, answers.paths[row]),
             "label": answers.labels[row],
             "predicted": answers.predicted[row],
             "confidence": float(answers.confidence[row]),
         }
         for row in answers.wrong
     ]
+
+
+def _folder_of_images(run: RunFolder) -> Path:
+    """Where the paths of a run begin, told without listing the images again."""
+    location = Path(run.read_record().data)
+    if is_inputs(location):
+        return root_of_inputs(location)
+    root = run.read_recipe().data.root
+    return Path(root).absolute() if root else location if location.is_dir() else location.parent
+
+
+def _file(folder: Path, path: str) -> str:
+    """The whole path of an image; only its name where it is no file, as in an archive."""
+    whole = os.path.normpath(folder.absolute() / path)
+    return whole if os.path.isfile(whole) else path
+
+
+def from_here(path: str) -> str:
+    """A path below the current folder without that folder's name."""
+    here = os.path.join(os.getcwd(), "")
+    return path.removeprefix(here)
 
 
 def record(run: RunFolder) -> dict[str, Any]:

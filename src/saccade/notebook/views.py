@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +58,13 @@ class Views:
     def history_(self) -> Any:
         """One row an epoch: phase, epoch, lr, losses, accuracies, seconds since the start.
 
-        A pandas DataFrame where pandas is installed, else a list of dicts.
+        A pandas DataFrame where pandas is installed, else a list of dicts. A fit of a head has no lr (NaN).
 
         >>> list(model.history_["epoch"])
         [1, 2, 3, 4]
         """
-        return _table(self._told("history"))
+        rows = self._told("history")
+        return _table([row if row["lr"] else {**row, "lr": math.nan} for row in rows])
 
     @property
     def metrics_(self) -> dict[str, dict[str, float]]:
@@ -79,14 +81,23 @@ class Views:
     def mistakes_(self) -> Any:
         """Wrong answers on the test part (without one: validation), the most confident first.
 
-        Columns path, label, predicted, confidence, as a table like `history_`.
+        Columns path, label, predicted, confidence, as a table like `history_`. Paths are those of the files,
+        for `predict`; of images in an archive or table, their names in it.
 
         >>> len(model.mistakes_)
         0
         """
         told = self._told("mistakes")
         value = {str(label): label for label in self.classes_.tolist()}  # of the type that labels had in fit
-        rows = [{**row, "label": value[row["label"]], "predicted": value[row["predicted"]]} for row in told]
+        rows = [
+            {
+                **row,
+                "path": reading.from_here(row["path"]),
+                "label": value[row["label"]],
+                "predicted": value[row["predicted"]],
+            }
+            for row in told
+        ]
         return _table(rows, ("path", "label", "predicted", "confidence"))
 
     # -- figures -------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from saccade.errors import ImageError, MissingExtraError, SourceError
 from saccade.files import parse_json, read_file
 from saccade.images.decoder import DEFAULT_MAX_BYTES
 from saccade.records import Dataset
+from saccade.sources.lists import columns_not_used
 from saccade.sources.naming import natural_key, some
 from saccade.sources.parts import PART_COLUMNS, parts_of_files
 from saccade.sources.storage import refuse_size, unreadable
@@ -116,15 +117,14 @@ def load_columns(
     )
     known = {columns.image, columns.label, columns.group, *columns.parts}
     unused = [name for name in schema.names if name not in known]
-    listed = (*found.listed, f"{where}: columns not used: {some(unused)}") if unused else found.listed
     return Dataset(
         root,
         found.records,
         found.classes,
         ColumnStorage(root, columns.image),
         found.given_parts,
-        listed=listed,
-        findings=found.findings,
+        listed=found.listed,
+        findings=(*found.findings, *columns_not_used(where, unused)),
     )
 
 

@@ -22,7 +22,7 @@ from saccade.errors import LEFT_OUT, ImageError, OtherRunError, SourceError
 from saccade.images import given
 from saccade.images.decoder import DEFAULT_LIMITS, Limits
 from saccade.records import Dataset
-from saccade.sources.lists import load_list
+from saccade.sources.lists import load_given
 from saccade.sources.naming import some
 from saccade.sources.storage import FolderStorage
 from saccade.sources.tables import read_text_table
@@ -45,10 +45,14 @@ def is_inputs(folder: Path) -> bool:
 
 def load_inputs(folder: Path, *, min_classes: int = 2) -> Dataset:
     """The data set in a folder that `write_inputs` made."""
+    return load_given(read_text_table(folder / LIST), root_of_inputs(folder), min_classes=min_classes)
+
+
+def root_of_inputs(folder: Path) -> Path:
+    """The folder in which the paths of these images begin."""
     from saccade.run_folder import read_json
 
-    root = folder / str(read_json(folder / ABOUT).get("root", "."))
-    return load_list(read_text_table(folder / LIST), root / LIST, min_classes=min_classes)
+    return folder / str(read_json(folder / ABOUT).get("root", "."))
 
 
 def kind_of_labels(location: str | Path) -> str:

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -45,12 +45,14 @@ class _Reading:
     root: Path
     lookup: Lookup
     may_leave_root: bool
+    unit: str = "line"
     group_column: str = ""
     part_column: PartColumn = field(default_factory=PartColumn)
     records: dict[str, ImageRecord] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     listed: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
     missing: Counter[str] = field(default_factory=Counter)
     found_as: dict[str, list[str]] = field(default_factory=dict)
 
@@ -64,6 +66,21 @@ def load_list(table: Table, path: Path, *, columns: Columns = USUAL_COLUMNS, min
     reading = _Reading(path.name, root, FolderLookup(root), may_leave_root=True)
     storage = FolderStorage(root, outside=True)
     return _load(table, reading, where, storage, columns, min_classes)
+
+
+def load_given(table: Table, root: Path, *, min_classes: int = 2) -> Dataset:
+    """The data set of images given in Python: they have rows, counted from 0, and no lines of a file."""
+    rows = tuple((row, fields) for row, (_, fields) in enumerate(table.rows))
+    where = "the images given (rows count from 0)"
+    reading = _Reading("the images given", root, FolderLookup(root), may_leave_root=True, unit="row")
+    return _load(
+        replace(table, rows=rows),
+        reading,
+        where,
+        FolderStorage(root, outside=True),
+        USUAL_COLUMNS,
+        min_classes,
+    )
 
 
 def folder_of_paths(path: Path, given: str) -> Path:
@@ -119,9 +136,8 @@ def _load(
     used = ("path", "label", "part", reading.part_column.name, reading.group_column)
     unused = [name for name in table.columns if name not in used]
     listed = [*reading.listed, *classes_missing_in_parts(records, classes, given)]
-    if unused:
-        listed.append(f"{printable(reading.name)}: columns not used: {some(unused)}")
-    findings = (*reading.part_column.findings, *_found_elsewhere(reading), *damaged_names(classes))
+    read = [*_found_elsewhere(reading), *_repeats(reading), *columns_not_used(reading.name, unused)]
+    findings = (*reading.part_column.findings, *read, *damaged_names(classes))
     return Dataset(reading.root, records, classes, storage, given, listed=tuple(listed), findings=findings)
 
 
@@ -153,6 +169,24 @@ def _found_elsewhere(reading: _Reading) -> tuple[Finding, ...]:
         )
         for what, paths in reading.found_as.items()
     )
+
+
+def _repeats(reading: _Reading) -> tuple[Finding, ...]:
+    if not reading.repeated:
+        return ()
+    rows = "1 row repeats an earlier one"
+    if (count := len(reading.repeated)) > 1:
+        rows = f"{count:,} rows repeat earlier ones"
+    said = f"{printable(reading.name)}: {rows}; used once: {some(reading.repeated, most=3)}"
+    return (how_it_is_read(said, "Nothing to do"),)
+
+
+def columns_not_used(name: str, columns: Sequence[str]) -> tuple[Finding, ...]:
+    """Said of columns of a list or table that mean nothing here."""
+    if not columns:
+        return ()
+    said = f"{printable(name)}: columns not used: {some(columns)}"
+    return (how_it_is_read(said, "Nothing to do; --group names the column of what belongs together"),)
 
 
 def check_columns(table: Table, where: str, group: str, there: Sequence[str]) -> str:
@@ -201,7 +235,7 @@ def _take_row(reading: _Reading, line: int, fields: Fields) -> None:
         unknown = as_text(fields[part_column.name])
         problem = problem or f"unknown part {unknown!r}; use {', '.join(PARTS)}, or leave it blank"
     if problem or part is None:
-        reading.problems.append(f"line {line}: {problem}")
+        reading.problems.append(f"{reading.unit} {line}: {problem}")
         return
     path, missing = _found(path, reading)
     record = ImageRecord(path, label, part, as_text(fields.get(reading.group_column)).strip())
@@ -217,10 +251,11 @@ def _repeated_row(reading: _Reading, line: int, record: ImageRecord) -> None:
     first, name = reading.records[record.path], printable(record.path)
     same_part = record.part == first.part or not first.used  # set aside: its part is gone
     if (record.label, record.group) == (first.label, first.group) and same_part:
-        reading.listed.append(f"{name}: line {line} repeats line {reading.lines[record.path]}; used once")
+        earlier = f"{reading.unit} {line} repeats {reading.unit} {reading.lines[record.path]}"
+        reading.repeated.append(f"{name}: {earlier}")
         return
     reading.problems.append(
-        f"line {line}: {name} is {_said(record)} here and {_said(first)} in line "
+        f"{reading.unit} {line}: {name} is {_said(record)} here and {_said(first)} in {reading.unit} "
         f"{reading.lines[record.path]}; keep one of the rows"
     )
 
@@ -246,11 +281,13 @@ def _with_file_checked(reading: _Reading, line: int, record: ImageRecord, missin
     name = printable(record.path)
     if missing:
         reading.missing[record.label] += 1
-        reading.listed.append(f"{name}: {missing} (line {line}); set aside, restore it or remove the row")
-        where = f"{missing} (line {line} of {printable(reading.name)})"
+        reading.listed.append(
+            f"{name}: {missing} ({reading.unit} {line}); set aside, restore it or remove the row"
+        )
+        where = f"{missing} ({reading.unit} {line} of {printable(reading.name)})"
         return record.set_aside(str(ImageError(where, "Restore it or remove the row")))
     if record.path.startswith("../"):
-        reading.listed.append(f"{name}: outside the folder of the list (line {line}); used")
+        reading.listed.append(f"{name}: outside the folder of the list ({reading.unit} {line}); used")
     return record
 
 
