@@ -24,7 +24,7 @@ from saccade.notebook.views import Views
 from saccade.recipe import SHORT_FLAGS, Recipe, merged_recipe
 from saccade.records import Metrics
 from saccade.run_folder import RunFolder, certificate_beside, existing_run, write_bytes
-from saccade.scikit import Estimator, parameters
+from saccade.scikit import Estimator, SetByFit, parameters
 from saccade.terminal import Terminal, warn_caller
 from saccade.threads import calm_openmp
 
@@ -61,6 +61,8 @@ class ImageClassifier(Views, Estimator):
     quiet: bool | None
     callbacks: Sequence[Any] | None
     group: Any
+    classes_: Any = SetByFit()
+    run_: RunFolder = SetByFit()  # type: ignore[assignment]
 
     def __init__(
         self,

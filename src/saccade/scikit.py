@@ -6,9 +6,19 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from saccade.errors import NotFittedError
+
+
+class SetByFit:
+    """An attribute that `fit` sets on an instance, which then hides this; until then NotFittedError."""
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        what = "has no run folder" if "classes_" in vars(instance) else "is not fitted"
+        raise NotFittedError(f"this {owner.__name__} {what}", hint="call fit(...), or load a run folder")
 
 
 class Estimator:
@@ -19,17 +29,6 @@ class Estimator:
 
     _estimator_type = "classifier"  # for scikit-learn before 1.6
     _fields: dict[str, Any]
-
-    if not TYPE_CHECKING:  # to a checker of types every attribute would seem to be there
-
-        def __getattr__(self, name: str) -> Any:
-            """Raise NotFittedError for what `fit` has not set: `hasattr` is False, and a person is told."""
-            if name not in ("classes_", "run_"):
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            what = "has no run folder" if "classes_" in self.__dict__ else "is not fitted"
-            raise NotFittedError(
-                f"this {type(self).__name__} {what}", hint="call fit(...), or load a run folder"
-            )
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Constructor arguments, as scikit-learn's `clone` wants them; nothing is nested below `deep`.

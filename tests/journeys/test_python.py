@@ -402,7 +402,7 @@ def test_rows_that_repeat_or_contradict_are_rows_and_no_lines_of_a_file(
     paths: list[str], labels: list[str]
 ) -> None:
     model = ImageClassifier(**SMALL)
-    with pytest.raises(DataError, match=r"images given \(rows count from 0\): 1 row cannot be used") as caught:
+    with pytest.raises(DataError, match=r"given \(rows count from 0\): 1 row cannot be used") as caught:
         model.fit([*paths, paths[1]], [*labels, "disc"])
     assert "row 36: " in str(caught.value)
     assert "in row 1; keep one of the rows" in str(caught.value)
