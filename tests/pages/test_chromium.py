@@ -213,6 +213,16 @@ def test_the_site_answers_other_pages_with_threads_and_works_offline_later(web: 
         assert tab.errors == []
 
 
+def test_the_one_file_may_be_hosted_too_and_the_site_says_what_it_is_for(web: Path) -> None:
+    with hosted(web, {}) as url, chromium_page(offline=False) as tab:
+        tab.open(url)
+        until(tab, "document.body.dataset.state === 'ready'")
+        assert tab.errors == []
+        assert {address for address in tab.requests if not address.startswith(("blob:", "data:"))} == {url}
+        tab.open((web / "site" / "index.html").as_uri())
+        assert "Open ../index.html" in tab.evaluate("document.body.innerText")
+
+
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Files of a folder with the headers of `_headers`, some of them replaced."""
 

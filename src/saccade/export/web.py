@@ -40,6 +40,13 @@ HEADERS = """/*
 """
 
 
+# Browsers load no modules from disk, so that nothing else would happen.
+FROM_DISK = """<script>
+if (location.protocol === "file:")
+  document.getElementById("status").textContent = "This is for a web server. Open ../index.html instead.";
+</script>"""
+
+
 def write_web(bundle: Any, path: Path, *, float_onnx: Path, runtime: str = "") -> None:
     """Write PATH/index.html, which needs nothing beside it, and PATH/site/ with the same to host.
 
@@ -105,7 +112,7 @@ def _write_site(folder: Path, name: str, parts: Mapping[str, bytes]) -> None:
         '<link rel="manifest" href="manifest.webmanifest">\n<link rel="stylesheet" href="style.css">\n'
         + icon()
     )
-    body = '<script type="module" src="main.js"></script>'
+    body = f'{FROM_DISK}\n<script type="module" src="main.js"></script>'
     content = {
         **parts,
         "index.html": page(name, head=head, body=body).encode(),

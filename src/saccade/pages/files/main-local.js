@@ -10,4 +10,5 @@ startPage({
   selfTest,
   promise: "The photo stays on this device: the model runs in this page.",
 });
-if (globalThis.isSecureContext && location.protocol.startsWith("http")) navigator.serviceWorker?.register("sw.js");
+const oneFile = document.querySelector("script[data-part]") !== null;
+if (!oneFile && globalThis.isSecureContext) navigator.serviceWorker?.register("sw.js");
