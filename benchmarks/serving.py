@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Asked:
     minutes: float
     rate: float
 
-    @property
+    @cached_property
     def requests(self) -> list[bytes]:
         return [post(photo) for photo in self.photos]
 
@@ -238,7 +239,7 @@ def hangups(asked: Asked) -> bool:
         if line.startswith(name)
     }
     print(f"{sent} hung up; others {dict(told.counts())}; {figures}")
-    return figures["saccade_dropped_images "] >= 0.5 * sent and set(told.counts()) == {"200"}
+    return figures["saccade_dropped_images "] >= 0.8 * sent and set(told.counts()) == {"200"}
 
 
 async def _half_hang_up(server: ServerProcess, asked: Asked) -> tuple[int, Any]:

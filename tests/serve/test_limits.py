@@ -6,6 +6,7 @@ import gzip
 import socket
 import struct
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from saccade.serve.body import Unpacker
+from saccade.serve.problems import Refused
 
 Photo = Callable[..., bytes]
 LIMIT = 300_000  # of the fixture `served`
@@ -88,6 +92,17 @@ def test_what_is_unpacked_counts_against_the_limit(served: Any) -> None:
     for encoding, body in (("gzip", bomb), ("deflate", zlib.compress(b"\0" * 20_000_000))):
         answer = served.client.post("/predict", content=body, headers={"Content-Encoding": encoding})
         assert answer.status_code == 413, encoding
+
+
+def test_a_bomb_is_not_unpacked_before_it_is_refused() -> None:
+    bomb = gzip.compress(b"\0" * 20_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused, match="larger than"):
+            Unpacker("gzip", 10_000).feed(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", "deflate", "bare deflate", "identity"])
@@ -283,6 +298,8 @@ def test_malformed_multiparts_are_400(served: Any, photo: Photo) -> None:
         assert answer.status_code == 400, (name, answer.text)
         assert answer.json()["error"]
     good = IMAGE_PART.replace(b"DATA", photo()) + b"--B--\r\n"
+    cut = served.client.post("/predict", content=good[:-7], headers={"Content-Type": BOUNDARY})
+    assert (cut.status_code, "closing boundary" in cut.text) == (400, True)  # though the image is whole
     assert served.client.post("/predict", content=good, headers={"Content-Type": BOUNDARY}).is_success
 
 
