@@ -56,6 +56,7 @@ class Asked:
     seconds: float
     minutes: float
     rate: float
+    images: int
 
     @cached_property
     def requests(self) -> list[bytes]:
@@ -76,10 +77,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--minutes", type=float, default=10.0, help="of the soak")
     parser.add_argument("--rate", type=float, default=0.0, help="peak in requests a second; 0: measured")
+    parser.add_argument("--images", type=int, default=5000, help="of distinct")
     given = parser.parse_args()
     files = sorted(path for path in given.photos.rglob("*") if path.suffix.lower() in (".jpg", ".png"))
     photos = [path.read_bytes() for path in files[:: max(1, len(files) // 64)][:64]]
-    asked = Asked(given.model, photos, given.rounds, given.seconds, given.minutes, given.rate)
+    asked = Asked(given.model, photos, given.rounds, given.seconds, given.minutes, given.rate, given.images)
     print(f"load {os.getloadavg()[0]:.1f}, {available_cores()} cores, {len(photos)} photos")
     met = PROOFS[given.proof](asked)
     print("goal met" if met else "GOAL MISSED")
@@ -360,7 +362,7 @@ def _answers(model: Path, photos: Sequence[bytes]) -> list[tuple[str, float]]:
 
 def distinct(asked: Asked) -> bool:
     """5,000 different images, 64 connections at once: each reply is the offline answer within 1e-5."""
-    images = list(_variants(asked.photos, 5000))
+    images = list(_variants(asked.photos, asked.images))
     artefact = Artefact.open(model_file(asked.model), threads=1)
     with ThreadPoolExecutor(available_cores()) as pool:
         rows = list(pool.map(lambda image: artefact.probabilities([decode(image).pixels])[0], images))
@@ -388,7 +390,7 @@ def distinct(asked: Asked) -> bool:
         told = asyncio.run(run(server.port))
     different = len({row.tobytes() for row in rows})
     print(f"{dict(told.counts())}, {different} different answers; largest difference {worst:.2g}")
-    return told.counts() == {"200": 5000}
+    return told.counts() == {"200": asked.images}
 
 
 def _variants(photos: Sequence[bytes], count: int) -> Iterator[bytes]:
