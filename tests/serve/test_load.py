@@ -67,10 +67,13 @@ def test_a_full_queue_is_503_at_once_and_what_was_accepted_is_answered(
                 seconds.append(time.perf_counter() - began)
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert sorted(seconds)[10] < 0.05
+            with closing(socket.create_connection(("127.0.0.1", server.port), timeout=5)) as connection:
+                connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n")
+                assert connection.recv(12) == b"HTTP/1.1 503"  # before the body is there
             assert server.client.get("/about").status_code == 200
         assert [future.result().status_code for future in waiting] == [200] * 4
         assert server.client.post("/predict", content=photo()).status_code == 200
-        assert value(server, 'saccade_failures_total{reason="queue_full"}') == 20
+        assert value(server, 'saccade_failures_total{reason="queue_full"}') == 21
 
 
 def test_a_request_with_more_images_than_the_queue_has_room_for_waits_for_an_empty_one(
