@@ -336,3 +336,29 @@ def test_an_engine_that_reads_nothing_is_listed_as_not_run(case: Case) -> None:
     assert certificate.passed
     assert len(certificate.extra["runtimes"]) == 1
     assert certificate.extra["runtimes_not_run"] == {"page": "it read none of the images"}
+
+
+def test_an_execution_provider_that_answers_otherwise_is_refused_by_name(
+    case: Case, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that knows no antialiasing would: here a real session of another graph stands for it."""
+    import onnxruntime
+
+    providers = onnxruntime.get_available_providers()
+    with pytest.raises(ModelError, match=r"has no execution provider CUDAish; it has .*CPUExecutionProvider"):
+        certify(case.model, case.predictions, case.read, provider="CUDAish")
+    same = certify(case.model, case.predictions, case.read, provider="CPUExecutionProvider")
+    assert same.extra["runtimes"][-1]["runtime"] == "ONNX Runtime with CPUExecutionProvider"
+    assert same.passed
+    other = make_model(tmp_path / "other.onnx", temperature=0.9).read_bytes()
+    session = onnxruntime.InferenceSession(other, providers=["CPUExecutionProvider"])
+    real = onnxruntime.InferenceSession
+
+    def start(data: bytes, options: object, *, providers: Sequence[str], **more: object) -> object:
+        return real(data, options, providers=providers, **more) if more else session
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", start)
+    certificate = certify(case.model, case.predictions, case.read, provider=providers[-1])
+    assert not certificate.passed
+    (problem,) = certificate.extra["problems"]
+    assert problem.startswith(f"in ONNX Runtime with {providers[-1]}: a probability differs by")

@@ -257,9 +257,13 @@ def certify(
     *,
     against: Annotated[str, Parameter(help="Run folder whose predictions it must reproduce.", metavar="RUN")],
     data: Moved = "",
+    provider: Annotated[
+        str, Parameter(help="Also run it with this execution provider of onnxruntime.", metavar="NAME")
+    ] = "",
 ) -> int:
     """Check an exported file against the predictions of a run, on real images."""
-    return 0 if _pipeline().certify(file, against, Terminal(), data=data).passed else 1
+    certificate = _pipeline().certify(file, against, Terminal(), data=data, provider=provider)
+    return 0 if certificate.passed else 1
 
 
 def bench(

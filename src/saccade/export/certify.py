@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from saccade.artefact import Artefact, Image
 from saccade.errors import ChangedImageError, DataError, ImageError, ModelError
-from saccade.export.runtimes import Answer, Probabilities, Runtime, Runtimes, instruction_set, runtimes
+from saccade.export.runtimes import (
+    Answer,
+    Probabilities,
+    Runtime,
+    Runtimes,
+    instruction_set,
+    provider_runtime,
+    runtimes,
+)
 from saccade.export.verdict import Compared, Kind, judge
 from saccade.files import MOST_WEIGHT_BYTES, files_below, read_file
 from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
@@ -43,6 +51,7 @@ def certify(
     limits: Limits = DEFAULT_LIMITS,
     load: Callable[[Path], Answer] | None = None,
     engines: Callable[[Path], Runtimes] | None = None,
+    provider: str = "",
 ) -> Certificate:
     """Compare a file's probabilities with the trained model's `predictions`, by part.
 
@@ -53,10 +62,11 @@ def certify(
     that. "int8" passes when validation accuracy falls by at most `max_drop`, on images enough to say so, and
     the answers stay close (`saccade.export.verdict`). Images that can no longer be read are named in `extra`.
     `load` reads what is no model.onnx of saccade (`Format.load`); it alone answers for that, or `engines`
-    (`Format.engines`), each in a row of its own.
+    (`Format.engines`), each in a row of its own. `provider` is an execution provider of onnxruntime that must
+    answer alike.
     Raises ModelError when there is nothing to compare.
     """
-    candidate = _loaded(Path(path), load, engines, limits) if load else _opened(Path(path), limits)
+    candidate = _loaded(Path(path), load, engines, limits) if load else _opened(Path(path), limits, provider)
     wanted = {part: predictions[part] for part in CERTIFIED_PARTS if part in predictions}
     chosen = chosen_images(wanted, max_images=max_images, kind=kind)
     compared, total = [], sum(len(rows) for rows in chosen.values())
@@ -104,10 +114,11 @@ class _Candidate:
         return [position[label] for label in classes]
 
 
-def _opened(path: Path, limits: Limits) -> _Candidate:
+def _opened(path: Path, limits: Limits, provider: str) -> _Candidate:
     """A model.onnx of saccade, whose images are decoded as at its destination."""
     artefact = Artefact.open(path, verify=False)  # this makes the certificate it would be checked against
     asked, not_run = runtimes(artefact, path)
+    asked += [provider_runtime(artefact, path, provider)] if provider else []
     limits = replace(limits, background=artefact.background, gray_maximum=artefact.gray_maximum)
     return _Candidate(artefact.name, artefact.sha256, artefact.classes, limits, asked, not_run)
 

@@ -10,7 +10,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,39 @@ def _others(artefact: Artefact, path: Path) -> dict[str, Callable[[], Runtime]]:
     if os.environ.get(NODE_VARIABLE):
         others["ONNX Runtime in Node"] = lambda: node_runtime(path, len(artefact.classes))
     return others
+
+
+def provider_runtime(artefact: Artefact, path: Path, provider: str) -> Runtime:
+    """The file in ONNX Runtime on another processor or library (an execution provider), asked by its name.
+
+    Raises ModelError where this onnxruntime has no such provider, or leaves the file to the CPU after all,
+    which it does without a word.
+    """
+    import onnxruntime
+
+    known = onnxruntime.get_available_providers()
+    if provider not in known:
+        raise ModelError(
+            f"this onnxruntime has no execution provider {provider}; it has {', '.join(known)}",
+            hint="install the build of onnxruntime for it, or run the file on the CPU",
+        )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            read_model_bytes(path), options, providers=list(dict.fromkeys([provider, "CPUExecutionProvider"]))
+        )
+    except Exception as error:  # onnxruntime's own exceptions share no other base
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{provider} cannot open {path} ({reason})", hint="run the file on the CPU"
+        ) from None
+    if provider not in session.get_providers():
+        raise ModelError(
+            f"{provider} cannot run {path}: onnxruntime left it to the CPU", hint="run the file on the CPU"
+        )
+    answer = replace(artefact, session=session).probabilities
+    return Runtime(f"ONNX Runtime with {provider}", onnxruntime.__version__, answer)
 
 
 def _openvino(artefact: Artefact, path: Path) -> Runtime:

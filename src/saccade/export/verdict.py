@@ -152,7 +152,8 @@ def judge(
     elif kind != "float":
         if change is None:
             raise ModelError(
-                f"an {kind} file is judged by validation accuracy, and no validation image has a label",
+                f"an {kind} file is judged by validation accuracy, and there are "
+                "no labelled validation images",
                 hint="train with a validation part",
             )
         problems = list(_reduced_problems(agreement, change, changes, max_drop))

@@ -102,15 +102,29 @@ def export(
     return certificate
 
 
-def certify(file: str, run_path: str, terminal: Terminal, *, data: str = "") -> Certificate:
-    """`saccade certify`: run the certificate again; works without torch."""
+def certify(
+    file: str, run_path: str, terminal: Terminal, *, data: str = "", provider: str = ""
+) -> Certificate:
+    """`saccade certify`: run the certificate again; works without torch.
+
+    With a `provider` (of onnxruntime) the file must answer alike there, too. Where it does not, that is said,
+    and the certificate of the file, which is not to blame, stays as it is.
+    """
     run = finished_run(run_path)
     path = Path(file)
     with run.locked():
         parts = [path / name for name in certifying.file_hashes(path)] if path.is_dir() else [path]
         run.check(*filter(run.has, parts))  # else the certificate would be about what was not meant
         name = _stored_format(run, path)
-        certificate = _certify(run, name, path, data_of(run, data), run.read_recipe(), terminal)
+        if provider and find_format(name).load is not load_onnx:
+            raise RecipeError(
+                f"--provider is of onnxruntime, which does not run {path}", hint="give an .onnx file"
+            )
+        certificate = _certificate(
+            run, name, path, data_of(run, data), run.read_recipe(), terminal, provider=provider
+        )
+        if certificate.passed or not provider:
+            run.write_certificate(certificate_as_json(certificate), path)
     terminal.say(certificate_line(certificate_as_json(certificate), path))
     return certificate
 
@@ -253,7 +267,14 @@ def _certify(
 
 
 def _certificate(
-    run: RunFolder, name: str, file: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal
+    run: RunFolder,
+    name: str,
+    file: Path,
+    dataset: Dataset,
+    recipe: Recipe,
+    terminal: Terminal,
+    *,
+    provider: str = "",
 ) -> Certificate:
     chosen = find_format(name)
     own = name in FORMATS and chosen.load is load_onnx
@@ -269,6 +290,7 @@ def _certificate(
             limits=Limits.of(recipe.data),
             load=None if own else chosen.load,
             engines=chosen.engines,
+            provider=provider,
         )
     extra = {**certificate.extra, "decoders": decoder_versions()}
     if not own:
