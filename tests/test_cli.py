@@ -19,6 +19,7 @@ from saccade.cli.flags import SECTIONS
 from saccade.cli.help import EXAMPLES
 from saccade.cli.parsing import parsed
 from saccade.recipe import field_table
+from saccade.recipe.fields import LISTED
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -77,6 +78,26 @@ def test_what_training_needs_and_is_not_there_is_named(
     assert code == 2
     assert "`saccade summary` needs the package 'timm'" in err
     assert "pip install 'saccade[train]'" in err
+
+
+def test_without_torch_training_says_so_before_anything_else(
+    answer: Command, monkeypatch: pytest.MonkeyPatch, make_photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_photos()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, out, err = answer("train", "photos")
+    assert (code, out) == (2, "")
+    assert "`saccade train` needs the package 'torch'" in err
+
+
+def test_hints_name_no_file_that_only_a_checkout_has() -> None:
+    source = Path(commands.__file__).parents[1]
+    lines = [line for path in source.rglob("*.py") for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line for line in lines if re.search(r"hint=.*docs/", line)] == []
+    from saccade.cli.elsewhere import ABSENT, NEEDLESS
+
+    assert not [text for text in (*ABSENT.values(), *NEEDLESS.values(), LISTED) if "docs/" in text]
 
 
 def test_importing_saccade_imports_no_torch() -> None:

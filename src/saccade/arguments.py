@@ -34,7 +34,7 @@ def refuse_unknown(names: Iterable[str], own: Sequence[str]) -> None:
             f"ImageClassifier: unknown key {name!r}",
             hint=f"did you mean {meant!r}?"
             if meant
-            else "docs/recipe.md lists all: data__resize is data.resize",
+            else "`saccade train --help-all` lists all: data__resize is data.resize",
         )
 
 

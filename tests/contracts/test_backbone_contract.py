@@ -65,3 +65,12 @@ class Forgetful(nn.Module):
 def test_what_breaks_the_contract_is_found(build, words):
     with pytest.raises(AssertionError, match=words):
         check_backbone(build, export=False)
+
+
+def test_a_network_that_gives_a_dictionary_is_told_so() -> None:
+    class Named(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": images.mean((2, 3))}
+
+    with pytest.raises(AssertionError, match="gives a dict, not a tensor of logits"):
+        check_backbone(lambda classes: Named())

@@ -25,6 +25,16 @@ SWITCHES = {
     "from_scratch": ("--no-pretrained",),
     "quantize": ("--int8",),
     **dict.fromkeys(("class_weight", "class_weights"), ("--train.class_weights",)),
+    **dict.fromkeys(("tta", "test_time_augmentation"), ("--evaluate.flip",)),
+}
+# What a switch says by its value; those of devices may be followed by a device's number
+_ON, _OFF = ("true", "1", "yes", "on", "balanced"), ("false", "0", "no", "off", "none")
+_DEVICES = ("gpu", "gpus", "cuda")
+# A switch there that is off -> words here; others off are as nothing here
+SWITCHED_OFF = {
+    **dict.fromkeys((*_DEVICES, "use_gpu"), ("--device", "cpu")),
+    "cos_lr": ("--schedule", "linear"),
+    **dict.fromkeys(("amp", "fp16", "half"), ("--precision", "float32")),
 }
 # A flag there that is not needed here -> why
 NEEDLESS = {
@@ -43,6 +53,7 @@ NEEDLESS = {
 WRITTEN = {
     **dict.fromkeys(("drop_path", "drop_path_rate"), "--model.options drop_path_rate={}"),
     "model_ema": "--train.ema_decay 0.98",
+    "min_lr": "--schedule plateau --train.plateau_min_lr {} (cosine and linear end at 0)",
     **dict.fromkeys(("name", "experiment", "exp_name", "run_name"), "--out runs/{}"),
     "project": "--out {}/NAME",
     "freeze": "--method finetune --unfreeze 2",
@@ -55,11 +66,21 @@ ABSENT = {
     "layer_decay": "all layers that are fine-tuned have one learning rate, --finetune-lr",
     "lrf": "--schedule says how the learning rate falls; cosine and linear end at 0",
     "class_map": "the classes are those of the data, in natural order",
-    "fraction": "make a list of fewer images (docs/data.md)",
+    "fraction": "make a list of fewer images, a .csv with the columns path and label",
     "train_split": "parts are folders, or a column part of a list; --split.validation makes one",
-    "log_wandb": "a callback watches the training from Python (docs/python.md)",
+    "log_wandb": "a callback watches the training from Python: ImageClassifier.fit(callbacks=[...])",
 }
 _WITH_A_VALUE = {"num_classes", "nc", "n_classes", "classes", "loss", "metrics", "task"}
+# What is not needed here -> pattern of the values that it may have, and what is said of others
+_AS_HERE = {
+    "loss": (
+        r"(sparse|categorical|binary|[-_ ])*(cross[-_ ]?entropy|ce|nll|log)[-_ ]?(loss)?(flat)?",
+        "the loss is cross-entropy. For rare classes: --train.class_weights; for labels that may be wrong: "
+        "--train.label_smoothing 0.1",
+    ),
+    "task": (r"(image[-_ ])?classif.*", "saccade classifies whole images, one class each"),
+    "shuffle": (r"true|1|yes|on|", "training images are drawn in random order (--seed), others in their own"),
+}
 _PLACES_OF_DATA = (
     *("data", "data_dir", "data_path", "train_dir", "train_data_dir", "dataset", "dataset_dir"),
     *("source", "input", "inputs", "images", "folder"),
@@ -79,7 +100,12 @@ VALUES = (
     ("--augment.automatic", r"(auto[-_ ]?augment|original|v0).*", "auto_augment"),
     ("--augment.automatic", r"(ta|trivial).*", "trivial_augment"),
     ("--schedule", r"one[-_]?cycle(lr)?", "one_cycle"),
-    ("--schedule", r"cosine[-_]?(annealing|decay).*", "cosine"),
+    ("--schedule", r"cosine[-_]?(annealing|decay|lr|scheduler).*", "cosine"),
+    ("--schedule", r"(linear|constant)[-_]?(lr|scheduler|decay)", r"\1"),
+    ("--augment", r"heavy|hard|high", "strong"),
+    ("--augment", r"weak|easy|low|basic|simple", "light"),
+    ("--augment", r"default|normal|standard", "medium"),
+    ("--augment", r"off|no|false", "none"),
     ("--schedule", r"(multi)?step(lr)?", "step"),
     ("--schedule", r"reduce[-_]?lr[-_]?on[-_]?plateau", "plateau"),
     ("--optimizer", r"momentum|nesterov", "sgd"),
@@ -106,7 +132,7 @@ COMMANDS_ELSEWHERE = {
     **dict.fromkeys(("example", "tutorial", "quickstart"), "demo"),
     **dict.fromkeys(("diff", "versus"), "compare"),
 }
-_SERVERS = ("serve", "server", "deploy", "api", "app", "web")
+_SERVERS = ("server", "deploy", "api", "app", "web")
 _TASKS = ("classify", "classification", "yolo")  # `yolo classify train data=...`
 
 
@@ -126,6 +152,7 @@ def in_our_words(words: list[str], commands: Sequence[str]) -> None:
         del words[0]
     if not words or words[0] not in commands:
         return
+    _refuse_resume(words)
     told = _Told(words[0])
     words[1:] = told.translated(words[1:])
     for note in told.notes:
@@ -150,8 +177,7 @@ class _Told:
             if not word.startswith("-") and (after_flag or not self._is_pair(word)):
                 done.append(word)
                 continue
-            flag = word if word.startswith("-") else f"--{word}"
-            done += self._flag(flag, rest)
+            done += self._flag(word, rest) if word.startswith("-") else self._pair(word, rest)
         return [*(self.placed[place] for place in sorted(self.placed)), *done]
 
     def _is_pair(self, word: str) -> bool:
@@ -166,23 +192,32 @@ class _Told:
             and (known or self._has(f"--{key}"))
         )
 
+    def _pair(self, word: str, rest: list[str]) -> list[str]:
+        """What one KEY=VALUE is here: there it also names what has a place of its own, such as data."""
+        key, _, value = word.partition("=")
+        place = self._place(plain(key))
+        if place is None:
+            return self._flag(f"--{word}", rest)
+        self.placed[place] = value
+        return []
+
+    def _place(self, name: str) -> int | None:
+        return next((i for i, names in enumerate(self.places) if name in names), None)
+
     def _flag(self, word: str, rest: list[str]) -> list[str]:
         """What one flag is here; its value, where it has one, is in it or still the first of `rest`."""
         typed, equals, value = word.partition("=")
         name = plain(typed)
         if self._has(typed):
             return self._with_value(typed, equals, value, rest) if typed in _WITH_VALUES else [word]
-        place = next((i for i, names in enumerate(self.places) if name in names), None)
+        place = self._place(name)
         if place is not None and (equals or rest):
             self.placed[place] = value if equals else rest.pop(0)
             return []
         if name in NEEDLESS and self.command == "train":
-            return self._without(typed, equals, rest)
+            return self._without(typed, value, rest)
         if name in SWITCHES and self._has(SWITCHES[name][0]):
-            self.notes.append(f"{typed} is {' '.join(SWITCHES[name])} here")
-            if rest[:1] and rest[0] in ("0", "1", "True", "true", "balanced"):
-                rest.pop(0)
-            return list(SWITCHES[name])
+            return self._switched(typed, value or _switch_value(rest))
         flag = next(
             (ours for ours in (FLAGS.get(name, ""), f"--{name.replace('_', '-')}") if self._has(ours)), ""
         )
@@ -191,12 +226,38 @@ class _Told:
         self.notes.append(f"{typed} is {flag} here")
         return self._with_value(flag, equals, value, rest)
 
-    def _without(self, typed: str, equals: str, rest: list[str]) -> list[str]:
-        """Nothing: what is said there need not be said here."""
-        if plain(typed) in _WITH_A_VALUE and not equals and rest and not rest[0].startswith("-"):
-            rest.pop(0)
-        self.notes.append(f"{typed} is not needed: {NEEDLESS[plain(typed)]}")
+    def _switched(self, typed: str, value: str) -> list[str]:
+        """A flag there that is on, or off by its value; raises RecipeError for a value that is neither."""
+        name, said = plain(typed), value.lower()
+        numbered = name in _DEVICES and said.isdigit()
+        if said not in ("", *_ON, *_OFF) and not numbered:
+            usual = SWITCHES[name][0]
+            raise RecipeError(f"saccade has no {typed} {value}", hint=f"{usual} takes no such value")
+        words = SWITCHED_OFF.get(name, ()) if said in _OFF and not numbered else SWITCHES[name]
+        shown = f"{typed} {value}" if said in _OFF and not numbered else typed
+        self.notes.append(f"{shown} is {' '.join(words)} here" if words else f"{shown} is so without it")
+        return list(words)
+
+    def _without(self, typed: str, value: str, rest: list[str]) -> list[str]:
+        """Nothing, where what is said need not be said; RecipeError where another result is asked for."""
+        name = plain(typed)
+        if name in _WITH_A_VALUE:
+            if not value and rest and not rest[0].startswith("-"):
+                value = rest.pop(0)
+        else:
+            value = value or _switch_value(rest)
+        if value.lower() in _OFF and name in SWITCHED_OFF:
+            return self._off(typed, value)
+        pattern, why = _AS_HERE.get(name, ("", ""))
+        if value and pattern and not re.fullmatch(pattern, value, re.IGNORECASE):
+            raise RecipeError(f"saccade has no {typed} {value}", hint=f"leave it out: {why}")
+        self.notes.append(f"{typed} is not needed: {NEEDLESS[name]}")
         return []
+
+    def _off(self, typed: str, value: str) -> list[str]:
+        words = SWITCHED_OFF[plain(typed)]
+        self.notes.append(f"{typed} {value} is {' '.join(words)} here")
+        return list(words)
 
     def _with_value(self, flag: str, equals: str, value: str, rest: list[str]) -> list[str]:
         if equals:
@@ -218,6 +279,11 @@ class _Told:
         return flag in flags_of(self.command)
 
 
+def _switch_value(rest: list[str]) -> str:
+    """The value behind a switch, taken from `rest`; "" where none stands there."""
+    return rest.pop(0) if rest and rest[0].lower() in (*_ON, *_OFF) else ""
+
+
 def plain(flag: str) -> str:
     """A flag without dashes in front, and with _ for those within.
 
@@ -227,15 +293,43 @@ def plain(flag: str) -> str:
     return flag.lstrip("-").replace("-", "_").lower()
 
 
+def _refuse_resume(words: Sequence[str]) -> None:
+    """Raise RecipeError for `train resume model=RUN` and `train resume=True model=RUN`."""
+    asked = words[0] == "train" and {"resume", "resume=True", "resume=true"}.intersection(words[1:2])
+    if asked and not os.path.exists("resume"):
+        named = [
+            word.partition("=")[2] for word in words[2:] if plain(word.partition("=")[0]) in _PLACES_OF_RUN
+        ]
+        others = [word for word in words[2:] if "=" not in word and not word.startswith("-")]
+        run = next(iter([*filter(None, named), *others]), "RUN")
+        raise RecipeError("--resume takes a run folder", hint=f"saccade train --resume {shlex.quote(run)}")
+
+
 def _refuse_ultralytics(words: Sequence[str]) -> None:
     """Raise RecipeError for a network of Ultralytics, with the line that does without it."""
-    text = shlex.join(words)
+    text = shlex.join(_taken_here(words))
     found = re.search(r" --backbone[ =]((yolo|rtdetr)\S*)", text, re.IGNORECASE)
     if found:
         raise RecipeError(
             f"{found[1]} is a network of Ultralytics; saccade has those of timm and torchvision",
             hint=f"saccade {text.replace(found[0], '')}",
         )
+
+
+def _taken_here(words: Sequence[str]) -> list[str]:
+    """A line without flags that only others have; those that are written otherwise here, so written."""
+    rest, done = list(words), list[str]()
+    while rest:
+        word = rest.pop(0)
+        typed, equals, value = word.partition("=")
+        name = plain(typed)
+        if not word.startswith("-") or not (name in WRITTEN or name in ABSENT):
+            done.append(word)
+            continue
+        if not equals and rest and not rest[0].startswith("-"):
+            value = rest.pop(0)
+        done += shlex.split(WRITTEN.get(name, "").partition(" (")[0].format(value or "VALUE"))
+    return done
 
 
 def line_meant(words: Sequence[str], examples: dict[str, tuple[str, ...]]) -> str:
@@ -246,17 +340,13 @@ def line_meant(words: Sequence[str], examples: dict[str, tuple[str, ...]]) -> st
     """
     word, rest = words[0], words[1:]
     if word in _SERVERS:
-        return " ".join(["saccade export", *(rest or ["RUN"])])
+        return joined(["serve", *(rest or ["RUN"])])
     if word in ("resume", "continue"):
         return " ".join(["saccade train --resume", *(rest or ["RUN"])])
     ours = COMMANDS_ELSEWHERE.get(word.lower(), "")
     if not ours:
         return ""
-    return f"saccade {ours} {shlex.join(rest)}" if rest else examples[ours][0]
-
-
-def is_server(word: str) -> bool:
-    return word in _SERVERS
+    return joined([ours, *_Told(ours).translated(rest)]) if rest else examples[ours][0]
 
 
 def joined(words: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from cyclopts import (
 
 from saccade._version import __version__
 from saccade.cli.commands import COMMANDS, RECIPE_COMMANDS, train, typed_words
-from saccade.cli.elsewhere import in_our_words, is_server, joined, line_meant
+from saccade.cli.elsewhere import in_our_words, joined, line_meant
 from saccade.cli.help import EXAMPLES, asks_for_help, print_help, shown_name
 from saccade.errors import RecipeError
 
@@ -142,11 +142,6 @@ def _unknown_command(words: Sequence[str]) -> RecipeError:
     word = words[0]
     if word.startswith("-"):
         return RecipeError(f"unknown flag: {word}", hint="`saccade --help` lists the commands")
-    if is_server(word):
-        return RecipeError(
-            f"saccade has no {word}: a model becomes one file for any ONNX runtime (docs/export.md)",
-            hint=line_meant(words, EXAMPLES),
-        )
     line = line_meant(words, EXAMPLES) or _line_for_path(words)
     if line:
         return RecipeError(f"unknown command: {word}", hint=line)

@@ -88,6 +88,8 @@ def may_be_refused(recipe: Recipe) -> bool:
 
     The defaults come with saccade, and are made ready beside the images.
     """
+    if not recipe.starts_pretrained and "train.method" in recipe.given:
+        return True  # some methods need pretrained weights
     harmless = {"model.backbone"} if recipe.model.backbone in COME_WITH_SACCADE else set()
     return any(field in MAY_BE_REFUSED or field.startswith("model.") for field in recipe.given - harmless)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -51,6 +52,8 @@ def begin(
     callbacks: tuple[Callback, ...] = (),
 ) -> Work:
     """Audit and split; all is written last, the recipe after the rest, so that a refusal leaves nothing."""
+    if importlib.util.find_spec("torch") is None:  # known before anything is said
+        raise ModuleNotFoundError("training needs torch", name="torch")
     listed = prepare.list_data(location, recipe)
     prepare.require_validation_to_come(listed, recipe)
     prepare.refuse_small_classes(listed, recipe)

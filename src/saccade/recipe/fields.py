@@ -56,7 +56,7 @@ SYNONYMS: dict[str, str] = {
 }
 
 
-LISTED = "docs/recipe.md lists what each field takes"
+LISTED = "`saccade train --help-all` lists what each field takes"
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +172,15 @@ def _problem(entry: Mapping[str, Any], table: Sequence[FieldRow]) -> tuple[str, 
     if entry["type"] in ("model_type", "dict_type"):
         return f"{key} is a section, not a value: {entry['input']!r}", f"write its keys below [{key}]"
     said = entry["msg"].removeprefix("Input ").lower().partition(", unable")[0]
-    return f"{key} {said}: {entry['input']!r}", LISTED
+    return f"{key} {said}: {entry['input']!r}", _value_meant(key, entry["input"], table) or LISTED
+
+
+def _value_meant(key: str, value: Any, table: Sequence[FieldRow]) -> str:
+    """The nearest word that a field takes, for one that it does not."""
+    kinds = [field.kind for field in table if field.key == key]
+    words = [word for kind in kinds for word in kind.split(" | ") if word not in ("int", "float", "str")]
+    close = difflib.get_close_matches(value.lower(), words, n=1) if isinstance(value, str) else []
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def _field_of(parts: list[str], table: Sequence[FieldRow]) -> str:

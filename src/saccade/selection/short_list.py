@@ -23,6 +23,7 @@ from saccade.runtime import in_threads
 
 SECONDS = 4.0  # for measuring, in one call; what is left is measured by the next
 REPEATS = 3
+TIMES = "backbone-times.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,18 @@ def short_list_lines() -> list[str]:
         "ImageNet  top-1 accuracy as timm publishes it (results-imagenet.csv)",
         "ms here   one image on one core in PyTorch; an exported file is quicker (saccade bench RUN)",
         *(["          -: there was no time yet; the same command measures on"] if left else []),
+        *_when_measured(),
         "weights   here: no network is needed; hub: fetched once, when first used",
         "All       saccade backbones '*', or by a part of the name: saccade backbones resnet",
     ]
+
+
+def _when_measured() -> list[str]:
+    place = cache_folder() / TIMES
+    with suppress(OSError):
+        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(place.stat().st_mtime))
+        return [f"          measured {day}; delete {TIMES} in the cache folder to repeat"]
+    return []
 
 
 def _row(name: str, *cells: object) -> str:
@@ -91,7 +101,7 @@ def milliseconds(wanted: Sequence[Known], *, seconds: float = SECONDS) -> dict[s
     """
     import torch
 
-    place = cache_folder() / "backbone-times.json"
+    place = cache_folder() / TIMES
     made = f"torch {torch.__version__}"
     times = _remembered(place, made)
     ends = time.monotonic() + seconds

@@ -347,7 +347,8 @@ def find_part_column(columns: Mapping[str, Iterable[Any]], where: str) -> PartCo
         if other and name != "part":
             raise SourceError(
                 f"{where}: column {printable(name)} names parts, but also {some(other, most=5)}",
-                hint="use train, validation and test there, and remove rows that belong to none",
+                hint="use train, validation and test there, and remove rows that belong to none; "
+                "with another name for the column the images are divided anew",
             )
         chosen = PartColumn(name, part_of)
         findings += _as_read(chosen)

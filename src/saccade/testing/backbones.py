@@ -29,6 +29,7 @@ def check_backbone(
     network = _built(build, classes, image_size, options)
     images = _images(4, image_size)
     logits = network.train()(images)
+    assert isinstance(logits, Tensor), f"the network gives a {type(logits).__name__}, not a tensor of logits"
     assert logits.shape == (4, classes), f"4 images gave {tuple(logits.shape)} instead of (4, {classes})"
     _check_gradients(network, logits)
     _check_reload(network, _built(build, classes, image_size, options), images)

@@ -28,7 +28,7 @@ def find_augmentation(name: str) -> Augment:
         known = ", ".join(extensions.names("augmentations")) or "none is installed or registered"
         raise RecipeError(
             f"augment.extra: unknown augmentation {name!r}",
-            hint=f"known: {known}; register_augmentation or an entry point adds one (docs/extending.md)",
+            hint=f"known: {known}; register_augmentation or an entry point adds one",
         )
     return found
 
