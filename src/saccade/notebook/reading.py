@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.errors import DataError
+from saccade.errors import DataError, SourceError
 from saccade.images.decoder import Limits, read_pixels
 from saccade.recipe import SHORT_FLAGS, Recipe, differing_keys
 from saccade.records import PARTS, Dataset, EpochRow, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder
 from saccade.sources.in_python import is_inputs, root_of_inputs
+from saccade.sources.lists import folder_of_paths
 
 if TYPE_CHECKING:
     from saccade.notebook.plots import Tile
@@ -55,8 +56,12 @@ def _folder_of_images(run: RunFolder) -> Path:
     location = Path(run.read_record().data)
     if is_inputs(location):
         return root_of_inputs(location)
-    root = run.read_recipe().data.root
-    return Path(root).absolute() if root else location if location.is_dir() else location.parent
+    if location.is_dir():
+        return location
+    try:
+        return folder_of_paths(location, run.read_recipe().data.root)
+    except SourceError:  # it is gone; then paths are named as they are
+        return location.parent
 
 
 def _file(folder: Path, path: str) -> str:
