@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from saccade.artefact import Artefact
 from saccade.errors import ImageError, ModelError
 from saccade.export.certify import certify, chosen_images
 from saccade.export.formats import load_onnx
-from saccade.export.runtimes import Runtime, Runtimes
+from saccade.export.runtimes import NODE_VARIABLE, Runtime, Runtimes
 from saccade.records import Predictions
 
 MakeModel = Callable[..., Path]
@@ -362,3 +363,29 @@ def test_an_execution_provider_that_answers_otherwise_is_refused_by_name(
     assert not certificate.passed
     (problem,) = certificate.extra["problems"]
     assert problem.startswith(f"in ONNX Runtime with {providers[-1]}: a probability differs by")
+
+
+NODE_MODULES = Path(__file__).parents[2] / "examples" / "node" / "node_modules"
+
+
+def test_node_without_its_package_is_listed_as_not_run(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(NODE_VARIABLE, str(tmp_path))
+    certificate = certify(case.model, case.predictions, case.read)
+    assert certificate.passed
+    assert "holds no onnxruntime-node" in certificate.extra["runtimes_not_run"]["ONNX Runtime in Node"]
+
+
+@pytest.mark.examples
+def test_onnx_runtime_in_node_gives_the_same_bits(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shutil.which("node") or not (NODE_MODULES / "onnxruntime-node").is_dir():
+        pytest.skip("needs node, and `npm install` in examples/node")
+    monkeypatch.setenv(NODE_VARIABLE, str(NODE_MODULES))
+    certificate = certify(case.model, case.predictions, case.read)
+    rows = {row["runtime"]: row for row in certificate.extra["runtimes"]}
+    assert rows["ONNX Runtime in Node"]["images"] == 30
+    assert (
+        rows["ONNX Runtime in Node"]["max_probability_difference"]
+        == rows["ONNX Runtime"]["max_probability_difference"]
+    )
