@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from saccade.predict import Predictor, predictor
 from saccade.predict.command import predict_command
 from saccade.predict.journal import Journal, open_journal
 from saccade.predict.predictor import Answer, pieces
+from saccade.predict.tables import write_answers
 from saccade.terminal import Terminal
 
 COUNT = 120
@@ -369,3 +370,34 @@ def test_rows_keep_the_order_of_the_inputs(model: Path, photos: Path, tmp_path: 
     with (tmp_path / "o.csv").open() as file:
         rows = [row["path"] for row in csv.DictReader(file)]
     assert rows == [name for name in names if not name.endswith("7.png")]
+
+
+class Name(str):
+    """A path that is counted for as long as it is held."""
+
+    alive = most = 0
+
+    def __new__(cls, text: str) -> Name:
+        cls.alive += 1
+        cls.most = max(cls.most, cls.alive)
+        return super().__new__(cls, text)
+
+    def __del__(self) -> None:
+        Name.alive -= 1
+
+
+class Many:
+    """Five thousand answers, made anew each time they are asked for."""
+
+    def __iter__(self) -> Iterator[Answer]:
+        return (Answer(Name(f"{i}.jpg"), CLASSES, np.full(3, i % 7 / 7)) for i in range(5000))
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_no_table_is_held_as_a_whole(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    monkeypatch.setattr("saccade.predict.tables._VALUES_A_BLOCK", 700)
+    Name.alive = Name.most = 0
+    write_answers(tmp_path / f"o.{ending}", Many())
+    assert 0 < Name.most < 500

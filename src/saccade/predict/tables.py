@@ -84,7 +84,7 @@ def _write_csv(path: Path, answers: _Good, top_k: int) -> None:
     header = _columns(answers.classes, top_k)
     texts = (answer.path for answer in answers)  # classes stand in the header
     rows = (_row(answer, top_k) for answer in answers)
-    _write_rows(path, header, rows, marked=_needs_mark((*header, *texts)))
+    _write_rows(path, header, rows, marked=_needs_mark(itertools.chain(header, texts)))
 
 
 def write_spreadsheet(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
