@@ -27,7 +27,7 @@ from saccade.threads import usable_cores
 
 SHOWN = 3  # names or reasons in a message
 PIECE_IMAGES = 16
-PIECE_PIXELS = 2_000_000  # predicted together at most, by one thread
+PIECE_PIXELS = 500_000  # predicted together, by one thread; more is no quicker and takes memory
 PIECE_BYTES = 8_000_000  # of images that are given in memory
 PIECES_AHEAD = 2  # for each thread
 BYTES_A_PIXEL = 30  # of working memory; a photo of 50 megapixels was measured to take 1.3 GB
