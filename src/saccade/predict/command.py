@@ -204,6 +204,7 @@ def _identity(predictor: Predictor, given: Sequence[Given], columns: Columns) ->
 
 def _predict_into(out: Path, work: _Work, identity: Mapping[str, Any], top_k: int) -> None:
     """Answer every input into a journal, and write `out` from it once all are answered."""
+    from saccade import run_folder  # noqa: F401  # needed in the end: what it takes, it takes now
     from saccade.predict.journal import open_journal
     from saccade.signals import can_resume
 
