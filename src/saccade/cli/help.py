@@ -192,7 +192,7 @@ def flags_of(command: str) -> frozenset[str]:
     """Every flag of a command, its own and those of fields that concern it.
 
     >>> sorted(flags_of("certify"))
-    ['--against', '--data']
+    ['--against', '--data', '--provider']
     """
     from saccade.cli.flags import recipe_parameters
 
