@@ -141,10 +141,9 @@ def named_function(name: str) -> Callable[..., Any]:
 
 def _imported(name: str, module: str, function: str) -> Callable[..., Any]:
     """The only import by a name that is no entry point; the user typed that name."""
+    # found before: what lies in this folder is not installed, and only `name` was asked for
     for group in _registered:
-        _points(
-            group
-        )  # found before: what lies in this folder is not installed, and only `name` was asked for
+        _points(group)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` has it
     try:
