@@ -73,13 +73,20 @@ def test_the_python_of_a_page_is_python(page: Path) -> None:
 ELSEWHERE = {
     "--bind",
     "--busy",
+    "--cap-drop",
     "--cores",
+    "--data-binary",
     "--decays",
     "--minutes",
+    "--model-repository",
+    "--node",
     "--only",
+    "--read-only",
+    "--rm",
     "--rounds",
+    "--security-opt",
     "--seeds",
-}  # of Python's web server, of the benchmarks
+}  # of Python's web server, the benchmarks, Docker, curl, Triton
 
 
 def flags_of_the_command_line() -> set[str]:
