@@ -216,7 +216,7 @@ def test_an_int8_model_is_written_and_not_certified_on_too_few_images(
     assert answer.code == 1
     assert values["accuracy_change"] < -0.01 or "Too few images to certify" in answer.out
     assert "95 %:" in answer.out
-    assert run.int8.stat().st_size < run.onnx.stat().st_size / 2
+    assert run.int8.stat().st_size < run.onnx.stat().st_size, "the guard may have given layers back to float"
     assert saccade("certify", run.int8, "--against", run.root).code == answer.code
 
 
