@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from saccade.models.weights import read_weights
 from saccade.predict import Predictor, pixels_of
 from saccade.predict import read_file as read_image
 from saccade.recipe import read_recipe_file
-from saccade.run_folder import RunFolder, read_csv, read_json, read_predictions
+from saccade.run_folder import RunFolder, read_csv, read_json, read_predictions, write_json
 from saccade.sources import load_source
 
 
@@ -174,3 +175,10 @@ def test_a_row_that_never_ends_is_refused(tmp_path: Path) -> None:
 def test_an_image_that_is_a_pipe_is_an_answer(tmp_path: Path) -> None:
     pipe(tmp_path / "a.jpg")
     assert "not a regular file" in str(pixels_of("a", str(tmp_path / "a.jpg"), DEFAULT_LIMITS))
+
+
+def test_json_is_valid_utf8_whatever_a_name_is(tmp_path: Path) -> None:
+    for values in ({"path": "bad\udce9.png", "label": "Käfer"}, {"path": "Käfer/1.png"}):
+        write_json(tmp_path / "a.json", values)
+        assert json.loads((tmp_path / "a.json").read_bytes().decode("utf-8")) == values
+    assert "Käfer" in (tmp_path / "a.json").read_text("utf-8"), "read by people, too"

@@ -60,6 +60,25 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def json_text(values: Any) -> str:
+    """Indented JSON that is valid UTF-8: where a name in it is not (PEP 383), all beyond ASCII is escaped.
+
+    >>> json_text(chr(0xDCE9)).isascii(), json_text(chr(0xE9)).isascii()
+    (True, False)
+    """
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    return (text if is_utf8(text) else json.dumps(values, indent=2)) + "\n"
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text can be written as UTF-8; bytes that were no text cannot (PEP 383)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def files_below(folder: Path) -> list[Path]:
     """Every file below a folder, sorted by name; raises OSError for a link, pipe, socket or device."""
     found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())

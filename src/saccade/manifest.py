@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from saccade.files import json_text
+
 NAME = "manifest.json"
 SCHEMA = 1
 
@@ -89,7 +91,7 @@ class Manifest:
             "files": _entries(self.files),
             "writing": _entries(self.writing),
         }
-        return json.dumps({**body, "sha256": _checksum(body)}, indent=2, ensure_ascii=False) + "\n"
+        return json_text({**body, "sha256": _checksum(body)})
 
     @classmethod
     def from_text(cls, text: str) -> Manifest:

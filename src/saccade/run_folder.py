@@ -28,6 +28,7 @@ from saccade.errors import OtherRunError, RunError
 from saccade.files import (
     MOST_WEIGHT_BYTES,
     files_below,
+    json_text,
     lock_file,
     parse_json,
     read_file,
@@ -708,7 +709,7 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def json_bytes(values: Any) -> bytes:
-    return _utf8(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    return json_text(values).encode()
 
 
 def canonical_sha256(values: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade.audit.findings import Decisions, decisions_beside, parse_decisions, read_decisions
+from saccade.audit.findings import Decisions, decisions_beside, meant, parse_decisions, read_decisions
 from saccade.errors import DataError
 
 HEAD = "path,other,decision\n"
@@ -95,3 +95,30 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_repeated_row_is_no_contradiction() -> None:
     assert parse_decisions(f"{HEAD}a,,keep\na,,keep\n", where="D.csv").kept == {"a"}
+
+
+def test_a_row_that_is_too_long_is_refused_instead_of_shifted() -> None:
+    with pytest.raises(DataError, match="line 2: 4 fields where the header names 3; quote a path"):
+        parse_decisions(f"{HEAD}a,b.jpg,,drop\n", where="D.csv")
+
+
+def test_utf_16_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text(f"{HEAD}ä.jpg,,keep\n", encoding="utf-16")
+    with pytest.raises(DataError, match="UTF-16 text\nhint: save it as UTF-8"):
+        read_decisions(tmp_path / "d.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [("Käfer/1.jpg", "cp1252"), ("Käfer/1.jpg", "mac_roman"), ("Škoda/1.jpg", "cp1250")],
+)
+def test_names_saved_by_a_spreadsheet_find_their_file(name: str, encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_bytes(f"path;other;decision\n{name};;keep\n".encode(encoding))
+    assert meant(read_decisions(tmp_path / "d.csv"), ["a.jpg", name]).kept == {name}
+
+
+def test_bytes_that_are_the_name_come_before_an_encoding(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_bytes(HEAD.encode() + b"\xe4.jpg,,keep\n\xe4.jpg,x\\y.jpg,not a duplicate\n")
+    decisions = meant(read_decisions(tmp_path / "d.csv"), ["\udce4.jpg", "ä.jpg", "x/y.jpg"])
+    assert decisions.kept == {"\udce4.jpg"}
+    assert decisions.parted("\udce4.jpg", "x/y.jpg")

@@ -354,6 +354,18 @@ def test_lists_in_other_encodings_stop_when_they_are_read(tmp_path: Path, encodi
     assert "save it as UTF-8" in refusal(tmp_path / "l.csv")
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "mac_roman"])
+def test_paths_in_the_encoding_of_a_spreadsheet_find_their_files(tmp_path: Path, encoding: str) -> None:
+    names = [f"{name}.png" for name in UMLAUTS]
+    to_folder(tmp_path, names)
+    text = "path;label\n" + "".join(f"{name};{n % 2}\n" for n, name in enumerate(names))
+    (tmp_path / "l.csv").write_bytes(text.encode(encoding))
+    dataset = load_source(tmp_path / "l.csv")
+    assert {record.path for record in dataset.used()} == set(names)
+    (found,) = dataset.findings
+    assert "3 paths of l.csv name files that differ in encoding (" in found.message
+
+
 @posix
 def test_class_folders_that_are_not_utf8_stop_and_file_names_need_not_be(tmp_path: Path) -> None:
     root = photos(tmp_path, *KINDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 from pathlib import Path
 
 import pytest
@@ -66,9 +68,27 @@ def test_pairs_and_single_images_have_their_own_words() -> None:
     assert [row[:4] for row in rows] == [
         ("a.jpg", "b.jpg", "", "not a duplicate"),
         ("c.jpg", "", "", "keep | drop"),
+        ("=d.jpg", "", "", "keep | drop"),
     ]
 
 
 def test_rows_without_a_decision_are_passed_over() -> None:
     text = "path,other,decision,choose from\na.jpg,,,keep | drop\nb.jpg,,drop,keep | drop\n"
     assert parse_decisions(text, where="d.csv").dropped == {"b.jpg"}
+
+
+def test_a_file_of_a_german_spreadsheet_is_taken(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "dog").rename(photos / "Käfer")
+    main(["audit", "photos", "--out", "audit"])
+    template = Path("audit/audit-decisions.csv")
+    assert template.read_bytes().startswith(codecs.BOM_UTF8), "Excel shows umlauts only behind that mark"
+    assert len(read_decisions(template)) == 0
+    filled = "path;other;decision\nKäfer/blank.png;;drop\nKäfer/weg.png;;keep\n"
+    (photos / "audit-decisions.csv").write_bytes(filled.encode("cp1252"))
+    capsys.readouterr()
+    main(["audit", "photos", "--out", "second"])
+    said = capsys.readouterr().out
+    assert "1 set aside" in said
+    assert "warning audit-decisions.csv names 1 file that the data lacks: K\\udce4fer/weg.png" in said
+    assert "CSV UTF-8" in said
+    assert json.loads(Path("second/audit.json").read_bytes().decode("utf-8"))["set_aside"] == 1

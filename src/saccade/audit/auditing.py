@@ -22,7 +22,7 @@ from saccade.audit.similar import (
 )
 from saccade.errors import LEFT_OUT
 from saccade.records import Audit, Dataset, Finding, ImageRecord
-from saccade.terminal import Progress, counted, silent
+from saccade.terminal import Progress, counted, printable, silent
 
 PARTS_TO_FILL = 3
 
@@ -70,11 +70,9 @@ def _decided(dataset: Dataset, decisions: Decisions) -> list[Finding]:
         message = f"{counted(len(dropped), 'image')} dropped by audit-decisions.csv: {some(dropped)}"
         findings.append(finding("dropped", message, paths=dropped))
     if unknown := sorted(decisions.paths - known):
-        message = (
-            f"audit-decisions.csv names {counted(len(unknown), 'file')} that the data lacks: {some(unknown)}"
-        )
-        remedy = "Correct these paths, or delete the rows"
-        findings.append(finding("decisions", message, paths=unknown, remedy=remedy))
+        names = some([printable(name) for name in unknown])
+        message = f"audit-decisions.csv names {counted(len(unknown), 'file')} that the data lacks: {names}"
+        findings.append(finding("decisions", message, paths=unknown))
     return findings
 
 

@@ -6,18 +6,20 @@ an error makes `saccade audit` exit with 1. Decisions come from `audit-decisions
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from saccade.errors import DataError
-from saccade.files import read_text
+from saccade.files import read_file
 from saccade.images.colour import ON_BACKGROUND
 from saccade.records import Confidence, Finding, ImageRecord, Severity
+from saccade.sources.lists import MemberLookup, find
+from saccade.sources.naming import as_text
+from saccade.sources.tables import Table, parse_text_table
+from saccade.spreadsheet import from_spreadsheet
 from saccade.terminal import counted
 
 
@@ -62,6 +64,12 @@ KINDS: dict[str, Kind] = {
         "error",
         "The same picture in two parts",
         f"Move the copies into one part with --repair-split, {_DECIDE}",
+    ),
+    # a person's decisions that have no effect
+    "decisions": Kind(
+        "warning",
+        "Decisions about files that are not there",
+        "Correct these paths, or delete the rows; save the file as UTF-8 (in a spreadsheet: CSV UTF-8)",
     ),
     # more than a split can part, and no sign of wrong labels
     "look_alike": Kind(
@@ -138,7 +146,6 @@ KINDS: dict[str, Kind] = {
     "reading": Kind("info", "How the data are read", "Rename what is read otherwise than you meant"),
     "decoding_notes": Kind("info", "Remarks of the decoder", "Nothing to do"),
     "dropped": Kind("info", "Left out by your decisions", "Nothing to do"),
-    "decisions": Kind("info", "Decisions taken into account", "Nothing to do"),
     "listed": Kind("info", "Seen, but no part of the data", "Move or rename them if they should be used"),
     "ignored": Kind("info", "Passed over", "Nothing to do"),
     "shortcuts_checked": Kind("info", "What trivial properties tell about the label", "Nothing to do"),
@@ -248,22 +255,25 @@ def decisions_beside(root: Path) -> Path | None:
 def read_decisions(path: Path) -> Decisions:
     """Decisions of a CSV; raises DataError that lists every row that does not hold, by line."""
     try:
-        text = read_text(path, encoding="utf-8-sig", errors="surrogateescape")
+        data = read_file(path)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(
             f"the decisions file {path} cannot be read ({reason})", hint="check the path"
         ) from None
-    return parse_decisions(text, where=str(path))
+    return _decisions(parse_text_table(data, str(path)), str(path))
 
 
 def parse_decisions(text: str, *, where: str) -> Decisions:
     """Decisions of a CSV's text; `where` names it in the DataError."""
-    problems: list[str] = []
+    return _decisions(parse_text_table(text.encode("utf-8", "surrogateescape"), where), where)
+
+
+def _decisions(table: Table, where: str) -> Decisions:
+    problems = [*table.problems]
     apart: set[frozenset[str]] = set()
     single: dict[str, tuple[str, int]] = {}  # path -> decision, line
-    for line, row in _rows(text, where):
-        row_path, other, word = (row[name] for name in COLUMNS)
+    for line, (row_path, other, word) in _rows(table, where):
         if row_path and not word:
             continue  # a row of the template about which nothing is decided
         problem = _problem(row_path, other, word)
@@ -289,28 +299,33 @@ def parse_decisions(text: str, *, where: str) -> Decisions:
     return Decisions(frozenset(apart), kept, dropped)
 
 
-def _rows(text: str, where: str) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Line number and cells of each row that is not blank."""
-    first_line = text.partition("\n")[0]
-    delimiter = ";" if ";" in first_line and "," not in first_line else ","
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="more", strict=True)
-    try:
-        names = [name.strip().lower() for name in reader.fieldnames or ()]
-        missing = [name for name in ("path", "decision") if name not in names]
-        if missing:
-            columns = " and ".join(missing)
-            raise DataError(
-                f"{where}: line 1: no column {columns}", hint=f"the first line must be: {','.join(COLUMNS)}"
-            )
-        reader.fieldnames = names
-        for row in reader:
-            cells = {name: (row.get(name) or "").strip() for name in COLUMNS}
-            if any(cells.values()):
-                yield reader.line_num, cells
-    except csv.Error as error:
+def _rows(table: Table, where: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number, and path, other and decision of each row."""
+    named = {name.lower(): name for name in table.columns}
+    if missing := [name for name in ("path", "decision") if name not in named]:
+        columns = " and ".join(missing)
         raise DataError(
-            f"{where}: line {reader.line_num}: not valid CSV ({error})", hint="correct it"
-        ) from None
+            f"{where}: line 1: no column {columns}", hint=f"the first line must be: {','.join(COLUMNS)}"
+        )
+    for line, row in table.rows:
+        cells = [as_text(row.get(named.get(name, ""))).strip() for name in COLUMNS]
+        if any(cells):
+            yield line, [from_spreadsheet(cell) for cell in cells]
+
+
+def meant(decisions: Decisions, paths: Iterable[str]) -> Decisions:
+    """The decisions with the `paths` of the data that they mean; names that mean none stay.
+
+    A name may differ from its file as in a list: backslashes, Unicode form, case, a spreadsheet's encoding.
+
+    >>> sorted(meant(Decisions(kept=frozenset({"A.jpg", "gone.jpg"})), ["a.jpg"]).kept)
+    ['a.jpg', 'gone.jpg']
+    """
+    lookup = MemberLookup(frozenset(paths))
+    path_of = {name: find(name, lookup)[0] or name for name in decisions.paths}
+    apart = frozenset(frozenset(path_of[name] for name in pair) for pair in decisions.apart)
+    kept, dropped = (frozenset(path_of[n] for n in names) for names in (decisions.kept, decisions.dropped))
+    return Decisions(apart, kept, dropped)
 
 
 def _problem(path: str, other: str, word: str) -> str:

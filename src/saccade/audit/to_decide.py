@@ -9,13 +9,12 @@ from pathlib import Path
 from saccade.audit.findings import COLUMNS, DROP, KEEP, NOT_A_DUPLICATE, read_decisions
 from saccade.errors import DataError
 from saccade.records import Audit, Finding
-from saccade.run_folder import write_csv
+from saccade.spreadsheet import write_spreadsheet
 
 HEADER = (*COLUMNS, "choose from", "finding")
 MOST_ROWS = 500
 _PAIRS = ("leak", "look_alike", "near_duplicate_conflict", "near_duplicates", "possible_duplicates")
 _SINGLE = ("label_conflict", "blank", "too_dark", "too_bright", "blurred", "tiny")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 
 Row = tuple[str, str, str, str, str]
 
@@ -28,7 +27,7 @@ def rows_to_decide(findings: Iterable[Finding]) -> list[Row]:
     [('a.jpg', '', '', 'keep | drop', 'blurred')]
     """
     rows = (row for found in findings for row in _rows_of(found))
-    unique = {row[:2]: row for row in rows if not any(name.startswith(_FORMULA) for name in row[:2])}
+    unique = {row[:2]: row for row in rows}
     return list(islice(unique.values(), MOST_ROWS))
 
 
@@ -51,7 +50,7 @@ def write_template(audit: Audit, path: Path) -> str:
         return f"{path} is filled in and stays as it is; {_place(audit, path)}"
     if not rows:
         return ""
-    write_csv(path, HEADER, rows)
+    write_spreadsheet(path, HEADER, rows)
     return f"{path}: fill in the column decision of its {len(rows)} rows, then {_place(audit, path)}"
 
 
@@ -59,7 +58,7 @@ def _is_filled_in(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        return bool(len(read_decisions(path)))
+        return bool(read_decisions(path))
     except DataError:  # somebody's work, if not quite right
         return True
 

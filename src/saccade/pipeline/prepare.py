@@ -12,6 +12,7 @@ from saccade.audit.findings import (
     NO_DECISIONS,
     Decisions,
     decisions_beside,
+    meant,
     read_decisions,
 )
 from saccade.audit.quality import Measurements
@@ -142,7 +143,9 @@ def watched(progress: Progress, watch: Callable[[], None] | None) -> Progress:
 def decisions_of(dataset: Dataset, recipe: Recipe) -> Decisions:
     """What a person decided about earlier findings: the recipe's file, else the one beside the data."""
     path = Path(recipe.data.decisions) if recipe.data.decisions else decisions_beside(dataset.root)
-    return read_decisions(path) if path else NO_DECISIONS
+    if not path:
+        return NO_DECISIONS
+    return meant(read_decisions(path), (record.path for record in dataset.records))
 
 
 def divide(

@@ -2,7 +2,8 @@
 
 from saccade.predict.inputs import inputs_of, pixels_of, read_file
 from saccade.predict.predictor import Answer, Predictor, model_file
-from saccade.predict.tables import check_out, from_spreadsheet, spreadsheet_safe, write_answers
+from saccade.predict.tables import check_out, write_answers
+from saccade.spreadsheet import from_spreadsheet, spreadsheet_safe
 
 __all__ = [
     "Answer",

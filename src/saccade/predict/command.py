@@ -22,9 +22,10 @@ from saccade.predict.contact_sheet import ContactSheet, check_page
 from saccade.predict.inputs import Input, pixels_of
 from saccade.predict.predictor import Answer, Predictor
 from saccade.predict.sorting import FAILED, Sorter, check_target
-from saccade.predict.tables import check_out, write_answers, write_spreadsheet
+from saccade.predict.tables import check_out, write_answers
 from saccade.sources.inputs import Given, given_by
 from saccade.sources.tables import USUAL_COLUMNS, Columns
+from saccade.spreadsheet import write_spreadsheet
 from saccade.terminal import Progress, Terminal, printable, silent
 
 if TYPE_CHECKING:

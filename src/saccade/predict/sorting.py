@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.errors import DataError, RecipeError
 from saccade.predict.predictor import Answer
-from saccade.predict.tables import write_spreadsheet
+from saccade.spreadsheet import write_spreadsheet
 from saccade.terminal import counted
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ that is listed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from saccade.errors import ImageError, SourceError
+from saccade.files import is_utf8
 from saccade.records import PARTS, Dataset, Finding, ImageRecord, Storage
 from saccade.sources.layout import classes_missing_in_parts
 from saccade.sources.naming import (
@@ -26,7 +28,6 @@ from saccade.sources.naming import (
     check_classes,
     damaged_names,
     how_it_is_read,
-    is_utf8,
     some,
     unfit,
     unusable_rows,
@@ -391,6 +392,10 @@ class MemberLookup:
         return self._forms.get(form(path), [])
 
 
+# What spreadsheets write where they are not asked for UTF-8, the usual one first.
+SPREADSHEET_ENCODINGS = {"cp1252": "Windows-1252", "cp1250": "Windows-1250", "mac_roman": "Mac Roman"}
+
+
 def form(name: str) -> str:
     """The same for names that differ in Unicode form or case only."""
     return unicodedata.normalize("NFC", name).casefold()
@@ -410,8 +415,19 @@ def find(path: str, lookup: Lookup) -> tuple[str, str]:
     if alike:
         return "", f"{len(alike)} files differ from it in upper and lower case only"
     if not is_utf8(path):
-        return "", "no such file, and the list is not UTF-8 here"
+        return _find_by_encoding(forward, lookup) or ("", "no such file, and the list is not UTF-8 here")
     return "", "no such file (its backslashes read as /)" if forward != path else "no such file"
+
+
+def _find_by_encoding(path: str, lookup: Lookup) -> tuple[str, str] | None:
+    """The file that the path's bytes name in an encoding of spreadsheets; None without one."""
+    data = path.encode("utf-8", "surrogateescape")
+    for encoding, name in SPREADSHEET_ENCODINGS.items():
+        with contextlib.suppress(UnicodeDecodeError):
+            found, _ = find(data.decode(encoding), lookup)
+            if found:
+                return found, f"encoding ({name})"
+    return None
 
 
 def _nfc(name: str) -> str:

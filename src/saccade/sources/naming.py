@@ -10,6 +10,7 @@ from decimal import Context, Decimal
 from typing import Any, Literal
 
 from saccade.errors import SourceError
+from saccade.files import is_utf8
 from saccade.records import Finding
 from saccade.terminal import counted, printable
 
@@ -125,15 +126,6 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
         (0, int(piece), "") if piece.isdecimal() else (1, 0, piece.casefold()) for piece in pieces if piece
     ]
     return (*key, (2, 0, name))
-
-
-def is_utf8(name: str) -> bool:
-    """Whether the name can be written as UTF-8; bytes that were no text cannot (PEP 383)."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def some(names: Iterable[str], *, most: int = 20) -> str:
