@@ -249,6 +249,17 @@ class RunFolder:
         """What makes a file of this run again, in words."""
         return f"to make it again, run: {self._command_for(path)}"
 
+    def require_trained(self) -> None:
+        """Raise RunError, which says how to go on, where training was stopped before its end."""
+        if self.has(self.model_json):
+            return
+        resume = f"saccade train --resume {shlex.quote(str(self.root))}"
+        finish = f"; or make the model out of the best epoch so far: `{resume} --finish`"
+        raise RunError(
+            f"{self.root} is not trained to the end",
+            hint=f"go on where it was stopped: `{resume}`{finish if self.has(self.history) else ''}",
+        )
+
     # -- writing -----------------------------------------------------------------------------
 
     def write_recipe(self, recipe: Recipe, *, comment: str = "") -> None:
@@ -479,6 +490,17 @@ class RunFolder:
                         folder.rmdir()
                 _HELD.remove(handle)
                 os.close(handle)  # the kernel drops the lock with it, also after kill -9
+
+    def in_use(self) -> bool:
+        """Whether a process holds the run's lock now."""
+        try:
+            handle = os.open(self.lock, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            return not lock_file(handle)
+        finally:
+            os.close(handle)
 
     def _note_owner(self, handle: int) -> None:
         os.ftruncate(handle, 0)

@@ -71,6 +71,37 @@ def test_resume_ends_with_the_bits_of_a_run_that_was_not_stopped(
     assert stopped.weights.read_bytes() == whole.weights.read_bytes()
 
 
+def test_every_command_says_how_a_stopped_run_goes_on(
+    saccade: Saccade, photos: Path, stopped: RunFolder
+) -> None:
+    commands = [
+        ("predict", stopped.root, photos),
+        ("evaluate", stopped.root, photos),
+        ("serve", stopped.root),
+    ]
+    commands += [(name, stopped.root) for name in ("export", "evaluate", "bench")]
+    commands += [("certify", "model.onnx", "--against", stopped.root)]
+    for command in commands:
+        answer = saccade(*command)
+        assert answer.code == 2
+        assert "runs/my-photos-1 is not trained to the end" in answer.err, command
+        assert "saccade train --resume runs/my-photos-1`" in answer.err, command
+        assert "saccade train --resume runs/my-photos-1 --finish" in answer.err, command
+
+
+def test_a_new_run_names_the_stopped_one_of_the_same_data(
+    saccade: Saccade, photos: Path, stopped: RunFolder
+) -> None:
+    line = "runs/my-photos-1, a run of the same data, was stopped before its end; to go on there: "
+    with stopped.locked():
+        assert line not in saccade("train", photos, *ONE).out, "it is running"
+    told = saccade("train", photos, *ONE)
+    assert told.code == 0
+    assert f"{line}saccade train --resume runs/my-photos-1\n" in told.out
+    assert saccade("train", "--resume", stopped.root, "--finish").code == 0
+    assert line not in saccade("train", photos, *ONE).out, "it is finished"
+
+
 def test_finish_makes_the_model_of_the_best_epoch_so_far(saccade: Saccade, stopped: RunFolder) -> None:
     before = stopped.history.read_bytes()
     answer = saccade("train", "--resume", stopped.root, "--finish")

@@ -79,6 +79,8 @@ def engines_of(model: Path) -> list[Engine]:
     for file in (folder / name for name in names):
         if file.is_file() or file.name == first:
             engines += _of_file(file, run)
+    if not engines and run.recipe.is_file():
+        run.require_trained()
     if not engines:
         raise ModelError(f"{model} has nothing to measure", hint="give a run folder or an .onnx file")
     return engines

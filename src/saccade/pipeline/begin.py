@@ -12,6 +12,7 @@ from saccade._version import __version__
 from saccade.images.plugins import decoder_versions
 from saccade.pipeline import mending, prepare
 from saccade.pipeline.ahead import Ahead, may_be_refused
+from saccade.pipeline.continuing import say_unfinished
 from saccade.pipeline.division import (
     divide_before_search,
     divide_searched,
@@ -65,6 +66,7 @@ def begin(
             ahead.approved()
             warn_of_small_input(recipe, terminal)
         terminal.say(f"Run       {run.root}")
+        say_unfinished(run, data, terminal)
         if method := method_worked_out(recipe):
             terminal.say(f"Method    {method}")
         read = prepare.read_images(listed, recipe, terminal, watch=ahead.check)

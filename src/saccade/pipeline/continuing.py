@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from saccade.errors import RunError
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
 from saccade.run_record import RunRecord
 from saccade.terminal import Terminal
+
+
+def say_unfinished(run: RunFolder, data: str, terminal: Terminal) -> None:
+    """Where a numbered run begins: that an earlier one of the same data was stopped, and how it goes on."""
+    numbered = re.fullmatch(r"(.+-)(\d+)", run.root.name)
+    if not numbered:
+        return
+    for number in range(int(numbered[2]) - 1, 0, -1):
+        other = RunFolder(run.root.with_name(f"{numbered[1]}{number}"))
+        if _was_stopped(other, data):
+            terminal.say(
+                f"          {other.root}, a run of the same data, was stopped before its end; "
+                f"to go on there: saccade train --resume {shlex.quote(str(other.root))}"
+            )
+            return
+
+
+def _was_stopped(run: RunFolder, data: str) -> bool:
+    if not run.recipe.is_file() or run.in_use():
+        return False
+    try:
+        record = run.read_record()
+    except RunError:
+        return False  # a damaged run is no one to go on with
+    return record.data == data and not record.finished
 
 
 @contextlib.contextmanager

@@ -45,6 +45,7 @@ def evaluate(
     recipe = run.read_recipe()
     with run.locked():
         if data:
+            run.require_trained()
             name = _plain_name(name or Path(data).resolve().stem)
             return _evaluate_new(run, recipe, data, terminal, name, columns)
         return _evaluate_again(run, recipe, terminal, moved)
@@ -63,6 +64,7 @@ def _plain_name(name: str) -> str:
 def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: str) -> dict[str, Metrics]:
     parts = [part for part in (*JUDGED_PARTS, "train") if run.has(run.predictions(part))]
     if not parts:
+        run.require_trained()
         raise RunError(
             f"{run.root} has no predictions yet",
             hint=run.remedy(run.predictions("validation")),
@@ -236,6 +238,7 @@ def _measured(path: str, part: str) -> RunFolder:
     run = RunFolder(Path(path))
     parts = [known for known in (*JUDGED_PARTS, "train") if run.has(run.predictions(known))]
     if not parts:
+        run.require_trained()
         raise RunError(
             f"{path} has no predictions",
             hint="give a finished run, or RUN/evaluations/NAME",

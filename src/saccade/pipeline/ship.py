@@ -132,8 +132,7 @@ def certify(
 def finished_run(path: str) -> RunFolder:
     """The run folder at `path`; raises RunError when there is none, or none that is trained."""
     run = existing_run(path)
-    if not run.has(run.model_json):
-        raise RunError(f"{path} is not trained to the end", hint=run.remedy(run.model_json))
+    run.require_trained()
     return run
 
 

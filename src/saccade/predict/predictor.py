@@ -353,7 +353,9 @@ def model_file(model: Path) -> Path:
             run.check(run.certificate())
     if exported.is_file():
         return exported
-    if (model / "recipe.toml").is_file():
+    if run.recipe.is_file():
+        if run.manifest.is_file():
+            run.require_trained()
         raise ModelError(
             f"{model} has no export/model.onnx yet",
             hint=f"saccade export {model}",
