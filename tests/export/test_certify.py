@@ -190,6 +190,17 @@ def test_a_resize_that_openvino_reads_in_part_fails(case: Case) -> None:
     assert certificate.extra["problems"][0].startswith("in OpenVINO: a probability differs by")
 
 
+def test_its_progress_counts_every_image_once(case: Case) -> None:
+    told: list[tuple[int, int]] = []
+    certify(
+        case.model, case.predictions, case.read, progress=lambda done, total, _="": told.append((done, total))
+    )
+    total = sum(len(part.paths) for part in case.predictions.values())
+    assert told[0] == (0, total)
+    assert told[-1] == (total, total)
+    assert told == sorted(told)
+
+
 def test_int8_needs_validation_images(case: Case) -> None:
     with pytest.raises(ModelError, match="no labelled validation images"):
         certify(case.model, {"test": case.predictions["test"]}, case.read, kind="int8")

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from saccade.training import clock as module
-from saccade.training.clock import Clock, deadline, without_time
+from saccade.training.clock import Clock, Judging, deadline, without_time
 
 
 @pytest.fixture
@@ -86,3 +86,5 @@ def test_the_time_to_the_end_is_that_of_the_steps_to_come_and_of_what_follows() 
     clock.note_epoch(25.0, 5.0)
     assert clock.seconds_to_the_end(**ahead) == 95.0, "the validation of each epoch counts"
     assert Clock.of(0.0, 0.0, judged_images=100, side=224).ending_seconds == 19.0
+    clock.judging = Judging(images=980, read_seconds=0.2, validated=100)
+    assert clock.seconds_to_the_end(**ahead) == 75.0 + 15.0 + 980 * (0.2 + 0.05), "slow photos, slow machine"

@@ -32,6 +32,7 @@ from saccade.files import MOST_WEIGHT_BYTES, files_below, read_file
 from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
 from saccade.records import Certificate, Predictions
 from saccade.run_folder import FOLDER_CERTIFICATE
+from saccade.terminal import Progress, silent
 from saccade.threads import usable_cores
 
 CERTIFIED_PARTS = ("validation", "test")
@@ -52,6 +53,7 @@ def certify(
     load: Callable[[Path], Answer] | None = None,
     engines: Callable[[Path], Runtimes] | None = None,
     provider: str = "",
+    progress: Progress = silent,
 ) -> Certificate:
     """Compare a file's probabilities with the trained model's `predictions`, by part.
 
@@ -63,16 +65,19 @@ def certify(
     the answers stay close (`saccade.export.verdict`). Images that can no longer be read are named in `extra`.
     `load` reads what is no model.onnx of saccade (`Format.load`); it alone answers for that, or `engines`
     (`Format.engines`), each in a row of its own. `provider` is an execution provider of onnxruntime that must
-    answer alike.
+    answer alike. `progress` is told how many images were compared.
     Raises ModelError when there is nothing to compare.
     """
     candidate = _loaded(Path(path), load, engines, limits) if load else _opened(Path(path), limits, provider)
     wanted = {part: predictions[part] for part in CERTIFIED_PARTS if part in predictions}
     chosen = chosen_images(wanted, max_images=max_images, kind=kind)
-    compared, total = [], sum(len(rows) for rows in chosen.values())
+    compared, total, done = [], sum(len(rows) for rows in chosen.values()), 0
     for part, rows in chosen.items():
         columns = candidate.columns(wanted[part].classes)
-        chunks = _decoded_rows(wanted[part], rows, read_image, candidate.limits)
+        chunks = _watched(
+            _decoded_rows(wanted[part], rows, read_image, candidate.limits), progress, done, total
+        )
+        done += len(rows)
         compared.append(_ask(candidate.runtimes, columns, part, wanted[part], chunks, total))
     if not any(len(parts[0].rows) for parts in compared):
         raise ModelError(
@@ -290,6 +295,17 @@ def _decoded_rows(
         for start in range(0, len(rows), CHUNK_IMAGES):
             chunk = rows[start : start + CHUNK_IMAGES].tolist()
             yield dict(zip(chunk, pool.map(decoded, chunk), strict=True))
+
+
+def _watched(
+    chunks: Iterable[dict[int, _Read | ImageError]], progress: Progress, done: int, total: int
+) -> Iterator[dict[int, _Read | ImageError]]:
+    """The chunks; once all runtimes have answered for one, `progress` is told, `done` images before it."""
+    progress(done, total)
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk)
+        progress(done, total)
 
 
 def _batch_difference(runtime: Runtime, images: Sequence[_Read]) -> float:

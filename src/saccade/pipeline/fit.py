@@ -14,6 +14,7 @@ from saccade.models import BuiltModel
 from saccade.pipeline import mending
 from saccade.pipeline.batches import ValidationBatches, make_probe, noted, pixel_cache, training_data
 from saccade.pipeline.evidence import choices_made
+from saccade.pipeline.judge import judging
 from saccade.pipeline.keep import keep_bundle
 from saccade.pipeline.work import Work
 from saccade.plan import WEIGHTS_SHA256, Plan
@@ -55,6 +56,7 @@ def fit(work: Work) -> None:
     # validation twice: at the end of training, and as a part; the test part once
     judged = 2 * len(dataset.used("validation")) + len(dataset.used("test"))
     clock = Clock.of(plan.time_limit, work.began, judged_images=judged, side=network.preprocess.size)
+    clock.judging = judging(dataset, work.recipe)
     if late := without_time(plan.time_limit, clock):
         terminal.say(f"          {late}")
     callbacks = Callbacks([TerminalProgress(terminal), *watchers(work)])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
 from typing import TYPE_CHECKING
 
+from saccade.errors import ImageError
 from saccade.evaluation.calibration import softmax
 from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import measure, metrics_as_json
-from saccade.images.decoder import CheckedReader, Limits
+from saccade.images.decoder import CheckedReader, Limits, decode
 from saccade.pipeline import evidence
 from saccade.pipeline.promises import promises
 from saccade.recipe import Recipe
@@ -17,12 +20,15 @@ from saccade.report import write_report
 from saccade.report.facts import read_facts
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
+from saccade.threads import usable_cores
 
 if TYPE_CHECKING:
     from saccade.bundle import Bundle
+    from saccade.training.clock import Judging
 
 JUDGED_PARTS = ("validation", "test")
 EVALUATION_BATCH = 32
+TIMED_IMAGES = 5
 
 
 def judge_parts(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> None:
@@ -32,9 +38,7 @@ def judge_parts(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Term
     """
     bundle = None
     for part in (*JUDGED_PARTS, "train"):
-        records = dataset.used(part)
-        if part == "train":
-            records = _every_nth(records, most=max(500, len(dataset.used("validation"))))
+        records = _measured_of_train(dataset) if part == "train" else dataset.used(part)
         if records and not run.has(run.predictions(part)):
             bundle = bundle or load_model(run)
             _predict_part(run, part, bundle, dataset, records, recipe, terminal)
@@ -60,6 +64,26 @@ def _predict_part(
     if part == "test":
         evidence.measured_test(run, answered)  # before: a run that is killed in between measures again
     run.write_predictions(part, answered)
+
+
+def judging(dataset: Dataset, recipe: Recipe) -> Judging:
+    """What is read again after training; a few validation images are read now, to see how long one takes."""
+    from saccade.training.clock import Judging
+
+    validated, tested = len(dataset.used("validation")), len(dataset.used("test"))
+    certified = min(recipe.export.certify_images, validated + tested) if recipe.export.onnx else 0
+    images = validated + tested + len(_measured_of_train(dataset)) + certified
+    sample = _every_nth(dataset.used("validation"), most=TIMED_IMAGES)
+    began = time.monotonic()
+    for record in sample:
+        with contextlib.suppress(ImageError):
+            decode(dataset.storage.read(record.path), limits=Limits.of(recipe.data), name=record.path)
+    seconds = (time.monotonic() - began) / max(1, len(sample))
+    return Judging(images, seconds / usable_cores(), validated)
+
+
+def _measured_of_train(dataset: Dataset) -> tuple[ImageRecord, ...]:
+    return _every_nth(dataset.used("train"), most=max(500, len(dataset.used("validation"))))
 
 
 def _every_nth(records: tuple[ImageRecord, ...], *, most: int) -> tuple[ImageRecord, ...]:

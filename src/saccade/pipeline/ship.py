@@ -277,7 +277,10 @@ def _certificate(
 ) -> Certificate:
     chosen = find_format(name)
     own = name in FORMATS and chosen.load is load_onnx
-    with terminal.progress("certifying the exported file"), extensions.blaming("formats", name):
+    with (
+        terminal.progress("certifying the exported file") as progress,
+        extensions.blaming("formats", name),
+    ):
         certificate = certifying.certify(
             file,
             predictions_of(run),
@@ -290,6 +293,7 @@ def _certificate(
             load=None if own else chosen.load,
             engines=chosen.engines,
             provider=provider,
+            progress=progress,
         )
     extra = {**certificate.extra, "decoders": decoder_versions()}
     if not own:

@@ -162,7 +162,9 @@ class TerminalProgress(Callback):
         return f"lr {row.lr:.2g}, {time.monotonic() - self._started:.1f} s{self._time_left()}"
 
     def _time_left(self) -> str:
-        return "" if math.isnan(self._left) else f", about {duration(self._left)} left in all"
+        return (
+            "" if math.isnan(self._left) else f", about {duration(self._left)} left in all, report included"
+        )
 
     def on_close(self) -> None:
         self._open.close()

@@ -61,11 +61,30 @@ def without_time(limit: float, clock: Clock) -> str:
     return f"{when}: the shortest training that gives a model runs anyway; give a longer limit"
 
 
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """The images that are read again after training, to be measured, certified and shown.
+
+    `read_seconds`: to read and decode one, as timed here. `validated`: images of a validation.
+    """
+
+    images: int = 0
+    read_seconds: float = 0.0
+    validated: int = 0
+
+    def seconds(self, validation_seconds: float) -> float:
+        """About what all of it takes here, where a validation took `validation_seconds`."""
+        answering = validation_seconds / max(1, self.validated)
+        return (
+            EXPORT_AND_REPORT_SECONDS + self.images * (self.read_seconds + answering) if self.images else 0.0
+        )
+
+
 @dataclass(slots=True)
 class Clock:
     """All times in monotonic seconds. `earlier_seconds` were spent by the runs this one continues.
 
-    `ending_seconds`: about what comes after training.
+    `ending_seconds`: about what comes after training, `judging`: what is known of it here.
     """
 
     started: float = field(default_factory=time.monotonic)
@@ -76,6 +95,7 @@ class Clock:
     validation_seconds: float = 0.0
     exhausted: bool = False
     ending_seconds: float = 0.0
+    judging: Judging = Judging()
 
     @classmethod
     def of(cls, limit: float, began: float, *, judged_images: int, side: int) -> Clock:
@@ -104,7 +124,8 @@ class Clock:
         The latest epoch of the phase, timed with its validation, tells more than the steps of this one.
         """
         timed = self.latest_epoch_seconds / max(1, steps_per_epoch)
-        return steps * (timed or step_seconds) + self.ending_seconds
+        here = self.judging.seconds(self.validation_seconds)
+        return steps * (timed or step_seconds) + max(self.ending_seconds, here)
 
     def new_phase(self) -> None:
         """Epochs of another phase take another time; validation takes the same."""
