@@ -241,7 +241,7 @@ def test_bench_puts_engines_side_by_side(saccade: Saccade, run: RunFolder) -> No
     answer = saccade("bench", run.root, "--rounds", "1")
     assert answer.code == 0
     assert "torch" in answer.out
-    assert "onnxruntime" in answer.out
+    assert "ONNX Runtime float32" in answer.out
 
 
 def test_python_and_the_command_line_make_the_same_run(run: RunFolder, photos: Path, tmp_path: Path) -> None:

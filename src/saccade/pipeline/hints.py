@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from saccade import extensions
 from saccade.evaluation.remedies import FEW_IMAGES, least_side
 from saccade.recipe import (
     ALWAYS_FROM_SCRATCH,
@@ -76,6 +77,8 @@ def usual_side(recipe: Recipe) -> int:
     model = recipe.model
     if recipe.data.image_size == "auto" or model.backbone in (AUTO_BACKBONE, *ALWAYS_FROM_SCRATCH):
         return 0
+    if extensions.is_function_name(model.backbone) or model.backbone in extensions.names("backbones"):
+        return 0  # from outside
     from saccade.models import preparation  # imports torch
 
     return preparation(model.backbone, weights=model.weights)[0].size
