@@ -332,7 +332,7 @@ def unclear(
     [
         (unclear(repaired=2, broken=1, loss=0.01), True, True),
         (unclear(repaired=2, broken=1, loss=0.01), False, False),
-        (unclear(repaired=2, broken=1, epoch_seconds=61.0), True, False),
+        (unclear(repaired=2, broken=1, epoch_seconds=121.0), True, False),
         (unclear(repaired=1, broken=3, loss=0.01), True, False),
         (unclear(repaired=1, broken=3, loss=-0.01), True, True),
         (unclear(repaired=2, broken=1, wrong=3), True, False),
@@ -347,6 +347,11 @@ def test_where_fine_tuning_is_cheap_a_trial_without_gain_is_no_reason_against_it
     assert (answer.worth_it, answer.tail) == (worth_it, False), answer.reason
     assert ("about 7 min without early stopping" in answer.reason) is worth_it
     assert answer.epochs == (10 if worth_it else 0)
+
+
+def test_where_not_all_epochs_are_cheap_fewer_are_planned() -> None:
+    found = unclear(repaired=2, broken=1, epoch_seconds=80.0)
+    assert verdict(found, Terms(epochs=10, tail_epochs=6, bounded=True)).epochs == 7
 
 
 def test_auto_is_bounded_where_nobody_said_how_long_to_train(recipe: Callable[..., Any]) -> None:

@@ -77,9 +77,9 @@ class Terms:
             return math.inf
         return min(MOST_ALLOWANCE, max(LEAST_ALLOWANCE, SECONDS_A_POINT * points))
 
-    def cheap(self, epoch_seconds: float) -> bool:
-        """Whether all epochs of the whole network take no longer than auto spends on any gain."""
-        return self.bounded and self.epochs * epoch_seconds <= LEAST_ALLOWANCE
+    def epochs_within(self, seconds: float, epoch_seconds: float) -> int:
+        """Epochs of the whole network, of those that are planned, that fit into so many seconds."""
+        return min(self.epochs, int(min(seconds, 1e9) / max(epoch_seconds, 1e-9)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,9 @@ def verdict(trial: Trial, terms: Terms) -> Verdict:
 
     Either will do: a network that is right more often, but too sure of itself, is calibrated afterwards.
     There must be time for enough epochs of the whole network, else its last layers are fine-tuned. A trial of
-    the last layers promises less than the whole network brings (docs/lab-notes.md). So where all epochs are
-    cheap, a trial that shows no gain is no reason against them, as long as it did no harm and there are
-    errors to mend.
+    the last layers promises less than the whole network brings (docs/lab-notes.md). So where enough epochs
+    take no longer than auto spends on any gain, a trial that shows none is no reason against them, as long as
+    it did no harm and there are errors to mend.
     """
     told = (
         f"short trial of fine-tuning the last layers, evaluated on {len(trial.head_right):,} held-out "
@@ -115,7 +115,7 @@ def verdict(trial: Trial, terms: Terms) -> Verdict:
         shorter = without_trial(trial.epoch_seconds, terms.seconds_left)
         return replace(shorter, reason=f"{told}: fine-tuning would help, but {shorter.reason}")
     allowed = terms.allowance(trial.points)
-    epochs = min(terms.epochs, int(min(allowed, 1e9) / max(trial.epoch_seconds, 1e-9)))
+    epochs = terms.epochs_within(allowed, trial.epoch_seconds)
     if epochs < terms.least_epochs:
         return _too_dear(told, trial, terms, allowed)
     cost = _cost(epochs, trial.epoch_seconds, terms.other_seconds)
@@ -130,16 +130,17 @@ STOPPING = "Ctrl-C stops it; `saccade train --resume RUN --finish` keeps the bes
 
 def _doubted(told: str, doubt: str, trial: Trial, terms: Terms) -> Verdict:
     """The trial shows no gain that is likely and large enough."""
-    if trial.worse or trial.head_error < WORTHWHILE_ACCURACY or not terms.cheap(trial.epoch_seconds):
+    epochs = terms.epochs_within(LEAST_ALLOWANCE, trial.epoch_seconds) if terms.bounded else 0
+    if trial.worse or trial.head_error < WORTHWHILE_ACCURACY or epochs < max(1, terms.least_epochs):
         return Verdict(
             False, f"{told}: {doubt}, so we keep the linear probe (--method full fine-tunes anyway)"
         )
-    cost = _cost(terms.epochs, trial.epoch_seconds, terms.other_seconds)
+    cost = _cost(epochs, trial.epoch_seconds, terms.other_seconds)
     why = (
-        f"{doubt}, but {trial.head_error:.1%} are wrong and the whole network, which often gains more, takes "
-        f"at most {duration(LEAST_ALLOWANCE)}: we fine-tune it, and keep what is better on validation images"
+        f"{doubt}, but {trial.head_error:.1%} are wrong, and the whole network often gains more: we tune "
+        f"it for at most {duration(LEAST_ALLOWANCE)}, and keep what is better on validation images"
     )
-    return Verdict(True, f"{told}: {why}. {cost}. {STOPPING}", epochs=terms.epochs)
+    return Verdict(True, f"{told}: {why}. {cost}. {STOPPING}", epochs=epochs)
 
 
 def _too_dear(told: str, trial: Trial, terms: Terms, allowed: float) -> Verdict:
