@@ -397,7 +397,7 @@ class Many:
 def test_no_table_is_held_as_a_whole(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if ending == "parquet":
         pytest.importorskip("pyarrow")
-    monkeypatch.setattr("saccade.predict.tables._VALUES_A_BLOCK", 700)
+    monkeypatch.setattr("saccade.spreadsheet._VALUES_A_BLOCK", 700)
     Name.alive = Name.most = 0
     write_answers(tmp_path / f"o.{ending}", Many())
     assert 0 < Name.most < 500
