@@ -80,7 +80,10 @@ def test_every_command_says_how_a_stopped_run_goes_on(
         ("serve", stopped.root),
     ]
     commands += [(name, stopped.root) for name in ("export", "evaluate", "bench")]
-    commands += [("certify", "model.onnx", "--against", stopped.root)]
+    commands += [
+        ("compare", stopped.root, stopped.root),
+        ("certify", "model.onnx", "--against", stopped.root),
+    ]
     for command in commands:
         answer = saccade(*command)
         assert answer.code == 2

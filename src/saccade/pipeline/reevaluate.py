@@ -238,7 +238,8 @@ def _measured(path: str, part: str) -> RunFolder:
     run = RunFolder(Path(path))
     parts = [known for known in (*JUDGED_PARTS, "train") if run.has(run.predictions(known))]
     if not parts:
-        run.require_trained()
+        if run.recipe.is_file():  # else it is no run at all
+            run.require_trained()
         raise RunError(
             f"{path} has no predictions",
             hint="give a finished run, or RUN/evaluations/NAME",
