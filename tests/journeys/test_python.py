@@ -108,7 +108,7 @@ def test_a_grid_goes_through_method_and_rate_in_a_pipeline(
     tiny_weights: Path, paths: list[str], labels: list[str], groups: list[int]
 ) -> None:
     sklearn.set_config(enable_metadata_routing=True)
-    model = ImageClassifier("test_efficientnet", weights=str(tiny_weights), image_size=32, epochs=1)
+    model = ImageClassifier("test_efficientnet", weights=str(tiny_weights), image_size=40, epochs=1)
     pipeline = Pipeline([("photos", model.set_fit_request(groups=True))])
     grid = [
         {"photos__method": ["head"], "photos__lr": [1e-3]},
