@@ -88,3 +88,8 @@ def test_the_time_to_the_end_is_that_of_the_steps_to_come_and_of_what_follows() 
     assert Clock.of(0.0, 0.0, judged_images=100, side=224).ending_seconds == 19.0
     clock.judging = Judging(images=980, read_seconds=0.2, validated=100)
     assert clock.seconds_to_the_end(**ahead) == 75.0 + 15.0 + 980 * (0.2 + 0.05), "slow photos, slow machine"
+    assert clock.seconds_after_training() == 15.0 + 980 * 0.2, "before any epoch was validated"
+    clock.note_epoch(25.0, 2.0)
+    assert clock.seconds_after_training(clock.latest_validation_seconds) == 15.0 + 980 * (0.2 + 0.02), (
+        "the first validation decodes, the later ones do not"
+    )

@@ -81,7 +81,7 @@ def _terms(job: TrainingJob, phase: Phase) -> Terms:
 
 def _other_seconds(job: TrainingJob) -> float:
     """What the command has taken so far, and will take once it is trained."""
-    return job.watch.clock.elapsed() + job.watch.clock.ending_seconds
+    return job.watch.clock.elapsed() + job.watch.clock.seconds_after_training()
 
 
 def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice, terms: Terms) -> Trial | NoTime:

@@ -93,6 +93,7 @@ class Clock:
     longest_epoch_seconds: float = 0.0
     latest_epoch_seconds: float = 0.0
     validation_seconds: float = 0.0
+    latest_validation_seconds: float = 0.0  # the first one also decodes
     exhausted: bool = False
     ending_seconds: float = 0.0
     judging: Judging = Judging()
@@ -118,14 +119,18 @@ class Clock:
         """Whether the deadline has passed, or nothing more fits before it."""
         return self.exhausted or self.seconds_left <= 0
 
+    def seconds_after_training(self, validation_seconds: float = 0.0) -> float:
+        """About what evaluation, export and report take, where a validation of decoded images took that."""
+        return max(self.ending_seconds, self.judging.seconds(validation_seconds))
+
     def seconds_to_the_end(self, *, steps: int, step_seconds: float, steps_per_epoch: int) -> float:
         """About what so many more steps take, and what comes after training.
 
         The latest epoch of the phase, timed with its validation, tells more than the steps of this one.
         """
         timed = self.latest_epoch_seconds / max(1, steps_per_epoch)
-        here = self.judging.seconds(self.validation_seconds)
-        return steps * (timed or step_seconds) + max(self.ending_seconds, here)
+        after = self.seconds_after_training(self.latest_validation_seconds)
+        return steps * (timed or step_seconds) + after
 
     def new_phase(self) -> None:
         """Epochs of another phase take another time; validation takes the same."""
@@ -135,6 +140,7 @@ class Clock:
         self.latest_epoch_seconds = seconds
         self.longest_epoch_seconds = max(self.longest_epoch_seconds, seconds)
         self.validation_seconds = max(self.validation_seconds, validation_seconds)
+        self.latest_validation_seconds = validation_seconds
 
     def epoch_fits(self) -> bool:
         """Whether one more whole epoch, validation included, ends before the deadline."""
