@@ -138,7 +138,7 @@ def _doubted(told: str, doubt: str, trial: Trial, terms: Terms) -> Verdict:
     cost = _cost(epochs, trial.epoch_seconds, terms.other_seconds)
     why = (
         f"{doubt}, but {trial.head_error:.1%} are wrong, and the whole network often gains more: we tune "
-        f"it for at most {duration(LEAST_ALLOWANCE)}, and keep what is better on validation images"
+        f"it (auto plans at most {duration(LEAST_ALLOWANCE)}), and keep what is better on validation images"
     )
     return Verdict(True, f"{told}: {why}. {cost}. {STOPPING}", epochs=epochs)
 

@@ -42,6 +42,13 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "onnx", "onnxruntime")
 
 
+def _say_what_begins(run: RunFolder, data: str, recipe: Recipe, terminal: Terminal) -> None:
+    terminal.say(f"Run       {run.root}")
+    say_unfinished(run, data, terminal)
+    if method := method_worked_out(recipe):
+        terminal.say(f"Method    {method}")
+
+
 def begin(
     run: RunFolder,
     location: str,
@@ -65,10 +72,7 @@ def begin(
         if may_be_refused(recipe):
             ahead.approved()
             warn_of_small_input(recipe, terminal)
-        terminal.say(f"Run       {run.root}")
-        say_unfinished(run, data, terminal)
-        if method := method_worked_out(recipe):
-            terminal.say(f"Method    {method}")
+        _say_what_begins(run, data, recipe, terminal)
         read = prepare.read_images(listed, recipe, terminal, watch=ahead.check)
         waits = search_can_wait(read, recipe)
         audited, made = (divide_before_search if waits else divide_searched)(read, recipe, terminal)
