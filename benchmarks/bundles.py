@@ -57,7 +57,7 @@ def outcome(source: Path, name: str, scratch: Path) -> dict[str, str]:
     history = json.dumps([{key: row[key] for key in sorted(row) if key != "seconds"} for row in rows])
     return {
         "weights": hashlib.sha256((out / "bundle/weights.safetensors").read_bytes()).hexdigest(),
-        "temperature": repr(model["temperature"]),
+        "temperature": repr(model.get("temperature", model.get("answer"))),
         "predictions": hashlib.sha256((out / "predictions/validation.csv").read_bytes()).hexdigest(),
         "history": hashlib.sha256(history.encode()).hexdigest(),
     }

@@ -30,6 +30,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from saccade.answer import Answer
+
 PREDICT = [sys.executable, "-m", "saccade.cli", "predict"]
 SIZE = (500, 375)
 LEAST_RATE, MOST_GROWTH_MB, MOST_COLD_SECONDS, MOST_COLD_MB = 0.9, 50, 1.0, 300
@@ -262,7 +264,7 @@ def small_model(place: Path, *, classes: int = 10) -> None:
     answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", classes])
     network = helper.make_model(helper.make_graph(nodes, "network", [image], [answer], tensors))
     preprocess = Preprocess(32)
-    model: onnx.ModelProto = joined(network, preprocess, 1.0, classes)
+    model: onnx.ModelProto = joined(network, preprocess, Answer(), classes)
     names = tuple(f"c{number}" for number in range(classes))
     helper.set_model_props(model, file_metadata(names, preprocess, "f" * 16))
     write_model(model, place)

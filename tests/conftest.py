@@ -112,6 +112,7 @@ def make_model() -> Callable[..., Path]:
     ) -> Path:
         from onnx import TensorProto, helper, numpy_helper
 
+        from saccade.answer import Answer
         from saccade.export.onnx import file_metadata, joined, write_model
         from saccade.preprocess import Preprocess
 
@@ -132,7 +133,9 @@ def make_model() -> Callable[..., Path]:
             [numpy_helper.from_array(weight, "weight")],
         )
         preprocess = Preprocess(size, resize=resize)  # type: ignore[arg-type]
-        model = joined(helper.make_model(network), preprocess, temperature, len(classes))
+        model = joined(
+            helper.make_model(network), preprocess, Answer("softmax", (temperature,)), len(classes)
+        )
         texts = {**file_metadata(classes, preprocess, "f" * 16), **(metadata or {})}
         helper.set_model_props(model, texts)
         write_model(model, path)

@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from saccade.answer import Answer
 from saccade.bundle import Bundle, load_bundle, save_bundle, tensors_to_bytes, weights_sha256
 from saccade.errors import ModelError, RecipeError, SaccadeError, TrainingError
 from saccade.export.onnx import write_onnx
@@ -32,7 +33,7 @@ def bundle() -> Bundle:
         classes=("cat", "d'og", "Füchse"),
         preprocess=dataclasses.replace(built.preprocess, mean=(0.1, 0.2, 0.3)),
         architecture=built.architecture,
-        temperature=1.25,
+        answer=Answer("softmax", (1.25,)),
         thresholds={"cat": 0.5},
         data_fingerprint="abc",
         training={"best": {"epoch": 3}},
@@ -126,6 +127,30 @@ def test_one_changed_weight_changes_the_hash(folder):
     assert weights_sha256(module) != before
 
 
+ANSWER = Answer("softmax", (1.25,), (0.5, 0.0, -0.5))
+
+
+def test_what_earlier_versions_can_read_is_written_for_them(folder):
+    values = json.loads((folder / "model.json").read_text())
+    assert (values["schema_version"], values["temperature"]) == (1, 1.25)
+    assert "answer" not in values
+
+
+def test_offsets_come_back_and_are_kept_from_earlier_versions(bundle, tmp_path):
+    save_bundle(dataclasses.replace(bundle, answer=ANSWER), tmp_path)
+    values = json.loads((tmp_path / "model.json").read_text())
+    assert values["schema_version"] == 2
+    assert "temperature" not in values
+    assert load_bundle(tmp_path).answer == ANSWER
+
+
+def test_an_answer_for_other_classes_is_refused(bundle, tmp_path):
+    save_bundle(dataclasses.replace(bundle, answer=ANSWER), tmp_path)
+    changed(tmp_path, answer=dataclasses.replace(ANSWER, offsets=(0.5, 0.5)).as_json())
+    with pytest.raises(ModelError, match="1 temperatures and 2 offsets do not fit 3 classes"):
+        load_bundle(tmp_path)
+
+
 def changed(folder, **values) -> None:
     path = folder / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
@@ -135,8 +160,8 @@ def changed(folder, **values) -> None:
     ("values", "words"),
     [
         (
-            {"schema_version": 2},
-            r"schema version 2, this saccade .* reads 1\nhint: use the version of saccade",
+            {"schema_version": 3},
+            r"schema version 3, this saccade .* reads 1 and 2\nhint: use the version of saccade",
         ),
         ({"surprise": 1}, r"missing or unknown keys: surprise"),
         ({"classes": ["a", "b"]}, r"2 class names for a network with 3 outputs"),

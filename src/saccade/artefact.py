@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from saccade import run_limit
 from saccade._version import __version__
+from saccade.answer import Answer
 from saccade.errors import ModelError, TooLargeError
 from saccade.files import open_file, parse_json, read_file
 from saccade.onnx_file import inspect_model, refuse_start
@@ -39,6 +40,7 @@ FINGERPRINT_KEY = "saccade.data_fingerprint"
 SCHEMA_KEY = "saccade.schema"
 BACKGROUND_KEY = "saccade.background"
 GRAY_MAXIMUM_KEY = "saccade.gray_maximum"
+ANSWER_KEY = "saccade.answer"  # where it is more than a softmax behind one temperature
 WEIGHTS_KEY = "saccade.weights"  # where the pretrained weights came from
 LICENCE_KEY = "saccade.licence"  # theirs
 REQUIRED_KEYS = (CLASSES_KEY, PREPROCESS_KEY, VERSION_KEY, FINGERPRINT_KEY)
@@ -118,6 +120,11 @@ class Artefact:
         """The value that means white in 16-bit grey images, as in training; 0: what the image's file says."""
         return int(self.metadata.get(GRAY_MAXIMUM_KEY, 0))
 
+    @property
+    def answer(self) -> Answer:
+        """What the graph makes of the network's outputs, its temperature aside where that is all."""
+        return Answer.from_json(self.metadata[ANSWER_KEY]) if ANSWER_KEY in self.metadata else Answer()
+
     def probabilities(self, images: Sequence[Image]) -> NDArray[np.float64]:
         """(images, classes); each image uint8 (height, width, 3), RGB, upright, any size.
 
@@ -141,7 +148,8 @@ class Artefact:
                 half = len(batch) // 2
                 return np.concatenate([self._run(batch[:half]), self._run(batch[half:])])
             raise _no_answer(self.name, batch.shape, error) from None
-        problem = _problem_of(answer, (len(batch), len(self.classes)))
+        one_class = self.answer.activation == "softmax"
+        problem = _problem_of(answer, (len(batch), len(self.classes)), one_class=one_class)
         if problem:
             raise ModelError(
                 f"{self.name} does not give probabilities: {problem}",
@@ -187,8 +195,8 @@ def _no_answer(name: str, shape: tuple[int, ...], error: Exception) -> ModelErro
     return ModelError(f"{asked} ({' '.join(str(error).split())[:200]})", hint="export the model again")
 
 
-def _problem_of(answer: Any, shape: tuple[int, int]) -> str:
-    """Why this array cannot be the probabilities of a batch, or ""."""
+def _problem_of(answer: Any, shape: tuple[int, int], *, one_class: bool) -> str:
+    """Why this array cannot be the probabilities of a batch, or ""; those of `one_class` sum to 1."""
     if getattr(answer, "shape", None) != shape:
         return f"an array of {getattr(answer, 'shape', 'no shape')} where {shape} was due"
     if not np.isfinite(answer).all():
@@ -196,7 +204,7 @@ def _problem_of(answer: Any, shape: tuple[int, int]) -> str:
     if answer.min() < 0 or answer.max() > 1 + PROBABILITY_SLACK:
         return f"values from {answer.min():.3g} to {answer.max():.3g}, not between 0 and 1"
     sums = answer.sum(axis=1, dtype=np.float64)
-    if np.abs(sums - 1).max() > SUM_SLACK:
+    if one_class and np.abs(sums - 1).max() > SUM_SLACK:
         return f"a row that sums to {sums[np.abs(sums - 1).argmax()]:.3g}, not to 1"
     return ""
 
@@ -355,6 +363,7 @@ def _decoded_metadata(raw: Mapping[str, str], *, name: str) -> dict[str, Any]:
     _check_classes(values[CLASSES_KEY], name=name)
     _check_background(values.get(BACKGROUND_KEY, [0, 0, 0]), name=name)
     _check_gray_maximum(values.get(GRAY_MAXIMUM_KEY, 0), name=name)
+    _check_answer(values, name=name)
     if not isinstance(values[PREPROCESS_KEY], dict):
         raise ModelError(
             f"{name}: its metadata {PREPROCESS_KEY} is no JSON object",
@@ -401,6 +410,16 @@ def _check_gray_maximum(value: Any, *, name: str) -> None:
             f"{name}: its {GRAY_MAXIMUM_KEY} is no value of 16 bits, got {str(value)[:80]}",
             hint="export the model again",
         )
+
+
+def _check_answer(values: Mapping[str, Any], *, name: str) -> None:
+    try:
+        answer = Answer.from_json(values.get(ANSWER_KEY, Answer().as_json()))
+        answer.check_classes(len(values[CLASSES_KEY]))
+    except ModelError as error:
+        raise ModelError(
+            f"{name}: its {ANSWER_KEY} is wrong: {error.problem}", hint="export the model again"
+        ) from None
 
 
 def _check_background(colour: Any, *, name: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,25 +17,25 @@ import torch
 from torch import Tensor, nn
 
 from saccade._version import __version__
+from saccade.answer import Answer
 from saccade.errors import ModelError, TrainingError
 from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
 from saccade.models.weights import shortened, tensors_of
 from saccade.preprocess import Preprocess
 from saccade.run_folder import json_bytes, write_bytes
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION, ANSWER_SCHEMA_VERSION = 1, 2  # the second has `answer` in place of `temperature`
 WEIGHTS = "weights.safetensors"
 MODEL = "model.json"
 STATISTICS = ("running_mean", "running_var")  # of BatchNorm; other buffers may hold infinities (masks do)
 
-# key of model.json -> type
+# key of model.json -> type; that of the answer is in _ANSWER_KEYS
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "schema_version": int,
     "saccade_version": str,
     "architecture": dict,
     "classes": list,
     "preprocess": dict,
-    "temperature": (int, float),
     "thresholds": dict,
     "data_fingerprint": str,
     "weights_sha256": str,
@@ -48,15 +47,15 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
 class Bundle:
     """A trained network with everything its predictions depend on.
 
-    `classes` names the outputs, in order. `architecture` is what `models.rebuild` needs. `temperature`
-    divides the logits before softmax. `training` says in plain values how the weights came about.
+    `classes` names the outputs, in order. `architecture` is what `models.rebuild` needs. `answer`
+    makes probabilities of its outputs. `training` says in plain values how the weights came about.
     """
 
     module: nn.Module
     classes: tuple[str, ...]
     preprocess: Preprocess
     architecture: Mapping[str, Any]
-    temperature: float = 1.0
+    answer: Answer = field(default_factory=Answer)
     thresholds: Mapping[str, float] = field(default_factory=dict)
     data_fingerprint: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -93,7 +92,7 @@ def load_bundle(folder: Path) -> Bundle:
         classes=tuple(values["classes"]),
         preprocess=Preprocess.from_json(values["preprocess"]),
         architecture=values["architecture"],
-        temperature=float(values["temperature"]),
+        answer=_answer_of(values),
         thresholds=values["thresholds"],
         data_fingerprint=values["data_fingerprint"],
         training=values["training"],
@@ -179,17 +178,35 @@ _REMAKE = "train or export the model again, or copy the folder again"
 
 def _as_json(bundle: Bundle, digest: str) -> dict[str, Any]:
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION if bundle.answer.is_plain else ANSWER_SCHEMA_VERSION,
         "saccade_version": __version__,
         "architecture": dict(bundle.architecture),
         "classes": list(bundle.classes),
         "preprocess": bundle.preprocess.as_json(),
-        "temperature": bundle.temperature,
+        **_answer_as_json(bundle.answer),
         "thresholds": dict(bundle.thresholds),
         "data_fingerprint": bundle.data_fingerprint,
         "weights_sha256": digest,
         "training": dict(bundle.training),
     }
+
+
+# Version 1 is written wherever it can say all: earlier versions of saccade read it, and refuse version 2.
+_ANSWER_KEYS: dict[int, dict[str, type | tuple[type, ...]]] = {
+    SCHEMA_VERSION: {"temperature": (int, float)},
+    ANSWER_SCHEMA_VERSION: {"answer": dict},
+}
+
+
+def _answer_as_json(answer: Answer) -> dict[str, Any]:
+    return {"temperature": answer.temperatures[0]} if answer.is_plain else {"answer": answer.as_json()}
+
+
+def _answer_of(values: Mapping[str, Any]) -> Answer:
+    """The answer of a valid model.json of either version."""
+    if values["schema_version"] == SCHEMA_VERSION:
+        return Answer("softmax", (float(values["temperature"]),))
+    return Answer.from_json(values["answer"])
 
 
 def _read_model(path: Path) -> dict[str, Any]:
@@ -205,10 +222,11 @@ def _read_model(path: Path) -> dict[str, Any]:
             f"{path} is damaged ({error})",
             hint=f"{_REMAKE}",
         ) from None
-    if not isinstance(values, dict) or values.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(values, dict) or values.get("schema_version") not in _ANSWER_KEYS:
         found = values.get("schema_version") if isinstance(values, dict) else None
         raise ModelError(
-            f"{path} has schema version {found!r}, this saccade ({__version__}) reads {SCHEMA_VERSION}",
+            f"{path} has schema version {found!r}, this saccade ({__version__}) reads {SCHEMA_VERSION} "
+            f"and {ANSWER_SCHEMA_VERSION}",
             hint="use the version of saccade that wrote it, or train again",
         )
     problem = _problem(values)
@@ -222,9 +240,10 @@ def _read_model(path: Path) -> dict[str, Any]:
 
 def _problem(values: Mapping[str, Any]) -> str:
     """What is wrong with the values of model.json, or ""; the parts check themselves when they are built."""
-    if values.keys() != _KEYS.keys():
-        return "missing or unknown keys: " + ", ".join(sorted(values.keys() ^ _KEYS.keys()))
-    odd = [key for key, kind in _KEYS.items() if not isinstance(values[key], kind)]
+    keys = {**_KEYS, **_ANSWER_KEYS[values["schema_version"]]}
+    if values.keys() != keys.keys():
+        return "missing or unknown keys: " + ", ".join(sorted(values.keys() ^ keys.keys()))
+    odd = [key for key, kind in keys.items() if not isinstance(values[key], kind)]
     if odd:
         return "wrong type of " + ", ".join(odd)
     classes, outputs = values["classes"], values["architecture"].get("classes")
@@ -232,8 +251,10 @@ def _problem(values: Mapping[str, Any]) -> str:
         return "class names must be different texts"
     if len(classes) != outputs:
         return f"{len(classes)} class names for a network with {outputs} outputs"
-    if not 0 < values["temperature"] < math.inf:
-        return f"the temperature must be above 0, got {values['temperature']}"
+    try:
+        _answer_of(values).check_classes(len(classes))
+    except ModelError as error:
+        return error.problem
     return ""
 
 

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from saccade.answer import Answer
 from saccade.bundle import Bundle
 from saccade.export.formats import FORMATS, Format, load_onnx
 from saccade.export.onnx import write_onnx
 from saccade.models import rebuild
 from saccade.preprocess import Preprocess
 from saccade.testing import check_format
+from saccade.testing.formats import tiny_bundle
 
 
 def timm_bundle(preprocess: Preprocess) -> Bundle:
@@ -35,7 +37,7 @@ def timm_bundle(preprocess: Preprocess) -> Bundle:
     with torch.no_grad():
         module.head.dense.weight.mul_(200)  # type: ignore[union-attr,operator]
         module.head.dense.bias.copy_(torch.tensor([0.3, -0.2, 0.1]))  # type: ignore[union-attr,operator]
-    return Bundle(module, ("zebra", "ant", "mole"), preprocess, architecture, temperature=1.7)
+    return Bundle(module, ("zebra", "ant", "mole"), preprocess, architecture, Answer("softmax", (1.7,)))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -48,6 +50,21 @@ def test_our_own_keep_it(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["onnx", "hf"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer("softmax", (1.7,), (1.5, 0.0, -1.0)),
+        Answer("sigmoid", (0.9, 1.7, 2.5)),
+        Answer("sigmoid", (1.7,), (0.5, 0, 0)),
+    ],
+    ids=str,
+)
+def test_offsets_and_sigmoids_go_with_the_file(name: str, answer: Answer) -> None:
+    make = timm_bundle if name == "hf" else tiny_bundle
+    check_format(FORMATS[name], bundle=lambda preprocess: replace(make(preprocess), answer=answer))
+
+
 def _wrong_mean(bundle: Bundle, path: Path) -> None:
     write_onnx(replace(bundle, preprocess=replace(bundle.preprocess, mean=(0.1, 0.2, 0.3))), path)
 
@@ -58,7 +75,7 @@ def _wrong_filter(bundle: Bundle, path: Path) -> None:
 
 
 def _without_temperature(bundle: Bundle, path: Path) -> None:
-    write_onnx(replace(bundle, temperature=1.0), path)
+    write_onnx(replace(bundle, answer=Answer()), path)
 
 
 def _two_files(bundle: Bundle, path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 
+from saccade.answer import Answer
 from saccade.artefact import INPUT_NAME, Artefact
 from saccade.bundle import Bundle
 from saccade.errors import ModelError
@@ -91,7 +92,7 @@ def timm_bundle() -> Callable[..., Bundle]:
         }
         preprocess = Preprocess(size, mean=(0.4, 0.5, 0.6), crop_fraction=0.9)
         module = rebuild(architecture).eval()
-        return Bundle(module, ("zebra", "ant", "mole"), preprocess, architecture, temperature=2.5)
+        return Bundle(module, ("zebra", "ant", "mole"), preprocess, architecture, Answer("softmax", (2.5,)))
 
     return make
 

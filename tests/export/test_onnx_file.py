@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from saccade.answer import Answer
 from saccade.artefact import Artefact
 from saccade.errors import ModelError
 from saccade.export.onnx import PIXELS, export_network, joined, write_onnx
@@ -33,7 +34,7 @@ class Trained:
     module: nn.Module
     preprocess: Preprocess
     classes: Sequence[str] = ("a", "b", "c", "d", "e")
-    temperature: float = 1.3
+    answer: Answer = field(default_factory=lambda: Answer("softmax", (1.3,)))
     data_fingerprint: str = "0123456789abcdef"
 
 
@@ -83,7 +84,7 @@ def torch_answers(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> NDAr
     """The evaluation path: what the certificate's predictions are made with."""
     with torch.inference_mode():
         inputs = torch.stack([to_input(image, trained.preprocess) for image in images])
-        return (trained.module(inputs) / trained.temperature).softmax(1).double().numpy()
+        return trained.answer.probabilities(trained.module(inputs).numpy())
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -113,7 +114,7 @@ def opened(exported: onnx.ModelProto, trained: Trained, folder: Path) -> Artefac
 
     network = onnx.ModelProto()
     network.CopyFrom(exported)
-    model = joined(network, trained.preprocess, trained.temperature, len(trained.classes))
+    model = joined(network, trained.preprocess, trained.answer, len(trained.classes))
     onnx.helper.set_model_props(model, file_metadata(trained.classes, trained.preprocess, "f"))
     write_model(model, folder / "model.onnx")
     return Artefact.open(folder / "model.onnx")
@@ -130,7 +131,7 @@ def test_pixels_reach_the_network_as_in_torch(
     preprocess = Preprocess(SIDE, resize, interpolation, 0.9)  # type: ignore[arg-type]
     network = onnx.ModelProto()
     network.CopyFrom(exported)
-    model = joined(network, preprocess, 1.0, 5)
+    model = joined(network, preprocess, Answer(), 5)
     model.graph.output.append(onnx.helper.make_tensor_value_info(PIXELS, 1, ["batch", 3, SIDE, SIDE]))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
@@ -228,9 +229,9 @@ def test_refuses_a_network_no_exporter_takes(tmp_path: Path) -> None:
         write_onnx(Trained(Untraceable(), Preprocess(SIDE)), tmp_path / "model.onnx")
 
 
-def test_refuses_a_temperature_that_is_none(exported: onnx.ModelProto) -> None:
-    with pytest.raises(ModelError, match="temperature must be above 0"):
-        joined(exported, Preprocess(SIDE), 0.0, 5)
+def test_refuses_an_answer_for_another_number_of_classes(exported: onnx.ModelProto) -> None:
+    with pytest.raises(ModelError, match="2 temperatures and 0 offsets do not fit 5 classes"):
+        joined(exported, Preprocess(SIDE), Answer("softmax", (1.0, 1.0)), 5)
 
 
 class FixedBatch(nn.Module):

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from saccade.answer import Answer
 from saccade.artefact import Artefact
 from saccade.errors import ModelError
 from saccade.export.certify import certify
@@ -69,7 +70,7 @@ def network(*, depthwise: bool = True, transformer: bool = False) -> onnx.ModelP
 
 def write_float(path: Path, **kind: bool) -> Path:
     preprocess = Preprocess(SIDE)
-    model = joined(network(**kind), preprocess, 12.0, len(CLASSES))  # logits are steep
+    model = joined(network(**kind), preprocess, Answer("softmax", (12.0,)), len(CLASSES))  # logits are steep
     helper.set_model_props(model, file_metadata(CLASSES, preprocess, "f" * 16))
     write_model(model, path)
     return path

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from saccade.answer import Answer
+
 BINS = 15
 # Outside, a softmax is a hard vote (below) or all but uniform (above): no network in use needs more.
 TEMPERATURE_BOUNDS = (0.05, 20.0)
@@ -45,9 +47,7 @@ def softmax(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
     >>> softmax([[2.0, 0.0]]).round(2).tolist(), softmax([[2.0, 0.0]], temperature=2).round(2).tolist()
     ([[0.88, 0.12]], [[0.73, 0.27]])
     """
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+    return Answer("softmax", (temperature,)).probabilities(logits)
 
 
 def image_losses(probabilities: NDArray[np.float64], label_indices: NDArray[np.int64]) -> NDArray[np.float64]:

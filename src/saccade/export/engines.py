@@ -153,10 +153,8 @@ def _torch(run: RunFolder, threads: int) -> Answer:
         try:
             with torch.inference_mode():
                 inputs = torch.stack([to_input(image, bundle.preprocess) for image in images])
-                probabilities: NDArray[np.float32] = (
-                    (network(inputs) / bundle.temperature).softmax(dim=1).numpy()
-                )
-            return probabilities
+                logits = network(inputs).numpy()
+            return bundle.answer.probabilities(logits).astype(np.float32)
         finally:
             torch.set_num_threads(before)
 

@@ -1,9 +1,10 @@
 """The network as a folder that timm and transformers load: `config.json` and `model.safetensors`.
 
-The temperature is divided into the classifier's weights, so that a plain softmax gives the calibrated
-probabilities. Both libraries resize with Pillow, in whole grey levels, and round crop offsets in their own
-way, which no configuration can change. The certificate has a row with the trained preprocessing, which
-decides, and one with theirs, which says how far that is off.
+The temperature is divided into the classifier's weights and an offset added to its bias. So a plain softmax
+gives the calibrated probabilities; or a sigmoid, which `problem_type` in `config.json` then says. Both
+libraries resize with Pillow, in whole grey levels, and round crop offsets in their own way, which no
+configuration can change. The certificate has a row with the trained preprocessing, which decides, and one
+with theirs, which says how far that is off.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saccade.answer import Answer as PlainAnswer
 from saccade.artefact import Image
 from saccade.errors import ModelError
 from saccade.export.beside import read_beside, write_beside
 from saccade.export.runtimes import Answer, Probabilities, Runtime, Runtimes
+from saccade.files import parse_json, read_text
 from saccade.preprocess import Preprocess
 from saccade.run_folder import json_bytes, write_bytes
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from saccade.bundle import Bundle
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SEVERAL_CLASSES = "multi_label_classification"  # as transformers names it
 CROP_MODES = {"crop": "center", "pad": "border", "squash": "squash"}  # ours -> timm's
 CHECKED = 1e-4  # of a probability, between timm's network and ours on the same pixels
 BATCH = 32
@@ -75,16 +79,22 @@ def _own(path: Path) -> Answer:
 def _answer(path: Path, prepare: Callable[[Image], Tensor]) -> Answer:
     import torch
 
-    network = _loaded(path)
+    network, plain = _loaded(path), _plain_answer(path)
 
     def answer(images: Sequence[Image]) -> Probabilities:
         with torch.inference_mode():
             chunks = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
             batches = (torch.stack([prepare(image) for image in chunk]) for chunk in chunks)
-            answers = [network(batch).softmax(dim=1) for batch in batches]
-        return np.asarray(torch.cat(answers), dtype=np.float64)
+            logits = torch.cat([network(batch) for batch in batches]).numpy()
+        return plain.probabilities(logits)
 
     return answer
+
+
+def _plain_answer(path: Path) -> PlainAnswer:
+    """What is left to do behind the folder's network: a softmax, or a sigmoid a class."""
+    several = parse_json(read_text(path / CONFIG)).get("problem_type") == SEVERAL_CLASSES
+    return PlainAnswer("sigmoid" if several else "softmax")
 
 
 def _loaded(path: Path) -> Any:
@@ -97,7 +107,7 @@ def _loaded(path: Path) -> Any:
 
 
 def _timm_network(bundle: Bundle) -> nn.Module:
-    """timm's own network with the trained weights in it, the temperature divided into its classifier."""
+    """timm's own network with the trained weights in it, the answer's numbers moved into its classifier."""
     import timm
     import torch
 
@@ -115,9 +125,13 @@ def _timm_network(bundle: Bundle) -> nn.Module:
     ours = dict(bundle.module.get_submodule("backbone").state_dict())
     dense: Any = bundle.module.get_submodule("head.dense")
     network.load_state_dict({**network.state_dict(), **ours})
+    answer = bundle.answer
+    temperatures = torch.tensor(answer.temperatures)
     with torch.no_grad():
-        classifier.weight.copy_(dense.weight / bundle.temperature)
-        classifier.bias.copy_(dense.bias / bundle.temperature)
+        classifier.weight.copy_(dense.weight / temperatures[:, None])
+        classifier.bias.copy_(dense.bias / temperatures)
+        if answer.offsets:
+            classifier.bias.add_(torch.tensor(answer.offsets))
     return network  # type: ignore[no-any-return]  # timm has no types
 
 
@@ -150,7 +164,9 @@ def _config(bundle: Bundle, network: Any) -> dict[str, Any]:
     name, _, tag = str(bundle.architecture["backbone"]).partition(".")
     own = network.pretrained_cfg
     whole = preprocess.resize != "crop"
+    several = {"problem_type": SEVERAL_CLASSES} if bundle.answer.activation == "sigmoid" else {}
     return {
+        **several,
         "architecture": name,
         "num_classes": len(bundle.classes),
         "num_features": network.num_features,
@@ -182,8 +198,9 @@ def _check(bundle: Bundle, path: Path) -> None:
     size = bundle.preprocess.size
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = (bundle.module(pixels) / bundle.temperature).softmax(dim=1)
-        difference = float((_loaded(path)(pixels).softmax(dim=1) - expected).abs().max())
+        expected = bundle.answer.probabilities(bundle.module(pixels).numpy())
+        found = _plain_answer(path).probabilities(_loaded(path)(pixels).numpy())
+    difference = float(np.abs(found - expected).max())
     if not difference <= CHECKED:
         raise ModelError(
             f"timm's {bundle.architecture['backbone']} with these weights answers otherwise "

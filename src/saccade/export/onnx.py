@@ -21,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade._version import __version__
+from saccade.answer import Answer
 from saccade.artefact import (
+    ANSWER_KEY,
     CLASSES_KEY,
     FINGERPRINT_KEY,
     INPUT_NAME,
@@ -64,7 +66,7 @@ class Exportable(Protocol):
     @property
     def preprocess(self) -> Preprocess: ...
     @property
-    def temperature(self) -> float: ...
+    def answer(self) -> Answer: ...
     @property
     def data_fingerprint(self) -> str: ...
 
@@ -89,9 +91,10 @@ def write_onnx(
     _check_weight_bytes(bundle.module)
     check_finite(bundle.module)
     network = export_network(bundle.module, bundle.preprocess.size)
-    model = joined(network, bundle.preprocess, bundle.temperature, len(bundle.classes))
+    model = joined(network, bundle.preprocess, bundle.answer, len(bundle.classes))
     texts = file_metadata(bundle.classes, bundle.preprocess, bundle.data_fingerprint)
-    onnx.helper.set_model_props(model, {**texts, **_as_json(extra or {})})
+    answer = {} if bundle.answer.is_plain else {ANSWER_KEY: bundle.answer.as_json()}
+    onnx.helper.set_model_props(model, {**texts, **_as_json({**answer, **(extra or {})})})
     write_model(model, Path(path), write=write)
     return Path(path)
 
@@ -329,16 +332,18 @@ def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
 # ── preprocessing and answer around it ───────────────────────────────────────────────────────────────
 
 
-def joined(
-    network: onnx.ModelProto, preprocess: Preprocess, temperature: float, classes: int
-) -> onnx.ModelProto:
-    """The whole graph: `image` uint8 (batch, height, width, 3) to `probabilities` (batch, classes)."""
+def joined(network: onnx.ModelProto, preprocess: Preprocess, answer: Answer, classes: int) -> onnx.ModelProto:
+    """The whole graph: `image` uint8 (batch, height, width, 3) to `probabilities` (batch, classes).
+
+    Raises ModelError where the answer is not for so many classes.
+    """
     import onnx
     from onnx import TensorProto, helper
 
+    answer.check_classes(classes)
     before, after = Part(PREPROCESS_PREFIX), Part(ANSWER_PREFIX)
     add_preprocess(before, preprocess)
-    _add_answer(after, temperature)
+    _add_answer(after, answer)
     side = preprocess.size
     graph = helper.make_graph(
         [*before.nodes, *_with_input(network.graph, PIXELS), *after.nodes],
@@ -368,12 +373,14 @@ def _with_input(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
     return list(graph.node)
 
 
-def _add_answer(part: Part, temperature: float) -> None:
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise ModelError(
-            f"the temperature must be above 0, got {temperature}",
-            hint="calibrate the model again",
-        )
-    divisor = part.constant("temperature", temperature, np.float32)
-    calm = part.node("Div", [LOGITS, divisor], "calibrated")
-    part.node("Softmax", [calm], OUTPUT_NAME, output=OUTPUT_NAME, axis=1)
+def _add_answer(part: Part, answer: Answer) -> None:
+    one = len(answer.temperatures) == 1
+    divisor = part.constant("temperature", answer.temperatures[0] if one else answer.temperatures, np.float32)
+    scaled = part.node("Div", [LOGITS, divisor], "calibrated")
+    if answer.offsets:
+        offsets = part.constant("offsets", answer.offsets, np.float32)
+        scaled = part.node("Add", [scaled, offsets], "adjusted")
+    if answer.activation == "softmax":
+        part.node("Softmax", [scaled], OUTPUT_NAME, output=OUTPUT_NAME, axis=1)
+    else:
+        part.node("Sigmoid", [scaled], OUTPUT_NAME, output=OUTPUT_NAME)

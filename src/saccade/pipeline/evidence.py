@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.evaluation.calibration import softmax
 from saccade.evaluation.remedies import Evidence
 from saccade.images.decoder import Limits
 from saccade.recipe import Recipe
@@ -78,7 +77,7 @@ def check_evaluation(run: RunFolder, dataset: Dataset, bundle: Bundle, recipe: R
         logits, _, paths = predict_logits(
             bundle.module, _batches(dataset, records, bundle, recipe, 1), runtime
         )
-    answered = softmax(logits, bundle.temperature)
+    answered = bundle.answer.probabilities(logits)
     values = {
         "images": len(records),
         "differing": int((seen[0] != seen[1]).flatten(1).any(1).sum()),
@@ -249,7 +248,7 @@ def measured_test(run: RunFolder, answered: Predictions) -> None:
 
 
 def bundle_hash(run: RunFolder) -> str:
-    """SHA-256 over the weights and model.json (classes, preprocessing, temperature); "" where one is gone."""
+    """SHA-256 over the weights and model.json (classes, preprocessing, answer); "" where one is gone."""
     digest = hashlib.sha256()
     for path in (run.bundle / "weights.safetensors", run.model_json):
         if not path.is_file():

@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING
 
 from saccade.errors import ImageError
-from saccade.evaluation.calibration import softmax
 from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import measure, metrics_as_json
 from saccade.images.decoder import CheckedReader, Limits, decode
@@ -126,7 +125,7 @@ def predict_records(
             bundle.module, batches, runtime, progress=progress, images=len(records)
         )
     labels = tuple(record.label for record in records)
-    return Predictions(paths, labels, bundle.classes, softmax(logits, bundle.temperature))
+    return Predictions(paths, labels, bundle.classes, bundle.answer.probabilities(logits))
 
 
 # -- the end of a run ----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.answer import Answer
 from saccade.bundle import Bundle, save_bundle
 from saccade.evaluation.calibration import Temperature, choose_temperature
 from saccade.models import BuiltModel
@@ -49,7 +50,7 @@ def keep_bundle(
         classes=dataset.classes,
         preprocess=network.preprocess,
         architecture=network.architecture,
-        temperature=temperature.value,
+        answer=Answer("softmax", (temperature.value,)),
         data_fingerprint=dataset.fingerprint(),
         training=training,
     )

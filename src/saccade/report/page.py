@@ -276,11 +276,27 @@ def _environment(facts: Facts, picture: Picture) -> list[tuple[str, str]]:
         ("Seconds", record.seconds),
         ("Weights (SHA-256)", model.get("weights_sha256")),
         ("Data fingerprint", model.get("data_fingerprint")),
-        ("Temperature", f"{model['temperature']:.4g}" if "temperature" in model else None),
     ]
+    rows += _answer_rows(model)
     rows += [("Training", note) for note in model.get("training", {}).get("notes", ())]
     rows += [(f"auto: {key}", _plain(value)) for key, value in record.resolved.items()]
     return [(label, str(text)) for label, text in rows if text not in (None, "", [])]
+
+
+def _answer_rows(model: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """How the network's outputs became probabilities; what is as usual is left out."""
+    if "temperature" in model:
+        return [("Temperature", f"{model['temperature']:.4g}")]
+    answer = model.get("answer", {})
+    return [
+        ("Activation", answer.get("activation")),
+        ("Temperature", _numbers(answer.get("temperatures", ()))),
+        ("Offsets of the classes", _numbers(answer.get("offsets", ()))),
+    ]
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _plain(value: Any) -> str:
