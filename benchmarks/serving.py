@@ -212,7 +212,7 @@ def slow(asked: Asked) -> bool:
 async def _beside_slow(server: ServerProcess, asked: Asked) -> tuple[Any, int]:
     loop = asyncio.get_running_loop()
     slow_ones = [(await loop.create_connection(Client, "127.0.0.1", server.port))[1] for _ in range(500)]
-    bodies = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    bodies = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
     for number, client in enumerate(slow_ones):
         client.transport.write(bodies if number % 2 else b"POST /pre")  # type: ignore[attr-defined]
 
@@ -261,7 +261,7 @@ async def _half_hang_up(server: ServerProcess, asked: Asked) -> tuple[int, Any]:
 
 async def _metrics(port: int) -> str:
     _, client = await asyncio.get_running_loop().create_connection(Client, "127.0.0.1", port)
-    return (await client.ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")).decode()
+    return (await client.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")).decode()
 
 
 # -- nothing lost --------------------------------------------------------------------------------

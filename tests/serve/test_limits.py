@@ -44,7 +44,7 @@ def until_closed(connection: socket.socket) -> bytes:
 
 
 def head(*lines: str, path: str = "/predict") -> bytes:
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", *lines, "", ""]).encode()
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
 
 
 def status(reply: bytes) -> int:
@@ -314,8 +314,8 @@ def test_a_file_name_is_never_used(served: Any, photo: Photo, tmp_path: Path) ->
 def test_broken_http_is_400_as_json(served: Any) -> None:
     for request in (
         b"NONSENSE\r\n\r\n",
-        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         head("Transfer-Encoding: chunked") + b"zz\r\n",
     ):
         reply = raw(served.port, request)

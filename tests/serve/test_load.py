@@ -68,7 +68,9 @@ def test_a_full_queue_is_503_at_once_and_what_was_accepted_is_answered(
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert sorted(seconds)[10] < 0.05
             with closing(socket.create_connection(("127.0.0.1", server.port), timeout=5)) as connection:
-                connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n")
+                connection.sendall(
+                    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000\r\n\r\n"
+                )
                 assert connection.recv(12) == b"HTTP/1.1 503"  # before the body is there
             assert server.client.get("/about").status_code == 200
         assert [future.result().status_code for future in waiting] == [200] * 4
@@ -105,7 +107,7 @@ def test_a_late_request_is_504_and_not_run(model_path: Path, serving: Any, photo
 
 def test_the_work_of_clients_that_are_gone_is_not_run(model_path: Path, serving: Any, photo: Photo) -> None:
     image = photo()
-    request = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(image) + image
+    request = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(image) + image
     with serving(model_path) as server:
         before = value(server, "saccade_images_total")
         with busy(server):
@@ -151,6 +153,28 @@ def test_metrics_stay_few_whatever_is_asked_for(model_path: Path, serving: Any, 
 
 
 # -- who may ask ---------------------------------------------------------------------------------
+
+
+def test_without_a_token_no_foreign_name_is_answered(model_path: Path, serving: Any, photo: Photo) -> None:
+    """A web page whose name is made to lead to 127.0.0.1 (DNS rebinding) reads nothing here."""
+    with serving(model_path) as server:
+        for host in ("evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "a" * 300):
+            for method, path in (("POST", "/predict"), ("GET", "/"), ("GET", "/about"), ("GET", "/v2")):
+                answer = server.client.request(method, path, headers={"Host": host}, content=photo())
+                assert answer.status_code == 421, (host, path)
+                assert "--token-file" in answer.json()["error"]
+        for host in (
+            f"localhost:{server.port}",
+            "LOCALHOST.",
+            "app.localhost",
+            "127.0.0.1",
+            "[::1]:80",
+            "10.1.2.3",
+        ):
+            assert server.client.get("/about", headers={"Host": host}).status_code == 200, host
+    with serving(model_path, token=b"a-good-secret-token") as server:
+        headers = {"Host": "models.example", "Authorization": "Bearer a-good-secret-token"}
+        assert server.client.get("/about", headers=headers).status_code == 200
 
 
 def test_a_token_guards_all_but_health_and_the_page(model_path: Path, serving: Any, photo: Photo) -> None:

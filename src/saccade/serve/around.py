@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import random
 import re
 import time
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 OPEN_PATHS = ("/", "/v2/health/live", "/v2/health/ready")  # what works without the token
 REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_FOREIGN = "this server answers as localhost or by its address, not as {}; behind a proxy, set --token-file"
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -58,6 +60,10 @@ class Around:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope["state"]
         try:
+            if not self.server.token and (name := foreign_name(_header(scope, b"host"))):
+                state["reason"] = "host"
+                await json_reply({"error": _FOREIGN.format(name)}, 421)(scope, receive, send)
+                return
             if not self._may_pass(scope):
                 state["reason"] = "token"
                 refusal = json_reply(
@@ -76,8 +82,7 @@ class Around:
         token = self.server.token
         if not token or scope["path"] in OPEN_PATHS:
             return True
-        given = b"".join(value for name, value in scope["headers"] if name == b"authorization")
-        return hmac.compare_digest(given, b"Bearer " + token)
+        return hmac.compare_digest(_header(scope, b"authorization"), b"Bearer " + token)
 
     def _headers(self, own: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
         present = {name.lower() for name, _ in own}
@@ -108,6 +113,30 @@ class Around:
             bytes=state["held"].total,
             **fields,
         )
+
+
+def foreign_name(host: bytes) -> str:
+    """The name in a Host header that is neither an address nor localhost, else "".
+
+    A page of the web can have its own name resolved to 127.0.0.1 (DNS rebinding) and read what it gets from
+    there. It cannot make a browser send an address as Host.
+
+    >>> foreign_name(b"127.0.0.1:8000"), foreign_name(b"[::1]:80"), foreign_name(b"evil.example:8000")
+    ('', '', 'evil.example')
+    """
+    text = host.decode("latin-1")
+    name = text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0]
+    if name.lower().rstrip(".") in ("", "localhost") or name.lower().endswith(".localhost"):
+        return ""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name[:100]
+    return ""
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    return b"".join(value for key, value in scope["headers"] if key == name)
 
 
 def _request_id(scope: Scope) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -29,6 +30,7 @@ _WHY = {
     408: "the body did not arrive in time",
     413: "the body, an image or the number of images is above this server's limits",
     415: "Content-Encoding is neither gzip nor deflate",
+    421: "the Host header has another name than localhost or an address",
     500: "the model could not answer",
     503: "the queue is full, or the server is starting or ending",
     504: "not answered in time",
@@ -62,7 +64,9 @@ def document(server: Server) -> Json:
     if server.token:
         made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         made["security"] = [{"token": []}]
-        _add_401(paths)
+        _add_refusal(paths, 401, but=OPEN_PATHS)
+    else:
+        _add_refusal(paths, 421)
     return made
 
 
@@ -247,13 +251,14 @@ def _refusal(status: int) -> Json:
     return found
 
 
-def _add_401(paths: Json) -> None:
+def _add_refusal(paths: Json, status: int, *, but: Sequence[str] = ()) -> None:
+    """To every operation; those `but` paths need no token."""
     for path, operations in paths.items():
         for method in operations.keys() & {"get", "post"}:
-            if path in OPEN_PATHS:
+            if path in but:
                 operations[method]["security"] = []
             else:
-                operations[method]["responses"]["401"] = _refusal(401)
+                operations[method]["responses"][str(status)] = _refusal(status)
 
 
 def _found(schema: str, what: str) -> Json:
