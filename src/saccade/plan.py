@@ -58,6 +58,11 @@ class SchedulePlan:
     warmup_epochs: float = 0.0
     step_epochs: int = 10
     step_factor: float = 0.1
+    milestones: tuple[int, ...] = ()
+    decay_factor: float = 0.9
+    decay_power: float = 2.0
+    restart_epochs: int = 5
+    restart_growth: int = 1
     plateau_patience: int = 3
     plateau_factor: float = 0.5
     plateau_min_lr: float = 0.0

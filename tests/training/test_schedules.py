@@ -38,6 +38,46 @@ def test_step_is_torchs():
     assert our_rates("step", span) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("milestones", [(2, 4), (1,), ()])
+def test_multi_step_is_torchs(milestones):
+    usual = milestones or (3, 4)  # half and three quarters of six epochs
+    expected = torch_rates(
+        torch.optim.lr_scheduler.MultiStepLR, 30, milestones=[5 * m for m in usual], gamma=0.3
+    )
+    span = Span(epochs=6, steps_per_epoch=5, milestones=milestones, step_factor=0.3)
+    assert our_rates("multi_step", span) == pytest.approx(expected, abs=1e-12)
+
+
+def test_exponential_is_torchs():
+    expected = torch_rates(torch.optim.lr_scheduler.ExponentialLR, 30, gamma=0.8 ** (1 / 5))
+    span = Span(epochs=6, steps_per_epoch=5, decay_factor=0.8)
+    assert our_rates("exponential", span) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.5])
+def test_polynomial_is_torchs(power):
+    expected = torch_rates(torch.optim.lr_scheduler.PolynomialLR, 30, total_iters=30, power=power)
+    span = Span(epochs=6, steps_per_epoch=5, decay_power=power)
+    assert our_rates("polynomial", span) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("growth", [1, 2, 3])
+def test_cosine_restarts_is_torchs(growth):
+    expected = torch_rates(torch.optim.lr_scheduler.CosineAnnealingWarmRestarts, 80, T_0=10, T_mult=growth)
+    span = Span(epochs=16, steps_per_epoch=5, restart_epochs=2, restart_growth=growth)
+    assert our_rates("cosine_restarts", span) == pytest.approx(expected, abs=1e-12)
+
+
+def test_polynomial_and_restarts_are_timms_too():
+    scheduler = pytest.importorskip("timm.scheduler")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
+    polynomial = scheduler.PolyLRScheduler(optimizer, t_initial=30, power=1.5, t_in_epochs=False)
+    restarts = scheduler.CosineLRScheduler(optimizer, t_initial=10, cycle_limit=9, t_in_epochs=False)
+    span = Span(epochs=6, steps_per_epoch=5, decay_power=1.5, restart_epochs=2)
+    assert our_rates("polynomial", span) == pytest.approx([polynomial._get_lr(t)[0] for t in range(30)])
+    assert our_rates("cosine_restarts", span) == pytest.approx([restarts._get_lr(t)[0] for t in range(30)])
+
+
 @pytest.mark.parametrize("epochs", [4, 6, 20])
 def test_one_cycle_is_torchs_and_has_a_rise_of_its_own(epochs):
     expected = torch_rates(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from saccade.plan import Phase, Plan
-from saccade.recipe import HARD_FINETUNE_RATIO, AugmentConfig, Recipe
+from saccade.recipe import HARD_FINETUNE_RATIO, WITH_MOMENTUM, AugmentConfig, Recipe
 from saccade.records import Dataset
 from saccade.training.schedules import growing_side
 from saccade.transforms import Augmentation
@@ -70,6 +70,11 @@ class Situation:
         return max((phase.epochs for phase in self.phases if not phase.fitted), default=0)
 
     @property
+    def first_milestone(self) -> int:
+        """Epochs before the first drop of schedule multi_step; 0 where it is by share of the phase."""
+        return min(self.recipe.train.milestones, default=0)
+
+    @property
     def trains_everything(self) -> bool:
         return any(phase.unfreeze == "all" for phase in self.phases)
 
@@ -104,9 +109,20 @@ def _train(*names: str) -> tuple[str, ...]:
     return tuple(f"train.{name}" for name in names)
 
 
-_STEP, _PLATEAU = ("step_epochs", "step_factor"), ("plateau_patience", "plateau_factor", "plateau_min_lr")
+_PLATEAU = ("plateau_patience", "plateau_factor", "plateau_min_lr")
+# field of a schedule -> the schedules that use it
+_OF_SCHEDULE = {
+    "step_epochs": ("step",),
+    "step_factor": ("step", "multi_step"),
+    "milestones": ("multi_step",),
+    "decay_factor": ("exponential",),
+    "decay_power": ("polynomial",),
+    "restart_epochs": ("cosine_restarts",),
+    "restart_growth": ("cosine_restarts",),
+    **dict.fromkeys(_PLATEAU, ("plateau",)),
+}
 _OF_STEPS = _train(
-    *("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", *_STEP, *_PLATEAU),
+    *("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", *_OF_SCHEDULE),
     *("early_stopping", "progressive_size", "ema_decay", "gradient_clip", "batch_size", "workers"),
     *("kept_views", "allow_large_finetune_lr"),
 )
@@ -168,23 +184,33 @@ RULES = (
     ),
     Rule(
         _train("momentum"),
-        "only the optimizers sgd and muon use momentum",
-        lambda s: s.recipe.train.optimizer not in ("sgd", "muon"),
+        "this optimizer has no momentum to be set",
+        lambda s: s.recipe.train.optimizer not in WITH_MOMENTUM,
+    ),
+    *(
+        Rule(
+            _train(name),
+            f"only schedule = {' and '.join(users)} uses it",
+            lambda s, users=users: s.recipe.train.schedule not in users,  # type: ignore[misc]
+        )
+        for name, users in _OF_SCHEDULE.items()
     ),
     Rule(
-        _train(*_STEP),
-        "only schedule = step uses it",
-        lambda s: s.recipe.train.schedule != "step",
+        _train("milestones", "step_factor"),
+        "no phase is longer than the first of train.milestones, so the learning rate never drops",
+        lambda s: s.recipe.train.schedule == "multi_step" and s.longest_phase <= s.first_milestone,
     ),
     Rule(
-        _train(*_STEP),
+        _train("restart_growth"),
+        "no phase is longer than train.restart_epochs, so the learning rate never starts again",
+        lambda s: (
+            s.recipe.train.schedule == "cosine_restarts" and s.longest_phase <= s.recipe.train.restart_epochs
+        ),
+    ),
+    Rule(
+        _train("step_epochs", "step_factor"),
         "no phase is longer than train.step_epochs, so the learning rate never drops",
         lambda s: s.recipe.train.schedule == "step" and s.longest_phase <= s.recipe.train.step_epochs,
-    ),
-    Rule(
-        _train(*_PLATEAU),
-        "only schedule = plateau uses it",
-        lambda s: s.recipe.train.schedule != "plateau",
     ),
     Rule(
         _train("warmup_epochs"),

@@ -1,15 +1,17 @@
 """The recipe: every choice of a run.
 
-fields    dotted keys, the table of fields, what is said of a bad one
-presets   defaults of backbones and methods, and what "auto" stands for
-sections  the fields themselves, a class for each section
-recipe    Recipe, all sections together
-reading   a recipe from flags and a file
-docs      short flags, docs/recipe.md
+fields      dotted keys, the table of fields, what is said of a bad one
+optimizers  which there are, and their learning rates
+presets     defaults of backbones and methods, and what "auto" stands for
+sections    the fields themselves, a class for each section
+recipe      Recipe, all sections together
+reading     a recipe from flags and a file
+docs        short flags, docs/recipe.md
 """
 
 from saccade.recipe.docs import SHORT_FLAGS, recipe_as_markdown
 from saccade.recipe.fields import SYNONYMS, flatten, nest, parse_toml
+from saccade.recipe.optimizers import RATES, WITH_MOMENTUM
 from saccade.recipe.presets import (
     ALWAYS_FROM_SCRATCH,
     AUTO_BACKBONE,
@@ -43,10 +45,12 @@ __all__ = [
     "DEFAULT_FINETUNE_RATIO",
     "HARD_FINETUNE_RATIO",
     "METHOD_DEFAULTS",
+    "RATES",
     "SHORT_FLAGS",
     "SYNONYMS",
     "TAIL_VIEWS",
     "WITHOUT_EFFECT",
+    "WITH_MOMENTUM",
     "AugmentConfig",
     "DataConfig",
     "EvaluateConfig",

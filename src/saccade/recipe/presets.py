@@ -13,9 +13,7 @@ ALWAYS_FROM_SCRATCH = ("small_cnn", "fast_cnn")  # our own, which have no publis
 AUTO_BACKBONE = "auto"
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"  # its weights are a package (models/packages.py): no hub needed
 DEFAULT_FINETUNE_RATIO = 0.01
-# learning rate of an optimizer, for training from scratch, where train.lr is "auto"
-SCRATCH_RATES = {"sgd": 0.05, "muon": 0.24}
-# (backbone, optimizer) -> the rate where that of the optimizer is too high: docs/lab-notes.md
+# (backbone, optimizer) -> the rate where the optimizer's usual one is too high: docs/lab-notes.md
 BACKBONE_RATES = {("small_cnn", "sgd"): 0.005}
 
 # What `batch_size` "auto" chooses among, and how many steps an epoch must have for the larger ones.

@@ -22,6 +22,7 @@ from saccade.recipe.fields import (
     parse_toml,
     problems,
 )
+from saccade.recipe.optimizers import RATES
 from saccade.recipe.presets import (
     ALWAYS_FROM_SCRATCH,
     AUTO_BATCH_SIZES,
@@ -33,7 +34,6 @@ from saccade.recipe.presets import (
     HARD_FINETUNE_RATIO,
     LEAST_STEPS_AN_EPOCH,
     METHOD_DEFAULTS,
-    SCRATCH_RATES,
     TAIL_VIEWS,
     USUAL_BATCH_SIZE,
     USUAL_EPOCHS,
@@ -132,11 +132,9 @@ class Recipe(Section):
         """`train.lr`, with "auto" worked out."""
         if self.train.lr != "auto":
             return self.train.lr
-        optimizer = self.train.optimizer
-        if optimizer in SCRATCH_RATES:
-            return BACKBONE_RATES.get((self.model.backbone, optimizer), SCRATCH_RATES[optimizer])
-        # a head alone, on frozen features, bears a higher rate than a whole network: docs/lab-notes.md
-        return 3e-3 if self.starts_pretrained else 1e-3
+        rates = RATES[self.train.optimizer]
+        usual = rates.head if self.starts_pretrained else rates.scratch
+        return BACKBONE_RATES.get((self.model.backbone, self.train.optimizer), usual)
 
     @property
     def epochs(self) -> int:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from saccade.recipe.fields import Refusal, Section
+from saccade.recipe.optimizers import optimizer_name
 from saccade.recipe.presets import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, DEFAULT_BACKBONE, OWN_PREFIX
 
 PUBLISHED_WEIGHTS = re.compile(r"(timm/\w+)\.(?!safetensors$)\w+")  # timm/NAME.TAG
@@ -46,6 +47,7 @@ Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Unfreeze = Annotated[str, BeforeValidator(_unfreeze_spec)]
 Backbone = Annotated[str, AfterValidator(own_name)]
+Optimizer = Annotated[str, AfterValidator(optimizer_name)]
 Triple = tuple[float, float, float]
 
 
@@ -289,7 +291,8 @@ class TrainConfig(Section):
     """Images in one step. auto: 32; for fast_cnn 16 to 500, the largest that leaves ten steps in an epoch."""
     lr: Positive | Auto = "auto"
     """Learning rate. It is that of the head (method finetune) or of training from scratch. auto: for Adam and
-    AdamW 3e-3 on a frozen base and 1e-3 from scratch, for SGD 0.05 (small_cnn: 0.005), for Muon 0.24.
+    AdamW 3e-3 on a frozen base and 1e-3 from scratch, for SGD 0.05 (small_cnn: 0.005), for Muon 0.24; the
+    table for others is in docs/optimisation.md.
     """
     finetune_lr: Positive | Auto = "auto"
     """Learning rate of fine-tuning. auto: a hundredth of lr; after a fitted head (methods auto, tail and
@@ -306,26 +309,51 @@ class TrainConfig(Section):
     finetune). They are those at the end of the frozen stages, in at most a quarter of the memory, and epochs
     go through the views in turn. 0: none; every epoch runs the whole network. auto: 4 for tail, else 0.
     """
-    optimizer: Literal["adam", "adamw", "sgd", "muon"] = "adamw"
-    """Optimizer: Adam, AdamW, SGD with Nesterov momentum, or Muon. Muon orthogonalises the steps of
-    convolution filters and trains the rest by SGD. It is for training from scratch where norms follow the
-    convolutions.
+    optimizer: Optimizer = "adamw"
+    """Optimizer: adamw, adam, sgd (with Nesterov momentum), rmsprop, muon, or any of timm.optim by its name,
+    such as lamb, lion, nadamw or timm/muon. Muon orthogonalises the steps of convolution filters and trains
+    the rest by SGD. It is for training from scratch where norms follow the convolutions.
     """
     momentum: Share = 0.9
-    """Momentum of SGD, and of what Muon trains by SGD."""
+    """Momentum of SGD, RMSprop and those of timm.optim that have one, and of what Muon trains by SGD."""
     weight_decay: NotNegative = 0.01
     """Weight decay; never applied to norms and biases."""
-    schedule: Literal["constant", "cosine", "linear", "one_cycle", "step", "plateau"] = "cosine"
-    """How the learning rate changes in each phase. linear: a straight line to 0. one_cycle: up over 30 % of
-    the phase, then down to nearly 0. plateau: ReduceLROnPlateau on the validation loss; no other schedule
-    depends on it. Under a time limit cosine, linear and one_cycle complete within the epochs that fit.
+    schedule: Literal[
+        "constant",
+        "cosine",
+        "cosine_restarts",
+        "linear",
+        "polynomial",
+        "exponential",
+        "one_cycle",
+        "step",
+        "multi_step",
+        "plateau",
+    ] = "cosine"
+    """How the learning rate changes in each phase. linear: a straight line to 0. polynomial: a power of that.
+    exponential: by a factor each epoch. cosine_restarts: cosine again and again (SGDR). one_cycle: up over
+    30 % of the phase, then down to nearly 0. step and multi_step: drops after some epochs. plateau:
+    ReduceLROnPlateau on what train.monitor names; no other schedule depends on it. Under a time limit cosine,
+    cosine_restarts, linear, polynomial and one_cycle complete within the epochs that fit.
     """
     warmup_epochs: NotNegative = 1.0
     """Epochs, or a part of one, over which the learning rate rises. one_cycle has its own warm-up."""
     step_epochs: AtLeastOne = 10
     """Epochs between two drops of the step schedule."""
     step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Factor of each drop of the step schedule."""
+    """Factor of each drop of the schedules step and multi_step."""
+    milestones: tuple[AtLeastOne, ...] = ()
+    """Epochs of a phase after which multi_step drops the learning rate. Empty: half and three quarters of
+    the phase.
+    """
+    decay_factor: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    """Factor of the exponential schedule for each epoch. It falls a little in each step."""
+    decay_power: Positive = 2.0
+    """Power of the polynomial schedule. 1 is linear."""
+    restart_epochs: AtLeastOne = 5
+    """Epochs of the first cosine of cosine_restarts."""
+    restart_growth: AtLeastOne = 1
+    """How many times longer each following cosine is than the one before."""
     plateau_patience: Count = 3
     """Epochs without a lower validation loss before the plateau schedule drops the learning rate."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5

@@ -19,7 +19,7 @@ from saccade.runtime import Runtime
 from saccade.training.callbacks import Callback, TrainingView
 from saccade.training.clock import Clock
 from saccade.training.losses import inverse_frequency
-from saccade.training.optimizers import MOMENTS
+from saccade.training.optimizers import MOMENTS, MOST_MOMENTS
 from saccade.training.state import Checkpoint, Checkpoints, FitState, FrozenEvidence
 from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch
@@ -136,7 +136,7 @@ def refuse_early(job: TrainingJob) -> None:
         learnt = max(learnt, sum(p.nbytes for p in job.classifier.parameters() if p.requires_grad))
     weights = sum(tensor.nbytes for tensor in job.classifier.state_dict().values())
     averages = 1 if any(phase.ema_decay for phase in job.plan.phases) else 0
-    kept = MOMENTS[job.plan.optimizer.name] + averages
+    kept = MOMENTS.get(job.plan.optimizer.name, MOST_MOMENTS) + averages
     job.checkpoints.require_space(weights, weights + kept * learnt)
 
 

@@ -130,17 +130,19 @@ class Learner:
 
     def optimizer_state(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The optimizer's tensors and numbers by name, for a checkpoint."""
-        return flatten_optimizer(self.optimizer.state_dict()["state"])
+        return flatten_optimizer(self.optimizer)
 
     def load_optimizer(self, tensors: dict[str, Tensor], numbers: dict[str, float]) -> None:
         """Continue from what `optimizer_state` gave, in the memory order the parameters have."""
-        state = unflatten_optimizer(tensors, numbers)
+        state, steps = unflatten_optimizer(tensors, numbers)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for index, entry in state.items():
             for key, value in entry.items():
                 if key != "step" and isinstance(value, Tensor) and value.shape == parameters[index].shape:
                     entry[key] = torch.empty_like(parameters[index], dtype=value.dtype).copy_(value)
         groups = self.optimizer.state_dict()["param_groups"]
+        for index, step in steps.items():
+            groups[index]["step"] = step
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
@@ -192,19 +194,12 @@ def begin_phase(
     freeze_for(job.classifier, phase)
     optimizer = build_optimizer(job.classifier, phase.learning_rate, job.plan.optimizer)
     forward, stepper = runtime.setup(job.classifier, optimizer)
-    schedule = job.plan.schedule
     return Learner(
         classifier=job.classifier,
         runtime=runtime,
         plan=job.plan,
         phase=phase,
-        span=Span(
-            phase.epochs,
-            len(job.data.train),
-            schedule.warmup_epochs,
-            schedule.step_epochs,
-            schedule.step_factor,
-        ),
+        span=Span.of(job.plan.schedule, phase.epochs, len(job.data.train)),
         classes=len(job.data.class_counts),
         class_weights=class_weights(job),
         optimizer=optimizer,

@@ -1,4 +1,7 @@
-"""Optimizers by name. Norms and biases get no weight decay, frozen parameters get no optimizer at all."""
+"""Optimizers by name: five of our own, and those of `timm.optim` (recipe/optimizers.py lists them).
+
+Norms and biases get no weight decay, frozen parameters get no optimizer at all.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 import torch
 
+from saccade.errors import RecipeError
 from saccade.models.finetune import parameter_groups
 from saccade.models.network import Classifier
 from saccade.plan import OptimizerPlan
@@ -31,6 +35,11 @@ def sgd(groups: Groups, learning_rate: float, settings: OptimizerPlan) -> torch.
     return torch.optim.SGD(
         groups, lr=learning_rate, momentum=momentum, nesterov=momentum > 0, fused=_fused(groups)
     )
+
+
+def rmsprop(groups: Groups, learning_rate: float, settings: OptimizerPlan) -> torch.optim.Optimizer:
+    """Steps divided by the root of the mean square of recent gradients, with momentum. Hinton 2012."""
+    return torch.optim.RMSprop(groups, lr=learning_rate, alpha=0.9, momentum=settings.momentum)
 
 
 def _fused(groups: Groups) -> bool:
@@ -58,17 +67,37 @@ def _by_shape(group: dict[str, Any]) -> Groups:
     return [{**part, "weight_decay": group["weight_decay"]} for part in parts if part["params"]]
 
 
-# name in the recipe -> builder
+def from_timm(groups: Groups, learning_rate: float, settings: OptimizerPlan) -> torch.optim.Optimizer:
+    """The optimizer of this name in `timm.optim`, with timm's own settings for all but rate and momentum.
+
+    Raises RecipeError where the installed timm has none of that name.
+    """
+    from timm.optim import create_optimizer_v2
+
+    name = settings.name.removeprefix("timm/")
+    try:
+        made = create_optimizer_v2(groups, opt=name, lr=learning_rate, momentum=settings.momentum)
+    except ValueError as error:
+        raise RecipeError(
+            f"train.optimizer = {settings.name} cannot be made by the installed timm ({error})",
+            hint="install a newer timm, or use another optimizer",
+        ) from None
+    assert isinstance(made, torch.optim.Optimizer)
+    return made
+
+
+# name in the recipe -> builder; all others are timm's
 OPTIMIZERS: dict[str, Callable[[Groups, float, OptimizerPlan], torch.optim.Optimizer]] = {
     "adam": adam,
     "adamw": adamw,
     "sgd": sgd,
+    "rmsprop": rmsprop,
     "muon": muon,
 }
 
-
-# tensors that each remembers for a weight
-MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1, "muon": 1}
+# tensors that each remembers for a weight; of timm's none remembers more than four (Adan)
+MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1, "rmsprop": 2, "muon": 1, "lion": 1, "lamb": 2, "nadamw": 2}
+MOST_MOMENTS = 4
 
 
 def build_optimizer(
@@ -76,4 +105,4 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer of the plan over what is not frozen."""
     groups = parameter_groups(classifier, weight_decay=settings.weight_decay)
-    return OPTIMIZERS[settings.name](groups, learning_rate, settings)
+    return OPTIMIZERS.get(settings.name, from_timm)(groups, learning_rate, settings)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from saccade.plan import SchedulePlan
 
 MAX_WARMUP_SHARE = 0.5
 GROWN_AFTER, SIDE_STEP = 0.75, 32  # share of a phase; pixels
@@ -23,6 +25,17 @@ class Span:
     warmup_epochs: float = 0.0
     step_epochs: int = 10
     step_factor: float = 0.1
+    milestones: tuple[int, ...] = ()
+    decay_factor: float = 0.9
+    decay_power: float = 2.0
+    restart_epochs: int = 5
+    restart_growth: int = 1
+
+    @classmethod
+    def of(cls, schedule: SchedulePlan, epochs: int, steps_per_epoch: int) -> Span:
+        """That of a phase of so many epochs under the plan's schedule."""
+        own = [field.name for field in fields(cls)][2:]
+        return cls(epochs, steps_per_epoch, **{name: getattr(schedule, name) for name in own})
 
     @property
     def steps(self) -> int:
@@ -33,6 +46,14 @@ class Span:
         """Never more than half of the phase, so that a short one still reaches its rate."""
         wanted = round(self.warmup_epochs * self.steps_per_epoch)
         return min(wanted, int(MAX_WARMUP_SHARE * self.steps))
+
+    def progress(self, step: float) -> float:
+        """Share of what follows the warm-up that is done, 0 to 1."""
+        return min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
+
+    def epochs_after_warm_up(self, step: float) -> float:
+        """Epochs, parts included, since the warm-up ended."""
+        return (step - self.warmup_steps) / max(1, self.steps_per_epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +85,20 @@ def cosine(step: float, span: Span) -> float:
     >>> [round(cosine(step, Span(epochs=2, steps_per_epoch=5)), 2) for step in (0, 5, 10)]
     [1.0, 0.5, 0.0]
     """
-    progress = (step - span.warmup_steps) / max(1, span.steps - span.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return 0.5 * (1 + math.cos(math.pi * span.progress(step)))
+
+
+def cosine_restarts(step: float, span: Span) -> float:
+    """Half a cosine from 1 towards 0 over `restart_epochs`, then again from 1, each `restart_growth` times as
+    long as the one before. Loshchilov and Hutter 2017, "SGDR".
+
+    >>> [round(cosine_restarts(step, Span(10, 5, restart_epochs=2)), 2) for step in (0, 5, 10)]
+    [1.0, 0.5, 1.0]
+    """
+    at, length = span.epochs_after_warm_up(step), float(span.restart_epochs)
+    while at >= length:
+        at, length = at - length, length * span.restart_growth
+    return 0.5 * (1 + math.cos(math.pi * at / length))
 
 
 def linear(step: float, span: Span) -> float:
@@ -74,8 +107,25 @@ def linear(step: float, span: Span) -> float:
     >>> [linear(step, Span(epochs=2, steps_per_epoch=5)) for step in (0, 5, 10)]
     [1.0, 0.5, 0.0]
     """
-    progress = (step - span.warmup_steps) / max(1, span.steps - span.warmup_steps)
-    return 1 - min(1.0, progress)
+    return 1 - span.progress(step)
+
+
+def polynomial(step: float, span: Span) -> float:
+    """The straight line from 1 to 0, raised to `decay_power`.
+
+    >>> [polynomial(step, Span(epochs=2, steps_per_epoch=5)) for step in (0, 5, 10)]
+    [1.0, 0.25, 0.0]
+    """
+    return float((1 - span.progress(step)) ** span.decay_power)
+
+
+def exponential(step: float, span: Span) -> float:
+    """`decay_factor` for each epoch since the warm-up, parts of one included.
+
+    >>> [exponential(step, Span(2, 5, decay_factor=0.25)) for step in (0, 5, 10)]
+    [1.0, 0.25, 0.0625]
+    """
+    return float(span.decay_factor ** span.epochs_after_warm_up(step))
 
 
 def drops(step: float, span: Span) -> float:
@@ -86,6 +136,17 @@ def drops(step: float, span: Span) -> float:
     """
     epoch = int(step) // max(1, span.steps_per_epoch)
     return span.step_factor ** (epoch // span.step_epochs)
+
+
+def multi_step(step: float, span: Span) -> float:
+    """`step_factor` for each of the `milestones` (epochs) that has passed.
+
+    >>> [multi_step(step, Span(4, 5, milestones=(2, 3))) for step in (9, 10, 15)]
+    [1.0, 0.1, 0.010000000000000002]
+    """
+    usual = (max(1, round(0.5 * span.epochs)), max(1, round(0.75 * span.epochs)))
+    epoch = int(step) // max(1, span.steps_per_epoch)
+    return float(span.step_factor ** sum(epoch >= milestone for milestone in span.milestones or usual))
 
 
 def one_cycle(step: float, span: Span) -> float:
@@ -108,17 +169,18 @@ def _between(start: float, end: float, done: float) -> float:
 SCHEDULES: dict[str, Callable[[float, Span], float]] = {
     "constant": constant,
     "cosine": cosine,
+    "cosine_restarts": cosine_restarts,
     "linear": linear,
+    "polynomial": polynomial,
+    "exponential": exponential,
     "one_cycle": one_cycle,
     "step": drops,
+    "multi_step": multi_step,
     "plateau": constant,
 }
 
-ENDING_SCHEDULES = (
-    "cosine",
-    "linear",
-    "one_cycle",
-)  # those that come down to an end, which a deadline may not cut off
+# those that come down to an end, which a deadline may not cut off
+ENDING_SCHEDULES = ("cosine", "cosine_restarts", "linear", "polynomial", "one_cycle")
 
 
 def learning_rate(
