@@ -52,7 +52,10 @@ class OptimizerPlan:
 
 @dataclass(frozen=True, slots=True)
 class SchedulePlan:
-    """How the learning rate changes within a phase, and when a phase ends early (0 epochs: never)."""
+    """How the learning rate changes within a phase, and when a phase ends early (0 epochs: never).
+
+    `monitor`: the validation figure that early stopping, plateau and the best checkpoint go by.
+    """
 
     name: str = "cosine"
     warmup_epochs: float = 0.0
@@ -67,6 +70,8 @@ class SchedulePlan:
     plateau_factor: float = 0.5
     plateau_min_lr: float = 0.0
     early_stopping: int = 0
+    monitor: str = "loss"
+    min_delta: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -326,9 +326,22 @@ class Metrics:
         return [f"and {more:,} more classes in per_class"] if more > 0 else []
 
 
+# Validation figures that `train.monitor` may name -> whether higher is better (training/monitors.py).
+HIGHER_IS_BETTER: dict[str, bool] = {
+    "loss": False,
+    "accuracy": True,
+    "balanced_accuracy": True,
+    "macro_f1": True,
+    "top5": True,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class EpochRow:
-    """One line of `history.jsonl`. `seconds` count from the moment the command was started."""
+    """One line of `history.jsonl`. `seconds` count from the moment the command was started.
+
+    `monitored` is the validation figure that `train.monitor` names, where that is not the loss.
+    """
 
     phase: str
     epoch: int
@@ -338,6 +351,20 @@ class EpochRow:
     validation_loss: float
     validation_accuracy: float
     seconds: float
+    monitor: str = ""
+    monitored: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What is watched, lower is better: the validation loss unless `monitor` names another figure."""
+        if self.monitored is None:
+            return self.validation_loss
+        return -self.monitored if HIGHER_IS_BETTER[self.monitor] else self.monitored
+
+    def as_json(self) -> dict[str, Any]:
+        """Its fields; those of `train.monitor` only where it names another figure than the loss."""
+        values = asdict(self)
+        return values if self.monitor else {k: v for k, v in values.items() if not k.startswith("monitor")}
 
 
 @dataclass(frozen=True, slots=True)

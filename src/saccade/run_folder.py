@@ -18,7 +18,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
@@ -288,7 +288,7 @@ class RunFolder:
 
     def write_history(self, rows: Iterable[EpochRow]) -> None:
         """The whole history each time, so that a continued run never repeats a line."""
-        lines = "".join(json.dumps(asdict(row), allow_nan=True) + "\n" for row in rows)
+        lines = "".join(json.dumps(row.as_json(), allow_nan=True) + "\n" for row in rows)
         self.write(self.history, _utf8(lines))
 
     def write_predictions(self, part: str, predictions: Predictions) -> None:

@@ -66,9 +66,9 @@ def phases(history: Sequence[EpochRow]) -> list[tuple[str, list[EpochRow]]]:
 
 
 def kept_index(history: Sequence[EpochRow]) -> int:
-    """Index of the row whose weights were kept: the first of the least validation loss, over all phases."""
+    """Index of the row whose weights were kept: the first of the best validation, over all phases."""
     assert history, "no epoch, no kept row"
-    rows = [(row.validation_loss, i) for i, row in enumerate(history) if math.isfinite(row.validation_loss)]
+    rows = [(row.score, i) for i, row in enumerate(history) if math.isfinite(row.score)]
     return min(rows, default=(0.0, len(history) - 1))[1]
 
 

@@ -109,6 +109,8 @@ def plan_training(recipe: Recipe) -> Plan:
             plateau_factor=train.plateau_factor,
             plateau_min_lr=train.plateau_min_lr,
             early_stopping=train.early_stopping,
+            monitor=train.monitor,
+            min_delta=train.min_delta,
         ),
         loss=LossPlan(train.label_smoothing, train.class_weights, augmentation.mix_up, augmentation.cut_mix),
         progressive_size=train.progressive_size,

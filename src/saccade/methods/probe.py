@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from saccade.training.job import (
     view,
 )
 from saccade.training.losses import log_loss_and_accuracy
+from saccade.training.monitors import watched
 from saccade.training.state import FitState
 from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch, class_indices
@@ -49,6 +51,7 @@ class HeadFigures(NamedTuple):
     validation_loss: float
     validation_accuracy: float
     note: str
+    watched: Mapping[str, Any] = MappingProxyType({})
 
 
 def fit_head(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState:
@@ -87,6 +90,7 @@ def _fit_once(job: TrainingJob, probe: Probe, phase: Phase, state: FitState, ste
         validation_loss=found.validation_loss,
         validation_accuracy=found.validation_accuracy,
         seconds=round(job.watch.clock.elapsed(), 3),
+        **found.watched,
     )
     state = noted(job, state.after_epoch(row, steps=0), found.note)
     job.checkpoints.save(state, job.classifier.state_dict(), {}, {})
@@ -133,8 +137,13 @@ class Probe:
             heads.fit_head(head, data, strength=choice.strength, seed=job.plan.seed)
         job.classifier.head.load_state_dict(head.state_dict())
         train = log_loss_and_accuracy(head_logits(head, data.values[0]).numpy(), data.labels.numpy())
-        validation = log_loss_and_accuracy(*self.validation_logits(job.classifier, job.watch.stop))
-        return HeadFigures(*train, *validation, note=self._head_note(job, choice, step))
+        answers = self.validation_logits(job.classifier, job.watch.stop)
+        return HeadFigures(
+            *train,
+            *log_loss_and_accuracy(*answers),
+            note=self._head_note(job, choice, step),
+            watched=watched(job.plan.schedule.monitor, *answers),
+        )
 
     def validation_logits(
         self, classifier: Classifier, stop: StopRequest | None = None

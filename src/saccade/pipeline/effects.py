@@ -123,7 +123,15 @@ _OF_SCHEDULE = {
 }
 _OF_STEPS = _train(
     *("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", *_OF_SCHEDULE),
-    *("early_stopping", "progressive_size", "ema_decay", "gradient_clip", "batch_size", "workers"),
+    *(
+        "early_stopping",
+        "min_delta",
+        "progressive_size",
+        "ema_decay",
+        "gradient_clip",
+        "batch_size",
+        "workers",
+    ),
     *("kept_views", "allow_large_finetune_lr"),
 )
 _OF_VIEWS = tuple(
@@ -196,7 +204,7 @@ RULES = (
         for name, users in _OF_SCHEDULE.items()
     ),
     Rule(
-        _train("milestones", "step_factor"),
+        _train("step_factor"),
         "no phase is longer than the first of train.milestones, so the learning rate never drops",
         lambda s: s.recipe.train.schedule == "multi_step" and s.longest_phase <= s.first_milestone,
     ),
@@ -211,6 +219,11 @@ RULES = (
         _train("step_epochs", "step_factor"),
         "no phase is longer than train.step_epochs, so the learning rate never drops",
         lambda s: s.recipe.train.schedule == "step" and s.longest_phase <= s.recipe.train.step_epochs,
+    ),
+    Rule(
+        _train("min_delta"),
+        "train.early_stopping is 0",
+        lambda s: not s.recipe.train.early_stopping,
     ),
     Rule(
         _train("warmup_epochs"),

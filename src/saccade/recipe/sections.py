@@ -354,15 +354,24 @@ class TrainConfig(Section):
     """Epochs of the first cosine of cosine_restarts."""
     restart_growth: AtLeastOne = 1
     """How many times longer each following cosine is than the one before."""
+    monitor: Literal["loss", "accuracy", "balanced_accuracy", "macro_f1", "top5"] = "loss"
+    """Figure of the validation part that decides which epoch is the best, when early stopping ends a phase
+    and when the plateau schedule drops the learning rate. A lower loss is better, and a higher figure of
+    each other kind. history.jsonl has it as monitored.
+    """
     plateau_patience: Count = 3
-    """Epochs without a lower validation loss before the plateau schedule drops the learning rate."""
+    """Epochs without a better validation before the plateau schedule drops the learning rate."""
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Factor of each drop of the plateau schedule."""
     plateau_min_lr: NotNegative = 0.0
     """Learning rate below which the plateau schedule does not drop."""
     early_stopping: Count = 8
-    """Epochs without a lower validation loss after which a phase stops. The best checkpoint is restored. 0 is
-    off.
+    """Epochs without a better validation (train.monitor) after which a phase stops. The best checkpoint is
+    restored. 0 is off.
+    """
+    min_delta: NotNegative = 0.0
+    """Least improvement that early stopping counts as one, in units of train.monitor. The best checkpoint is
+    the best all the same.
     """
     progressive_size: Share = 0.0
     """Share of the input's side at which training of a whole network starts; 0.57 is usual. It grows to the

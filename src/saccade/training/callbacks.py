@@ -124,6 +124,13 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
             )
 
 
+def _monitored(row: EpochRow) -> str:
+    """What decides, where that is neither loss nor accuracy, which stand there anyway."""
+    if row.monitored is None or row.monitor == "accuracy":
+        return ""
+    return f", {row.monitor} {row.monitored:.3f}"
+
+
 class TerminalProgress(Callback):
     """A bar for each epoch (loss, accuracy, images a second, time left in all) and a line when it is done."""
 
@@ -149,7 +156,7 @@ class TerminalProgress(Callback):
             f"  epoch {row.epoch:>3} {row.phase:<8}"
             f" loss {row.train_loss:.3f}, accuracy {row.train_accuracy:.3f}"
             f" | validation loss {row.validation_loss:.3f}, accuracy {row.validation_accuracy:.3f}"
-            f" | {self._how(row)}{best}"
+            f"{_monitored(row)} | {self._how(row)}{best}"
         )
 
     def on_note(self, note: str) -> None:

@@ -19,6 +19,7 @@ from saccade.runtime import Runtime
 from saccade.training.callbacks import Callback, TrainingView
 from saccade.training.clock import Clock
 from saccade.training.losses import inverse_frequency
+from saccade.training.monitors import check_monitor
 from saccade.training.optimizers import MOMENTS, MOST_MOMENTS
 from saccade.training.state import Checkpoint, Checkpoints, FitState, FrozenEvidence
 from saccade.training.stop import StopRequest
@@ -130,6 +131,7 @@ def noted(job: TrainingJob, state: FitState, note: str) -> FitState:
 
 def refuse_early(job: TrainingJob) -> None:
     """Raises now what would otherwise stop the run hours later: a bad `unfreeze`, a full disk."""
+    check_monitor(job.plan.schedule.monitor, len(job.data.class_counts))
     learnt = 0
     for phase in job.plan.phases:
         freeze_for(job.classifier, phase)

@@ -103,11 +103,11 @@ class Learner:
             plateau_factor=plateau_factor,
         )
 
-    def plateau_after(self, plateau: Plateau, validation_loss: float) -> Plateau:
+    def plateau_after(self, plateau: Plateau, score: float) -> Plateau:
         """The plateau schedule's state after an epoch of this phase."""
         schedule = self.plan.schedule
         return plateau.after(
-            validation_loss,
+            score,
             patience=schedule.plateau_patience,
             drop=schedule.plateau_factor,
             lowest=schedule.plateau_min_lr / self.phase.learning_rate,

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ from saccade.training.job import (
 )
 from saccade.training.learner import Learner, begin_phase, memory_error, out_of_memory
 from saccade.training.losses import log_loss_and_accuracy
+from saccade.training.monitors import watched
 from saccade.training.precision import learning_runtime
 from saccade.training.state import Best, Checkpoint, Checkpoints, Continued, FitState, FrozenEvidence
 from saccade.transforms.batches import Batch
@@ -151,7 +153,7 @@ def goes_on_exactly(learner: Learner, checkpoint: Checkpoint) -> bool:
 
 def end_epoch(job: TrainingJob, learner: Learner, state: FitState, trained: Tally, began: float) -> FitState:
     """Validate what the network is now, and write it down with what training goes on from."""
-    validation_loss, validation_accuracy, validation_seconds = validate(job, learner, state)
+    validated = validate(job, learner, state)
     clock = job.watch.clock
     row = EpochRow(
         phase=learner.phase.name,
@@ -159,16 +161,17 @@ def end_epoch(job: TrainingJob, learner: Learner, state: FitState, trained: Tall
         lr=trained.highest_rate,
         train_loss=trained.loss,
         train_accuracy=trained.accuracy,
-        validation_loss=validation_loss,
-        validation_accuracy=validation_accuracy,
+        validation_loss=validated.loss,
+        validation_accuracy=validated.accuracy,
         seconds=round(clock.elapsed(), 3),
+        **validated.watched,
     )
-    plateau = learner.plateau_after(state.plateau, validation_loss)
+    plateau = learner.plateau_after(state.plateau, row.score)
     state = replace(state, micro_batch=learner.micro_batch, plateau=plateau)
-    state = state.after_epoch(row, steps=trained.steps)
+    state = state.after_epoch(row, steps=trained.steps, min_delta=job.plan.schedule.min_delta)
     state = _with_memory_note(job, learner, state)
     seconds = time.monotonic() - began
-    clock.note_epoch(seconds, validation_seconds)
+    clock.note_epoch(seconds, validated.seconds)
     if _paced(job, state):
         learner.pace = clock.pace_after_epoch(
             learner.stretch(state.phase_step), steps=trained.steps, seconds=seconds, epochs=state.phase_epoch
@@ -284,8 +287,17 @@ def _step_within_memory(learner: Learner, batch: Batch, step: int) -> tuple[Tens
         learner.halve_micro_batch(len(batch.paths))
 
 
-def validate(job: TrainingJob, learner: Learner, state: FitState) -> tuple[float, float, float]:
-    """Loss and accuracy on the validation part, and the seconds it took. Raises TrainingError for NaN."""
+class Validated(NamedTuple):
+    """Figures of the validation part and the seconds they took; `watched` as `monitors.watched` has it."""
+
+    loss: float
+    accuracy: float
+    watched: dict[str, Any]
+    seconds: float
+
+
+def validate(job: TrainingJob, learner: Learner, state: FitState) -> Validated:
+    """Measure the validation part with what the network is now. Raises TrainingError for NaN."""
     began = time.monotonic()
     logits, labels, _ = predict_logits(job.classifier, _until_stopped(job), learner.runtime)
     assert len(labels), "every data set has a validation part by now"
@@ -296,7 +308,8 @@ def validate(job: TrainingJob, learner: Learner, state: FitState) -> tuple[float
             f"(phase {learner.phase.name})",
             hint=_lower_rate(learner, state),
         )
-    return loss, accuracy, time.monotonic() - began
+    seen = watched(job.plan.schedule.monitor, logits, labels)
+    return Validated(loss, accuracy, seen, time.monotonic() - began)
 
 
 def _until_stopped(job: TrainingJob) -> Iterator[Batch]:

@@ -204,17 +204,18 @@ def learning_rate(
 
 @dataclass(frozen=True, slots=True)
 class Plateau:
-    """ReduceLROnPlateau: the rate's factor falls when the validation loss has not improved for a while.
+    """ReduceLROnPlateau: the rate's factor falls when what is watched has not improved for a while.
 
-    An improvement is a loss below `best` by one part in ten thousand, as in torch's scheduler.
+    An improvement is a score (lower is better: a loss, or minus an accuracy) below `best` by one part in ten
+    thousand, as in torch's scheduler.
     """
 
     factor: float = 1.0
     best: float = math.inf
     bad_epochs: int = 0
 
-    def after(self, validation_loss: float, *, patience: int, drop: float, lowest: float = 0.0) -> Plateau:
-        """The state after an epoch with this validation loss; NaN never counts as better.
+    def after(self, score: float, *, patience: int, drop: float, lowest: float = 0.0) -> Plateau:
+        """The state after an epoch with this score; NaN never counts as better.
 
         `patience`: epochs without an improvement that are borne. `drop`: what the factor is multiplied by.
         `lowest`: drops end at this factor (torch's `min_lr`, as a share of the phase's rate).
@@ -222,8 +223,8 @@ class Plateau:
         >>> Plateau(best=0.5).after(0.6, patience=0, drop=0.1).factor
         0.1
         """
-        if validation_loss < self.best * (1 - 1e-4):
-            return Plateau(self.factor, validation_loss, 0)
+        if score < self.best * (1 - 1e-4 if self.best > 0 else 1 + 1e-4):
+            return Plateau(self.factor, score, 0)
         if self.bad_epochs + 1 > patience:
             # a floor above the present factor must not raise the rate
             return Plateau(max(self.factor * drop, min(self.factor, lowest)), self.best, 0)

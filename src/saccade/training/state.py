@@ -32,7 +32,7 @@ KEPT = 2
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The epoch with the lowest validation loss so far."""
+    """The epoch with the best validation so far: the lowest loss, or the best figure of `train.monitor`."""
 
     phase: str
     epoch: int
@@ -72,6 +72,7 @@ class FitState:
 
     `epoch` counts from 1 through all phases, `phase_epoch` and `phase_step` start again with each phase.
     `pace` is how the schedule goes on where a deadline leaves no time for all of it.
+    `phase_best_loss`: what is watched in the phase's best epoch, lower is better (`EpochRow.score`).
     `micro_batch` is 0 until memory was too small for a whole batch. `finished` says why it ended.
     """
 
@@ -93,11 +94,20 @@ class FitState:
     finished: str = ""
     continued: tuple[Continued, ...] = ()
 
-    def after_epoch(self, row: EpochRow, *, steps: int) -> FitState:
-        """The state after one more epoch; a validation loss that is NaN is never the best."""
-        better_in_phase = row.validation_loss < self.phase_best_loss
+    @property
+    def best_score(self) -> float:
+        """What is watched in the best epoch so far, lower is better; infinite before the first."""
+        found = (row.score for row in self.history if self.best and row.epoch == self.best.epoch)
+        return next(found, math.inf)
+
+    def after_epoch(self, row: EpochRow, *, steps: int, min_delta: float = 0.0) -> FitState:
+        """The state after one more epoch; a figure that is NaN is never the best.
+
+        `min_delta`: by how much an epoch must be better for early stopping to count it.
+        """
+        better_in_phase = row.score < self.phase_best_loss - min_delta
         best = self.best
-        if row.validation_loss < (best.validation_loss if best else math.inf):
+        if row.score < self.best_score:
             best = Best(row.phase, row.epoch, row.validation_loss, row.validation_accuracy)
         return replace(
             self,
@@ -106,7 +116,7 @@ class FitState:
             step=self.step + steps,
             phase_step=self.phase_step + steps,
             best=best,
-            phase_best_loss=row.validation_loss if better_in_phase else self.phase_best_loss,
+            phase_best_loss=row.score if better_in_phase else self.phase_best_loss,
             epochs_without_better=0 if better_in_phase else self.epochs_without_better + 1,
             history=(*self.history, row),
         )
@@ -273,7 +283,8 @@ class Checkpoints:
             damage = error.problem
         left = self._weights_left(checkpoint)
         losses = {row.epoch: row.validation_loss for row in state.history if row.epoch in left}
-        finite = {epoch: loss for epoch, loss in losses.items() if math.isfinite(loss)} or losses
+        scores = {row.epoch: row.score for row in state.history if row.epoch in left}
+        finite = {epoch: score for epoch, score in scores.items() if math.isfinite(score)} or scores
         epoch = lost.epoch if lost.epoch in left else min(finite, key=finite.__getitem__)
         state = self._with_best(state, epoch, left[epoch])
         note = f"{damage}: made again from that epoch's checkpoint"

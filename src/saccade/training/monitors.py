@@ -1,0 +1,68 @@
+"""What `train.monitor` names, computed from the validation part's answers: it chooses the best epoch.
+
+A new one is a line in FIGURES, one in `records.HIGHER_IS_BETTER`, and its name in the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.errors import RecipeError
+from saccade.evaluation.metrics import mean_f1, mean_recall
+
+Logits, Labels = NDArray[np.float32], NDArray[np.int64]
+
+TOP = 5
+
+
+def accuracy(logits: Logits, labels: Labels) -> float:
+    """Share of right answers."""
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+def balanced_accuracy(logits: Logits, labels: Labels) -> float:
+    """Mean recall over the classes that have images here."""
+    return mean_recall(_confusion(logits, labels))
+
+
+def macro_f1(logits: Logits, labels: Labels) -> float:
+    """Mean F1 over the classes that occur, as true or as predicted class."""
+    return mean_f1(_confusion(logits, labels))
+
+
+def top5(logits: Logits, labels: Labels) -> float:
+    """Share of images whose class is among the five with the highest logits; ties count against it."""
+    true = np.take_along_axis(logits, labels[:, None], axis=1)
+    return float(((logits >= true).sum(axis=1) <= TOP).mean())
+
+
+def _confusion(logits: Logits, labels: Labels) -> NDArray[np.int64]:
+    classes = logits.shape[1]
+    cells = np.bincount(labels * classes + logits.argmax(axis=1), minlength=classes**2)
+    return cells.reshape(classes, classes)
+
+
+# name in the recipe -> figure of logits (n, classes) and labels (n,); the loss is measured anyway
+FIGURES: dict[str, Callable[[Logits, Labels], float]] = {
+    "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "macro_f1": macro_f1,
+    "top5": top5,
+}
+
+
+def watched(name: str, logits: Logits, labels: Labels) -> dict[str, Any]:
+    """The fields of an `EpochRow` that hold what is watched; none where that is the loss."""
+    return {} if name == "loss" else {"monitor": name, "monitored": FIGURES[name](logits, labels)}
+
+
+def check_monitor(name: str, classes: int) -> None:
+    """Raise RecipeError for a figure that is the same for every network with so many classes."""
+    if name == "top5" and classes <= TOP:
+        raise RecipeError(
+            f"train.monitor = top5 is always 1 with {classes} classes", hint="use accuracy, or leave it out"
+        )
