@@ -181,7 +181,7 @@ def tiny_job(
     validation_images: int = 0,
     **mixing: float,
 ) -> Any:
-    """A training job on tiny data in a run folder; `mixing` are mix_up and cut_mix."""
+    """A training job on tiny data in a run folder; `mixing` are fields of `Mixing`."""
     from dataclasses import replace
 
     from saccade.methods import plan_training
@@ -201,7 +201,7 @@ def tiny_job(
     plan = plan_training(recipe if pretrained else recipe.replaced(model__pretrained=False))
     return training_job(
         classifier or tiny_classifier(),
-        replace(plan, loss=replace(plan.loss, **mixing)),
+        replace(plan, mixing=replace(plan.mixing, **mixing)),
         replace(data.as_training_data(), validation_images=validation_images),
         runtime=Runtime.create("cpu", recipe.precision),
         run=RunFolder(folder),

@@ -12,7 +12,7 @@ from typing import Any
 
 from saccade.images.decoder import Limits
 from saccade.preprocess import Preprocess
-from saccade.transforms.augment import Augmentation
+from saccade.transforms import NO_MIXING, Augmentation, Mixing
 
 HEAD, FINETUNE, MAIN = "head", "finetune", "main"  # names of phases
 WEIGHTS_SHA256 = "model.weights_sha256"
@@ -76,12 +76,10 @@ class SchedulePlan:
 
 @dataclass(frozen=True, slots=True)
 class LossPlan:
-    """What the loss sees: smoothed targets, weighted classes, mixed images (alphas; 0 is off)."""
+    """What the loss sees: smoothed targets, weighted classes."""
 
     label_smoothing: float = 0.0
     class_weights: bool = False
-    mix_up: float = 0.0
-    cut_mix: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +131,7 @@ class Plan:
     optimizer: OptimizerPlan = OptimizerPlan()
     schedule: SchedulePlan = SchedulePlan()
     loss: LossPlan = LossPlan()
+    mixing: Mixing = NO_MIXING
     progressive_size: float = 0.0
     time_limit: float = 0.0
     bounded: bool = False

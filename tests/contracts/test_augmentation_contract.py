@@ -8,9 +8,10 @@ import torch
 
 from saccade.preprocess import Preprocess
 from saccade.testing import check_augmentation, check_mixing
-from saccade.transforms.augment import STEPS, Augmentation
+from saccade.transforms.augment import STEPS
 from saccade.transforms.automatic import AUTOMATIC
 from saccade.transforms.mix import MIXINGS
+from saccade.transforms.strengths import Augmentation
 
 SIDE = 32
 PREPROCESS = Preprocess(SIDE, crop_fraction=1.0)
@@ -20,13 +21,18 @@ ON = {
     "flip": Augmentation(horizontal_flip=0.5, vertical_flip=0.5),
     "affine": Augmentation(rotation=30, zoom=0.2, shift=0.1, shear=10),
     "colour": Augmentation(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1),
+    "perspective": Augmentation(perspective=0.4),
+    "grayscale": Augmentation(grayscale=0.5),
+    "sharpness": Augmentation(sharpness=0.5),
+    "blur": Augmentation(blur=0.05),
+    "jpeg": Augmentation(jpeg_quality=20),
     "cutout": Augmentation(cutout=0.5),
 }
 
 
 @pytest.mark.parametrize("name", [name for name in STEPS if name != "extra"])  # other packages' own
 def test_every_step_keeps_the_contract(name):
-    step = STEPS[name]
+    step = STEPS[name].change
     check_augmentation(
         lambda image, rng: step(image, ON[name], PREPROCESS, rng),
         off=lambda image, rng: step(image, Augmentation(), PREPROCESS, rng),

@@ -30,6 +30,11 @@ AUGMENTATIONS = {
     "contrast": "0.3",
     "saturation": "0.3",
     "hue": "0.1",
+    "perspective": "0.4",
+    "grayscale": "0.5",
+    "sharpness": "0.8",
+    "blur": "0.05",
+    "jpeg_quality": "20",
     "cutout": "0.5",
     "mix_up": "0.4",
     "cut_mix": "1.0",
@@ -51,11 +56,19 @@ def plain_loss(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> float:
     return RunFolder(out).read_history()[-1].train_loss
 
 
-MANNERS = {"crop_border": ("reflect", "random_crop"), "alternate_flip": ("true", "horizontal_flip")}
+# manner -> its value, and what it is a manner of
+MANNERS = {
+    "crop_border": ("reflect", "random_crop"),
+    "alternate_flip": ("true", "horizontal_flip"),
+    "fill_mode": ("wrap", "rotation"),
+    "mix_until": ("0.5", "mix_up"),
+}
+BESIDE_OTHERS = {"fill_colour", "mix_switch"}  # tests/pipeline/test_effects.py
 
 
 def test_the_list_of_augmentations_is_whole() -> None:
-    assert {*AUGMENTATIONS, *MANNERS, "policy", "automatic", "extra"} == set(AugmentConfig.model_fields)
+    others = {*BESIDE_OTHERS, "policy", "automatic", "extra"}
+    assert {*AUGMENTATIONS, *MANNERS, *others} == set(AugmentConfig.model_fields)
 
 
 @pytest.mark.parametrize("manner", MANNERS)
@@ -81,7 +94,7 @@ def test_each_augmentation_alone_changes_training(
     assert RunFolder(tmp_path / "run").read_history()[-1].train_loss != plain_loss
 
 
-@pytest.mark.parametrize("name", ["auto_augment", "rand_augment", "trivial_augment"])
+@pytest.mark.parametrize("name", ["auto_augment", "rand_augment", "trivial_augment", "aug_mix"])
 def test_each_automatic_policy_changes_training(
     saccade: Saccade, photos: Path, tmp_path: Path, plain_loss: float, name: str
 ) -> None:

@@ -41,7 +41,7 @@ from saccade.runtime import Runtime
 from saccade.terminal import Terminal
 from saccade.testing.tiny import TinyBackbone, timeless
 from saccade.training.clock import deadline
-from saccade.transforms import Augmentation, Batch
+from saccade.transforms import Augmentation, Batch, Mixing
 from saccade.transforms.memory import MemoryBatches
 
 QUIET = Terminal(quiet=True)
@@ -83,14 +83,23 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "augment.zoom": (0.3,),
     "augment.shift": (0.3,),
     "augment.shear": (20.0,),
+    "augment.perspective": (0.3,),
+    "augment.fill_mode": ("nearest",),
+    "augment.fill_colour": ((200, 0, 0),),
     "augment.brightness": (0.7,),
     "augment.contrast": (0.7,),
     "augment.saturation": (0.7,),
     "augment.hue": (0.3,),
+    "augment.grayscale": (0.9,),
+    "augment.sharpness": (0.9,),
+    "augment.blur": (0.05,),
+    "augment.jpeg_quality": (20,),
     "augment.automatic": ("trivial_augment",),
     "augment.cutout": (0.9,),
     "augment.mix_up": (0.5,),
     "augment.cut_mix": (1.0,),
+    "augment.mix_switch": (0.1,),
+    "augment.mix_until": (0.5,),
     "augment.extra": (("upside_down",),),
     "model.max_latency_ms": (5.0,),
     "model.pretrained": (False, True),
@@ -200,6 +209,14 @@ PAIRS: tuple[tuple[dict[str, Any], str, Any, bool], ...] = (
     ({"augment.policy": "none"}, "augment.crop_border", "reflect", False),
     ({"augment.random_crop": 0.3}, "augment.crop_border", "reflect", True),
     ({"augment.horizontal_flip": 0.0}, "augment.alternate_flip", True, False),
+    ({"augment.policy": "none"}, "augment.fill_mode", "wrap", False),
+    ({"augment.policy": "none", "augment.random_crop": 0.3}, "augment.fill_mode", "wrap", True),
+    ({"augment.policy": "small"}, "augment.fill_mode", "wrap", False),
+    ({"augment.fill_mode": "constant"}, "augment.fill_colour", (200, 0, 0), True),
+    ({"augment.fill_mode": "wrap"}, "augment.fill_colour", (200, 0, 0), False),
+    ({"augment.mix_up": 0.2}, "augment.mix_switch", 0.9, False),
+    ({"augment.mix_up": 0.2, "augment.cut_mix": 1.0}, "augment.mix_switch", 0.9, True),
+    ({"augment.cut_mix": 1.0}, "augment.mix_until", 0.9, True),
     ({"augment.policy": "small"}, "augment.horizontal_flip", 0.9, False),
     ({"augment.policy": "small"}, "augment.horizontal_flip", 0.0, True),
     ({"augment.policy": "small", "augment.alternate_flip": False}, "augment.horizontal_flip", 0.9, True),
@@ -270,9 +287,15 @@ def images_of(recipe: Recipe, dataset: Dataset, network: BuiltModel, *, by_steps
     strength = Augmentation.from_config(recipe.augment)
     source = batches.training_batches(dataset, make_plan(recipe, network))
     two_epochs = [digest(source.epoch(epoch)) for epoch in (1, 2)] if by_steps else []
-    mixed = (strength.mix_up, strength.cut_mix) if by_steps else ()
+    mixed = mixed_by(strength.mixing) if by_steps else ()
     evaluated = digest(batches.ValidationBatches(dataset, make_plan(recipe, network)))
     return two_epochs, mixed, evaluated, Limits.of(recipe.data)
+
+
+def mixed_by(mixing: Mixing) -> Any:
+    """All of it that ever has a say."""
+    both = mixing.mix_up and mixing.cut_mix
+    return mixing.mix_up, mixing.cut_mix, both and mixing.switch, mixing.on and mixing.until
 
 
 def means_of(recipe: Recipe, dataset: Dataset, network: BuiltModel, *, by_steps: bool) -> Any:

@@ -64,8 +64,9 @@ def train(folder, callbacks=()):
     )
     data = TinyData()
     plan = plan_training(recipe)
+    plan = replace(plan, mixing=replace(plan.mixing, mix_up=0.2, until=0.7))
     job = training_job(
-        tiny_classifier(), replace(plan, loss=replace(plan.loss, mix_up=0.2)), data.as_training_data(),
+        tiny_classifier(), plan, data.as_training_data(),
         runtime=Runtime.create("cpu"), run=RunFolder(folder), watch=Watch(Callbacks(callbacks)),
     )
     return fit(job)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,18 +10,9 @@ import torch
 
 from saccade.preprocess import Preprocess
 from saccade.recipe import AugmentConfig
-from saccade.transforms.augment import (
-    CROP_TRIES,
-    POLICIES,
-    PURPOSES,
-    STEPS,
-    Augmentation,
-    _random_box,
-    as_evaluated,
-    augment,
-    mean_colour,
-    stream,
-)
+from saccade.transforms.augment import PURPOSES, STEPS, augment, stream
+from saccade.transforms.geometry import CROP_TRIES, as_evaluated, mean_colour, random_box
+from saccade.transforms.strengths import POLICIES, Augmentation
 
 SIZE = 32
 PREPROCESS = Preprocess(SIZE)
@@ -38,6 +30,11 @@ SINGLE = {
     "contrast": 0.5,
     "saturation": 0.5,
     "hue": 0.3,
+    "perspective": 0.5,
+    "grayscale": 1.0,
+    "sharpness": 1.0,
+    "blur": 0.1,
+    "jpeg_quality": 5,
     "automatic": "rand_augment",
     "cutout": 1.0,
 }
@@ -63,11 +60,16 @@ def test_every_field_of_the_recipe_is_known_here():
     assert set(SINGLE) == fields - {
         "mix_up",
         "cut_mix",
+        "mix_switch",
+        "mix_until",
         "crop_border",
+        "fill_mode",
+        "fill_colour",
         "alternate_flip",
         "extra",
     }  # how, or by others
-    assert set(POLICIES) == {"none", "small", "light", "medium", "strong"}
+    assert set(POLICIES) == set(get_args(AugmentConfig.model_fields["policy"].annotation))
+    assert len(POLICIES) == 8
 
 
 def test_a_field_overrides_its_part_of_the_policy():
@@ -146,7 +148,7 @@ def test_random_boxes_are_drawn_as_they_always_were():
     for index in range(300):
         for height, width, ratio in ((320, 427, (3 / 4, 4 / 3)), (9, 150, (0.3, 1 / 0.3))):
             arguments = (height, width, (0.08, 1.0), ratio)
-            found = _random_box(*arguments, stream(1, "augment", index))
+            found = random_box(*arguments, stream(1, "augment", index))
             assert found == box(*arguments, stream(1, "augment", index))
             cut += found[2] == 9
             whole += found[2] < 9
@@ -241,4 +243,12 @@ def test_odd_shapes_pass(mode, height, width):
 
 
 def test_the_steps_stand_in_their_order():
-    assert list(STEPS) == ["crop", "automatic", "flip", "affine", "colour", "cutout", "extra"]
+    first, last = ["crop", "automatic", "flip", "affine", "perspective"], ["jpeg", "cutout", "extra"]
+    assert list(STEPS) == [*first, "colour", "grayscale", "sharpness", "blur", *last]
+
+
+def test_a_steps_number_is_a_part_of_its_draws_and_never_changes():
+    old = ["crop", "automatic", "flip", "affine", "colour", "cutout", "extra"]
+    new = ["perspective", "grayscale", "sharpness", "blur", "jpeg"]
+    assert [STEPS[name].number for name in old + new] == list(range(12))
+    assert len(STEPS) == 12

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from saccade.preprocess import Preprocess
-from saccade.transforms.augment import as_evaluated
+from saccade.transforms.geometry import as_evaluated
 from saccade.transforms.resize import shrink
 from saccade.transforms.stored import STORING_VERSION
 

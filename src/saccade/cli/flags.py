@@ -57,6 +57,7 @@ SECTIONS = {
     "evaluate": "Evaluation",
     "export": "Export",
 }
+LONGEST_CHOICE = 40  # letters
 _SHORT = {field: flag for flag, field in SHORT_FLAGS.items()}
 
 
@@ -80,7 +81,8 @@ def usual_parameters(command: str) -> list[inspect.Parameter]:
     parameters = []
     for key in USUAL[command]:
         _, kind, default, text = rows[key]
-        parameters.append(_parameter(key, kind, default, _first_sentence(text), names=names_of(key)[-1:]))
+        names = names_of(key)[-1:]
+        parameters.append(_parameter(key, kind, default, _first_sentence(text), names=names, short=True))
     return parameters
 
 
@@ -123,14 +125,17 @@ def _first_sentence(text: str) -> str:
     return text.partition(". ")[0].removesuffix(".") + "."
 
 
-def _parameter(key: str, kind: str, default: Any, text: str, *, names: list[str]) -> inspect.Parameter:
+def _parameter(
+    key: str, kind: str, default: Any, text: str, *, names: list[str], short: bool = False
+) -> inspect.Parameter:
+    """`short`: where the names that it takes fill a line, NAME stands for them."""
     if kind == "bool" and default:
         text = f"{text} [on; off: {negative(names)[-1]}]"
     parameter = Parameter(
         name=names,
         help=text if _is_nothing(default, kind) else f"{text} [{shown_default(default)}]",
         negative=negative(names) if kind == "bool" else "",
-        metavar=_metavar(key, kind),
+        metavar="NAME" if short and len(_metavar(key, kind)) > LONGEST_CHOICE else _metavar(key, kind),
     )
     annotation = Annotated[(bool if kind == "bool" else str) | None, parameter]  # type: ignore[valid-type]
     name = key.replace(".", "__")

@@ -201,7 +201,7 @@ def against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
 
 
 def _against_overfitted_head(recipe: Recipe) -> str:
-    stronger = "" if recipe.augment.policy == "strong" else " with more augmentation"
+    stronger = " with more augmentation" if recipe.augment.policy in STRONGER else ""
     flags = "--method full" + (" --augment strong" if stronger else "")
     steps = ["collect more images of each class", f"fine-tune{stronger} ({flags})"]
     if recipe.model.backbone != AUTO_BACKBONE:

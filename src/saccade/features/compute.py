@@ -23,7 +23,7 @@ from saccade.runtime import one_thread_each
 from saccade.terminal import Progress, silent
 from saccade.training.stop import StopRequest
 from saccade.transforms.apply import channels_first, normalise_into, to_input
-from saccade.transforms.augment import as_evaluated
+from saccade.transforms.geometry import as_evaluated
 from saccade.transforms.stored import StoredPixels
 
 BATCH_IMAGES = 16  # few, so that no thread is left waiting long for the last one

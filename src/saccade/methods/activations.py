@@ -103,7 +103,7 @@ def kept_activations(
 
 def _usable_boundary(job: TrainingJob, images: Tensor) -> tuple[Boundary | None, str]:
     """The boundary, or None and why there is none that could be used."""
-    if job.plan.loss.mix_up or job.plan.loss.cut_mix:
+    if job.plan.mixing.on:
         return None, "images are mixed in each step (mix_up, cut_mix)"
     boundary = find_boundary(job.classifier, job.runtime.images(images))
     if boundary is None:

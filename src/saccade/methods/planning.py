@@ -15,7 +15,7 @@ from saccade.recipe import Recipe
 from saccade.threads import usable_cores
 from saccade.training.job import TrainingJob
 from saccade.training.loop import FitResult
-from saccade.transforms.augment import Augmentation
+from saccade.transforms import Augmentation
 
 FEW_CORES, MOST_WORKERS = 4, 8
 
@@ -112,7 +112,8 @@ def plan_training(recipe: Recipe) -> Plan:
             monitor=train.monitor,
             min_delta=train.min_delta,
         ),
-        loss=LossPlan(train.label_smoothing, train.class_weights, augmentation.mix_up, augmentation.cut_mix),
+        loss=LossPlan(train.label_smoothing, train.class_weights),
+        mixing=augmentation.mixing,
         progressive_size=train.progressive_size,
         time_limit=train.time_limit,
         bounded=train.epochs == "auto" and not train.time_limit,

@@ -163,14 +163,10 @@ def augmentation_of(resolved: Mapping[str, Any], rows: Sequence[EpochRow]) -> Au
     from saccade.evaluation.remedies import fitted
     from saccade.transforms import Augmentation
 
-    strengths: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in resolved["augment"].items()
-    }
-    augmentation = Augmentation(**strengths)
+    augmentation = Augmentation.from_json(resolved["augment"])
     if not fitted(rows):
         return augmentation
-    return Augmentation(horizontal_flip=0.5 if augmentation.horizontal_flip else 0.0)
+    return Augmentation(horizontal_flip=0.5 if augmentation.mirrors else 0.0)
 
 
 def mistaken_tiles(run: RunFolder, answers: Predictions, rows: Sequence[int]) -> Iterator[Tile]:

@@ -139,7 +139,7 @@ def make_probe(
         validation=images("validation", exact=True),
         classes=dataset.classes,
         engines=engines,
-        mirrored=inputs.augmentation.horizontal_flip > 0,
+        mirrored=inputs.augmentation.mirrors,
         batches=lambda indices: training_batches(
             dataset, plan, chosen(indices), pixels=pixels, say=noted(terminal)
         ),

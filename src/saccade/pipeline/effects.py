@@ -94,7 +94,7 @@ class Situation:
         """Whether training images would be mirrored all the same with this field of `augment` by default."""
         usual = AugmentConfig.model_fields[field].default
         other = Augmentation.from_config(self.recipe.augment.model_copy(update={field: usual}))
-        return (other.horizontal_flip > 0) == (self.augmentation.horizontal_flip > 0)
+        return other.mirrors == self.augmentation.mirrors
 
 
 class Rule(NamedTuple):
@@ -274,6 +274,26 @@ RULES = (
         ["augment.crop_border"],
         "augment.random_crop is off, so there is no border to fill",
         lambda s: not s.augmentation.random_crop,
+    ),
+    Rule(
+        ["augment.fill_mode", "augment.fill_colour"],
+        "no rotation, zoom, shift, shear, perspective or random_crop is on, so nothing is uncovered",
+        lambda s: not s.augmentation.uncovers,
+    ),
+    Rule(
+        ["augment.fill_colour"],
+        "only augment.fill_mode = constant uses it",
+        lambda s: s.augmentation.fill_mode != "constant",
+    ),
+    Rule(
+        ["augment.mix_switch"],
+        "augment.mix_up and augment.cut_mix are not both on",
+        lambda s: not (s.augmentation.mix_up and s.augmentation.cut_mix),
+    ),
+    Rule(
+        ["augment.mix_until"],
+        "augment.mix_up and augment.cut_mix are off",
+        lambda s: not s.augmentation.mixing.on,
     ),
     Rule(
         ["augment.alternate_flip"],

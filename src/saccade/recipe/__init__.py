@@ -9,6 +9,7 @@ reading     a recipe from flags and a file
 docs        short flags, docs/recipe.md
 """
 
+from saccade.recipe.augmentation import AugmentConfig
 from saccade.recipe.docs import SHORT_FLAGS, recipe_as_markdown
 from saccade.recipe.fields import SYNONYMS, flatten, nest, parse_toml
 from saccade.recipe.optimizers import RATES, WITH_MOMENTUM
@@ -27,7 +28,6 @@ from saccade.recipe.presets import (
 from saccade.recipe.reading import differing_keys, merged_recipe, read_recipe_file
 from saccade.recipe.recipe import Recipe, field_table, with_defaults
 from saccade.recipe.sections import (
-    AugmentConfig,
     DataConfig,
     EvaluateConfig,
     ExportConfig,

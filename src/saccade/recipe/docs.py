@@ -95,4 +95,4 @@ A flag wins over the file, which wins over the default. Unknown keys are refused
 `auto` is worked out later; `environment.json` in the run folder holds the value it got. Terms are explained
 in the [glossary](glossary.md).
 
-This page is made from the fields in `src/saccade/recipe/sections.py` (`make docs`)."""
+This page is made from the fields in `src/saccade/recipe` (`make docs`)."""

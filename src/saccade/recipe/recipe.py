@@ -10,6 +10,7 @@ import pydantic
 from pydantic import ModelWrapValidatorHandler, model_validator
 
 from saccade.errors import RecipeError
+from saccade.recipe.augmentation import AugmentConfig
 from saccade.recipe.fields import (
     LISTED,
     FieldRow,
@@ -39,7 +40,6 @@ from saccade.recipe.presets import (
     USUAL_EPOCHS,
 )
 from saccade.recipe.sections import (
-    AugmentConfig,
     Auto,
     Count,
     DataConfig,

@@ -137,61 +137,6 @@ class SplitConfig(Section):
         return self
 
 
-class AugmentConfig(Section):
-    """How training images, never others, are augmented. A named policy fills every "auto" below it.
-
-    >>> AugmentConfig(policy="light", rotation=20).horizontal_flip
-    'auto'
-    """
-
-    policy: Literal["none", "small", "light", "medium", "strong"] = "medium"
-    """Set of augmentations. Each field below overrides its part. small is for images of 64 pixels and
-    less: a random crop with a reflected border of 2 pixels in 32, and alternate_flip.
-    """
-    random_resized_crop: Annotated[float, Field(gt=0, le=1)] | Auto = "auto"
-    """Smallest share of the area that a random crop of random aspect ratio may keep. 1 is off."""
-    random_crop: Share | Auto = "auto"
-    """Padding before a random crop of the input's size, as a share of it. 0 is off."""
-    crop_border: Literal["mean", "reflect"] | Auto = "auto"
-    """How that padding is filled: with the mean colour, or with the image reflected at its edge."""
-    horizontal_flip: Probability | Auto = "auto"
-    """Probability of a horizontal flip (left to right)."""
-    alternate_flip: bool | Auto = "auto"
-    """Flip each image in every second epoch instead of at random. Which epochs is drawn once for each image.
-    Needs horizontal_flip above 0.
-    """
-    vertical_flip: Probability | Auto = "auto"
-    """Probability of a vertical flip (top to bottom)."""
-    rotation: Annotated[float, Field(ge=0, le=180)] | Auto = "auto"
-    """Largest rotation to either side, in degrees."""
-    zoom: Share | Auto = "auto"
-    """Largest zoom in or out, as a share: 0.2 is 0.8 to 1.2 times."""
-    shift: Share | Auto = "auto"
-    """Largest shift in each direction, as a share of the side."""
-    shear: Annotated[float, Field(ge=0, lt=90)] | Auto = "auto"
-    """Largest shear to either side, in degrees."""
-    brightness: Probability | Auto = "auto"
-    """Largest change of brightness, as a share: 0.2 is 0.8 to 1.2 times."""
-    contrast: Probability | Auto = "auto"
-    """Largest change of contrast, as a share."""
-    saturation: Probability | Auto = "auto"
-    """Largest change of saturation, as a share."""
-    hue: Annotated[float, Field(ge=0, le=0.5)] | Auto = "auto"
-    """Largest shift of the hue, as a share of the full circle. With the three above: colour jitter."""
-    automatic: Literal["none", "auto_augment", "rand_augment", "trivial_augment"] | Auto = "auto"
-    """A published automatic policy, applied after the crop and before all else."""
-    cutout: Probability | Auto = "auto"
-    """Probability of erasing a random rectangle (Cutout, random erasing)."""
-    mix_up: NotNegative | Auto = "auto"
-    """Alpha of MixUp's Beta distribution. 0 is off. With cut_mix also on, each batch draws one of the two."""
-    cut_mix: NotNegative | Auto = "auto"
-    """Alpha of CutMix's Beta distribution. 0 is off."""
-    extra: tuple[str, ...] = ()
-    """Names of augmentations from outside, applied last and in this order: those of installed packages, or
-    registered in Python (docs/extending.md).
-    """
-
-
 class ModelConfig(Section):
     """The network: which backbone, which weights, which head.
 

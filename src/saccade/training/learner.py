@@ -24,7 +24,7 @@ from saccade.training.optimizers import build_optimizer
 from saccade.training.schedules import Pace, Plateau, Span, growing_side, learning_rate
 from saccade.training.state import FitState, flatten_optimizer, unflatten_optimizer
 from saccade.transforms.batches import Batch
-from saccade.transforms.mix import mix, soft_targets
+from saccade.transforms.mix import NO_MIXING, Mixing, mix, soft_targets
 
 SMALLEST_MICRO_BATCH = 2  # BatchNorm needs two images to have a variance
 FILES_NAMED = 32
@@ -47,6 +47,7 @@ class Learner:
     average: WeightAverage
     micro_batch: int = 0  # images at once; 0 is the whole batch
     done: float = 1.0  # share of the phase's schedule at the start of this epoch
+    mixing: Mixing = NO_MIXING  # of this epoch
     pace: Pace | None = None  # where a deadline leaves no time for all epochs
     watch: LossWatch = field(default_factory=lambda: LossWatch())
 
@@ -60,8 +61,15 @@ class Learner:
         generator = torch.Generator().manual_seed(draw_seed(self.plan.seed, "mix", step))
         images = self.sized(self.runtime.images(batch.images))
         targets = soft_targets(batch.targets.to(self.runtime.device), self.classes)
-        loss = self.plan.loss
-        return mix(images, targets, mix_up_alpha=loss.mix_up, cut_mix_alpha=loss.cut_mix, generator=generator)
+        mixing = self.mixing
+        return mix(
+            images,
+            targets,
+            mix_up_alpha=mixing.mix_up,
+            cut_mix_alpha=mixing.cut_mix,
+            switch=mixing.switch,
+            generator=generator,
+        )
 
     def sized(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) at the side of this epoch: smaller at first where they are to grow."""
@@ -71,9 +79,12 @@ class Learner:
         return functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
     def begin_epoch(self, phase_step: int) -> None:
-        """Note how much of the schedule is done: the images of the epoch have their size by that."""
+        """Note how much of the schedule is done: by that the images of the epoch have their size, and are
+        mixed or not."""
         step = self.pace.at_step(phase_step, self.span) if self.pace else phase_step
         self.done = step / max(1, self.span.steps)
+        epoch = phase_step // max(1, self.span.steps_per_epoch)
+        self.mixing = self.plan.mixing.at(self.done, epoch)
 
     def stretch(self, phase_step: int) -> Stretch:
         """Where the phase is, for the clock."""
@@ -213,6 +224,7 @@ def begin_phase(
         ),
         micro_batch=state.micro_batch,
         pace=state.pace,
+        mixing=job.plan.mixing,
         watch=LossWatch(lag=0 if runtime.device.type == "cpu" else 1),
     )
 

@@ -1,13 +1,16 @@
 """Pixels to network input: the evaluation path (`apply`), augmentation of training images, batches."""
 
 from saccade.transforms.apply import normalise, to_input
-from saccade.transforms.augment import Augmentation, augment
+from saccade.transforms.augment import augment
 from saccade.transforms.batches import Batch, TrainingBatches, evaluation_batches, training_batches
-from saccade.transforms.mix import cut_mix, mix, mix_up, soft_targets
+from saccade.transforms.mix import NO_MIXING, Mixing, cut_mix, mix, mix_up, soft_targets
+from saccade.transforms.strengths import Augmentation
 
 __all__ = [
+    "NO_MIXING",
     "Augmentation",
     "Batch",
+    "Mixing",
     "TrainingBatches",
     "augment",
     "cut_mix",

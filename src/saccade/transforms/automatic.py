@@ -1,4 +1,4 @@
-"""AutoAugment, RandAugment and TrivialAugment with every draw taken from the generator passed in.
+"""AutoAugment, RandAugment, TrivialAugment and AugMix with every draw taken from the generator passed in.
 
 torchvision's classes draw from the process's one global generator; with worker threads or a resumed run that
 would make results depend on what else drew. So the choices are made here and its functions change the pixels.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
@@ -88,6 +89,12 @@ equalize .8 0, equalize .6 0
 RAND_AUGMENT_OPERATIONS = tuple(name for name in OPERATIONS if name != "invert")
 RAND_AUGMENT_LEVEL = 9 / 30
 TRIVIAL_AUGMENT_LEVELS = 31
+# without those that common corruptions are made of (colour, contrast, brightness, sharpness)
+AUGMIX_OPERATIONS = (
+    *("autocontrast", "equalize", "posterize", "rotate", "solarize"),
+    *("shear_x", "shear_y", "translate_x", "translate_y"),
+)
+AUGMIX_CHAINS, AUGMIX_LONGEST, AUGMIX_SEVERITY = 3, 3, 3  # severity 3 of 10
 
 
 def auto_augment(image: Tensor, *, fill: Fill, rng: Generator) -> Tensor:
@@ -115,11 +122,29 @@ def trivial_augment(image: Tensor, *, fill: Fill, rng: Generator) -> Tensor:
     return _apply(image, name, _wide(name, level), rng.random(), fill)
 
 
+def aug_mix(image: Tensor, *, fill: Fill, rng: Generator) -> Tensor:
+    """The image blended with a mean of three chains of one to three weak operations.
+
+    Hendrycks et al. 2020, "AugMix", without its consistency loss.
+    """
+    weights, share = rng.dirichlet([1.0] * AUGMIX_CHAINS), rng.beta(1, 1)
+    blended = image.to(torch.float32) * (1 - share)
+    for weight in weights.tolist():
+        chain = image
+        for _ in range(rng.integers(1, AUGMIX_LONGEST + 1)):
+            name = AUGMIX_OPERATIONS[rng.integers(len(AUGMIX_OPERATIONS))]
+            level, sign = rng.uniform(0.1, AUGMIX_SEVERITY), rng.random()
+            chain = _apply(chain, name, _mild(name, level / 10, image.shape[-1]), sign, fill)
+        blended += chain * (share * weight)
+    return blended.round_().clamp_(0, 255).to(torch.uint8)
+
+
 # name -> policy; each passes `saccade.testing.check_augmentation`.
 AUTOMATIC: dict[str, Policy] = {
     "auto_augment": auto_augment,
     "rand_augment": rand_augment,
     "trivial_augment": trivial_augment,
+    "aug_mix": aug_mix,
 }
 
 
@@ -134,6 +159,20 @@ def _moderate(name: str, share: float, side: int) -> float:
         return share * side * 150 / 331
     ranges = {"rotate": 30.0, "shear_x": 0.3, "shear_y": 0.3}
     return _levelled(name, share, strongest=ranges.get(name, 0.9), fewest_bits=4)
+
+
+def _mild(name: str, share: float, side: int) -> float:
+    """Magnitude at `share` (0 to 1) of the ranges of AugMix."""
+    if name == "posterize":
+        return 4 - int(share * 4)
+    ranges = {
+        "rotate": 30.0,
+        "shear_x": 0.3,
+        "shear_y": 0.3,
+        "translate_x": side / 3,
+        "translate_y": side / 3,
+    }
+    return 1 - share if name == "solarize" else share * ranges.get(name, 0.0)
 
 
 def _wide(name: str, share: float) -> float:

@@ -28,9 +28,10 @@ from saccade.records import ImageRecord, Storage
 from saccade.terminal import warn_caller
 from saccade.threads import shared_memory_bytes, usable_cores
 from saccade.transforms.apply import channels_first, normalise_rows, to_input
-from saccade.transforms.augment import Augmentation, drawn, ready_for_draws, stream
+from saccade.transforms.augment import drawn, ready_for_draws, stream
 from saccade.transforms.resize import side_by_side
 from saccade.transforms.stored import How, StoredPixels
+from saccade.transforms.strengths import Augmentation
 from saccade.workers import end_with_parent, may_have_children
 
 Say = Callable[[str], None]
@@ -105,7 +106,7 @@ class TrainingBatches:
         limits = limits or Limits()
         stored = None
         if pixels:
-            how: How = "shrunk" if augmentation.random_resized_crop < 1 else "evaluated"
+            how: How = "shrunk" if augmentation.crops_at_random else "evaluated"
             stored = StoredPixels.of(pixels, limits, preprocess, how)
         reader = _Reader(storage, self._records, limits, preprocess, augmentation, cache_bytes, stored)
         self._images = _TrainingImages(reader, augmentation, seed)

@@ -18,16 +18,12 @@ from torch import Tensor
 from saccade.images.decoder import Limits, read_pixels
 from saccade.preprocess import Geometry, Preprocess
 from saccade.records import ImageRecord, Storage
+from saccade.transforms.appearance import CUTOUT_AREA, CUTOUT_RATIO
 from saccade.transforms.apply import channels_first, normalise_rows
-from saccade.transforms.augment import (
-    CUTOUT_AREA,
-    CUTOUT_RATIO,
-    Augmentation,
-    as_evaluated,
-    mirrored_in,
-    stream,
-)
+from saccade.transforms.augment import mirrored_in, stream
 from saccade.transforms.batches import Batch, batch_plan, class_indices, epoch_order
+from saccade.transforms.geometry import as_evaluated
+from saccade.transforms.strengths import Augmentation
 
 LARGEST_SIDE = 64
 MOST_BYTES = 2_000_000_000  # fixed, not a share of this machine's memory: a run must be the same on another
@@ -36,12 +32,16 @@ DECODED_AT_ONCE = 256
 IN_BATCHES = {
     "random_crop",
     "crop_border",
+    "fill_mode",
+    "fill_colour",
     "horizontal_flip",
     "alternate_flip",
     "vertical_flip",
     "cutout",
     "mix_up",
     "cut_mix",
+    "mix_switch",
+    "mix_until",
 }
 # columns of an epoch's draws, one row an image
 TOP, LEFT, MIRROR, UPSIDE_DOWN, CUT, AREA, RATIO, CUT_TOP, CUT_LEFT = range(9)
@@ -54,7 +54,8 @@ def fits_in_memory(images: int, preprocess: Preprocess, augmentation: Augmentati
         f.name for f in fields(Augmentation) if getattr(augmentation, f.name) != getattr(neutral, f.name)
     }
     small = preprocess.size <= LARGEST_SIDE and images * 3 * preprocess.size**2 <= MOST_BYTES
-    return small and asked <= IN_BATCHES
+    border = augmentation.border if augmentation.random_crop else "mean"
+    return small and asked <= IN_BATCHES and border in ("mean", "inner reflect")
 
 
 class MemoryBatches:
@@ -112,7 +113,7 @@ class MemoryBatches:
         changed = moved(pixels, indices, draws)
         ready = normalise_rows(changed.to(torch.float32), self._preprocess)
         images = ready.view(changed.shape).permute(0, 3, 1, 2)
-        if self._augmentation.random_crop and self._augmentation.crop_border == "mean":
+        if self._augmentation.random_crop and self._augmentation.border == "mean":
             images = images * inside(draws, pixels.shape[1])
         return images * outside_cuts(draws, pixels.shape[1]) if self._augmentation.cutout else images
 

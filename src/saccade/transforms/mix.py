@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as nn
 
 Mixed = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Mixing:
+    """How batches are mixed in a phase of training.
+
+    `mix_up` and `cut_mix` are alphas, 0 is off. `switch`: probability of CutMix where both are on. `until`:
+    up to 1 the share of the phase, above 1 the number of its epochs, after which nothing is mixed.
+    """
+
+    mix_up: float = 0.0
+    cut_mix: float = 0.0
+    switch: float = 0.5
+    until: float = 1.0
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is ever mixed."""
+        return self.mix_up > 0 or self.cut_mix > 0
+
+    def at(self, done: float, epoch: int) -> Mixing:
+        """That of an epoch of a phase, counted from 0, which begins when a share `done` of it is done.
+
+        >>> Mixing(mix_up=0.2, until=0.9).at(0.9, epoch=9).on, Mixing(mix_up=0.2, until=5).at(0.4, epoch=4).on
+        (False, True)
+        """
+        over = done >= self.until if self.until <= 1 else epoch >= self.until
+        return NO_MIXING if over else self
+
+
+NO_MIXING = Mixing()
 
 
 def soft_targets(targets: Tensor, classes: int, *, smoothing: float = 0.0) -> Tensor:
@@ -49,11 +81,18 @@ def cut_mix(images: Tensor, targets: Tensor, *, alpha: float, generator: torch.G
 
 
 def mix(
-    images: Tensor, targets: Tensor, *, mix_up_alpha: float, cut_mix_alpha: float, generator: torch.Generator
+    images: Tensor,
+    targets: Tensor,
+    *,
+    mix_up_alpha: float,
+    cut_mix_alpha: float,
+    generator: torch.Generator,
+    switch: float = 0.5,
 ) -> Mixed:
-    """MixUp, CutMix, or, with both alphas above 0, one of the two drawn for this batch."""
+    """MixUp, CutMix, or, with both alphas above 0, one of the two drawn for this batch: CutMix with
+    probability `switch`."""
     if mix_up_alpha > 0 and cut_mix_alpha > 0:
-        chosen = mix_up if _uniform(generator) < 0.5 else cut_mix
+        chosen = mix_up if _uniform(generator) < 1 - switch else cut_mix
         alpha = mix_up_alpha if chosen is mix_up else cut_mix_alpha
         return chosen(images, targets, alpha=alpha, generator=generator)
     if cut_mix_alpha > 0:

@@ -15,8 +15,9 @@ from saccade.images.decoder import Limits, read_pixels
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.transforms.apply import channels_first, denormalise, normalise, to_input
-from saccade.transforms.augment import Augmentation, augment
+from saccade.transforms.augment import augment
 from saccade.transforms.mix import mix, soft_targets
+from saccade.transforms.strengths import Augmentation
 
 GAP_PIXELS = 4
 CAPTION_PIXELS = 16
@@ -69,6 +70,7 @@ def _training_column(
         targets,
         mix_up_alpha=augmentation.mix_up,
         cut_mix_alpha=augmentation.cut_mix,
+        switch=augmentation.mix_switch,
         generator=generator,
     )[0]
 
