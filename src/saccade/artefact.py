@@ -10,10 +10,10 @@ import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,9 @@ from saccade._version import __version__
 from saccade.answer import Answer
 from saccade.errors import ModelError, TooLargeError
 from saccade.files import open_file, parse_json, read_file
+from saccade.images.decoder import Limits
 from saccade.onnx_file import inspect_model, refuse_start
-from saccade.preprocess import Preprocess
+from saccade.preprocess import PixelFormat, Preprocess
 from saccade.threads import memory_bytes, usable_cores
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ KEPT_MEMORY_PIXELS = 4_000_000  # above this a run gives its working memory back
 LEAST_MEMORY_LIMIT, MOST_MEMORY_LIMIT = 2_000_000_000, 8_000_000_000  # a 50 megapixel photo takes 1.3 GB
 PROBABILITY_SLACK, SUM_SLACK = 1e-6, 1e-3  # of float32, over up to many thousand classes
 
-Image = NDArray[np.uint8]
+L = TypeVar("L", bound=Limits)
+Image = NDArray[Any]  # uint8 (height, width, 3), or what `Preprocess.pixels` says
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,7 @@ class Artefact:
         classes = tuple(metadata[CLASSES_KEY])
         preprocess = Preprocess.from_json(metadata[PREPROCESS_KEY])
         session = _start_session(data, name=name, threads=threads or usable_cores())
-        _check_interface(session, len(classes), name=name)
+        _check_interface(session, len(classes), preprocess.pixels, name=name)
         return cls(name, hashlib.sha256(data).hexdigest(), metadata, classes, preprocess, session)
 
     @property
@@ -125,19 +127,30 @@ class Artefact:
         """What the graph makes of the network's outputs, its temperature aside where that is all."""
         return Answer.from_json(self.metadata[ANSWER_KEY]) if ANSWER_KEY in self.metadata else Answer()
 
+    def decoding(self, limits: L) -> L:
+        """`limits` with how images are decoded as in training, for this file's input."""
+        return replace(
+            limits,
+            background=self.background,
+            gray_maximum=self.gray_maximum,
+            pixels=self.preprocess.pixels,
+            any_bits=False,
+        )
+
     def probabilities(self, images: Sequence[Image]) -> NDArray[np.float64]:
-        """(images, classes); each image uint8 (height, width, 3), RGB, upright, any size.
+        """(images, classes); each image uint8 (height, width, 3), RGB, upright, any size, or what
+        `preprocess.pixels` says.
 
         Images of equal size run as one batch, bounded in images and pixels.
         """
         for image in images:
-            _check_image(image)
+            _check_image(image, self.preprocess.pixels)
         answers = np.empty((len(images), len(self.classes)), dtype=np.float64)
         for positions in equal_sized_batches([image.shape[:2] for image in images]):
             answers[positions] = self._run(np.stack([images[i] for i in positions]))
         return answers
 
-    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def _run(self, batch: NDArray[Any]) -> NDArray[np.float64]:
         """(batch, classes) for one batch; raises ModelError where the file gives no probabilities."""
         options = _run_options(giving_memory_back=batch.size > 3 * KEPT_MEMORY_PIXELS)
         try:
@@ -278,19 +291,27 @@ def _run_options(*, giving_memory_back: bool) -> onnxruntime.RunOptions:
     return options
 
 
-def _check_interface(session: onnxruntime.InferenceSession, classes: int, *, name: str) -> None:
+def _check_interface(
+    session: onnxruntime.InferenceSession, classes: int, pixels: PixelFormat, *, name: str
+) -> None:
     """Input and output must be the ones of the design, with one output column a class."""
     inputs = [(value.name, value.type, len(value.shape)) for value in session.get_inputs()]
     outputs = {value.name: value for value in session.get_outputs()}
-    if inputs != [(INPUT_NAME, "tensor(uint8)", 4)] or not _is_float(outputs.get(OUTPUT_NAME)):
+    kind = pixels.dtype.name
+    if inputs != [(INPUT_NAME, f"tensor({kind})", 4)] or not _is_float(outputs.get(OUTPUT_NAME)):
         raise ModelError(
-            f"{name} does not take one uint8 {INPUT_NAME!r} and give {OUTPUT_NAME!r}",
+            f"{name} does not take one {kind} {INPUT_NAME!r} and give {OUTPUT_NAME!r}",
             hint="export the model again: saccade did not write this file, or it was changed since",
         )
     sides = [*session.get_inputs()[0].shape[:3], *outputs[OUTPUT_NAME].shape[:1]]
     if any(isinstance(side, int) for side in sides):
         raise ModelError(
             f"{name} takes only images of one size or batches of one size ({sides})",
+            hint="export the model again",
+        )
+    if session.get_inputs()[0].shape[3] != pixels.count:
+        raise ModelError(
+            f"{name} takes {session.get_inputs()[0].shape[3]} channels where its metadata says {pixels}",
             hint="export the model again",
         )
     columns = outputs[OUTPUT_NAME].shape[-1] if len(outputs[OUTPUT_NAME].shape) == 2 else "no"
@@ -305,11 +326,12 @@ def _is_float(output: Any) -> bool:
     return output is not None and output.type == "tensor(float)"
 
 
-def _check_image(image: Image) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+def _check_image(image: Image, pixels: PixelFormat) -> None:
+    if image.dtype != pixels.dtype or image.ndim != 3 or image.shape[2] != pixels.count or 0 in image.shape:
         raise ModelError(
-            f"an image must be uint8 (height, width, 3), got {image.dtype} {image.shape}",
-            hint="convert it to RGB with 0 to 255",
+            f"an image must be {pixels.dtype} (height, width, {pixels.count}), got {image.dtype} "
+            f"{image.shape}",
+            hint="convert it to RGB with 0 to 255" if pixels.is_colour else f"convert it to {pixels}",
         )
 
 

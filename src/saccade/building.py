@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from saccade.errors import ModelError, RecipeError
+from saccade.images.channels import has_16_bits
 from saccade.images.decoder import Limits, read_pixels
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation, weights_origin
 from saccade.models.fast_cnn import Whitening
 from saccade.models.finetune import unfreeze
 from saccade.models.network import feature_count
-from saccade.preprocess import Preprocess
+from saccade.preprocess import RGB, PixelFormat, Preprocess
 from saccade.recipe import DEFAULT_BACKBONE, Recipe
 from saccade.records import Dataset, ImageRecord
 from saccade.training.schedules import growing_side
@@ -25,7 +26,7 @@ from saccade.transforms import evaluation_batches
 SIZES = {"small_cnn": (32, 64, 96, 128, 160, 224), "fast_cnn": (28, 32, 40, 48, 56, 64)}
 WHITENING_IMAGES = 1000
 STATISTICS_IMAGES = 500
-SMALLEST_STD = 0.02
+SMALLEST_STD, SMALLEST_STD_16 = 0.02, 1e-3  # of 8 bits, and of 16, of which cameras often use a small part
 CHECKED_SIDE = 32  # for a trial of building one of our own networks, before the images are known
 BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)  # timm's own are subclasses
 
@@ -44,6 +45,7 @@ def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
         options=model.options,
         seed=recipe.seed,
         accept_licence=model.accept_licence,
+        pixels=pixel_format(dataset, recipe),
     )
     assert built.pretrained == recipe.starts_pretrained, f"{model.backbone}: one question, two answers"
     preprocess = with_overrides(built.preprocess, dataset, recipe, pretrained=built.pretrained)
@@ -59,7 +61,12 @@ def some_inputs(dataset: Dataset, preprocess: Preprocess, recipe: Recipe) -> tor
     records = dataset.used("train")
     chosen = records[:: -(-len(records) // WHITENING_IMAGES)]
     batches = evaluation_batches(
-        dataset.storage, chosen, dataset.classes, preprocess, len(chosen), limits=Limits.of(recipe.data)
+        dataset.storage,
+        chosen,
+        dataset.classes,
+        preprocess,
+        len(chosen),
+        limits=Limits.of(recipe.data, preprocess.pixels),
     )
     return next(iter(batches)).images
 
@@ -72,7 +79,8 @@ def check_buildable(recipe: Recipe) -> None:
     refuse_muon_on_pretrained(recipe)
     _refuse_large_images(recipe)
     model = recipe.model
-    preparation(model.backbone, weights=model.weights)
+    pixels = PixelFormat(recipe.data.channels)  # how many bits changes no layer
+    preparation(model.backbone, weights=model.weights, pixels=pixels)
     if recipe.starts_pretrained and (origin := weights_origin(model.backbone, model.weights)):
         origin.check_licence(model.accept_licence)
     own = model.backbone in BACKBONES
@@ -85,6 +93,7 @@ def check_buildable(recipe: Recipe) -> None:
             weights="" if model.pretrained and not own else model.weights,
             image_size=CHECKED_SIDE if size == "auto" and own else None if size == "auto" else size,
             options=model.options,
+            pixels=pixels,
         )
 
 
@@ -126,7 +135,8 @@ def check_network(network: BuiltModel, recipe: Recipe) -> None:
 def _check_smaller_images(network: BuiltModel, recipe: Recipe) -> None:
     side = growing_side(0.0, start=recipe.train.progressive_size, full=network.preprocess.size)
     try:
-        feature_count(network.module.backbone, side, name=recipe.model.backbone)
+        channels = network.preprocess.pixels.count
+        feature_count(network.module.backbone, side, name=recipe.model.backbone, channels=channels)
     except ModelError:
         raise RecipeError(
             f"train.progressive_size = {recipe.train.progressive_size:g}: {recipe.model.backbone} does not "
@@ -138,7 +148,8 @@ def _check_smaller_images(network: BuiltModel, recipe: Recipe) -> None:
 def planned_preprocess(dataset: Dataset, recipe: Recipe) -> Preprocess:
     """What `build_network` would come to, without building or fetching anything."""
     model, size = recipe.model, input_size(dataset, recipe)
-    own, _ = preparation(model.backbone, weights=model.weights, image_size=size)
+    pixels = pixel_format(dataset, recipe)
+    own, _ = preparation(model.backbone, weights=model.weights, image_size=size, pixels=pixels)
     return with_overrides(own, dataset, recipe, pretrained=recipe.starts_pretrained)
 
 
@@ -161,28 +172,37 @@ def with_overrides(own: Preprocess, dataset: Dataset, recipe: Recipe, *, pretrai
     """The weights' own preprocessing (promise 3), with what the recipe sets in its place."""
     fields = ("resize", "interpolation", "crop_fraction", "mean", "std")
     chosen = {name: value for name in fields if (value := getattr(recipe.data, name)) != "auto"}
-    if not pretrained and not {"mean", "std"} <= chosen.keys():
+    from_images = not pretrained or own.pixels.count not in (1, 3)  # weights know of RGB, and of gray
+    if (from_images or own.pixels.channels == "3") and not {"mean", "std"} <= chosen.keys():
         mean, std = channel_statistics(dataset, recipe)
         chosen = {"mean": mean, "std": std, **chosen}
     return dataclasses.replace(own, **chosen)
 
 
-def channel_statistics(
-    dataset: Dataset, recipe: Recipe
-) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def pixel_format(dataset: Dataset, recipe: Recipe) -> PixelFormat:
+    """What the recipe declares a pixel to be; bits "auto" are 16 where a used image has them."""
+    data = recipe.data
+    if data.channels == RGB.channels:
+        return RGB
+    wide = any(has_16_bits(record.mode) for record in dataset.used())
+    return PixelFormat(data.channels, data.bits if data.bits != "auto" else 16 if wide else 8)
+
+
+def channel_statistics(dataset: Dataset, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of each channel (0 to 1) over at most 500 training images, evenly chosen."""
+    form = pixel_format(dataset, recipe)
     records = dataset.used("train")
     stride = -(-len(records) // STATISTICS_IMAGES)
-    sums = np.zeros((3, 3))
+    sums = np.zeros((3, form.count))
     for record in records[::stride]:
-        pixels = read_pixels(dataset.storage, record, Limits.of(recipe.data))
-        values = pixels.reshape(-1, 3) / 255.0
-        sums += (np.ones(3), values.mean(axis=0), (values**2).mean(axis=0))
+        pixels = read_pixels(dataset.storage, record, Limits.of(recipe.data, form))
+        values = pixels.reshape(-1, form.count) / float(form.largest)
+        sums += (np.ones(form.count), values.mean(axis=0), (values**2).mean(axis=0))
     mean = sums[1] / sums[0]
-    std = np.sqrt(np.maximum(sums[2] / sums[0] - mean**2, SMALLEST_STD**2))
-    return _triple(mean), _triple(std)
+    least, digits = (SMALLEST_STD, 4) if form.bits == 8 else (SMALLEST_STD_16, 6)
+    std = np.sqrt(np.maximum(sums[2] / sums[0] - mean**2, least**2))
+    return _rounded(mean, digits), _rounded(std, digits)
 
 
-def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    red, green, blue = (round(float(value), 4) for value in values)
-    return red, green, blue
+def _rounded(values: NDArray[np.float64], digits: int) -> tuple[float, ...]:
+    return tuple(round(float(value), digits) for value in values)

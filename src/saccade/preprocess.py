@@ -7,8 +7,10 @@ Everything is integer arithmetic, floored, so that torch and ONNX can do exactly
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 from saccade.errors import ModelError
 
@@ -19,6 +21,65 @@ Interpolation = Literal["bilinear", "bicubic"]
 SMALLEST_STD, LARGEST_MEAN = 1e-3, 1e3
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+COLOUR, GRAY = "rgb", "gray"
+MOST_CHANNELS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """What a decoded image holds: `channels` is "rgb", "gray" or a number of others; `bits` of each.
+
+    Raises ModelError for another number of channels, or of bits.
+
+    >>> PixelFormat("5", 16).count, PixelFormat("gray").largest
+    (5, 255)
+    """
+
+    channels: str = COLOUR
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.channels not in (COLOUR, GRAY) and not is_channel_number(self.channels):
+            raise ModelError(
+                f"channels must be rgb, gray or a number from 2 to {MOST_CHANNELS}, got {self.channels!r}",
+                hint="correct it",
+            )
+        if self.bits not in (8, 16) or (self.is_colour and self.bits != 8):
+            raise ModelError(
+                f"channels have 8 bits, or 16 where they are not rgb, got {self.bits}", hint="correct it"
+            )
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether the channels are red, green and blue of 8 bits, as in photos."""
+        return self.channels == COLOUR
+
+    @property
+    def count(self) -> int:
+        """Channels of an image."""
+        return {COLOUR: 3, GRAY: 1}.get(self.channels) or int(self.channels)
+
+    @property
+    def largest(self) -> int:
+        """The value that is 1 once pixels are scaled: 255 or 65535."""
+        return (1 << self.bits) - 1
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8 or uint16."""
+        return np.dtype(f"uint{self.bits}")
+
+    def __str__(self) -> str:
+        names = {COLOUR: "RGB", GRAY: "gray"}
+        return f"{names.get(self.channels, f'{self.channels} channels')} of {self.bits} bits"
+
+
+def is_channel_number(text: str) -> bool:
+    """Whether this is a number of channels as it stands in a recipe: 2 to 64, in its shortest form."""
+    return text.isdecimal() and 2 <= int(text) <= MOST_CHANNELS and text == str(int(text))
+
+
+RGB = PixelFormat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +103,8 @@ class Preprocess:
     `size` is the side of the square input in pixels. `crop_fraction` is timm's `crop_pct`: with
     resize "crop" the short side becomes `size / crop_fraction` pixels, then the centre is cut out.
     "pad" fits the long side and fills with the mean colour; "squash" ignores the aspect.
-    `mean` and `std` are of the channels red, green, blue. Raises ModelError for values that do not hold.
+    `mean` and `std` have a value for each channel of `pixels`: red, green, blue where nothing else is said.
+    Raises ModelError for values that do not hold.
 
     >>> Preprocess(224, crop_fraction=0.875).resize_pixels
     256
@@ -52,8 +114,9 @@ class Preprocess:
     resize: ResizeMode = "crop"
     interpolation: Interpolation = "bilinear"
     crop_fraction: float = 0.875
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    pixels: PixelFormat = field(default=RGB, repr=False)  # not in keys of caches: they name it themselves
 
     def __post_init__(self) -> None:
         problems = []
@@ -66,8 +129,9 @@ class Preprocess:
             problems.append(f"interpolation must be one of {names}, got {self.interpolation!r}")
         if not 0.1 <= self.crop_fraction <= 1:
             problems.append(f"crop_fraction must lie between 0.1 and 1, got {self.crop_fraction}")
-        if {len(self.mean), len(self.std)} != {3}:
-            problems.append(f"mean and std need three values each, got {self.mean} and {self.std}")
+        if {len(self.mean), len(self.std)} != {self.pixels.count}:
+            needed = "three values" if self.pixels.is_colour else f"a value for each of {self.pixels.count}"
+            problems.append(f"mean and std need {needed} each, got {self.mean} and {self.std}")
         if not all(abs(value) <= LARGEST_MEAN for value in self.mean):
             problems.append(f"every mean must lie within {LARGEST_MEAN:g} of 0, got {self.mean}")
         if not all(SMALLEST_STD <= value < math.inf for value in self.std):
@@ -108,7 +172,10 @@ class Preprocess:
         >>> Preprocess(224).as_json()["resize"]
         'crop'
         """
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        values = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        if self.pixels.is_colour:
+            del values["pixels"]
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Preprocess:
@@ -118,7 +185,9 @@ class Preprocess:
         True
         """
         try:
-            return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+            pixels = PixelFormat(**values.get("pixels", {}))
+            sides = {"mean": tuple(values["mean"]), "std": tuple(values["std"]), "pixels": pixels}
+            return cls(**{**values, **sides})
         except (TypeError, KeyError, ValueError) as error:
             raise ModelError(
                 f"the stored preprocessing cannot be read ({error})",

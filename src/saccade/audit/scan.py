@@ -32,6 +32,7 @@ from saccade.caches.scans import ScanCache, Stamp
 from saccade.caches.store import decoded_by, entry_key, made_by
 from saccade.errors import ImageError
 from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode, pixel_sha256
+from saccade.images.rendering import as_rgb
 from saccade.near_duplicates.descriptors import (
     DESCRIBING_VERSION,
     Descriptions,
@@ -246,7 +247,7 @@ def _examine(task: ScanTask, paths: Sequence[str], chunk: Chunk, cache: ScanCach
 
 
 def _decode_into(chunk: Chunk, row: int, data: bytes, path: str, limits: Limits) -> NDArray[np.uint8]:
-    """Write down what one file's bytes turn out to be; returns its pixels."""
+    """Write down what one file's bytes turn out to be; returns its pixels as they are looked at, in RGB."""
     decoded = decode(data, limits=limits, name=path)
     chunk.examined[row] = chunk.examined[row]._replace(
         pixel_sha256=pixel_sha256(decoded.pixels),
@@ -260,7 +261,7 @@ def _decode_into(chunk: Chunk, row: int, data: bytes, path: str, limits: Limits)
     )
     chunk.values["jpeg_quality"][row] = decoded.quality or np.nan
     chunk.values["gray_peak"][row] = decoded.gray_peak if decoded.gray_peak >= 0 else np.nan
-    return decoded.pixels
+    return as_rgb(decoded.pixels)
 
 
 def _read(storage: Storage, path: str) -> tuple[bytes, Stamp | None]:

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.caches.store import CHECKSUM_BYTES, KEY_BYTES, checksum, make_room, note_use, stored_files
+from saccade.preprocess import RGB, PixelFormat
 
 SHARD_BYTES = 256_000_000
 SHARDS_AT_LEAST = 8  # in a full cache, so that dropping one costs little
@@ -106,7 +107,7 @@ class _Writer:
 
 @dataclass
 class PixelCache:
-    """uint8 images (height, width, 3) by key; safe in threads and for several processes at once.
+    """Images (height, width, channels) by key; safe in threads and for several processes at once.
 
     `max_bytes` bounds the folder. `say` gets one message when images can no longer be kept.
     """
@@ -123,15 +124,18 @@ class PixelCache:
     _full: bool = False
     _process: int = field(default_factory=os.getpid)
 
-    def get(self, key: bytes) -> Pixels | None:
-        """The image, mapped and checked once, or None. Do not write into it."""
+    def get(self, key: bytes, pixels: PixelFormat = RGB) -> NDArray[Any] | None:
+        """The image, mapped and checked once, or None. Do not write into it.
+
+        `pixels` is what was put under this key.
+        """
         with self._lock:
             self._look_around(wanted=key)
             place = self._places.get(key)
         if place is None:
             return None
         try:
-            found = self._mapped(place)
+            found = self._mapped(place, pixels.count * pixels.dtype.itemsize)
         except OSError:  # dropped by another process, or this one has too many files open
             self._forget(place.shard)
             return None
@@ -140,10 +144,12 @@ class PixelCache:
             _remove(place.shard.path)
             return None
         self._note_use(place.shard)
-        return found.reshape(place.height, place.width, 3)
+        if pixels.bits == 16:  # a copy, since it may begin at any byte
+            found = np.frombuffer(bytearray(found), pixels.dtype)
+        return found.reshape(place.height, place.width, pixels.count)
 
-    def put(self, key: bytes, pixels: Pixels) -> bool:
-        """Keep an image (height, width, 3); False when it is not kept (no room, a disk that refuses)."""
+    def put(self, key: bytes, pixels: NDArray[Any]) -> bool:
+        """Keep an image (height, width, channels); False where it is not kept (no room, the disk refuses)."""
         data = np.ascontiguousarray(pixels).data.cast("B")
         summed = checksum(data)
         with self._lock:
@@ -204,8 +210,8 @@ class PixelCache:
                 key, offset, height, width, summed = _RECORD.unpack(raw)
                 self._places.setdefault(key, _Place(shard, offset, height, width, summed))
 
-    def _mapped(self, place: _Place) -> Pixels | None:
-        found = place.shard.bytes_at(place.offset, place.height * place.width * 3)
+    def _mapped(self, place: _Place, pixel_bytes: int) -> Pixels | None:
+        found = place.shard.bytes_at(place.offset, place.height * place.width * pixel_bytes)
         if found is not None and not place.checked:
             if checksum(found.data) != place.checksum:
                 return None

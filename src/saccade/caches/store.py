@@ -48,7 +48,10 @@ def made_by(**parts: object) -> str:
 
 def decoded_by(limits: Limits) -> str:
     """What decoded pixels depend on besides the file."""
-    return made_by(decoding=DECODING_VERSION, **decoder_versions(), numpy=numpy.__version__, limits=limits)
+    made = made_by(decoding=DECODING_VERSION, **decoder_versions(), numpy=numpy.__version__, limits=limits)
+    if limits.pixels.is_colour:
+        return made
+    return f"{made};{made_by(pixels=limits.pixels, any_bits=limits.any_bits)}"
 
 
 def entry_key(source: str, made: str) -> bytes:

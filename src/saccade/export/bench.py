@@ -78,7 +78,12 @@ def bench(
     variants = [(engine, count) for count in counts for engine in engines_of(Path(model))]
     timed = [TimedEngine(e.name, e.file, e.open(count)) for e, count in variants]
     timings = measure(
-        timed, photo(shape), rounds=rounds, batches=batches, singles=BENCH_LATENCIES, progress=progress
+        timed,
+        photo(shape, variants[0][0].pixels),
+        rounds=rounds,
+        batches=batches,
+        singles=BENCH_LATENCIES,
+        progress=progress,
     )
     rows = []
     for (engine, count), gathered in zip(variants, timings, strict=True):

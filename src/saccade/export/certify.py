@@ -124,7 +124,7 @@ def _opened(path: Path, limits: Limits, provider: str) -> _Candidate:
     artefact = Artefact.open(path, verify=False)  # this makes the certificate it would be checked against
     asked, not_run = runtimes(artefact, path)
     asked += [provider_runtime(artefact, path, provider)] if provider else []
-    limits = replace(limits, background=artefact.background, gray_maximum=artefact.gray_maximum)
+    limits = artefact.decoding(limits)
     return _Candidate(artefact.name, artefact.sha256, artefact.classes, limits, asked, not_run)
 
 
@@ -313,6 +313,7 @@ def _batch_difference(runtime: Runtime, images: Sequence[_Read]) -> float:
     differences = [0.0]
     for image in [] if runtime.reads_files else [image.pixels for image in images[:BATCH_PROBES]]:
         alone = runtime.answer([image])[0]
-        among_others = runtime.answer([255 - image, image, image[:, ::-1]])[1]
+        inverse = np.iinfo(image.dtype).max - image
+        among_others = runtime.answer([inverse, image, image[:, ::-1]])[1]
         differences.append(float(np.nan_to_num(abs(among_others - alone), nan=1.0).max()))
     return max(differences)

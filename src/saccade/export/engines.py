@@ -15,6 +15,7 @@ from saccade.artefact import Artefact, Image, read_model_bytes
 from saccade.errors import ModelError
 from saccade.export.runtimes import openvino_runtime
 from saccade.imports import import_openvino
+from saccade.preprocess import RGB, PixelFormat, Preprocess
 from saccade.run_folder import RunFolder, certificate_beside, read_json
 
 Library = Literal["torch", "ONNX Runtime", "OpenVINO"]
@@ -53,6 +54,13 @@ class Engine:
         file = RunFolder(self.file).weights if self.library == TORCH else self.file
         return file.stat().st_size / 1e6
 
+    @property
+    def pixels(self) -> PixelFormat:
+        """What its images hold."""
+        if self.library != TORCH:
+            return Artefact.open(self.file).preprocess.pixels
+        return Preprocess.from_json(RunFolder(self.file).read_model()["preprocess"]).pixels
+
     def open(self, threads: int) -> Answer:
         """What answers images with this many threads; raises ModelError where the file is no model."""
         if self.library == TORCH:
@@ -86,9 +94,10 @@ def engines_of(model: Path) -> list[Engine]:
     return engines
 
 
-def photo(shape: tuple[int, int] = DEFAULT_SHAPE) -> Image:
-    """The picture that every engine is timed on: uint8 (height, width, 3) of noise."""
-    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+def photo(shape: tuple[int, int] = DEFAULT_SHAPE, pixels: PixelFormat = RGB) -> Image:
+    """The picture that every engine is timed on: (height, width, channels) of noise."""
+    most = pixels.largest + 1
+    return np.random.default_rng(0).integers(0, most, (*shape, pixels.count), dtype=pixels.dtype)
 
 
 def _trained(run: RunFolder) -> Iterator[Engine]:

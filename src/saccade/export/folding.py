@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PROBED_BATCHES = (1, 3)
 
 
-def fold_shapes(network: onnx.ModelProto, size: int) -> onnx.ModelProto:
+def fold_shapes(network: onnx.ModelProto, size: int, channels: int = 3) -> onnx.ModelProto:
     """Replace, in place, values computed from shapes alone by constants where the batch does not matter.
 
     They are computed at two batch lengths; a view's shape that differs in one place gets -1 there
@@ -33,7 +33,7 @@ def fold_shapes(network: onnx.ModelProto, size: int) -> onnx.ModelProto:
         return network
     names = list(_shape_values(graph))
     constants: dict[str, NDArray[Any]] = {}
-    for name, small, large in zip(names, *_computed(network, names, size), strict=True):
+    for name, small, large in zip(names, *_computed(network, names, size, channels), strict=True):
         if small.shape == large.shape and np.array_equal(small, large):
             constants[name] = small
         elif name in _view_shapes(graph) and (inferred := _with_rest(small, large)) is not None:
@@ -71,7 +71,9 @@ def _view_shapes(graph: onnx.GraphProto) -> set[str]:
     return serving - others
 
 
-def _computed(network: onnx.ModelProto, names: Sequence[str], size: int) -> list[list[NDArray[Any]]]:
+def _computed(
+    network: onnx.ModelProto, names: Sequence[str], size: int, channels: int
+) -> list[list[NDArray[Any]]]:
     """The named values at each of PROBED_BATCHES."""
     import onnx
     import onnxruntime
@@ -90,7 +92,7 @@ def _computed(network: onnx.ModelProto, names: Sequence[str], size: int) -> list
     )
     pixels = network.graph.input[0].name
     return [
-        session.run(list(names), {pixels: np.zeros((batch, 3, size, size), np.float32)})
+        session.run(list(names), {pixels: np.zeros((batch, channels, size, size), np.float32)})
         for batch in PROBED_BATCHES
     ]
 

@@ -40,6 +40,12 @@ def write_hf(bundle: Bundle, path: Path) -> None:
     """Write the folder; raises ModelError for a network that timm does not know as it is."""
     from saccade.bundle import tensors_to_bytes
 
+    if not bundle.preprocess.pixels.is_colour:
+        raise ModelError(
+            f"the model takes images of {bundle.preprocess.pixels}, and the image processors of timm and "
+            "transformers read RGB only",
+            hint="use --format onnx",
+        )
     network = _timm_network(bundle)
     path.mkdir()
     write_bytes(path / CONFIG, json_bytes(_config(bundle, network)))

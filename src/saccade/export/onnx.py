@@ -90,7 +90,7 @@ def write_onnx(
 
     _check_weight_bytes(bundle.module)
     check_finite(bundle.module)
-    network = export_network(bundle.module, bundle.preprocess.size)
+    network = export_network(bundle.module, bundle.preprocess.size, channels=bundle.preprocess.pixels.count)
     model = joined(network, bundle.preprocess, bundle.answer, len(bundle.classes))
     texts = file_metadata(bundle.classes, bundle.preprocess, bundle.data_fingerprint)
     answer = {} if bundle.answer.is_plain else {ANSWER_KEY: bundle.answer.as_json()}
@@ -99,22 +99,24 @@ def write_onnx(
     return Path(path)
 
 
-def preprocessing_of(path: str | Path) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+def preprocessing_of(path: str | Path) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
     """The preprocessing inside a file that `write_onnx` wrote, alone.
 
-    It takes one image, uint8 (height, width, 3), and gives the network's input, float32 (3, size, size).
+    It takes one image, uint8 (height, width, 3) or as `preprocess.pixels` says, and gives the network's
+    input, float32 (3, size, size).
     """
     import onnx
     import onnxruntime
     from onnx import TensorProto, helper
 
     whole = onnx.load(str(path))
-    side = json.loads({p.key: p.value for p in whole.metadata_props}[PREPROCESS_KEY])["size"]
+    values = json.loads({p.key: p.value for p in whole.metadata_props}[PREPROCESS_KEY])
+    side, channels = values["size"], len(values["mean"])
     graph = helper.make_graph(
         [node for node in whole.graph.node if node.name.startswith(PREPROCESS_PREFIX)],
         "preprocessing",
         list(whole.graph.input),
-        [helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, ["batch", 3, side, side])],
+        [helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, ["batch", channels, side, side])],
         [tensor for tensor in whole.graph.initializer if tensor.name.startswith(PREPROCESS_PREFIX)],
     )
     alone = helper.make_model(graph, ir_version=whole.ir_version, opset_imports=whole.opset_import)
@@ -124,7 +126,7 @@ def preprocessing_of(path: str | Path) -> Callable[[NDArray[np.uint8]], NDArray[
         alone.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
-    def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(pixels: NDArray[Any]) -> NDArray[np.float32]:
         answer: NDArray[np.float32] = session.run(None, {INPUT_NAME: pixels[None]})[0][0]
         return answer
 
@@ -178,8 +180,8 @@ def _check_weight_bytes(module: torch.nn.Module) -> None:
 # ── the network ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def export_network(module: torch.nn.Module, size: int) -> onnx.ModelProto:
-    """The network alone: `pixels` float32 (batch, 3, size, size) to `logits` (batch, classes).
+def export_network(module: torch.nn.Module, size: int, *, channels: int = 3) -> onnx.ModelProto:
+    """The network alone: `pixels` float32 (batch, channels, size, size) to `logits` (batch, classes).
 
     torch has two exporters: one traces the network (about a second), one captures its program (5 to 20);
     the second is asked where the first fails. Either is believed only once its graph has answered like
@@ -192,9 +194,9 @@ def export_network(module: torch.nn.Module, size: int) -> onnx.ModelProto:
     problems = []
     for exporter in (_trace, _capture):
         try:
-            model = exporter(network, size)
+            model = exporter(network, size, channels)
             _check_operators(model)
-            _check_network(model, network, size)
+            _check_network(model, network, size, channels)
         except Exception as error:  # exporters raise anything; the reason is kept for the message
             problems.append(f"{exporter.__name__.strip('_')}: {_first_words(error)}")
         else:
@@ -209,10 +211,10 @@ def _first_words(error: Exception) -> str:
     return f"{type(error).__name__} {' '.join(str(error).split())[:120]}".strip()
 
 
-def _capture(network: torch.nn.Module, size: int) -> onnx.ModelProto:
+def _capture(network: torch.nn.Module, size: int, channels: int) -> onnx.ModelProto:
     import torch
 
-    example = torch.zeros(EXPORT_BATCH, 3, size, size)
+    example = torch.zeros(EXPORT_BATCH, channels, size, size)
     with _quiet():
         program = torch.onnx.export(
             network,
@@ -229,7 +231,7 @@ def _capture(network: torch.nn.Module, size: int) -> onnx.ModelProto:
     return program.model_proto
 
 
-def _trace(network: torch.nn.Module, size: int) -> onnx.ModelProto:
+def _trace(network: torch.nn.Module, size: int, channels: int) -> onnx.ModelProto:
     import io
 
     import onnx
@@ -239,7 +241,7 @@ def _trace(network: torch.nn.Module, size: int) -> onnx.ModelProto:
     with _quiet(), _ctrl_c_waits():
         torch.onnx.export(
             network,
-            (torch.zeros(EXPORT_BATCH, 3, size, size),),
+            (torch.zeros(EXPORT_BATCH, channels, size, size),),
             file,  # type: ignore[arg-type]  # a file object is what this exporter takes
             dynamo=False,
             dynamic_axes={"pixels": {0: "batch"}, "logits": {0: "batch"}},
@@ -247,7 +249,7 @@ def _trace(network: torch.nn.Module, size: int) -> onnx.ModelProto:
             input_names=["pixels"],
             output_names=["logits"],
         )
-    return fold_shapes(onnx.load_model_from_string(file.getvalue()), size)
+    return fold_shapes(onnx.load_model_from_string(file.getvalue()), size, channels)
 
 
 @contextmanager
@@ -291,7 +293,7 @@ def _check_operators(model: onnx.ModelProto) -> None:
         raise ValueError(f"it needs the operators {', '.join(sorted(foreign))}, which saccade does not open")
 
 
-def _check_network(model: onnx.ModelProto, network: torch.nn.Module, size: int) -> None:
+def _check_network(model: onnx.ModelProto, network: torch.nn.Module, size: int, channels: int) -> None:
     """Raise ValueError when a probability behind the preprocessing differs from torch's by more than 1e-4."""
     import onnxruntime
     import torch
@@ -304,7 +306,7 @@ def _check_network(model: onnx.ModelProto, network: torch.nn.Module, size: int) 
     )
     random = np.random.default_rng(0)
     for batch in CHECKED_BATCHES:
-        pixels = random.standard_normal((batch, 3, size, size), dtype=np.float32)
+        pixels = random.standard_normal((batch, channels, size, size), dtype=np.float32)
         with torch.inference_mode():
             expected = network(torch.from_numpy(pixels)).softmax(dim=1)
         answer = torch.from_numpy(session.run(None, {"pixels": pixels})[0])
@@ -333,7 +335,8 @@ def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def joined(network: onnx.ModelProto, preprocess: Preprocess, answer: Answer, classes: int) -> onnx.ModelProto:
-    """The whole graph: `image` uint8 (batch, height, width, 3) to `probabilities` (batch, classes).
+    """The whole graph: `image` (batch, height, width, C), uint8 RGB or what `preprocess.pixels` says, to
+    `probabilities` (batch, classes).
 
     Raises ModelError where the answer is not for so many classes.
     """
@@ -344,15 +347,18 @@ def joined(network: onnx.ModelProto, preprocess: Preprocess, answer: Answer, cla
     before, after = Part(PREPROCESS_PREFIX), Part(ANSWER_PREFIX)
     add_preprocess(before, preprocess)
     _add_answer(after, answer)
-    side = preprocess.size
+    side, form = preprocess.size, preprocess.pixels
+    kind = TensorProto.UINT8 if form.bits == 8 else TensorProto.UINT16
     graph = helper.make_graph(
         [*before.nodes, *_with_input(network.graph, PIXELS), *after.nodes],
         "saccade",
-        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["batch", "height", "width", 3])],
+        [helper.make_tensor_value_info(INPUT_NAME, kind, ["batch", "height", "width", form.count])],
         [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", classes])],
         [*before.constants, *network.graph.initializer, *after.constants],
         # The network's input has a fixed size, which no shape inference could find behind the resize.
-        value_info=[helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, ["batch", 3, side, side])],
+        value_info=[
+            helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, ["batch", form.count, side, side])
+        ],
     )
     return helper.make_model(
         graph,

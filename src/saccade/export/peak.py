@@ -45,7 +45,7 @@ def _high_water() -> float:
 def main(words: list[str]) -> None:
     library, file, threads, batch, height, width = words
     engine = Engine(library, "", Path(file))  # type: ignore[arg-type]  # as `peak_megabytes` gave it
-    answer, image = engine.open(int(threads)), photo((int(height), int(width)))
+    answer, image = engine.open(int(threads)), photo((int(height), int(width)), engine.pixels)
     answer([image])
     answer([image] * int(batch))
     print(_high_water())

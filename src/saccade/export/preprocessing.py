@@ -23,15 +23,22 @@ class _Plan:
 
 
 def add_preprocess(part: Part, preprocess: Preprocess) -> None:
-    """Resize, crop or pad, normalise: from the file's input to `pixels`, (batch, 3, size, size) float32."""
+    """Resize, crop or pad, normalise: from the file's input to `pixels`, (batch, C, size, size) float32."""
     plan = _plan(part, preprocess)
     whole_tiles = preprocess.resize != "pad" and preprocess.size % TILE == 0
     resized = add_resize(
-        part, INPUT_NAME, plan.height, plan.width, preprocess.interpolation, whole_tiles=whole_tiles
+        part,
+        INPUT_NAME,
+        plan.height,
+        plan.width,
+        preprocess.interpolation,
+        whole_tiles=whole_tiles,
+        channels=preprocess.pixels.count,
     )
     mean, std = np.array(preprocess.mean), np.array(preprocess.std)
-    scale = part.constant("scale", (1 / (255 * std)).reshape(1, 3, 1, 1), np.float32)
-    shift = part.constant("shift", (mean / std).reshape(1, 3, 1, 1), np.float32)
+    factors = 1 / (preprocess.pixels.largest * std)
+    scale = part.constant("scale", factors.reshape(1, -1, 1, 1), np.float32)
+    shift = part.constant("shift", (mean / std).reshape(1, -1, 1, 1), np.float32)
     if preprocess.resize == "pad":
         _add_pad(part, preprocess.size, resized * scale - shift, plan)
     else:

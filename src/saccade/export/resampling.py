@@ -55,9 +55,16 @@ class Windows:
 
 
 def add_resize(
-    part: Part, image: str, height: Side, width: Side, interpolation: Interpolation, *, whole_tiles: bool
+    part: Part,
+    image: str,
+    height: Side,
+    width: Side,
+    interpolation: Interpolation,
+    *,
+    whole_tiles: bool,
+    channels: int = 3,
 ) -> Value:
-    """`image` uint8 (batch, height, width, 3) to float32 (batch, 3, height.count, width.count).
+    """`image` (batch, height, width, channels) to float32 (batch, channels, height.count, width.count).
 
     Rows come first, a tile at a time, because a whole matrix would be nearly all zeros on a photo. Columns
     take one product. `whole_tiles` says that height.count is a multiple of TILE.
@@ -66,7 +73,7 @@ def add_resize(
     rows = _windows(part, height, interpolation, tile=part.number(TILE))
     begin = columns.first.reshaped(-1)
     read = part.node("Slice", [image, begin, begin + columns.width, part.number(2)], "columns")
-    tall = _shrunk_rows(read, rows, columns.width)
+    tall = _shrunk_rows(read, rows, columns.width, channels)
     if not whole_tiles:
         tall = part.node("Slice", [tall, part.number(0), height.count, part.number(1)])
     planes = tall.apply("Transpose", perm=[0, 3, 1, 2])
@@ -74,12 +81,12 @@ def add_resize(
     return part.node("MatMul", [planes, weights], "resized")
 
 
-def _shrunk_rows(image: Value, rows: Windows, width: Value) -> Value:
-    """(batch, height, width, 3) uint8 to (batch, tiles * TILE, width, 3) float32."""
+def _shrunk_rows(image: Value, rows: Windows, width: Value, channels: int) -> Value:
+    """(batch, height, width, channels) to (batch, tiles * TILE, width, channels) float32."""
     lines = image.reshaped(0, 0, -1)
     read = lines.apply("Gather", rows.positions.reshaped(-1), axis=1).as_float()
     tiled = read.reshaped(0, rows.tiles, rows.width, -1)
-    return rows.weights.apply("MatMul", tiled).reshaped(0, rows.tiles * TILE, width, 3)
+    return rows.weights.apply("MatMul", tiled).reshaped(0, rows.tiles * TILE, width, channels)
 
 
 def _windows(part: Part, side: Side, interpolation: Interpolation, *, tile: Value) -> Windows:

@@ -99,7 +99,7 @@ def _others(artefact: Artefact, path: Path) -> dict[str, Callable[[], Runtime]]:
     others: dict[str, Callable[[], Runtime]] = {}
     if importlib.util.find_spec("openvino") is not None:
         others["OpenVINO"] = lambda: _openvino(artefact, path)
-    if os.environ.get(NODE_VARIABLE):
+    if os.environ.get(NODE_VARIABLE) and artefact.preprocess.pixels.is_colour:
         others["ONNX Runtime in Node"] = lambda: node_runtime(path, len(artefact.classes))
     return others
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from saccade.artefact import INPUT_NAME, MAX_BATCH_IMAGES, OUTPUT_NAME, Artefact
 from saccade.errors import ModelError
 from saccade.export.runtimes import Answer, Runtime, Runtimes
+from saccade.preprocess import RGB, PixelFormat
 
 if TYPE_CHECKING:
     from saccade.bundle import Bundle
@@ -36,8 +37,8 @@ max_batch_size: {most}
 input [
   {{
     name: "{input}"
-    data_type: TYPE_UINT8
-    dims: [ -1, -1, 3 ]
+    data_type: {type}
+    dims: [ -1, -1, {channels} ]
   }}
 ]
 output [
@@ -57,7 +58,9 @@ def write_triton(bundle: Bundle, path: Path, *, float_onnx: Path) -> None:
     folder = path / name
     (folder / VERSION).mkdir(parents=True)
     shutil.copyfile(float_onnx, folder / VERSION / MODEL)
-    (folder / CONFIG).write_text(config_of(name, classes=len(bundle.classes)), encoding="utf-8")
+    (folder / CONFIG).write_text(
+        config_of(name, len(bundle.classes), bundle.preprocess.pixels), encoding="utf-8"
+    )
     (folder / LABELS).write_bytes(labels_of(bundle.classes))
 
 
@@ -79,12 +82,14 @@ def engines(path: Path) -> Runtimes:
     return [Runtime("ONNX Runtime", onnxruntime.__version__, load_triton(path))], {}
 
 
-def config_of(name: str, *, classes: int) -> str:
+def config_of(name: str, classes: int, pixels: PixelFormat = RGB) -> str:
     """The text of `config.pbtxt`. Sides of -1 may have any size; the images of a request are of one size."""
     return _CONFIG.format(
         name=json.dumps(name),
         most=MAX_BATCH_IMAGES,
         input=INPUT_NAME,
+        type=f"TYPE_UINT{pixels.bits}",
+        channels=pixels.count,
         output=OUTPUT_NAME,
         classes=classes,
         labels=LABELS,

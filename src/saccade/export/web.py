@@ -23,6 +23,7 @@ from saccade.export.web_runtime import web_runtime
 from saccade.images.decoder import DEFAULT_MAX_PIXELS, EXTREME_ASPECT
 from saccade.pages.about import describe, read_certificate
 from saccade.pages.assemble import filled, icon, one_script, page, source, whole_page
+from saccade.preprocess import PixelFormat
 from saccade.terminal import Terminal
 
 ONE_FILE = "index.html"
@@ -54,8 +55,9 @@ def write_web(bundle: Any, path: Path, *, float_onnx: Path, runtime: str = "") -
     those are not to be had.
     """
     _check_size(float_onnx)
-    library = web_runtime(runtime)
     artefact = Artefact.open(float_onnx)
+    _check_colours(artefact.preprocess.pixels)
+    library = web_runtime(runtime)
     about = _about(float_onnx, artefact)
     parts = {
         "about.json": _json(about),
@@ -66,6 +68,15 @@ def write_web(bundle: Any, path: Path, *, float_onnx: Path, runtime: str = "") -
     path.mkdir(parents=True)
     (path / ONE_FILE).write_text(_one_file(about["name"], parts), "utf-8")
     _write_site(path / SITE, about["name"], parts)
+
+
+def _check_colours(pixels: PixelFormat) -> None:
+    """Raise ModelError for images that no browser decodes as they are: it has nothing but RGB of 8 bits."""
+    if not pixels.is_colour:
+        raise ModelError(
+            f"the model takes images of {pixels}, and browsers decode RGB of 8 bits only",
+            hint="use `saccade serve`, or run model.onnx in a program that reads such files",
+        )
 
 
 def _check_size(model: Path) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -64,9 +64,9 @@ class Images:
         return len(self.records)
 
     def inputs(self, indices: Sequence[int]) -> Tensor:
-        """float32 (len(indices), 3, S, S); raises DataError naming an image that went bad."""
+        """float32 (len(indices), C, S, S); raises DataError naming an image that went bad."""
         size = self.preprocess.size
-        ready = torch.empty(len(indices), 3, size, size)
+        ready = torch.empty(len(indices), self.preprocess.pixels.count, size, size)
         stored = None
         if self.pixels and not self.exact:
             stored = StoredPixels.of(self.pixels, self.limits, self.preprocess, "evaluated")
@@ -77,12 +77,12 @@ class Images:
                 normalise_into(out, self._evaluated(index, stored), self.preprocess)
         return ready
 
-    def _decoded(self, index: int) -> NDArray[np.uint8]:
-        pixels: NDArray[np.uint8] = read_pixels(self.storage, self.records[index], self.limits)
+    def _decoded(self, index: int) -> NDArray[Any]:
+        pixels: NDArray[Any] = read_pixels(self.storage, self.records[index], self.limits)
         return pixels
 
     def _evaluated(self, index: int, stored: StoredPixels | None) -> Tensor:
-        """uint8 (3, S, S) in evaluation's geometry."""
+        """uint8 or uint16 (C, S, S) in evaluation's geometry."""
         found = stored.get(self.records[index]) if stored else None
         if found is None:
             found = as_evaluated(channels_first(self._decoded(index)), self.preprocess)

@@ -36,7 +36,9 @@ EXACT_NAME = "ONNX Runtime, float32"
 QUICK_NAME = "OpenVINO, bfloat16; those of validation ONNX Runtime, float32"
 
 
-def feature_engines(backbone: nn.Module, runtime: Runtime, size: int, *, kept: Path | None = None) -> Engines:
+def feature_engines(
+    backbone: nn.Module, runtime: Runtime, size: int, *, kept: Path | None = None, channels: int = 3
+) -> Engines:
     """The fastest engine with the backbone's own features, and a faster approximate one, if any.
 
     `kept` is a folder that keeps what exporting the backbone makes for the next time.
@@ -44,17 +46,17 @@ def feature_engines(backbone: nn.Module, runtime: Runtime, size: int, *, kept: P
     if runtime.device.type != "cpu":
         return Engines(torch_engine(backbone, runtime), f"torch on {runtime.device}, {runtime.precision}")
     try:
-        model = exported(backbone, size, kept)
-        exact = onnx_engine(model, backbone, size)
+        model = exported(backbone, size, kept, channels=channels)
+        exact = onnx_engine(model, backbone, size, channels=channels)
     except ModelError:
         return Engines(torch_engine(backbone, runtime), "torch on cpu, float32")  # whatever it can train
     quick = openvino_engine(model)
-    if quick is None or not _difference(quick, exact, size) <= QUICK_TOLERANCE:
+    if quick is None or not _difference(quick, exact, size, channels) <= QUICK_TOLERANCE:
         return Engines(exact, EXACT_NAME)
     return Engines(exact, EXACT_NAME, quick, QUICK_NAME)
 
 
-def onnx_engine(model: onnx.ModelProto, backbone: nn.Module, size: int) -> Engine:
+def onnx_engine(model: onnx.ModelProto, backbone: nn.Module, size: int, *, channels: int = 3) -> Engine:
     """The exported backbone in ONNX Runtime, one core a call; raises ModelError where features differ."""
     import onnxruntime
 
@@ -72,7 +74,7 @@ def onnx_engine(model: onnx.ModelProto, backbone: nn.Module, size: int) -> Engin
     def engine(images: Tensor) -> Tensor:
         return torch.cat([run(part) for part in torch.split(images, ONNX_BATCH)])
 
-    difference = _difference(engine, _own(backbone), size)
+    difference = _difference(engine, _own(backbone), size, channels)
     if not difference <= TOLERANCE:
         raise ModelError(
             f"features differ by {difference:.1e}",
@@ -142,9 +144,9 @@ def _own(backbone: nn.Module) -> Engine:
     return engine
 
 
-def _difference(engine: Engine, reference: Engine, size: int) -> float:
+def _difference(engine: Engine, reference: Engine, size: int, channels: int) -> float:
     """Distance of two engines' features of random images, as a share of their length."""
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     expected = reference(images)
     return float((engine(images) - expected).norm() / expected.norm().clamp(min=1e-12))
 
@@ -152,4 +154,5 @@ def _difference(engine: Engine, reference: Engine, size: int) -> float:
 def engines_of(network: BuiltModel, runtime: Runtime) -> Engines:
     """What computes the features of the network's backbone as it is now."""
     kept = cache_folder() / "networks"
-    return feature_engines(network.module.backbone, runtime, network.preprocess.size, kept=kept)
+    side, channels = network.preprocess.size, network.preprocess.pixels.count
+    return feature_engines(network.module.backbone, runtime, side, kept=kept, channels=channels)

@@ -26,7 +26,7 @@ EXPORTING_VERSION = 1  # rises with every change of the graph that `export_netwo
 MAX_BYTES = 1_000_000_000  # of the folder; what was not used for longest goes first
 
 
-def exported(backbone: nn.Module, size: int, folder: Path | None) -> ModelProto:
+def exported(backbone: nn.Module, size: int, folder: Path | None, *, channels: int = 3) -> ModelProto:
     """The backbone as ONNX for inputs of `size` pixels, from `folder` where it was exported before.
 
     Raises ModelError where it cannot be exported.
@@ -35,7 +35,7 @@ def exported(backbone: nn.Module, size: int, folder: Path | None) -> ModelProto:
     kept = _read(place) if place else None
     if kept is not None:
         return kept
-    model = exporting.export_network(backbone, size)
+    model = exporting.export_network(backbone, size, channels=channels)
     if place:
         _keep(model, place)
     return model

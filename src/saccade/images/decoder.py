@@ -1,4 +1,4 @@
-"""The only decoder: bytes in, upright RGB pixels out, or an ImageError with a remedy.
+"""The only decoder: bytes in, upright pixels out (RGB, or the channels declared), or an ImageError.
 
 `headers` reads a file's header first, within bounds. What passes goes to the one Pillow plugin for its
 format, without metadata. So Pillow parses no EXIF, profile or text, and sees no unchecked pixel count. Sound
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.errors import ChangedImageError, DataError, ImageError
+from saccade.images.channels import Declared, fitted, from_pillow
 from saccade.images.colour import from_gray_16, is_gray_16, rgb_pixels, to_rgb
 from saccade.images.headers.header import (
     REEXPORT,
@@ -38,7 +39,10 @@ from saccade.images.headers.jxl import CONTAINER, STREAM, read_jxl
 from saccade.images.headers.others import read_bmp, read_gif, read_ppm, read_webp
 from saccade.images.headers.png import SIGNATURE, read_png
 from saccade.images.headers.tiff import read_exif, read_tiff
+from saccade.images.npy import MAGIC, read_npy
 from saccade.images.plugins import open_with_plugin, packed_jpeg, quick_jpeg
+from saccade.images.tiff_planes import is_tiff, read_planes
+from saccade.preprocess import RGB, PixelFormat
 from saccade.records import ImageRecord, Storage
 
 if TYPE_CHECKING:
@@ -60,6 +64,7 @@ _EXTENSIONS = {
     "AVIF": ("avif", "avifs"),
     "HEIF": ("heic", "heif", "hif"),
     "JXL": ("jxl",),
+    "NPY": ("npy",),
 }
 _SPOKEN = {"HEIF": "HEIC", "JXL": "JPEG XL"}  # names that people know better than Pillow's
 
@@ -72,18 +77,33 @@ class Limits:
     """What one image may cost, and how it is read.
 
     `background` is the colour put under transparent pixels. `gray_maximum` is the value that means white in
-    16-bit grey images, 0 for what the file says.
+    16-bit grey images, 0 for what the file says. `pixels` is what is wanted of an image; with `any_bits`, as
+    many bits as its file has.
     """
 
     max_pixels: int = DEFAULT_MAX_PIXELS
     max_bytes: int = DEFAULT_MAX_BYTES
     background: tuple[int, int, int] = (255, 255, 255)
     gray_maximum: int = 0
+    # not in the keys of caches, which name them where they are not RGB (`caches.store.decoded_by`)
+    pixels: PixelFormat = field(default=RGB, repr=False)
+    any_bits: bool = field(default=False, repr=False)
 
     @classmethod
-    def of(cls, data: DataConfig) -> Limits:
-        """As the recipe's section `data` has them."""
-        return cls(max_pixels=data.max_pixels, background=data.background, gray_maximum=data.gray_maximum)
+    def of(cls, data: DataConfig, pixels: PixelFormat | None = None) -> Limits:
+        """As the recipe's section `data` has them. `pixels`: what its "auto" came to, None before that."""
+        return cls(
+            max_pixels=data.max_pixels,
+            background=data.background,
+            gray_maximum=data.gray_maximum,
+            pixels=pixels or PixelFormat(data.channels, 8 if data.bits == "auto" else data.bits),
+            any_bits=pixels is None and data.channels != RGB.channels and data.bits == "auto",
+        )
+
+    @property
+    def declared(self) -> Declared:
+        """What is wanted of a file whose channels are not RGB."""
+        return Declared(self.pixels, self.any_bits, self.gray_maximum, self.max_pixels)
 
     def check_size(self, width: int, height: int) -> None:
         """Raise ImageError for more pixels than allowed, or for an extreme shape.
@@ -114,7 +134,8 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """One image: `pixels` is (height, width, 3) uint8 RGB, upright, C-contiguous and writable.
+    """One image: `pixels` is (height, width, 3) uint8 RGB, upright, C-contiguous and writable; where `Limits`
+    declares other channels, (height, width, channels) uint8 or uint16.
 
     `mode` and `format` are Pillow's, of the file; `notes` say what was done to get here.
     `quality` is the JPEG quality setting as estimated from its tables (0: unknown or no JPEG),
@@ -122,7 +143,7 @@ class Decoded:
     16-bit grey image, -1 for any other.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     width: int
     height: int
     mode: str
@@ -134,7 +155,7 @@ class Decoded:
     compression: str = ""
 
 
-def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
+def pixel_sha256(pixels: NDArray[Any]) -> str:
     """Hash over the shape and the pixels, so that equal pictures in different files agree."""
     shape = ",".join(str(side) for side in pixels.shape)
     digest = hashlib.sha256(f"{shape};".encode())
@@ -143,7 +164,7 @@ def pixel_sha256(pixels: NDArray[np.uint8]) -> str:
 
 
 def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, name: str = "") -> Decoded:
-    """Upright RGB pixels of one image file; raises ImageError and nothing else.
+    """Upright pixels of one image file, RGB or as `limits.pixels` says; raises ImageError and nothing else.
 
     `name` is the file's name, used only to note an extension that does not fit its content.
 
@@ -170,6 +191,8 @@ def decode(data: bytes, *, limits: Limits = DEFAULT_LIMITS, name: str = "") -> D
 
 
 def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
+    if not limits.pixels.is_colour:
+        return _decode_declared(data, limits, name)
     header = read_header(data, limits.check_size)
     if header.format == "JXL" and (jpeg := packed_jpeg(header.payload)):
         inside = _decode(jpeg, limits, "")
@@ -181,6 +204,33 @@ def _decode(data: bytes, limits: Limits, name: str) -> Decoded:
         stored, mode = quick
     else:
         header, stored, mode, notes, peak = _by_pillow(header, limits)
+    return _upright(stored, header, name, mode, notes, peak)
+
+
+def _decode_declared(data: bytes, limits: Limits, name: str) -> Decoded:
+    """One channel of gray, or as many channels as declared, which are kept as they are."""
+    declared = limits.declared
+    planes = read_planes(data, limits.check_size, declared) if is_tiff(data) else None
+    planes = read_npy(data, limits.check_size, declared) if data.startswith(MAGIC) else planes
+    if planes:
+        header, stored = planes
+        pixels, notes = fitted(stored, declared)
+        return _upright(pixels, header, name, f"{stored.shape[2]} x {stored.dtype}", notes, -1)
+    header = read_header(data, limits.check_size)
+    if header.format == "JXL" and (jpeg := packed_jpeg(header.payload)):
+        inside = _decode_declared(jpeg, limits, "")
+        return replace(inside, format="JXL", notes=(*_name_note(name, "JXL"), *inside.notes))
+    image = open_with_plugin(header.format, io.BytesIO(header.payload))
+    limits.check_size(*image.size)
+    header, mode = _with_pillow_notes(header, image), image.mode
+    _load(image, header)
+    pixels, notes, peak = from_pillow(image, header, declared, limits.background)
+    return _upright(pixels, header, name, mode, notes, peak)
+
+
+def _upright(
+    stored: NDArray[Any], header: ImageHeader, name: str, mode: str, notes: tuple[str, ...], peak: int
+) -> Decoded:
     pixels = upright(stored, header.orientation)
     height, width = pixels.shape[:2]
     notes = (*_name_note(name, header.format), *header.notes, *notes)
@@ -299,7 +349,7 @@ def _last_row(image: Image.Image) -> int:
     return 0 if box is None else int(box[3])
 
 
-def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Undo an EXIF orientation (EXIF 2.32, tag 0x0112): 1 as is, 2 mirrored, ..., 8 rotated.
 
     >>> upright(np.array([[1, 2]], np.uint8), 2).tolist()
@@ -333,7 +383,7 @@ def read_checked(storage: Storage, record: ImageRecord) -> bytes:
 
 
 def read_pixels(storage: Storage, record: ImageRecord, limits: Limits) -> Any:
-    """Upright RGB uint8 (height, width, 3); raises DataError, since the scan found this image good."""
+    """Upright pixels, as `decode` gives them; raises DataError, since the scan found this image good."""
     try:
         return decode(read_checked(storage, record), limits=limits, name=record.path).pixels
     except ImageError as error:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from saccade.errors import ImageError
+from saccade.images.channels import check_planes, fitted, from_pillow
 from saccade.images.colour import from_gray_16, rgb_pixels, unknown_range
 from saccade.images.decoder import Limits, decode, upright
 from saccade.images.headers.header import ImageHeader
@@ -65,8 +66,8 @@ def take(content: Any, limits: Limits) -> Any:
     return content
 
 
-def pixels(content: Any, limits: Limits) -> NDArray[np.uint8]:
-    """uint8 (height, width, 3) of what `take` returned."""
+def pixels(content: Any, limits: Limits) -> NDArray[Any]:
+    """uint8 (height, width, 3) of what `take` returned; other channels and uint16 where `limits` says so."""
     with _image_errors():
         if isinstance(content, bytes):
             return decode(content, limits=limits).pixels
@@ -136,12 +137,13 @@ def _orientation(image: Pillow.Image) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def _of_snapshot(snapshot: Snapshot, limits: Limits) -> NDArray[np.uint8]:
+def _of_snapshot(snapshot: Snapshot, limits: Limits) -> NDArray[Any]:
+    image, maximum = snapshot.image, snapshot.gray_maximum
+    says = ImageHeader(snapshot.format, *image.size, b"", gray_maximum=maximum, inverted=snapshot.inverted)
+    if not limits.pixels.is_colour:
+        declared, *_ = from_pillow(image, says, limits.declared, limits.background)
+        return upright(declared, snapshot.orientation)
     if snapshot.is_gray_16:
-        image, maximum = snapshot.image, snapshot.gray_maximum
-        says = ImageHeader(
-            snapshot.format, *image.size, b"", gray_maximum=maximum, inverted=snapshot.inverted
-        )
         rgb, *_ = from_gray_16(image, says, limits.gray_maximum)
         return upright(rgb_pixels(rgb), snapshot.orientation)
     file = io.BytesIO()
@@ -163,7 +165,12 @@ def _kept_by_png(snapshot: Snapshot) -> Pillow.Image:
     return image.convert("RGB")
 
 
-def _of_array(array: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
+def _of_array(array: NDArray[Any], limits: Limits) -> NDArray[Any]:
+    if not limits.pixels.is_colour:
+        limits.check_size(*(array.shape[1::-1] if array.ndim in (2, 3) and array.size else (1, 1)))
+        check_planes(array.dtype, array.shape, limits.declared)
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        return fitted(native[..., None] if array.ndim == 2 else native, limits.declared)[0]
     if array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)):
         array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)  # gray
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:

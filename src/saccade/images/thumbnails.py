@@ -6,13 +6,14 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.errors import ImageError
 from saccade.images.decoder import DEFAULT_LIMITS, Limits, decode
+from saccade.images.rendering import as_rgb
 
 THUMBNAIL_PIXELS = 176
 SHARP_BELOW_PIXELS = 64  # below it a picture is shown pixel by pixel, lossless
@@ -52,9 +53,9 @@ def thumbnail(
     return thumbnail_of(path, pixels, side_pixels=side_pixels)
 
 
-def thumbnail_of(path: str, pixels: NDArray[np.uint8], *, side_pixels: int = THUMBNAIL_PIXELS) -> Thumbnail:
-    """Of decoded pixels, uint8 RGB (height, width, 3), its long side at most `side_pixels`."""
-    picture = Image.fromarray(pixels)
+def thumbnail_of(path: str, pixels: NDArray[Any], *, side_pixels: int = THUMBNAIL_PIXELS) -> Thumbnail:
+    """Of decoded pixels (height, width, channels), its long side at most `side_pixels`."""
+    picture = Image.fromarray(as_rgb(pixels))
     picture.thumbnail((side_pixels, side_pixels), Image.Resampling.LANCZOS, reducing_gap=3.0)
     sharp = max(picture.size) < SHARP_BELOW_PIXELS
     return Thumbnail(path, _data_uri(picture, lossless=sharp), *picture.size, sharp)

@@ -30,8 +30,8 @@ from saccade.training.job import (
     ALL_EPOCHS,
     TrainingJob,
     TrainingSource,
+    class_weights,
     end_phase,
-    fitted_loss,
     freeze_for,
     noted,
     view,
@@ -190,12 +190,14 @@ class Probe:
             engines = self._engines()
             engine = engines.quick or engines.exact
             self._views.append(self._features(engine, self.train, what, job.watch.stop, mirror=mirror))
+        weights = class_weights(job)
         return LabelledFeatures(
             values=torch.stack(self._views[:views]),
             labels=class_indices(self.train.records, self.classes),
             groups=tuple(record.unit for record in self.train.records),
             classes=len(self.classes),
-            loss=fitted_loss(job),
+            weights=None if weights is None else weights.cpu(),
+            smoothing=job.plan.loss.label_smoothing,
         )
 
     def _engines(self) -> Engines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -18,9 +18,9 @@ from saccade.models.given import find_weights, published_name
 from saccade.models.network import Classifier, feature_count, last_layer, make_head, without_last_layer
 from saccade.models.options import checked_options
 from saccade.models.origin import Origin
-from saccade.models.preparation import choose_preprocess
+from saccade.models.preparation import choose_preprocess, made_for
 from saccade.models.weights import MAX_IMAGE_SIZE, Header, WeightsFile
-from saccade.preprocess import Preprocess
+from saccade.preprocess import MOST_CHANNELS, RGB, PixelFormat, Preprocess
 
 HEAD_DROPOUT = 0.2
 MAX_CLASSES = 1_000_000
@@ -53,9 +53,11 @@ class _Plan:
     classes: int
     dropout: float
     image_size: int
+    channels: int = RGB.count
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        other = {} if self.channels == RGB.count else {"channels": self.channels}
+        return other | {
             "library": self.backbone.library,
             "backbone": self.backbone.name,
             "options": self.options,
@@ -75,6 +77,7 @@ class _Plan:
                 classes=_within("classes", values["classes"], MAX_CLASSES),
                 dropout=float(values["dropout"]),
                 image_size=_within("image_size", values["image_size"], MAX_IMAGE_SIZE),
+                channels=_within("channels", values.get("channels", RGB.count), MOST_CHANNELS),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
@@ -102,11 +105,13 @@ def build_model(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     accept_licence: str = "",
+    pixels: PixelFormat = RGB,
 ) -> BuiltModel:
     """Build a backbone by name, with published weights, weights from a file, or random ones, and a new head.
 
     `weights` is a file, a folder with one, or published weights by name (`timm/NAME.TAG`). A licence other
-    than Apache, MIT or BSD must be accepted by its name. `image_size` None means the backbone's own. Random
+    than Apache, MIT or BSD must be accepted by its name. `image_size` None means the backbone's own. Where
+    `pixels` are not RGB the first convolution is made for them, and pretrained filters are adapted. Random
     weights are f(seed); torch's global generator is left
     as it was. Raises ModelError for unknown names, bad options, and weights that do not fit or do not come.
     """
@@ -126,16 +131,17 @@ def build_model(
                     hint="train it from scratch with --no-pretrained, or give --weights FILE",
                 )
             share = 0.0 if dropout == "auto" else dropout
-            plan = _Plan(backbone, given, head, classes, share, image_size or usual_image_size(build))
-            return _own(plan, build, weights, pretrained=bool(weights) or (pretrained and named))
+            side = image_size or usual_image_size(build)
+            plan = _Plan(backbone, given, head, classes, share, side, pixels.count)
+            return _own(plan, build, weights, pixels, pretrained=bool(weights) or (pretrained and named))
         share = HEAD_DROPOUT if dropout == "auto" else dropout
         given = checked_options(given, where="model.options")
-        plan = _Plan(backbone, given, head, classes, share, image_size or 0)
-        return _published(plan, pretrained, weights, accept_licence)
+        plan = _Plan(backbone, given, head, classes, share, image_size or 0, pixels.count)
+        return _published(plan, pretrained, weights, accept_licence, pixels)
 
 
 def preparation(
-    name: str, *, weights: str = "", image_size: int | None = None
+    name: str, *, weights: str = "", image_size: int | None = None, pixels: PixelFormat = RGB
 ) -> tuple[Preprocess, tuple[str, ...]]:
     """The preprocessing that `build_model` would give, and what must be said about it, without building.
 
@@ -144,11 +150,14 @@ def preparation(
     name, weights = resolved_name(name, weights)
     backbone = find_backbone(name)
     if build := backbone.builder:
-        return _own_preprocess(image_size or usual_image_size(build)), ()
+        return made_for(pixels, _own_preprocess(image_size or usual_image_size(build))), ()
     header = find_weights(weights).header if weights else Header()
     _check_architecture(backbone, header, weights)
     own = libraries.defaults(backbone.library, backbone.name)
-    return choose_preprocess(own, header, name=str(backbone), weights=weights, image_size=image_size or 0)
+    chosen, notes = choose_preprocess(
+        own, header, name=str(backbone), weights=weights, image_size=image_size or 0
+    )
+    return made_for(pixels, chosen), notes
 
 
 def resolved_name(name: str, weights: str) -> tuple[str, str]:
@@ -190,18 +199,18 @@ def _rebuilt(plan: _Plan) -> Classifier:
     if build := plan.backbone.builder:
         return _own_classifier(plan, build, weights="")[0]
     options = checked_options(plan.options, where="options of the stored architecture")
-    stripped = libraries.create(plan.backbone.library, plan.backbone.name, options)
+    stripped = libraries.create(plan.backbone.library, plan.backbone.name, options, channels=plan.channels)
     return _sized(stripped.backbone, plan)
 
 
-def _own(plan: _Plan, build: Builder, weights: str, *, pretrained: bool) -> BuiltModel:
+def _own(plan: _Plan, build: Builder, weights: str, pixels: PixelFormat, *, pretrained: bool) -> BuiltModel:
     origin = (
         Origin(weights) if weights else Origin(f"the function {plan.backbone.name}") if pretrained else None
     )
     module, notes = _own_classifier(plan, build, weights)
     return BuiltModel(
         module=module,
-        preprocess=_own_preprocess(plan.image_size),
+        preprocess=made_for(pixels, _own_preprocess(plan.image_size)),
         architecture=plan.as_json(),
         pretrained=pretrained,
         notes=(str(origin or f"{plan.backbone} starts from random weights"), *notes),
@@ -215,7 +224,15 @@ def _own_preprocess(image_size: int) -> Preprocess:
 
 def _own_classifier(plan: _Plan, build: Builder, weights: str) -> tuple[Classifier, tuple[str, ...]]:
     """The network of a builder with a head in place of its last layer, and what must be said about that."""
-    filled_in = extensions.accepted(build, weights=weights, image_size=plan.image_size, head=plan.head)
+    other = {} if plan.channels == RGB.count else {"channels": plan.channels}
+    filled_in = extensions.accepted(
+        build, weights=weights, image_size=plan.image_size, head=plan.head, **other
+    )
+    if other and "channels" not in filled_in:
+        raise ModelError(
+            f"{plan.backbone} takes images of 3 channels, not of {plan.channels}",
+            hint="let its function take channels=3 and build its first convolution for so many",
+        )
     if weights and "weights" not in filled_in:
         raise ModelError(f"{plan.backbone} takes no weights, got {weights}", hint="leave --weights out")
     with _blaming(plan.backbone):
@@ -241,18 +258,20 @@ def _blaming(backbone: BackboneName) -> AbstractContextManager[None]:
     return extensions.blaming("backbones", backbone.name) if outside else nullcontext()
 
 
-def _published(plan: _Plan, pretrained: bool, weights: str, accept_licence: str) -> BuiltModel:
+def _published(
+    plan: _Plan, pretrained: bool, weights: str, accept_licence: str, pixels: PixelFormat
+) -> BuiltModel:
     """A network of timm or torchvision; its plan is completed by the weights file's header."""
     backbone = plan.backbone
-    preprocess, notes = preparation(str(backbone), weights=weights, image_size=plan.image_size)
+    preprocess, notes = preparation(str(backbone), weights=weights, image_size=plan.image_size, pixels=pixels)
     origin = weights_origin(str(backbone), weights) if pretrained else None
     if origin:
         origin.check_licence(accept_licence)
     file = find_weights(weights).read() if weights else None
     header = file.header if file else Header()
     merged = {**header.options, **plan.options}
-    plan = _Plan(backbone, merged, plan.head, plan.classes, plan.dropout, preprocess.size)
-    stripped = libraries.create(backbone.library, backbone.name, merged)
+    plan = replace(plan, options=merged, image_size=preprocess.size)
+    stripped = libraries.create(backbone.library, backbone.name, merged, channels=plan.channels)
     told = _load(stripped, backbone, file, weights) if pretrained else ""
     return BuiltModel(
         module=_sized(stripped.backbone, plan),
@@ -310,7 +329,7 @@ def _sized(backbone: nn.Module, plan: _Plan) -> Classifier:
 
 
 def _with_head(backbone: nn.Module, plan: _Plan) -> Classifier:
-    features = feature_count(backbone, plan.image_size, name=str(plan.backbone))
+    features = feature_count(backbone, plan.image_size, name=str(plan.backbone), channels=plan.channels)
     return Classifier(backbone, make_head(plan.head, features, plan.classes, dropout=plan.dropout))
 
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from saccade.errors import ModelError
 
 PATCH = 2  # pixels a side
-WHITENED = 2 * 3 * PATCH**2  # every direction of a patch, once with each sign
 WIDTH = 64
 WIDER = 4  # blocks 2 and 3 have so many times the channels of block 1
 POOLINGS = 3
@@ -26,11 +25,18 @@ WHITENING_EPSILON = 5e-4
 
 
 def fast_cnn(
-    classes: int, *, weights: str = "", image_size: int = 32, head: str = "linear", width: int = WIDTH
+    classes: int,
+    *,
+    weights: str = "",
+    image_size: int = 32,
+    head: str = "linear",
+    width: int = WIDTH,
+    channels: int = 3,
 ) -> nn.Module:
     """Whitening 2x2, then blocks of `width`, 4 `width` and 4 `width` channels.
 
-    Input (B, 3, image_size, image_size), output logits (B, classes); the side must be 9 pixels or more.
+    Input (B, channels, image_size, image_size), output logits (B, classes); the side must be 9 pixels or
+    more.
     1,971,362 parameters at width 64 and 10 classes.
     `head` changes nothing here: either head replaces the last layer. `whiten` of the first layer must be
     called on training images once; until then it passes patches on as they are.
@@ -51,19 +57,19 @@ def fast_cnn(
             hint="change --model.options width=N",
         )
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["whitening"] = Whitening()
+    layers["whitening"] = whitening = Whitening(channels)
     layers["whitening_gelu"] = nn.GELU()
-    incoming = WHITENED
-    for number, channels in enumerate((width, WIDER * width, WIDER * width), start=1):
-        layers[f"block{number}"] = _block(incoming, channels)
-        incoming = channels
+    incoming = len(whitening.weight)
+    for number, outgoing in enumerate((width, WIDER * width, WIDER * width), start=1):
+        layers[f"block{number}"] = _block(incoming, outgoing)
+        incoming = outgoing
     layers["top"] = LargestScaled(FEATURE_SCALE)
     layers["classifier"] = nn.Linear(incoming, classes)
     return nn.Sequential(layers)
 
 
 class Whitening(nn.Module):
-    """(B, 3, S, S) -> (B, 24, S - 1, S - 1): each 2x2 patch along its principal directions, to variance 1.
+    """(B, C, S, S) -> (B, 8 C, S - 1, S - 1): each 2x2 patch along its principal directions, to variance 1.
 
     The filters are a buffer, so nothing trains them and every checkpoint and bundle holds them; the bias
     learns.
@@ -71,10 +77,10 @@ class Whitening(nn.Module):
 
     weight: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.register_buffer("weight", _both_signs(torch.eye(3 * PATCH**2)))
-        self.bias = nn.Parameter(torch.zeros(WHITENED))
+        self.register_buffer("weight", _both_signs(torch.eye(channels * PATCH**2)))
+        self.bias = nn.Parameter(torch.zeros(len(self.weight)))  # of every direction, once with each sign
 
     def forward(self, images: Tensor) -> Tensor:
         mixed: Tensor = nn.functional.conv2d(images, self.weight, self.bias)
@@ -82,17 +88,17 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
-        """Take the filters from normalised training images (n, 3, S, S); same images, same filters."""
+        """Take the filters from normalised training images (n, C, S, S); same images, same filters."""
         self.weight.copy_(_both_signs(whitening_directions(images)))
 
 
 def whitening_directions(images: Tensor, *, epsilon: float = WHITENING_EPSILON) -> Tensor:
-    """(12, 12) rows that turn 2x2 patches of `images` into uncorrelated values of about variance 1.
+    """(4 C, 4 C) rows that turn 2x2 patches of `images` into uncorrelated values of about variance 1.
 
     Each row's sign is that of its largest entry. `epsilon` keeps directions without variance (gray images
     have eight) from growing without bound.
     """
-    patches = nn.functional.unfold(images.to(torch.float64), PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2)
+    patches = nn.functional.unfold(images.to(torch.float64), PATCH).transpose(1, 2).flatten(0, 1)
     variances, directions = torch.linalg.eigh(torch.cov(patches.T, correction=0))
     rows = directions.T.flip(0)
     largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
@@ -102,7 +108,7 @@ def whitening_directions(images: Tensor, *, epsilon: float = WHITENING_EPSILON) 
 
 
 def _both_signs(directions: Tensor) -> Tensor:
-    filters = directions.reshape(-1, 3, PATCH, PATCH)
+    filters = directions.reshape(len(directions), -1, PATCH, PATCH)
     return torch.cat([filters, -filters])
 
 

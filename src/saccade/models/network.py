@@ -82,7 +82,7 @@ def without_last_layer(network: nn.Module) -> tuple[nn.Module, str]:
     return network, name
 
 
-def feature_count(backbone: nn.Module, image_size: int, *, name: str) -> int:
+def feature_count(backbone: nn.Module, image_size: int, *, name: str, channels: int = 3) -> int:
     """Width F of the backbone's output, found by one pass over an empty image of `image_size` pixels.
 
     Raises ModelError when the backbone cannot take that size or does not give one vector an image.
@@ -90,7 +90,7 @@ def feature_count(backbone: nn.Module, image_size: int, *, name: str) -> int:
     was_training = backbone.training
     try:
         with torch.no_grad():
-            features: Any = backbone.eval()(torch.zeros(1, 3, image_size, image_size))
+            features: Any = backbone.eval()(torch.zeros(1, channels, image_size, image_size))
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(

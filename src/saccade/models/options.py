@@ -56,6 +56,7 @@ ELSEWHERE = {
     "image_size": "data.image_size",
     "drop_rate": "model.dropout",
     "dropout": "model.dropout",
+    "in_chans": "data.channels",
     "num_classes": "the class folders",
     "pretrained": "model.pretrained",
 }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from saccade.models.weights import Header
-from saccade.preprocess import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, ResizeMode
+from saccade.preprocess import IMAGENET_MEAN, IMAGENET_STD, Interpolation, PixelFormat, Preprocess, ResizeMode
 
 RESIZE_MODES: dict[str, ResizeMode] = {"center": "crop", "squash": "squash", "border": "pad"}
 CROP_FRACTIONS = (0.1, 1.0)
@@ -56,6 +56,20 @@ def choose_preprocess(
     )
     said = (_absent_note(preprocess, absent, name, weights),) if weights and absent else ()
     return preprocess, (*said, *fraction_notes, *interpolation_notes, *resize_notes)
+
+
+def made_for(pixels: PixelFormat, rgb: Preprocess) -> Preprocess:
+    """The preprocessing of RGB weights for other pixels. Gray takes the mean of their three figures.
+
+    Nothing is known of other channels: 0.5 and 0.25 stand in, until the training images say more.
+    """
+    if pixels.is_colour:
+        return rgb
+    count = pixels.count
+    gray = count == 1
+    mean = (round(sum(rgb.mean) / 3, 6),) if gray else (0.5,) * count
+    std = (round(sum(rgb.std) / 3, 6),) if gray else (0.25,) * count
+    return replace(rgb, mean=mean, std=std, pixels=pixels)
 
 
 def _absent_note(preprocess: Preprocess, absent: list[str], name: str, weights: str) -> str:

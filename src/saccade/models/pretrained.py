@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from saccade.caches.store import cache_folder
 from saccade.errors import ModelError, RunError
 from saccade.models import packages
+from saccade.models.channels import for_channels, take_channels
 from saccade.models.hub import HUB_SECONDS, fetch_from_hub, first_line, safetensors_name
 from saccade.models.network import without_last_layer
 from saccade.models.options import Option
 from saccade.models.origin import UNKNOWN, Origin
 from saccade.models.preparation import Defaults
-from saccade.models.weights import for_rgb, load_strictly, read_weights, unwrapped
+from saccade.models.weights import IMAGE_CHANNELS, load_strictly, read_weights, unwrapped
 
 LIBRARIES = ("timm", "torchvision")
 
@@ -107,11 +108,11 @@ def defaults(library: str, name: str) -> Defaults:
     return _timm_defaults(name) if library == "timm" else _torchvision_defaults(name)
 
 
-def create(library: str, name: str, options: Mapping[str, Option]) -> Stripped:
+def create(library: str, name: str, options: Mapping[str, Option], *, channels: int = 3) -> Stripped:
     """Build with random weights; raises ModelError when the network refuses the options."""
     build = _create_timm if library == "timm" else _create_torchvision
     try:
-        return build(name, dict(options))
+        return build(name, dict(options), channels)
     except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
         given = ", ".join(f"{key} = {value!r}" for key, value in options.items()) or "no options"
         raise ModelError(
@@ -152,7 +153,7 @@ def load(stripped: Stripped, tensors: Mapping[str, Tensor], *, where: str) -> st
         converter = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
         converted = converter(dict(kept), backbone) if converter else kept
         kept = {name: tensor for name, tensor in converted.items() if not name.startswith(unwanted)}
-    fitting, note = for_rgb(backbone, kept, where)
+    fitting, note = for_channels(backbone, kept, where)
     load_strictly(backbone, fitting, where=where)
     return note
 
@@ -212,10 +213,11 @@ def is_cached(library: str, name: str) -> bool:
 # timm
 
 
-def _create_timm(name: str, options: dict[str, Option]) -> Stripped:
+def _create_timm(name: str, options: dict[str, Option], channels: int) -> Stripped:
     import timm
 
-    backbone = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    other = {} if channels == IMAGE_CHANNELS else {"in_chans": channels}
+    backbone = timm.create_model(name, pretrained=False, num_classes=0, **options, **other)
     classifiers = backbone.pretrained_cfg.get("classifier") or ()
     listed = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     return Stripped(backbone, tuple(f"{classifier}." for classifier in listed))
@@ -274,11 +276,16 @@ def _timm_is_cached(name: str) -> bool:
 # torchvision
 
 
-def _create_torchvision(name: str, options: dict[str, Option]) -> Stripped:
+def _create_torchvision(name: str, options: dict[str, Option], channels: int) -> Stripped:
     from torchvision import models
 
-    network = models.get_model(name, weights=None, **{**TORCHVISION_EXTRAS.get(name, {}), **options})
+    extras = TORCHVISION_EXTRAS.get(name, {})
+    if "transform_input" in extras and channels != IMAGE_CHANNELS:  # it turns ImageNet's colours alone
+        extras = {**extras, "transform_input": False}
+    network = models.get_model(name, weights=None, **{**extras, **options})
     backbone, classifier = without_last_layer(network)
+    if channels != IMAGE_CHANNELS:
+        take_channels(backbone, channels)
     return Stripped(backbone, (f"{classifier}.",))
 
 

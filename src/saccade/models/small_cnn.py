@@ -13,11 +13,14 @@ DENSE = 512
 SMALLEST_SIDE = 2 ** len(CHANNELS)
 
 
-def small_cnn(classes: int, *, weights: str = "", image_size: int = 224, head: str = "linear") -> nn.Module:
+def small_cnn(
+    classes: int, *, weights: str = "", image_size: int = 224, head: str = "linear", channels: int = 3
+) -> nn.Module:
     """Three blocks of (Conv 3x3, ReLU, BatchNorm) x 2, MaxPool, Dropout 0.25; Dense 512, Dense `classes`.
 
-    Input (B, 3, image_size, image_size), output logits (B, classes). 51,674,794 parameters at 224 pixels
-    and 10 classes. With head "mlp" the blocks are averaged over the picture, not flattened into Dense 512.
+    Input (B, channels, image_size, image_size), output logits (B, classes). 51,674,794 parameters at 224
+    pixels and 10 classes. With head "mlp" the blocks are averaged over the picture, not flattened into Dense
+    512.
     """
     if weights:
         raise ModelError(
@@ -30,10 +33,10 @@ def small_cnn(classes: int, *, weights: str = "", image_size: int = 224, head: s
             hint="choose a larger --image-size",
         )
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    incoming = 3
-    for number, channels in enumerate(CHANNELS, start=1):
-        layers[f"block{number}"] = _block(incoming, channels)
-        incoming = channels
+    incoming = channels
+    for number, outgoing in enumerate(CHANNELS, start=1):
+        layers[f"block{number}"] = _block(incoming, outgoing)
+        incoming = outgoing
     layers["top"] = (
         _average() if head == "mlp" else _flatten_and_dense(incoming * (image_size // SMALLEST_SIDE) ** 2)
     )

@@ -33,7 +33,7 @@ class Summary:
         return self.trainable + self.not_trainable
 
 
-def summary(classifier: Classifier, image_size: int) -> Summary:
+def summary(classifier: Classifier, image_size: int, *, channels: int = 3) -> Summary:
     """Run one empty image of `image_size` pixels through the network and write down what each layer gave."""
     rows: list[LayerRow] = []
     seen: set[str] = set()
@@ -46,7 +46,7 @@ def summary(classifier: Classifier, image_size: int) -> Summary:
     try:
         device = next(classifier.parameters()).device
         with torch.no_grad():
-            classifier.eval()(torch.zeros(1, 3, image_size, image_size, device=device))
+            classifier.eval()(torch.zeros(1, channels, image_size, image_size, device=device))
     finally:
         classifier.train(was_training)
         for handle in handles:

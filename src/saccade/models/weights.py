@@ -185,33 +185,6 @@ def unwrapped(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Ma
     return tensors
 
 
-GRAY_SPREAD = "made for grayscale images: their first convolution is spread evenly over red, green and blue"
-
-
-def for_rgb(
-    backbone: nn.Module, tensors: Mapping[str, Tensor], where: str
-) -> tuple[Mapping[str, Tensor], str]:
-    """Weights whose first convolution takes red, green and blue, and a note where they were made for gray.
-
-    A third of a gray filter for each colour answers a gray image as before. Raises ModelError for other
-    numbers of channels: nobody can tell which of them are the colours.
-    """
-    for name, wanted in backbone.state_dict().items():
-        given = tensors.get(name)
-        if given is None or given.ndim != 4 or wanted.ndim != 4 or wanted.shape[1] != IMAGE_CHANNELS:
-            continue
-        if given.shape[1] == 1 and given.shape[0] == wanted.shape[0]:
-            spread = given.expand(-1, IMAGE_CHANNELS, -1, -1) / IMAGE_CHANNELS
-            return {**tensors, name: spread}, GRAY_SPREAD
-        if given.shape[1] != IMAGE_CHANNELS and given.shape[0] == wanted.shape[0]:
-            raise ModelError(
-                f"{where} is made for images of {given.shape[1]} channels ({name}), and ours have 3: red, "
-                "green and blue",
-                hint="give weights for three channels",
-            )
-    return tensors, ""
-
-
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
     """Put tensors into a module of exactly the same names and shapes; ModelError lists what does not fit."""
     wanted = module.state_dict()
@@ -253,9 +226,9 @@ def _options(text: str, *, where: str) -> dict[str, Option]:
         pairs = [part.partition("=") for part in text.split(",") if part.strip()]
         values = {name.strip(): value.strip() for name, _, value in pairs}
     values.pop("num_classes", None)  # a head is replaced
-    channels = str(values.pop("in_chans", IMAGE_CHANNELS))
-    if channels not in ("1", str(IMAGE_CHANNELS)):
-        raise ValueError(f"in_chans must be 3, or 1 for grayscale, got {channels}")
+    channels = str(values.pop("in_chans", IMAGE_CHANNELS))  # the first convolution itself says how many
+    if not channels.isdecimal():
+        raise ValueError(f"in_chans must be a number, got {channels}")
     return checked_options(values, where=where)
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from saccade.errors import DataError, SourceError
 from saccade.images.decoder import Limits, read_pixels
+from saccade.images.rendering import as_rgb
+from saccade.preprocess import RGB
 from saccade.recipe import SHORT_FLAGS, Recipe, differing_keys
 from saccade.records import PARTS, Dataset, EpochRow, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder
@@ -128,7 +130,8 @@ def data_of(run: RunFolder) -> Dataset:
     """The run's images where they lie now; raises DataError where they are gone."""
     from saccade.sources import load_source
 
-    listed = load_source(run.read_record().data, drop_empty=True, min_classes=1)
+    read_npy = run.read_recipe().data.channels != RGB.channels
+    listed = load_source(run.read_record().data, drop_empty=True, min_classes=1, read_npy=read_npy)
     return listed.with_records(run.read_dataset())
 
 
@@ -137,7 +140,7 @@ def training_tiles(run: RunFolder, images: int) -> Iterator[Tile]:
     from saccade.notebook.plots import Tile, short
     from saccade.preprocess import Preprocess
     from saccade.transforms import training_batches
-    from saccade.transforms.apply import denormalise
+    from saccade.transforms.apply import pictures
 
     dataset, recipe, stored = data_of(run), run.read_recipe(), run.read_record()
     preprocess = Preprocess.from_json(stored.resolved["data.preprocess"])
@@ -150,11 +153,11 @@ def training_tiles(run: RunFolder, images: int) -> Iterator[Tile]:
         augmentation=augmentation_of(stored.resolved, run.read_history()),
         seed=recipe.seed,
         epoch=0,
-        limits=Limits.of(recipe.data),
+        limits=Limits.of(recipe.data, preprocess.pixels),
     )
     batch = next(batches)
-    pictures = denormalise(batch.images, preprocess).permute(0, 2, 3, 1).numpy()
-    for pixels, target in zip(pictures[:images], batch.targets, strict=False):
+    tiles = pictures(batch.images[:images], preprocess)
+    for pixels, target in zip(tiles, batch.targets, strict=False):
         yield Tile(pixels, short(stored.classes[int(target)]))
 
 
@@ -191,6 +194,6 @@ def _data_if_there(run: RunFolder) -> Dataset | None:
 
 def _pixels(dataset: Dataset, record: ImageRecord, limits: Limits) -> NDArray[np.uint8] | None:
     try:
-        return np.asarray(read_pixels(dataset.storage, record, limits))
+        return as_rgb(read_pixels(dataset.storage, record, limits))
     except DataError:
         return None

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 
 from saccade.imports import import_training_libraries
 from saccade.pipeline.work import Ready
+from saccade.preprocess import RGB
 from saccade.recipe import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, DEFAULT_BACKBONE, Recipe
 from saccade.records import Dataset
 from saccade.threads import without_garbage_collection
@@ -71,8 +72,10 @@ class Ahead:
 
         runtime = Runtime.create(recipe.device, recipe.precision)
         check_model(recipe)
-        # what starts from scratch is built for the training images, which are not divided off yet
-        can_wait = not recipe.starts_pretrained or recipe.model.backbone == AUTO_BACKBONE
+        # what starts from scratch is built for the training images, which are not divided off yet; so is what
+        # takes other channels, whose bits and statistics only the images tell
+        must_wait = not recipe.starts_pretrained or recipe.data.channels != RGB.channels
+        can_wait = must_wait or recipe.model.backbone == AUTO_BACKBONE
         if can_wait or self._given_up.is_set():
             return Ready(runtime, listed.classes)
         network = building.build_network(listed, recipe)

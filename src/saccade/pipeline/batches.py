@@ -45,7 +45,6 @@ def training_batches(
             plan.batch_size,
             augmentation=inputs.augmentation,
             seed=plan.seed,
-            sampling=plan.sampling,
             limits=inputs.limits,
             device=device,
             threads=usable_cores(),
@@ -58,7 +57,6 @@ def training_batches(
         plan.batch_size,
         augmentation=inputs.augmentation,
         seed=plan.seed,
-        sampling=plan.sampling,
         limits=inputs.limits,
         workers=inputs.workers,
         cache_bytes=memory_bytes() // 4 if inputs.cache_images else 0,
@@ -90,7 +88,8 @@ class ValidationBatches:
     def __init__(self, dataset: Dataset, plan: Plan, say: Say = warned) -> None:
         self._dataset, self._plan, self._inputs, self._say = dataset, plan, plan.inputs, say
         self._records = dataset.used("validation")
-        size_bytes = len(self._records) * 3 * 4 * plan.inputs.preprocess.size**2
+        preprocess = plan.inputs.preprocess
+        size_bytes = len(self._records) * preprocess.pixels.count * 4 * preprocess.size**2
         self._keeps = plan.inputs.cache_images and size_bytes <= memory_bytes() // 8
         self._kept: list[Batch] = []
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from saccade.plan import Phase, Plan
-from saccade.recipe import HARD_FINETUNE_RATIO, USUAL_GAMMAS, WITH_MOMENTUM, AugmentConfig, Recipe
+from saccade.preprocess import GRAY, RGB, PixelFormat
+from saccade.recipe import HARD_FINETUNE_RATIO, WITH_MOMENTUM, AugmentConfig, Recipe
 from saccade.records import Dataset
 from saccade.training.schedules import growing_side
 from saccade.transforms import Augmentation
@@ -36,6 +37,7 @@ class Situation:
     finetune_lr: float
     device: str
     in_memory: bool
+    pixels: PixelFormat = RGB
 
     @classmethod
     def of(cls, recipe: Recipe, plan: Plan, dataset: Dataset, device: str) -> Situation:
@@ -53,6 +55,7 @@ class Situation:
             finetune_lr=plan.finetune_lr,
             device=device,
             in_memory=inputs.cache_images and fits,
+            pixels=inputs.preprocess.pixels,
         )
 
     @property
@@ -243,17 +246,7 @@ RULES = (
     Rule(
         _train("class_weights"),
         "all classes have the same number of training images",
-        lambda s: len(set(s.class_counts)) == 1 and s.recipe.train.class_weights == "auto",
-    ),
-    Rule(
-        _train("sampling", "logit_adjustment"),
-        "all classes have the same number of training images",
         lambda s: len(set(s.class_counts)) == 1,
-    ),
-    Rule(
-        _train("loss_gamma"),
-        "only the losses focal and asymmetric use it",
-        lambda s: s.recipe.train.loss not in USUAL_GAMMAS,
     ),
     Rule(
         _train("workers"),
@@ -274,6 +267,26 @@ RULES = (
         ["data.crop_fraction"],
         "only resize = crop uses it",
         lambda s: s.resize != "crop",
+    ),
+    Rule(
+        ["augment.saturation", "augment.hue", "augment.grayscale"],
+        "images of data.channels gray or a number have no colours",
+        lambda s: not s.pixels.is_colour,
+    ),
+    Rule(
+        ["augment.jpeg_quality"],
+        "a JPEG has 8 bits, and the images have 16",
+        lambda s: s.pixels.bits == 16,
+    ),
+    Rule(
+        ["data.bits"],
+        "images of data.channels rgb are read with 8 bits",
+        lambda s: s.pixels.is_colour,
+    ),
+    Rule(
+        ["data.background"],
+        "a number of data.channels keeps transparency as it is, as a channel",
+        lambda s: s.pixels.channels not in (RGB.channels, GRAY),
     ),
     Rule(
         ["model.dropout"],

@@ -94,7 +94,12 @@ def _batches(
     from saccade.transforms import evaluation_batches
 
     return evaluation_batches(
-        dataset.storage, records, bundle.classes, bundle.preprocess, size, limits=Limits.of(recipe.data)
+        dataset.storage,
+        records,
+        bundle.classes,
+        bundle.preprocess,
+        size,
+        limits=Limits.of(recipe.data, bundle.preprocess.pixels),
     )
 
 
@@ -121,7 +126,7 @@ def _plain_inputs(dataset: Dataset, records: Sequence[ImageRecord], bundle: Bund
     from saccade.images.decoder import read_pixels
     from saccade.transforms.apply import to_input
 
-    limits = Limits.of(recipe.data)
+    limits = Limits.of(recipe.data, bundle.preprocess.pixels)
     pixels = (read_pixels(dataset.storage, record, limits) for record in records)
     return torch.stack([to_input(image, bundle.preprocess) for image in pixels])
 
@@ -165,7 +170,7 @@ def check_export(run: RunFolder, dataset: Dataset, recipe: Recipe) -> None:
     records, bundle = probes(dataset.used("validation")), load_bundle(run.bundle)
     if not records:
         return
-    exported, limits = preprocessing_of(run.onnx), Limits.of(recipe.data)
+    exported, limits = preprocessing_of(run.onnx), Limits.of(recipe.data, bundle.preprocess.pixels)
     answers = [exported(read_pixels(dataset.storage, record, limits)) for record in records]
     expected = _inputs(dataset, records, bundle, recipe).numpy()
     difference = _largest(np.stack(answers) - expected)

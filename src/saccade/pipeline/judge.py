@@ -118,7 +118,7 @@ def predict_records(
         bundle.classes,
         bundle.preprocess,
         EVALUATION_BATCH,
-        limits=Limits.of(recipe.data),
+        limits=Limits.of(recipe.data, bundle.preprocess.pixels),
     )
     with terminal.progress(what) as progress:
         logits, _, paths = predict_logits(

@@ -7,6 +7,7 @@ from pathlib import Path
 from saccade.errors import DataError, RecipeError
 from saccade.images.decoder import Limits
 from saccade.pipeline import prepare
+from saccade.preprocess import RGB
 from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord
 from saccade.run_folder import RunFolder, write_bytes
@@ -28,14 +29,15 @@ def augment_preview(
     find_backbone(recipe.model.backbone)  # only to refuse here what there is not
     examined = prepare.examine(prepare.list_data(location, recipe), recipe, terminal)
     made = prepare.divide(examined, recipe, terminal)
+    preprocess = planned_preprocess(made.dataset, recipe)
     picture = preview(
         made.dataset.storage,
         spread_over_classes(made.dataset, images),
         Augmentation.from_config(recipe.augment),
-        planned_preprocess(made.dataset, recipe),
+        preprocess,
         draws=draws,
         seed=recipe.seed,
-        limits=Limits.of(recipe.data),
+        limits=Limits.of(recipe.data, preprocess.pixels),
     )
     write_bytes(Path(out), picture)
     terminal.say(
@@ -74,7 +76,8 @@ def summarize(backbone: str, terminal: Terminal, *, classes: int, image_size: in
     run = RunFolder(Path(backbone))
     if run.has(run.environment):
         architecture = run.read_record().resolved["model.architecture"]
-        terminal.say(*as_text(summary(rebuild(architecture), architecture["image_size"])).split("\n"))
+        channels, side = architecture.get("channels", RGB.count), architecture["image_size"]
+        terminal.say(*as_text(summary(rebuild(architecture), side, channels=channels)).split("\n"))
         return
     size = image_size or None
     built = build_model(backbone, classes, pretrained=False, head=head, image_size=size)

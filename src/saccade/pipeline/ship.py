@@ -10,7 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from saccade import extensions
@@ -26,6 +25,7 @@ from saccade.pipeline.evidence import check_export
 from saccade.pipeline.reevaluate import data_of
 from saccade.pipeline.result import certificate_line
 from saccade.pipeline.whole_files import sha256_of
+from saccade.preprocess import Preprocess
 from saccade.recipe import DataConfig, Recipe
 from saccade.records import Certificate, Dataset, Predictions
 from saccade.run_folder import (
@@ -210,7 +210,7 @@ def _make(run: RunFolder, name: str, made: Path, dataset: Dataset, terminal: Ter
     helps: dict[str, Callable[[], Any]] = {
         "decoding": lambda: _decoding(run.read_recipe().data),
         "float_onnx": lambda: _float_onnx(run, dataset, terminal),
-        "images": lambda: _calibration_images(dataset, run.read_recipe()),
+        "images": lambda: _calibration_images(run, dataset, run.read_recipe()),
         "problems": lambda: problems,
     }
     with terminal.progress(f"exporting {made.name}"):
@@ -242,11 +242,18 @@ def _float_onnx(run: RunFolder, dataset: Dataset, terminal: Terminal) -> Path:
     return run.onnx
 
 
-def _calibration_images(dataset: Dataset, recipe: Recipe) -> Iterator[NDArray[np.uint8]]:
-    """Training images, evenly chosen, uint8 (height, width, 3)."""
+def _calibration_images(run: RunFolder, dataset: Dataset, recipe: Recipe) -> Iterator[NDArray[Any]]:
+    """Training images, evenly chosen, as they are decoded."""
     records = dataset.used("train")
     chosen = records[:: -(-len(records) // recipe.export.calibration_images)]
-    return (read_pixels(dataset.storage, record, Limits.of(recipe.data)) for record in chosen)
+    limits = _limits(run, recipe)
+    return (read_pixels(dataset.storage, record, limits) for record in chosen)
+
+
+def _limits(run: RunFolder, recipe: Recipe) -> Limits:
+    """How the run's images are decoded."""
+    preprocess = Preprocess.from_json(run.read_record().resolved["data.preprocess"])
+    return Limits.of(recipe.data, preprocess.pixels)
 
 
 def _certify(
@@ -289,7 +296,7 @@ def _certificate(
             max_drop=recipe.export.max_drop,
             max_images=recipe.export.certify_images,
             kind=chosen.kind,
-            limits=Limits.of(recipe.data),
+            limits=_limits(run, recipe),
             load=None if own else chosen.load,
             engines=chosen.engines,
             provider=provider,

@@ -54,13 +54,13 @@ def _gray_stack(images: NDArray[Any]) -> bool:
 
 def inputs_at(path: str, listings: dict[str, Listing]) -> Iterator[Input]:
     """The path itself, or every image below it where it is a folder; hidden ones are passed over."""
-    from saccade.sources.listing import list_folder
+    from saccade.sources.listing import list_images
 
     if not os.path.isdir(path):
         yield path, path
         return
     try:
-        listings[path] = list_folder(Path(path))
+        listings[path] = list_images(Path(path))
     except SourceError as error:
         yield path, ImageError(error.problem, "Allow it with: chmod u+rx FOLDER")
         return

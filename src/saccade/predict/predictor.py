@@ -105,7 +105,7 @@ class Predictor:
         self.artefact = artefact
         self._data = data  # None: it lies in the file
         self.file = file.absolute()  # found again after a change of folder
-        self.limits = replace(limits, background=artefact.background, gray_maximum=artefact.gray_maximum)
+        self.limits = artefact.decoding(limits)
         self.asked_threads = threads
         self.threads = threads or usable_cores()
         self._room = _Room(memory_limit() // 2 // BYTES_A_PIXEL)

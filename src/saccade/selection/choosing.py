@@ -28,6 +28,7 @@ from saccade.features.compute import Images, compute_features
 from saccade.features.engines import engines_of
 from saccade.features.heads import FOLDS, LabelledFeatures, choose_strength
 from saccade.images.decoder import Limits
+from saccade.preprocess import RGB
 from saccade.recipe import AUTO_BACKBONE, DEFAULT_BACKBONE, Recipe
 from saccade.records import Dataset, ImageRecord
 from saccade.runtime import Runtime, draw_seed
@@ -162,6 +163,10 @@ def time_backbones(listed: Dataset, recipe: Recipe, terminal: Terminal) -> Field
 def _exported(candidate: Candidate, listed: Dataset, recipe: Recipe, file: Path) -> Timed:
     from saccade.export.onnx import write_onnx
 
+    # channels change the first layer alone, and their statistics are not known before images are read
+    usual = {"channels": RGB.channels, "bits": "auto", "mean": "auto", "std": "auto"}
+    if recipe.data.channels != RGB.channels:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=usual)})
     network = build_network(listed, with_candidate(recipe, candidate))
     write_onnx(Bundle(network.module, listed.classes, network.preprocess, network.architecture), file)
     parameters = sum(parameter.numel() for parameter in network.module.parameters())
@@ -266,7 +271,8 @@ def _score(
     runtime.place(network.module)
     engines = engines_of(network, runtime)
     engine = engines.quick or engines.exact
-    images = Images(dataset.storage, records, network.preprocess, Limits.of(recipe.data), exact=False)
+    limits = Limits.of(recipe.data, network.preprocess.pixels)
+    images = Images(dataset.storage, records, network.preprocess, limits, exact=False)
     values = compute_features(images, engine, threads=usable_cores(), stop=stop, progress=progress)
     classes = tuple(label for label in dataset.classes if any(r.label == label for r in records))
     data = LabelledFeatures(

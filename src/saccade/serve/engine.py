@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from saccade.serve.model import Model
 
-Content = bytes | NDArray[np.uint8]  # one encoded image, or pixels (height, width, 3)
+Content = bytes | NDArray[Any]  # one encoded image, or pixels (height, width, channels)
 Answer = NDArray[np.float64] | ImageError  # (classes,), or why there is none
 T = TypeVar("T")
 

@@ -15,6 +15,7 @@ from saccade.artefact import Artefact
 from saccade.errors import ModelError
 from saccade.pages.about import describe, read_certificate
 from saccade.predict.predictor import model_file
+from saccade.preprocess import RGB, PixelFormat
 from saccade.serve.limits import HttpLimits, ServeLimits
 
 GOLDEN_TOLERANCE = 1e-5
@@ -47,15 +48,10 @@ class Model:
                 hint="export the model again, or see the certificate's problems",
             )
         artefact = Artefact.open(file, threads=1)  # each worker runs it in its own thread
-        decoding = HttpLimits(
-            max_pixels=limits.max_pixels,
-            max_bytes=limits.max_body,
-            background=artefact.background,
-            gray_maximum=artefact.gray_maximum,
-        )
+        decoding = artefact.decoding(HttpLimits(max_pixels=limits.max_pixels, max_bytes=limits.max_body))
         chosen = name or default_name(given)
         about = describe(chosen, file, artefact, certificate) | {"loaded": _now()}
-        golden = artefact.probabilities([golden_pixels()])[0]
+        golden = artefact.probabilities([golden_pixels(artefact.preprocess.pixels)])[0]
         return cls(chosen, file, artefact, decoding, about, golden)
 
     @property
@@ -82,17 +78,23 @@ def default_name(given: Path) -> str:
     return path.name if path.is_dir() else path.stem
 
 
-def golden_pixels() -> NDArray[np.uint8]:
-    """(48, 64, 3): slopes of three colours, the same everywhere."""
+def golden_pixels(pixels: PixelFormat = RGB) -> NDArray[Any]:
+    """(48, 64, C): slopes of three colours, or of other channels, the same everywhere."""
     y, x = np.mgrid[0 : GOLDEN_SIZE[0], 0 : GOLDEN_SIZE[1]]
-    return np.stack((x * 4 % 256, y * 5 % 256, (x + y) * 2 % 256), axis=-1).astype(np.uint8)
+    slopes = (x * 4 % 256, y * 5 % 256, (x + y) * 2 % 256)
+    chosen = np.stack([slopes[channel % 3] for channel in range(pixels.count)], axis=-1)
+    return (chosen * (pixels.largest // 255)).astype(pixels.dtype)
 
 
-def golden_files() -> list[bytes]:
-    """The golden image as a client would send it: PNG, and JPEG, which loads its decoder."""
+def golden_files(pixels: PixelFormat = RGB) -> list[bytes]:
+    """The golden image as a client would send it: PNG, and JPEG, which loads its decoder; else .npy."""
     from PIL import Image
 
     files = []
+    if not pixels.is_colour:
+        array = io.BytesIO()
+        np.save(array, golden_pixels(pixels), allow_pickle=False)
+        return [array.getvalue()]
     for kind in ("PNG", "JPEG"):
         file = io.BytesIO()
         Image.fromarray(golden_pixels()).save(file, kind)

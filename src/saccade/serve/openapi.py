@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from saccade._version import __version__
 from saccade.artefact import INPUT_NAME, OUTPUT_NAME
+from saccade.preprocess import PixelFormat
 from saccade.serve import protocol
 from saccade.serve.around import OPEN_PATHS
 
@@ -121,23 +122,24 @@ def _paths_of_the_protocol(server: Server) -> Json:
     }
     model = _only("model", server.model.name)
     version = _only("version", protocol.MODEL_VERSION)
-    paths |= _paths_of_a_model("/v2/models/{model}", [model])
-    return paths | _paths_of_a_model("/v2/models/{model}/versions/{version}", [model, version])
+    pixels = server.model.artefact.preprocess.pixels
+    paths |= _paths_of_a_model("/v2/models/{model}", [model], pixels)
+    return paths | _paths_of_a_model("/v2/models/{model}/versions/{version}", [model, version], pixels)
 
 
-def _paths_of_a_model(start: str, parameters: list[Json]) -> Json:
+def _paths_of_a_model(start: str, parameters: list[Json], pixels: PixelFormat) -> Json:
     metadata = _get("Model metadata.", _found("ModelMetadata", "inputs, outputs and properties"))
     ready = _get("Whether the model takes requests.", _found("ModelReady", "it does"))
     ready["get"]["responses"]["503"] = _found("ModelReady", "it does not: starting or ending")
     made = {
         start: {"get": _refusing(metadata["get"], 404)},
         f"{start}/ready": {"get": _refusing(ready["get"], 404)},
-        f"{start}/infer": {"post": _refusing(_infer(), 404, *_READING)},
+        f"{start}/infer": {"post": _refusing(_infer(pixels), 404, *_READING)},
     }
     return {path: {"parameters": parameters, **operations} for path, operations in made.items()}
 
 
-def _infer() -> Json:
+def _infer(pixels: PixelFormat) -> Json:
     binary = {"schema": {"type": "string", "format": "binary"}}
     length = {
         "name": "Inference-Header-Content-Length",
@@ -147,8 +149,11 @@ def _infer() -> Json:
     }
     answered = _found("InferResponse", "the probabilities, or the first classes")
     answered["content"]["application/octet-stream"] = binary
+    red_and_blue = [255, 0, 0, 0, 0, 255]
+    values = red_and_blue if pixels.is_colour else [pixels.largest] * 2 * pixels.count
+    array = _example(INPUT_NAME, protocol.datatype_of(pixels), [1, 1, 2, pixels.count], values)
     examples = {
-        "pixels": {"value": _example(INPUT_NAME, "UINT8", [1, 1, 2, 3], [255, 0, 0, 0, 0, 255])},
+        "pixels": {"value": array},
         "file": {"value": _example(protocol.ENCODED_NAME, "BYTES", [1], [_PNG])},
     }
     body = {
@@ -176,9 +181,10 @@ def _schemas(server: Server) -> Json:
     failed = _object({"error": text, "status": whole}, ["error", "status"])
     list_of_scores = _list(_object({"label": label, "score": score}, ["label", "score"]))
     parameters = {"type": ["object", "null"]}
+    kind = protocol.datatype_of(server.model.artefact.preprocess.pixels)
     tensor = {
         "name": text,
-        "datatype": {"enum": ["UINT8", "BYTES", "FP32"]},
+        "datatype": {"enum": [kind, "BYTES", "FP32"]},
         "shape": _list(whole),
         "parameters": parameters,
         "data": {"type": "array"},
@@ -188,7 +194,7 @@ def _schemas(server: Server) -> Json:
     given = {
         **tensor,
         "name": {"enum": [INPUT_NAME, protocol.ENCODED_NAME]},
-        "datatype": {"enum": ["UINT8", "BYTES"]},
+        "datatype": {"enum": [kind, "BYTES"]},
         "shape": _list({"type": "integer", "minimum": 1}),
     }
     return {

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from saccade._version import __version__
 from saccade.artefact import INPUT_NAME, OUTPUT_NAME, Artefact, Image
 from saccade.files import parse_json
+from saccade.preprocess import RGB, PixelFormat
 from saccade.serve.problems import Refused
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -34,7 +35,6 @@ EXTENSIONS = ("binary_tensor_data", "classification")
 PLATFORM = "onnxruntime_onnx"
 MODEL_VERSION = "1"
 
-_DATATYPES = {INPUT_NAME: ("UINT8", "BYTES"), ENCODED_NAME: ("BYTES",)}
 _LENGTH = struct.Struct("<I")  # before each element of a binary BYTES tensor
 _MOST_DIMENSIONS = 8
 _SHOWN = 60  # characters of a request that a message repeats
@@ -44,7 +44,7 @@ _SHOWN = 60  # characters of a request that a message repeats
 class InferRequest:
     """What one infer request asks.
 
-    `images` are uint8 arrays (height, width, 3), or contents of image files. `binary` asks for the output
+    `images` are arrays (height, width, channels), or contents of image files. `binary` asks for the output
     behind the JSON. With `class_count` the output is that many first classes, without it the probabilities.
     """
 
@@ -54,16 +54,21 @@ class InferRequest:
     class_count: int = 0
 
 
-def parse_infer_request(headers: Mapping[str, str], body: bytes, *, max_images: int) -> InferRequest:
+def parse_infer_request(
+    headers: Mapping[str, str], body: bytes, *, max_images: int, pixels: PixelFormat = RGB
+) -> InferRequest:
     """The images and wishes of a request; raises Refused (400, 413).
 
     headers: with names in lower case. body: decompressed. max_images: more are refused with status 413.
+    pixels: what the model takes.
     """
     with _no_collection():
-        return _read_request(headers, body, max_images)
+        return _read_request(headers, body, max_images, pixels)
 
 
-def _read_request(headers: Mapping[str, str], body: bytes, max_images: int) -> InferRequest:
+def _read_request(
+    headers: Mapping[str, str], body: bytes, max_images: int, pixels: PixelFormat
+) -> InferRequest:
     length = _header_length(headers.get(HEADER_LENGTH), len(body))
     if length == 0:  # no JSON, nothing but one input: one image file
         return InferRequest((body,), binary=True)
@@ -73,7 +78,8 @@ def _read_request(headers: Mapping[str, str], body: bytes, max_images: int) -> I
         raise _refused(f"id must be a text: {_shown(name)}")
     parameters = _parameters(head, "the request")
     tensors = _objects(head, "inputs")
-    images = _read_input(tensors, b"" if length is None else body[length:], max_images=max_images)
+    rest = b"" if length is None else body[length:]
+    images = _read_input(tensors, rest, max_images=max_images, pixels=pixels)
     binary, class_count = _wanted(head, default=_flag(parameters, "binary_data_output", default=False))
     return InferRequest(images, name, binary, class_count)
 
@@ -119,7 +125,9 @@ def server_metadata() -> dict[str, Any]:
 
 def model_metadata(name: str, artefact: Artefact) -> dict[str, Any]:
     """Inputs and outputs of the model; -1 stands for any size. A request has one of the inputs, not both."""
-    pixels = {"name": INPUT_NAME, "datatype": "UINT8", "shape": [-1, -1, -1, 3]}
+    takes = artefact.preprocess.pixels
+    kind = "RGB pixels" if takes.is_colour else f"pixels, {takes}"
+    pixels = {"name": INPUT_NAME, "datatype": datatype_of(takes), "shape": [-1, -1, -1, takes.count]}
     encoded = {"name": ENCODED_NAME, "datatype": "BYTES", "shape": [-1]}
     output = {"name": OUTPUT_NAME, "datatype": "FP32", "shape": [-1, len(artefact.classes)]}
     return {
@@ -129,7 +137,7 @@ def model_metadata(name: str, artefact: Artefact) -> dict[str, Any]:
         "inputs": [pixels, encoded],
         "outputs": [output],
         "properties": {
-            "inputs": f"give one: {INPUT_NAME} (upright RGB pixels) or {ENCODED_NAME} (contents of image "
+            "inputs": f"give one: {INPUT_NAME} (upright {kind}) or {ENCODED_NAME} (contents of image "
             "files; as JSON in base64)",
             "classes": json.dumps(artefact.classes),
             "sha256": artefact.sha256,
@@ -159,8 +167,17 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
+def datatype_of(pixels: PixelFormat) -> str:
+    """The protocol's name of a pixel's values.
+
+    >>> datatype_of(RGB)
+    'UINT8'
+    """
+    return f"UINT{pixels.bits}"
+
+
 def _read_input(
-    tensors: Sequence[Mapping[str, Any]], rest: bytes, *, max_images: int
+    tensors: Sequence[Mapping[str, Any]], rest: bytes, *, max_images: int, pixels: PixelFormat
 ) -> tuple[Image | bytes, ...]:
     if len(tensors) != 1:
         names = ", ".join(_shown(tensor.get("name")) for tensor in tensors[:3])
@@ -169,15 +186,16 @@ def _read_input(
         )
     tensor = tensors[0]
     name, datatype = tensor.get("name"), tensor.get("datatype")
-    if not isinstance(name, str) or name not in _DATATYPES:
+    datatypes = {INPUT_NAME: (datatype_of(pixels), "BYTES"), ENCODED_NAME: ("BYTES",)}
+    if not isinstance(name, str) or name not in datatypes:
         raise _refused(f"unknown input {_shown(name)}: it is {INPUT_NAME} or {ENCODED_NAME}")
-    if datatype not in _DATATYPES[name]:
-        raise _refused(f"{name} is {' or '.join(_DATATYPES[name])}, not {_shown(datatype)}")
+    if datatype not in datatypes[name]:
+        raise _refused(f"{name} is {' or '.join(datatypes[name])}, not {_shown(datatype)}")
     shape = _shape(tensor, max_images=max_images)
     data = _given_data(tensor, rest)
     if datatype == "BYTES":
         return _encoded_images(data, shape)
-    return _pixel_arrays(data, shape)
+    return _pixel_arrays(data, shape, pixels)
 
 
 def _given_data(tensor: Mapping[str, Any], rest: bytes) -> bytes | list[Any]:
@@ -195,20 +213,23 @@ def _given_data(tensor: Mapping[str, Any], rest: bytes) -> bytes | list[Any]:
     return rest
 
 
-def _pixel_arrays(data: bytes | list[Any], shape: tuple[int, ...]) -> tuple[Image, ...]:
-    if len(shape) != 4 or shape[3] != 3:
-        raise _refused(f"{INPUT_NAME} is (images, height, width, 3), not {_shown(list(shape))}")
-    pixels = data if isinstance(data, bytes) else _values_0_to_255(_flat(data, shape))
-    if len(pixels) != math.prod(shape):
-        raise _refused(f"{len(pixels)} values do not fit the shape {_shown(list(shape))}")
-    return tuple(np.frombuffer(pixels, np.uint8).reshape(shape))
+def _pixel_arrays(data: bytes | list[Any], shape: tuple[int, ...], pixels: PixelFormat) -> tuple[Image, ...]:
+    count = pixels.count
+    if len(shape) != 4 or shape[3] != count:
+        raise _refused(f"{INPUT_NAME} is (images, height, width, {count}), not {_shown(list(shape))}")
+    values = data if isinstance(data, bytes) else _whole_values(_flat(data, shape), pixels)
+    size = pixels.dtype.itemsize
+    if len(values) != math.prod(shape) * size:
+        raise _refused(f"{len(values) / size:g} values do not fit the shape {_shown(list(shape))}")
+    return tuple(np.frombuffer(values, pixels.dtype.newbyteorder("<")).reshape(shape))
 
 
-def _values_0_to_255(values: list[Any]) -> bytes:
+def _whole_values(values: list[Any], pixels: PixelFormat) -> bytes:
     try:
-        return bytes(values)
-    except (ValueError, TypeError):
-        raise _refused("UINT8 data must be whole numbers from 0 to 255") from None
+        return bytes(values) if pixels.bits == 8 else struct.pack(f"<{len(values)}H", *values)
+    except (ValueError, TypeError, struct.error):
+        kind = datatype_of(pixels)
+        raise _refused(f"{kind} data must be whole numbers from 0 to {pixels.largest}") from None
 
 
 def _encoded_images(data: bytes | list[Any], shape: tuple[int, ...]) -> tuple[bytes, ...]:

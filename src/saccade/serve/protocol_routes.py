@@ -66,7 +66,12 @@ async def infer(request: Request) -> Response:
     server, model = _server(request), _model(request)
     server.check_room()
     body = await read_body(request)
-    asked = protocol.parse_infer_request(request.headers, body, max_images=server.limits.max_images)
+    asked = protocol.parse_infer_request(
+        request.headers,
+        body,
+        max_images=server.limits.max_images,
+        pixels=model.artefact.preprocess.pixels,
+    )
     request.state.images = len(asked.images)
     work = server.engine.answer(asked.images, deadline=server.deadline_of(request), model=model)
     answers = await unless_hung_up(request, work)

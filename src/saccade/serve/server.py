@@ -120,8 +120,9 @@ class Server:
     async def _prove(self, model: Model) -> None:
         """Every worker answers the golden image; raises ModelError where one is wrong."""
         deadline = time.monotonic() + 60
+        files = golden_files(model.artefact.preprocess.pixels)
         work = (
-            self.engine.answer(golden_files(), deadline=deadline, model=model, reserved=True)
+            self.engine.answer(files, deadline=deadline, model=model, reserved=True)
             for _ in range(self.limits.workers)
         )
         for answers in await asyncio.gather(*work):

@@ -4,7 +4,8 @@
     images.csv        path,label[,part][,group]
     000000-....png    an image that was given as array, Pillow image, bytes or open file
 
-Arrays and Pillow images are stored without loss as PNG; the bytes of image files stay as they are.
+Arrays and Pillow images are stored without loss as PNG, or as .npy where the recipe declares their channels;
+the bytes of image files stay as they are.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image as Pillow
 
 from saccade.errors import LEFT_OUT, ImageError, OtherRunError, SourceError
@@ -36,6 +38,7 @@ _ENDINGS = {
     b"GI": ".gif",
     b"II": ".tif",
     b"MM": ".tif",
+    b"\x93N": ".npy",
 }
 
 
@@ -155,6 +158,9 @@ def _encoded(image: Any, limits: Limits) -> bytes:
     taken = given.take(image, limits)
     if isinstance(taken, bytes):
         return taken
-    file = io.BytesIO()
-    Pillow.fromarray(given.pixels(taken, limits)).save(file, "PNG", compress_level=1)
+    file, pixels = io.BytesIO(), given.pixels(taken, limits)
+    if limits.pixels.is_colour:
+        Pillow.fromarray(pixels).save(file, "PNG", compress_level=1)
+    else:
+        np.save(file, pixels, allow_pickle=False)
     return file.getvalue()

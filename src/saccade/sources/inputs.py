@@ -22,7 +22,7 @@ from typing import BinaryIO, cast
 from saccade.errors import ImageError, SourceError
 from saccade.files import open_file
 from saccade.images.decoder import DEFAULT_MAX_BYTES
-from saccade.sources.listing import Listing, list_folder
+from saccade.sources.listing import Listing, list_images
 from saccade.sources.naming import as_text, natural_key, suffix
 from saccade.sources.storage import Stored, refuse_size
 from saccade.sources.tables import (
@@ -127,7 +127,7 @@ def _state_of(path: str) -> str:
 def _folder(word: str, columns: Columns) -> list[Given]:
     """Every image below a folder, hidden ones passed over; in one without images, its shards and tables."""
     try:
-        listing = list_folder(Path(word))
+        listing = list_images(Path(word))
     except SourceError as error:
         return [_failing(word, ImageError(error.problem, "Allow it with: chmod u+rx FOLDER"))]
     if not listing.files:

@@ -69,6 +69,7 @@ class Collector:
     lost: list[Lost] = field(default_factory=list)
     lost_files: Counter[str] = field(default_factory=Counter)
     arrays: list[str] = field(default_factory=list)
+    read_npy: bool = False  # whether arrays are images, as where the recipe declares their channels
     marks: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def note(self, path: str, why: str) -> None:
@@ -86,7 +87,7 @@ class Collector:
         """Take in one regular file by its name."""
         name = path.rpartition("/")[2]
         kind = kind_of(name)
-        if kind == "image":
+        if kind == "image" or (self.read_npy and suffix(name) == "npy"):
             self.files.append(path)
         elif kind == "junk":
             self.ignored[junk_reason(name, folder=False)] += 1
@@ -169,11 +170,21 @@ class Collector:
                 self.note(twins[0], text)
 
 
-def list_folder(root: Path) -> Listing:
-    """Every image below `root`; links are followed inside the root only, each folder visited once."""
+def list_folder(root: Path, *, read_npy: bool = False) -> Listing:
+    """Every image below `root`; links are followed inside the root only, each folder visited once.
+
+    `read_npy`: arrays in .npy files are images.
+    """
     walk = _Walk(root)
+    walk.found.read_npy = read_npy
     walk.run()
     return walk.found.listing()
+
+
+def list_images(root: Path) -> Listing:
+    """`list_folder` for prediction: in a folder without other images, .npy files are images."""
+    listing = list_folder(root)
+    return listing if listing.files else list_folder(root, read_npy=True)
 
 
 class _Walk:

@@ -42,11 +42,13 @@ _CORRECT = "Correct the source"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How data are to be read: what columns are called, whether empty classes may be left out."""
+    """How data are to be read: what columns are called, whether empty classes may be left out, whether .npy
+    files in folders are images."""
 
     columns: Columns = USUAL_COLUMNS
     drop_empty: bool = False
     min_classes: int = 2
+    read_npy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def load_source(
     columns: Columns = USUAL_COLUMNS,
     drop_empty: bool = False,
     min_classes: int = 2,
+    read_npy: bool = False,
 ) -> Dataset:
     """The data set at `location`; raises SourceError with every problem that was found.
 
@@ -75,7 +78,8 @@ def load_source(
 
     `group` names a column; `group_pattern` is a regular expression on the relative path. `columns` says what
     the others are called.
-    `drop_empty` leaves class folders without an image out instead of stopping.
+    `drop_empty` leaves class folders without an image out instead of stopping; with `read_npy`, .npy files
+    in folders are images.
     """
     if (group or columns.group) and group_pattern:
         raise SourceError("--group and --group-pattern both name the groups", hint="give one of them")
@@ -83,7 +87,7 @@ def load_source(
     if not place.strip():
         raise SourceError("the data path is empty", hint="give a folder, list or archive")
     columns = replace(columns, group=group or columns.group)
-    dataset = _source_of(place).load(place, Asked(columns, drop_empty, min_classes))
+    dataset = _source_of(place).load(place, Asked(columns, drop_empty, min_classes, read_npy))
     if group_pattern:
         dataset = dataset.with_records(with_groups(dataset.records, group_pattern))
     return dataset
@@ -214,7 +218,7 @@ def _is_file(location: str, *endings: str) -> bool:
 
 def _load_folder(location: str, asked: Asked) -> Dataset:
     root, where = _path(location), printable(str(_path(location)))
-    listing = list_folder(root)
+    listing = list_folder(root, read_npy=asked.read_npy)
     if not listing.files:
         shards, tables = shards_at(root), parquet_files(root)
         if shards:

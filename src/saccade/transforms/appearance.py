@@ -1,4 +1,7 @@
-"""What pixels look like: colours, sharpness, compression, and what is covered. uint8 (3, S, S) both ways."""
+"""What pixels look like: colours, sharpness, compression, and what is covered.
+
+uint8 (C, S, S) both ways; 16 bits come as float32 from 0 to 65535, and stay so.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as nn
 from torchvision.transforms.v2 import functional
 
-from saccade.preprocess import Preprocess
+from saccade.preprocess import PixelFormat, Preprocess
 from saccade.transforms.geometry import mean_colour_plane, random_box
 from saccade.transforms.strengths import Augmentation
 
@@ -29,38 +32,41 @@ _LUMA = torch.tensor((0.299, 0.587, 0.114))  # ITU-R BT.601
 def colour(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
     """Brightness, contrast, saturation and hue, in an order drawn for the image; rounded once."""
     draws = rng.uniform(-1, 1, len(_JITTERS))
-    changed = image.to(torch.float32, memory_format=torch.contiguous_format)
+    changed = image.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    pixels = preprocess.pixels
     for number in rng.permutation(len(_JITTERS)):
         name, change = _JITTERS[number]
-        largest = getattr(strength, name)
-        if largest:
-            changed = change(changed, float(draws[number]) * largest)
-    return changed.round_().to(torch.uint8)
+        strongest = getattr(strength, name)
+        if strongest and (pixels.is_colour or name not in OF_COLOURS):
+            changed = change(changed, float(draws[number]) * strongest, pixels)
+    return changed.round_().to(image.dtype)
 
 
-# float32 (3, H, W) in 0..255, changed in place; the amount is 0 where nothing changes
+# float32 (C, H, W) from 0 to the largest value, changed in place; the amount is 0 where nothing changes
 
 
-def _brighten(image: Tensor, amount: float) -> Tensor:
-    return image.mul_(1 + amount).clamp_(0, 255)
+def _brighten(image: Tensor, amount: float, pixels: PixelFormat) -> Tensor:
+    return image.mul_(1 + amount).clamp_(0, pixels.largest)
 
 
-def _contrast(image: Tensor, amount: float) -> Tensor:
-    mean_gray = float(torch.dot(_LUMA, image.mean((1, 2))))
-    return image.mul_(1 + amount).sub_(amount * mean_gray).clamp_(0, 255)
+def _contrast(image: Tensor, amount: float, pixels: PixelFormat) -> Tensor:
+    means = image.mean((1, 2))
+    mean_gray = float(torch.dot(_LUMA, means) if pixels.is_colour else means.mean())
+    return image.mul_(1 + amount).sub_(amount * mean_gray).clamp_(0, pixels.largest)
 
 
-def _saturate(image: Tensor, amount: float) -> Tensor:
+def _saturate(image: Tensor, amount: float, pixels: PixelFormat) -> Tensor:
     gray = (_LUMA @ image.flatten(1)).view(image.shape[1:])
-    return image.mul_(1 + amount).sub_(gray.mul_(amount)).clamp_(0, 255)
+    return image.mul_(1 + amount).sub_(gray.mul_(amount)).clamp_(0, pixels.largest)
 
 
-def _turn_hue(image: Tensor, amount: float) -> Tensor:
+def _turn_hue(image: Tensor, amount: float, pixels: PixelFormat) -> Tensor:
     turned: Tensor = functional.adjust_hue(image.div_(255), amount)
     return turned.mul_(255).clamp_(0, 255)
 
 
-_JITTERS: tuple[tuple[str, Callable[[Tensor, float], Tensor]], ...] = (
+OF_COLOURS = ("saturation", "hue", "grayscale")  # change nothing where pixels are not RGB
+_JITTERS: tuple[tuple[str, Callable[[Tensor, float, PixelFormat], Tensor]], ...] = (
     ("brightness", _brighten),
     ("contrast", _contrast),
     ("saturation", _saturate),
@@ -70,7 +76,7 @@ _JITTERS: tuple[tuple[str, Callable[[Tensor, float], Tensor]], ...] = (
 
 def grayscale(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
     """Gray by luma, with its probability."""
-    if rng.random() >= strength.grayscale:
+    if rng.random() >= strength.grayscale or not preprocess.pixels.is_colour:
         return image
     gray: Tensor = functional.rgb_to_grayscale(image, num_output_channels=3)
     return gray
@@ -79,8 +85,13 @@ def grayscale(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng
 def sharpness(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
     """Sharper, or smoother by a 3 x 3 mean."""
     amount = rng.uniform(-strength.sharpness, strength.sharpness)
-    changed: Tensor = functional.adjust_sharpness(image, 1 + amount)
-    return changed
+    changed: Tensor
+    if preprocess.pixels.is_colour:
+        changed = functional.adjust_sharpness(image, 1 + amount)
+        return changed
+    scale = preprocess.pixels.largest if image.is_floating_point() else 1  # of float32 it wants 0 to 1
+    changed = functional.adjust_sharpness(image[:, None] / scale if scale > 1 else image[:, None], 1 + amount)
+    return changed[:, 0] * scale
 
 
 def blur(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
@@ -94,18 +105,28 @@ def blur(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Gen
     kernel /= kernel.sum()
     padded = nn.pad(image.to(torch.float32)[:, None], [reach] * 4, mode="reflect")
     blurred = nn.conv2d(nn.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
-    return blurred[:, 0].round_().clamp_(0, 255).to(torch.uint8)
+    return blurred[:, 0].round_().clamp_(0, preprocess.pixels.largest).to(image.dtype)
 
 
 def jpeg(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
-    """Compressed as a JPEG file and read again, at a quality from `jpeg_quality` to 100."""
+    """Compressed as a JPEG file and read again, at a quality from `jpeg_quality` to 100.
+
+    Channels that are not RGB are gray files each; 16 bits stay as they are, since JPEG has 8.
+    """
     quality = int(rng.integers(strength.jpeg_quality, 101))
-    if strength.jpeg_quality == 100:
+    if strength.jpeg_quality == 100 or image.is_floating_point():
         return image
+    if preprocess.pixels.is_colour:
+        return _compressed(image.permute(1, 2, 0), quality).permute(2, 0, 1)
+    return torch.stack([_compressed(plane, quality) for plane in image])
+
+
+def _compressed(picture: Tensor, quality: int) -> Tensor:
+    """(H, W) or (H, W, 3) through a JPEG file."""
     file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
+    Image.fromarray(picture.numpy()).save(file, "JPEG", quality=quality)
     with Image.open(file) as compressed:
-        return torch.from_numpy(np.array(compressed)).permute(2, 0, 1)
+        return torch.from_numpy(np.array(compressed))
 
 
 def cutout(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
@@ -114,6 +135,6 @@ def cutout(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: G
         return image
     height, width = image.shape[-2:]
     top, left, box_height, box_width = random_box(height, width, CUTOUT_AREA, CUTOUT_RATIO, rng)
-    fill = mean_colour_plane(preprocess).to(torch.uint8)
+    fill = mean_colour_plane(preprocess).to(image.dtype)
     covered: Tensor = functional.erase(image, top, left, box_height, box_width, fill)
     return covered

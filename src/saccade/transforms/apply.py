@@ -16,15 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as nn
 
-from saccade.preprocess import Geometry, Preprocess
+from saccade.images.rendering import as_rgb
+from saccade.preprocess import MOST_CHANNELS, Geometry, Preprocess
 
-Pixels = NDArray[np.uint8] | Tensor
+Pixels = NDArray[np.uint8] | NDArray[np.uint16] | Tensor
 
 
 def to_input(pixels: Pixels, preprocess: Preprocess) -> Tensor:
-    """One image as the network sees it: uint8 (height, width, 3) -> float32 (3, size, size)."""
+    """One image as the network sees it: (height, width, C) -> float32 (C, size, size).
+
+    It is uint8 RGB, or what `preprocess.pixels` says.
+    """
     image = channels_first(pixels).to(torch.float32)
-    height, width = image.shape[-2:]
+    channels, height, width = image.shape
+    assert channels == preprocess.pixels.count, f"{preprocess.pixels} are expected, got {channels} channels"
     plan = preprocess.geometry(height, width)
     image = resize(image, plan.height, plan.width, preprocess)
     if preprocess.resize == "pad":
@@ -33,7 +38,7 @@ def to_input(pixels: Pixels, preprocess: Preprocess) -> Tensor:
 
 
 def channels_first(pixels: Pixels) -> Tensor:
-    """(height, width, 3) uint8, array or tensor, as a (3, height, width) tensor that shares its memory."""
+    """(height, width, C) uint8 or uint16, array or tensor, as (C, height, width) in the same memory."""
     # torch cannot share memory that is read-only, so such an array is copied
     image = (
         torch.from_numpy(np.require(pixels, requirements=("C", "W")))
@@ -41,13 +46,13 @@ def channels_first(pixels: Pixels) -> Tensor:
         else pixels
     )
     assert image.ndim == 3, f"one image has 3 dimensions, got {tuple(image.shape)}"
-    assert image.shape[-1] == 3, f"the last dimension is RGB, got {tuple(image.shape)}"
-    assert image.dtype == torch.uint8, f"pixels are uint8, got {image.dtype}"
+    assert image.shape[-1] <= MOST_CHANNELS, f"the last dimension is the channels, got {tuple(image.shape)}"
+    assert image.dtype in (torch.uint8, torch.uint16), f"pixels are uint8 or uint16, got {image.dtype}"
     return image.permute(2, 0, 1)
 
 
 def resize(image: Tensor, height: int, width: int, preprocess: Preprocess) -> Tensor:
-    """Antialiased resize of a (3, H, W) image with the definition's filter; a no-op at equal size."""
+    """Antialiased resize of a (C, H, W) image with the definition's filter; a no-op at equal size."""
     if image.shape[-2:] == (height, width):
         return image
     if width == 1:  # torch 2.15 repeats one row when the result is a single column; lying down it is right
@@ -57,20 +62,21 @@ def resize(image: Tensor, height: int, width: int, preprocess: Preprocess) -> Te
 
 
 def normalise(images: Tensor, preprocess: Preprocess) -> Tensor:
-    """Pixels 0..255 (..., 3, H, W), uint8 or float, to float32 with the definition's mean and std."""
+    """Pixels (..., C, H, W), whole numbers or float, to float32 with the definition's mean and std."""
     mean, std = channel_statistics(preprocess, images.device)
-    return (images.to(torch.float32) / 255 - mean) / std
+    return (images.to(torch.float32) / preprocess.pixels.largest - mean) / std
 
 
 def normalise_into(ready: Tensor, image: Tensor, preprocess: Preprocess) -> None:
-    """`normalise` of one uint8 image (3, H, W), the same bits, into float32 `ready`: no memory is taken, and
-    one image after the other stays in the processor's cache."""
+    """`normalise` of one image (C, H, W), the same bits, into float32 `ready`: of uint8 no memory is taken,
+    and one image after the other stays in the processor's cache."""
     mean, std = channel_statistics(preprocess, ready.device)
-    torch.div(image, 255, out=ready).sub_(mean).div_(std)
+    numbers = image.to(torch.float32) if image.dtype == torch.uint16 else image
+    torch.div(numbers, preprocess.pixels.largest, out=ready).sub_(mean).div_(std)
 
 
 def normalise_rows(pixels: Tensor, preprocess: Preprocess, *, out: Tensor | None = None) -> Tensor:
-    """`normalise` for training: 0..255 (..., W, 3), contiguous, to float32 (..., 3 W), colours side by side.
+    """`normalise` for training: (..., W, C), contiguous, to float32 (..., C W), channels side by side.
 
     One product and sum, rounded once: within 1e-6 of `normalise`, in half the time and, of uint8, one call.
     """
@@ -80,24 +86,37 @@ def normalise_rows(pixels: Tensor, preprocess: Preprocess, *, out: Tensor | None
 
 @lru_cache(maxsize=16)
 def _rows_of_factors(preprocess: Preprocess, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """1 / (255 std) and -mean / std, (3 width,) each: colours in turn."""
+    """1 / (255 std) and -mean / std, (C width,) each: channels in turn."""
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
-    rows = torch.stack([1 / (255 * std), -mean / std]).to(torch.float32).repeat(1, width).to(device)
+    rows = (
+        torch.stack([1 / (preprocess.pixels.largest * std), -mean / std])
+        .to(torch.float32)
+        .repeat(1, width)
+        .to(device)
+    )
     return rows[0], rows[1]
 
 
 def denormalise(images: Tensor, preprocess: Preprocess) -> Tensor:
-    """The inverse of `normalise`, rounded to uint8: what a person can look at."""
+    """The inverse of `normalise`, rounded to uint8, or uint16 where pixels have 16 bits."""
     mean, std = channel_statistics(preprocess, images.device)
-    return ((images * std + mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
+    pixels = preprocess.pixels
+    values = ((images * std + mean) * pixels.largest).round_().clamp_(0, pixels.largest)
+    return values.to(torch.uint8 if pixels.bits == 8 else torch.uint16)
+
+
+def pictures(images: Tensor, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Inputs (B, C, H, W) as a person can look at them: uint8 RGB (B, H, W, 3)."""
+    values = denormalise(images, preprocess).permute(0, 2, 3, 1).numpy()
+    return np.stack([as_rgb(image) for image in values])
 
 
 @lru_cache(maxsize=16)
 def channel_statistics(preprocess: Preprocess, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Mean and std as (3, 1, 1) tensors; not to be written into."""
+    """Mean and std as (C, 1, 1) tensors; not to be written into."""
     options: dict[str, Any] = {"dtype": torch.float32, "device": device}
-    mean = torch.tensor(preprocess.mean, **options).view(3, 1, 1)
-    return mean, torch.tensor(preprocess.std, **options).view(3, 1, 1)
+    mean = torch.tensor(preprocess.mean, **options).view(-1, 1, 1)
+    return mean, torch.tensor(preprocess.std, **options).view(-1, 1, 1)
 
 
 def _cut(image: Tensor, plan: Geometry, size: int) -> Tensor:
@@ -105,6 +124,6 @@ def _cut(image: Tensor, plan: Geometry, size: int) -> Tensor:
 
 
 def _pad(normalised: Tensor, plan: Geometry, size: int) -> Tensor:
-    canvas = normalised.new_zeros(3, size, size)  # 0 after normalisation is the mean colour
+    canvas = normalised.new_zeros(len(normalised), size, size)  # 0 after normalisation is the mean colour
     canvas[:, plan.top : plan.top + plan.height, plan.left : plan.left + plan.width] = normalised
     return canvas

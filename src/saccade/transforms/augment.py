@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from saccade.transforms.strengths import Augmentation
 Generator = np.random.Generator
 
 # Purposes of random streams: two draws for different purposes never share numbers.
-PURPOSES = {"order": 0, "augment": 1, "preview": 2, "batches": 3, "mirror": 4, "sampling": 5}
+PURPOSES = {"order": 0, "augment": 1, "preview": 2, "batches": 3, "mirror": 4}
 MOST_IN_A_WORD = 2**32 - 1
 
 
@@ -41,7 +42,10 @@ def stream(seed: int, purpose: str, *indices: int) -> Generator:
 def augment(
     pixels: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, index: int, preprocess: Preprocess
 ) -> Tensor:
-    """One draw: uint8 (3, height, width) -> uint8 (3, size, size), the same for the same arguments."""
+    """One draw: uint8 (C, height, width) -> uint8 (C, size, size), the same for the same arguments.
+
+    uint16 becomes float32, from 0 to 65535.
+    """
     ready = ready_for_draws(pixels, augmentation, preprocess)
     return drawn(ready, augmentation, seed=seed, epoch=epoch, index=index, preprocess=preprocess)
 
@@ -58,7 +62,7 @@ def drawn(
     ready: Tensor, augmentation: Augmentation, *, seed: int, epoch: int, index: int, preprocess: Preprocess
 ) -> Tensor:
     """`augment` of what `ready_for_draws` gave."""
-    image = ready
+    image = ready.to(torch.float32) if ready.dtype == torch.uint16 else ready  # and stays so
     if augmentation.alternate_flip and augmentation.horizontal_flip:
         mirrored = bool(mirrored_in(epoch, seed=seed, images=index + 1)[index])
         augmentation = replace(augmentation, horizontal_flip=float(mirrored))

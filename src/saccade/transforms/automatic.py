@@ -74,6 +74,10 @@ SIGNED = {
     "sharpness",
 }
 
+GEOMETRIC = {"identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate"}
+OF_COLOURS = {"colour"}
+OF_256_LEVELS = {"equalize", "posterize"}  # would leave no more than 256 of the levels of 16 bits
+
 # The 25 pairs of Cubuk et al. 2019, "AutoAugment", ImageNet policy: operation, probability, level 0 to 9.
 AUTO_AUGMENT_PAIRS = """
 posterize .4 8, rotate .6 9 | solarize .6 5, autocontrast .6 0 | equalize .8 0, equalize .6 0
@@ -136,7 +140,7 @@ def aug_mix(image: Tensor, *, fill: Fill, rng: Generator) -> Tensor:
             level, sign = rng.uniform(0.1, AUGMIX_SEVERITY), rng.random()
             chain = _apply(chain, name, _mild(name, level / 10, image.shape[-1]), sign, fill)
         blended += chain * (share * weight)
-    return blended.round_().clamp_(0, 255).to(torch.uint8)
+    return blended.round_().clamp_(0, 65535 if image.is_floating_point() else 255).to(image.dtype)
 
 
 # name -> policy; each passes `saccade.testing.check_augmentation`.
@@ -150,7 +154,24 @@ AUTOMATIC: dict[str, Policy] = {
 
 def _apply(image: Tensor, name: str, magnitude: float, sign: float, fill: Fill) -> Tensor:
     signed = -magnitude if name in SIGNED and sign < 0.5 else magnitude
+    if image.dtype != torch.uint8 or image.shape[0] != 3:
+        return _apply_to_planes(image, name, signed, fill)
     return OPERATIONS[name](image, signed, fill)
+
+
+def _apply_to_planes(image: Tensor, name: str, magnitude: float, fill: Fill) -> Tensor:
+    """Of other channels each by itself, as of a gray image; float32 holds 16 bits, from 0 to 65535."""
+    if name in GEOMETRIC:
+        return OPERATIONS[name](image, magnitude, fill)
+    many_levels = image.is_floating_point()
+    if name in OF_COLOURS or (many_levels and name in OF_256_LEVELS):
+        return image
+    planes = image[:, None] / 65535 if many_levels else image[:, None]
+    if many_levels and name == "solarize":
+        changed = torch.where(planes >= magnitude, 1 - planes, planes)
+    else:
+        changed = OPERATIONS[name](planes, magnitude, fill)
+    return changed[:, 0] * 65535 if many_levels else changed[:, 0]
 
 
 def _moderate(name: str, share: float, side: int) -> float:

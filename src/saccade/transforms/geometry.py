@@ -18,7 +18,7 @@ from torch.nn import functional as nn
 from torchvision.transforms.v2 import functional
 
 from saccade.preprocess import Preprocess
-from saccade.transforms.resize import resized
+from saccade.transforms.resize import in_float, resized
 from saccade.transforms.strengths import Augmentation
 
 Generator = np.random.Generator
@@ -86,17 +86,17 @@ def _projected(corners: NDArray[np.float64], side: int) -> Tensor:
 
 
 def _moved(image: Tensor, grid: Tensor, strength: Augmentation, preprocess: Preprocess) -> Tensor:
-    """uint8 (3, S, S) resampled at `grid` (1, S, S, 2), in -1..1; what lies outside is filled."""
+    """(C, S, S) resampled at `grid` (1, S, S, 2), in -1..1; what lies outside is filled."""
     if strength.fill_mode in TORCH_PADDING:
         if strength.fill_mode == "wrap":
             image, grid = _wrapped(image, grid)
         padding = TORCH_PADDING[strength.fill_mode]
         moved = nn.grid_sample(image[None].float(), grid, padding_mode=padding, align_corners=False)[0]
-        return moved.round_().to(torch.uint8)
+        return moved.round_().to(image.dtype)
     # about the colour, so that the edge fades into it
     fill = fill_plane(strength, preprocess)
     moved = nn.grid_sample((image - fill)[None], grid, align_corners=False)[0]
-    return moved.add_(fill).round_().to(torch.uint8)  # a mean of values in 0..255 stays there
+    return moved.add_(fill).round_().to(image.dtype)  # a mean of values in 0..255 stays there
 
 
 def _wrapped(image: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,25 +133,33 @@ def _centres(side: int) -> Tensor:
 
 
 def mean_colour(preprocess: Preprocess) -> list[float]:
-    """The colour (0 to 255) that becomes 0 after normalisation, to the nearest level."""
-    return [float(round(255 * value)) for value in preprocess.mean]
+    """The colour (0 to 255) that becomes 0 after normalisation, to the nearest level; a value a channel."""
+    return [float(round(preprocess.pixels.largest * value)) for value in preprocess.mean]
 
 
 @lru_cache(maxsize=8)
 def mean_colour_plane(preprocess: Preprocess) -> Tensor:
-    """`mean_colour` as float32 (3, 1, 1)."""
-    return torch.tensor(mean_colour(preprocess)).view(3, 1, 1)
+    """`mean_colour` as float32 (C, 1, 1)."""
+    return torch.tensor(mean_colour(preprocess)).view(-1, 1, 1)
 
 
 def fill_plane(strength: Augmentation, preprocess: Preprocess) -> Tensor:
-    """The colour, float32 (3, 1, 1), that fill modes mean and constant put down."""
+    """The colour, float32 (C, 1, 1), that fill modes mean and constant put down."""
     if strength.fill_mode == "mean":
         return mean_colour_plane(preprocess)
-    return torch.tensor(strength.fill_colour, dtype=torch.float32).view(3, 1, 1)
+    return torch.tensor(constant_colour(strength, preprocess)).view(-1, 1, 1)
+
+
+def constant_colour(strength: Augmentation, preprocess: Preprocess) -> list[float]:
+    """`fill_colour`, a value a channel; its mean where the channels are not red, green and blue."""
+    pixels, colour = preprocess.pixels, [float(value) for value in strength.fill_colour]
+    return colour if pixels.is_colour else [sum(colour) / 3 * (pixels.largest // 255)] * pixels.count
 
 
 def as_evaluated(image: Tensor, preprocess: Preprocess) -> Tensor:
-    """The evaluation geometry in uint8 (quicker; within a level or so of the float path)."""
+    """The evaluation geometry in uint8 (quicker; within a level or so of the float path), or in uint16."""
+    if image.dtype == torch.uint16:
+        return in_float(lambda values: as_evaluated(values, preprocess), image)
     plan = preprocess.geometry(*image.shape[-2:])
     image = resized(image, plan.height, plan.width, preprocess.interpolation)
     if preprocess.resize == "pad":
@@ -187,7 +195,8 @@ def _padded_crop(image: Tensor, strength: Augmentation, preprocess: Preprocess, 
         places = np.pad(np.arange(preprocess.size), border, mode=NUMPY_PADDING[strength.border])  # type: ignore[call-overload]
         rows, columns = (torch.from_numpy(places[start:][: preprocess.size]) for start in (top, left))
         return image[:, rows][:, :, columns]
-    colour = mean_colour(preprocess) if strength.border == "mean" else list(map(float, strength.fill_colour))
+    means = strength.border == "mean"
+    colour = mean_colour(preprocess) if means else constant_colour(strength, preprocess)
     padded: Tensor = functional.pad(image, [border] * 4, fill=colour)
     return padded[..., top : top + preprocess.size, left : left + preprocess.size]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,8 @@ from saccade.records import ImageRecord, Storage
 from saccade.transforms.appearance import CUTOUT_AREA, CUTOUT_RATIO
 from saccade.transforms.apply import channels_first, normalise_rows
 from saccade.transforms.augment import mirrored_in, stream
-from saccade.transforms.batches import Batch, batch_plan, class_indices
+from saccade.transforms.batches import Batch, batch_plan, class_indices, epoch_order
 from saccade.transforms.geometry import as_evaluated
-from saccade.transforms.sampling import epoch_visits
 from saccade.transforms.strengths import Augmentation
 
 LARGEST_SIDE = 64
@@ -54,7 +54,8 @@ def fits_in_memory(images: int, preprocess: Preprocess, augmentation: Augmentati
     asked = {
         f.name for f in fields(Augmentation) if getattr(augmentation, f.name) != getattr(neutral, f.name)
     }
-    small = preprocess.size <= LARGEST_SIDE and images * 3 * preprocess.size**2 <= MOST_BYTES
+    image_bytes = preprocess.pixels.count * preprocess.size**2 * (1 if preprocess.pixels.bits == 8 else 4)
+    small = preprocess.size <= LARGEST_SIDE and images * image_bytes <= MOST_BYTES
     border = augmentation.border if augmentation.random_crop else "mean"
     return small and asked <= IN_BATCHES and border in ("mean", "inner reflect")
 
@@ -75,7 +76,6 @@ class MemoryBatches:
         *,
         augmentation: Augmentation,
         seed: int,
-        sampling: str = "natural",
         limits: Limits | None = None,
         device: torch.device | str = "cpu",
         threads: int = 1,
@@ -84,9 +84,8 @@ class MemoryBatches:
         self._records = tuple(records)
         self._preprocess, self._augmentation = preprocess, augmentation
         self._batch_size, self._seed, self._threads = batch_size, seed, threads
-        self._device, self._sampling = torch.device(device), sampling
-        targets = class_indices(records, classes)
-        self._targets, self._labels = targets.to(self._device), targets.tolist()
+        self._device = torch.device(device)
+        self._targets = class_indices(records, classes).to(self._device)
         self._pixels: Tensor | None = None
 
     def __len__(self) -> int:
@@ -97,24 +96,24 @@ class MemoryBatches:
         """The batches of one epoch from `start_batch` on."""
         if self._pixels is None:
             decoded = decode_all(self._storage, self._records, self._preprocess, self._limits, self._threads)
+            if decoded.dtype == np.uint16:  # of which torch can pick no images
+                decoded = decoded.astype(np.int32)
             self._pixels = torch.from_numpy(decoded).to(self._device)
-        visits = epoch_visits(self._labels, self._sampling, seed=self._seed, epoch=epoch)
-        order = [index for index, _ in visits]
+        order = epoch_order(len(self._records), seed=self._seed, epoch=epoch)
         drawn = draw_epoch(len(self._records), self._augmentation, self._preprocess.size, self._seed, epoch)
         on_device = drawn.to(self._device)
         chosen = torch.tensor(order).to(self._device, non_blocking=True)
         start = 0
         for number, batch in enumerate(batch_plan(order, self._batch_size)):
-            place, start = slice(start, start + len(batch)), start + len(batch)
-            indices = chosen[place]
+            indices = chosen[start : start + len(batch)]
+            start += len(batch)
             if number >= start_batch:
                 paths = tuple(self._records[index].path for index in batch)
-                # an image that is visited again is drawn again: then draws are by visit, not by image
-                draws = on_device.of(indices if self._sampling == "natural" else place)
-                yield Batch(self._inputs(self._pixels, indices, draws), self._targets[indices], paths)
+                yield Batch(self._inputs(self._pixels, indices, on_device), self._targets[indices], paths)
 
-    def _inputs(self, pixels: Tensor, indices: Tensor, draws: Draws) -> Tensor:
-        """(B, 3, S, S) float32, normalised and augmented."""
+    def _inputs(self, pixels: Tensor, indices: Tensor, drawn: Draws) -> Tensor:
+        """(B, C, S, S) float32, normalised and augmented."""
+        draws = drawn.of(indices)
         changed = moved(pixels, indices, draws)
         ready = normalise_rows(changed.to(torch.float32), self._preprocess)
         images = ready.view(changed.shape).permute(0, 3, 1, 2)
@@ -134,7 +133,7 @@ class Draws:
     upside_down: Tensor
     cuts: Tensor
 
-    def of(self, indices: Tensor | slice) -> Draws:
+    def of(self, indices: Tensor) -> Draws:
         """Those of some images."""
         return Draws(*(getattr(self, field.name)[indices] for field in fields(self)))
 
@@ -172,7 +171,7 @@ def _cuts(values: NDArray[np.float64], probability: float, side: int) -> NDArray
 
 
 def moved(pixels: Tensor, indices: Tensor, draws: Draws) -> Tensor:
-    """uint8 (B, S, S, 3): each chosen image shifted by its draw and mirrored, in one gather.
+    """(B, S, S, C): each chosen image shifted by its draw and mirrored, in one gather.
 
     Where the shift uncovers nothing of the image, it is reflected at its edge (the edge itself not repeated).
     """
@@ -212,10 +211,10 @@ def _reflected(places: Tensor, side: int) -> Tensor:
 
 def decode_all(
     storage: Storage, records: Sequence[ImageRecord], preprocess: Preprocess, limits: Limits, threads: int
-) -> NDArray[np.uint8]:
-    """uint8 (n, S, S, 3): every image in the evaluation geometry; raises DataError for one that went bad."""
+) -> NDArray[Any]:
+    """(n, S, S, C), as decoded: every image in the evaluation geometry; raises DataError for a bad one."""
     side = preprocess.size
-    images = np.empty((len(records), side, side, 3), np.uint8)
+    images = np.empty((len(records), side, side, preprocess.pixels.count), preprocess.pixels.dtype)
 
     def fill(start: int) -> None:
         for index in range(start, min(start + DECODED_AT_ONCE, len(records))):
@@ -227,9 +226,9 @@ def decode_all(
     return images
 
 
-def _on_square(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+def _on_square(pixels: NDArray[Any], preprocess: Preprocess) -> NDArray[Any]:
     side = preprocess.size
-    if pixels.shape == (side, side, 3) and preprocess.geometry(side, side) == Geometry(side, side, 0, 0):
+    if pixels.shape[:2] == (side, side) and preprocess.geometry(side, side) == Geometry(side, side, 0, 0):
         return pixels  # nothing to resize, which is quicker not asked for
-    squared: NDArray[np.uint8] = as_evaluated(channels_first(pixels), preprocess).permute(1, 2, 0).numpy()
+    squared: NDArray[Any] = as_evaluated(channels_first(pixels), preprocess).permute(1, 2, 0).numpy()
     return squared

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from saccade import extensions
@@ -34,7 +33,8 @@ def find_augmentation(name: str) -> Augment:
 
 
 def apply_from_outside(image: Tensor, names: Iterable[str], rng: np.random.Generator) -> Tensor:
-    """uint8 (3, S, S) -> the same shape and type, each augmentation with random numbers of its own.
+    """uint8 (3, S, S), or other channels, float32 from 0 to 65535 where they have 16 bits -> the same shape
+    and type, each augmentation with random numbers of its own.
 
     Raises DataError, naming it, for one that fails or gives something else.
     """
@@ -56,9 +56,10 @@ def _applied(name: str, image: Tensor, rng: np.random.Generator) -> Tensor:
         raise DataError(
             f"augmentation {name!r} failed: {type(error).__name__}: {error}", hint=_REMEDY
         ) from error
-    if not isinstance(changed, Tensor) or changed.dtype != torch.uint8 or changed.shape != image.shape:
+    if not isinstance(changed, Tensor) or changed.dtype != image.dtype or changed.shape != image.shape:
         what = f"{changed.dtype} {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed)
+        kind = str(image.dtype).removeprefix("torch.")
         raise DataError(
-            f"augmentation {name!r} gave {what}, not a uint8 tensor {tuple(image.shape)}", hint=_REMEDY
+            f"augmentation {name!r} gave {what}, not a {kind} tensor {tuple(image.shape)}", hint=_REMEDY
         )
     return changed

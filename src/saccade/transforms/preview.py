@@ -14,7 +14,7 @@ from torch import Tensor
 from saccade.images.decoder import Limits, read_pixels
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
-from saccade.transforms.apply import channels_first, denormalise, normalise, to_input
+from saccade.transforms.apply import channels_first, normalise, pictures, to_input
 from saccade.transforms.augment import augment
 from saccade.transforms.mix import mix, soft_targets
 from saccade.transforms.strengths import Augmentation
@@ -39,7 +39,7 @@ def preview(
     columns = [evaluated]
     for epoch in range(draws):
         columns.append(_training_column(pixels, augmentation, preprocess, seed=seed, epoch=epoch))
-    tiles = [denormalise(column, preprocess).permute(0, 2, 3, 1).numpy() for column in columns]
+    tiles = [pictures(column, preprocess) for column in columns]
     return _grid(tiles, ["as evaluated", *(f"training {number + 1}" for number in range(draws))])
 
 

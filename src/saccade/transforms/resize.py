@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as nn
@@ -14,15 +16,26 @@ DETAIL = 1.25
 
 
 def resized(image: Tensor, height: int, width: int, interpolation: Interpolation = "bilinear") -> Tensor:
-    """uint8 (3, H, W), antialiased; colours that lie side by side in memory do so afterwards."""
+    """uint8 (C, H, W), antialiased; channels that lie side by side in memory do so afterwards.
+
+    float32 stays float32, uint16 is resized in it.
+    """
     if image.shape[-2:] == (height, width):
         return image
+    if image.dtype == torch.uint16:
+        return in_float(lambda values: resized(values, height, width, interpolation), image)
     if interpolation == "bilinear" and width > 1:
         # what torchvision comes to, without the long way there
         return nn.interpolate(batch_of_one(image), (height, width), mode="bilinear", antialias=True)[0]
     mode = InterpolationMode(interpolation)
     small: Tensor = functional.resize(image, [height, width], interpolation=mode, antialias=True)
     return small
+
+
+def in_float(change: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """`change` of uint16 pixels, for which torch has few functions, by way of float32."""
+    changed = change(image.to(torch.float32))
+    return changed.round_().clamp_(0, 65535).to(torch.uint16)
 
 
 def batch_of_one(image: Tensor) -> Tensor:
@@ -33,7 +46,7 @@ def batch_of_one(image: Tensor) -> Tensor:
 
 
 def side_by_side(image: Tensor) -> Tensor:
-    """uint8 (3, H, W) as contiguous (H, W, 3): the same memory where it lies so already."""
+    """(C, H, W) as contiguous (H, W, C): the same memory where it lies so already."""
     if image.stride(0) == 1:
         return image.permute(1, 2, 0).contiguous()
     return torch.stack(image.unbind(0), -1)  # of planes a quarter of the time

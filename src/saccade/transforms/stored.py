@@ -13,7 +13,7 @@ from torch import Tensor
 from saccade.caches.pixels import PixelCache
 from saccade.caches.store import decoded_by, entry_key, made_by
 from saccade.images.decoder import Limits
-from saccade.preprocess import Preprocess
+from saccade.preprocess import RGB, PixelFormat, Preprocess
 from saccade.records import ImageRecord
 
 STORING_VERSION = 1  # rises with every change of what `shrink` or `as_evaluated` makes of decoded pixels
@@ -27,21 +27,22 @@ class StoredPixels:
 
     cache: PixelCache
     made_by: str
+    pixels: PixelFormat = RGB
 
     @classmethod
     def of(cls, cache: PixelCache, limits: Limits, preprocess: Preprocess, how: How) -> StoredPixels:
         """`how`: "shrunk", no larger than random crops need; "evaluated", in evaluation's geometry."""
-        return cls(cache, _made_by(limits, preprocess, how))
+        return cls(cache, _made_by(limits, preprocess, how), preprocess.pixels)
 
     def get(self, record: ImageRecord) -> Tensor | None:
-        """uint8 (3, height, width), colours side by side in mapped memory; not to be written into."""
+        """(C, height, width), channels side by side in mapped memory; not to be written into."""
         if not record.sha256:
             return None
-        pixels = self.cache.get(entry_key(record.sha256, self.made_by))
+        pixels = self.cache.get(entry_key(record.sha256, self.made_by), self.pixels)
         return None if pixels is None else torch.from_numpy(pixels).permute(2, 0, 1)
 
     def put(self, record: ImageRecord, image: Tensor) -> bool:
-        """Keep uint8 (3, height, width); False where it is not kept."""
+        """Keep (C, height, width); False where it is not kept."""
         if not record.sha256:
             return False
         return self.cache.put(entry_key(record.sha256, self.made_by), image.permute(1, 2, 0).numpy())
@@ -50,7 +51,8 @@ class StoredPixels:
 @lru_cache(maxsize=16)
 def _made_by(limits: Limits, preprocess: Preprocess, how: How) -> str:
     if how == "shrunk":  # which knows no colours
-        preprocess = replace(preprocess, mean=(0, 0, 0), std=(1, 1, 1))
+        count = preprocess.pixels.count
+        preprocess = replace(preprocess, mean=(0,) * count, std=(1,) * count)
     return made_by(
         storing=STORING_VERSION,
         how=how,

@@ -22,7 +22,8 @@ class ImageHeader:
     `format` is Pillow's name. `width` and `height` are in pixels as stored, before `orientation`
     (EXIF 1..8). `payload` is the file without what no decoder needs (EXIF, colour profiles, texts,
     further frames), so that Pillow never parses metadata. `gray_maximum` is the value that means
-    white where that is not 255; `inverted` says that 0 means white. `channels` of a JPEG, else 0;
+    white where that is not 255; `inverted` says that 0 means white. `channels` of a JPEG, else 0; `bits` of
+    a channel in PNG and TIFF, else 8;
     `compression` is a short hash of its quantisation tables, which encoders and cameras are known by.
     """
 
@@ -38,6 +39,7 @@ class ImageHeader:
     inverted: bool = False
     channels: int = 0
     compression: str = ""
+    bits: int = 8
 
 
 def truncated(kind: str, row: int = 0, height: int = 0) -> ImageError:
@@ -101,7 +103,11 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"DDS ", "a DDS texture", _TO_PNG),
     (b"SIMPLE  =", "a FITS file", "Convert it to 16-bit PNG or TIFF with a range you choose"),
     (b"\x89HDF", "an HDF5 file", "Export its images as PNG"),
-    (b"\x93NUMPY", "a NumPy array", "Export it as PNG"),
+    (
+        b"\x93NUMPY",
+        "a NumPy array",
+        "Export it as PNG, or declare its channels (--channels gray, --channels 5)",
+    ),
     (b"PK\x03\x04", "a zip archive", "Unpack it, or give the archive itself as DATA"),
     (b"\x1f\x8b", "a gzip archive", "Unpack it to use it"),
     (b"Rar!", "a RAR archive", "Unpack it to use it"),

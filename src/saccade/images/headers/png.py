@@ -50,7 +50,8 @@ def read_png(data: bytes, check_size: SizeCheck) -> ImageHeader:
     if found.animated:
         notes.append("an animation; its first frame used")
     notes += trailing_note(data, found.end)
-    return ImageHeader("PNG", width, height, b"".join(found.kept), tuple(notes), orientation, camera=camera)
+    payload, bits = b"".join(found.kept), found.size[2]
+    return ImageHeader("PNG", width, height, payload, tuple(notes), orientation, camera=camera, bits=bits)
 
 
 def _read_size(found: _Found, data: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from saccade.errors import ImageError
 from saccade.images.headers.header import (
@@ -47,6 +48,7 @@ _MOST_SAMPLES = 6
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES = 273, 274, 277, 278, 279
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SAMPLE_FORMAT = 322, 323, 324, 325, 339
+PLANAR, PREDICTOR, EXTRA_SAMPLES = 284, 317, 338
 SUBFILE_TYPE, SUB_DIRECTORIES, DNG_VERSION, CAMERA_MODEL, ICC_PROFILE = 254, 330, 50706, 272, 34675
 
 # One value each; the rest of what a decoder needs has several. Everything else is dropped.
@@ -145,6 +147,13 @@ def first_directory(data: bytes) -> Directory:
     raise damaged("TIFF", "its header")
 
 
+def next_directory(page: Directory) -> Directory | None:
+    """The directory behind this one; None at the end."""
+    if not 8 <= page.next_offset < len(page.data):
+        return None
+    return _directory(page.data, page.order, page.big, page.next_offset)
+
+
 def _directory(data: bytes, order: str, big: bool, start: int) -> Directory:
     count_format, entry_format, offset_format = ("Q", "HHQQ", "Q") if big else ("H", "HHII", "I")
     entry_bytes, inline_bytes = (20, 8) if big else (12, 4)
@@ -183,13 +192,13 @@ def read_exif(block: bytes) -> tuple[int, str]:
 def read_tiff(data: bytes, check_size: SizeCheck) -> ImageHeader:
     """ImageHeader of the first page; the payload has a fresh directory with the needed tags only."""
     page = first_directory(data)
-    _refuse_camera_raw(page)
+    refuse_camera_raw(page)
     width, height = page.number(WIDTH), page.number(HEIGHT)
     if not width or not height:
         raise damaged("TIFF", "no size")
     check_size(width, height)
     _refuse_samples(page)
-    _check_pixels_present(page, height)
+    check_pixels_present(page, height)
     orientation = page.number(ORIENTATION, 1)
     bits = page.number(BITS, 1)
     notes = profile_note(page.raw(ICC_PROFILE))
@@ -199,16 +208,17 @@ def read_tiff(data: bytes, check_size: SizeCheck) -> ImageHeader:
         "TIFF",
         width,
         height,
-        _rewritten(page),
+        rewritten(page),
         notes,
         orientation if 1 <= orientation <= 8 else 1,
         camera=clean_text(page.raw(CAMERA_MODEL)),
         gray_maximum=(1 << bits) - 1 if 8 < bits <= 16 else 65535,
         inverted=page.number(PHOTOMETRIC, 1) == 0,
+        bits=bits,
     )
 
 
-def _refuse_camera_raw(page: Directory) -> None:
+def refuse_camera_raw(page: Directory) -> None:
     """A raw file's first page is a thumbnail; using it would be a silent mistake."""
     preview = page.number(SUBFILE_TYPE) & 1 and SUB_DIRECTORIES in page.entries
     if preview or DNG_VERSION in page.entries or page.data[8:10] == b"CR":
@@ -231,7 +241,7 @@ def _refuse_samples(page: Directory) -> None:
         )
 
 
-def _check_pixels_present(page: Directory, height: int) -> None:
+def check_pixels_present(page: Directory, height: int) -> None:
     """Raise ImageError when strips or tiles lie outside the file, or a tile is absurdly large."""
     tiled = TILE_OFFSETS in page.entries
     offsets = page.numbers(TILE_OFFSETS if tiled else STRIP_OFFSETS)
@@ -248,15 +258,15 @@ def _check_pixels_present(page: Directory, height: int) -> None:
             raise truncated("TIFF", 0 if tiled else index * rows, height)
 
 
-def _rewritten(page: Directory) -> bytes:
-    """The file with a new last directory that holds only what a decoder needs."""
+def rewritten(page: Directory, instead: Mapping[int, int] = MappingProxyType({})) -> bytes:
+    """The file with a new last directory that holds only what a decoder needs, `instead` of some values."""
     order, data = page.order, page.data
     entry_format, inline = (order + "HHQ", 8) if page.big else (order + "HHI", 4)
     pieces = []
     for tag in sorted(page.entries):
         entry = page.entries[tag]
-        if tag in _SINGLE and entry.type in _UNSIGNED:
-            value = min(page.number(tag), 0xFFFFFFFF)
+        if tag in instead or (tag in _SINGLE and entry.type in _UNSIGNED):
+            value = min(instead.get(tag, page.number(tag)), 0xFFFFFFFF)
             kind, code = (3, "H") if value < 1 << 16 else (4, "I")
             pieces.append(
                 struct.pack(entry_format, tag, kind, 1)
