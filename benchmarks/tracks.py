@@ -59,19 +59,19 @@ def _seen(
     size: int,
     wind: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """A window of `shown` pixels around `centre`, turned by degrees, its parts moved by the wind (2, 3, 3)."""
+    """A window of `shown` pixels around `centre`, turned by degrees, moved by the wind (2, 3, 3)."""
     moved = zoom(wind, (1, size / 3, size / 3), order=2)[:, :size, :size]
     down, across = (np.mgrid[0:size, 0:size] + 0.5) / size - 0.5 + moved
     angle = np.deg2rad(turn)
     x = centre[0] + shown * (across * np.cos(angle) - down * np.sin(angle))
     y = centre[1] + shown * (across * np.sin(angle) + down * np.cos(angle))
-    channels = [map_coordinates(channel, (y, x), order=1, mode="reflect") for channel in photo.transpose(2, 0, 1)]
+    channels = [
+        map_coordinates(channel, (y, x), order=1, mode="reflect") for channel in photo.transpose(2, 0, 1)
+    ]
     return np.stack(channels, axis=2)
 
 
-def _exposed(
-    seen: NDArray[np.float64], light: float, warmth: float, rng: np.random.Generator
-) -> Image.Image:
+def _exposed(seen: NDArray[np.float64], light: float, warmth: float, rng: np.random.Generator) -> Image.Image:
     """Under other light: a gamma of 2 to the power of `light`, red against blue, and noise of the sensor."""
     pixels = (seen.clip(0, 255) / 255) ** (2.0**light) * 255
     pixels *= np.array([1 + warmth, 1, 1 - warmth])
@@ -103,7 +103,9 @@ def photos_of(root: Path) -> dict[str, list[Path]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("photos", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=FRAMES)

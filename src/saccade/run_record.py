@@ -52,6 +52,7 @@ class RunRecord:
     split: Mapping[str, Any] = field(default_factory=dict)
     without_effect: Mapping[str, str] | None = None  # key of the recipe -> why it changes nothing here
     choice: Mapping[str, Any] = field(default_factory=dict)  # of the backbone, where it was "auto"
+    series: Mapping[str, Any] = field(default_factory=dict)  # hidden ones among the training images
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by number of the promise
     diagnosis: tuple[Mapping[str, Any], ...] | None = None  # None: not made yet
     promises: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by number

@@ -63,6 +63,28 @@ def test_overfitting_is_a_gap_beyond_chance():
     assert kinds(rows(FALLING, FALLING, 0.95, 0.9), validation=figures(0.9)) == ["fine"]
 
 
+def test_hidden_series_are_named_instead_of_overfitting():
+    gap = rows(FALLING, [1.0, 0.8, 0.7, 0.68, 0.67, 0.668], 0.99, 0.8)
+    found = {
+        "count": 84,
+        "images": 20,
+        "pattern": r"(.*)_\d+",
+        "held_out": 0.99,
+        "apart": 0.81,
+        "validation": 0.8,
+    }
+    (finding,) = diagnose(Evidence(tuple(gap), validation=figures(0.8), series=found))
+    assert (finding.kind, finding.severity) == ("hidden_series", "warning")
+    assert "Your images come in series (about 84 series of 20 images)" in finding.message
+    assert "whole series held out 81.0 %" in finding.message
+    assert r"--group-pattern '(.*)_\d+'" in finding.remedy
+    (told,) = diagnose(
+        Evidence(tuple(gap), validation=figures(0.8), series=found | {"apart": 0.0, "pattern": ""})
+    )
+    assert "the figures promise too much" in told.message
+    assert "--group or --group-pattern" in told.remedy
+
+
 def test_a_gap_that_a_small_validation_part_may_show_by_chance_is_not_overfitting():
     gap = rows(FALLING, FALLING, 0.9, 0.79)
     assert "overfitting" not in kinds(gap, validation=figures(0.79, images=40))

@@ -20,7 +20,7 @@ from saccade.features.heads import stratified_group_folds
 from saccade.images.decoder import Limits
 from saccade.methods import auto, phases_of
 from saccade.methods.planning import plan_training
-from saccade.methods.probe import HeadFigures, Probe
+from saccade.methods.probe import SERIES, HeadFigures, Probe, kept_series
 from saccade.methods.verdict import Terms, Trial, Verdict, verdict, without_trial
 from saccade.models.network import Classifier
 from saccade.plan import Phase
@@ -45,13 +45,18 @@ class StandIn:
     asked: list[str] = field(default_factory=list)
 
     head_steps: int = 1
+    fitted: list[int] = field(default_factory=list)
 
     def fit_head(self, job: TrainingJob, step: int) -> HeadFigures:
         self.asked.append("head")
+        self.fitted.append(step)
         with torch.no_grad():
             for parameter in job.classifier.head.parameters():
                 parameter.fill_(0.25)
         return HeadFigures(0.4, 0.9, self.validation_loss, 0.8, note="the head was fitted")
+
+    def find_series(self, job: TrainingJob, row: EpochRow) -> str:
+        return ""
 
     def judged(self, phase: Phase) -> Verdict:
         self.asked.append(f"{phase.name} {phase.unfreeze}")
@@ -100,6 +105,37 @@ def test_of_two_heads_the_better_one_is_kept(fit_tiny: Fit, recipe: Callable[...
     assert [row.validation_loss for row in result.history] == [0.5, 1.5]
     assert (result.best.epoch, result.head_alone) == (1, True)
     assert all(torch.all(parameter == 0.25) for parameter in network.head.parameters())
+
+
+class InSeries(StandIn):
+    """Finds series once, after the first fit."""
+
+    def find_series(self, job: TrainingJob, row: EpochRow) -> str:
+        self.asked.append(f"series after epoch {row.epoch}")
+        job.checkpoints.keep_choice(SERIES, {"groups": ["a", "b"]})
+        return "your images come in series"
+
+
+@pytest.mark.parametrize("head_steps", [1, 2])
+def test_with_hidden_series_the_head_is_fitted_once_more(
+    fit_tiny: Fit, recipe: Callable[..., Any], head_steps: int
+) -> None:
+    class StopAfterFirst(Callback):
+        def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
+            raise KeyboardInterrupt
+
+    chosen, probe = recipe(train__method="head"), InSeries(head_steps=head_steps)
+    _, whole = fit_tiny("whole", recipe=chosen, probe=probe)
+    assert probe.asked == ["head", "series after epoch 1", *["head"] * head_steps]
+    assert probe.fitted == [0, *range(head_steps)], "the same view again, with another strength"
+    assert whole.notes == ("the head was fitted", "your images come in series")
+    again = InSeries(head_steps=head_steps)
+    with pytest.raises(KeyboardInterrupt):
+        fit_tiny("cut", recipe=chosen, probe=again, callbacks=[StopAfterFirst()])
+    _, continued = fit_tiny("cut", recipe=chosen, probe=again)
+    assert again.fitted == probe.fitted
+    assert [timeless(row) for row in continued.history] == [timeless(row) for row in whole.history]
+    assert continued.notes == whole.notes
 
 
 def test_where_the_time_is_over_one_head_is_enough(fit_tiny: Fit, recipe: Callable[..., Any]) -> None:
@@ -446,6 +482,33 @@ def test_near_duplicates_of_the_training_part_judge_nothing_that_they_taught(
     assert data.groups == (*["cluster c"] * 4, "4", "5", "6", "7")
     folds = stratified_group_folds(data.labels.numpy(), data.groups, folds=2, seed=0)
     assert len(set(folds[:4])) == 1
+
+
+@pytest.mark.parametrize("validation", [0.5, 0.99])
+def test_the_probe_keeps_hidden_series_together_where_validation_betrays_them(
+    job_tiny: Callable[..., TrainingJob], validation: float
+) -> None:
+    """24 scenes of 10 frames in two classes, which tell nothing of a class."""
+    random = np.random.default_rng(0)
+    scene = np.repeat(np.arange(24), 10)
+    features = 4 * random.normal(size=(24, 32))[scene] + random.normal(size=(240, 32))
+    records = tuple(
+        ImageRecord(f"train/{'ab'[s % 2]}/{s}_{n}.png", "ab"[s % 2], "train", sha256=str(n))
+        for n, s in enumerate(scene.tolist())
+    )
+    probe = replace(probe_of(records), _views=[torch.from_numpy(features.astype(np.float32))])
+    job, row = job_tiny(), EpochRow("head", 1, 0.0, 0.0, 1.0, 1.0, validation, 1.0)
+    before = probe.choice(job)
+    words = probe.find_series(job, row)
+    assert "about 24 series of 10 images" in words
+    assert probe.find_series(job, row) == words, "a run that continues says the same"
+    betrayed = validation < 0.9
+    assert bool(kept_series(job)) is betrayed
+    assert (probe.choice(job).accuracy < before.accuracy - 0.2) is betrayed
+    assert len(set(probe.data(job, views=1).groups)) == (24 if betrayed else 240)
+    named = tuple(replace(record, group=str(n // 10)) for n, record in enumerate(records))
+    fresh = replace(probe, train=replace(probe.train, records=named))
+    assert fresh.find_series(job, row) == "", "the user has named groups"
 
 
 def test_a_head_that_flips_is_judged_as_it_answers(tmp_path: Path) -> None:

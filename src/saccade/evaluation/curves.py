@@ -131,7 +131,7 @@ def too_low_a_rate(evidence: Evidence) -> Finding | None:
 
 def overfitting(evidence: Evidence) -> Finding | None:
     """Much better on training images than on others, by more than chance explains."""
-    if not evidence.history:
+    if not evidence.history or evidence.series:  # which say what the gap is
         return None
     row = evidence.history[kept_index(evidence.history)]
     train = evidence.train.accuracy.value if evidence.train else row.train_accuracy

@@ -121,6 +121,29 @@ def images_too_small(evidence: Evidence) -> Finding | None:
     )
 
 
+def hidden_series(evidence: Evidence) -> Finding | None:
+    """Images in series that nobody named: what looks like overfitting is the frames of one scene."""
+    found = evidence.series
+    if not found:
+        return None
+    flag = f"--group-pattern '{found['pattern']}'" if found["pattern"] else "--group or --group-pattern"
+    series = f"about {found['count']:,} series of {counted(found['images'], 'image')}"
+    figures = (
+        f"Held-out training images have an accuracy of {percent(found['held_out'])}, with whole series held "
+        f"out {percent(found['apart'])}, validation images {percent(found['validation'])}: the others of a "
+        "series give its images away."
+        if found["apart"]
+        else "Where one of them stands in two parts, the figures promise too much."
+    )
+    return Finding(
+        "hidden_series",
+        "warning",
+        f"Your images come in series ({series}). {figures}",
+        f"Name them with {flag}. Images of other scenes help more than further ones of these.",
+        figure={"series": found["count"], "images": found["images"]},
+    )
+
+
 def never_predicted(evidence: Evidence) -> Finding | None:
     """Classes that are there and that the model never predicts."""
     figures = evidence.judged
@@ -260,6 +283,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     too_low_a_rate,
     images_too_small,
     worse_than_baseline,
+    hidden_series,
     overfitting,
     underfitting,
     stopped_too_early,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 from saccade.recipe import AUTO_BACKBONE, DEFAULT_BACKBONE, HARD_FINETUNE_RATIO, Recipe
 from saccade.records import EpochRow, Metrics
@@ -26,7 +27,8 @@ class Evidence:
     `train` are figures on the training images without augmentation, where they were computed.
     `train_counts` are the training images of each class, empty where unknown; `leaks` the pairs and groups
     that stand in two parts. `side` of the input in pixels, and `usual_side` that the backbone was made for: 0
-    where unknown. `given_split`: the user divided the images.
+    where unknown. `given_split`: the user divided the images. `series`: hidden ones that the run found among
+    its training images, as it wrote them down.
     """
 
     history: tuple[EpochRow, ...]
@@ -39,6 +41,7 @@ class Evidence:
     side: int = 0
     usual_side: int = 0
     given_split: bool = False
+    series: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def judged(self) -> Metrics | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from saccade.errors import TrainingError
 from saccade.features import heads
 from saccade.features.compute import Engine, Engines, Images, compute_features
 from saccade.features.heads import ONE_CORE_NUMBERS, Choice, LabelledFeatures, choose_strength, head_logits
+from saccade.features.series import find_series
 from saccade.models.finetune import frozen_hash
 from saccade.models.network import Classifier
 from saccade.plan import Phase
@@ -41,6 +43,11 @@ from saccade.training.monitors import watched
 from saccade.training.state import FitState
 from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch, class_indices
+
+SERIES = "series"  # a choice: which training images are kept together, though nobody named them as a group
+# Looking for clusters takes some four choices of the strength; under a time limit it may take this share of
+# what is left.
+CLUSTER_CHOICES, CLUSTER_TIME_SHARE = 4, 0.05
 
 
 class HeadFigures(NamedTuple):
@@ -65,11 +72,18 @@ def fit_head(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState
     phase = job.plan.phases[0]
     freeze_for(job.classifier, phase)
     state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
-    for step in range(state.phase_epoch, probe.head_steps):
-        if step and (job.watch.clock.over or job.watch.finish):
-            break
-        state = _fit_once(job, probe, phase, state, step)
-    return end_phase(job, phase, state, ALL_EPOCHS)
+    while True:
+        if state.phase_epoch == 1:  # the first head's figures tell
+            state = noted(job, state, probe.find_series(job, state.history[-1]))
+        again, done = int(bool(kept_series(job))), state.phase_epoch
+        if done >= probe.head_steps + again or (done and (job.watch.clock.over or job.watch.finish)):
+            return end_phase(job, phase, state, ALL_EPOCHS)
+        state = _fit_once(job, probe, phase, state, max(0, done - again))
+
+
+def kept_series(job: TrainingJob) -> tuple[str, ...]:
+    """The hidden series of each training image, where such were found; else empty."""
+    return tuple((job.checkpoints.choice(SERIES) or {}).get("groups", ()))
 
 
 def _fit_once(job: TrainingJob, probe: Probe, phase: Phase, state: FitState, step: int) -> FitState:
@@ -119,6 +133,8 @@ class Probe:
     _views: list[Tensor] = field(default_factory=list)  # float32 (images, F) each
     _validation: Tensor | None = None
     _choice: Choice | None = None
+    _choice_seconds: float = 0.0
+    _apart: tuple[str, ...] = ()  # the hidden series that `_choice` was made with
 
     @property
     def head_steps(self) -> int:
@@ -179,8 +195,35 @@ class Probe:
 
     def choice(self, job: TrainingJob) -> Choice:
         """The L2 penalty of the head, chosen once, on the images as they are."""
-        self._choice = self._choice or choose_strength(self.data(job, views=1), seed=job.plan.seed)
+        apart = kept_series(job)
+        if self._choice is None or apart != self._apart:
+            began = time.monotonic()
+            self._choice = choose_strength(self.data(job, views=1), seed=job.plan.seed)
+            self._choice_seconds, self._apart = time.monotonic() - began, apart
         return self._choice
+
+    def find_series(self, job: TrainingJob, row: EpochRow) -> str:
+        """What to say of hidden series, "" where there are none or the user named groups.
+
+        `row` has the figures of a head that was chosen without them. What is found is written down.
+        """
+        if any(record.group for record in self.train.records):
+            return ""
+        if not job.checkpoints.choice(SERIES):
+            allowed = CLUSTER_TIME_SHARE * job.watch.clock.seconds_left
+            found = find_series(
+                self.data(job, views=1),
+                [record.path for record in self.train.records],
+                self.choice(job),
+                validation_accuracy=row.validation_accuracy,
+                validation_images=len(self.validation),
+                seed=job.plan.seed,
+                by_clusters=CLUSTER_CHOICES * self._choice_seconds <= allowed,
+            )
+            if found is None:
+                return ""
+            job.checkpoints.keep_choice(SERIES, asdict(found) | {"words": found.words})
+        return str((job.checkpoints.choice(SERIES) or {})["words"])
 
     def data(self, job: TrainingJob, *, views: int) -> LabelledFeatures:
         """What the head learns from; views that are not there yet are computed."""
@@ -194,7 +237,7 @@ class Probe:
         return LabelledFeatures(
             values=torch.stack(self._views[:views]),
             labels=class_indices(self.train.records, self.classes),
-            groups=tuple(record.unit for record in self.train.records),
+            groups=kept_series(job) or tuple(record.unit for record in self.train.records),
             classes=len(self.classes),
             weights=None if weights is None else weights.cpu(),
             smoothing=job.plan.loss.label_smoothing,
@@ -223,7 +266,8 @@ class Probe:
             return said
         if not choice.folds:
             return f"{said}; L2 penalty {choice.strength:.2g}, too few images to choose it"
+        apart = " that holds out whole series" * bool(kept_series(job))
         return (
-            f"{said}; L2 penalty {choice.strength:.2g}, chosen by cross-validation on training images, "
-            f"{choice.accuracy:.1%} accuracy"
+            f"{said}; L2 penalty {choice.strength:.2g}, chosen by cross-validation{apart} on training "
+            f"images, {choice.accuracy:.1%} accuracy"
         )

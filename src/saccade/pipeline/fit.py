@@ -10,6 +10,7 @@ from saccade.building import build_network
 from saccade.errors import ModelError
 from saccade.features.engines import engines_of
 from saccade.methods import METHODS, make_plan
+from saccade.methods.probe import SERIES
 from saccade.models import BuiltModel
 from saccade.pipeline import mending
 from saccade.pipeline.batches import ValidationBatches, make_probe, noted, pixel_cache, training_data
@@ -70,6 +71,8 @@ def fit(work: Work) -> None:
         watch = Watch(callbacks, stop, clock, work.finish)
         job = training_job(network.module, plan, data, runtime=runtime, run=run, watch=watch)
         result = METHODS[plan.method].train(job, probe)
+        if found := job.checkpoints.choice(SERIES):
+            run.update_record(series={key: value for key, value in found.items() if key != "groups"})
         network.module.flip = work.recipe.evaluate.flip
 
         def answers() -> tuple[NDArray[np.float32], NDArray[np.int64]]:

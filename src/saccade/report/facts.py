@@ -67,6 +67,7 @@ class Facts:
             side=self.record.resolved.get("data.preprocess", {}).get("size", 0),
             usual_side=self.record.resolved.get(USUAL_SIDE, 0),
             given_split=split.get("made_by_user", False),
+            series=self.record.series,
         )
 
 
