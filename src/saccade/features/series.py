@@ -35,7 +35,7 @@ LEAST_GAP, GAP_STANDARD_ERRORS = 0.05, 3.0
 EXPLAINED_SHARE = 0.5  # of the gap that the series must account for
 # An image's own cluster may be so many times as large as the mean: one cluster that holds half of a class,
 # beside a few small ones, is no series, and holding it out lowers any accuracy.
-MOST_UNEVEN = 3.0
+MOST_UNEVEN = 2.5
 NEAR_ENOUGH = 0.02  # of accuracy: chance moves it by more
 LEAST_SERIES_OF_A_CLASS = 5  # one a fold
 LARGEST_CLASS = 5_000  # its distances are a matrix
