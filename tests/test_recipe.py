@@ -308,3 +308,46 @@ def test_only_the_source_of_what_is_wrong_is_named(
 def test_a_recipe_in_another_format_is_said_to_be_one(name: str, kind: str) -> None:
     with pytest.raises(RecipeError, match=rf"{name} is {kind}; a recipe is TOML\nhint: write it as a \.toml"):
         read_recipe_file(name)
+
+
+@pytest.mark.parametrize(
+    ("written", "becomes"),
+    [
+        (True, "auto"),
+        (False, "none"),
+        ("true", "auto"),
+        ("auto", "auto"),
+        ({"dog": 2, "a.b": "0.5"}, {"dog": 2.0, "a.b": 0.5}),
+    ],
+    ids=str,
+)
+def test_class_weights_by_name_or_as_they_once_were(written, becomes):
+    recipe = Recipe.from_mapping({"train.class_weights": written})
+    assert recipe.train.class_weights == becomes
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    assert recipe.given == {"train.class_weights"}
+
+
+def test_focusing_powers_follow_the_loss():
+    gammas = {
+        loss: Recipe.from_mapping({"train.loss": loss}).loss_gamma
+        for loss in ("cross_entropy", "bce", "focal", "asymmetric")
+    }
+    assert gammas == {"cross_entropy": 0, "bce": 0, "focal": 2, "asymmetric": 4}
+    assert Recipe.from_mapping({"train.loss": "focal", "train.loss_gamma": 1}).loss_gamma == 1
+    assert Recipe.from_mapping({"train.loss": "bce", "train.loss_gamma": 1}).loss_gamma == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"train.class_weights": {"dog": 0}}, "the weight of dog is no number above 0: 0"),
+        ({"train.class_weights": {"dog": True}}, "the weight of dog is no number above 0: True"),
+        ({"train.class_weights": "some"}, "neither none nor auto nor weights by name: 'some'"),
+        ({"train.loss": "bce", "train.logit_adjustment": 1}, "is for loss cross_entropy, but loss is bce"),
+    ],
+    ids=str,
+)
+def test_losses_and_weights_that_cannot_be_are_refused(values, words):
+    with pytest.raises(RecipeError, match=words):
+        Recipe.from_mapping(values)

@@ -125,7 +125,16 @@ WORKS: list[tuple[str, str, dict[str, object], dict[str, object]]] = [
         {},
         {"train.lr": 0.001, "split.validation": 0.2, "train.optimizer": "adam"},
     ),
-    ("saccade train photos --loss categorical_crossentropy --epochs 3", "train", {}, {"train.epochs": 3}),
+    (
+        "saccade train photos --loss categorical_crossentropy --epochs 3",
+        "train",
+        {},
+        {"train.loss": "cross_entropy", "train.epochs": 3},
+    ),
+    ("saccade train photos --loss focal", "train", {}, {"train.loss": "focal"}),
+    ("saccade train photos loss=FocalLoss", "train", {}, {"train.loss": "focal"}),
+    ("saccade train photos --loss BinaryCrossentropy", "train", {}, {"train.loss": "bce"}),
+    ("saccade train photos --loss asl", "train", {}, {"train.loss": "asymmetric"}),
     # scikit-learn
     (
         "saccade train photos --test-size 0.2 --random-state 42 --n-jobs -1",
@@ -146,7 +155,12 @@ WORKS: list[tuple[str, str, dict[str, object], dict[str, object]]] = [
             "model.backbone": "timm/vit_small_patch16_224",
         },
     ),
-    ("saccade train photos --loss CrossEntropyLoss --task classify", "train", {}, {}),
+    (
+        "saccade train photos --loss CrossEntropyLossFlat --task classify",
+        "train",
+        {},
+        {"train.loss": "cross_entropy"},
+    ),
     ("saccade train photos cos_lr=False", "train", {}, {"train.schedule": "linear"}),
     ("saccade train photos amp=False", "train", {}, {"precision": "float32"}),
     ("saccade train photos --class-weight None --gpu 0", "train", {}, {"device": "cuda"}),
@@ -224,13 +238,7 @@ ANSWERED = [
         "cfg.yaml is YAML; a recipe is TOML",
         "write it as a .toml file",
     ),
-    (
-        "saccade train photos --loss focal",
-        "saccade has no --loss focal",
-        "leave it out: the loss is cross-entropy",
-    ),
-    ("saccade train photos loss=FocalLoss", "saccade has no --loss FocalLoss", "leave it out"),
-    ("saccade train photos --loss mse", "saccade has no --loss mse", "leave it out"),
+    ("saccade train photos --loss mse", "train.loss should be 'cross_entropy', 'bce'", "--help-all"),
     ("saccade train photos --task detect", "saccade has no --task detect", "classifies whole images"),
     ("saccade train photos shuffle=False", "saccade has no --shuffle False", "in random order"),
     (
@@ -372,6 +380,23 @@ def test_every_translation_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "note: rand-m9-mstd0.5-inc1 is rand_augment here" in notes
     assert "note: --num-classes is not needed: the classes are those of the data" in notes
     assert all(re.match(r"note: \S+ is ", note) for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("words", "weights"),
+    [
+        ("--train.class_weights", "auto"),
+        ("--train.class_weights --epochs 3", "auto"),
+        ("--train.class-weights", "auto"),
+        ("--no-train.class_weights", "none"),
+        ("--train.class_weights none", "none"),
+        ("--train.class_weights=auto", "auto"),
+        ("--train.class_weights rose=3,tulip=1.5", {"rose": 3.0, "tulip": 1.5}),
+    ],
+)
+def test_class_weights_need_no_value_and_take_names(words: str, weights: object) -> None:
+    assert chosen(f"saccade train photos {words}")[2]["train.class_weights"] == weights
+    assert chosen(f"saccade train {words} --seed 1 photos")[2]["train.class_weights"] == weights
 
 
 def test_a_file_with_an_equals_sign_is_a_file(tmp_path: Path, make_list: Callable[[str], None]) -> None:

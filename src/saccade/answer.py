@@ -65,7 +65,7 @@ class Answer:
 
     def scaled(self, logits: ArrayLike) -> NDArray[np.float64]:
         """(images, classes) what the activation is applied to."""
-        values = np.asarray(logits, dtype=np.float64) / np.asarray(self.temperatures)
+        values: NDArray[np.float64] = np.asarray(logits, dtype=np.float64) / np.asarray(self.temperatures)
         return values + np.asarray(self.offsets) if self.offsets else values
 
     def as_json(self) -> dict[str, Any]:

@@ -76,10 +76,17 @@ class SchedulePlan:
 
 @dataclass(frozen=True, slots=True)
 class LossPlan:
-    """What the loss sees: smoothed targets, weighted classes."""
+    """Which loss, and what it sees: smoothed targets, weighted classes.
 
+    `class_weights`: "none", "auto" or weights by class. `logit_adjustment`: how much of the logarithms of the
+    class shares is added to the logits. `gamma` is the focusing power of a loss that has one.
+    """
+
+    name: str = "cross_entropy"
+    gamma: float = 0.0
     label_smoothing: float = 0.0
-    class_weights: bool = False
+    class_weights: str | Mapping[str, float] = "none"
+    logit_adjustment: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +122,9 @@ class Plan:
     `phases` are those of `method`, a name in `methods.METHODS`; `last_layers` is the phase that method auto
     takes in place of its last where the time is short. `learning_rate` is that of a head, or from scratch:
     fine-tuning is measured against it (promise 5). `precision` is as asked, "auto" included: what it becomes
-    is decided a phase. `time_limit` in seconds for the whole command, 0 for none. `bounded`: nobody said how
-    long to train, so method auto spends only as much as the gain that its trial predicts is worth.
+    is decided a phase. `sampling`: how often an epoch visits the images of a class. `time_limit` in seconds
+    for the whole command, 0 for none. `bounded`: nobody said how long to train, so method auto spends only as
+    much as the gain that its trial predicts is worth.
     """
 
     method: str
@@ -132,6 +140,7 @@ class Plan:
     schedule: SchedulePlan = SchedulePlan()
     loss: LossPlan = LossPlan()
     mixing: Mixing = NO_MIXING
+    sampling: str = "natural"
     progressive_size: float = 0.0
     time_limit: float = 0.0
     bounded: bool = False

@@ -19,7 +19,7 @@ from saccade.features.heads import (
     stratified_group_folds,
 )
 from saccade.models.network import make_head
-from saccade.training.losses import inverse_frequency, log_loss_and_accuracy
+from saccade.training.losses import CROSS_ENTROPY, Loss, inverse_frequency, log_loss_and_accuracy
 
 CLASSES, WIDTH = 3, 12
 
@@ -30,8 +30,7 @@ def features(
     spread: float = 1.5,
     seed: int = 0,
     groups: Sequence[str] | None = None,
-    weights: torch.Tensor | None = None,
-    smoothing: float = 0.0,
+    loss: Loss = CROSS_ENTROPY,
 ) -> LabelledFeatures:
     """Clouds around one point a class, on scales from 0.05 to 20."""
     rng = np.random.default_rng(seed)
@@ -40,7 +39,7 @@ def features(
     values = (centres[labels] + spread * rng.normal(size=(images, WIDTH))) * np.logspace(-1.3, 1.3, WIDTH) + 5
     names = tuple(groups) if groups else tuple(map(str, range(images)))
     tensor = torch.tensor(values, dtype=torch.float32)[None]
-    return LabelledFeatures(tensor, torch.from_numpy(labels), names, CLASSES, weights, smoothing)
+    return LabelledFeatures(tensor, torch.from_numpy(labels), names, CLASSES, loss)
 
 
 def standardised(values: np.ndarray) -> np.ndarray:
@@ -75,7 +74,7 @@ def test_the_linear_head_is_scikit_learns_logistic_regression(strength: float) -
 def test_class_weights_are_scikit_learns_balanced() -> None:
     data = features(spread=3.0).subset([*range(60), *range(60, 90, 3)])
     weights = inverse_frequency(torch.bincount(data.labels).tolist())
-    weighted = LabelledFeatures(data.values, data.labels, data.groups, CLASSES, weights)
+    weighted = LabelledFeatures(data.values, data.labels, data.groups, CLASSES, Loss(class_weights=weights))
     scaled = standardised(data.values[0].double().numpy())
     reference = LogisticRegression(C=1 / (0.1 * len(data)), class_weight="balanced", max_iter=2000, tol=1e-8)
     expected = reference.fit(scaled, data.labels.numpy()).predict_proba(scaled)
@@ -85,9 +84,32 @@ def test_class_weights_are_scikit_learns_balanced() -> None:
     assert abs(plain - expected).max() > 0.02
 
 
+@pytest.mark.parametrize("name", ["bce", "focal", "asymmetric"])
+def test_the_head_minimises_the_loss_that_is_asked_for(name: str) -> None:
+    """No small step to any side comes to less: what scikit-learn has no solver for."""
+    loss = Loss(name, 2.0)
+    data = features(loss=loss)
+    raw = data.values[0].double().numpy()
+    scaled = torch.tensor(standardised(raw))
+    deviation = torch.tensor(raw.std(axis=0) / standardised(raw).std(axis=0))
+    targets = torch.nn.functional.one_hot(data.labels, CLASSES).float()
+    head = fitted(data, 0.1)
+    weight = head.dense.weight.detach() * deviation  # type: ignore[union-attr,operator]
+    bias = head_logits(head, data.values[0])[0] - weight @ scaled[0]
+
+    def objective(weight: torch.Tensor) -> float:
+        return float(loss(scaled @ weight.T + bias, targets).mean() + 0.05 * weight.square().sum())
+
+    steps = torch.randn(20, *weight.shape, generator=torch.Generator().manual_seed(0)) * 0.02
+    assert all(objective(weight + step) > objective(weight) for step in steps)
+
+
 def test_label_smoothing_makes_the_head_less_sure() -> None:
     sure, smoothed = (
-        head_logits(fitted(features(smoothing=share), 0.001), features().values[0]).softmax(1).amax(1).mean()
+        head_logits(fitted(features(loss=Loss(smoothing=share)), 0.001), features().values[0])
+        .softmax(1)
+        .amax(1)
+        .mean()
         for share in (0.0, 0.2)
     )
     assert smoothed < sure - 0.05
@@ -113,18 +135,17 @@ def test_the_same_seed_gives_the_same_bits(kind: str) -> None:
 @pytest.mark.parametrize(("numbers", "same"), [(heads.ONE_CORE_NUMBERS, True), (0, False)])
 def test_a_small_fit_keeps_to_one_core(monkeypatch: pytest.MonkeyPatch, numbers: int, same: bool) -> None:
     cores: set[int] = set()
-    losses = heads.classification_loss
 
-    def seen(*values: torch.Tensor, **others: object) -> torch.Tensor:
-        cores.add(torch.get_num_threads())
-        return losses(*values, **others)  # type: ignore[arg-type]
+    class Seen(Loss):
+        def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            cores.add(torch.get_num_threads())
+            return CROSS_ENTROPY(logits, targets)
 
-    monkeypatch.setattr(heads, "classification_loss", seen)
     monkeypatch.setattr(heads, "ONE_CORE_NUMBERS", numbers)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        fitted(features(), 0.1)
+        fitted(features(loss=Seen()), 0.1)
         assert cores == {1 if same else 2}
         assert torch.get_num_threads() == 2
     finally:

@@ -22,7 +22,7 @@ from saccade.evaluation.metrics import metrics_from_json
 from saccade.notebook import cards, plots, reading
 from saccade.records import EpochRow, Interval, Metrics
 from saccade.run_folder import RunFolder
-from saccade.transforms.batches import epoch_order
+from saccade.transforms.sampling import epoch_order
 
 HOSTILE = "<script>alert(1)</script>"
 CLASSES = ("bar", "disc", HOSTILE.replace("/", "\N{DIVISION SLASH}"))

@@ -132,7 +132,11 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "train.plateau_min_lr": (1e-4,),
     "train.progressive_size": (0.5,),
     "train.label_smoothing": (0.1,),
-    "train.class_weights": (True,),
+    "train.loss": ("bce",),
+    "train.loss_gamma": (1.0,),
+    "train.class_weights": ("auto",),
+    "train.sampling": ("balanced",),
+    "train.logit_adjustment": (0.5,),
     "train.ema_decay": (0.5,),
     "train.gradient_clip": (1e-3,),
     "train.workers": (2,),
@@ -205,6 +209,11 @@ PAIRS: tuple[tuple[dict[str, Any], str, Any, bool], ...] = (
     ({"train.schedule": "plateau"}, "train.warmup_epochs", 0.5, True),
     ({"train.schedule": "plateau"}, "train.step_epochs", 1, False),
     ({"train.schedule": "one_cycle"}, "train.plateau_min_lr", 1e-4, False),
+    ({"train.loss": "focal"}, "train.loss_gamma", 1.0, True),
+    ({**WAYS["head"], "train.loss": "asymmetric"}, "train.loss_gamma", 1.0, True),
+    ({"train.loss": "bce"}, "train.loss_gamma", 1.0, False),
+    ({**WAYS["head"]}, "train.sampling", "square_root", True),
+    ({**WAYS["head"]}, "train.class_weights", {"disc": 3.0}, True),
     ({"data.image_size": 32}, "train.progressive_size", 0.5, False),
     ({"data.image_size": 24}, "train.progressive_size", 0.9, False),
     ({"model.head": "mlp"}, "model.dropout", 0.6, False),
@@ -498,6 +507,8 @@ def test_weights_that_a_backbone_has_not_got_are_said(dataset: Dataset) -> None:
     assert without_effect(situation, recipe.given).keys() == {"model.pretrained"}
 
 
+OF_EQUAL = {"split.test", "split.validation", "train.class_weights", "train.sampling"}
+
 # -- what depends on the data ------------------------------------------------------------------------
 
 
@@ -506,7 +517,7 @@ def test_weights_that_a_backbone_has_not_got_are_said(dataset: Dataset) -> None:
     [
         ((), (5, 6), {"split.repair", "split.allow_leaks"}),
         (("train", "test"), (5, 6), {"split.test"}),
-        (("train", "validation"), (5, 5), {"split.test", "split.validation", "train.class_weights"}),
+        (("train", "validation"), (5, 5), OF_EQUAL),
         (("train", "validation", "test"), (5, 6), {"split.test", "split.validation"}),
     ],
 )
@@ -519,6 +530,7 @@ def test_what_the_data_leave_nothing_to_do_is_said(
         "split.repair": True,
         "split.allow_leaks": True,
         "train.class_weights": True,
+        "train.sampling": "balanced",
     }
     recipe = Recipe.from_mapping(asked)
     situation = Situation.of(recipe, make_plan(recipe, tiny_network(recipe, dataset)), dataset, "cpu")

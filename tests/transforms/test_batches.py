@@ -24,8 +24,9 @@ from saccade.records import ImageRecord
 from saccade.sources.storage import FolderStorage
 from saccade.transforms import Augmentation, TrainingBatches, evaluation_batches, to_input, training_batches
 from saccade.transforms import batches as batches_module
-from saccade.transforms.batches import UNKNOWN_LABEL, batch_plan, epoch_order
+from saccade.transforms.batches import UNKNOWN_LABEL, batch_plan
 from saccade.transforms.resize import shrink
+from saccade.transforms.sampling import epoch_order
 from saccade.transforms.stored import StoredPixels
 
 CLASSES = ("bar", "checker", "disc")
@@ -130,6 +131,18 @@ def test_a_last_batch_of_one_joins_the_one_before():
     assert batch_plan(range(0), 4) == []
     plan = batch_plan(epoch_order(9, seed=0, epoch=0), 4)
     assert sorted(index for batch in plan for index in batch) == list(range(9))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_is_visited_again_is_augmented_anew(photos, workers):
+    storage, records = photos
+    uneven = (storage, [*records[:5], *records[5:6], *records[10:11]])  # 5, 1 and 1 of a class
+    images, targets, paths = flat(training(uneven, sampling="balanced", workers=workers).epoch(0))
+    assert len(images) == 7
+    assert sorted(targets.bincount().tolist()) == [2, 2, 3]
+    seen = [image for image, path in zip(images, paths, strict=True) if path == records[5].path]
+    assert len(seen) >= 2
+    assert not torch.equal(seen[0], seen[1])
 
 
 def test_promise_2_evaluation_sees_each_image_as_it_is(photos):

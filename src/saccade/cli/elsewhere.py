@@ -24,7 +24,7 @@ SWITCHES = {
     **dict.fromkeys(("no_augment", "no_aug", "no_augmentation"), ("--augment", "none")),
     "from_scratch": ("--no-pretrained",),
     "quantize": ("--int8",),
-    **dict.fromkeys(("class_weight", "class_weights"), ("--train.class_weights",)),
+    **dict.fromkeys(("class_weight", "class_weights"), ("--train.class_weights", "auto")),
     **dict.fromkeys(("tta", "test_time_augmentation"), ("--evaluate.flip",)),
 }
 # What a switch says by its value; those of devices may be followed by a device's number
@@ -45,7 +45,7 @@ NEEDLESS = {
     ),
     **dict.fromkeys(("v", "verbose"), "progress is shown anyway"),
     **dict.fromkeys(("shuffle", "deterministic"), "order and results follow from --seed"),
-    **dict.fromkeys(("loss", "metrics"), "the loss is cross-entropy, and all metrics are measured"),
+    "metrics": "all metrics are measured",
     "task": "saccade classifies images",
     "channels_last": "the memory layout is chosen for the network",
 }
@@ -70,14 +70,9 @@ ABSENT = {
     "train_split": "parts are folders, or a column part of a list; --split.validation makes one",
     "log_wandb": "a callback watches the training from Python: ImageClassifier.fit(callbacks=[...])",
 }
-_WITH_A_VALUE = {"num_classes", "nc", "n_classes", "classes", "loss", "metrics", "task"}
+_WITH_A_VALUE = {"num_classes", "nc", "n_classes", "classes", "metrics", "task"}
 # What is not needed here -> pattern of the values that it may have, and what is said of others
 _AS_HERE = {
-    "loss": (
-        r"(sparse|categorical|binary|[-_ ])*(cross[-_ ]?entropy|ce|nll|log)[-_ ]?(loss)?(flat)?",
-        "the loss is cross-entropy. For rare classes: --train.class_weights; for labels that may be wrong: "
-        "--train.label_smoothing 0.1",
-    ),
     "task": (r"(image[-_ ])?classif.*", "saccade classifies whole images, one class each"),
     "shuffle": (r"true|1|yes|on|", "training images are drawn in random order (--seed), others in their own"),
 }
@@ -109,6 +104,14 @@ VALUES = (
     ("--schedule", r"(multi)?step(lr)?", "step"),
     ("--schedule", r"reduce[-_]?lr[-_]?on[-_]?plateau", "plateau"),
     ("--optimizer", r"momentum|nesterov", "sgd"),
+    ("--loss", r"bce.*|binary[-_ ]?cross[-_ ]?entropy.*", "bce"),
+    (
+        "--loss",
+        r"(sparse|categorical|[-_ ])*(cross[-_ ]?entropy|ce|nll|log)[-_ ]?(loss|flat)*",
+        "cross_entropy",
+    ),
+    ("--loss", r"(sigmoid[-_ ]?)?focal[-_ ]?(loss)?(flat)?", "focal"),
+    ("--loss", r"asl|asymmetric[-_ ]?loss.*", "asymmetric"),
     ("--optimizer", r"adamw[-_]torch.*", "adamw"),
     ("--train.workers", r"-1", "auto"),
     ("--batch-size", r"-1", "auto"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -164,7 +165,33 @@ def _metavar(key: str, kind: str) -> str:
     return "|".join(words)
 
 
-_TYPES = {"int": "INT", "float": "FLOAT", "bool": "true|false"}
+_TYPES = {"int": "INT", "float": "FLOAT", "bool": "true|false", "dict": "NAME=VALUE,..."}
+_PAIRS = {"train.class_weights": "rose=3,tulip=1.5"}
+# A flag that needs no value -> the one that it then has
+_WITHOUT_VALUE = {"--train.class_weights": "auto"}
+
+
+def with_values(words: Sequence[str]) -> list[str]:
+    """What was typed, with a value behind each flag that needs none; --no-FLAG is one whose value is none.
+
+    >>> with_values(["train", "photos", "--train.class_weights", "--seed", "1"])
+    ['train', 'photos', '--train.class_weights', 'auto', '--seed', '1']
+    """
+    done: list[str] = []
+    for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
+        flag = word.replace("class-weights", "class_weights")
+        off = flag.replace("--no-", "--", 1)
+        if flag in _WITHOUT_VALUE and not _is_class_weights(after):
+            done += [word, _WITHOUT_VALUE[flag]]
+        elif off != flag and off in _WITHOUT_VALUE:
+            done += [off, "none"]
+        else:
+            done.append(word)
+    return done
+
+
+def _is_class_weights(word: str) -> bool:
+    return "=" in word[1:] or word.lower() in ("auto", "none", "true", "false")
 
 
 def _value(key: str, text: Any) -> Any:
@@ -172,8 +199,8 @@ def _value(key: str, text: Any) -> Any:
     if key == "data.root" and text:
         return os.path.abspath(os.path.expanduser(text))  # found again by a run that continues elsewhere
     kind = next(kind for known, kind, *_ in field_table() if known == key)
-    if kind == "dict":
-        return _options(str(text))
+    if kind == "dict" or ("dict" in kind and "=" in str(text)):
+        return _pairs(key, str(text))
     if "|" in kind and isinstance(text, str) and text.lower() in kind.split(" | "):
         return text.lower()  # Adam is adam
     if "," in kind:
@@ -181,12 +208,12 @@ def _value(key: str, text: Any) -> Any:
     return text
 
 
-def _options(text: str) -> dict[str, Any]:
+def _pairs(key: str, text: str) -> dict[str, Any]:
     pairs = [part.split("=", 1) for part in text.split(",") if part.strip()]
     if any(len(pair) != 2 for pair in pairs):
         raise RecipeError(
-            f"--model.options is not made of name=value pairs: {text!r}",
-            hint="write them with commas between, such as pad_type=same",
+            f"--{key} is not made of name=value pairs: {text!r}",
+            hint=f"write them with commas between, such as {_PAIRS.get(key, 'pad_type=same')}",
         )
     return {key.strip(): _literal(value.strip()) for key, value in pairs}
 

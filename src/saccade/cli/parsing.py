@@ -42,6 +42,10 @@ def parsed(words: list[str]) -> tuple[Callable[..., int | None], inspect.BoundAr
     in_our_words(words, _NAMES)
     app = build_app(words)
     tokens = [_STANDARD_INPUT if word == "-" and words[0] == "predict" else word for word in words]
+    if words[0] == train.__name__:
+        from saccade.cli.flags import with_values
+
+        tokens = with_values(tokens)
     try:
         command, given, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:

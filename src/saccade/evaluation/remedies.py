@@ -170,8 +170,8 @@ def against_baseline(evidence: Evidence) -> str:
 
 def class_weights(evidence: Evidence, labels: Sequence[str]) -> str:
     """How to weight the classes, where one of these is rare and it is not done yet; else ""."""
-    helps = evidence.rare_in_training(labels) and not evidence.recipe.train.class_weights
-    return "set train.class_weights = true" if helps else ""
+    helps = evidence.rare_in_training(labels) and evidence.recipe.train.class_weights == "none"
+    return "set train.class_weights = auto" if helps else ""
 
 
 def usual_size(evidence: Evidence) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saccade.runtime import draw_seed, one_thread_each
-from saccade.training.losses import classification_loss
+from saccade.training.losses import CROSS_ENTROPY, Loss
 from saccade.transforms.mix import soft_targets
 
 FOLDS = 5
@@ -50,15 +50,14 @@ MLP_STEPS, MLP_BATCH, MLP_RATE, MLP_DECAY = 400, 128, 1e-3, 0.05
 class LabelledFeatures:
     """What a head learns from: `values` float32 (views, images, F), `labels` int64 (images,).
 
-    `groups` name what belongs together, one name an image; `weights` (classes,) weigh the loss, None: not.
+    `groups` name what belongs together, one name an image.
     """
 
     values: Tensor
     labels: Tensor
     groups: tuple[str, ...]
     classes: int
-    weights: Tensor | None = None
-    smoothing: float = 0.0
+    loss: Loss = CROSS_ENTROPY
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,7 +67,7 @@ class LabelledFeatures:
         chosen = torch.as_tensor(np.asarray(indices))
         groups = tuple(self.groups[index] for index in chosen.tolist())
         labels, values = self.labels[chosen], self.values[:, chosen]
-        return LabelledFeatures(values, labels, groups, self.classes, self.weights, self.smoothing)
+        return LabelledFeatures(values, labels, groups, self.classes, self.loss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +241,7 @@ def _minimise(
         solution = start.like(torch.from_numpy(numbers).view_as(begin))
         solution = _Solution(*(part.requires_grad_(True) for part in solution))
         logits = solution.logits(flat)
-        losses = torch.stack([_losses(fold, targets, data) for fold in logits.unbind(1)])
+        losses = torch.stack([data.loss(fold, targets) for fold in logits.unbind(1)])
         total = (losses * shares).sum() + strength / 2 * solution.weight.square().sum()
         gradient = _Solution(*torch.autograd.grad(total, solution))
         return float(total.detach()), gradient.flat().numpy().ravel()
@@ -265,10 +264,6 @@ def _minimise(
     return start.like(torch.from_numpy(found.x).view_as(begin))
 
 
-def _losses(logits: Tensor, targets: Tensor, data: LabelledFeatures) -> Tensor:
-    return classification_loss(logits, targets, class_weights=data.weights, smoothing=data.smoothing)
-
-
 def _held_out_figures(
     solution: _Solution, values: Tensor, data: LabelledFeatures, held_out: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -278,8 +273,7 @@ def _held_out_figures(
     for fold, out in zip(solution.logits(values).unbind(1), held_out, strict=True):
         logits = fold[out]
         targets = soft_targets(data.labels[out], data.classes)
-        loss = classification_loss(logits, targets, class_weights=data.weights, smoothing=0.0)
-        losses[out] = loss.double()
+        losses[out] = data.loss.unsmoothed()(logits, targets).double()
         right[out] = (logits.argmax(1) == data.labels[out]).double()
     return losses.numpy(), right.numpy()
 
@@ -295,9 +289,7 @@ def _fit_mlp(head: nn.Module, data: LabelledFeatures, seed: int) -> None:
         torch.manual_seed(draw_seed(seed, "mlp head", step))
         chosen = torch.randint(0, len(data), (min(MLP_BATCH, len(data)),))
         view = torch.randint(0, len(values), chosen.shape)
-        losses = classification_loss(
-            head(values[view, chosen]), targets[chosen], class_weights=data.weights, smoothing=data.smoothing
-        )
+        losses = data.loss(head(values[view, chosen]), targets[chosen])
         optimizer.zero_grad()
         losses.mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()

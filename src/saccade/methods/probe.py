@@ -32,8 +32,8 @@ from saccade.training.job import (
     ALL_EPOCHS,
     TrainingJob,
     TrainingSource,
-    class_weights,
     end_phase,
+    fitted_loss,
     freeze_for,
     noted,
     view,
@@ -233,14 +233,12 @@ class Probe:
             engines = self._engines()
             engine = engines.quick or engines.exact
             self._views.append(self._features(engine, self.train, what, job.watch.stop, mirror=mirror))
-        weights = class_weights(job)
         return LabelledFeatures(
             values=torch.stack(self._views[:views]),
             labels=class_indices(self.train.records, self.classes),
             groups=kept_series(job) or tuple(record.unit for record in self.train.records),
             classes=len(self.classes),
-            weights=None if weights is None else weights.cpu(),
-            smoothing=job.plan.loss.label_smoothing,
+            loss=fitted_loss(job),
         )
 
     def _engines(self) -> Engines:

@@ -65,6 +65,7 @@ def begin(
     listed = prepare.list_data(location, recipe)
     prepare.require_validation_to_come(listed, recipe)
     prepare.refuse_small_classes(listed, recipe)
+    prepare.refuse_unknown_weights(listed, recipe)
     chooses = recipe.model.backbone == AUTO_BACKBONE
     choose = _backbone_chooser(listed, recipe, terminal, began) if chooses else None
     ahead = Ahead(listed, recipe)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from saccade.plan import Phase, Plan
 from saccade.preprocess import GRAY, RGB, PixelFormat
-from saccade.recipe import HARD_FINETUNE_RATIO, WITH_MOMENTUM, AugmentConfig, Recipe
+from saccade.recipe import HARD_FINETUNE_RATIO, USUAL_GAMMAS, WITH_MOMENTUM, AugmentConfig, Recipe
 from saccade.records import Dataset
 from saccade.training.schedules import growing_side
 from saccade.transforms import Augmentation
@@ -246,7 +246,17 @@ RULES = (
     Rule(
         _train("class_weights"),
         "all classes have the same number of training images",
+        lambda s: len(set(s.class_counts)) == 1 and s.recipe.train.class_weights == "auto",
+    ),
+    Rule(
+        _train("sampling", "logit_adjustment"),
+        "all classes have the same number of training images",
         lambda s: len(set(s.class_counts)) == 1,
+    ),
+    Rule(
+        _train("loss_gamma"),
+        "only the losses focal and asymmetric use it",
+        lambda s: s.recipe.train.loss not in USUAL_GAMMAS,
     ),
     Rule(
         _train("workers"),

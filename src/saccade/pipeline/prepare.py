@@ -19,10 +19,11 @@ from saccade.audit.quality import Measurements
 from saccade.audit.scan import scan
 from saccade.audit.to_decide import write_template
 from saccade.caches.store import cache_folder
-from saccade.errors import DataError, RunError, SplitError
+from saccade.errors import DataError, RecipeError, RunError, SplitError
 from saccade.images.decoder import Limits
 from saccade.pipeline.words import say_data, say_findings, say_folds, say_split
 from saccade.preprocess import RGB
+from saccade.priors import class_meant
 from saccade.recipe import Recipe
 from saccade.records import Audit, Dataset, Split
 from saccade.report.audit_page import write_audit_page
@@ -184,6 +185,17 @@ def refuse_small_classes(listed: Dataset, recipe: Recipe) -> None:
         return
     shares = {"train": 1.0, "validation": recipe.split.validation, "test": recipe.split.test}
     refuse_few_images(listed.counts(), [part for part, share in shares.items() if share])
+
+
+def refuse_unknown_weights(listed: Dataset, recipe: Recipe) -> None:
+    """Raise RecipeError for class weights by names that are no classes of the data."""
+    weights = recipe.train.class_weights
+    unknown = [] if isinstance(weights, str) else [name for name in weights if name not in listed.classes]
+    if unknown:
+        raise RecipeError(
+            f"train.class_weights names no class of the data: {', '.join(unknown)}",
+            hint=class_meant(unknown[0], listed.classes),
+        )
 
 
 def require_validation_to_come(listed: Dataset, recipe: Recipe) -> None:

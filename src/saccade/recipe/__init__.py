@@ -23,6 +23,7 @@ from saccade.recipe.presets import (
     HARD_FINETUNE_RATIO,
     METHOD_DEFAULTS,
     TAIL_VIEWS,
+    USUAL_GAMMAS,
     WITHOUT_EFFECT,
 )
 from saccade.recipe.reading import differing_keys, merged_recipe, read_recipe_file
@@ -49,6 +50,7 @@ __all__ = [
     "SHORT_FLAGS",
     "SYNONYMS",
     "TAIL_VIEWS",
+    "USUAL_GAMMAS",
     "WITHOUT_EFFECT",
     "WITH_MOMENTUM",
     "AugmentConfig",

@@ -21,6 +21,7 @@ SHORT_FLAGS: dict[str, str] = {
     "finetune-lr": "train.finetune_lr",
     "unfreeze": "train.unfreeze",
     "optimizer": "train.optimizer",
+    "loss": "train.loss",
     "schedule": "train.schedule",
     "image-size": "data.image_size",
     "channels": "data.channels",

@@ -45,6 +45,9 @@ SYNONYMS: dict[str, str] = {
     "architecture": "backbone",
     "img_size": "image_size",
     "input_size": "image_size",
+    "class_weight": "class_weights",
+    "criterion": "loss",
+    "sampler": "sampling",
     "in_chans": "channels",
     "in_channels": "channels",
     "grayscale": "channels",
@@ -62,7 +65,11 @@ SYNONYMS: dict[str, str] = {
 LISTED = "`saccade train --help-all` lists what each field takes"
 
 
-def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+# Fields whose value is a table: its names are not dotted keys.
+TABLES = ("model.options", "train.class_weights")
+
+
+def nest(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys become nested dicts.
 
     >>> nest({"seed": 1, "train.epochs": 3})
@@ -76,8 +83,10 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
             place = place.setdefault(section, {})
         if isinstance(value, Mapping) and isinstance(place.get(name), dict):
             place[name].update(value)
+        elif isinstance(value, Mapping) and f"{prefix}{key}" not in TABLES:
+            place[name] = nest(value, f"{prefix}{key}.")
         else:
-            place[name] = nest(value) if isinstance(value, Mapping) and key != "model.options" else value
+            place[name] = value
     return nested
 
 
@@ -85,7 +94,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     """(dotted key, value) of nested dicts; the inverse of `nest`."""
     for key, value in values.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and name != "model.options":
+        if isinstance(value, Mapping) and name not in TABLES:
             yield from flatten(value, f"{name}.")
         else:
             yield name, value

@@ -24,6 +24,9 @@ LEAST_STEPS_AN_EPOCH = 10
 # What `epochs` "auto" is.
 USUAL_EPOCHS, EPOCHS_FROM_FITTED_HEAD = 20, 10
 
+# loss -> its focusing power where `loss_gamma` is "auto"; others have none
+USUAL_GAMMAS = {"focal": 2.0, "asymmetric": 4.0}
+
 # backbone -> its own defaults, where neither flag nor file says otherwise
 BACKBONE_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "fast_cnn": {

@@ -38,6 +38,7 @@ from saccade.recipe.presets import (
     TAIL_VIEWS,
     USUAL_BATCH_SIZE,
     USUAL_EPOCHS,
+    USUAL_GAMMAS,
 )
 from saccade.recipe.sections import (
     Auto,
@@ -164,6 +165,12 @@ class Recipe(Section):
         if self.train.finetune_lr != "auto":
             return self.train.finetune_lr
         return DEFAULT_FINETUNE_RATIO * self.learning_rate
+
+    @property
+    def loss_gamma(self) -> float:
+        """`train.loss_gamma`, with "auto" worked out; 0 for a loss without one."""
+        usual = USUAL_GAMMAS.get(self.train.loss, 0.0)
+        return usual if self.train.loss_gamma == "auto" or not usual else self.train.loss_gamma
 
     @property
     def kept_views(self) -> int:

@@ -6,6 +6,7 @@ Flags, their help (the first sentence) and `docs/recipe.md` are made from it. "a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -37,6 +38,33 @@ def own_name(value: str) -> str:
     return name if name in ALWAYS_FROM_SCRATCH else value
 
 
+def _class_weights(value: Any) -> Any:
+    """true and false are auto and none; a weight must be a number above 0."""
+    text = str(value).lower() if isinstance(value, bool | str) else value
+    known = {"true": "auto", "false": "none", "auto": "auto", "none": "none"}
+    if isinstance(text, str) and text not in known:
+        raise Refusal(
+            f"train.class_weights is neither none nor auto nor weights by name: {value!r}",
+            hint="write auto, or names with their weights: rose=3,tulip=1.5",
+        )
+    if not isinstance(text, Mapping):
+        return known.get(text, text)
+    bad = [name for name, weight in text.items() if isinstance(weight, bool) or not _is_positive(weight)]
+    if bad:
+        raise Refusal(
+            f"train.class_weights: the weight of {bad[0]} is no number above 0: {text[bad[0]]!r}",
+            hint="write names with their weights: rose=3,tulip=1.5",
+        )
+    return {str(name): float(weight) for name, weight in text.items()}
+
+
+def _is_positive(value: Any) -> bool:
+    try:
+        return 0 < float(value) < math.inf
+    except (TypeError, ValueError):
+        return False
+
+
 def channel_count(channels: str) -> int:
     """How many values a pixel has: 3 for rgb, 1 for gray, else the number."""
     return {"rgb": 3, "gray": 1}.get(channels) or int(channels)
@@ -61,6 +89,7 @@ Positive = Annotated[float, Field(gt=0)]
 Deviation = Annotated[float, Field(ge=1e-3)]  # pixels are 0 to 1; less makes inputs that end in infinities
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+ClassWeights = Annotated[Literal["none", "auto"] | dict[str, float], BeforeValidator(_class_weights)]
 Unfreeze = Annotated[str, BeforeValidator(_unfreeze_spec)]
 Backbone = Annotated[str, AfterValidator(own_name)]
 Optimizer = Annotated[str, AfterValidator(optimizer_name)]
@@ -367,10 +396,30 @@ class TrainConfig(Section):
     full side in steps of 32 pixels, over the first three quarters of the epochs. Validation is always at full
     size. 0 is off.
     """
+    loss: Literal["cross_entropy", "bce", "focal", "asymmetric"] = "cross_entropy"
+    """What training minimises. All but cross_entropy ask each class by itself, by a sigmoid. bce: binary
+    cross-entropy. focal: bce with less weight on what is right already. asymmetric: less weight only on
+    classes that an image does not show. A head that is fitted minimises it, too. Where each image has one
+    class, the model answers with a softmax all the same.
+    """
+    loss_gamma: NotNegative | Auto = "auto"
+    """Focusing power of losses focal and asymmetric. 0 is bce. auto: 2 for focal, 4 for asymmetric."""
     label_smoothing: Share = 0.0
     """Share of the target spread over all classes."""
-    class_weights: bool = False
-    """Weight the loss by the inverse frequency of each class."""
+    class_weights: ClassWeights = "none"
+    """Weight of each class in the loss. auto: by the inverse frequency among the training images, 1 on
+    average over the images. Or by class name: rose=3,tulip=1.5; a class that is not named has 1.
+    """
+    sampling: Literal["natural", "square_root", "balanced"] = "natural"
+    """How often an epoch visits the images of a class. natural: each once. balanced: as many visits to each
+    class. square_root: visits by the square root of its images. An epoch has as many visits in all cases. A
+    head that is fitted weighs the classes in place of it.
+    """
+    logit_adjustment: NotNegative = 0.0
+    """Share of the logarithms of the class shares that is added to the logits in the loss (Menon et al.
+    2021). 1 makes the model one for classes that are equally common. 0 is off. evaluate.logit_adjustment does
+    it after training.
+    """
     ema_decay: Share | Auto = "auto"
     """Decay of an exponential moving average (EMA) of the weights, updated at each step. The average is what
     is validated, kept and exported; training goes on with the weights themselves. 0 is off. auto: 0.98 where
@@ -388,6 +437,15 @@ class TrainConfig(Section):
     time_limit: NotNegative = 0.0
     """Seconds for the whole command. Export and report count. Training stops early enough. 0 is no limit.
     """
+
+    @model_validator(mode="after")
+    def _adjust_only_a_softmax(self) -> TrainConfig:
+        if self.logit_adjustment and self.loss != "cross_entropy":
+            raise Refusal(
+                f"train.logit_adjustment is for loss cross_entropy, but loss is {self.loss}",
+                hint="leave one of them out, or adjust after training: --evaluate.logit_adjustment auto",
+            )
+        return self
 
 
 class EvaluateConfig(Section):

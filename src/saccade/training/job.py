@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from saccade.bundle import load_exactly
@@ -18,12 +20,13 @@ from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.training.callbacks import Callback, TrainingView
 from saccade.training.clock import Clock
-from saccade.training.losses import inverse_frequency
+from saccade.training.losses import Loss, make_loss
 from saccade.training.monitors import check_monitor
 from saccade.training.optimizers import MOMENTS, MOST_MOMENTS
 from saccade.training.state import Checkpoint, Checkpoints, FitState, FrozenEvidence
 from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch
+from saccade.transforms.sampling import expected_visits
 
 EARLY_STOPPING, TIME_LIMIT, ALL_EPOCHS = "early stopping", "time limit", "all epochs done"
 FINISHED_EARLY = "finished early"
@@ -206,11 +209,22 @@ def load_best(job: TrainingJob, state: FitState) -> None:
     load_exactly(job.classifier, weights, where=str(job.checkpoints.folder))
 
 
-def class_weights(job: TrainingJob) -> Tensor | None:
-    """(classes,) on the device, where the plan weighs classes."""
-    if not job.plan.loss.class_weights:
-        return None
-    return inverse_frequency(tuple(job.data.class_counts.values())).to(job.runtime.device)
+def training_loss(job: TrainingJob) -> Loss:
+    """What training steps minimise; its tensors are on the device."""
+    return make_loss(job.plan.loss, job.data.class_counts).to(job.runtime.device)
+
+
+def fitted_loss(job: TrainingJob) -> Loss:
+    """What a head minimises that is fitted to all images at once, on the CPU.
+
+    Classes weigh as much more as an epoch of training would visit them more often.
+    """
+    counts, sampling = job.data.class_counts, job.plan.sampling
+    if sampling == "natural":
+        return make_loss(job.plan.loss, counts)
+    images = np.array(list(counts.values()))
+    visits = expected_visits(images, sampling) / np.maximum(images, 1)
+    return make_loss(job.plan.loss, counts, extra=torch.from_numpy(visits.astype(np.float32)))
 
 
 def view(job: TrainingJob, phase: Phase, state: FitState) -> TrainingView:

@@ -18,8 +18,8 @@ from saccade.plan import Phase, Plan
 from saccade.runtime import Runtime, draw_seed
 from saccade.training.averaging import WeightAverage
 from saccade.training.clock import Stretch
-from saccade.training.job import TrainingJob, class_weights, freeze_for
-from saccade.training.losses import classification_loss
+from saccade.training.job import TrainingJob, freeze_for, training_loss
+from saccade.training.losses import Loss, classification_loss
 from saccade.training.optimizers import build_optimizer
 from saccade.training.schedules import Pace, Plateau, Span, growing_side, learning_rate
 from saccade.training.state import FitState, flatten_optimizer, unflatten_optimizer
@@ -40,7 +40,7 @@ class Learner:
     phase: Phase
     span: Span
     classes: int
-    class_weights: Tensor | None
+    loss: Loss
     optimizer: torch.optim.Optimizer
     forward: Any
     stepper: Any  # the optimizer as Fabric wraps it
@@ -92,8 +92,7 @@ class Learner:
 
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B,) loss of each image."""
-        smoothing = self.plan.loss.label_smoothing
-        return classification_loss(logits, targets, class_weights=self.class_weights, smoothing=smoothing)
+        return self.loss(logits, targets)
 
     def plain_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B,) cross-entropy without smoothing and class weights, as the validation part is measured."""
@@ -212,7 +211,7 @@ def begin_phase(
         phase=phase,
         span=Span.of(job.plan.schedule, phase.epochs, len(job.data.train)),
         classes=len(job.data.class_counts),
-        class_weights=class_weights(job),
+        loss=training_loss(job),
         optimizer=optimizer,
         forward=forward,
         stepper=stepper,

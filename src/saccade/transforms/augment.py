@@ -27,7 +27,7 @@ from saccade.transforms.strengths import Augmentation
 Generator = np.random.Generator
 
 # Purposes of random streams: two draws for different purposes never share numbers.
-PURPOSES = {"order": 0, "augment": 1, "preview": 2, "batches": 3, "mirror": 4}
+PURPOSES = {"order": 0, "augment": 1, "preview": 2, "batches": 3, "mirror": 4, "sampling": 5}
 MOST_IN_A_WORD = 2**32 - 1
 
 

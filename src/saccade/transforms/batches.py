@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,16 +28,20 @@ from saccade.records import ImageRecord, Storage
 from saccade.terminal import warn_caller
 from saccade.threads import shared_memory_bytes, usable_cores
 from saccade.transforms.apply import channels_first, normalise_rows, to_input
-from saccade.transforms.augment import drawn, ready_for_draws, stream
+from saccade.transforms.augment import drawn, ready_for_draws
 from saccade.transforms.resize import side_by_side
+from saccade.transforms.sampling import epoch_visits
 from saccade.transforms.stored import How, StoredPixels
 from saccade.transforms.strengths import Augmentation
 from saccade.workers import end_with_parent, may_have_children
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 UNKNOWN_LABEL = -1
 FILL_AT_ONCE = 64
+# An image that an epoch visits again is augmented as in another epoch: one this much later.
+AGAIN_EPOCHS = 1_000_003
 BATCHES_AHEAD = 2  # of each worker process
 SEMAPHORES_BYTES = 2**15  # in /dev/shm, of each worker process
 
@@ -58,7 +62,7 @@ def warned(text: str) -> None:
     warn_caller(text)
 
 
-def batch_plan(order: Sequence[int], batch_size: int) -> list[list[int]]:
+def batch_plan(order: Sequence[T], batch_size: int) -> list[list[T]]:
     """`order` cut into batches; a last batch of one joins the one before (BatchNorm needs two images)."""
     batches = [list(order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
     if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
@@ -67,15 +71,10 @@ def batch_plan(order: Sequence[int], batch_size: int) -> list[list[int]]:
     return batches
 
 
-def epoch_order(count: int, *, seed: int, epoch: int) -> list[int]:
-    """The order in which one epoch visits `count` images."""
-    order: list[int] = stream(seed, "order", epoch, 0).permutation(count).tolist()
-    return order
-
-
 class TrainingBatches:
     """Augmented batches of training images, epoch by epoch; keeps decoded images and workers between epochs.
 
+    `sampling` says how often an epoch visits the images of a class (`transforms.sampling`).
     Decoded images are kept in `pixels` on disk, where given, else in memory up to `cache_bytes` (0: none).
     Without worker processes, threads make the batches ahead of the caller. With them, a cache in memory is
     filled before they start, so that all share it. Where they cannot go on (no shared memory, one was
@@ -92,6 +91,7 @@ class TrainingBatches:
         *,
         augmentation: Augmentation,
         seed: int,
+        sampling: str = "natural",
         limits: Limits | None = None,
         workers: int = 0,
         cache_bytes: int = 0,
@@ -101,7 +101,7 @@ class TrainingBatches:
         self._records = tuple(records)
         self._preprocess = preprocess
         self._batch_size = batch_size
-        self._seed = seed
+        self._seed, self._sampling = seed, sampling
         self._targets = class_indices(records, classes)
         limits = limits or Limits()
         stored = None
@@ -121,10 +121,11 @@ class TrainingBatches:
         """The batches of one epoch from `start_batch` on; raises DataError naming an image that went bad."""
         if self._workers:
             self._images.reader.fill(self._workers)
-        order = epoch_order(len(self._records), seed=self._seed, epoch=epoch)
-        plan = batch_plan(order, self._batch_size)[start_batch:]
-        keys = [[(epoch, index) for index in batch] for batch in plan]
-        for indices, images in zip(plan, self._loader.batches(keys), strict=True):
+        visits = epoch_visits(self._targets.tolist(), self._sampling, seed=self._seed, epoch=epoch)
+        plan = batch_plan(visits, self._batch_size)[start_batch:]
+        keys = [[(epoch + AGAIN_EPOCHS * again, index) for index, again in batch] for batch in plan]
+        for batch, images in zip(plan, self._loader.batches(keys), strict=True):
+            indices = [index for index, _ in batch]
             paths = tuple(self._records[index].path for index in indices)
             yield Batch(images, self._targets[indices], paths)
 

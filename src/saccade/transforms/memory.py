@@ -22,8 +22,9 @@ from saccade.records import ImageRecord, Storage
 from saccade.transforms.appearance import CUTOUT_AREA, CUTOUT_RATIO
 from saccade.transforms.apply import channels_first, normalise_rows
 from saccade.transforms.augment import mirrored_in, stream
-from saccade.transforms.batches import Batch, batch_plan, class_indices, epoch_order
+from saccade.transforms.batches import Batch, batch_plan, class_indices
 from saccade.transforms.geometry import as_evaluated
+from saccade.transforms.sampling import epoch_visits
 from saccade.transforms.strengths import Augmentation
 
 LARGEST_SIDE = 64
@@ -76,6 +77,7 @@ class MemoryBatches:
         *,
         augmentation: Augmentation,
         seed: int,
+        sampling: str = "natural",
         limits: Limits | None = None,
         device: torch.device | str = "cpu",
         threads: int = 1,
@@ -84,8 +86,9 @@ class MemoryBatches:
         self._records = tuple(records)
         self._preprocess, self._augmentation = preprocess, augmentation
         self._batch_size, self._seed, self._threads = batch_size, seed, threads
-        self._device = torch.device(device)
-        self._targets = class_indices(records, classes).to(self._device)
+        self._device, self._sampling = torch.device(device), sampling
+        targets = class_indices(records, classes)
+        self._targets, self._labels = targets.to(self._device), targets.tolist()
         self._pixels: Tensor | None = None
 
     def __len__(self) -> int:
@@ -99,21 +102,23 @@ class MemoryBatches:
             if decoded.dtype == np.uint16:  # of which torch can pick no images
                 decoded = decoded.astype(np.int32)
             self._pixels = torch.from_numpy(decoded).to(self._device)
-        order = epoch_order(len(self._records), seed=self._seed, epoch=epoch)
+        visits = epoch_visits(self._labels, self._sampling, seed=self._seed, epoch=epoch)
+        order = [index for index, _ in visits]
         drawn = draw_epoch(len(self._records), self._augmentation, self._preprocess.size, self._seed, epoch)
         on_device = drawn.to(self._device)
         chosen = torch.tensor(order).to(self._device, non_blocking=True)
         start = 0
         for number, batch in enumerate(batch_plan(order, self._batch_size)):
-            indices = chosen[start : start + len(batch)]
-            start += len(batch)
+            place, start = slice(start, start + len(batch)), start + len(batch)
+            indices = chosen[place]
             if number >= start_batch:
                 paths = tuple(self._records[index].path for index in batch)
-                yield Batch(self._inputs(self._pixels, indices, on_device), self._targets[indices], paths)
+                # an image that is visited again is drawn again: then draws are by visit, not by image
+                draws = on_device.of(indices if self._sampling == "natural" else place)
+                yield Batch(self._inputs(self._pixels, indices, draws), self._targets[indices], paths)
 
-    def _inputs(self, pixels: Tensor, indices: Tensor, drawn: Draws) -> Tensor:
+    def _inputs(self, pixels: Tensor, indices: Tensor, draws: Draws) -> Tensor:
         """(B, C, S, S) float32, normalised and augmented."""
-        draws = drawn.of(indices)
         changed = moved(pixels, indices, draws)
         ready = normalise_rows(changed.to(torch.float32), self._preprocess)
         images = ready.view(changed.shape).permute(0, 3, 1, 2)
@@ -133,7 +138,7 @@ class Draws:
     upside_down: Tensor
     cuts: Tensor
 
-    def of(self, indices: Tensor) -> Draws:
+    def of(self, indices: Tensor | slice) -> Draws:
         """Those of some images."""
         return Draws(*(getattr(self, field.name)[indices] for field in fields(self)))
 
