@@ -106,6 +106,17 @@ WORKS: list[tuple[str, str, dict[str, object], dict[str, object]]] = [
             "train.gradient_clip": 1.0,
         },
     ),
+    (
+        "saccade train photos --drop-path 0.1 --layer-decay 0.75 --opt lamb --sched multistep",
+        "train",
+        {},
+        {
+            "model.drop_path": 0.1,
+            "train.layer_decay": 0.75,
+            "train.optimizer": "lamb",
+            "train.schedule": "multi_step",
+        },
+    ),
     # fastai
     (
         "saccade train photos --arch resnet34 --bs 64 --valid-pct 0.2 --wd 0.1",
@@ -223,16 +234,10 @@ ANSWERED = [
     ("saccade train photos --epoch 3", "unknown flag: --epoch", "did you mean --epochs?"),
     ("saccade train photos --freeze 3", "unknown flag: --freeze", "write --method finetune --unfreeze 2"),
     ("saccade train photos freeze=3", "unknown flag: --freeze", "write --method finetune --unfreeze 2"),
-    (
-        "saccade train photos --drop-path 0.1",
-        "unknown flag: --drop-path",
-        "write --model.options drop_path_rate=0.1",
-    ),
     ("saccade train photos --model-ema", "unknown flag: --model-ema", "write --train.ema_decay 0.98"),
     ("saccade train photos --name exp1", "unknown flag: --name", "write --out runs/exp1"),
     ("saccade train photos --project=here", "unknown flag: --project", "write --out here/NAME"),
     ("saccade train photos --lrf 0.01", "saccade has no --lrf", "leave it out: --schedule"),
-    ("saccade train photos --layer-decay 0.75", "saccade has no --layer-decay", "one learning rate"),
     (
         "saccade train photos --config cfg.yaml",
         "cfg.yaml is YAML; a recipe is TOML",

@@ -13,6 +13,7 @@ from saccade.errors import ModelError, RecipeError
 from saccade.images.channels import has_16_bits
 from saccade.images.decoder import Limits, read_pixels
 from saccade.models import BACKBONES, BuiltModel, build_model, preparation, weights_origin
+from saccade.models.backbones import find_backbone
 from saccade.models.fast_cnn import Whitening
 from saccade.models.finetune import unfreeze
 from saccade.models.network import feature_count
@@ -28,6 +29,8 @@ WHITENING_IMAGES = 1000
 STATISTICS_IMAGES = 500
 SMALLEST_STD, SMALLEST_STD_16 = 0.02, 1e-3  # of 8 bits, and of 16, of which cameras often use a small part
 CHECKED_SIDE = 32  # for a trial of building one of our own networks, before the images are known
+DROP_PATH = {"timm": "drop_path_rate", "torchvision": "stochastic_depth_prob"}
+DROP_PATH_LAYERS = ("DropPath", "StochasticDepth")
 BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)  # timm's own are subclasses
 
 
@@ -42,12 +45,13 @@ def build_network(dataset: Dataset, recipe: Recipe) -> BuiltModel:
         head=model.head,
         dropout=model.dropout,
         image_size=input_size(dataset, recipe),
-        options=model.options,
+        options=build_options(recipe),
         seed=recipe.seed,
         accept_licence=model.accept_licence,
         pixels=pixel_format(dataset, recipe),
     )
     assert built.pretrained == recipe.starts_pretrained, f"{model.backbone}: one question, two answers"
+    _check_drop_path(built.module, recipe)
     preprocess = with_overrides(built.preprocess, dataset, recipe, pretrained=built.pretrained)
     for part in built.module.modules():
         if isinstance(part, Whitening):
@@ -84,7 +88,8 @@ def check_buildable(recipe: Recipe) -> None:
     if recipe.starts_pretrained and (origin := weights_origin(model.backbone, model.weights)):
         origin.check_licence(model.accept_licence)
     own = model.backbone in BACKBONES
-    if own or model.options or not model.pretrained:
+    options = build_options(recipe)
+    if own or options or not model.pretrained:
         size = recipe.data.image_size
         build_model(
             model.backbone,
@@ -92,8 +97,33 @@ def check_buildable(recipe: Recipe) -> None:
             pretrained=own and model.pretrained,
             weights="" if model.pretrained and not own else model.weights,
             image_size=CHECKED_SIDE if size == "auto" and own else None if size == "auto" else size,
-            options=model.options,
+            options=options,
             pixels=pixels,
+        )
+
+
+def build_options(recipe: Recipe) -> dict[str, str | int | float | bool]:
+    """`model.options`, and `model.drop_path` as the backbone's library calls it.
+
+    Raises RecipeError where the backbone has no such option, or both set it.
+    """
+    model = recipe.model
+    if not model.drop_path:
+        return model.options
+    name = DROP_PATH.get(find_backbone(model.backbone).library, "")
+    if not name or name in model.options:
+        why = f"model.options sets {name} as well" if name else f"{model.backbone} has no blocks to skip"
+        raise RecipeError(f"model.drop_path = {model.drop_path:g}: {why}", hint="leave model.drop_path out")
+    return {**model.options, name: model.drop_path}
+
+
+def _check_drop_path(module: torch.nn.Module, recipe: Recipe) -> None:
+    """Some backbones take the option and have nothing that it could concern."""
+    skipped = any(type(part).__name__ in DROP_PATH_LAYERS for part in module.modules())
+    if recipe.model.drop_path and not skipped:
+        raise RecipeError(
+            f"model.drop_path = {recipe.model.drop_path:g}: {recipe.model.backbone} has no blocks to skip",
+            hint="leave model.drop_path out",
         )
 
 
@@ -128,8 +158,24 @@ def check_network(network: BuiltModel, recipe: Recipe) -> None:
         )
     if network.pretrained and recipe.train.method in ("finetune", "tail"):  # others have no use for it
         unfreeze(network.module, recipe.train.unfreeze)  # only to refuse here what it has not got
+    size = recipe.evaluate.size
+    if isinstance(size, int) and (why := one_size_only(network, (size,))):
+        raise RecipeError(f"evaluate.size = {size}: {why}", hint="leave it out")
     if recipe.train.progressive_size:
         _check_smaller_images(network, recipe)
+
+
+def one_size_only(network: BuiltModel, sizes: Sequence[int]) -> str:
+    """Why a network that was built for one size of images does not take these as well, or ""."""
+    backbone, name, own = network.module.backbone, network.architecture["backbone"], network.preprocess.size
+    if hasattr(backbone, "set_input_size") and set(sizes) != {own}:
+        return f"{name} has position embeddings for images of {own} pixels only"
+    try:
+        for size in sizes:
+            feature_count(backbone, size, name=name, channels=network.preprocess.pixels.count)
+    except ModelError:
+        return f"{name} was built for images of {own} pixels only"
+    return ""
 
 
 def _check_smaller_images(network: BuiltModel, recipe: Recipe) -> None:

@@ -36,6 +36,12 @@ FLAGS = {
     **dict.fromkeys(("smoothing", "label_smoothing", "label_smoothing_factor"), "--train.label_smoothing"),
     **dict.fromkeys(("weight_decay", "wd"), "--train.weight_decay"),
     "momentum": "--train.momentum",
+    "min_delta": "--train.min_delta",
+    "layer_decay": "--train.layer_decay",
+    **dict.fromkeys(("drop_path", "drop_path_rate"), "--model.drop_path"),
+    **dict.fromkeys(
+        ("accumulate_grad_batches", "gradient_accumulation_steps", "grad_accum_steps"), "--train.accumulate"
+    ),
     **dict.fromkeys(
         ("patience", "early_stopping", "early_stopping_patience", "n_iter_no_change"),
         "--train.early_stopping",

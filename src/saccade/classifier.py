@@ -42,9 +42,9 @@ class ImageClassifier(Views, Estimator):
     quiet: whether nothing is said while it trains; None is to be quiet everywhere but in a notebook.
     callbacks: watchers, `saccade.training.Callback` each; they see copies and change nothing.
     weights, pretrained, head, method, epochs, lr, finetune_lr, head_epochs, unfreeze, optimizer, schedule,
-    image_size, batch_size, augment, seed, device, precision, time_limit, max_latency_ms, accept_licence,
-    group, group_pattern, drop_empty, repair_split, allow_leaks: as on the command line (docs/recipe.md); they
-    win over the recipe's file, and None is its default.
+    image_size, batch_size, augment, seed, device, precision, average_with_pretrained, time_limit,
+    max_latency_ms, accept_licence, group, group_pattern, drop_empty, repair_split, allow_leaks: as on the
+    command line (docs/recipe.md); they win over the recipe's file, and None is its default.
     fields: any other field of the recipe, with two underscores for the dot (`train__weight_decay`).
 
     The constructor keeps what it is given; `fit` checks it. After `fit`: `classes_` (labels, in the order of
@@ -85,6 +85,7 @@ class ImageClassifier(Views, Estimator):
         seed: Any = None,
         device: Any = None,
         precision: Any = None,
+        average_with_pretrained: Any = None,
         time_limit: Any = None,
         max_latency_ms: Any = None,
         accept_licence: Any = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from saccade.images.decoder import Limits
 from saccade.preprocess import Preprocess
@@ -26,7 +26,8 @@ class Phase:
     "all", or a spec of `models.finetune.unfreeze`. `keep_statistics`: BatchNorm goes on with the pretrained
     statistics, on which the head rests. `ema_decay` is that of the averaged weights, 0 for none; from a
     fitted head the average need not warm up, because where it begins is good already. `kept_views`: of how
-    many views of an image the activations of the frozen stages are kept.
+    many views of an image the activations of the frozen stages are kept. `swa_epochs`: how many of the last
+    epochs are averaged, 0 for none.
     """
 
     name: str
@@ -38,16 +39,19 @@ class Phase:
     ema_decay: float = 0.0
     ema_warm_up: bool = True
     kept_views: int = 0
+    swa_epochs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerPlan:
-    """Which optimizer, and its settings; `gradient_clip` 0 is off."""
+    """Which optimizer, and its settings; `gradient_clip` 0 is off, `layer_decay` 1 the same rate for all."""
 
     name: str = "adamw"
     momentum: float = 0.9
     weight_decay: float = 0.0
     gradient_clip: float = 0.0
+    clip_by: str = "norm"
+    layer_decay: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,7 @@ class Plan:
     phases: tuple[Phase, ...]
     learning_rate: float
     batch_size: int
+    accumulate: int = 1
     epochs: int = 0  # of the main phase, as asked
     finetune_lr: float = 0.0
     seed: int = 0
@@ -142,11 +147,22 @@ class Plan:
     mixing: Mixing = NO_MIXING
     sampling: str = "natural"
     progressive_size: float = 0.0
+    average_with_pretrained: float | Literal["auto"] = 0.0
     time_limit: float = 0.0
     bounded: bool = False
     last_layers: Phase | None = None
     network: NetworkPlan = NetworkPlan("")
     input_plan: InputPlan | None = None  # None only before there is a network
+
+    @property
+    def images_a_step(self) -> int:
+        """Training images of one step: `accumulate` batches, whose gradients are summed."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def planned_micro_batch(self) -> int:
+        """Images at once where a step is several batches; 0 where it is one."""
+        return self.batch_size if self.accumulate > 1 else 0
 
     @property
     def inputs(self) -> InputPlan:

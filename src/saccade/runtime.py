@@ -84,6 +84,10 @@ class Runtime:
         """Shorten the gradient to at most `norm`."""
         self.fabric.clip_gradients(module, optimizer, max_norm=norm)
 
+    def clip_values(self, module: Any, optimizer: Any, most: float) -> None:
+        """Cut each number of the gradient to between -`most` and `most`."""
+        self.fabric.clip_gradients(module, optimizer, clip_val=most)
+
     def free_cache(self) -> None:
         """Give memory that torch keeps for later back to the GPU."""
         if self.device.type == "cuda":

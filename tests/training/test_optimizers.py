@@ -16,8 +16,8 @@ from saccade.recipe import RATES, WITH_MOMENTUM, Recipe
 from saccade.recipe.optimizers import OWN, REFUSED
 from saccade.testing.tiny import TinyData, timeless, tiny_classifier
 from saccade.training import Callback, StopRequest
+from saccade.training.optimizer_state import flatten_optimizer
 from saccade.training.optimizers import MOMENTS, MOST_MOMENTS, build_optimizer
-from saccade.training.state import flatten_optimizer
 
 timm_optim = pytest.importorskip("timm.optim")
 

@@ -98,6 +98,22 @@ def augment(
     return 0
 
 
+def lr(
+    data: Data,
+    /,
+    *,
+    out: Annotated[str, Parameter(help="The picture to write.", metavar="FILE.png")],
+    steps: Annotated[int, Parameter(help="Most training steps of each test.")] = 100,
+    recipe: RecipeFile = "",
+    **flags: Any,
+) -> int:
+    """Find a learning rate: test rising rates on training images."""
+    terminal = Terminal()
+    chosen = _recipe("lr", flags, recipe, terminal)
+    _pipeline().find_rates(data, chosen, terminal, out=out, steps=steps)
+    return 0
+
+
 # -- training ------------------------------------------------------------------------------------
 
 
@@ -341,7 +357,7 @@ def demo(
     epochs: Annotated[int, Parameter(help="Epochs of training; 0: the usual number.")] = 0,
     seed: Annotated[int, Parameter(help="Random seed.")] = 0,
 ) -> int:
-    """Run the whole path on handwritten digits, without network, in about a minute."""
+    """Run the whole path on handwritten digits, without network."""
     from saccade.demo import run_demo
 
     return run_demo(out, Terminal(), epochs=epochs, seed=seed, started=STARTED)
@@ -361,6 +377,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     train,
     evaluate,
     augment,
+    lr,
     predict,
     export,
     certify,
@@ -371,4 +388,4 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     backbones,
     doctor,
 )
-RECIPE_COMMANDS = (audit, split, augment, train)
+RECIPE_COMMANDS = (audit, split, augment, lr, train)

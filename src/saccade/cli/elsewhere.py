@@ -51,7 +51,6 @@ NEEDLESS = {
 }
 # A flag there, whose value is {} -> what is typed here
 WRITTEN = {
-    **dict.fromkeys(("drop_path", "drop_path_rate"), "--model.options drop_path_rate={}"),
     "model_ema": "--train.ema_decay 0.98",
     "min_lr": "--schedule plateau --train.plateau_min_lr {} (cosine and linear end at 0)",
     **dict.fromkeys(("name", "experiment", "exp_name", "run_name"), "--out runs/{}"),
@@ -63,7 +62,6 @@ WRITTEN = {
 }
 # A flag there for which nothing here stands -> why
 ABSENT = {
-    "layer_decay": "all layers that are fine-tuned have one learning rate, --finetune-lr",
     "lrf": "--schedule says how the learning rate falls; cosine and linear end at 0",
     "class_map": "the classes are those of the data, in natural order",
     "fraction": "make a list of fewer images, a .csv with the columns path and label",
@@ -83,7 +81,7 @@ _PLACES_OF_DATA = (
 _PLACES_OF_RUN = ("model", "run", "weights", "checkpoint", "model_path")
 # What stands first, second, ... after a command -> names by which it is given elsewhere
 PLACES = {
-    **dict.fromkeys(("train", "audit", "split", "augment"), (_PLACES_OF_DATA,)),
+    **dict.fromkeys(("train", "audit", "split", "augment", "lr"), (_PLACES_OF_DATA,)),
     **dict.fromkeys(("predict", "evaluate"), (_PLACES_OF_RUN, _PLACES_OF_DATA)),
     **dict.fromkeys(("export", "bench"), (_PLACES_OF_RUN,)),
 }
@@ -95,15 +93,18 @@ VALUES = (
     ("--augment.automatic", r"(auto[-_ ]?augment|original|v0).*", "auto_augment"),
     ("--augment.automatic", r"(ta|trivial).*", "trivial_augment"),
     ("--schedule", r"one[-_]?cycle(lr)?", "one_cycle"),
+    ("--schedule", r"sgdr|cosine.*restarts", "cosine_restarts"),
     ("--schedule", r"cosine[-_]?(annealing|decay|lr|scheduler).*", "cosine"),
     ("--schedule", r"(linear|constant)[-_]?(lr|scheduler|decay)", r"\1"),
     ("--augment", r"heavy|hard|high", "strong"),
     ("--augment", r"weak|easy|low|basic|simple", "light"),
     ("--augment", r"default|normal|standard", "medium"),
     ("--augment", r"off|no|false", "none"),
-    ("--schedule", r"(multi)?step(lr)?", "step"),
+    ("--schedule", r"step[-_]?lr", "step"),
+    ("--schedule", r"multi[-_]?step([-_]?lr)?", "multi_step"),
+    ("--schedule", r"exp(onential)?([-_]?lr)?", "exponential"),
+    ("--schedule", r"poly(nomial)?([-_]?(lr|decay))?", "polynomial"),
     ("--schedule", r"reduce[-_]?lr[-_]?on[-_]?plateau", "plateau"),
-    ("--optimizer", r"momentum|nesterov", "sgd"),
     ("--loss", r"bce.*|binary[-_ ]?cross[-_ ]?entropy.*", "bce"),
     (
         "--loss",
@@ -132,6 +133,7 @@ COMMANDS_ELSEWHERE = {
     **dict.fromkeys(("check", "checks", "info", "env", "settings"), "doctor"),
     **dict.fromkeys(("inspect", "analyze", "analyse", "clean", "validate-data"), "audit"),
     **dict.fromkeys(("preview", "show", "augmentation"), "augment"),
+    **dict.fromkeys(("lr-find", "lr_find", "find-lr", "lr-finder", "tune-lr"), "lr"),
     **dict.fromkeys(("example", "tutorial", "quickstart"), "demo"),
     **dict.fromkeys(("diff", "versus"), "compare"),
 }

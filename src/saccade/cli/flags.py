@@ -27,6 +27,14 @@ _SHOWING = (
     *("model.backbone", "model.pretrained", "model.weights", "model.options", "data.image_size"),
     *("data.resize", "data.interpolation", "data.crop_fraction", "data.mean", "data.std"),
 )
+_TESTING = tuple(
+    f"train.{name}"
+    for name in (
+        *("method", "unfreeze", "batch_size", "accumulate", "lr", "optimizer", "momentum", "weight_decay"),
+        *("layer_decay", "gradient_clip", "gradient_clip_by", "label_smoothing", "class_weights"),
+        *("workers", "cache_images"),
+    )
+)
 # command -> the fields that it uses; `train` uses all
 CONCERNS: dict[str, frozenset[str]] = {
     "audit": frozenset((*_READING, *_FINDING)),
@@ -35,6 +43,12 @@ CONCERNS: dict[str, frozenset[str]] = {
         key
         for key, *_ in field_table()
         if key in (*_READING, *_FINDING, *_DIVIDING, *_SHOWING) or key.startswith("augment.")
+    ),
+    "lr": frozenset(
+        key
+        for key, *_ in field_table()
+        if key.startswith(("data.", "split.", "augment.", "model."))
+        or key in (*_TESTING, "seed", "device", "precision")
     ),
 }
 _NAMING = (*_LIST, "split.group", "split.group_pattern", "data.drop_empty")
@@ -47,6 +61,7 @@ USUAL: dict[str, tuple[str, ...]] = {
     "audit": (*_NAMING, "data.decisions"),
     "split": (*_NAMING, "split.validation", "split.test", "split.repair", "seed"),
     "augment": (*_LIST, "augment.policy", "data.image_size", "seed"),
+    "lr": ("model.backbone", "model.weights", "train.method", "train.optimizer", "train.batch_size", "seed"),
 }
 SECTIONS = {
     "run": "Run",
@@ -204,7 +219,8 @@ def _value(key: str, text: Any) -> Any:
     if "|" in kind and isinstance(text, str) and text.lower() in kind.split(" | "):
         return text.lower()  # Adam is adam
     if "," in kind:
-        return text if text == "auto" else [part.strip() for part in str(text).split(",")]
+        parts = [part.strip() for part in str(text).split(",")]
+        return text if text == "auto" else [] if parts == [""] else parts
     return text
 
 

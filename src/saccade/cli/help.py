@@ -40,6 +40,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "saccade augment photos --out augmented.png --augment strong",
         "saccade augment photos --out augmented.png --augment.mix_up 0.2",
     ),
+    "lr": (
+        "saccade lr photos --out rates.png",
+        "saccade lr photos --out rates.png --optimizer lion --steps 200",
+    ),
     "evaluate": (
         "saccade evaluate runs/photos-1 new_photos",
         "saccade evaluate runs/photos-1 new.csv --path-column file --root new",

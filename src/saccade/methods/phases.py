@@ -22,7 +22,16 @@ def from_scratch(recipe: Recipe) -> tuple[Phase, ...]:
             "from scratch",
             hint="use pretrained weights (--weights FILE), or --method full",
         )
-    return (Phase(MAIN, recipe.epochs, recipe.learning_rate, "all", ema_decay=_usual_decay(recipe)),)
+    return (
+        Phase(
+            MAIN,
+            recipe.epochs,
+            recipe.learning_rate,
+            "all",
+            ema_decay=_usual_decay(recipe),
+            swa_epochs=recipe.train.swa_epochs,
+        ),
+    )
 
 
 def classic(recipe: Recipe) -> tuple[Phase, ...]:
@@ -37,6 +46,7 @@ def classic(recipe: Recipe) -> tuple[Phase, ...]:
         keep_statistics=True,
         ema_decay=decay,
         kept_views=recipe.kept_views,
+        swa_epochs=recipe.train.swa_epochs,
     )
     return (head, finetune) if recipe.train.head_epochs else (finetune,)
 
@@ -67,15 +77,17 @@ def _after_fitted_head(recipe: Recipe, epochs: int, unfreeze: str, kept_views: i
         finetune_rate(recipe),
         unfreeze,
         keep_statistics=True,
-        ema_decay=FINETUNE_EMA_DECAY if decay == "auto" else decay,
+        ema_decay=0.0 if recipe.train.swa_epochs else FINETUNE_EMA_DECAY if decay == "auto" else decay,
         ema_warm_up=False,
         kept_views=kept_views,
+        swa_epochs=recipe.train.swa_epochs,
     )
 
 
 def _usual_decay(recipe: Recipe) -> float:
-    """The recipe's decay of averaged weights; "auto" is none."""
-    return 0.0 if recipe.train.ema_decay == "auto" else recipe.train.ema_decay
+    """The recipe's decay of averaged weights; "auto" is none, and so is beside an equal average (SWA)."""
+    decay = recipe.train.ema_decay
+    return 0.0 if decay == "auto" or recipe.train.swa_epochs else decay
 
 
 def finetune_rate(recipe: Recipe) -> float:

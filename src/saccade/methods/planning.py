@@ -94,7 +94,15 @@ def plan_training(recipe: Recipe) -> Plan:
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         precision=recipe.precision,
-        optimizer=OptimizerPlan(train.optimizer, train.momentum, train.weight_decay, train.gradient_clip),
+        accumulate=train.accumulate,
+        optimizer=OptimizerPlan(
+            name=train.optimizer,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            gradient_clip=train.gradient_clip,
+            clip_by=train.gradient_clip_by,
+            layer_decay=train.layer_decay,
+        ),
         schedule=SchedulePlan(
             name=train.schedule,
             warmup_epochs=train.warmup_epochs,
@@ -122,6 +130,7 @@ def plan_training(recipe: Recipe) -> Plan:
         mixing=augmentation.mixing,
         sampling=train.sampling,
         progressive_size=train.progressive_size,
+        average_with_pretrained=train.average_with_pretrained,
         time_limit=train.time_limit,
         bounded=train.epochs == "auto" and not train.time_limit,
     )

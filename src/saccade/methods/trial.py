@@ -102,7 +102,7 @@ def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice, terms: 
     full_seconds = terms.least_epochs * epoch_seconds
     if not _fits(TAIL_STEP_SHARE * step_seconds * trial_steps, full_seconds, job.watch.clock.seconds_left):
         return NoTime(epoch_seconds)
-    _finetune(trying, probe, replace(tail, kept_views=min(TRIAL_VIEWS, tail.kept_views)))
+    _finetune(trying, probe, replace(tail, kept_views=min(TRIAL_VIEWS, tail.kept_views), swa_epochs=0))
     after = torch.from_numpy(predict_logits(clone, probe.evaluation(judged), job.runtime)[0])
     labels = data.labels[judged]
     return Trial(

@@ -107,16 +107,40 @@ def frozen_hash(classifier: Classifier) -> str:
     return digest.hexdigest()
 
 
-def parameter_groups(classifier: Classifier, weight_decay: float) -> list[dict[str, Any]]:
-    """What learns, for an optimiser: weights with decay; norms, biases and other vectors without."""
+def parameter_groups(
+    classifier: Classifier, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """What learns, for an optimiser: weights with decay; norms, biases and other vectors without.
+
+    With `layer_decay` below 1 each stage has groups of its own, whose `lr_scale` multiplies the rate.
+    """
     spared = _no_decay_names(classifier)
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    scales = rate_scales(classifier, layer_decay) if layer_decay < 1 else {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in classifier.named_parameters():
         if parameter.requires_grad:
-            (others if parameter.ndim <= 1 or name in spared else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            vector = parameter.ndim <= 1 or name in spared
+            groups.setdefault((scales.get(name, 1.0), vector), []).append(parameter)
+    return [
+        {"params": found, "weight_decay": 0.0 if vector else weight_decay}
+        | ({"lr_scale": scale} if scales else {})
+        for (scale, vector), found in sorted(groups.items(), key=lambda entry: entry[0])
+    ]
+
+
+def rate_scales(classifier: Classifier, layer_decay: float) -> dict[str, float]:
+    """What multiplies the learning rate of each parameter: `layer_decay` for every stage up to the head.
+
+    The head has 1; what belongs to no stage (a class token) counts with the first. Bao et al. 2022, "BEiT".
+    """
+    grouped = stages(classifier)
+    stages_left = {layer: len(grouped) - i for i, found in enumerate(grouped.values()) for layer in found}
+    return {
+        name: layer_decay ** stages_left.get(name.rpartition(".")[0], len(grouped))
+        if name.startswith("backbone.")
+        else 1.0
+        for name, _ in classifier.named_parameters()
+    }
 
 
 def _no_decay_names(classifier: Classifier) -> set[str]:

@@ -3,6 +3,7 @@
 from saccade.pipeline.bench import bench
 from saccade.pipeline.look import augment_preview, list_backbones, summarize
 from saccade.pipeline.prepare import audit_data, split_data
+from saccade.pipeline.rates import find_rates
 from saccade.pipeline.reevaluate import compare, evaluate
 from saccade.pipeline.ship import certify, export
 from saccade.pipeline.train import TrainResult, resume, train
@@ -16,6 +17,7 @@ __all__ = [
     "compare",
     "evaluate",
     "export",
+    "find_rates",
     "list_backbones",
     "resume",
     "split_data",

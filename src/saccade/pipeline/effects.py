@@ -112,6 +112,7 @@ def _train(*names: str) -> tuple[str, ...]:
     return tuple(f"train.{name}" for name in names)
 
 
+_CLIP = ("gradient_clip", "gradient_clip_by")
 _PLATEAU = ("plateau_patience", "plateau_factor", "plateau_min_lr")
 # field of a schedule -> the schedules that use it
 _OF_SCHEDULE = {
@@ -126,22 +127,16 @@ _OF_SCHEDULE = {
 }
 _OF_STEPS = _train(
     *("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", *_OF_SCHEDULE),
-    *(
-        "early_stopping",
-        "min_delta",
-        "progressive_size",
-        "ema_decay",
-        "gradient_clip",
-        "batch_size",
-        "workers",
-    ),
-    *("kept_views", "allow_large_finetune_lr"),
+    *("early_stopping", "min_delta", "progressive_size", "ema_decay", "swa_epochs", *_CLIP, "layer_decay"),
+    *("average_with_pretrained", "accumulate", "batch_size", "workers", "kept_views"),
+    "allow_large_finetune_lr",
 )
 _OF_VIEWS = tuple(
     f"augment.{name}" for name in AugmentConfig.model_fields if name not in ("policy", "horizontal_flip")
 )
 _OF_TWO_PHASES = _train(
-    *("method", "head_epochs", "finetune_lr", "allow_large_finetune_lr", "unfreeze", "kept_views")
+    *("method", "head_epochs", "finetune_lr", "allow_large_finetune_lr", "unfreeze", "kept_views"),
+    "average_with_pretrained",
 )
 
 RULES = (
@@ -156,7 +151,7 @@ RULES = (
         lambda s: s.from_scratch and s.recipe.model.pretrained,
     ),
     Rule(
-        [*_OF_STEPS, "model.dropout"],
+        [*_OF_STEPS, "model.dropout", "model.drop_path"],
         "method head fits a linear probe directly, without training steps",
         lambda s: s.head_alone,
     ),
@@ -227,6 +222,21 @@ RULES = (
         _train("min_delta"),
         "train.early_stopping is 0",
         lambda s: not s.recipe.train.early_stopping,
+    ),
+    Rule(
+        _train("ema_decay"),
+        "train.swa_epochs averages the weights of the last epochs instead",
+        lambda s: s.recipe.train.swa_epochs > 0,
+    ),
+    Rule(
+        _train("average_with_pretrained"),
+        "fine-tuning begins with a new head, as train.head_epochs is 0",
+        lambda s: not s.from_scratch and len(s.phases) == 1 and not s.head_alone,
+    ),
+    Rule(
+        _train("gradient_clip_by"),
+        "train.gradient_clip is 0",
+        lambda s: not s.recipe.train.gradient_clip,
     ),
     Rule(
         _train("warmup_epochs"),

@@ -17,6 +17,7 @@ from saccade.pipeline.batches import ValidationBatches, make_probe, noted, pixel
 from saccade.pipeline.evidence import choices_made
 from saccade.pipeline.judge import judging
 from saccade.pipeline.keep import keep_bundle
+from saccade.pipeline.larger import choose_size
 from saccade.pipeline.work import Work
 from saccade.plan import WEIGHTS_SHA256, Plan
 from saccade.run_folder import RunFolder
@@ -35,6 +36,7 @@ from saccade.training import (
     training_job,
 )
 from saccade.training.clock import without_time
+from saccade.training.wise import average_with_start
 
 
 def fit(work: Work) -> None:
@@ -80,7 +82,11 @@ def fit(work: Work) -> None:
                 return probe.validation_logits(network.module)
             return predict_logits(network.module, validation, runtime)[:2]
 
-        keep_bundle(work, network, result, answers, late)
+        result = average_with_start(job, result, answers)
+        sized = choose_size(work, network, plan, answers, runtime)
+        for note in (*(result.notes[-1:] if result.averaged else ()), *filter(None, [sized.note])):
+            terminal.say(f"          {note}")
+        keep_bundle(work, result, sized, late)
     work.dataset = choices_made(run, dataset, continued=continued)
 
 

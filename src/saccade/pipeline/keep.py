@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
 
 from saccade.answer import Answer
 from saccade.bundle import Bundle, save_bundle
 from saccade.evaluation.calibration import Temperature, choose_temperature
-from saccade.models import BuiltModel
+from saccade.pipeline.larger import EvaluationSize
 from saccade.pipeline.work import Work
 from saccade.training import FitResult
 
 
-def keep_bundle(
-    work: Work,
-    network: BuiltModel,
-    result: FitResult,
-    answers: Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]],
-    late: str,
-) -> None:
+def keep_bundle(work: Work, result: FitResult, sized: EvaluationSize, late: str) -> None:
     """Fit the temperature on the validation part and write the bundle.
 
-    `answers` gives the logits (n, classes) and labels (n,) of the validation images, where they are needed;
-    `late` is a note on the time limit.
+    `sized`: the network, and what it answers on validation images; `late` is a note on the time limit.
     """
-    temperature, dataset = Temperature(1.0), work.dataset
+    temperature, dataset, network = Temperature(1.0), work.dataset, sized.network
     if work.recipe.evaluate.calibrate:
         groups = [record.unit for record in dataset.used("validation")]
-        temperature = choose_temperature(*answers(), groups=groups)
+        temperature = choose_temperature(*sized.answers(), groups=groups)
     if temperature.note:
         work.terminal.say(f"          {temperature.note}")
     training = {
@@ -43,7 +32,9 @@ def keep_bundle(
         "finetune_ratio": result.finetune_ratio,
         "weights_sha256": result.weights_sha256,
         "weights": network.origin.as_json() if network.origin else {},
-        "notes": [*network.notes, *filter(None, (late, *result.notes, temperature.note))],
+        **({"averaged_with_pretrained": dict(result.averaged)} if result.averaged else {}),
+        **({"evaluation_size": sized.facts} if sized.facts else {}),
+        "notes": [*network.notes, *filter(None, (late, *result.notes, sized.note, temperature.note))],
     }
     bundle = Bundle(
         module=network.module,

@@ -30,6 +30,7 @@ SHORT_FLAGS: dict[str, str] = {
     "seed": "seed",
     "device": "device",
     "precision": "precision",
+    "average-with-pretrained": "train.average_with_pretrained",
     "time-limit": "train.time_limit",
     "path-column": "data.path_column",
     "label-column": "data.label_column",

@@ -26,6 +26,7 @@ from saccade.recipe.fields import (
 from saccade.recipe.optimizers import RATES
 from saccade.recipe.presets import (
     ALWAYS_FROM_SCRATCH,
+    AUTO_BACKBONE,
     AUTO_BATCH_SIZES,
     BACKBONE_DEFAULTS,
     BACKBONE_RATES,
@@ -112,6 +113,16 @@ class Recipe(Section):
                 f"train.kept_views = {self.kept_views} has no effect with method {self.train.method}, which "
                 "trains only the head or all layers",
                 hint="use --method tail or finetune, or leave it out",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _limit_latency_where_something_is_chosen(self) -> Recipe:
+        model = self.model
+        if model.max_latency_ms and model.backbone != AUTO_BACKBONE and self.evaluate.size == "same":
+            raise Refusal(
+                f"model.max_latency_ms chooses among backbones, but one is named: {model.backbone}",
+                hint="leave max_latency_ms out, or set backbone = 'auto' or evaluate.size = 'auto'",
             )
         return self
 

@@ -224,8 +224,8 @@ class ModelConfig(Section):
     cross-validation on training images, and by latency.
     """
     max_latency_ms: NotNegative = 0.0
-    """Latency limit for backbone auto, in milliseconds for one photo on one core of this machine.
-    Preprocessing counts, and the exported file is measured. 0 is no limit.
+    """Latency limit for backbone auto and evaluate.size, in milliseconds for one photo on one core of this
+    machine. Preprocessing counts, and the exported file is measured. 0 is no limit.
     """
     pretrained: bool = True
     """Start from ImageNet weights. small_cnn and fast_cnn have none and always start from scratch."""
@@ -243,6 +243,10 @@ class ModelConfig(Section):
     """Dropout before the linear head. auto: the usual 0.2 for pretrained backbones. small_cnn has its own,
     fast_cnn none.
     """
+    drop_path: Share = 0.0
+    """Probability with which training skips a whole block (stochastic depth). It rises from 0 at the first
+    block to this at the last.
+    """
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Build options for the backbone, such as pad_type = "same" or, for fast_cnn, width = 32. They win over
     the weights file's header.
@@ -258,11 +262,6 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _choose_only_where_there_is_a_choice(self) -> ModelConfig:
-        if self.max_latency_ms and self.backbone != AUTO_BACKBONE:
-            raise Refusal(
-                f"model.max_latency_ms chooses among backbones, but one is named: {self.backbone}",
-                hint="leave max_latency_ms out, or set backbone = 'auto'",
-            )
         if self.backbone == AUTO_BACKBONE and not self.pretrained:
             raise Refusal(
                 "backbone = 'auto' compares pretrained weights, but model.pretrained is false",
@@ -426,8 +425,30 @@ class TrainConfig(Section):
     a fitted head is fine-tuned (methods auto, tail and full), else 0. From scratch and with method finetune
     it warms up: at step t it is the smaller of this and (1 + t) / (10 + t).
     """
+    swa_epochs: Count = 0
+    """Last epochs of a phase whose weights are averaged equally (SWA), in place of ema_decay. The average is
+    what is validated, kept and exported from the second of them on. 0 is off. It wants a learning rate that
+    stays up: schedule constant, or cosine_restarts.
+    """
+    average_with_pretrained: Probability | Auto = 0.0
+    """Share of the pretrained weights, with a head fitted on them, in an average with the fine-tuned ones
+    (WiSE-FT). auto tries several shares on validation, and keeps the best where its log loss is lower. 0 is
+    off.
+    """
     gradient_clip: NotNegative = 0.0
-    """Largest norm of the gradient. 0 is off."""
+    """Limit of the gradient, as gradient_clip_by has it. 0 is off."""
+    gradient_clip_by: Literal["norm", "value", "agc"] = "norm"
+    """What gradient_clip limits. norm: the length of the whole gradient. value: each number in it. agc: the
+    gradient of each filter, as a share of the filter's length; 0.01 is usual.
+    """
+    accumulate: AtLeastOne = 1
+    """Batches whose gradients are summed before each step. It makes a step of a larger batch than fits into
+    memory; only BatchNorm and mixing see the smaller ones.
+    """
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from each stage to the one before it. The head has the full rate, so that
+    early stages move less. 1: all have the same; 0.75 is usual for transformers.
+    """
     workers: Count | Auto = "auto"
     """Processes that decode images. auto: none on 4 cores or fewer."""
     cache_images: bool = True
@@ -459,6 +480,11 @@ class EvaluateConfig(Section):
     """Values of k for top-k accuracy. Those above the number of classes are left out."""
     calibrate: bool = True
     """Temperature scaling: fit one temperature on the validation part, so that confidences match accuracy."""
+    size: Literal["same", "auto"] | AtLeastOne = "same"
+    """Side in pixels at which the trained network is evaluated and exported. same: as it was trained. auto:
+    about 1.15 and 1.3 times that are tried on validation, and kept where the log loss falls by more than
+    chance, within max_latency_ms (FixRes). A number is taken as it is.
+    """
     flip: bool = False
     """Test-time augmentation: average the logits of the image and its mirror image, in the exported file too.
     It doubles the cost of each prediction. The training history is measured without it.

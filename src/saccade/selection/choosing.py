@@ -111,8 +111,9 @@ class Field:
 
 def with_candidate(recipe: Recipe, candidate: Candidate) -> Recipe:
     """The recipe as if this backbone and these weights had been named."""
+    limit = 0.0 if recipe.evaluate.size == "same" else recipe.model.max_latency_ms
     return recipe.replaced(
-        model__backbone=candidate.backbone, model__weights=candidate.weights, model__max_latency_ms=0.0
+        model__backbone=candidate.backbone, model__weights=candidate.weights, model__max_latency_ms=limit
     )
 
 
@@ -175,15 +176,20 @@ def _exported(candidate: Candidate, listed: Dataset, recipe: Recipe, file: Path)
 
 def _timed(built: Sequence[Timed], order: Sequence[Candidate], folder: Path) -> tuple[Timed, ...]:
     """Median latencies over interleaved rounds, so that a busy moment hits all."""
+    files = {row.candidate.label: folder / f"{order.index(row.candidate)}.onnx" for row in built}
+    medians = median_latencies(files)
+    return tuple(dataclasses.replace(row, latency_ms=ms) for row, ms in zip(built, medians, strict=True))
+
+
+def median_latencies(files: Mapping[str, Path]) -> list[float]:
+    """Milliseconds for one photo on one core of this machine, of each exported file by its name."""
     from saccade.artefact import Artefact
 
-    engines = []
-    for row in built:
-        file = folder / f"{order.index(row.candidate)}.onnx"
-        engines.append(Answering(row.candidate.label, file, Artefact.open(file, threads=1).probabilities))
+    engines = [
+        Answering(name, file, Artefact.open(file, threads=1).probabilities) for name, file in files.items()
+    ]
     timings = measure(engines, photo(), rounds=TIMING_ROUNDS, batches=())
-    medians = [1000 * float(np.median(found.single)) for found in timings]
-    return tuple(dataclasses.replace(row, latency_ms=ms) for row, ms in zip(built, medians, strict=True))
+    return [1000 * float(np.median(found.single)) for found in timings]
 
 
 def _refuse_too_slow(rows: Sequence[Timed], recipe: Recipe) -> None:

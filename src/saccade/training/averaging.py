@@ -1,7 +1,8 @@
-"""The moving average of the weights: it is validated, kept and shipped, while the raw weights go on training.
+"""An average of the weights: it is validated, kept and shipped, while the raw weights go on training.
 
 Averaging iterates: Polyak and Juditsky 1992. An exponential average whose decay warms up:
-Szegedy et al. 2016 (TensorFlow's ExponentialMovingAverage), as timm and torch.optim.swa_utils have it.
+Szegedy et al. 2016 (TensorFlow's ExponentialMovingAverage), as timm and torch.optim.swa_utils have it. An
+equal average of the last epochs (SWA): Izmailov et al. 2018, as torch.optim.swa_utils has it.
 """
 
 from __future__ import annotations
@@ -21,30 +22,44 @@ from saccade.models.network import Classifier
 class WeightAverage:
     """What learns and its average, both by name; without decay both are empty and nothing costs anything.
 
-    `live` is the network's own memory. `other` is the average, or inside `in_place` the raw weights.
+    `live` is the network's own memory. `other` is the average, or inside `in_place` the raw weights. `equal`:
+    it is that of the last epochs (`follow_epoch`), in place of one that follows each step.
     """
 
     decay: float
     live: dict[str, Tensor]
     other: dict[str, Tensor]
     warm_up: bool = True
+    equal: bool = False
 
     @classmethod
     def of(
-        cls, classifier: Classifier, *, decay: float, keep_statistics: bool, warm_up: bool = True
+        cls,
+        classifier: Classifier,
+        *,
+        decay: float,
+        keep_statistics: bool,
+        warm_up: bool = True,
+        equal: bool = False,
     ) -> WeightAverage:
         """Begin with the present weights of what learns; frozen parts have no average.
 
         `warm_up` lets the average soon forget where it began.
         """
-        live = learning_tensors(classifier, keep_statistics=keep_statistics) if decay else {}
-        return cls(decay, live, {name: tensor.clone() for name, tensor in live.items()}, warm_up)
+        wanted = decay or equal
+        live = learning_tensors(classifier, keep_statistics=keep_statistics) if wanted else {}
+        return cls(decay, live, {name: tensor.clone() for name, tensor in live.items()}, warm_up, equal)
 
     def follow(self, step: int) -> None:
         """After the optimizer's step `step` (from 0) of the phase; a GPU is not waited for."""
-        if self.live:
+        if self.live and not self.equal:
             share = 1 - (warmed_up(self.decay, step) if self.warm_up else self.decay)
             torch._foreach_lerp_(list(self.other.values()), list(self.live.values()), share)
+
+    def follow_epoch(self, number: int) -> None:
+        """At the end of an epoch, the `number`th of those that are averaged; with 1 the average begins."""
+        if self.equal:
+            torch._foreach_lerp_(list(self.other.values()), list(self.live.values()), 1 / number)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

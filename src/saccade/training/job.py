@@ -140,9 +140,10 @@ def refuse_early(job: TrainingJob) -> None:
         freeze_for(job.classifier, phase)
         learnt = max(learnt, sum(p.nbytes for p in job.classifier.parameters() if p.requires_grad))
     weights = sum(tensor.nbytes for tensor in job.classifier.state_dict().values())
-    averages = 1 if any(phase.ema_decay for phase in job.plan.phases) else 0
+    averages = 1 if any(phase.ema_decay or phase.swa_epochs for phase in job.plan.phases) else 0
     kept = MOMENTS.get(job.plan.optimizer.name, MOST_MOMENTS) + averages
-    job.checkpoints.require_space(weights, weights + kept * learnt)
+    start = weights if job.plan.average_with_pretrained else 0
+    job.checkpoints.require_space(weights + start, weights + kept * learnt)
 
 
 def phase_ending(job: TrainingJob, phase: Phase, state: FitState) -> str:

@@ -20,9 +20,10 @@ from saccade.training.averaging import WeightAverage
 from saccade.training.clock import Stretch
 from saccade.training.job import TrainingJob, freeze_for, training_loss
 from saccade.training.losses import Loss, classification_loss
+from saccade.training.optimizer_state import flatten_optimizer, unflatten_optimizer
 from saccade.training.optimizers import build_optimizer
 from saccade.training.schedules import Pace, Plateau, Span, growing_side, learning_rate
-from saccade.training.state import FitState, flatten_optimizer, unflatten_optimizer
+from saccade.training.state import FitState
 from saccade.transforms.batches import Batch
 from saccade.transforms.mix import NO_MIXING, Mixing, mix, soft_targets
 
@@ -86,6 +87,15 @@ class Learner:
         epoch = phase_step // max(1, self.span.steps_per_epoch)
         self.mixing = self.plan.mixing.at(self.done, epoch)
 
+    def epochs_averaged(self, phase_step: int, before: int) -> int:
+        """How many epochs are in the equal average, that which ended at `phase_step` included; else 0.
+
+        `before` are those of the epochs before it.
+        """
+        step = self.pace.at_step(phase_step, self.span) if self.pace else phase_step
+        left = self.phase.epochs - step / max(1, self.span.steps_per_epoch)
+        return before + 1 if left < self.phase.swa_epochs - 1e-6 else 0
+
     def stretch(self, phase_step: int) -> Stretch:
         """Where the phase is, for the clock."""
         return Stretch(phase_step, self.span, self.pace, self.growing_from, self.done)
@@ -125,7 +135,7 @@ class Learner:
 
     def set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
 
     def halve_micro_batch(self, images: int) -> None:
         """Work on half as many images at once; the gradient of the whole batch stays what it was.
@@ -219,9 +229,10 @@ def begin_phase(
             job.classifier,
             decay=phase.ema_decay,
             warm_up=phase.ema_warm_up,
+            equal=phase.swa_epochs > 0,
             keep_statistics=phase.keep_statistics,
         ),
-        micro_batch=state.micro_batch,
+        micro_batch=state.micro_batch or job.plan.planned_micro_batch,
         pace=state.pace,
         mixing=job.plan.mixing,
         watch=LossWatch(lag=0 if runtime.device.type == "cpu" else 1),

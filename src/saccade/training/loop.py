@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +25,7 @@ from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime, draw_seed
 from saccade.training.callbacks import EpochProgress
+from saccade.training.clipping import clip_gradients
 from saccade.training.clock import FIRST_LOOK_STEPS
 from saccade.training.inference import predict_logits
 from saccade.training.job import (
@@ -45,6 +46,7 @@ from saccade.training.losses import log_loss_and_accuracy
 from saccade.training.monitors import watched
 from saccade.training.precision import learning_runtime
 from saccade.training.state import Best, Checkpoint, Checkpoints, Continued, FitState, FrozenEvidence
+from saccade.training.swa import average_epoch, refresh_statistics
 from saccade.transforms.batches import Batch
 
 GPU_PROGRESS_STEPS = 10  # reading a figure makes the GPU wait
@@ -57,7 +59,8 @@ class FitResult:
     `frozen` is the evidence of promise 4 by phase, and `frozen_at_end` the hash of what the last phase froze,
     in the weights that are returned. `finetune_ratio` is 0 where nothing was fine-tuned. `continued` says of
     each time that epochs went on from a checkpoint whether they did so bit for bit. `head_alone`: the best
-    weights are the untouched backbone and a head fitted on its features.
+    weights are the untouched backbone and a head fitted on its features. `averaged`: what averaging with the
+    pretrained weights came to (training/wise.py), where it was tried.
     """
 
     history: tuple[EpochRow, ...]
@@ -69,6 +72,7 @@ class FitResult:
     notes: tuple[str, ...]
     head_alone: bool = False
     frozen_at_end: str = ""
+    averaged: Mapping[str, Any] = field(default_factory=dict)
     continued: tuple[Continued, ...] = ()
 
 
@@ -130,14 +134,24 @@ def fit_phase(
             learner.load_optimizer(checkpoint.optimizer, checkpoint.scalars)
             learner.average.go_on(checkpoint.raw)
             state = state.with_continuation(goes_on_exactly(learner, checkpoint))
+        if phase.name == FINETUNE and _average_later(job, state):
+            job.checkpoints.keep_start(job.classifier.state_dict())
         state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
         job.watch.clock.new_phase()
         while not (ending := phase_ending(job, phase, state)):
             began = time.monotonic()
             trained = train_epoch(job, learner, state)
+            state = average_epoch(learner, state, trained.steps)
             with learner.average.in_place():  # what is validated and kept is the average, if any
+                if state.averaged > 1:
+                    refresh_statistics(job, learner, state)
                 state = end_epoch(job, learner, state, trained, began)
     return end_phase(job, phase, state, ending)
+
+
+def _average_later(job: TrainingJob, state: FitState) -> bool:
+    """Whether the weights now, at the start of a later phase, are to be averaged with what it leads to."""
+    return bool(job.plan.average_with_pretrained) and state.phase > 0 and not state.phase_epoch
 
 
 def goes_on_exactly(learner: Learner, checkpoint: Checkpoint) -> bool:
@@ -269,7 +283,7 @@ def train_step(learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tenso
         seen.append(learner.plain_losses(logits, targets[part]))
         right += (logits.argmax(1) == targets[part].argmax(1)).sum()
     if learner.plan.optimizer.gradient_clip:
-        learner.runtime.clip(learner.forward, learner.stepper, learner.plan.optimizer.gradient_clip)
+        clip_gradients(learner)
     learner.stepper.step()
     learner.stepper.zero_grad()
     return torch.cat(seen), right
@@ -394,11 +408,11 @@ def _lower_rate(learner: Learner, state: FitState) -> str:
 
 
 def _with_memory_note(job: TrainingJob, learner: Learner, state: FitState) -> FitState:
-    if not learner.micro_batch:
+    if learner.micro_batch == job.plan.planned_micro_batch:
         return state
     return noted(
         job,
         state,
         f"memory was too small for {learner.plan.batch_size} images at once: the gradient of each "
-        f"batch was summed over pieces of {learner.micro_batch} (BatchNorm saw the pieces)",
+        f"step was summed over pieces of {learner.micro_batch} (BatchNorm saw the pieces)",
     )

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from saccade.errors import RecipeError
 from saccade.evaluation.metrics import mean_f1, mean_recall
 
-Logits, Labels = NDArray[np.float32], NDArray[np.int64]
+Logits = NDArray[np.float32]
+Labels = NDArray[np.int64]
 
 TOP = 5
 

@@ -64,7 +64,7 @@ def _by_shape(group: dict[str, Any]) -> Groups:
         {"params": matrices, "rate_share": HEAD_SHARE},
         {"params": vectors, "rate_share": VECTOR_SHARE},
     ]
-    return [{**part, "weight_decay": group["weight_decay"]} for part in parts if part["params"]]
+    return [{**group, **part} for part in parts if part["params"]]
 
 
 def from_timm(groups: Groups, learning_rate: float, settings: OptimizerPlan) -> torch.optim.Optimizer:
@@ -104,5 +104,5 @@ def build_optimizer(
     classifier: Classifier, learning_rate: float, settings: OptimizerPlan
 ) -> torch.optim.Optimizer:
     """The optimizer of the plan over what is not frozen."""
-    groups = parameter_groups(classifier, weight_decay=settings.weight_decay)
+    groups = parameter_groups(classifier, settings.weight_decay, settings.layer_decay)
     return OPTIMIZERS.get(settings.name, from_timm)(groups, learning_rate, settings)

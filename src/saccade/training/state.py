@@ -17,17 +17,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from saccade.bundle import tensors_from_bytes, tensors_to_bytes
-from saccade.errors import ModelError, RunError, TrainingError
+from saccade.errors import ModelError, RunError
 from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder, canonical_sha256, json_bytes, write_bytes, write_json
 from saccade.training.schedules import Pace, Plateau
 
 KEPT = 2
+START = "start of fine-tuning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ class FitState:
     `epoch` counts from 1 through all phases, `phase_epoch` and `phase_step` start again with each phase.
     `pace` is how the schedule goes on where a deadline leaves no time for all of it.
     `phase_best_loss`: what is watched in the phase's best epoch, lower is better (`EpochRow.score`).
+    `averaged`: epochs in the equal average of the last ones, where the phase has one.
     `micro_batch` is 0 until memory was too small for a whole batch. `finished` says why it ended.
     """
 
@@ -93,6 +94,7 @@ class FitState:
     notes: tuple[str, ...] = ()
     finished: str = ""
     continued: tuple[Continued, ...] = ()
+    averaged: int = 0
 
     @property
     def best_score(self) -> float:
@@ -132,6 +134,7 @@ class FitState:
             epochs_without_better=0,
             plateau=Plateau(),
             pace=None,
+            averaged=0,
             frozen_before="",
             frozen=(*self.frozen, evidence),
         )
@@ -234,6 +237,21 @@ class Checkpoints:
             raise RunError(
                 error.problem, hint="give the same command again: it goes back to an intact checkpoint"
             ) from None
+
+    def keep_start(self, weights: Mapping[str, Tensor]) -> None:
+        """Write down the weights that fine-tuning begins from."""
+        data = tensors_to_bytes(weights)
+        write_bytes(self._start_file, data)
+        self.keep_choice(START, {"sha256": _sha256(data)})
+
+    def start_weights(self) -> dict[str, Tensor] | None:
+        """What `keep_start` wrote, or None; raises RunError where the file is damaged or gone."""
+        kept = self.choice(START)
+        return None if kept is None else _load_tensors(self._start_file, kept["sha256"])
+
+    @property
+    def _start_file(self) -> Path:
+        return self.folder / "start.safetensors"
 
     def choice(self, name: str) -> dict[str, Any] | None:
         """What `keep_choice` wrote under this name, or None; raises RunError for a damaged file."""
@@ -407,49 +425,6 @@ def _finite_or_none(value: float) -> float | None:
 
 def _or_infinite(value: float | None) -> float:
     return math.inf if value is None else value
-
-
-# -- optimizer states as named tensors ---------------------------------------------------------------
-
-
-GROUP = "group"  # in names: what a whole group of weights remembers, and not each weight
-
-
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """What an optimizer remembers as named tensors and named numbers: "3/exp_avg", "group/0/step".
-
-    Raises TrainingError where it remembers what is neither: a run could not go on from that.
-    """
-    found = optimizer.state_dict()
-    named = {
-        f"{index}/{key}": value for index, entry in found["state"].items() for key, value in entry.items()
-    }
-    groups = found["param_groups"]
-    named |= {f"{GROUP}/{i}/step": group["step"] for i, group in enumerate(groups) if "step" in group}
-    named = {name: value for name, value in named.items() if value is not None}
-    tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
-    numbers = {name: value for name, value in named.items() if isinstance(value, int | float)}
-    if other := sorted(named.keys() - tensors.keys() - numbers.keys()):
-        raise TrainingError(
-            f"optimizer {type(optimizer).__name__} keeps {other[0]}, which is neither a tensor nor a number",
-            hint="use another train.optimizer: a run that was stopped could not go on with this one",
-        )
-    return tensors, numbers
-
-
-def unflatten_optimizer(
-    tensors: Mapping[str, Tensor], numbers: Mapping[str, float]
-) -> tuple[dict[int, dict[str, Any]], dict[int, Any]]:
-    """The inverse of `flatten_optimizer`: the state by weight, and the steps by group."""
-    state: dict[int, dict[str, Any]] = {}
-    steps: dict[int, Any] = {}
-    for name, value in (*tensors.items(), *numbers.items()):
-        index, key = name.split("/", 1)
-        if index == GROUP:
-            steps[int(key.split("/")[0])] = value
-        else:
-            state.setdefault(int(index), {})[key] = value
-    return state, steps
 
 
 # -- files -------------------------------------------------------------------------------------------

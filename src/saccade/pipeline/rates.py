@@ -1,0 +1,108 @@
+"""`saccade lr`: which learning rates the network bears on these images, as a picture and in words."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saccade.errors import RecipeError
+from saccade.pipeline import prepare
+from saccade.pipeline.rates_picture import draw
+from saccade.recipe import AUTO_BACKBONE, HARD_FINETUNE_RATIO, Recipe
+from saccade.run_folder import RunFolder, write_bytes
+from saccade.terminal import Terminal
+
+if TYPE_CHECKING:
+    from saccade.training.job import TrainingJob
+    from saccade.training.range_test import RangeTest
+
+
+def find_rates(location: str, recipe: Recipe, terminal: Terminal, *, out: str, steps: int) -> None:
+    """Test rising rates on training images and suggest `train.lr` and `train.finetune_lr`.
+
+    Nothing is kept but the picture. With pretrained weights a head learns on the frozen base first, and then
+    what the recipe's method fine-tunes. Raises RecipeError for bad arguments.
+    """
+    _check(recipe, out, steps)
+    from saccade.plan import FINETUNE, HEAD, MAIN, Phase
+    from saccade.training.range_test import learn, range_test
+
+    with tempfile.TemporaryDirectory(prefix="saccade-") as folder:
+        job = _job(location, recipe, terminal, Path(folder))
+
+        def tested(phase: Phase) -> RangeTest:
+            with terminal.progress(f"rates of phase {phase.name}", "steps") as progress:
+                return range_test(job, phase, steps=steps, progress=progress)
+
+        if not recipe.starts_pretrained:
+            found = [tested(Phase(MAIN, 1, recipe.learning_rate, "all"))]
+        else:
+            head = Phase(HEAD, 1, recipe.learning_rate, "head")
+            found = [tested(head)]
+            rate = found[0].suggestion or recipe.learning_rate
+            with terminal.progress("training the head", "steps") as progress:
+                learn(job, Phase(HEAD, 1, rate, "head"), steps=steps, progress=progress)
+            tuned = "all" if recipe.train.method in ("auto", "full") else recipe.train.unfreeze
+            tenth = HARD_FINETUNE_RATIO * rate
+            found.append(tested(Phase(FINETUNE, 1, tenth, tuned, keep_statistics=True)))
+    suggested = suggestions(found, recipe)
+    write_bytes(Path(out), draw(found, list(suggested.values())))
+    _say(found, suggested, terminal, out)
+
+
+def suggestions(found: list[RangeTest], recipe: Recipe) -> dict[str, float]:
+    """Flag -> rate for each test; fine-tuning gets at most a tenth of the head's (promise 5)."""
+    rates = {"--lr": found[0].suggestion or recipe.learning_rate}
+    if len(found) > 1:
+        most = HARD_FINETUNE_RATIO * rates["--lr"]
+        rates["--finetune-lr"] = min(most, found[1].suggestion or most / 10)
+    return {flag: float(f"{rate:.1e}") for flag, rate in rates.items()}
+
+
+def _say(found: list[RangeTest], suggested: dict[str, float], terminal: Terminal, out: str) -> None:
+    for test, (flag, rate) in zip(found, suggested.items(), strict=True):
+        if test.learnt:
+            loss, at = test.losses[test.lowest], test.rates[test.lowest]
+            terminal.say(
+                f"Rate      {test.phase}: the loss was lowest, {loss:.3f}, at {at:.1e}; suggested is a tenth "
+                f"of that or less: {flag} {rate:g}"
+            )
+        else:
+            terminal.say(
+                f"Rate      {test.phase}: the loss did not fall within {len(test.rates)} steps, so the usual "
+                f"rate stays: {flag} {rate:g}"
+            )
+    flags = " ".join(f"{flag} {rate:g}" for flag, rate in suggested.items())
+    terminal.say(f"Train     saccade train DATA {flags}")
+    terminal.say(f"Written   {out}")
+
+
+def _check(recipe: Recipe, out: str, steps: int) -> None:
+    if Path(out).suffix.lower() != ".png" or Path(out).is_dir():
+        raise RecipeError(f"--out {out}: give the name of a picture that ends in .png")
+    if steps < 10:
+        raise RecipeError(f"--steps must be at least 10, got {steps}")
+    if recipe.model.backbone == AUTO_BACKBONE:
+        raise RecipeError("saccade lr tests one network, but --backbone is auto", hint="name a backbone")
+
+
+def _job(location: str, recipe: Recipe, terminal: Terminal, folder: Path) -> TrainingJob:
+    """Divided data, network and runtime, as `saccade train` has them; its run folder is not written to."""
+    from saccade.building import build_network, check_buildable, check_network
+    from saccade.methods import make_plan
+    from saccade.pipeline.batches import ValidationBatches, noted, training_data
+    from saccade.runtime import Runtime
+    from saccade.training import training_job
+
+    check_buildable(recipe)
+    examined = prepare.examine(prepare.list_data(location, recipe), recipe, terminal)
+    dataset = prepare.divide(examined, recipe, terminal).dataset
+    recipe = recipe.with_batch_size(len(dataset.used("train")))
+    network = build_network(dataset, recipe)
+    check_network(network, recipe)
+    runtime = Runtime.create(recipe.device, recipe.precision)
+    plan = make_plan(recipe, network)
+    validation = ValidationBatches(dataset, plan, noted(terminal))
+    data = training_data(dataset, plan, validation, runtime.device, None, terminal)
+    return training_job(network.module, plan, data, runtime=runtime, run=RunFolder(folder))
