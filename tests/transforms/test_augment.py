@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from saccade.preprocess import Preprocess
-from saccade.recipe import AugmentConfig
+from saccade.recipe import POLICIES, AugmentConfig
 from saccade.transforms.augment import PURPOSES, STEPS, augment, stream
 from saccade.transforms.geometry import CROP_TRIES, as_evaluated, mean_colour, random_box
-from saccade.transforms.strengths import POLICIES, Augmentation
+from saccade.transforms.strengths import Augmentation
 
 SIZE = 32
 PREPROCESS = Preprocess(SIZE)

@@ -14,14 +14,14 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from saccade.preprocess import Preprocess
-from saccade.recipe import AugmentConfig
+from saccade.recipe import POLICIES, AugmentConfig
 from saccade.transforms import apply, geometry
 from saccade.transforms.appearance import blur, grayscale, jpeg, sharpness
 from saccade.transforms.augment import augment, stream
 from saccade.transforms.automatic import AUTOMATIC, aug_mix
 from saccade.transforms.geometry import affine, as_evaluated, crop, mean_colour, perspective
 from saccade.transforms.mix import NO_MIXING, Mixing, mix
-from saccade.transforms.strengths import POLICIES, Augmentation
+from saccade.transforms.strengths import Augmentation
 
 SIZE = 40
 PREPROCESS = Preprocess(SIZE, crop_fraction=1.0)

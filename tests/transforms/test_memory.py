@@ -13,11 +13,11 @@ from PIL import Image
 from saccade.errors import DataError, ImageError
 from saccade.images.decoder import Limits
 from saccade.preprocess import Preprocess
+from saccade.recipe import POLICIES
 from saccade.records import ImageRecord
 from saccade.transforms import Augmentation, TrainingBatches, training_batches
 from saccade.transforms.augment import mirrored_in
 from saccade.transforms.memory import MemoryBatches, decode_all, draw_epoch, fits_in_memory, moved
-from saccade.transforms.strengths import POLICIES
 
 SIDE = 12
 PREPROCESS = Preprocess(SIDE, "squash", mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from saccade.audit.findings import NO_DECISIONS, Decisions, finding, in_order, some
+from saccade.audit.orientation import orientation
 from saccade.audit.quality import Measurements, image_quality
 from saccade.audit.shortcuts import shortcuts
 from saccade.audit.similar import (
@@ -21,10 +22,12 @@ from saccade.audit.similar import (
     similar_findings,
 )
 from saccade.errors import LEFT_OUT
+from saccade.recipe import AugmentConfig, Flip
 from saccade.records import Audit, Dataset, Finding, ImageRecord
 from saccade.terminal import Progress, counted, printable, silent
 
 PARTS_TO_FILL = 3
+USUAL_FLIPS = AugmentConfig().flips
 
 
 def audit(
@@ -35,6 +38,7 @@ def audit(
     near_duplicates: bool = True,
     parts_to_fill: int = PARTS_TO_FILL,
     gray_maximum: int = 0,
+    flips: Collection[Flip] = USUAL_FLIPS,
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Audit:
@@ -42,7 +46,7 @@ def audit(
 
     `measurements` stand in the order of the records. `decisions` are a person's about an earlier audit.
     `parts_to_fill` is how many parts the split will make of unsplit data. `gray_maximum` is what
-    the scan's limits say. `cache` is the scan's: with it,
+    the scan's limits say. `flips` are those that training will do. `cache` is the scan's: with it,
     near-duplicates are searched for new images only. Raises MissingExtraError without faiss, unless
     `near_duplicates` is off.
     """
@@ -59,6 +63,7 @@ def audit(
     findings += similar_findings(dataset, similar, decisions)
     findings += class_sizes(dataset, similar.clusters, parts_to_fill=parts_to_fill)
     findings += shortcuts(dataset, measurements, similar.clusters)
+    findings += orientation(dataset, measurements, flips)
     return Audit(dataset, in_order(findings), similar.pairs, similar.clusters)
 
 

@@ -91,6 +91,12 @@ KINDS: dict[str, Kind] = {
         "Something trivial gives the label away",
         "Make the classes alike in this (same camera, size, compression), or a model will learn it instead",
     ),
+    # what augmentation would turn into another class
+    "orientation": Kind(
+        "warning",
+        "Classes that are mirror images of each other",
+        "Switch the flip off in the recipe's section [augment]",
+    ),
     # what does not reach the model, or may not be what was meant
     "not_used": Kind("warning", "Part of the data is not used", "Correct it, or move it elsewhere"),
     # copies; the split keeps them in one part

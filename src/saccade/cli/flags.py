@@ -22,6 +22,7 @@ _READING = (
     *("data.drop_empty", "data.max_pixels", "data.background", "data.gray_maximum", "data.decisions"),
 )
 _FINDING = ("split.group", "split.group_pattern", "split.near_duplicates", "split.validation", "split.test")
+_FLIPPING = ("augment.policy", "augment.horizontal_flip", "augment.vertical_flip", "augment.rotation")
 _DIVIDING = ("seed", "split.repair", "split.allow_leaks")
 _SHOWING = (
     *("model.backbone", "model.pretrained", "model.weights", "model.options", "data.image_size"),
@@ -37,7 +38,7 @@ _TESTING = tuple(
 )
 # command -> the fields that it uses; `train` uses all
 CONCERNS: dict[str, frozenset[str]] = {
-    "audit": frozenset((*_READING, *_FINDING)),
+    "audit": frozenset((*_READING, *_FINDING, *_FLIPPING)),
     "split": frozenset((*_READING, *_FINDING, *_DIVIDING)),
     "augment": frozenset(
         key

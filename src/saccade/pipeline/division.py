@@ -41,6 +41,7 @@ def divide_before_search(read: ReadImages, recipe: Recipe, terminal: Terminal) -
     quick = recipe.model_copy(update={"split": split})
     examined = prepare.audited(read, quick, terminal)
     words.say_data(examined.audit.dataset, terminal)
+    words.say_orientation(examined.audit, terminal)
     made = prepare.divide(examined, quick, terminal)
     words.say_sizes(made, terminal, "as given; near-duplicates are searched after training")
     return examined.audit, made

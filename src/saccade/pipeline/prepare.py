@@ -126,6 +126,7 @@ def audited(read: ReadImages, recipe: Recipe, terminal: Terminal, *, cache: bool
             decisions=read.decisions,
             near_duplicates=recipe.split.near_duplicates,
             gray_maximum=recipe.data.gray_maximum,
+            flips=recipe.augment.flips,
             parts_to_fill=1 + (recipe.split.validation > 0) + (recipe.split.test > 0),
             cache=cache_folder() if cache else None,
             progress=progress,

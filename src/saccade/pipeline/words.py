@@ -68,8 +68,17 @@ def _say_infos(infos: list[Finding], alone: bool, terminal: Terminal) -> None:
 
 def say_reading(audited: Audit, terminal: Terminal) -> None:
     """How the data were understood and what of them is not used, without the other findings."""
+    _say_kinds(audited, ("not_used", "reading"), terminal)
+
+
+def say_orientation(audited: Audit, terminal: Terminal) -> None:
+    """Which flips of augmentation would change classes: worth knowing before training."""
+    _say_kinds(audited, ("orientation",), terminal)
+
+
+def _say_kinds(audited: Audit, kinds: tuple[str, ...], terminal: Terminal) -> None:
     for found in audited.findings:
-        if found.kind in ("not_used", "reading"):
+        if found.kind in kinds:
             terminal.say(f"  {found.severity:<8}{_line(found)}")
 
 

@@ -9,7 +9,7 @@ reading     a recipe from flags and a file
 docs        short flags, docs/recipe.md
 """
 
-from saccade.recipe.augmentation import AugmentConfig
+from saccade.recipe.augmentation import FLIPPED_BY, POLICIES, AugmentConfig, Flip
 from saccade.recipe.docs import SHORT_FLAGS, recipe_as_markdown
 from saccade.recipe.fields import SYNONYMS, flatten, nest, parse_toml
 from saccade.recipe.optimizers import RATES, WITH_MOMENTUM
@@ -44,8 +44,10 @@ __all__ = [
     "CLASSIC_FIELDS",
     "DEFAULT_BACKBONE",
     "DEFAULT_FINETUNE_RATIO",
+    "FLIPPED_BY",
     "HARD_FINETUNE_RATIO",
     "METHOD_DEFAULTS",
+    "POLICIES",
     "RATES",
     "SHORT_FLAGS",
     "SYNONYMS",
@@ -57,6 +59,7 @@ __all__ = [
     "DataConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "Flip",
     "ModelConfig",
     "Recipe",
     "SplitConfig",

@@ -1,8 +1,8 @@
-"""The recipe's section on augmentation."""
+"""The recipe's section on augmentation, and the named policies."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,82 @@ from saccade.recipe.fields import Section
 from saccade.recipe.sections import Auto, NotNegative, Positive, Probability, Share
 
 Level = Annotated[int, Field(ge=0, le=255)]
+Flip = Literal["left to right", "top to bottom", "upside down"]
+# what it does -> the field that does it, above this strength
+FLIPPED_BY: dict[Flip, tuple[str, float]] = {
+    "left to right": ("horizontal_flip", 0),
+    "top to bottom": ("vertical_flip", 0),
+    "upside down": ("rotation", 150),
+}
+
+
+# name -> strengths that differ from "changes nothing"
+POLICIES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "small": {
+        "random_crop": 1 / 16,
+        "crop_border": "reflect",
+        "horizontal_flip": 0.5,
+        "alternate_flip": True,
+    },
+    "light": {"random_resized_crop": 0.7, "horizontal_flip": 0.5},
+    "medium": {
+        "random_resized_crop": 0.5,
+        "horizontal_flip": 0.5,
+        "rotation": 10.0,
+        "brightness": 0.2,
+        "contrast": 0.2,
+        "saturation": 0.2,
+    },
+    "strong": {
+        "random_resized_crop": 0.25,
+        "horizontal_flip": 0.5,
+        "rotation": 15.0,
+        "brightness": 0.3,
+        "contrast": 0.3,
+        "saturation": 0.3,
+        "automatic": "trivial_augment",
+        "cutout": 0.25,
+        "mix_up": 0.2,
+        "cut_mix": 1.0,
+    },
+    # pages, labels, forms: a scanner's and a camera's faults, nothing that mirrors or cuts off
+    "document": {
+        "rotation": 3.0,
+        "zoom": 0.05,
+        "shift": 0.03,
+        "shear": 3.0,
+        "perspective": 0.1,
+        "fill_mode": "nearest",
+        "brightness": 0.2,
+        "contrast": 0.3,
+        "grayscale": 0.2,
+        "blur": 0.005,
+        "jpeg_quality": 40,
+    },
+    # colour may be the finding, the side of the body too: neither is changed
+    "medical": {
+        "rotation": 10.0,
+        "zoom": 0.1,
+        "shift": 0.05,
+        "fill_mode": "nearest",
+        "brightness": 0.1,
+        "contrast": 0.15,
+        "sharpness": 0.3,
+        "blur": 0.005,
+    },
+    # surfaces, tissue, fields seen from above: no direction is up
+    "texture": {
+        "random_resized_crop": 0.35,
+        "horizontal_flip": 0.5,
+        "vertical_flip": 0.5,
+        "rotation": 180.0,
+        "fill_mode": "reflect",
+        "brightness": 0.2,
+        "contrast": 0.2,
+        "saturation": 0.1,
+    },
+}
 
 
 class AugmentConfig(Section):
@@ -90,3 +166,18 @@ class AugmentConfig(Section):
     """Names of augmentations from outside, applied last and in this order: those of installed packages, or
     registered in Python (docs/extending.md).
     """
+
+    def strengths(self) -> dict[str, Any]:
+        """The policy's strengths by field, with every field that is not "auto" put over them.
+
+        >>> AugmentConfig(policy="light", rotation=20).strengths()["horizontal_flip"]
+        0.5
+        """
+        chosen = {name: value for name, value in self.model_dump().items() if value != "auto"}
+        return {**POLICIES[chosen.pop("policy")], **chosen}
+
+    @property
+    def flips(self) -> frozenset[Flip]:
+        """By which flips and turns an image keeps its class, as augmentation has it."""
+        strengths = self.strengths()
+        return frozenset(flip for flip, (name, least) in FLIPPED_BY.items() if strengths.get(name, 0) > least)

@@ -1,4 +1,4 @@
-"""How strongly training images are augmented: one value, with no "auto" left, and the named policies."""
+"""How strongly training images are augmented: one value, with no "auto" left."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ class Augmentation:
     @classmethod
     def from_config(cls, config: AugmentConfig) -> Augmentation:
         """The named policy, with every field of the recipe that is not "auto" put over it."""
-        chosen = {name: value for name, value in config.model_dump().items() if value != "auto"}
-        policy = POLICIES[chosen.pop("policy")]
-        return cls(**{**policy, **chosen})
+        return cls(**config.strengths())
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Augmentation:
@@ -91,72 +89,3 @@ class Augmentation:
     def mixing(self) -> Mixing:
         """What is done to whole batches."""
         return Mixing(self.mix_up, self.cut_mix, self.mix_switch, self.mix_until)
-
-
-# name -> strengths that differ from "changes nothing"
-POLICIES: dict[str, dict[str, Any]] = {
-    "none": {},
-    "small": {
-        "random_crop": 1 / 16,
-        "crop_border": "reflect",
-        "horizontal_flip": 0.5,
-        "alternate_flip": True,
-    },
-    "light": {"random_resized_crop": 0.7, "horizontal_flip": 0.5},
-    "medium": {
-        "random_resized_crop": 0.5,
-        "horizontal_flip": 0.5,
-        "rotation": 10.0,
-        "brightness": 0.2,
-        "contrast": 0.2,
-        "saturation": 0.2,
-    },
-    "strong": {
-        "random_resized_crop": 0.25,
-        "horizontal_flip": 0.5,
-        "rotation": 15.0,
-        "brightness": 0.3,
-        "contrast": 0.3,
-        "saturation": 0.3,
-        "automatic": "trivial_augment",
-        "cutout": 0.25,
-        "mix_up": 0.2,
-        "cut_mix": 1.0,
-    },
-    # pages, labels, forms: a scanner's and a camera's faults, nothing that mirrors or cuts off
-    "document": {
-        "rotation": 3.0,
-        "zoom": 0.05,
-        "shift": 0.03,
-        "shear": 3.0,
-        "perspective": 0.1,
-        "fill_mode": "nearest",
-        "brightness": 0.2,
-        "contrast": 0.3,
-        "grayscale": 0.2,
-        "blur": 0.005,
-        "jpeg_quality": 40,
-    },
-    # colour may be the finding, the side of the body too: neither is changed
-    "medical": {
-        "rotation": 10.0,
-        "zoom": 0.1,
-        "shift": 0.05,
-        "fill_mode": "nearest",
-        "brightness": 0.1,
-        "contrast": 0.15,
-        "sharpness": 0.3,
-        "blur": 0.005,
-    },
-    # surfaces, tissue, fields seen from above: no direction is up
-    "texture": {
-        "random_resized_crop": 0.35,
-        "horizontal_flip": 0.5,
-        "vertical_flip": 0.5,
-        "rotation": 180.0,
-        "fill_mode": "reflect",
-        "brightness": 0.2,
-        "contrast": 0.2,
-        "saturation": 0.1,
-    },
-}
