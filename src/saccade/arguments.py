@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from saccade import extensions
 from saccade.called_elsewhere import FLAGS
 from saccade.errors import OF_TRAINING, MissingExtraError, RecipeError, SaccadeError
 from saccade.recipe import SHORT_FLAGS, SYNONYMS, Recipe, field_table, read_recipe_file
@@ -121,3 +122,15 @@ def _argument(flag: str) -> str:
 
 def _plain(flag: str) -> str:
     return flag.replace("-", "_")
+
+
+def own_functions(augmentations: Any) -> Any:
+    """What `augment__extra` was given, functions by their names; what was named or given may be used."""
+    if isinstance(augmentations, str) or not isinstance(augmentations, Iterable):
+        return augmentations
+    names = [
+        extensions.register_function(one, "augmentations") if callable(one) else one for one in augmentations
+    ]
+    for name in names:
+        extensions.allow_function(name, "augmentations")
+    return names

@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade import extensions, labelled
-from saccade.arguments import OWN, check_own, file_values, in_python, in_words_of_python, refuse_unknown
+from saccade.arguments import (
+    OWN,
+    check_own,
+    file_values,
+    in_python,
+    in_words_of_python,
+    own_functions,
+    refuse_unknown,
+)
 from saccade.errors import OtherRunError, RecipeError, RunError
 from saccade.labelled import Columns, Labelled
 from saccade.notebook.progress import terminal_for
@@ -189,6 +197,8 @@ class ImageClassifier(Views, Estimator):
         if callable(given.get("backbone")):
             given["backbone"] = extensions.register_function(given["backbone"])
         extensions.allow_function(given.get("backbone", given.get("model__backbone")))
+        if "augment__extra" in given:
+            given["augment__extra"] = own_functions(given["augment__extra"])
         values = {short.get(name, name.replace("__", ".")): value for name, value in given.items()}
         if len(values) < len(given):
             raise RecipeError(

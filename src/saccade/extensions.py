@@ -13,9 +13,10 @@ A package names its parts in its `pyproject.toml`:
     [project.entry-points."saccade.backbones"]
     acme_net = "acme.networks:acme_net"
 
-A network may also be named by its function, `package.module:build`. Such a name is imported only where the
-user says it: by a flag, in Python, or in SACCADE_BACKBONES (names with commas between them). A recipe file, a
-model or a run folder that names one runs nothing (promise 10).
+A network or an augmentation may also be named by its function, `package.module:build`. Such a name is
+imported only where the user says it: by a flag, in Python, or in SACCADE_BACKBONES and SACCADE_AUGMENTATIONS
+(names with commas between them). A recipe file, a model or a run folder that names one runs nothing
+(promise 10).
 
 Nothing of another package is imported before somebody asks for a name that is not saccade's own, or, for
 callbacks, before training starts. saccade's own names cannot be replaced.
@@ -32,14 +33,42 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from saccade.errors import SaccadeError
 
 Group = Literal["augmentations", "backbones", "callbacks", "formats", "sources"]
 
 _registered: dict[Group, dict[str, Any]] = {group: {} for group in get_args(Group)}
-_named_by_user: set[str] = set()
+_named_by_user: set[tuple[Group, str]] = set()
+
+
+class _Functions(NamedTuple):
+    """How functions of a group are named, and what they must be."""
+
+    kind: str
+    flag: str
+    variable: str
+    shape: str
+    check: str
+
+
+_FUNCTIONS: dict[Group, _Functions] = {
+    "backbones": _Functions(
+        "backbone",
+        "--backbone",
+        "SACCADE_BACKBONES",
+        "build(classes, *, weights, **options) that returns a torch.nn.Module",
+        "check_backbone",
+    ),
+    "augmentations": _Functions(
+        "augmentation",
+        "--augment.extra",
+        "SACCADE_AUGMENTATIONS",
+        "augment(image, rng) that returns an image",
+        "check_augmentation",
+    ),
+}
 
 
 def register_augmentation(name: str, augment: Callable[..., Any]) -> None:
@@ -81,14 +110,15 @@ def function_name(build: Callable[..., Any]) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def register_function(build: Callable[..., Any]) -> str:
-    """Let `module:name` of this function mean it as a backbone in this process; returns that name.
+def register_function(function: Callable[..., Any], group: Group = "backbones") -> str:
+    """Let `module:name` of this function mean it in this process; returns that name.
 
     Raises SaccadeError for a network instead of the function that makes it.
     """
-    _refuse_network(build)
-    name = function_name(build)
-    register_backbone(name, build)
+    if group == "backbones":
+        _refuse_network(function)
+    name = function_name(function)
+    _registered[group][name] = function
     return name
 
 
@@ -103,7 +133,7 @@ def _refuse_network(found: object) -> None:
 
 
 def is_function_name(text: str) -> bool:
-    """Whether a backbone's name is `module:function`.
+    """Whether a name is `module:function`.
 
     >>> is_function_name("acme.networks:build"), is_function_name("timm/resnet18")
     (True, False)
@@ -111,39 +141,41 @@ def is_function_name(text: str) -> bool:
     return ":" in text
 
 
-def allow_function(name: object) -> None:
+def allow_function(name: object, group: Group = "backbones") -> None:
     """Remember that the user named this function, so that `named_function` may import it."""
     if isinstance(name, str) and is_function_name(name):
-        _named_by_user.add(name)
+        _named_by_user.add((group, name))
 
 
-def named_function(name: str) -> Callable[..., Any]:
+def named_function(name: str, group: Group = "backbones") -> Callable[..., Any]:
     """The function `module:function`: one that was registered, or that the user named.
 
     Raises SaccadeError where it was named by a file, cannot be imported, or is not there.
     """
-    if name in _registered["backbones"]:
-        found: Callable[..., Any] = _registered["backbones"][name]
+    if name in _registered[group]:
+        found: Callable[..., Any] = _registered[group][name]
         return found
+    kind, flag, variable, *_ = _FUNCTIONS[group]
     module, _, function = name.partition(":")
     if module == "__main__" or "<" in function:
         raise SaccadeError(
-            f"backbone {name} is a function of the script or notebook that trained with it, and not here",
-            hint="put it into a module and use --backbone module:function, or give the function in Python",
+            f"{kind} {name} is a function of the script or notebook that trained with it, and not here",
+            hint=f"put it into a module and use {flag} module:function, or give the function in Python",
         )
-    if name not in _named_by_user and name not in os.environ.get("SACCADE_BACKBONES", "").split(","):
+    if (group, name) not in _named_by_user and name not in os.environ.get(variable, "").split(","):
         raise SaccadeError(
-            f"backbone {name} is code, and no code runs because a file names it",
-            hint=f"where you trust it: --backbone {name}, or SACCADE_BACKBONES={name} before the command",
+            f"{kind} {name} is code, and no code runs because a file names it",
+            hint=f"where you trust it: {flag} {name}, or {variable}={name} before the command",
         )
-    return _imported(name, module, function)
+    return _imported(name, module, function, group)
 
 
-def _imported(name: str, module: str, function: str) -> Callable[..., Any]:
+def _imported(name: str, module: str, function: str, group: Group) -> Callable[..., Any]:
     """The only import by a name that is no entry point; the user typed that name."""
     # found before: what lies in this folder is not installed, and only `name` was asked for
-    for group in _registered:
-        _points(group)
+    for known in _registered:
+        _points(known)
+    kind, _, _, shape, _ = _FUNCTIONS[group]
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` has it
     try:
@@ -152,13 +184,13 @@ def _imported(name: str, module: str, function: str) -> Callable[..., Any]:
             found = getattr(found, part)
     except (Exception, SystemExit) as error:  # code of others may raise whatever it likes
         raise SaccadeError(
-            f"backbone {name}: {_why_not(error, module)}", hint=_naming_remedy(module, function)
+            f"{kind} {name}: {_why_not(error, module)}", hint=_naming_remedy(module, function)
         ) from error
-    _refuse_network(found)
+    if group == "backbones":
+        _refuse_network(found)
     if not callable(found):
         raise SaccadeError(
-            f"backbone {name} is a {type(found).__name__}, not a function",
-            hint="name a function build(classes, *, weights, **options) that returns a torch.nn.Module",
+            f"{kind} {name} is a {type(found).__name__}, not a function", hint=f"name a function {shape}"
         )
     return found
 
@@ -188,8 +220,8 @@ def find(group: Group, name: str) -> Any | None:
 
     Raises SaccadeError, naming the package, where it cannot be imported or where two packages offer it.
     """
-    if group == "backbones" and is_function_name(name):
-        return named_function(name)
+    if group in _FUNCTIONS and is_function_name(name):
+        return named_function(name, group)
     return _registered[group].get(name) or _loaded(group, name)
 
 
@@ -222,7 +254,7 @@ def blaming(group: Group, name: str) -> Iterator[None]:
     Errors of parts that were registered in Python pass: whoever wrote them wants the traceback.
     """
     if is_function_name(name) and name not in _registered[group]:
-        with _blaming_function(name):
+        with _blaming_function(name, group):
             yield
         return
     point = None if name in _registered[group] else _point(group, name)
@@ -231,15 +263,15 @@ def blaming(group: Group, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _blaming_function(name: str) -> Iterator[None]:
+def _blaming_function(name: str, group: Group) -> Iterator[None]:
     try:
         yield
     except SaccadeError:
         raise
     except Exception as error:  # code of others may raise whatever it likes
         raise SaccadeError(
-            f"backbone {name} failed: {type(error).__name__}: {error}",
-            hint="correct the function; saccade.testing.check_backbone says what it must keep to",
+            f"{_FUNCTIONS[group].kind} {name} failed: {type(error).__name__}: {error}",
+            hint=f"correct the function; saccade.testing.{_FUNCTIONS[group].check} says what it must keep to",
         ) from error
 
 

@@ -63,7 +63,7 @@ MANNERS = {
     "fill_mode": ("wrap", "rotation"),
     "mix_until": ("0.5", "mix_up"),
 }
-BESIDE_OTHERS = {"fill_colour", "mix_switch"}  # tests/pipeline/test_effects.py
+BESIDE_OTHERS = {"fill_colour", "mix_switch", "steps"}  # tests/pipeline/test_effects.py
 
 
 def test_the_list_of_augmentations_is_whole() -> None:

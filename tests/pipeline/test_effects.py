@@ -101,6 +101,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "augment.mix_switch": (0.1,),
     "augment.mix_until": (0.5,),
     "augment.extra": (("upside_down",),),
+    "augment.steps": (("rotation",),),
     "model.max_latency_ms": (5.0,),
     "model.pretrained": (False, True),
     "model.head": ("mlp",),
@@ -230,6 +231,13 @@ PAIRS: tuple[tuple[dict[str, Any], str, Any, bool], ...] = (
     ({"augment.policy": "none"}, "augment.crop_border", "reflect", False),
     ({"augment.random_crop": 0.3}, "augment.crop_border", "reflect", True),
     ({"augment.horizontal_flip": 0.0}, "augment.alternate_flip", True, False),
+    ({"augment.steps": ("shear",)}, "augment.policy", "strong", False),
+    ({"augment.steps": ("shear",)}, "augment.hue", 0.3, False),
+    ({"augment.steps": ("shear",)}, "augment.fill_mode", "wrap", True),
+    ({"augment.steps": ("blur",)}, "augment.fill_mode", "wrap", False),
+    ({**WAYS["head"]}, "augment.steps", ("horizontal_flip",), False),
+    ({**WAYS["head"]}, "augment.steps", ("hue",), True),
+    ({**WAYS["head"], "augment.steps": ("shear",)}, "augment.policy", "none", False),
     ({"augment.policy": "none"}, "augment.fill_mode", "wrap", False),
     ({"augment.policy": "none", "augment.random_crop": 0.3}, "augment.fill_mode", "wrap", True),
     ({"augment.policy": "small"}, "augment.fill_mode", "wrap", False),
@@ -400,7 +408,7 @@ def outcome(
         like = f"{recipe.data} {recipe.augment} {recipe.batch_size} {network.preprocess} {by_steps}"
         if like not in IMAGES:
             IMAGES[like] = images_of(recipe, dataset, network, by_steps=by_steps)
-        mirrored = Augmentation.from_config(recipe.augment).horizontal_flip > 0
+        mirrored = Augmentation.from_config(recipe.augment).mirrors
         return Outcome((IMAGES[like], mirrored and recipe.solves_head), said)
     return Outcome(learnt(recipe, dataset, network, folder), said)
 

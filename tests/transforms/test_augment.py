@@ -67,6 +67,7 @@ def test_every_field_of_the_recipe_is_known_here():
         "fill_colour",
         "alternate_flip",
         "extra",
+        "steps",
     }  # how, or by others
     assert set(POLICIES) == set(get_args(AugmentConfig.model_fields["policy"].annotation))
     assert len(POLICIES) == 8

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from saccade.caches.pixels import PixelCache
 from saccade.images.decoder import Limits
 from saccade.preprocess import PixelFormat, Preprocess
+from saccade.recipe import POLICIES
 from saccade.records import ImageRecord
 from saccade.sources.storage import FolderStorage
 from saccade.transforms import Augmentation, TrainingBatches
@@ -23,7 +24,6 @@ from saccade.transforms.augment import augment
 from saccade.transforms.automatic import AUTOMATIC
 from saccade.transforms.geometry import as_evaluated
 from saccade.transforms.memory import MemoryBatches, fits_in_memory
-from saccade.transforms.strengths import POLICIES
 
 SIDE = 24
 FORMATS = [PixelFormat("gray", 8), PixelFormat("gray", 16), PixelFormat("5", 8), PixelFormat("5", 16)]

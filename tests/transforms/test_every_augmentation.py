@@ -79,7 +79,7 @@ def draws(strength: Augmentation, image: torch.Tensor, seed: int = 3) -> list[to
 
 
 def test_every_augmentation_is_looked_at():
-    manners = {"crop_border", "alternate_flip", "fill_mode", "fill_colour", "extra", "automatic"}
+    manners = {"crop_border", "alternate_flip", "fill_mode", "fill_colour", "extra", "automatic", "steps"}
     mixed = {"mix_up", "cut_mix", "mix_switch", "mix_until"}
     assert {*STRENGTHS, *manners, *mixed, "policy"} == set(AugmentConfig.model_fields)
     assert len(CASES) == 18 + 4 + 7

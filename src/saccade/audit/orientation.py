@@ -131,9 +131,8 @@ def _in_words(
         f"({crossing.share:.0%} of either class)"
     )
     field, value = FLIPPED_BY[flip][0], SAFE[flip]
-    remedy = f"Set {field} = {value} below [augment] in the recipe (--augment.{field} {value}), or use policy document"
-    if not warned:
-        remedy = f"Training does not do that; leave it so (augment.{field})"
+    off = f"Set {field} = {value} below [augment] in the recipe (--augment.{field} {value})"
+    remedy = f"{off}, or use policy document" if warned else f"Leave augment.{field} as it is"
     return finding(
         "orientation",
         message,

@@ -22,7 +22,10 @@ _READING = (
     *("data.drop_empty", "data.max_pixels", "data.background", "data.gray_maximum", "data.decisions"),
 )
 _FINDING = ("split.group", "split.group_pattern", "split.near_duplicates", "split.validation", "split.test")
-_FLIPPING = ("augment.policy", "augment.horizontal_flip", "augment.vertical_flip", "augment.rotation")
+_FLIPPING = (
+    *("augment.policy", "augment.steps"),
+    *("augment.horizontal_flip", "augment.vertical_flip", "augment.rotation"),
+)
 _DIVIDING = ("seed", "split.repair", "split.allow_leaks")
 _SHOWING = (
     *("model.backbone", "model.pretrained", "model.weights", "model.options", "data.image_size"),
@@ -117,6 +120,8 @@ def chosen_recipe(command: str, flags: Mapping[str, Any], file: str) -> tuple[Re
     given = {name.replace("__", "."): text for name, text in flags.items() if text is not None}
     values = {key: _value(key, text) for key, text in given.items()}
     extensions.allow_function(given.get("model.backbone"))
+    for name in (*values.get("augment.extra", ()), *values.get("augment.steps", ())):
+        extensions.allow_function(name, "augmentations")
     where = f"flags and {file}" if file and values else file
     recipe = merged_recipe(values, read_recipe_file(file) if file else {}, where=where, file=file)
     return recipe, sorted(key for key in recipe.given if not concerns(command, key))
@@ -181,7 +186,7 @@ def _metavar(key: str, kind: str) -> str:
     return "|".join(words)
 
 
-_TYPES = {"int": "INT", "float": "FLOAT", "bool": "true|false", "dict": "NAME=VALUE,..."}
+_TYPES = {"table": "NAME", "int": "INT", "float": "FLOAT", "bool": "true|false", "dict": "NAME=VALUE,..."}
 _PAIRS = {"train.class_weights": "rose=3,tulip=1.5"}
 # A flag that needs no value -> the one that it then has
 _WITHOUT_VALUE = {"--train.class_weights": "auto"}

@@ -190,8 +190,8 @@ def against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
     if fitted(evidence.history):
         return _against_overfitted_head(recipe)
     steps = ["collect more images of each class"]
-    if recipe.augment.policy in STRONGER:
-        steps.append(f"augment more (--augment {STRONGER[recipe.augment.policy]})")
+    if _policy(recipe) in STRONGER:
+        steps.append(f"augment more (--augment {STRONGER[_policy(recipe)]})")
     if _classic(evidence) and recipe.train.unfreeze != "1":
         steps.append("unfreeze less (--unfreeze 1)")
     if not recipe.starts_pretrained and recipe.model.backbone != FOR_SMALL_IMAGES:
@@ -203,8 +203,13 @@ def against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
     return _in_order(steps) + "."
 
 
+def _policy(recipe: Recipe) -> str:
+    """The policy that augmentation went by; "" where the user composed it."""
+    return "" if recipe.augment.steps else recipe.augment.policy
+
+
 def _against_overfitted_head(recipe: Recipe) -> str:
-    stronger = " with more augmentation" if recipe.augment.policy in STRONGER else ""
+    stronger = " with more augmentation" if _policy(recipe) in STRONGER else ""
     flags = "--method full" + (" --augment strong" if stronger else "")
     steps = ["collect more images of each class", f"fine-tune{stronger} ({flags})"]
     if recipe.model.backbone != AUTO_BACKBONE:
@@ -233,7 +238,7 @@ def against_underfitting(evidence: Evidence) -> str:
         if _classic(evidence) and recipe.train.unfreeze != "all":
             steps.append("unfreeze more (--unfreeze all)")
         steps.append(f"train longer ({more_time(evidence, len(phases(evidence.history)[-1][1]))})")
-        if recipe.augment.policy in ("strong", "medium"):  # a fitted head sees no augmented images
+        if _policy(recipe) in ("strong", "medium"):  # a fitted head sees no augmented images
             steps.append("augment less (--augment light)")
     steps.append(wider_or_larger(evidence))
     return _in_order(steps) + "; and look in the audit whether the labels are right."

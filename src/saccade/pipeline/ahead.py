@@ -23,6 +23,7 @@ MAY_BE_REFUSED = (
     "train.unfreeze",
     "train.optimizer",
     "augment.extra",
+    "augment.steps",
 )
 COME_WITH_SACCADE = (DEFAULT_BACKBONE, *ALWAYS_FROM_SCRATCH)
 
@@ -104,7 +105,7 @@ def check_model(recipe: Recipe) -> None:
     from saccade.selection.at_hand import weights_at_hand
     from saccade.transforms.outside import check_known
 
-    check_known(recipe.augment.extra)
+    check_known(recipe.augment.from_outside)
     if recipe.model.backbone == AUTO_BACKBONE:
         refuse_muon_on_pretrained(recipe)
         weights_at_hand(recipe.model.weights)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from saccade.plan import Phase, Plan
 from saccade.preprocess import GRAY, RGB, PixelFormat
 from saccade.recipe import HARD_FINETUNE_RATIO, USUAL_GAMMAS, WITH_MOMENTUM, AugmentConfig, Recipe
+from saccade.recipe.augmentation import BESIDE_STEPS
 from saccade.records import Dataset
 from saccade.training.schedules import growing_side
 from saccade.transforms import Augmentation
@@ -132,8 +133,11 @@ _OF_STEPS = _train(
     "allow_large_finetune_lr",
 )
 _OF_VIEWS = tuple(
-    f"augment.{name}" for name in AugmentConfig.model_fields if name not in ("policy", "horizontal_flip")
+    f"augment.{name}"
+    for name in AugmentConfig.model_fields
+    if name not in ("policy", "horizontal_flip", "steps")
 )
+_OF_POLICY = tuple(f"augment.{name}" for name in AugmentConfig.model_fields if name not in BESIDE_STEPS)
 _OF_TWO_PHASES = _train(
     *("method", "head_epochs", "finetune_lr", "allow_large_finetune_lr", "unfreeze", "kept_views"),
     "average_with_pretrained",
@@ -161,6 +165,11 @@ RULES = (
         lambda s: s.head_alone and s.device == "cpu",
     ),
     Rule(
+        _OF_POLICY,
+        "augment.steps names the steps",
+        lambda s: bool(s.recipe.augment.steps),
+    ),
+    Rule(
         _OF_VIEWS,
         "method head uses the images without augmentation and, where flips are allowed, their mirror images",
         lambda s: s.head_alone,
@@ -171,7 +180,7 @@ RULES = (
             "method head only asks whether flips are allowed, and this setting does not change that",
             lambda s, name=name: s.head_alone and s.mirrors_without(name),  # type: ignore[misc]
         )
-        for name in ("policy", "horizontal_flip")
+        for name in ("policy", "horizontal_flip", "steps")
     ),
     Rule(
         _train("lr"),

@@ -25,7 +25,7 @@ def augment_preview(
     from saccade.transforms.outside import check_known
     from saccade.transforms.preview import preview
 
-    check_known(recipe.augment.extra)
+    check_known(recipe.augment.from_outside)
     find_backbone(recipe.model.backbone)  # only to refuse here what there is not
     examined = prepare.examine(prepare.list_data(location, recipe), recipe, terminal)
     made = prepare.divide(examined, recipe, terminal)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
-from saccade.recipe.fields import Section
+from saccade.recipe.fields import Refusal, Section
 from saccade.recipe.sections import Auto, NotNegative, Positive, Probability, Share
 
 Level = Annotated[int, Field(ge=0, le=255)]
+CROP_STEP = "random_resized_crop"
 Flip = Literal["left to right", "top to bottom", "upside down"]
 # what it does -> the field that does it, above this strength
 FLIPPED_BY: dict[Flip, tuple[str, float]] = {
@@ -88,6 +90,79 @@ POLICIES: dict[str, dict[str, Any]] = {
 }
 
 
+# step of your own composition -> its strength where none is given
+STEP_STRENGTHS: dict[str, float] = {
+    "random_resized_crop": 0.5,
+    "random_crop": 0.1,
+    "rotation": 15.0,
+    "zoom": 0.2,
+    "shift": 0.1,
+    "shear": 10.0,
+    "perspective": 0.3,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "saturation": 0.2,
+    "hue": 0.05,
+    "sharpness": 0.5,
+    "blur": 0.01,
+    "jpeg_quality": 50,
+}
+# steps that happen or not
+BY_CHANCE = ("horizontal_flip", "vertical_flip", "grayscale", "cutout")
+AUTOMATIC_STEPS = ("auto_augment", "rand_augment", "trivial_augment", "aug_mix")
+OWN_STEPS = (*STEP_STRENGTHS, *BY_CHANCE, *AUTOMATIC_STEPS)
+# fields that count beside steps of your own; the others are the policy's
+BESIDE_STEPS = (
+    *("steps", "fill_mode", "fill_colour", "mix_up", "cut_mix", "mix_switch", "mix_until", "extra"),
+)
+
+
+class AugmentStep(Section):
+    """One step of your own composition.
+
+    `name` is that of a field below [augment], of an automatic policy, or of an augmentation from outside.
+    `strength` is what the field would hold; "auto" is a usual one.
+
+    >>> AugmentStep(name="rotation", probability=0.5).strength
+    'auto'
+    """
+
+    name: str
+    probability: Probability = 1.0
+    strength: float | Auto = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        """A text is a name; other keys are named with those that there are."""
+        if isinstance(value, str):
+            return {"name": value}
+        unknown = value.keys() - cls.model_fields.keys() if isinstance(value, Mapping) else ()
+        if unknown:
+            raise Refusal(
+                f"augment.steps: unknown key {sorted(unknown)[0]!r}",
+                hint="a step has a name, and may have a probability and a strength",
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _hold(self) -> AugmentStep:
+        if not self.name:
+            raise Refusal("augment.steps: a step without a name", hint=f"known: {', '.join(OWN_STEPS)}")
+        if self.strength != "auto" and self.name not in STEP_STRENGTHS:
+            raise Refusal(
+                f"augment.steps: {self.name} has no strength, but one is given: {self.strength:g}",
+                hint="give a probability, or leave it out",
+            )
+        if self.name == CROP_STEP and self.probability < 1:
+            raise Refusal(
+                f"augment.steps: {CROP_STEP} gives images their size, so its probability is 1, "
+                f"not {self.probability:g}",
+                hint="leave the probability out",
+            )
+        return self
+
+
 class AugmentConfig(Section):
     """How training images, never others, are augmented. A named policy fills every "auto" below it.
 
@@ -163,21 +238,61 @@ class AugmentConfig(Section):
     the number of epochs. auto: to the end.
     """
     extra: tuple[str, ...] = ()
-    """Names of augmentations from outside, applied last and in this order: those of installed packages, or
-    registered in Python (docs/extending.md).
+    """Names of augmentations from outside, applied last and in this order: those of installed packages,
+    registered in Python, or package.module:function (docs/extending.md).
+    """
+    steps: tuple[AugmentStep, ...] = ()
+    """Your own composition in place of the policy: [[augment.steps]] in a recipe file, each with a name, a
+    probability and a strength, in their order. As a flag: names with commas between (docs/augmentation.md).
     """
 
+    @model_validator(mode="after")
+    def _compose(self) -> AugmentConfig:
+        for number, step in enumerate(self.steps):
+            if number and step.name == CROP_STEP:
+                raise Refusal(
+                    f"augment.steps: {CROP_STEP} stands in place {number + 1}",
+                    hint="let it be the first step: it gives images their size",
+                )
+            if step.strength != "auto":
+                _check_strength(step.name, step.strength)
+        return self
+
     def strengths(self) -> dict[str, Any]:
-        """The policy's strengths by field, with every field that is not "auto" put over them.
+        """The policy's strengths by field, with every field that is not "auto" put over them; where steps are
+        given, only what counts beside them.
 
         >>> AugmentConfig(policy="light", rotation=20).strengths()["horizontal_flip"]
         0.5
         """
-        chosen = {name: value for name, value in self.model_dump().items() if value != "auto"}
+        chosen = {name: value for name, value in self if value != "auto"}
+        if self.steps:
+            return {name: value for name, value in chosen.items() if name in BESIDE_STEPS}
         return {**POLICIES[chosen.pop("policy")], **chosen}
 
     @property
     def flips(self) -> frozenset[Flip]:
         """By which flips and turns an image keeps its class, as augmentation has it."""
         strengths = self.strengths()
+        for step in self.steps:
+            if step.probability and step.name in OWN_STEPS:
+                usual = STEP_STRENGTHS.get(step.name, 1.0)
+                strengths[step.name] = usual if step.strength == "auto" else step.strength
         return frozenset(flip for flip, (name, least) in FLIPPED_BY.items() if strengths.get(name, 0) > least)
+
+    @property
+    def from_outside(self) -> tuple[str, ...]:
+        """Names that others' packages, or the user's own functions, must offer."""
+        return (*self.extra, *(step.name for step in self.steps if step.name not in OWN_STEPS))
+
+
+def _check_strength(name: str, strength: float) -> None:
+    """A step's strength is one that its field could hold."""
+    try:
+        AugmentConfig.model_validate({name: strength})
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Input ")
+        raise Refusal(
+            f"augment.steps: the strength of {name} {said}: {strength:g}",
+            hint=f"it is what augment.{name} takes (docs/recipe.md)",
+        ) from None

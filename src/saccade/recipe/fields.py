@@ -116,6 +116,8 @@ def _type_name(annotation: Any) -> str:
     origin = get_origin(annotation)
     if origin is Annotated:
         return _type_name(get_args(annotation)[0])
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "table"
     if origin is Literal:
         return " | ".join(str(value) for value in get_args(annotation))
     if origin in (Union, types.UnionType):

@@ -113,7 +113,7 @@ def jpeg(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Gen
 
     Channels that are not RGB are gray files each; 16 bits stay as they are, since JPEG has 8.
     """
-    quality = int(rng.integers(strength.jpeg_quality, 101))
+    quality = int(rng.integers(int(strength.jpeg_quality), 101))
     if strength.jpeg_quality == 100 or image.is_floating_point():
         return image
     if preprocess.pixels.is_colour:

@@ -29,6 +29,7 @@ Generator = np.random.Generator
 # Purposes of random streams: two draws for different purposes never share numbers.
 PURPOSES = {"order": 0, "augment": 1, "preview": 2, "batches": 3, "mirror": 4, "sampling": 5}
 MOST_IN_A_WORD = 2**32 - 1
+FIRST_LISTED = 100  # number of the first step of a composition; those below belong to STEPS
 
 
 def stream(seed: int, purpose: str, *indices: int) -> Generator:
@@ -67,9 +68,19 @@ def drawn(
         mirrored = bool(mirrored_in(epoch, seed=seed, images=index + 1)[index])
         augmentation = replace(augmentation, horizontal_flip=float(mirrored))
     for step in _steps_of(augmentation):
-        image = step.change(
-            image, augmentation, preprocess, stream(seed, "augment", epoch, index, step.number)
-        )
+        rng = stream(seed, "augment", epoch, index, step.number)
+        image = step.change(image, augmentation, preprocess, rng)
+    for number, listed in enumerate(augmentation.steps, FIRST_LISTED):
+        rng = stream(seed, "augment", epoch, index, number)
+        if rng.random() < listed.probability:
+            image = _by_itself(image, augmentation.alone(listed), preprocess, rng)
+    return image
+
+
+def _by_itself(image: Tensor, alone: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
+    """One step of the user's own composition."""
+    for step in _steps_of(alone):
+        image = step.change(image, alone, preprocess, rng)
     return image
 
 

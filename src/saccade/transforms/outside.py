@@ -1,7 +1,9 @@
-"""Augmentations of other packages: `augment(image, rng) -> image`, found by the names in `augment.extra`."""
+"""Augmentations of other packages: `augment(image, rng) -> image`, found by the names in `augment.extra` and
+`augment.steps`."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from saccade import extensions
 from saccade.errors import DataError, RecipeError, SaccadeError
+from saccade.recipe.augmentation import OWN_STEPS
 
 Augment = Callable[[Tensor, np.random.Generator], Tensor]
 _REMEDY = "correct it; saccade.testing.check_augmentation says what it must keep to"
@@ -25,9 +28,12 @@ def find_augmentation(name: str) -> Augment:
     found: Augment | None = extensions.find("augmentations", name)
     if found is None:
         known = ", ".join(extensions.names("augmentations")) or "none is installed or registered"
+        close = difflib.get_close_matches(name, OWN_STEPS, n=1)
+        meant = f"did you mean the step {close[0]!r}? " if close else ""
         raise RecipeError(
-            f"augment.extra: unknown augmentation {name!r}",
-            hint=f"known: {known}; register_augmentation or an entry point adds one",
+            f"augment.extra or augment.steps: unknown augmentation {name!r}",
+            hint=f"{meant}known from outside: {known}; register_augmentation or an entry point adds one, and "
+            "module:function names one of yours",
         )
     return found
 

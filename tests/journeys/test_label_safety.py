@@ -139,16 +139,21 @@ def test_many_images_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert set(asked) == {30}  # every second image of each class
 
 
-def test_the_commands_say_it_and_know_the_recipe(tmp_path: Path, saccade: Saccade) -> None:
+def test_the_audit_says_it_and_knows_the_recipe(tmp_path: Path, saccade: Saccade) -> None:
     data = arrows(tmp_path / "arrows", ("left", "right"))
-    assert "--augment.horizontal_flip 0" in saccade("audit", data)[1]
-    code, out, _ = saccade("audit", data, "--augment", "document")
+    quick = "--no-split.near_duplicates"
+    assert "--augment.horizontal_flip 0" in saccade("audit", data, quick)[1]
+    code, out, _ = saccade("audit", data, quick, "--augment", "document")
     assert (code, "--augment.horizontal_flip 0" in out) == (0, False)
-    flags = ("--backbone", "fast_cnn", "--epochs", "1", "--image-size", "32")
+
+
+@pytest.mark.slow
+def test_it_is_said_before_training_that_does_not_wait_for_the_search(
+    tmp_path: Path, saccade: Saccade
+) -> None:
     for part in ("train", "validation"):
         arrows(tmp_path / "given" / part, ("left", "right"), count=20 if part == "train" else 4)
+    flags = ("--backbone", "fast_cnn", "--epochs", "1", "--image-size", "32", "--no-export.onnx")
     code, out, err = saccade("train", tmp_path / "given", "--out", tmp_path / "run", *flags)
     assert (code, err) == (0, "")
-    assert out.index("--augment.horizontal_flip 0") < out.index(
-        "Split"
-    )  # before training, though it did not wait
+    assert out.index("--augment.horizontal_flip 0") < out.index("Split")
