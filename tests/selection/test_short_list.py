@@ -11,6 +11,8 @@ import pytest
 from saccade.cli import main
 from saccade.models import pretrained
 from saccade.models.backbones import backbones
+from saccade.models.origin import Origin
+from saccade.models.packages import package_of
 from saccade.recipe import Recipe
 from saccade.selection import short_list
 from saccade.selection.short_list import SHORT_LIST, Known, milliseconds
@@ -30,11 +32,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("known", SHORT_LIST, ids=[known.name for known in SHORT_LIST])
 def test_the_facts_are_those_of_the_weights_that_timm_takes(known: Known) -> None:
-    config = timm.get_pretrained_cfg(known.name)
-    assert (config.tag, config.license) == (known.tag, known.licence)
+    origin = pretrained.origin("timm", known.name)
+    if not package_of("timm", known.name):  # a package of weights has no tag
+        assert origin == Origin(f"timm/{known.name}.{known.tag}", known.licence)
+    config = timm.get_pretrained_cfg(f"{known.name}.{known.tag}")
+    assert config.license == known.licence
     assert known.pixels in (config.input_size[-1], *(config.test_input_size or ())[-1:])
     with torch.device("meta"):  # nothing is allocated
-        parameters = sum(p.numel() for p in timm.create_model(known.name).parameters())
+        network = timm.create_model(f"{known.name}.{known.tag}")
+    parameters = sum(p.numel() for p in network.parameters())
     assert parameters / 1e6 == pytest.approx(known.millions, abs=0.02)
 
 
@@ -48,11 +54,13 @@ def test_without_a_pattern_there_is_a_short_list(
     monkeypatch.setattr(pretrained, "is_cached", lambda library, name: name == "mobilenetv2_100")
     assert main(["backbones"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 20
-    assert max(map(len, lines)) <= 100
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 110
     rows = {line.split()[0]: line for line in lines if line}
-    assert re.search(r"4\.7 M +224 +74\.8 % +12 +apache-2\.0 +hub", rows["tf_efficientnet_lite0"])
-    assert rows["tf_efficientnet_lite1"].endswith("hub, saccade[lite]")
+    assert re.search(r" in1k +4\.7 M +224 +74\.8 % +12 +apache-2\.0 +hub", rows["tf_efficientnet_lite0"])
+    assert rows["tf_efficientnet_lite1"].endswith("hub, +lite")
+    assert re.search(r"lvd1689m +21\.6 M +256 +- +12 +dinov3-license", rows["vit_small_patch16_dinov3"])
+    assert " dist_in22k_ft_in1k " in rows["tiny_vit_11m_224"]
     assert rows["mobilenetv2_100"].endswith("  here")
     assert "saccade backbones '*'" in rows["All"]
     assert len(backbones("*")) > 1000

