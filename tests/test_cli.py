@@ -119,8 +119,8 @@ def test_help_shows_the_usual_flags_and_says_where_all_of_them_stand(answer: Com
     code, out, _ = answer("train", "--help")
     assert code == 0
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*", out))
-    usual = "backbone weights method epochs lr image-size batch-size augment seed device time-limit"
-    usual += " group out resume finish recipe help-all"
+    usual = "backbone weights method epochs lr image-size batch-size augment device time-limit"
+    usual += " group out track resume finish recipe help-all"
     assert flags == {f"--{name}" for name in usual.split()}
     assert "saccade train --help-all" in out
     assert "--epochs INT|auto       Epochs of fine-tuning, or from scratch. [auto]" in out

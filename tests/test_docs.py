@@ -71,6 +71,7 @@ def test_the_python_of_a_page_is_python(page: Path) -> None:
 
 
 ELSEWHERE = {
+    "--backend-store-uri",
     "--bind",
     "--busy",
     "--cap-drop",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,12 +126,21 @@ def train(
     finish: Annotated[
         bool, Parameter(negative="", help="Make the model out of the best epoch so far, and end.")
     ] = False,
+    track: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Tell tensorboard[:DIR], mlflow[:URI] or wandb, too.",
+            metavar="TOOL",
+            negative="",
+        ),
+    ] = None,
     recipe: RecipeFile = "",
     **flags: Any,
 ) -> int:
     """Train a certified model on labelled images. The same command continues a run."""
     terminal = Terminal()
     options = {"command": ["saccade", *typed_words.get()], "started": STARTED, "finish": finish}
+    options["callbacks"] = _trackers(track or ())
     if resume:
         given = [
             *filter(None, (data, out, recipe)),
@@ -145,6 +154,25 @@ def train(
         return int(_pipeline().resume(resume, terminal, **options).exit_code)
     chosen = _recipe("train", flags, recipe, terminal)
     return int(_pipeline().train(data, chosen, terminal, out=out, **options).exit_code)
+
+
+def _trackers(asked: Sequence[str]) -> tuple[Any, ...]:
+    if not asked:
+        return ()
+    from saccade.tracking import tracker  # imports torch
+
+    return tuple(map(tracker, asked))
+
+
+def track(
+    run: Run,
+    /,
+    *,
+    to: Annotated[str, Parameter(help="tensorboard[:DIR], mlflow[:URI] or wandb[:PROJECT].", metavar="TOOL")],
+) -> int:
+    """Write a finished run to an experiment tracker."""
+    _pipeline().track(run, to, Terminal())
+    return 0
 
 
 def evaluate(
@@ -183,7 +211,7 @@ def compare(
         str, Parameter(help="Part to compare on; none: test where both have it.", metavar="PART")
     ] = "",
 ) -> int:
-    """Test which of two runs is better, and whether the difference is significant."""
+    """Test whether one of two runs is significantly better."""
     _pipeline().compare(first, second, Terminal(lasting=False), part=part)
     return 0
 
@@ -290,7 +318,7 @@ def bench(
     out: Annotated[str, Parameter(help="Write all figures to a .json or .csv.", metavar="FILE")] = "",
     plot: Annotated[str, Parameter(help="Draw them.", metavar="FILE.png")] = "",
 ) -> int:
-    """Measure speed, memory, size and agreement on this machine, engines side by side."""
+    """Measure speed, memory, size and agreement of every engine here."""
     terminal = Terminal(lasting=bool(out or plot))
     _pipeline().bench(model, terminal, rounds=rounds, out=out, plot=plot)
     return 0
@@ -384,6 +412,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     bench,
     serve,
     compare,
+    track,
     summary,
     backbones,
     doctor,

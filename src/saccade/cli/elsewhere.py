@@ -55,6 +55,7 @@ WRITTEN = {
     "min_lr": "--schedule plateau --train.plateau_min_lr {} (cosine and linear end at 0)",
     **dict.fromkeys(("name", "experiment", "exp_name", "run_name"), "--out runs/{}"),
     "project": "--out {}/NAME",
+    "log_wandb": "--track wandb",
     "freeze": "--method finetune --unfreeze 2",
     "scale": "--augment.random_resized_crop {}",
     "color_jitter": "--augment.brightness {0} --augment.contrast {0} --augment.saturation {0}",
@@ -66,7 +67,6 @@ ABSENT = {
     "class_map": "the classes are those of the data, in natural order",
     "fraction": "make a list of fewer images, a .csv with the columns path and label",
     "train_split": "parts are folders, or a column part of a list; --split.validation makes one",
-    "log_wandb": "a callback watches the training from Python: ImageClassifier.fit(callbacks=[...])",
 }
 _WITH_A_VALUE = {"num_classes", "nc", "n_classes", "classes", "metrics", "task"}
 # What is not needed here -> pattern of the values that it may have, and what is said of others

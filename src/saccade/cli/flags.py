@@ -60,7 +60,7 @@ _NAMING = (*_LIST, "split.group", "split.group_pattern", "data.drop_empty")
 USUAL: dict[str, tuple[str, ...]] = {
     "train": (
         *("model.backbone", "model.weights", "train.method", "train.epochs", "train.lr", "train.batch_size"),
-        *("train.time_limit", "data.image_size", "augment.policy", "split.group", "seed", "device"),
+        *("train.time_limit", "data.image_size", "augment.policy", "split.group", "device"),
     ),
     "audit": (*_NAMING, "data.decisions"),
     "split": (*_NAMING, "split.validation", "split.test", "split.repair", "seed"),

@@ -70,6 +70,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "saccade compare runs/photos-1 runs/photos-2",
         "saccade compare runs/photos-1 runs/photos-2 --part validation",
     ),
+    "track": (
+        "saccade track runs/photos-1 --to tensorboard",
+        "saccade track runs/photos-1 --to mlflow:http://localhost:5000",
+    ),
     "summary": ("saccade summary small_cnn --classes 5", "saccade summary runs/photos-1"),
     "backbones": ("saccade backbones", "saccade backbones resnet", "saccade backbones '*'"),
     "demo": ("saccade demo",),
@@ -186,7 +190,7 @@ def _own_lines(own: Iterable[inspect.Parameter]) -> Iterator[Line]:
     for parameter in own:
         _, note = _annotated(parameter)
         default = parameter.default
-        is_said = default is parameter.empty or default in ("", False) or isinstance(default, bool)
+        is_said = default is parameter.empty or default in ("", False, None) or isinstance(default, bool)
         shown = "" if is_said else f" [{shown_default(default)}]"
         yield Line("Usage", shown_name(parameter), f"{note.help}{shown}")
 

@@ -6,6 +6,7 @@ from saccade.pipeline.prepare import audit_data, split_data
 from saccade.pipeline.rates import find_rates
 from saccade.pipeline.reevaluate import compare, evaluate
 from saccade.pipeline.ship import certify, export
+from saccade.pipeline.track import track
 from saccade.pipeline.train import TrainResult, resume, train
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "resume",
     "split_data",
     "summarize",
+    "track",
     "train",
 ]

@@ -23,6 +23,7 @@ from saccade.plan import WEIGHTS_SHA256, Plan
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime, imitates_bfloat16
 from saccade.terminal import Terminal
+from saccade.tracking import Tracker
 from saccade.training import (
     Callback,
     Callbacks,
@@ -42,7 +43,9 @@ from saccade.training.wise import average_with_start
 def fit(work: Work) -> None:
     """Train (or continue), fit the temperature on the validation part, and write the bundle."""
     run, dataset, terminal, ready = work.run, work.dataset, work.terminal, work.ready
+    work.watching = tuple(watchers(work))
     if run.has(run.model_json):
+        begin_watching(work)
         if not run.has(run.history):
             mending.restore_history(run)
         return
@@ -62,7 +65,8 @@ def fit(work: Work) -> None:
     clock.judging = judging(dataset, work.recipe)
     if late := without_time(plan.time_limit, clock):
         terminal.say(f"          {late}")
-    callbacks = Callbacks([TerminalProgress(terminal), *watchers(work)])
+    callbacks = Callbacks([TerminalProgress(terminal), *work.watching])
+    begin_watching(work)
     with pixel_cache(plan, terminal) as pixels, stop_on_signals() as stop:
         probe = None
         if plan.phases[0].fitted:
@@ -103,6 +107,14 @@ def watchers(work: Work) -> list[Callback]:
     if new := [name for name in names if name not in before]:
         work.run.update_record(callbacks=(*before, *dict.fromkeys(new)))
     return found
+
+
+def begin_watching(work: Work) -> None:
+    """Tell the callbacks where the run lies, and the user where trackers write."""
+    Callbacks(work.watching).on_begin(work.run.root)
+    for place in (callback.where for callback in work.watching if isinstance(callback, Tracker)):
+        if place:
+            work.terminal.say(f"Tracking  {place}")
 
 
 def refuse_other_weights(run: RunFolder, plan: Plan) -> None:

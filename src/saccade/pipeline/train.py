@@ -54,11 +54,18 @@ def conclude(work: Work) -> None:
     say_result(work.run, work.terminal)
 
 
+def tell(work: Work) -> None:
+    """Whoever watches now sees the whole run."""
+    from saccade.training import Callbacks
+
+    Callbacks(work.watching).on_conclude(work.run.root)
+
+
 def stages() -> tuple[Callable[[Work], None], ...]:
     """In their order."""
     from saccade.pipeline.fit import fit  # imports torch
 
-    return fit, search_late, evaluate, export, conclude
+    return fit, search_late, evaluate, export, conclude, tell
 
 
 def train(
@@ -122,6 +129,7 @@ def resume(
     command: Sequence[str] = (),
     started: float | None = None,
     finish: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
     """Continue the run in the folder `path` as it began; with `finish`, end it with the best epoch so far.
 
@@ -134,7 +142,14 @@ def resume(
         )
     location = run.read_record().data
     return train(
-        location, run.read_recipe(), terminal, out=path, command=command, started=started, finish=finish
+        location,
+        run.read_recipe(),
+        terminal,
+        out=path,
+        command=command,
+        started=started,
+        finish=finish,
+        callbacks=callbacks,
     )
 
 

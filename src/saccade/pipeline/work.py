@@ -39,7 +39,7 @@ class Work:
     `listed` are the images as they were found, `dataset` the same, audited and divided. `recipe` names one
     backbone and one batch size. `began` is `time.monotonic()` of the command. `ready` and `read` are what is
     at hand from the beginning of the run, None in one that continues. `finish`: no further epoch is begun.
-    `callbacks` are those that the caller brought.
+    `callbacks` are those that the caller brought, `watching` these and those from outside.
     """
 
     run: RunFolder
@@ -52,3 +52,4 @@ class Work:
     read: ReadImages | None = None
     finish: bool = False
     callbacks: tuple[Callback, ...] = ()
+    watching: tuple[Callback, ...] = ()

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -49,6 +50,9 @@ class TrainingView:
 class Callback:
     """Override what you want to see; every method does nothing by default."""
 
+    def on_begin(self, folder: Path) -> None:
+        """Before the first epoch here, also of a run that continues; `folder` is the run's."""
+
     def on_step(self, progress: EpochProgress) -> None:
         """After a step (not every one where asking would make a GPU wait)."""
 
@@ -62,7 +66,10 @@ class Callback:
         """After the last phase, with the best weights restored."""
 
     def on_close(self) -> None:
-        """Last of all, also when training was stopped or failed."""
+        """Last of training, also when it was stopped or failed."""
+
+    def on_conclude(self, folder: Path) -> None:
+        """When metrics, exported file and report are written, and the run is finished."""
 
 
 class Callbacks(Callback):
@@ -70,6 +77,9 @@ class Callbacks(Callback):
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self.callbacks = tuple(callbacks)
+
+    def on_begin(self, folder: Path) -> None:
+        self._each("on_begin", folder)
 
     def on_step(self, progress: EpochProgress) -> None:
         self._each("on_step", progress)
@@ -88,6 +98,9 @@ class Callbacks(Callback):
         with contextlib.ExitStack() as stack:
             for callback in reversed(self.callbacks):
                 stack.callback(self._call, callback, "on_close")
+
+    def on_conclude(self, folder: Path) -> None:
+        self._each("on_conclude", folder)
 
     def _each(self, moment: str, *seen: Any) -> None:
         for callback in self.callbacks:
