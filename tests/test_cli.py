@@ -36,7 +36,7 @@ def answer(capsys: pytest.CaptureFixture[str]) -> Command:
 
 COMMANDS = (
     *("audit", "augment", "backbones", "bench", "certify", "compare", "demo"),
-    *("doctor", "evaluate", "export", "lr", "predict", "serve", "split", "summary", "train"),
+    *("doctor", "evaluate", "export", "lr", "predict", "serve", "split", "summary", "track", "train"),
 )
 
 

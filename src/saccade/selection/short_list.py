@@ -168,7 +168,7 @@ def _measured(known: Known) -> float:
     image = torch.zeros(1, 3, known.pixels, known.pixels)
     with in_threads(1), torch.inference_mode():
         network(image)
-        spent = []
+        spent: list[float] = []
         ends = time.perf_counter() + SECONDS / 4
         while len(spent) < REPEATS and (not spent or time.perf_counter() < ends):
             started = time.perf_counter()

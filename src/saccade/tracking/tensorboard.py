@@ -18,7 +18,8 @@ class TensorBoard(Tracker):
     def open(self, run: RunFacts, folder: Path) -> None:
         self._folder = Path(self.place or folder.resolve().parent / "tensorboard") / run.name
         self.where = str(self._folder)
-        self._recipe, self._writer = run.recipe, None
+        self._recipe = run.recipe
+        self._writer: Any = None
 
     def log(self, numbers: Mapping[str, float], epoch: int) -> None:
         for name, value in numbers.items():
