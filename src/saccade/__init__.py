@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from saccade._version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from saccade.classifier import ImageClassifier
@@ -31,17 +32,17 @@ _HOMES = {
 }
 
 
-def load(model: str | Path) -> Predictor:
+def load(model: str | Path, *, priors: str | Mapping[str, float] | None = None) -> Predictor:
     """A predictor from a `.onnx` file or a run folder; needs no torch. Raises ModelError.
 
-    model: path of the file or folder.
+    model: path of the file or folder. priors: how common the classes are where it is used, as for Predictor.
 
     >>> load("model.onnx").predict("photos/red/0.png")
     ['red']
     """
     from saccade.predict import Predictor
 
-    return Predictor(model)
+    return Predictor(model, priors=priors)
 
 
 def __getattr__(name: str) -> Any:

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from saccade import run_limit
 from saccade._version import __version__
 from saccade.answer import Answer
-from saccade.errors import ModelError, TooLargeError
+from saccade.errors import ModelError, RecipeError, TooLargeError
 from saccade.files import open_file, parse_json, read_file
 from saccade.images.decoder import Limits
 from saccade.onnx_file import inspect_model, refuse_start
 from saccade.preprocess import PixelFormat, Preprocess
+from saccade.priors import Given, Priors, reweighed
 from saccade.threads import memory_bytes, usable_cores
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ SCHEMA_KEY = "saccade.schema"
 BACKGROUND_KEY = "saccade.background"
 GRAY_MAXIMUM_KEY = "saccade.gray_maximum"
 ANSWER_KEY = "saccade.answer"  # where it is more than a softmax behind one temperature
+PRIORS_KEY = "saccade.priors"  # class shares in training, and those that the probabilities assume
 WEIGHTS_KEY = "saccade.weights"  # where the pretrained weights came from
 LICENCE_KEY = "saccade.licence"  # theirs
 REQUIRED_KEYS = (CLASSES_KEY, PREPROCESS_KEY, VERSION_KEY, FINGERPRINT_KEY)
@@ -61,7 +63,8 @@ Image = NDArray[Any]  # uint8 (height, width, 3), or what `Preprocess.pixels` sa
 class Artefact:
     """A model file that is ready to predict. `metadata` is decoded from its JSON strings.
 
-    `name` says where the bytes came from, `sha256` is their hash.
+    `name` says where the bytes came from, `sha256` is their hash. `ratio` (classes,) is what the file's
+    probabilities are multiplied by, for other class shares; empty: they are as the file gives them.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Artefact:
     classes: tuple[str, ...]
     preprocess: Preprocess
     session: onnxruntime.InferenceSession
+    ratio: tuple[float, ...] = ()
 
     @classmethod
     def open(
@@ -137,6 +141,27 @@ class Artefact:
             any_bits=False,
         )
 
+    @property
+    def priors(self) -> Priors:
+        """The class shares of training and those assumed; raises ModelError where the file does not say."""
+        if PRIORS_KEY not in self.metadata:
+            raise ModelError(
+                f"{self.name} does not say how common the classes were in training, which --priors needs",
+                hint="export the run again with this version of saccade",
+            )
+        return Priors.from_json(self.metadata[PRIORS_KEY], len(self.classes))
+
+    def with_priors(self, given: Given | None) -> Artefact:
+        """The same model for classes that are as common as `given` says (`priors.Priors.read`), if at all."""
+        if not given:
+            return self
+        if self.answer.activation != "softmax":
+            raise RecipeError(
+                f"--priors are for one class an image, and {self.name} may name several",
+                hint="leave --priors out",
+            )
+        return replace(self, ratio=self.priors.ratio_to(self.priors.read(given, self.classes)))
+
     def probabilities(self, images: Sequence[Image]) -> NDArray[np.float64]:
         """(images, classes); each image uint8 (height, width, 3), RGB, upright, any size, or what
         `preprocess.pixels` says.
@@ -169,7 +194,7 @@ class Artefact:
                 hint="do not use it; export the model again",
             )
         probabilities: NDArray[np.float64] = np.minimum(answer.astype(np.float64), 1)
-        return probabilities
+        return reweighed(probabilities, self.ratio) if self.ratio else probabilities
 
 
 def equal_sized_batches(
@@ -386,6 +411,8 @@ def _decoded_metadata(raw: Mapping[str, str], *, name: str) -> dict[str, Any]:
     _check_background(values.get(BACKGROUND_KEY, [0, 0, 0]), name=name)
     _check_gray_maximum(values.get(GRAY_MAXIMUM_KEY, 0), name=name)
     _check_answer(values, name=name)
+    if PRIORS_KEY in values:
+        Priors.from_json(values[PRIORS_KEY], len(values[CLASSES_KEY]))
     if not isinstance(values[PREPROCESS_KEY], dict):
         raise ModelError(
             f"{name}: its metadata {PREPROCESS_KEY} is no JSON object",

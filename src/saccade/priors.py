@@ -104,12 +104,11 @@ class Priors:
                 hint="give shares below 1, or a share for each class",
             )
         left = sum(self.training[i] for i in others) or 1.0
-        return _normalised(
-            [
-                named[name] if name in named else rest * self.training[i] / left
-                for i, name in enumerate(classes)
-            ]
-        )
+        shares = [named.get(name, rest * self.training[i] / left) for i, name in enumerate(classes)]
+        try:
+            return _normalised(shares)
+        except ValueError as error:
+            raise RecipeError(f"--priors: {error}", hint=HOW) from None
 
 
 _LEAST_SHARE = 1e-9
@@ -189,4 +188,6 @@ def _normalised(values: Sequence[float]) -> tuple[float, ...]:
         raise ValueError(f"no shares: {str(values)[:80]}")
     if not numbers.sum() > 0:
         raise ValueError("all shares are 0")
-    return tuple((numbers / numbers.sum()).tolist())
+    total = float(numbers.sum())
+    # what sums to 1 already comes back as it is
+    return tuple((numbers if abs(total - 1) < _ROUNDING else numbers / total).tolist())

@@ -179,6 +179,7 @@ ELSEWHERE = {
     "evaluate.calibrate": "what is answered: tests/journeys",
     "evaluate.flip": "what is answered: tests/journeys",
     "evaluate.size": "what is answered: tests/pipeline/test_larger.py",
+    "evaluate.logit_adjustment": "what is answered: tests/journeys/test_imbalance.py",
     "evaluate.top_k": "what is measured: tests/evaluation",
     "export.onnx": "what is exported: tests/export",
     "export.tolerance": "what is exported: tests/export",

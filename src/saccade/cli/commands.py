@@ -23,6 +23,13 @@ Data = Annotated[str, Parameter(help="Labelled images: a folder, list or archive
 RecipeFile = Annotated[str, Parameter(help="Recipe fields in TOML; flags win over them.", metavar="FILE")]
 Run = Annotated[str, Parameter(help="A run folder.", metavar="RUN")]
 Model = Annotated[str, Parameter(help="A run folder or an .onnx file.", metavar="RUN")]
+Shares = Annotated[
+    str,
+    Parameter(
+        help="How common the classes are where the model is used: NAME=SHARE,..., uniform, training, a file.",
+        metavar="PRIORS",
+    ),
+]
 Moved = Annotated[str, Parameter(help=_MOVED, metavar="DIR")]
 
 
@@ -193,12 +200,13 @@ def evaluate(
     root: Annotated[
         str, Parameter(help="Folder that the paths of a list DATA begin in.", metavar="DIR")
     ] = "",
+    priors: Shares = "",
 ) -> int:
     """Compute metrics and report again from the predictions, or evaluate on new data."""
     from saccade.sources import Columns
 
     columns = Columns(path_column, label_column, root=root)
-    _pipeline().evaluate(run, data, Terminal(), name=name, moved=moved, columns=columns)
+    _pipeline().evaluate(run, data, Terminal(), name=name, moved=moved, columns=columns, priors=priors)
     return 0
 
 
@@ -245,6 +253,7 @@ def predict(
     contact_sheet: Annotated[
         str, Parameter(help="Write a page (.html) of thumbnails, least certain first.", metavar="FILE")
     ] = "",
+    priors: Shares = "",
 ) -> int:
     """Predict the class of each image. Exit code 1: some inputs failed; 2: all of them."""
     from saccade.predict.command import predict_command
@@ -260,6 +269,7 @@ def predict(
         link=link,
         contact_sheet=contact_sheet,
         columns=Columns(path=path_column, root=root),
+        priors=priors,
     )
 
 
@@ -286,12 +296,15 @@ def export(
     runtime: Annotated[
         str, Parameter(help="web: folder with onnxruntime-web's files. [fetched by npm]", metavar="DIR")
     ] = "",
+    priors: Shares = "",
 ) -> int:
     """Write the trained model as one certified file or folder."""
     if runtime:
         os.environ["SACCADE_WEB_RUNTIME"] = runtime
     chosen = [name for name, asked in (("int8", int8), ("fp16", fp16), ("split", split)) if asked]
-    certificate = _pipeline().export(run, Terminal(), format=format, short=chosen, out=out, data=data)
+    certificate = _pipeline().export(
+        run, Terminal(), format=format, short=chosen, out=out, data=data, priors=priors
+    )
     return 0 if certificate.passed else 1
 
 
@@ -344,13 +357,16 @@ def serve(
     queue: Annotated[int, Parameter(help="Images waiting or in work; more get status 503.")] = 64,
     timeout: Annotated[float, Parameter(help="Seconds until a request is given up with status 504.")] = 10.0,
     threads: Annotated[int, Parameter(help="Images in work at once; 0: one for each core.")] = 0,
+    priors: Shares = "",
 ) -> int:
     """Answer images over HTTP, and show a page for people."""
     from saccade.serve.command import serve_command
     from saccade.serve.limits import ServeLimits
 
     limits = ServeLimits(max_body, max_pixels, max_images, queue, timeout, threads)
-    return serve_command(model, Terminal(), limits, host=host, port=port, name=name, token_file=token_file)
+    return serve_command(
+        model, Terminal(), limits, host=host, port=port, name=name, token_file=token_file, priors=priors
+    )
 
 
 # -- looking -------------------------------------------------------------------------------------

@@ -268,7 +268,7 @@ RULES = (
         lambda s: len(set(s.class_counts)) == 1 and s.recipe.train.class_weights == "auto",
     ),
     Rule(
-        _train("sampling", "logit_adjustment"),
+        [*_train("sampling", "logit_adjustment"), "evaluate.logit_adjustment"],
         "all classes have the same number of training images",
         lambda s: len(set(s.class_counts)) == 1,
     ),

@@ -1,28 +1,65 @@
-"""What is kept of a training: the network with its temperature, as the run's bundle."""
+"""What is kept of a training: the network with its answer's numbers, as the run's bundle."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from saccade.answer import Answer
 from saccade.bundle import Bundle, save_bundle
+from saccade.evaluation.adjustment import Adjustment, choose_adjustment, offsets
 from saccade.evaluation.calibration import Temperature, choose_temperature
 from saccade.pipeline.larger import EvaluationSize
+from saccade.pipeline.shares import PRIORS, trained_priors
 from saccade.pipeline.work import Work
+from saccade.recipe import Recipe
+from saccade.records import Dataset
 from saccade.training import FitResult
 
 
+class Fitted(NamedTuple):
+    """The answer, the strength of the logit adjustment in it, and what is to be said about both."""
+
+    answer: Answer
+    strength: float
+    notes: tuple[str, ...]
+
+
+def fitted_answer(
+    recipe: Recipe,
+    dataset: Dataset,
+    answers: Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]],
+) -> Fitted:
+    """The temperature that validation images ask for, then the logit adjustment of what it gives."""
+    evaluate, counts = recipe.evaluate, tuple(dataset.counts("train").values())
+    groups = [record.unit for record in dataset.used("validation")]
+    temperature = choose_temperature(*answers(), groups=groups) if evaluate.calibrate else Temperature(1.0)
+    answer = Answer("softmax", (temperature.value,))
+    if evaluate.logit_adjustment == "auto":
+        logits, labels = answers()
+        adjustment = choose_adjustment(answer.scaled(logits), labels, counts, groups)
+    else:
+        adjustment = Adjustment(evaluate.logit_adjustment)
+    adjusted = replace(answer, offsets=offsets(adjustment.strength, counts))
+    return Fitted(adjusted, adjustment.strength, tuple(filter(None, (temperature.note, adjustment.note))))
+
+
 def keep_bundle(work: Work, result: FitResult, sized: EvaluationSize, late: str) -> None:
-    """Fit the temperature on the validation part and write the bundle.
+    """Fit temperature and logit adjustment on the validation part and write the bundle.
 
     `sized`: the network, and what it answers on validation images; `late` is a note on the time limit.
     """
-    temperature, dataset, network = Temperature(1.0), work.dataset, sized.network
-    if work.recipe.evaluate.calibrate:
-        groups = [record.unit for record in dataset.used("validation")]
-        temperature = choose_temperature(*sized.answers(), groups=groups)
-    if temperature.note:
-        work.terminal.say(f"          {temperature.note}")
+    dataset, network = work.dataset, sized.network
+    fitted = fitted_answer(work.recipe, dataset, functools.cache(sized.answers))
+    for note in fitted.notes:
+        work.terminal.say(f"          {note}")
+    priors = trained_priors(work.recipe, dataset.counts("train"), fitted.strength)
     training = {
         "stopped": result.stopped,
         "best": dataclasses.asdict(result.best),
@@ -34,14 +71,15 @@ def keep_bundle(work: Work, result: FitResult, sized: EvaluationSize, late: str)
         "weights": network.origin.as_json() if network.origin else {},
         **({"averaged_with_pretrained": dict(result.averaged)} if result.averaged else {}),
         **({"evaluation_size": sized.facts} if sized.facts else {}),
-        "notes": [*network.notes, *filter(None, (late, *result.notes, sized.note, temperature.note))],
+        **({PRIORS: priors.as_json()} if priors else {}),
+        "notes": [*network.notes, *filter(None, (late, *result.notes, sized.note, *fitted.notes))],
     }
     bundle = Bundle(
         module=network.module,
         classes=dataset.classes,
         preprocess=network.preprocess,
         architecture=network.architecture,
-        answer=Answer("softmax", (temperature.value,)),
+        answer=fitted.answer,
         data_fingerprint=dataset.fingerprint(),
         training=training,
     )

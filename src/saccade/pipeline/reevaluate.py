@@ -13,6 +13,7 @@ from saccade.images.decoder import CheckedReader, read_checked
 from saccade.pipeline import prepare, words
 from saccade.pipeline.judge import JUDGED_PARTS, load_model, predict_records, write_verdicts
 from saccade.pipeline.result import result_line, say_result
+from saccade.pipeline.shares import PRIORS, Asked, asked_priors
 from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord, Metrics
 from saccade.report import write_report
@@ -30,11 +31,14 @@ def evaluate(
     name: str = "",
     moved: str = "",
     columns: Columns = USUAL_COLUMNS,
+    priors: str = "",
 ) -> dict[str, Metrics]:
     """`saccade evaluate`: figures and report again from the predictions, or the model on new data.
 
     Returns the figures by part. New data are measured whole, into `RUN/evaluations/<name>/`. `moved` says
     where the run's own images lie now, `columns` what is called otherwise in new data than in the run's.
+    `priors` are class shares for which the model is to answer; the figures then go into an evaluation of
+    their own, also without new data.
     """
     if data and moved:
         raise RecipeError(
@@ -44,10 +48,13 @@ def evaluate(
     run = existing_run(run_path)
     recipe = run.read_recipe()
     with run.locked():
-        if data:
+        if data or priors:
             run.require_trained()
-            name = _plain_name(name or Path(data).resolve().stem)
-            return _evaluate_new(run, recipe, data, terminal, name, columns)
+            name = _plain_name(name or (Path(data).resolve().stem if data else PRIORS))
+            asked = asked_priors(run, priors)
+            if not data:
+                return _evaluate_for(run, recipe, terminal, name, asked)
+            return _evaluate_new(run, recipe, data, terminal, name, columns, asked)
         return _evaluate_again(run, recipe, terminal, moved)
 
 
@@ -59,6 +66,27 @@ def _plain_name(name: str) -> str:
             hint="give one without slashes, such as new_camera",
         )
     return name
+
+
+def _evaluate_for(
+    run: RunFolder, recipe: Recipe, terminal: Terminal, name: str, asked: Asked
+) -> dict[str, Metrics]:
+    """The stored answers for other class shares, in an evaluation of their own; no model is needed."""
+    terminal.say(f"Evaluate  {run.root} for priors {asked.in_words}")
+    dataset = _data_if_there(run, run.read_record().data)
+    place = run.evaluation(name)
+    place.begin_again(("saccade", "evaluate", str(run.root), "--name", name, *asked.as_flags))
+    measured = {}
+    for part in (part for part in JUDGED_PARTS if run.has(run.predictions(part))):
+        answered = asked.applied(run.read_predictions(part))
+        place.write_predictions(part, answered)
+        measured[part] = measure(answered, top_k=recipe.evaluate.top_k)
+        place.write_metrics(part, metrics_as_json(measured[part]))
+        terminal.say(result_line(part, measured[part]))
+    place.write_dataset(run.read_dataset())
+    pictures = CheckedReader(dataset.storage, dataset.used()) if dataset else None
+    terminal.say(f"Report    {write_report(place, read_image=pictures)}")
+    return measured
 
 
 def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: str) -> dict[str, Metrics]:
@@ -155,7 +183,13 @@ def _shown(paths: list[str]) -> str:
 
 
 def _evaluate_new(
-    run: RunFolder, recipe: Recipe, data: str, terminal: Terminal, name: str, columns: Columns
+    run: RunFolder,
+    recipe: Recipe,
+    data: str,
+    terminal: Terminal,
+    name: str,
+    columns: Columns,
+    asked: Asked,
 ) -> dict[str, Metrics]:
     dataset = prepare.list_again(data, recipe, columns)
     terminal.say(f"Evaluate  {run.root} on {counted(len(dataset.records), 'image')} of {data}")
@@ -172,7 +206,9 @@ def _evaluate_new(
     words.say_reading(audited, terminal)
     by_part = _by_part(audited.dataset)
     place = run.evaluation(name)
-    place.begin_again(("saccade", "evaluate", str(run.root), data, "--name", name, *_as_flags(columns)))
+    place.begin_again(
+        ("saccade", "evaluate", str(run.root), data, "--name", name, *_as_flags(columns), *asked.as_flags)
+    )
     _forget_other_parts(place, by_part)
     measured = {}
     for part, records in by_part.items():
@@ -180,6 +216,7 @@ def _evaluate_new(
         answered = predict_records(
             bundle, audited.dataset, records, recipe, terminal, what=f"measuring {part}"
         )
+        answered = asked.applied(answered)
         place.write_predictions(part, answered)
         measured[part] = measure(answered, top_k=recipe.evaluate.top_k)
         place.write_metrics(part, metrics_as_json(measured[part]))

@@ -13,10 +13,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from saccade import extensions
-from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY
+from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY, PRIORS_KEY
 from saccade.errors import RecipeError, RunError
 from saccade.export import certify as certifying
-from saccade.export.formats import FORMATS, find_format, load_onnx
+from saccade.export.formats import FORMATS, Format, find_format, load_onnx
 from saccade.export.verdict import TOO_FEW, images_that_lack
 from saccade.files import MOST_WEIGHT_BYTES, read_file
 from saccade.images.decoder import CheckedReader, Limits, read_pixels
@@ -24,6 +24,7 @@ from saccade.images.plugins import decoder_versions
 from saccade.pipeline.evidence import check_export
 from saccade.pipeline.reevaluate import data_of
 from saccade.pipeline.result import certificate_line
+from saccade.pipeline.shares import PRIORS, Asked, asked_priors
 from saccade.pipeline.whole_files import sha256_of
 from saccade.preprocess import Preprocess
 from saccade.recipe import DataConfig, Recipe
@@ -41,6 +42,7 @@ from saccade.run_folder import (
 from saccade.terminal import Terminal
 
 Known = Mapping[str, Certificate]
+FLOAT_FILE = "float.onnx"
 
 
 def export_and_certify(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> Certificate:
@@ -70,10 +72,12 @@ def export(
     short: Sequence[str] = (),
     out: str = "",
     data: str = "",
+    priors: str = "",
 ) -> Certificate:
     """`saccade export`: a certified file or folder in the format of that name; --int8 is `short` for one.
 
-    `data` says where moved images lie now. Raises SaccadeError.
+    `data` says where moved images lie now, `priors` for which class shares the file is to answer. Raises
+    SaccadeError.
     """
     name = short[0] if short and format == "onnx" else format
     chosen = find_format(name)
@@ -86,20 +90,32 @@ def export(
         )
     run = finished_run(run_path)
     recipe, dataset = run.read_recipe(), data_of(run, data)
-    target = Path(out) if out else run.onnx.parent / chosen.file_name
+    asked = asked_priors(run, priors)
+    target = Path(out) if out else run.onnx.parent / _file_name(chosen, asked)
+    if asked.given and target.resolve() == run.onnx.resolve():
+        raise RecipeError(
+            f"{target} is the run's own model, which answers as it was evaluated",
+            hint="give --out another name, such as model.priors.onnx",
+        )
     if lack := images_that_lack(predictions_of(run), kind=chosen.kind, max_drop=recipe.export.max_drop):
         terminal.warn(lack, hint="train with more validation images, or ship the float model.onnx")
     terminal.say(f"Writing   {target}")
     with run.locked():
         if chosen.folder:
-            certificate = _write_folder(run, name, target, dataset, recipe, terminal)
+            certificate = _write_folder(run, name, target, dataset, recipe, terminal, asked)
         else:
-            known = _write(run, name, target, dataset, terminal)
+            known = _write(run, name, target, dataset, terminal, asked)
             if name == "onnx" and target.resolve() == run.onnx.resolve():
                 check_export(run, dataset, recipe)
-            certificate = _certify(run, name, target, dataset, recipe, terminal, known)
+            certificate = _certify(run, name, target, dataset, recipe, terminal, known, asked)
     terminal.say(certificate_line(certificate_as_json(certificate), target))
     return certificate
+
+
+def _file_name(format: Format, asked: Asked) -> str:
+    """Beside the run's own files, not in their place, where the file answers for other class shares."""
+    name = Path(format.file_name)
+    return f"{name.stem}.{PRIORS}{name.suffix}" if asked.given else name.name
 
 
 def certify(
@@ -120,8 +136,9 @@ def certify(
             raise RecipeError(
                 f"--provider is of onnxruntime, which does not run {path}", hint="give an .onnx file"
             )
+        asked = _asked_of(run, path)
         certificate = _certificate(
-            run, name, path, data_of(run, data), run.read_recipe(), terminal, provider=provider
+            run, name, path, data_of(run, data), run.read_recipe(), terminal, asked, provider=provider
         )
         if certificate.passed or not provider:
             run.write_certificate(certificate_as_json(certificate), path)
@@ -136,11 +153,26 @@ def finished_run(path: str) -> RunFolder:
     return run
 
 
-def _write(run: RunFolder, name: str, target: Path, dataset: Dataset, terminal: Terminal) -> Known:
+def _asked_of(run: RunFolder, file: Path) -> Asked:
+    """For which class shares an exported file answers, by its certificate; without one, the run's own."""
+    with contextlib.suppress(RunError):
+        if shares := read_json(run.certificate(file)).get(PRIORS):
+            return asked_priors(run, shares)
+    return asked_priors(run, "")
+
+
+def _write(
+    run: RunFolder,
+    name: str,
+    target: Path,
+    dataset: Dataset,
+    terminal: Terminal,
+    asked: Asked | None = None,
+) -> Known:
     """Let the format write into a folder of its own, then put its one file in place whole."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / target.name
-        known = _make(run, name, made, dataset, terminal)
+        known = _make(run, name, made, dataset, terminal, asked or asked_priors(run, ""))
         with extensions.blaming("formats", name):
             data = read_file(made, max_bytes=MOST_WEIGHT_BYTES)
         run.write(target, data)
@@ -148,14 +180,20 @@ def _write(run: RunFolder, name: str, target: Path, dataset: Dataset, terminal: 
 
 
 def _write_folder(
-    run: RunFolder, name: str, target: Path, dataset: Dataset, recipe: Recipe, terminal: Terminal
+    run: RunFolder,
+    name: str,
+    target: Path,
+    dataset: Dataset,
+    recipe: Recipe,
+    terminal: Terminal,
+    asked: Asked,
 ) -> Certificate:
     """Let the format write a folder beside `target`, certify it there, and put it in place whole."""
     _refuse_foreign(target, name)
     with _beside(target) as folder:
         made = folder / target.name
-        _make(run, name, made, dataset, terminal)
-        certificate = _certificate(run, name, made, dataset, recipe, terminal)
+        _make(run, name, made, dataset, terminal, asked)
+        certificate = _certificate(run, name, made, dataset, recipe, terminal, asked)
         write_bytes(certificate_beside(made), json_bytes(certificate_as_json(certificate)))
         run.put_folder(made, target)
     return certificate
@@ -194,7 +232,7 @@ def _beside(target: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def _make(run: RunFolder, name: str, made: Path, dataset: Dataset, terminal: Terminal) -> Known:
+def _make(run: RunFolder, name: str, made: Path, dataset: Dataset, terminal: Terminal, asked: Asked) -> Known:
     """Let the format write the run's model at `made`; returns what a careful writer had certified."""
     from saccade.bundle import load_bundle
 
@@ -203,20 +241,21 @@ def _make(run: RunFolder, name: str, made: Path, dataset: Dataset, terminal: Ter
     known: dict[str, Certificate] = {}
 
     def problems(path: Path) -> list[str]:
-        certificate = _certificate(run, name, path, dataset, run.read_recipe(), terminal)
+        certificate = _certificate(run, name, path, dataset, run.read_recipe(), terminal, asked)
         known[certificate.extra["sha256"]] = certificate
         return _accuracy_problems(certificate, terminal)
 
     helps: dict[str, Callable[[], Any]] = {
-        "decoding": lambda: _decoding(run.read_recipe().data),
-        "float_onnx": lambda: _float_onnx(run, dataset, terminal),
+        "decoding": lambda: {**_decoding(run.read_recipe().data), PRIORS_KEY: asked.priors.as_json()},
+        "float_onnx": lambda: _float_onnx(run, dataset, terminal, made.parent, asked),
         "images": lambda: _calibration_images(run, dataset, run.read_recipe()),
         "problems": lambda: problems,
     }
     with terminal.progress(f"exporting {made.name}"):
         options = {key: help() for key, help in extensions.accepted(chosen.write, **helps).items()}
         with extensions.blaming("formats", name):
-            chosen.write(load_bundle(run.bundle), made, **options)
+            bundle = load_bundle(run.bundle)
+            chosen.write(dataclasses.replace(bundle, answer=asked.answer(bundle.answer)), made, **options)
     return known
 
 
@@ -234,8 +273,12 @@ def _decoding(data: DataConfig) -> dict[str, Any]:
     return decoding | ({GRAY_MAXIMUM_KEY: data.gray_maximum} if data.gray_maximum else {})
 
 
-def _float_onnx(run: RunFolder, dataset: Dataset, terminal: Terminal) -> Path:
-    """The run's own model.onnx, written where it is missing."""
+def _float_onnx(run: RunFolder, dataset: Dataset, terminal: Terminal, folder: Path, asked: Asked) -> Path:
+    """The run's own model.onnx, written where it is missing; one in `folder` for other class shares."""
+    if asked.given:
+        file = folder / FLOAT_FILE
+        _make(run, "onnx", file, dataset, terminal, asked)
+        return file
     if not run.has(run.onnx):
         _write(run, "onnx", run.onnx, dataset, terminal)
     run.check(run.onnx)
@@ -264,10 +307,12 @@ def _certify(
     recipe: Recipe,
     terminal: Terminal,
     known: Known = MappingProxyType({}),
+    asked: Asked | None = None,
 ) -> Certificate:
     """The certificate of a file, written; `known` ones, by the SHA-256 of the file, are not made again."""
     ready = known.get(sha256_of(file)) if known else None
-    certificate = ready or _certificate(run, name, file, dataset, recipe, terminal)
+    asked = asked or asked_priors(run, "")
+    certificate = ready or _certificate(run, name, file, dataset, recipe, terminal, asked)
     run.write_certificate(certificate_as_json(certificate), file)
     return certificate
 
@@ -279,6 +324,7 @@ def _certificate(
     dataset: Dataset,
     recipe: Recipe,
     terminal: Terminal,
+    asked: Asked,
     *,
     provider: str = "",
 ) -> Certificate:
@@ -290,7 +336,7 @@ def _certificate(
     ):
         certificate = certifying.certify(
             file,
-            predictions_of(run),
+            {part: asked.applied(answers) for part, answers in predictions_of(run).items()},
             CheckedReader(dataset.storage, dataset.used()),
             tolerance=recipe.export.tolerance,
             max_drop=recipe.export.max_drop,
@@ -303,6 +349,8 @@ def _certificate(
             progress=progress,
         )
     extra = {**certificate.extra, "decoders": decoder_versions()}
+    if asked.given:
+        extra[PRIORS] = asked.by_name
     if not own:
         extra["format"] = name
     if chosen.folder:

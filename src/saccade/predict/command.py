@@ -45,6 +45,7 @@ def predict_command(
     link: bool = False,
     contact_sheet: str = "",
     columns: Columns = USUAL_COLUMNS,
+    priors: str = "",
 ) -> int:
     """`saccade predict`: 0 if every input was predicted, 1 if some failed, 2 if all did."""
     _check(inputs, out=out, top_k=top_k, sort_into=sort_into, link=link, contact_sheet=contact_sheet)
@@ -52,7 +53,7 @@ def predict_command(
     counts = [one.count for one in given]
     total = 0 if None in counts else sum(count or 0 for count in counts)
     # One photo is answered soonest by all cores together, many by one core for each.
-    predictor = Predictor(model, engine_threads=0 if total == 1 else 1)
+    predictor = Predictor(model, engine_threads=0 if total == 1 else 1, priors=priors)
     work = _Work(predictor, given, total, terminal)
     top_k = min(top_k, len(predictor.classes))
     if sort_into:
@@ -200,6 +201,7 @@ def _identity(predictor: Predictor, given: Sequence[Given], columns: Columns) ->
         "other inputs": hashlib.sha256(words.encode("ascii")).hexdigest(),
         "other columns": [columns.path, columns.root],
         "names from another folder": os.getcwd(),
+        **({"other priors": list(predictor.artefact.ratio)} if predictor.artefact.ratio else {}),
     }
 
 

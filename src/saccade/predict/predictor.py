@@ -23,6 +23,7 @@ from saccade.artefact import Artefact, Image, memory_limit
 from saccade.errors import LEFT_OUT, DataError, ImageError, ModelError, TooLargeError
 from saccade.images.decoder import DEFAULT_LIMITS, Limits
 from saccade.predict.inputs import Input, held_bytes, inputs_of, pixels_of, taken
+from saccade.priors import Given
 from saccade.threads import usable_cores
 
 SHOWN = 3  # names or reasons in a message
@@ -78,7 +79,9 @@ class Predictor:
 
     model: path of the file or run folder. threads: for decoding and the engine; 0 is one for each core.
     limits: what one image may cost. engine_threads: that one image may use, 0 is `threads`; with 1, many
-    images are quickest.
+    images are quickest. priors: how common the classes are where the model is used, if not as in training:
+    shares by class name ({"rose": 0.7}; the others share the rest), "uniform", "training", or a .csv or .json
+    file.
 
     A pickle holds the path and the SHA-256 of the model file, not the model: unpickling opens the file again
     and raises ModelError when it is not there or has changed.
@@ -95,14 +98,23 @@ class Predictor:
         threads: int = 0,
         limits: Limits = DEFAULT_LIMITS,
         engine_threads: int = 0,
+        priors: Given | None = None,
     ) -> None:
         file = model_file(Path(model))
-        self._begin(Artefact.open(file, threads=engine_threads or threads), file, threads, limits)
+        artefact = Artefact.open(file, threads=engine_threads or threads).with_priors(priors)
+        self._begin(artefact, file, threads, limits, priors=priors)
 
     def _begin(
-        self, artefact: Artefact, file: Path, threads: int, limits: Limits, data: bytes | None = None
+        self,
+        artefact: Artefact,
+        file: Path,
+        threads: int,
+        limits: Limits,
+        data: bytes | None = None,
+        priors: Given | None = None,
     ) -> None:
         self.artefact = artefact
+        self.priors = priors
         self._data = data  # None: it lies in the file
         self.file = file.absolute()  # found again after a change of folder
         self.limits = artefact.decoding(limits)
@@ -129,7 +141,14 @@ class Predictor:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._data is not None:
             return _of_bytes, (self._data, self.artefact.name, self.asked_threads, self.limits)
-        return _reopened, (self.file, self.artefact.sha256, self.asked_threads, self.limits)
+        shares = self._shares_by_name()
+        return _reopened, (self.file, self.artefact.sha256, self.asked_threads, self.limits, shares)
+
+    def _shares_by_name(self) -> dict[str, float] | None:
+        """The priors that were given, with numbers in place of words and files."""
+        if not self.priors:
+            return None
+        return dict(zip(self.classes, self.artefact.priors.read(self.priors, self.classes), strict=True))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -326,9 +345,11 @@ def _of_bytes(data: bytes, name: str, threads: int, limits: Limits) -> Predictor
     return Predictor.of_bytes(data, name=name, threads=threads, limits=limits)
 
 
-def _reopened(file: Path, sha256: str, threads: int, limits: Limits) -> Predictor:
+def _reopened(
+    file: Path, sha256: str, threads: int, limits: Limits, priors: Given | None = None
+) -> Predictor:
     """What unpickling a Predictor does: the same file, opened by this process with the cores it may use."""
-    predictor = Predictor(file, threads=threads, limits=limits)
+    predictor = Predictor(file, threads=threads, limits=limits, priors=priors)
     if predictor.artefact.sha256 != sha256:
         raise ModelError(
             f"{file} has changed since the Predictor was pickled (SHA-256 {predictor.artefact.sha256[:12]}, "

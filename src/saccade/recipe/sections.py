@@ -485,6 +485,11 @@ class EvaluateConfig(Section):
     about 1.15 and 1.3 times that are tried on validation, and kept where the log loss falls by more than
     chance, within max_latency_ms (FixRes). A number is taken as it is.
     """
+    logit_adjustment: NotNegative | Auto = 0.0
+    """Strength of a logit adjustment after training, which names rare classes more readily (Menon et al.
+    2021). 1 is for classes that are equally common, 0 is off. auto: chosen by balanced accuracy on the
+    validation part, and left out where that gains nothing certain. `--priors training` undoes it.
+    """
     flip: bool = False
     """Test-time augmentation: average the logits of the image and its mirror image, in the exported file too.
     It doubles the cost of each prediction. The training history is measured without it.

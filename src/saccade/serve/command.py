@@ -28,6 +28,7 @@ def serve_command(
     port: int = 8000,
     name: str = "",
     token_file: str = "",
+    priors: str = "",
 ) -> int:
     """`saccade serve`: 0 after a signal, when every accepted request was answered."""
     token = read_token(token_file)
@@ -42,7 +43,7 @@ def serve_command(
         if (error.name or "").partition(".")[0] in NEEDED:
             raise MissingExtraError(str(error.name), "serve", "`saccade serve`") from None
         raise
-    server = Server(Path(model), limits, name=name, token=token)
+    server = Server(Path(model), limits, name=name, token=token, priors=priors)
     return asyncio.run(run(server, terminal, host=host, port=port))
 
 

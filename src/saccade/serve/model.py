@@ -27,7 +27,7 @@ class Model:
     """One opened file, under the name it is served by. `limits` is how its images are decoded.
 
     `golden` is what it answers to `golden_pixels()`, by itself and with one thread; `about` says what it is
-    and how good.
+    and how good. `priors` are the class shares that it was asked to answer for, as they were given.
     """
 
     name: str
@@ -36,9 +36,10 @@ class Model:
     limits: HttpLimits
     about: dict[str, Any]
     golden: NDArray[np.float64]
+    priors: str = ""
 
     @classmethod
-    def open(cls, given: Path, limits: ServeLimits, *, name: str = "") -> Model:
+    def open(cls, given: Path, limits: ServeLimits, *, name: str = "", priors: str = "") -> Model:
         """Open a `.onnx` or a run folder's; raises ModelError, also where its certificate did not pass."""
         file = model_file(given)
         certificate = read_certificate(file)
@@ -47,12 +48,12 @@ class Model:
                 f"the certificate of {file} says that it did not pass",
                 hint="export the model again, or see the certificate's problems",
             )
-        artefact = Artefact.open(file, threads=1)  # each worker runs it in its own thread
+        artefact = Artefact.open(file, threads=1).with_priors(priors)  # each worker runs it in its own thread
         decoding = artefact.decoding(HttpLimits(max_pixels=limits.max_pixels, max_bytes=limits.max_body))
         chosen = name or default_name(given)
         about = describe(chosen, file, artefact, certificate) | {"loaded": _now()}
         golden = artefact.probabilities([golden_pixels(artefact.preprocess.pixels)])[0]
-        return cls(chosen, file, artefact, decoding, about, golden)
+        return cls(chosen, file, artefact, decoding, about, golden, priors)
 
     @property
     def classes(self) -> tuple[str, ...]:

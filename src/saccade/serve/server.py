@@ -28,11 +28,19 @@ class Server:
     """What is served and how. Endpoints find it as `request.app.state.server`.
 
     given: a `.onnx` or a run folder. name: what it is served under; "" is the folder's or file's. token: what
-    clients must send, b"" for none. Raises ModelError.
+    clients must send, b"" for none. priors: class shares to answer for (`priors.Priors.read`). Raises
+    ModelError and RecipeError.
     """
 
     def __init__(
-        self, given: Path, limits: ServeLimits, *, name: str = "", token: bytes = b"", log: Log | None = None
+        self,
+        given: Path,
+        limits: ServeLimits,
+        *,
+        name: str = "",
+        token: bytes = b"",
+        log: Log | None = None,
+        priors: str = "",
     ) -> None:
         self.given = given
         self.limits = limits
@@ -45,7 +53,7 @@ class Server:
         self.draining = False
         files = Files.of(given)
         self.engine = Engine(
-            Model.open(given, limits, name=name),
+            Model.open(given, limits, name=name, priors=priors),
             workers=limits.workers,
             queue=limits.queue,
             observe=self.metrics.image,

@@ -34,7 +34,7 @@ def reopened(given: Path, served: Model, limits: ServeLimits, name: str) -> Mode
 
     Raises ModelError where it does not open, and where it has no certificate though the one served has.
     """
-    new = Model.open(given, limits, name=name)
+    new = Model.open(given, limits, name=name, priors=served.priors)
     if new.artefact.sha256 == served.artefact.sha256:
         return None
     if served.about["certificate"] and read_certificate(new.file) is None:
