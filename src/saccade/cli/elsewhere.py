@@ -92,6 +92,7 @@ VALUES = (
     ("--augment.automatic", r"ra(nd)?[-_ ]?.*", "rand_augment"),
     ("--augment.automatic", r"(auto[-_ ]?augment|original|v0).*", "auto_augment"),
     ("--augment.automatic", r"(ta|trivial).*", "trivial_augment"),
+    ("--augment.automatic", r"aug[-_]?mix.*", "aug_mix"),
     ("--schedule", r"one[-_]?cycle(lr)?", "one_cycle"),
     ("--schedule", r"sgdr|cosine.*restarts", "cosine_restarts"),
     ("--schedule", r"cosine[-_]?(annealing|decay|lr|scheduler).*", "cosine"),

@@ -17,7 +17,8 @@ from saccade.terminal import Terminal
 def augment_preview(
     location: str, recipe: Recipe, terminal: Terminal, *, out: str, images: int, draws: int
 ) -> None:
-    """`saccade augment`: a picture of training images as evaluated (first column) and as augmented."""
+    """`saccade augment`: a picture of training images as evaluated (first column) and as augmented, and of
+    each step by itself."""
     _check_preview(out, images, draws)
     from saccade.building import planned_preprocess
     from saccade.models.backbones import find_backbone
@@ -41,7 +42,8 @@ def augment_preview(
     )
     write_bytes(Path(out), picture)
     terminal.say(
-        f"Written   {out}: each row an image, first as it is evaluated, then {draws} augmented draws"
+        f"Written   {out}: each row an image, first as it is evaluated, then {draws} augmented draws; below, "
+        "each step that is on by itself"
     )
 
 
