@@ -104,6 +104,7 @@ def test_imbalance_is_reported_with_both_counts(make_photos: Callable[..., Path]
     (finding,) = of_kind(audited(root), "imbalance")
     assert "40 and 4" in finding.message
     assert "macro F1" in finding.remedy
+    assert finding.remedy.endswith("--evaluate.logit_adjustment auto")
     assert finding.figure["ratio"] == 10
 
 

@@ -121,14 +121,14 @@ def test_a_split_that_leaks_is_not_fine():
 
 def test_even_classes_and_pretrained_weights_are_no_remedy_where_they_are_there():
     guessing = Evidence(tuple(HEALTHY), validation=figures(0.25))
-    assert "class_weights" not in diagnose(guessing)[0].remedy
+    assert "logit_adjustment" not in diagnose(guessing)[0].remedy
     scratch = replace(guessing, recipe=Recipe().replaced(model__pretrained=False))
     assert "Then try pretrained weights." in diagnose(scratch)[0].remedy
     labels = ("a",) * 90 + ("b",) * 10
     paths, answers = tuple(map(str, range(100))), np.tile([0.9, 0.1], (100, 1))
     always_a = Predictions(paths, labels, ("a", "b"), answers)
     uneven = Evidence(tuple(HEALTHY), validation=measure(always_a))
-    assert "Then set train.class_weights = true." in diagnose(uneven)[0].remedy
+    assert "Then set --evaluate.logit_adjustment auto." in diagnose(uneven)[0].remedy
 
 
 def test_small_images_are_not_sent_to_networks_that_would_enlarge_them():

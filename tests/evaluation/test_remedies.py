@@ -95,14 +95,22 @@ def test_no_remedy_names_a_setting_that_the_recipe_has(name: str) -> None:
     assert tested > 10
 
 
-def test_class_weights_are_for_classes_with_fewer_images_than_others() -> None:
+def test_logit_adjustment_is_for_classes_with_fewer_images_than_others() -> None:
     assert "never predicts 'b' (20 images)" in " ".join(f.message for f in findings({}))
-    assert "class_weights" not in remedies({}), "all classes have the same number of images"
-    assert "Set train.class_weights = true, add images of this class, or merge" in remedies({}, part="uneven")
-    assert "class_weights" not in remedies({"train.class_weights": True}, part="uneven")
+    assert "logit_adjustment" not in remedies({}), "all classes have the same number of images"
+    assert "Set --evaluate.logit_adjustment auto, add images of this class, or merge" in remedies(
+        {}, part="uneven"
+    )
+    for done in (
+        {"train.class_weights": True},
+        {"train.sampling": "balanced"},
+        {"train.logit_adjustment": 1.0},
+        {"evaluate.logit_adjustment": "auto"},
+    ):
+        assert "logit_adjustment" not in remedies(done, part="uneven")
     common = measured({"a": ["b"] * 10, "b": ["b"] * 2})
     told = remedies({}, test=common, train_counts={"a": 60, "b": 6})
-    assert "Set train.class_weights" not in told, "the class that is missed is the common one"
+    assert "Set --evaluate" not in told, "the class that is missed is the common one"
 
 
 def test_one_image_is_not_images() -> None:

@@ -126,7 +126,8 @@ KINDS: dict[str, Kind] = {
     "imbalance": Kind(
         "warning",
         "Classes out of balance",
-        "Judge by balanced accuracy and macro F1; add images, or train with --train.class-weights",
+        "Judge by balanced accuracy and macro F1; add images of rare classes. To find them more readily: "
+        "--evaluate.logit_adjustment auto",
     ),
     "name_forms": Kind(
         "warning", "Names that look the same", "Rename one of them: some systems cannot tell them apart"

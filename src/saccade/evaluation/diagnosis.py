@@ -26,7 +26,7 @@ from saccade.evaluation.remedies import (
     Evidence,
     against_baseline,
     baseline,
-    class_weights,
+    for_rare_classes,
     percent,
     skill,
     usual_size,
@@ -100,7 +100,7 @@ def _by_balanced_accuracy(evidence: Evidence, figures: Metrics) -> str:
     largest = max(row.support for row in figures.per_class)
     rare = [row.label for row in figures.per_class if 0 < UNEVEN * row.support <= largest]
     named = ", ".join(map(repr, rare[:5])) + (f" and {len(rare) - 5} more" if len(rare) > 5 else "")
-    weights = class_weights(evidence, rare)
+    weights = for_rare_classes(evidence, rare)
     return (
         f"Judge by balanced accuracy and macro F1. Add images of {named}{', or ' * bool(weights)}{weights}."
     )
@@ -157,7 +157,7 @@ def never_predicted(evidence: Evidence) -> Finding | None:
     names = ", ".join(f"{row.label!r} ({counted(row.support, 'image')})" for row in missing[:10])
     more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
     few = all(row.support < FEWEST_OF_A_CLASS for row in missing)
-    weights = class_weights(evidence, [row.label for row in missing])
+    weights = for_rare_classes(evidence, [row.label for row in missing])
     these = "this class" if len(missing) == 1 else "each of these classes"
     steps = [*filter(None, [weights]), f"add images of {these}", f"merge {these} with what resembles it"]
     return Finding(

@@ -163,15 +163,17 @@ def against_baseline(evidence: Evidence) -> str:
         steps.append("try pretrained weights")
     if larger := usual_size(evidence):
         steps.append(f"use larger images ({larger})")
-    if weights := class_weights(evidence, list(_supports(evidence.judged))):
+    if weights := for_rare_classes(evidence, list(_supports(evidence.judged))):
         steps.append(weights)
     return f" Then {', or '.join(steps)}." if steps else ""
 
 
-def class_weights(evidence: Evidence, labels: Sequence[str]) -> str:
-    """How to weight the classes, where one of these is rare and it is not done yet; else ""."""
-    helps = evidence.rare_in_training(labels) and evidence.recipe.train.class_weights == "none"
-    return "set train.class_weights = auto" if helps else ""
+def for_rare_classes(evidence: Evidence, labels: Sequence[str]) -> str:
+    """How to name rare classes more readily, where one of these is rare and nothing is done yet; else ""."""
+    recipe, train = evidence.recipe, evidence.recipe.train
+    weighted = train.class_weights != "none" or train.sampling != "natural"
+    done = weighted or train.logit_adjustment or recipe.evaluate.logit_adjustment
+    return "" if done or not evidence.rare_in_training(labels) else "set --evaluate.logit_adjustment auto"
 
 
 def usual_size(evidence: Evidence) -> str:
