@@ -51,8 +51,8 @@ class ImageClassifier(Views, Estimator):
     callbacks: watchers, `saccade.training.Callback` each; they see copies and change nothing.
     weights, pretrained, head, method, epochs, lr, finetune_lr, head_epochs, unfreeze, optimizer, schedule,
     image_size, batch_size, augment, seed, device, precision, average_with_pretrained, time_limit,
-    max_latency_ms, accept_licence, group, group_pattern, drop_empty, repair_split, allow_leaks: as on the
-    command line (docs/recipe.md); they win over the recipe's file, and None is its default.
+    max_latency_ms, accept_licence, folds, group, group_pattern, drop_empty, repair_split, allow_leaks: as on
+    the command line (docs/recipe.md); they win over the recipe's file, and None is its default.
     fields: any other field of the recipe, with two underscores for the dot (`train__weight_decay`).
 
     The constructor keeps what it is given; `fit` checks it. After `fit`: `classes_` (labels, in the order of
@@ -97,6 +97,7 @@ class ImageClassifier(Views, Estimator):
         time_limit: Any = None,
         max_latency_ms: Any = None,
         accept_licence: Any = None,
+        folds: Any = None,
         group: Any = None,
         group_pattern: Any = None,
         drop_empty: Any = None,

@@ -174,7 +174,8 @@ class Split:
 
     `reasons` name each place where a share could not be met. `crossing` are pairs that stand in two
     parts (only possible in a split that the user made). `moved` holds (path, earlier part, part) of images
-    that had to leave the part they had before. `promise_kept` is promise 1.
+    that had to leave the part they had before. `folds` gives each path outside of the test part its fold,
+    from 1, where cross-validation is wanted. `promise_kept` is promise 1.
     """
 
     dataset: Dataset
@@ -184,6 +185,7 @@ class Split:
     made_by_user: bool = False
     moved: tuple[tuple[str, str, str], ...] = ()
     verified: Mapping[str, Any] = field(default_factory=dict)
+    folds: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def promise_kept(self) -> bool:

@@ -111,6 +111,10 @@ class RunFolder:
         """What was given in Python as images and labels, as a data set; absent otherwise."""
         return self.root / "inputs"
 
+    def fold(self, number: int) -> RunFolder:
+        """The run of one fold of a cross-validation, counted from 1."""
+        return RunFolder(self.root / "folds" / str(number))
+
     @property
     def manifest(self) -> Path:
         return self.root / MANIFEST

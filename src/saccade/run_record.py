@@ -53,6 +53,7 @@ class RunRecord:
     without_effect: Mapping[str, str] | None = None  # key of the recipe -> why it changes nothing here
     choice: Mapping[str, Any] = field(default_factory=dict)  # of the backbone, where it was "auto"
     series: Mapping[str, Any] = field(default_factory=dict)  # hidden ones among the training images
+    folds: Mapping[str, Any] = field(default_factory=dict)  # what the folds' models became, and what it costs
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by number of the promise
     diagnosis: tuple[Mapping[str, Any], ...] | None = None  # None: not made yet
     promises: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by number

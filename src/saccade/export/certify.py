@@ -69,7 +69,7 @@ def certify(
     Raises ModelError when there is nothing to compare.
     """
     candidate = _loaded(Path(path), load, engines, limits) if load else _opened(Path(path), limits, provider)
-    wanted = {part: predictions[part] for part in CERTIFIED_PARTS if part in predictions}
+    wanted = {part: predictions[part] for part in CERTIFIED_PARTS if part in predictions} or dict(predictions)
     chosen = chosen_images(wanted, max_images=max_images, kind=kind)
     compared, total, done = [], sum(len(rows) for rows in chosen.values()), 0
     for part, rows in chosen.items():

@@ -144,7 +144,9 @@ def _timm_network(bundle: Bundle) -> nn.Module:
 def _refuse_foreign(architecture: Any) -> None:
     library, name = architecture.get("library", "its own"), architecture.get("backbone", "network")
     why = ""
-    if library != "timm":
+    if "temperatures" in architecture:
+        why = "it is an ensemble of several networks"
+    elif library != "timm":
         why = f"{library}/{name} is no network of timm"
     elif architecture.get("head", "linear") != "linear":
         why = f"a head {architecture['head']!r} is not part of timm's {name}"

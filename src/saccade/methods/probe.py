@@ -22,6 +22,7 @@ from saccade.features import heads
 from saccade.features.compute import Engine, Engines, Images, compute_features
 from saccade.features.heads import ONE_CORE_NUMBERS, Choice, LabelledFeatures, choose_strength, head_logits
 from saccade.features.series import find_series
+from saccade.features.shared import SharedFeatures
 from saccade.models.finetune import frozen_hash
 from saccade.models.network import Classifier
 from saccade.plan import Phase
@@ -118,6 +119,7 @@ class Probe:
     """Frozen features of a run, computed when they are first asked for.
 
     `batches(indices)` gives augmented batches of some training images, `evaluation(indices)` plain ones.
+    `shared`: features of the images of several trainings, where these share a backbone.
     """
 
     train: Images
@@ -129,6 +131,7 @@ class Probe:
     evaluation: Callable[[Sequence[int]], Iterable[Batch]]
     progress: Callable[..., AbstractContextManager[Progress]]  # what is done, and its unit
     threads: int = 1
+    shared: SharedFeatures | None = None
     _made: Engines | None = None
     _views: list[Tensor] = field(default_factory=list)  # float32 (images, F) each
     _validation: Tensor | None = None
@@ -248,10 +251,13 @@ class Probe:
     def _features(
         self, engine: Engine, images: Images, what: str, stop: StopRequest | None, *, mirror: bool = False
     ) -> Tensor:
-        with self.progress(what) as progress:
-            return compute_features(
-                images, engine, mirror=mirror, threads=self.threads, stop=stop, progress=progress
-            )
+        def compute(images: Images) -> Tensor:
+            with self.progress(what) as progress:
+                return compute_features(
+                    images, engine, mirror=mirror, threads=self.threads, stop=stop, progress=progress
+                )
+
+        return self.shared.of(images, compute, mirror=mirror) if self.shared else compute(images)
 
     def _head_note(self, job: TrainingJob, choice: Choice, step: int) -> str:
         if step:

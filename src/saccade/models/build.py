@@ -14,6 +14,7 @@ from saccade import extensions
 from saccade.errors import ModelError
 from saccade.models import pretrained as libraries
 from saccade.models.backbones import EXTENSION, BackboneName, Builder, find_backbone, usual_image_size
+from saccade.models.ensemble import Ensemble
 from saccade.models.given import find_weights, published_name
 from saccade.models.network import Classifier, feature_count, last_layer, make_head, without_last_layer
 from saccade.models.options import checked_options
@@ -24,6 +25,8 @@ from saccade.preprocess import MOST_CHANNELS, RGB, PixelFormat, Preprocess
 
 HEAD_DROPOUT = 0.2
 MAX_CLASSES = 1_000_000
+TEMPERATURES = "temperatures"  # in the architecture of an ensemble: one a member
+MAX_MEMBERS = 100
 
 
 @dataclass(frozen=True)
@@ -183,11 +186,22 @@ def weights_origin(name: str, weights: str = "") -> Origin | None:
     return None if backbone.builder else libraries.origin(backbone.library, backbone.name)
 
 
-def rebuild(architecture: Mapping[str, Any]) -> Classifier:
-    """The network that `BuiltModel.architecture` describes, with random weights; fetches nothing.
+def rebuild(architecture: Mapping[str, Any]) -> nn.Module:
+    """The network that a bundle's architecture describes, with random weights; fetches nothing.
 
-    Raises ModelError when the description does not hold.
+    That is a `Classifier`, or, where `temperatures` are named, an `Ensemble` of as many. Raises ModelError
+    when the description does not hold.
     """
+    if TEMPERATURES not in architecture:
+        return rebuild_classifier(architecture)
+    temperatures = architecture[TEMPERATURES]
+    if not isinstance(temperatures, list) or not 1 <= len(temperatures) <= MAX_MEMBERS:
+        raise ModelError("the stored architecture is not valid (temperatures)", hint="train it again")
+    return Ensemble([rebuild_classifier(architecture) for _ in temperatures], list(map(float, temperatures)))
+
+
+def rebuild_classifier(architecture: Mapping[str, Any]) -> Classifier:
+    """A single network; raises ModelError when the description does not hold."""
     plan = _Plan.from_json(architecture)
     with _seeded(0):
         classifier = _rebuilt(plan)

@@ -10,6 +10,7 @@ import torch
 from saccade.caches.pixels import PixelCache
 from saccade.caches.store import cache_folder
 from saccade.features.compute import Engines, Images
+from saccade.features.shared import SharedFeatures
 from saccade.methods.probe import Probe
 from saccade.plan import Plan
 from saccade.records import Dataset, ImageRecord
@@ -124,10 +125,11 @@ def make_probe(
     terminal: Terminal,
     engines: Callable[[], Engines],
     pixels: PixelCache | None = None,
+    shared: SharedFeatures | None = None,
 ) -> Probe:
     """Frozen features of both parts, and batches of some training images for a trial of fine-tuning.
 
-    `engines` is asked once, while the backbone is untouched.
+    `engines` is asked once, while the backbone is untouched; `shared` has features of several trainings.
     """
     inputs, train = plan.inputs, dataset.used("train")
 
@@ -156,6 +158,7 @@ def make_probe(
         ),
         progress=terminal.progress,
         threads=usable_cores(),
+        shared=shared,
     )
 
 

@@ -20,6 +20,7 @@ from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 
 SEARCHED = "near_duplicates_searched"  # a key of audit.json
+FOLDS = "folds"  # another: the fold of each path
 
 
 def search_can_wait(read: ReadImages, recipe: Recipe) -> bool:
@@ -31,7 +32,7 @@ def search_can_wait(read: ReadImages, recipe: Recipe) -> bool:
     """
     parts = {record.part for record in read.dataset.used()}
     divided = {"train", "validation"} <= parts and "" not in parts and not recipe.split.repair
-    waits_for_groups = recipe.model.backbone == AUTO_BACKBONE or recipe.train.time_limit
+    waits_for_groups = recipe.model.backbone == AUTO_BACKBONE or recipe.train.time_limit or recipe.split.folds
     return bool(recipe.split.near_duplicates and divided and not waits_for_groups)
 
 
@@ -80,8 +81,9 @@ def search_late(work: Work) -> None:
 
 def write_audit(run: RunFolder, found: Audit, made: Split, *, searched: bool = True) -> None:
     """audit.json, with the clusters of the split and whether near-duplicates have had their turn."""
-    clusters = clusters_as_json(made.dataset)
-    run.write_audit(audit_as_json(found) | {"clusters": clusters, SEARCHED: searched})
+    story = {"clusters": clusters_as_json(made.dataset), SEARCHED: searched}
+    folds = {FOLDS: dict(made.folds)} if made.folds else {}
+    run.write_audit(audit_as_json(found) | story | folds)
 
 
 def stored_data(run: RunFolder, listed: Dataset) -> Dataset:

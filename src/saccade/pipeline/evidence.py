@@ -53,20 +53,33 @@ def evaluation_is_checked(run: RunFolder) -> bool:
     return all(found.get(name) == value for name, value in now.items())
 
 
+def probed_part(run: RunFolder) -> str:
+    """The part of which images are evaluated again: with folds, whose model has no validation part, train."""
+    return "validation" if run.has(run.predictions("validation")) else "train"
+
+
 def _evaluated(run: RunFolder) -> dict[str, str]:
-    return {"bundle": bundle_hash(run), "predictions": _sha256(run.predictions("validation"))}
+    part = probed_part(run)
+    return {"bundle": bundle_hash(run), "predictions": _sha256(run.predictions(part)), "part": part}
+
+
+def _probed(run: RunFolder, dataset: Dataset) -> tuple[ImageRecord, ...]:
+    """Some of the images of that part whose predictions were kept."""
+    part = probed_part(run)
+    kept = set(run.read_predictions(part).paths) if part == "train" else None
+    return probes([r for r in dataset.used(part) if kept is None or r.path in kept])
 
 
 def check_evaluation(run: RunFolder, dataset: Dataset, bundle: Bundle, recipe: Recipe) -> None:
     """Evaluate some validation images twice more, under other random states and in other batches.
 
     Their inputs must be the same bits, and those that the preprocessing alone gives. Their probabilities must
-    be those in `predictions/validation.csv`.
+    be those in `predictions/validation.csv`. With folds, training images are taken, as they are evaluated.
     """
     from saccade.runtime import Runtime
     from saccade.training import predict_logits
 
-    records = probes(dataset.used("validation"))
+    records = _probed(run, dataset)
     seen = [
         _inputs(dataset, records, bundle, recipe, seed=seed, batch=batch)
         for seed, batch in enumerate(PROBE_BATCHES)
@@ -132,7 +145,7 @@ def _plain_inputs(dataset: Dataset, records: Sequence[ImageRecord], bundle: Bund
 
 
 def _stored(run: RunFolder, paths: Sequence[str]) -> NDArray[np.float64]:
-    predictions = run.read_predictions("validation")
+    predictions = run.read_predictions(probed_part(run))
     row = {path: number for number, path in enumerate(predictions.paths)}
     return np.asarray(predictions.probabilities[[row[path] for path in paths]])
 
@@ -167,7 +180,7 @@ def check_export(run: RunFolder, dataset: Dataset, recipe: Recipe) -> None:
     from saccade.export.onnx import preprocessing_of
     from saccade.images.decoder import read_pixels
 
-    records, bundle = probes(dataset.used("validation")), load_bundle(run.bundle)
+    records, bundle = _probed(run, dataset), load_bundle(run.bundle)
     if not records:
         return
     exported, limits = preprocessing_of(run.onnx), Limits.of(recipe.data, bundle.preprocess.pixels)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from saccade import extensions
 from saccade.building import build_network
 from saccade.errors import ModelError
+from saccade.features.compute import Engines
 from saccade.features.engines import engines_of
 from saccade.methods import METHODS, make_plan
 from saccade.methods.probe import SERIES
@@ -70,9 +73,8 @@ def fit(work: Work) -> None:
     with pixel_cache(plan, terminal) as pixels, stop_on_signals() as stop:
         probe = None
         if plan.phases[0].fitted:
-            probe = make_probe(
-                dataset, plan, terminal, lambda: engines or engines_of(network, runtime), pixels
-            )
+            own = _engines(work, lambda: engines or engines_of(network, runtime))
+            probe = make_probe(dataset, plan, terminal, own, pixels, work.features)
         data = training_data(dataset, plan, validation, runtime.device, pixels, terminal)
         watch = Watch(callbacks, stop, clock, work.finish)
         job = training_job(network.module, plan, data, runtime=runtime, run=run, watch=watch)
@@ -92,6 +94,18 @@ def fit(work: Work) -> None:
             terminal.say(f"          {note}")
         keep_bundle(work, result, sized, late)
     work.dataset = choices_made(run, dataset, continued=continued)
+
+
+def _engines(work: Work, make: Callable[[], Engines]) -> Callable[[], Engines]:
+    """What computes features, made when it is first asked for, once for all trainings that share them."""
+
+    def engines() -> Engines:
+        if work.features is None:
+            return make()
+        work.features.engines = work.features.engines or make()
+        return work.features.engines
+
+    return engines
 
 
 def watchers(work: Work) -> list[Callback]:

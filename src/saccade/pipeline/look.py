@@ -73,13 +73,14 @@ def summarize(backbone: str, terminal: Terminal, *, classes: int, image_size: in
         raise RecipeError(
             f"--classes must be at least 1 and --image-size 0 or more, got {classes}, {image_size}"
         )
-    from saccade.models import as_text, build_model, rebuild, summary
+    from saccade.models import as_text, build_model, summary
+    from saccade.models.build import rebuild_classifier
 
     run = RunFolder(Path(backbone))
     if run.has(run.environment):
         architecture = run.read_record().resolved["model.architecture"]
         channels, side = architecture.get("channels", RGB.count), architecture["image_size"]
-        terminal.say(*as_text(summary(rebuild(architecture), side, channels=channels)).split("\n"))
+        terminal.say(*as_text(summary(rebuild_classifier(architecture), side, channels=channels)).split("\n"))
         return
     size = image_size or None
     built = build_model(backbone, classes, pretrained=False, head=head, image_size=size)

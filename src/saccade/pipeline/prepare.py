@@ -30,21 +30,39 @@ from saccade.report.audit_page import write_audit_page
 from saccade.run_folder import RunFolder, write_json
 from saccade.sources import USUAL_COLUMNS, Columns, is_list, load_source
 from saccade.sources.storage import FolderStorage
-from saccade.split import k_folds, read_split_csv, refuse_few_images, split, write_folds_csv, write_split_csv
+from saccade.split import (
+    k_folds,
+    read_split_csv,
+    refuse_few_images,
+    split,
+    with_folds,
+    write_folds_csv,
+    write_split_csv,
+)
 from saccade.terminal import Progress, Terminal
 
 SHOWN_BY_AUDIT = 20
 
 
 def list_data(location: str, recipe: Recipe) -> Dataset:
-    """What lies at `location`, listed and labelled, nothing decoded yet."""
-    return load_source(
+    """What lies at `location`, listed and labelled, nothing decoded yet.
+
+    With folds, a given validation part is part of what is divided into folds.
+    """
+    listed = load_source(
         location,
         group_pattern=recipe.split.group_pattern or None,
         columns=replace(named_columns(recipe), group=recipe.split.group),
         drop_empty=recipe.data.drop_empty,
         read_npy=recipe.data.channels != RGB.channels,
     )
+    return _with_validation_in_train(listed) if recipe.split.folds else listed
+
+
+def _with_validation_in_train(listed: Dataset) -> Dataset:
+    records = (replace(r, part="train") if r.part == "validation" else r for r in listed.records)
+    parts = dict.fromkeys("train" if part == "validation" else part for part in listed.given_parts)
+    return replace(listed, records=tuple(records), given_parts=tuple(parts))
 
 
 def named_columns(recipe: Recipe) -> Columns:
@@ -167,17 +185,20 @@ def divide(
             f"none of the {total} images can be used",
             hint="do what the findings above say",
         )
+    folds = recipe.split.folds
     with terminal.progress("cross-check across parts", "steps") as progress:
-        return split(
+        search = second_search(examined, progress) if recipe.split.near_duplicates else None
+        made = split(
             examined.audit,
-            validation=recipe.split.validation,
+            validation=0.0 if folds else recipe.split.validation,
             test=recipe.split.test,
             seed=recipe.seed,
             repair=recipe.split.repair,
             allow_leaks=recipe.split.allow_leaks,
             fixed=fixed,
-            cross_check=second_search(examined, progress) if recipe.split.near_duplicates else None,
+            cross_check=search,
         )
+        return with_folds(made, folds=folds, seed=recipe.seed, cross_check=search) if folds else made
 
 
 def refuse_small_classes(listed: Dataset, recipe: Recipe) -> None:
@@ -201,13 +222,13 @@ def refuse_unknown_weights(listed: Dataset, recipe: Recipe) -> None:
 
 def require_validation_to_come(listed: Dataset, recipe: Recipe) -> None:
     """Raise DataError, before any image is read, where no image can come to validate what is learnt."""
-    if recipe.split.validation == 0 and "validation" not in listed.given_parts:
+    if recipe.split.validation == 0 and "validation" not in listed.given_parts and not recipe.split.folds:
         require_validation(replace(listed, records=()), recipe)
 
 
 def require_validation(divided: Dataset, recipe: Recipe) -> None:
     """Raise DataError where no image validates what is learnt."""
-    if not divided.used("validation"):
+    if not divided.used("validation") and not recipe.split.folds:
         raise DataError(
             f"there is no validation part (split.validation = {recipe.split.validation:g}), and training "
             "needs one to choose the best epoch",

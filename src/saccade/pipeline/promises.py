@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from saccade.run_record import RunRecord
 KEPT, BROKEN, NOT_APPLICABLE, NOT_CHECKED = "kept", "broken", "not applicable", "not checked"
 AS_KEPT = {KEPT: True, BROKEN: False}  # of the field `kept`; null for the other two
 
+OF_TRAINING = (4, 5, 6, 9)  # which the runs of a cross-validation answer, each for its own training
 HASH_OF_NOTHING = hashlib.sha256().hexdigest()  # of a phase in which nothing is frozen
 GENTLE_RATIO = 0.1  # promise 5, held against the rates that the steps really had
 INPUT_TOLERANCE = 0.01  # of the network's input, normalised; one grey level is about 0.017
@@ -39,7 +41,23 @@ Verdict = tuple[str, str]
 def promises(run: RunFolder) -> dict[str, dict[str, Any]]:
     """Promise number -> state, evidence, and `kept`: true, false, or null for a state that claims nothing."""
     record = run.read_record()
-    return {str(n): _as_json(check, run, record) for n, check in enumerate(_CHECKS, start=1)}
+    found = {}
+    for number, check in enumerate(_CHECKS, start=1):
+        asked = partial(_in_each_fold, number) if record.folds and number in OF_TRAINING else check
+        found[str(number)] = _as_json(asked, run, record)
+    return found
+
+
+def _in_each_fold(number: int, run: RunFolder, record: RunRecord) -> Verdict:
+    """What the folds' runs say of a promise about training: the least of it."""
+    folds = range(1, record.folds["models"] + 1)
+    entries = {fold: run.fold(fold).read_record().promises.get(str(number), {}) for fold in folds}
+    states = {fold: str(entry.get("state", NOT_CHECKED)) for fold, entry in entries.items()}
+    for state in (BROKEN, NOT_CHECKED, KEPT, NOT_APPLICABLE):
+        if those := [fold for fold, found in states.items() if found == state]:
+            told = entries[those[0]].get("evidence", "it has no verdict")
+            return state, f"in {len(those)} of {len(folds)} folds; fold {those[0]}: {told}"
+    raise AssertionError("each verdict has one of the four states")
 
 
 def _as_json(
@@ -80,10 +98,11 @@ def only_training_augmented(run: RunFolder, record: RunRecord) -> Verdict:
     found = record.measured(2)
     if not found.get("images"):
         return NOT_CHECKED, "no validation image was evaluated again in this run"
-    if found.get("predictions") != sha256_of(run.predictions("validation")):
-        return NOT_CHECKED, "the validation predictions are not those that were held against a second look"
+    part = found.get("part", "validation")
+    if found.get("predictions") != sha256_of(run.predictions(part)):
+        return NOT_CHECKED, f"the {part} predictions are not those that were held against a second look"
     told = (
-        f"{found['images']} validation images evaluated again, under other random states and in other "
+        f"{found['images']} {part} images evaluated again, under other random states and in other "
         f"batches: {found['differing']} of the inputs differ, by {found['from_preprocessing']:.1e} from the "
         f"preprocessing alone; probabilities by {found['probability_difference']:.1e}"
     )

@@ -11,6 +11,8 @@ from saccade.evaluation import compare as comparing
 from saccade.evaluation.metrics import measure, metrics_as_json, metrics_from_json
 from saccade.images.decoder import CheckedReader, read_checked
 from saccade.pipeline import prepare, words
+from saccade.pipeline.division import FOLDS
+from saccade.pipeline.fold_figures import write_fold_metrics
 from saccade.pipeline.judge import JUDGED_PARTS, load_model, predict_records, write_verdicts
 from saccade.pipeline.result import result_line, say_result
 from saccade.pipeline.shares import PRIORS, Asked, asked_priors
@@ -105,6 +107,8 @@ def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: s
         run.write_metrics(
             part, metrics_as_json(measure(run.read_predictions(part), top_k=recipe.evaluate.top_k))
         )
+    if run.has(run.predictions(FOLDS)):
+        write_fold_metrics(run, recipe.evaluate.top_k)
     write_verdicts(run)
     if dataset is None:
         terminal.say(

@@ -365,12 +365,11 @@ def certificate_as_json(certificate: Certificate) -> dict[str, Any]:
 
 
 def predictions_of(run: RunFolder) -> dict[str, Predictions]:
-    """The trained model's answers on validation and test."""
-    return {
-        part: run.read_predictions(part)
-        for part in certifying.CERTIFIED_PARTS
-        if run.has(run.predictions(part))
-    }
+    """The trained model's answers on validation and test; on training images where it has neither (folds)."""
+    parts = [part for part in certifying.CERTIFIED_PARTS if run.has(run.predictions(part))]
+    if not parts and run.has(run.predictions("train")):
+        parts = ["train"]
+    return {part: run.read_predictions(part) for part in parts}
 
 
 def _stored_format(run: RunFolder, file: Path) -> str:

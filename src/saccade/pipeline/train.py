@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from saccade.pipeline.begin import begin, settled
 from saccade.pipeline.continuing import as_it_began
 from saccade.pipeline.division import search_late, stored_data, warn_of_other_images
 from saccade.pipeline.evidence import watching_test
+from saccade.pipeline.fold_figures import weigh_folds
 from saccade.pipeline.prepare import list_data
 from saccade.pipeline.result import say_result
 from saccade.pipeline.work import Work
@@ -61,11 +63,27 @@ def tell(work: Work) -> None:
     Callbacks(work.watching).on_conclude(work.run.root)
 
 
-def stages() -> tuple[Callable[[Work], None], ...]:
+def finish_fold(work: Work) -> None:
+    """The end of one run of a cross-validation, without its whole result in words."""
+    judge.conclude(work.run, work.dataset, work.terminal, seconds=time.monotonic() - work.began)
+
+
+def stages(recipe: Recipe) -> tuple[Callable[[Work], None], ...]:
     """In their order."""
     from saccade.pipeline.fit import fit  # imports torch
 
-    return fit, search_late, evaluate, export, conclude, tell
+    if not recipe.split.folds:
+        return fit, search_late, evaluate, export, conclude, tell
+    from saccade.pipeline.folds import fit_folds
+
+    each = (fit, evaluate, export, finish_fold, tell)
+    return partial(fit_folds, stages=each), evaluate, export, weigh, conclude, tell
+
+
+def weigh(work: Work) -> None:
+    """What a model made of folds costs, beside that of one fold."""
+    if work.recipe.export.onnx:
+        weigh_folds(work.run, work.terminal)
 
 
 def train(
@@ -108,7 +126,7 @@ def train(
             while_continuing.enter_context(as_it_began(run, recipe, terminal))
         work.callbacks = given
         can_resume(out)
-        for stage in stages():
+        for stage in stages(recipe):
             stage(work)
         return _result(run)
 

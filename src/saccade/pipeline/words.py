@@ -98,6 +98,12 @@ def say_split(made: Split, recipe: Recipe, terminal: Terminal) -> None:
             f"          cross-check with a second descriptor: {across} near-duplicate pairs across parts, "
             f"{unresolved} inconclusive"
         )
+    if made.folds:
+        sizes = Counter(made.folds.values())
+        listed = ", ".join(f"{sizes[fold]:,}" for fold in sorted(sizes))
+        terminal.say(
+            f"Folds     {len(sizes)} of {listed} images, each held out once; the test part waits for the end"
+        )
     for reason in made.reasons:
         terminal.say(f"          {reason}")
 

@@ -13,6 +13,7 @@ from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
     from saccade.features.compute import Engines
+    from saccade.features.shared import SharedFeatures
     from saccade.models import BuiltModel
     from saccade.runtime import Runtime
     from saccade.training import Callback
@@ -39,7 +40,8 @@ class Work:
     `listed` are the images as they were found, `dataset` the same, audited and divided. `recipe` names one
     backbone and one batch size. `began` is `time.monotonic()` of the command. `ready` and `read` are what is
     at hand from the beginning of the run, None in one that continues. `finish`: no further epoch is begun.
-    `callbacks` are those that the caller brought, `watching` these and those from outside.
+    `callbacks` are those that the caller brought, `watching` these and those from outside. `features` are
+    shared with other trainings on these images.
     """
 
     run: RunFolder
@@ -53,3 +55,4 @@ class Work:
     finish: bool = False
     callbacks: tuple[Callback, ...] = ()
     watching: tuple[Callback, ...] = ()
+    features: SharedFeatures | None = None

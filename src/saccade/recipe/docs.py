@@ -35,6 +35,7 @@ SHORT_FLAGS: dict[str, str] = {
     "path-column": "data.path_column",
     "label-column": "data.label_column",
     "root": "data.root",
+    "folds": "split.folds",
     "group": "split.group",
     "group-pattern": "split.group_pattern",
     "drop-empty": "data.drop_empty",

@@ -193,6 +193,10 @@ class SplitConfig(Section):
     """The same by a regular expression on the path. Its first group, or the whole match, names what must stay
     together.
     """
+    folds: Count = 0
+    """Cross-validation in so many folds: a run for each, and one model made of all. Each image outside of
+    the test part is held out once. What belongs together is in one fold. 0 is off.
+    """
     near_duplicates: bool = True
     """Search for near-duplicates and keep them in one part."""
     repair: bool = False
@@ -202,6 +206,11 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def _leave_something_to_train_on(self) -> SplitConfig:
+        if self.folds == 1:
+            raise Refusal(
+                "split.folds = 1: cross-validation needs 2 folds or more",
+                hint="give --folds 5, or leave it out for a single run",
+            )
         if self.validation + self.test >= 1:
             raise Refusal(
                 f"split.validation + split.test leave nothing to train on: {self.validation} + {self.test}",

@@ -15,7 +15,7 @@ from saccade.records import EpochRow, Finding, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder
 from saccade.run_record import USUAL_SIDE, RunRecord
 
-JUDGED_FIRST = ("test", "validation")
+JUDGED_FIRST = ("test", "validation", "folds")
 T = TypeVar("T")
 
 
@@ -58,7 +58,7 @@ class Facts:
         train = Counter(r.label for r in self.dataset if r.used and r.part == "train")
         return Evidence(
             self.history,
-            validation=self.metrics.get("validation"),
+            validation=self.metrics.get("validation") or self.metrics.get("folds"),
             test=self.metrics.get("test"),
             train=self.metrics.get("train"),
             recipe=self.recipe or Recipe(),

@@ -1,0 +1,61 @@
+"""The figures of a cross-validation, remade from its held-out predictions; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from saccade.artefact import Artefact
+from saccade.evaluation.cross_validation import folded_metrics
+from saccade.export.bench import TimedEngine, measure
+from saccade.export.engines import photo
+from saccade.pipeline.division import FOLDS
+from saccade.run_folder import RunFolder
+from saccade.terminal import Terminal
+
+TIMING_ROUNDS = 3
+
+
+def folds_of(run: RunFolder) -> Mapping[str, int]:
+    """The fold of each image outside of the test part, by path; empty without folds."""
+    found: Mapping[str, int] = run.read_audit().get(FOLDS, {})
+    return found
+
+
+def write_fold_metrics(run: RunFolder, top_k: Sequence[int]) -> None:
+    """metrics/folds.json, from the held-out predictions of all images."""
+    run.write_metrics(FOLDS, folded_metrics(run.read_predictions(FOLDS), folds_of(run), top_k))
+
+
+def say_folds(run: RunFolder, terminal: Terminal) -> None:
+    """The figures of the folds in two lines."""
+    found = run.read_metrics(FOLDS)
+    accuracy, loss = found["over_folds"]["accuracy"], found["over_folds"]["log_loss"]
+    each = ", ".join(f"{row['accuracy']:.1%}" for row in found["folds"])
+    terminal.say(
+        f"Folds     accuracy {accuracy['mean']:.1%} (95 %: {accuracy['low']:.1%} to {accuracy['high']:.1%}, "
+        f"standard deviation {accuracy['sd']:.1%}), log loss {loss['mean']:.3f}, on {found['images']:,} "
+        f"images, each held out once: {each}"
+    )
+
+
+def weigh_folds(run: RunFolder, terminal: Terminal) -> None:
+    """Measure what a model made of folds costs beside that of one fold: megabytes, milliseconds a photo."""
+    record = run.read_record()
+    if "milliseconds" in record.folds:
+        return
+    files = {"": run.onnx, "one_": run.fold(1).onnx}
+    engines = [
+        TimedEngine(name, file, Artefact.open(file, threads=1).probabilities) for name, file in files.items()
+    ]
+    timings = measure(engines, photo(), rounds=TIMING_ROUNDS, batches=())
+    cost: dict[str, float] = {}
+    for (name, file), found in zip(files.items(), timings, strict=True):
+        cost[f"{name}megabytes"] = round(file.stat().st_size / 1e6, 2)
+        cost[f"{name}milliseconds"] = round(1000 * float(np.median(found.single)), 3)
+    run.update_record(folds={**record.folds, **cost})
+    terminal.say(
+        f"Cost      {cost['megabytes']:.1f} MB and {cost['milliseconds']:.1f} ms for one photo on one core; "
+        f"the model of one fold has {cost['one_megabytes']:.1f} MB, {cost['one_milliseconds']:.1f} ms"
+    )
