@@ -45,6 +45,7 @@ DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height"
 LOCK_TRIES = 20
 FOLDER_CERTIFICATE = "certificate.json"  # within a model that is a folder
 PART = ".part"  # ends the name of a file that is being written
+OF_A_SEARCH = ("search", "best.toml", ".search.lock", ".ending.lock")  # in the folder of the run that follows
 READ_TRIES = 3  # another command may be writing while this one reads
 
 
@@ -116,6 +117,11 @@ class RunFolder:
         return RunFolder(self.root / "folds" / str(number))
 
     @property
+    def search(self) -> Path:
+        """What the search found from which this run came; absent otherwise."""
+        return self.root / "search" / "result.json"
+
+    @property
     def manifest(self) -> Path:
         return self.root / MANIFEST
 
@@ -170,6 +176,9 @@ class RunFolder:
 
     def read_metrics(self, part: str) -> dict[str, Any]:
         return self._json(self.metrics(part))
+
+    def read_search(self) -> dict[str, Any]:
+        return self._json(self.search)
 
     def read_history(self) -> list[EpochRow]:
         try:
@@ -372,7 +381,7 @@ class RunFolder:
         if not self.root.exists():
             return
         names = sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
-        foreign = [name for name in names if name not in (self.lock.name, self.inputs.name)]
+        foreign = [name for name in names if name not in (self.lock.name, self.inputs.name, *OF_A_SEARCH)]
         if foreign or not self.root.is_dir():
             holds = f" (it holds {foreign[0]})" if foreign else ""
             raise RunError(

@@ -164,6 +164,7 @@ ELSEWHERE = {
     "data.decisions": "what is audited: tests/data",
     "split.validation": "how images are divided: tests/data/split",
     "split.test": "how images are divided: tests/data/split",
+    "split.folds": "a run a fold: tests/journeys/test_folds.py",
     "split.group": "how images are divided: tests/data",
     "split.group_pattern": "how images are divided: tests/data/split",
     "split.near_duplicates": "how images are divided: tests/data/split",

@@ -182,6 +182,37 @@ def track(
     return 0
 
 
+def search(
+    data: Data,
+    /,
+    *,
+    out: Annotated[str, Parameter(help="The run folder. [runs/DATA-1, -2, ...]", metavar="DIR")] = "",
+    trials: Annotated[int, Parameter(help="Trials of all processes on this search together.")] = 20,
+    backbones: Annotated[
+        str, Parameter(help="Names, with commas. [those with weights on this machine]", metavar="NAMES")
+    ] = "",
+    max_latency_ms: Annotated[
+        float, Parameter(help="Limit for one photo on one core of this machine; 0 is none.")
+    ] = 0.0,
+    max_mb: Annotated[float, Parameter(help="Limit of the model's weights in megabytes; 0 is none.")] = 0.0,
+    no_train: Annotated[
+        bool, Parameter(negative="", help="Write best.toml, and do not make the run of the best trial.")
+    ] = False,
+    recipe: RecipeFile = "",
+    **flags: Any,
+) -> int:
+    """Search backbone, method, rate, augmentation and size; then make the run of the best trial."""
+    from saccade.search import SearchOptions, search
+    from saccade.search.ground import Limits
+
+    terminal = Terminal()
+    chosen = _recipe("search", flags, recipe, terminal)
+    named = tuple(name.strip() for name in backbones.split(",") if name.strip())
+    options = SearchOptions(trials, named, Limits(max_latency_ms, max_mb), not no_train)
+    command = ["saccade", *typed_words.get()]
+    return search(data, chosen, options, terminal, out=out, command=command, started=STARTED)
+
+
 def evaluate(
     run: Run,
     data: Annotated[
@@ -419,6 +450,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     audit,
     split,
     train,
+    search,
     evaluate,
     augment,
     lr,
@@ -433,4 +465,4 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     backbones,
     doctor,
 )
-RECIPE_COMMANDS = (audit, split, augment, lr, train)
+RECIPE_COMMANDS = (audit, split, augment, lr, train, search)

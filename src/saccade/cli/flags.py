@@ -54,6 +54,10 @@ CONCERNS: dict[str, frozenset[str]] = {
         if key.startswith(("data.", "split.", "augment.", "model."))
         or key in (*_TESTING, "seed", "device", "precision")
     ),
+    # a limit on latency is the search's own, which holds for each of its trials
+    "search": frozenset(
+        key for key, *_ in field_table() if key not in ("model.max_latency_ms", "split.folds")
+    ),
 }
 _NAMING = (*_LIST, "split.group", "split.group_pattern", "data.drop_empty")
 # What --help shows; --help-all shows every one.
@@ -61,6 +65,10 @@ USUAL: dict[str, tuple[str, ...]] = {
     "train": (
         *("model.backbone", "model.weights", "train.method", "train.epochs", "train.lr", "train.batch_size"),
         *("train.time_limit", "data.image_size", "augment.policy", "split.group", "device"),
+    ),
+    "search": (
+        *("train.time_limit", "train.method", "model.weights", "data.image_size", "augment.policy"),
+        *("split.group", "seed", "device"),
     ),
     "audit": (*_NAMING, "data.decisions"),
     "split": (*_NAMING, "split.validation", "split.test", "split.repair", "seed"),

@@ -25,6 +25,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "saccade train photos --method full --epochs 15 --image-size 260",
         "saccade train --resume runs/photos-1",
     ),
+    "search": (
+        "saccade search photos --time-limit 1800",
+        "saccade search photos --trials 30 --backbones tf_efficientnet_lite0,resnet18",
+        "saccade search photos --trials 30 --max-latency-ms 20 --method tail",
+    ),
     "audit": (
         "saccade audit photos",
         "saccade audit photos --out audit",

@@ -21,7 +21,7 @@ from cyclopts import (
 )
 
 from saccade._version import __version__
-from saccade.cli.commands import COMMANDS, RECIPE_COMMANDS, train, typed_words
+from saccade.cli.commands import COMMANDS, RECIPE_COMMANDS, search, train, typed_words
 from saccade.cli.elsewhere import in_our_words, joined, line_meant
 from saccade.cli.help import EXAMPLES, asks_for_help, print_help, shown_name
 from saccade.errors import RecipeError
@@ -50,7 +50,7 @@ def parsed(words: list[str]) -> tuple[Callable[..., int | None], inspect.BoundAr
         command, given, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise _refusal(error, words) from None
-    if inspect.unwrap(command) is train and not given.arguments.get("resume"):
+    if inspect.unwrap(command) in (train, search) and not given.arguments.get("resume"):
         _choose_run_folder(words, given)
     typed_words.set(list(words))
     return inspect.unwrap(command), given

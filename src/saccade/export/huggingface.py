@@ -144,7 +144,7 @@ def _timm_network(bundle: Bundle) -> nn.Module:
 def _refuse_foreign(architecture: Any) -> None:
     library, name = architecture.get("library", "its own"), architecture.get("backbone", "network")
     why = ""
-    if "temperatures" in architecture:
+    if "members" in architecture:
         why = "it is an ensemble of several networks"
     elif library != "timm":
         why = f"{library}/{name} is no network of timm"

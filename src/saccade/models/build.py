@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from saccade import extensions
+from saccade.answer import Answer
 from saccade.errors import ModelError
 from saccade.models import pretrained as libraries
 from saccade.models.backbones import EXTENSION, BackboneName, Builder, find_backbone, usual_image_size
@@ -25,7 +26,7 @@ from saccade.preprocess import MOST_CHANNELS, RGB, PixelFormat, Preprocess
 
 HEAD_DROPOUT = 0.2
 MAX_CLASSES = 1_000_000
-TEMPERATURES = "temperatures"  # in the architecture of an ensemble: one a member
+MEMBERS = "members"  # in the architecture of an ensemble: the answer of each
 MAX_MEMBERS = 100
 
 
@@ -189,15 +190,16 @@ def weights_origin(name: str, weights: str = "") -> Origin | None:
 def rebuild(architecture: Mapping[str, Any]) -> nn.Module:
     """The network that a bundle's architecture describes, with random weights; fetches nothing.
 
-    That is a `Classifier`, or, where `temperatures` are named, an `Ensemble` of as many. Raises ModelError
-    when the description does not hold.
+    That is a `Classifier`, or an `Ensemble` of as many as there are `members`. Raises ModelError when the
+    description does not hold.
     """
-    if TEMPERATURES not in architecture:
+    if MEMBERS not in architecture:
         return rebuild_classifier(architecture)
-    temperatures = architecture[TEMPERATURES]
-    if not isinstance(temperatures, list) or not 1 <= len(temperatures) <= MAX_MEMBERS:
-        raise ModelError("the stored architecture is not valid (temperatures)", hint="train it again")
-    return Ensemble([rebuild_classifier(architecture) for _ in temperatures], list(map(float, temperatures)))
+    members = architecture[MEMBERS]
+    if not isinstance(members, list) or not 1 <= len(members) <= MAX_MEMBERS:
+        raise ModelError("the stored architecture is not valid (members)", hint="train it again")
+    answers = [Answer.from_json(member) for member in members]
+    return Ensemble([rebuild_classifier(architecture) for _ in answers], answers)
 
 
 def rebuild_classifier(architecture: Mapping[str, Any]) -> Classifier:

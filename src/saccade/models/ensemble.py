@@ -1,4 +1,4 @@
-"""Several trained networks as one: the mean of their probabilities, given as its logarithm."""
+"""Several trained networks as one, which gives the mean of their probabilities."""
 
 from __future__ import annotations
 
@@ -7,24 +7,36 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-SMALLEST = 1e-30  # of a probability, whose logarithm is taken
+from saccade.answer import Answer
+
+SMALLEST = 1e-7  # of a probability, and of what it lacks to 1, before a logarithm is taken
 
 
 class Ensemble(nn.Module):
-    """Images (B, 3, S, S) -> logits (B, classes) whose softmax is the mean of the members' probabilities.
+    """Images (B, 3, S, S) -> (B, classes): the activation gives the mean of the members' probabilities.
 
-    `temperatures` are the members' own, which divide their logits before the softmax.
+    `answers` say how each member's outputs become probabilities; their activation is the same. Softmax of the
+    logarithm of probabilities gives these again, and sigmoid does of their log odds.
     """
 
-    def __init__(self, members: Sequence[nn.Module], temperatures: Sequence[float]) -> None:
+    def __init__(self, members: Sequence[nn.Module], answers: Sequence[Answer]) -> None:
         super().__init__()
-        assert len(members) == len(temperatures) > 0, "a temperature for each member"
+        assert len(members) == len(answers) > 0, "an answer for each member"
         self.members = nn.ModuleList(members)
-        self.temperatures = tuple(temperatures)
+        self.answers = tuple(answers)
 
     def forward(self, images: Tensor) -> Tensor:
-        answers = [
-            (member(images) / temperature).softmax(dim=1)
-            for member, temperature in zip(self.members, self.temperatures, strict=True)
-        ]
-        return torch.stack(answers).mean(dim=0).clamp(min=SMALLEST).log()
+        pairs = zip(self.members, self.answers, strict=True)
+        mean = torch.stack([_probabilities(member(images), answer) for member, answer in pairs]).mean(dim=0)
+        if self.answers[0].activation == "softmax":
+            return mean.clamp(min=SMALLEST**4).log()
+        mean = mean.clamp(SMALLEST, 1 - SMALLEST)
+        return mean.log() - (1 - mean).log()
+
+
+def _probabilities(logits: Tensor, answer: Answer) -> Tensor:
+    """(B, classes) in float32."""
+    scaled = logits / logits.new_tensor(answer.temperatures)
+    if answer.offsets:
+        scaled = scaled + logits.new_tensor(answer.offsets)
+    return scaled.softmax(dim=1) if answer.activation == "softmax" else scaled.sigmoid()

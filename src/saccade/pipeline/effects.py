@@ -155,6 +155,11 @@ RULES = (
         lambda s: s.from_scratch and s.recipe.model.pretrained,
     ),
     Rule(
+        ["split.validation"],
+        "with folds each image outside of the test part validates one of them",
+        lambda s: s.recipe.split.folds > 0,
+    ),
+    Rule(
         [*_OF_STEPS, "model.dropout", "model.drop_path"],
         "method head fits a linear probe directly, without training steps",
         lambda s: s.head_alone,

@@ -11,7 +11,6 @@ a rise of the loss is the easier to see, since the loss is small.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from saccade.answer import Answer
 from saccade.bundle import Bundle, load_bundle, load_exactly, save_bundle, weights_sha256
-from saccade.evaluation.calibration import softmax
 from saccade.images.decoder import Limits
 from saccade.models import rebuild
-from saccade.models.build import TEMPERATURES
+from saccade.models.build import MEMBERS
 from saccade.pipeline.work import Work
 from saccade.records import ImageRecord
 from saccade.run_folder import RunFolder
@@ -117,7 +116,7 @@ def only_heads_differ(bundles: Sequence[Bundle]) -> bool:
 def averaged(bundles: Sequence[Bundle]) -> Bundle:
     """One network with the mean of the weights; whole numbers (of batches seen) are the first one's.
 
-    Its temperature is the geometric mean of theirs: each was fitted on images that its model had not learnt,
+    Its temperature is the geometric mean of theirs. Each was fitted on images that its model had not learnt,
     and no image is left on which another could be.
     """
     states = [bundle.module.state_dict() for bundle in bundles]
@@ -125,7 +124,20 @@ def averaged(bundles: Sequence[Bundle]) -> Bundle:
     module = rebuild(dict(bundles[0].architecture))
     load_exactly(module, mean, where="the averaged weights")
     return dataclasses.replace(
-        bundles[0], module=module.eval(), temperature=_geometric([b.temperature for b in bundles])
+        bundles[0], module=module.eval(), answer=mean_answer([bundle.answer for bundle in bundles])
+    )
+
+
+def mean_answer(answers: Sequence[Answer]) -> Answer:
+    """Geometric mean of temperatures, mean of offsets, class by class."""
+    classes = max(max(len(answer.temperatures), len(answer.offsets)) for answer in answers)
+    temperatures = [np.broadcast_to(np.log(answer.temperatures), classes) for answer in answers]
+    offsets = [np.broadcast_to(answer.offsets or (0.0,), classes) for answer in answers]
+    one = all(len(answer.temperatures) == 1 for answer in answers)
+    mean = np.exp(np.mean(temperatures, axis=0))
+    shift = np.mean(offsets, axis=0) if any(answer.offsets for answer in answers) else np.empty(0)
+    return Answer(
+        answers[0].activation, tuple(map(float, mean[:1] if one else mean)), tuple(map(float, shift))
     )
 
 
@@ -136,17 +148,15 @@ def _mean(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([tensor.double() for tensor in tensors]).mean(dim=0).to(first.dtype)
 
 
-def _geometric(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
-
-
 def together(bundles: Sequence[Bundle]) -> Bundle:
     """All networks behind one preprocessing, probabilities averaged, each with its own temperature."""
-    architecture = {**bundles[0].architecture, TEMPERATURES: [bundle.temperature for bundle in bundles]}
+    answers = [bundle.answer for bundle in bundles]
+    architecture = {**bundles[0].architecture, MEMBERS: [answer.as_json() for answer in answers]}
     module: Any = rebuild(architecture)
     for member, bundle in zip(module.members, bundles, strict=True):
         load_exactly(member, bundle.module.state_dict(), where="a fold's model")
-    return dataclasses.replace(bundles[0], module=module.eval(), architecture=architecture, temperature=1.0)
+    answer = Answer(answers[0].activation)
+    return dataclasses.replace(bundles[0], module=module.eval(), architecture=architecture, answer=answer)
 
 
 def compare(work: Work, bundles: Sequence[Bundle], records: Sequence[ImageRecord]) -> Comparison:
@@ -185,4 +195,4 @@ def _probabilities(work: Work, bundle: Bundle, records: Sequence[ImageRecord], w
     with work.terminal.progress(what) as progress:
         logits, _, _ = predict_logits(bundle.module, batches, runtime, progress=progress, images=len(records))
     bundle.module.to("cpu")
-    return softmax(logits, bundle.temperature)
+    return bundle.answer.probabilities(logits)

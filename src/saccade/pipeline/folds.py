@@ -6,18 +6,18 @@ once, and by the time the test part is read every choice has been made.
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from saccade.errors import RunError
 from saccade.features.shared import SharedFeatures
 from saccade.pipeline import mending
+from saccade.pipeline.derived import begin_within
 from saccade.pipeline.division import FOLDS
 from saccade.pipeline.evidence import choices_made, watching_test
-from saccade.pipeline.fold_figures import folds_of, say_folds, write_fold_metrics
+from saccade.pipeline.fold_figures import folds_of, write_fold_metrics
 from saccade.pipeline.fold_model import join_folds
 from saccade.pipeline.work import Ready, Work
 from saccade.recipe import Recipe
@@ -70,9 +70,8 @@ def _train_fold(
     total = max(fold_of.values())
     with run.locked():
         recipe = _fold_recipe(work, run, left)
-        mended = mending.remove_damaged(
-            run, recipe, terminal, run.read_record().command if run.recipe.exists() else ()
-        )
+        resume = ("saccade", "train", "--resume", str(work.run.root))
+        mended = mending.remove_damaged(run, recipe, terminal, resume)
         if _is_finished(run) and not mended:
             terminal.say(f"Fold      {number} of {total} is trained")
             return
@@ -82,7 +81,8 @@ def _train_fold(
         )
         terminal.say(f"Fold      {number} of {total}: {sizes}, in {run.root}")
         if not (run.recipe.exists() and mending.beginning_is_whole(run)):
-            _begin_fold(work, run, dataset.records, recipe)
+            said = "One fold of a cross-validation."
+            begin_within(work.run, run, dataset.records, recipe, command=resume, comment=said)
         ready = Ready(Runtime.create(recipe.device, recipe.precision), dataset.classes)
         own = Work(
             run,
@@ -118,29 +118,6 @@ def _fold_recipe(work: Work, run: RunFolder, left: int) -> Recipe:
     )
 
 
-def _begin_fold(work: Work, run: RunFolder, records: Iterable, recipe: Recipe) -> None:
-    """What a run begins with, out of what is known of the whole."""
-    whole = work.run.read_record()
-    resume = ("saccade", "train", "--resume", str(work.run.root))
-    record = dataclasses.replace(
-        whole,
-        command=resume,
-        finished=False,
-        evidence={},
-        diagnosis=None,
-        promises={},
-        seconds=None,
-        callbacks=(),
-    )
-    audit = {key: value for key, value in work.run.read_audit().items() if key != FOLDS}
-    with run.begun():
-        run.note_command(resume)
-        run.write_dataset(records)
-        run.write_audit(audit)
-        run.write_record(record)
-        run.write_recipe(recipe, comment="One fold of a cross-validation.")
-
-
 # -- all folds ---------------------------------------------------------------------------------------
 
 
@@ -150,7 +127,6 @@ def _put_together(run: RunFolder, fold_of: Mapping[str, int], work: Work) -> Non
         parts = [run.fold(number).read_predictions("validation") for number in sorted(set(fold_of.values()))]
         run.write_predictions(FOLDS, _by_path(parts))
     write_fold_metrics(run, work.recipe.evaluate.top_k)
-    say_folds(run, work.terminal)
 
 
 def _by_path(parts: Sequence[Predictions]) -> Predictions:

@@ -243,9 +243,12 @@ def _told_of_test(found: Mapping[str, Any]) -> str:
     times = len(found["measured_by"])
     since = " since the run was last continued" if found["continued"] else ""
     often = "once" if times == 1 else f"{times} times (stopped in between)"
+    trials = (
+        f", by none of the {found['search_trials']} trials of the search" if "search_trials" in found else ""
+    )
     return (
-        f"0 of {found['test_images']} test images were read before the last choice{since}; measured {often}, "
-        f"by the bundle of that choice, SHA-256 {found['bundle'][:12]}"
+        f"0 of {found['test_images']} test images were read before the last choice{since}{trials}; measured "
+        f"{often}, by the bundle of that choice, SHA-256 {found['bundle'][:12]}"
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from saccade.evaluation.metrics import metrics_from_json
 from saccade.files import files_below
+from saccade.pipeline.division import FOLDS
+from saccade.pipeline.fold_figures import say_folds
 from saccade.pipeline.judge import JUDGED_PARTS
 from saccade.pipeline.promises import NOT_CHECKED
 from saccade.records import Metrics
@@ -25,7 +27,14 @@ def say_result(run: RunFolder, terminal: Terminal) -> None:
         figures = _figures(run, part)
         if figures is not None:
             terminal.say(result_line(part, figures))
-    if not run.has(run.metrics("test")):
+    folded = run.has(run.metrics(FOLDS))
+    if folded:
+        say_folds(run, terminal)
+    if not run.has(run.metrics("test")) and folded:
+        terminal.say(
+            "          there is no test part: these figures are of the folds' models, not of the joined one"
+        )
+    elif not run.has(run.metrics("test")):
         terminal.say(
             "          there is no test part: validation images chose the checkpoint, so these figures are "
             "optimistic"

@@ -21,7 +21,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A run as the report sees it. `metrics` are by part; `predictions` are those of the judged part."""
+    """A run as the report sees it. `metrics` are by part; `predictions` are those of the judged part.
+
+    `folds` is what `metrics/folds.json` holds besides, of a cross-validation; `search` what a search found
+    that this run came from.
+    """
 
     name: str
     recipe: Recipe | None = None
@@ -34,6 +38,8 @@ class Facts:
     dataset: tuple[ImageRecord, ...] = ()
     metrics: Mapping[str, Metrics] = field(default_factory=dict)
     predictions: Predictions | None = None
+    folds: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def part(self) -> str:
@@ -92,6 +98,8 @@ def read_facts(run: RunFolder) -> Facts:
         dataset=_if_there(run.has(run.dataset), run.read_dataset) or (),
         metrics={part: metrics_from_json(run.read_metrics(part)) for part in parts},
         predictions=_if_there(run.has(run.predictions(judged)), lambda: run.read_predictions(judged)),
+        folds=_if_there(run.has(run.metrics("folds")), lambda: run.read_metrics("folds")) or {},
+        search=_if_there(run.has(run.search), run.read_search) or {},
     )
 
 

@@ -27,6 +27,7 @@ MISTAKES_SHOWN = 24
 PAIRS_SHOWN = 12
 CONFUSED_SHOWN = 12
 ROWS_UNFOLDED = 30
+TRIALS_SHOWN = 20
 
 Picture = Callable[[str], Thumbnail]
 
@@ -85,7 +86,7 @@ def _result(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     """One column a part, the judged one first; one row a figure."""
     if facts.figures is None:
         return None
-    order = [facts.part, *(part for part in ("validation", "train") if part != facts.part)]
+    order = [facts.part, *(part for part in ("validation", "folds", "train") if part != facts.part)]
     columns = [part for part in order if part in facts.metrics]
     cells = [_figure_cells(facts.metrics[part]) for part in columns]
     rows = [(name, [cell.get(name) for cell in cells]) for name in cells[0]]
@@ -112,6 +113,56 @@ def _figure_cells(metrics: Metrics) -> dict[str, tuple[str, str]]:
     ]
     cells = {name: (percent(value), bounds(interval)) for name, value, interval in shares}
     return cells | {name: (f"{value:.3f}", bounds(interval, scale=1)) for name, value, interval in others}
+
+
+def _folds(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+    """A row a fold, then mean, standard deviation and interval; and what was made of the folds' models."""
+    if not facts.folds:
+        return None
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+    figures = [(name, facts.folds["over_folds"][name]) for name in names]
+    rows = [
+        (title, [_told(name, figure[key]) for name, figure in figures])
+        for title, key in (("Mean", "mean"), ("Standard deviation", "sd"))
+    ]
+    rows.append(
+        ("95 % interval", [f"{_told(n, found['low'])} to {_told(n, found['high'])}" for n, found in figures])
+    )
+    return {
+        "images": facts.folds["images"],
+        "folds": facts.folds["folds"],
+        "rows": rows,
+        "method": facts.folds["interval_method"],
+        "model": facts.record.folds,
+    }
+
+
+def _search(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+    """The trials that gave a model, the best first, and what mattered."""
+    if not facts.search:
+        return None
+    rows = []
+    for trial in facts.search["trials"]:
+        if trial["rungs"]:
+            best = min(trial["rungs"], key=lambda rung: rung["log_loss"])
+            settings = [
+                f"{key} {_setting(value)}" for key, value in trial["params"].items() if key != "method"
+            ]
+            rows.append({**trial, **best, "settings": ", ".join(settings)})
+    return {
+        **facts.search,
+        "rows": sorted(rows, key=lambda row: row["log_loss"])[:TRIALS_SHOWN],
+        "left_out": max(0, len(rows) - TRIALS_SHOWN),
+        "importances": list(facts.search["importances"].items()),
+    }
+
+
+def _setting(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def _told(name: str, value: float) -> str:
+    return percent(value) if name.endswith("accuracy") else f"{value:.3f}"
 
 
 def _diagnosis(facts: Facts, picture: Picture) -> tuple[Finding, ...]:
@@ -310,12 +361,14 @@ def _plain(value: Any) -> str:
 # One line adds a section, with a template in templates/sections.
 SECTIONS = (
     Section("result", "Result", _result),
+    Section("folds", "Folds", _folds),
     Section("diagnosis", "Diagnosis", _diagnosis),
     Section("curves", "Curves", _curves),
     Section("confusion", "Confusion", _confusion),
     Section("classes", "Classes", _classes),
     Section("reliability", "Confidence", _reliability),
     Section("mistakes", "Mistakes", _mistakes),
+    Section("search", "Search", _search),
     Section("backbone", "Backbone", _choice),
     Section("data", "Data", _data),
     Section("promises", "Promises", _promises),
