@@ -77,8 +77,20 @@ def test_the_path_of_a_cross_validation(
 def test_networks_that_cannot_be_averaged_become_one_graph(
     saccade: Saccade, photos: Path, tmp_path: Path
 ) -> None:
-    small = ("--backbone", "small_cnn", "--image-size", "24", "--epochs", "4", "--batch-size", "8")
-    answer = saccade("train", photos, "--out", tmp_path / "run", *small, "--folds", "2", "--split.test", "0")
+    small = ("--backbone", "small_cnn", "--image-size", "24", "--epochs", "8", "--batch-size", "8")
+    answer = saccade(
+        "train",
+        photos,
+        "--out",
+        tmp_path / "run",
+        *small,
+        "--lr",
+        "0.01",
+        "--folds",
+        "2",
+        "--split.test",
+        "0",
+    )
     assert answer.code == 0, answer.err
     run = RunFolder(tmp_path / "run")
     record = run.read_record()
@@ -148,3 +160,14 @@ def test_what_cannot_be_divided_is_refused(saccade: Saccade, photos: Path, tmp_p
     assert answer.code == 2
     assert "cannot fill 200 folds" in answer.err
     assert not (tmp_path / "run").exists()
+
+
+def test_folds_in_python(photos: Path, tmp_path: Path) -> None:
+    from saccade import ImageClassifier
+
+    model = ImageClassifier(
+        backbone="small_cnn", image_size=16, epochs=1, batch_size=16, folds=2, out=str(tmp_path / "run")
+    ).fit(str(photos))
+    assert model.metrics_["folds"]["images"] == len(model.run_.read_predictions("folds"))
+    assert set(model.history_["phase"]) == {"fold 1 main", "fold 2 main"}
+    assert model.predict_proba([str(next(photos.rglob("*.png")))]).shape == (1, 3)

@@ -16,7 +16,7 @@ from saccade.images.decoder import Limits, read_pixels
 from saccade.images.rendering import as_rgb
 from saccade.preprocess import RGB
 from saccade.recipe import SHORT_FLAGS, Recipe, differing_keys
-from saccade.records import PARTS, Dataset, EpochRow, ImageRecord, Metrics, Predictions
+from saccade.records import Dataset, EpochRow, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder
 from saccade.sources.in_python import is_inputs, root_of_inputs
 from saccade.sources.lists import folder_of_paths
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from saccade.notebook.plots import Tile
     from saccade.transforms import Augmentation
 
-JUDGED_FIRST = PARTS[::-1]  # test, validation, train
+JUDGED_FIRST = ("test", "validation", "folds", "train")
 
 
 def metrics(run: RunFolder) -> dict[str, Any]:
@@ -34,8 +34,16 @@ def metrics(run: RunFolder) -> dict[str, Any]:
 
 
 def history(run: RunFolder) -> list[dict[str, Any]]:
-    """A row an epoch."""
-    return [dataclasses.asdict(row) for row in run.read_history()]
+    """A row an epoch; of a cross-validation those of its folds, one after the other."""
+    return [dataclasses.asdict(row) for row in _epochs(run)]
+
+
+def _epochs(run: RunFolder) -> list[EpochRow]:
+    folds = range(1, run.read_record().folds.get("models", 0) + 1)
+    if not folds:
+        return run.read_history()
+    rows = ((number, row) for number in folds for row in run.fold(number).read_history())
+    return [dataclasses.replace(row, phase=f"fold {number} {row.phase}") for number, row in rows]
 
 
 def mistakes(run: RunFolder) -> list[dict[str, Any]]:
@@ -150,7 +158,7 @@ def training_tiles(run: RunFolder, images: int) -> Iterator[Tile]:
         stored.classes,
         preprocess,
         images,
-        augmentation=augmentation_of(stored.resolved, run.read_history()),
+        augmentation=augmentation_of(stored.resolved, _epochs(run)),
         seed=recipe.seed,
         epoch=0,
         limits=Limits.of(recipe.data, preprocess.pixels),

@@ -97,6 +97,11 @@ def _train_fold(
         )
         for stage in stages:
             stage(own)
+        found = run.read_metrics("validation")
+        terminal.say(
+            f"          fold {number}: accuracy {found['accuracy']['value']:.1%}, log loss "
+            f"{found['log_loss']:.3f} on its {found['images']:,} held-out images"
+        )
 
 
 def _is_finished(run: RunFolder) -> bool:

@@ -15,14 +15,13 @@ from saccade.pipeline.result import say_result
 from saccade.pipeline.train import train
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder, json_bytes, write_bytes, write_text
-from saccade.search.ground import Ground, Limits, check_backbones, prepared
+from saccade.search.ground import Ground, Limits, prepared, searched
 from saccade.search.locks import FileLock
 from saccade.search.result import best_recipe, recipe_text, say_summary, summary
 from saccade.search.study import ask, asking, bury_the_dead, open_study, running
 from saccade.signals import can_resume
 from saccade.terminal import Terminal
 
-LEAST_SECONDS = 2.0  # for one more trial
 NOT_OF_A_RUN = (".lock", ".copying", "features", "trials")
 
 
@@ -64,8 +63,11 @@ def search(
     home = RunFolder(run.root / "search")
     _require_optuna()  # before any image is read
     can_resume(out)
-    ground = prepared(home, location, recipe, options.backbones, options.limits, terminal, command, began)
-    check_backbones(ground.space)
+    space = searched(recipe, options.backbones)
+    limit = recipe.train.time_limit
+    ground = prepared(
+        home, location, space, options.limits, terminal, command=command, began=began, limit=limit
+    )
     study = open_study(home.root)
     while _one_more(study, ground, options):
         pass
@@ -85,7 +87,7 @@ def _one_more(study: Any, ground: Ground, options: SearchOptions) -> bool:
     """Ask for a trial and carry it out; False where none is left."""
     from saccade.search.trial import try_out
 
-    if ground.seconds_left < LEAST_SECONDS:
+    if not ground.has_time:
         return False
     with asking(ground.home.root):
         asked = ask(study, ground.home.root, ground.space, trials=options.trials, seed=ground.space.base.seed)
@@ -133,6 +135,7 @@ def _ended(
     began: float,
 ) -> int:
     """Write best.toml and what was found; then the run of the best model."""
+    shutil.rmtree(ground.home.root / "trials", ignore_errors=True)  # of processes that were killed
     found = summary(study, ground)
     say_summary(found, ground.terminal)
     best = best_recipe(ground, found["best"], limited=bool(recipe.train.time_limit))
@@ -162,7 +165,8 @@ def _run_of_best(
     result = train(
         ground.location, run.read_recipe(), ground.terminal, out=str(run.root), command=command, started=began
     )
-    shutil.rmtree(ground.home.root / "features", ignore_errors=True)
+    for left in ("features", "best", "workers"):  # what only trials need, and what is the run's by now
+        shutil.rmtree(ground.home.root / left, ignore_errors=True)
     return result.exit_code
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import platform
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saccade.artefact import Artefact
-from saccade.building import build_network
+from saccade.building import build_network, check_buildable
 from saccade.bundle import Bundle
 from saccade.errors import ModelError, OtherRunError, RecipeError
 from saccade.export.bench import TimedEngine, measure
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 TIMING_ROUNDS = 3
+LEAST_SECONDS, HEAD_MARGIN = 2.0, 1.3  # for one more trial
+MEASURED_OF_TRAIN = 500  # images, which the run of the best trial evaluates at its end
 BYTES = 4  # a weight
 
 
@@ -66,6 +69,17 @@ class Ground:
     terminal: Terminal
     end: float = math.inf  # monotonic seconds, by which the last trial must have ended
     _features: dict[str, SharedFeatures] = field(default_factory=dict)
+    _longest_head: float = 0.0
+
+    def note_seconds(self, method: str, seconds: float) -> None:
+        """Remember what a head took at most: its features must be computed for each backbone and size."""
+        if method == "head":
+            self._longest_head = max(self._longest_head, seconds)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether one more trial can give a model before the end."""
+        return self.seconds_left > max(LEAST_SECONDS, HEAD_MARGIN * self._longest_head)
 
     @property
     def seconds_left(self) -> float:
@@ -119,26 +133,37 @@ def _measured(ground: Ground, params: Params) -> dict[str, float]:
 # -- beginning ---------------------------------------------------------------------------------------
 
 
+def searched(recipe: Recipe, backbones: Sequence[str]) -> Space:
+    """What is searched, a time limit aside; raises ModelError for a backbone that cannot be had."""
+    base = recipe.model_copy(update={"train": recipe.train.model_copy(update={"time_limit": 0.0})})
+    space = Space(_candidates(base, backbones), base)
+    for label in space.candidates:
+        try:
+            check_buildable(space.recipe({"backbone": label}, "head"))
+        except ModelError as error:
+            raise ModelError(f"backbone {label}: {error.problem}", hint=error.hint) from None
+    return space
+
+
 def prepared(
     home: RunFolder,
     location: str,
-    recipe: Recipe,
-    backbones: Sequence[str],
+    space: Space,
     limits: Limits,
     terminal: Terminal,
+    *,
     command: Sequence[str],
     began: float,
+    limit: float,
 ) -> Ground:
     """Divide the data, or read how the first process of this search divided them.
 
-    Raises SaccadeError where it cannot, OtherRunError where the folder holds another search.
+    `limit`: seconds from `began` for the whole command. Raises SaccadeError where it cannot, OtherRunError
+    where the folder holds another search.
     """
-    limit = recipe.train.time_limit
-    base = recipe.model_copy(update={"train": recipe.train.model_copy(update={"time_limit": 0.0})})
-    candidates = _candidates(base, backbones)
-    space = Space(candidates, base)
-    with FileLock(home.root.with_name(f".{home.root.name}.lock")):
-        settings = {"backbones": {n: dataclasses.asdict(c) for n, c in candidates.items()}}
+    base = space.base
+    with _first_or_next(home):
+        settings = {"backbones": {n: dataclasses.asdict(c) for n, c in space.candidates.items()}}
         settings |= {"limits": dataclasses.asdict(limits)}
         if home.continues(base, identity(location)):
             _refuse_other_settings(home, settings)
@@ -147,7 +172,8 @@ def prepared(
             terminal.say(f"{home.root} continues")
         else:
             listed, dataset = _divided(home, location, base, settings, terminal, command)
-    judged = 2 * len(dataset.used("validation")) + len(dataset.used("test"))
+    judged = sum(len(dataset.used(part)) for part in ("validation", "test"))
+    judged += min(MEASURED_OF_TRAIN, len(dataset.used("train")))
     end = began + limit - min(ending_seconds(judged), limit / 2) if limit else math.inf
     return Ground(home, location, listed, watching_test(dataset), space, limits, terminal, end)
 
@@ -214,12 +240,17 @@ def _refuse_other_settings(home: RunFolder, settings: Mapping[str, Any]) -> None
         )
 
 
-def check_backbones(space: Space) -> None:
-    """Raise ModelError for a backbone that cannot be had, before any image is read."""
-    from saccade.building import check_buildable
-
-    for label in space.candidates:
-        try:
-            check_buildable(space.recipe({"backbone": label}, "head"))
-        except ModelError as error:
-            raise ModelError(f"--backbones {label}: {error.problem}", hint=error.hint) from None
+@contextlib.contextmanager
+def _first_or_next(home: RunFolder) -> Iterator[None]:
+    """Within it one process at a time looks whether the search has begun; a refusal leaves nothing behind."""
+    lock = home.root.with_name(f".{home.root.name}.lock")
+    new = [folder for folder in (lock.parent, *lock.parent.parents) if not folder.exists()]
+    try:
+        with FileLock(lock):
+            yield
+    finally:
+        if not home.recipe.exists():
+            lock.unlink(missing_ok=True)
+            for folder in (home.root, *new):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()

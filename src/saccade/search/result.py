@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from saccade.errors import TrainingError
 from saccade.recipe import Recipe
 from saccade.search.ground import Ground
-from saccade.search.study import PARAMS, RETRY_OF, SAME_AS, counted
-from saccade.search.trial import COST, PROBLEM, READ, RUNGS, SECONDS
+from saccade.search.study import COST, PARAMS, PROBLEM, READ, RETRY_OF, RUNGS, SAME_AS, SECONDS, counted
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 JOURNAL = "journal.jsonl"
 REDUCTION = 3  # one in so many trials goes on to the next fidelity
 RANDOM_TRIALS = 8  # before TPE models what was found
-SAME_AS, RETRY_OF, PARAMS, KEY = "same_as", "retry_of", "params", "key"
+# what a trial tells the journal
+SAME_AS, RETRY_OF, PARAMS, KEY, PROBLEM = "same_as", "retry_of", "params", "key", "problem"
+RUNGS, SECONDS, READ, COST = "rungs", "seconds", "test_images_read", "cost"
 MOST_REPEATS = 20  # suggestions in a row that were tried already: nothing is left
 
 
@@ -71,7 +73,7 @@ def ask(study: Study, folder: Path, space: Space, *, trials: int, seed: int) -> 
         trial = study.ask()
         params = space.suggest(trial)
         key = key_of(params)
-        same = next((t for t in study.get_trials(deepcopy=False) if _known(t, key)), None)
+        same = next((t for t in counted(study) if t.user_attrs.get(KEY) == key), None)
         trial.set_user_attr(PARAMS, params)
         if same is None:
             trial.set_user_attr(KEY, key)
@@ -94,10 +96,6 @@ def _sampler(seed: int, trials: int) -> Any:
 def _enqueue_the_usual(study: Study, space: Space) -> None:
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial(space.usual())
-
-
-def _known(trial: FrozenTrial, key: str) -> bool:
-    return trial.user_attrs.get(KEY) == key and trial.state.name in ("RUNNING", "COMPLETE", "PRUNED")
 
 
 def _repeat(study: Study, trial: Trial, same: FrozenTrial) -> None:
@@ -135,12 +133,12 @@ def give_back(study: Study, number: int, params: Mapping[str, Any] | None) -> No
 
 
 def counted(study: Study) -> list[FrozenTrial]:
-    """Trials that were made or are under way, each setting once."""
-    states = ("RUNNING", "COMPLETE", "PRUNED")
+    """Trials that were made or are under way, each setting once; those that cannot be made as well."""
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
-        if trial.state.name in states and SAME_AS not in trial.user_attrs
+        if (trial.state.name in ("RUNNING", "COMPLETE", "PRUNED") or PROBLEM in trial.user_attrs)
+        and SAME_AS not in trial.user_attrs
     ]
 
 

@@ -7,6 +7,8 @@ model that had it.
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -25,19 +27,18 @@ from saccade.pipeline.fit import fit
 from saccade.pipeline.hints import usual_side
 from saccade.pipeline.work import Ready, Work
 from saccade.recipe import Recipe
-from saccade.run_folder import RunFolder
+from saccade.run_folder import RunFolder, json_bytes, write_bytes
 from saccade.run_record import USUAL_SIDE
 from saccade.runtime import Runtime
 from saccade.search.ground import Ground
 from saccade.search.space import METHODS, Params
-from saccade.search.study import REDUCTION, Asked, asking, give_back
+from saccade.search.study import COST, PROBLEM, READ, REDUCTION, RUNGS, SECONDS, Asked, asking, give_back
 from saccade.terminal import Terminal
 from saccade.training.clock import ending_seconds
 
 # Of the time that is left a fidelity may take so much, and less than so many seconds are not worth it.
 TIME_SHARE = 0.5
 LEAST_SECONDS = {"head": 0.0, "tail": 10.0, "full": 30.0}
-RUNGS, PROBLEM, SECONDS, READ, COST = "rungs", "problem", "seconds", "test_images_read", "cost"
 BEST = "best"  # the folder of the best model so far
 
 
@@ -77,12 +78,14 @@ def _through_fidelities(
 ) -> tuple[list[Rung], TrialState]:
     trial, rungs = asked.trial, list[Rung]()
     if not _within_limits(study, asked, ground):
-        return rungs, TrialState.FAIL
+        return rungs, TrialState.PRUNED
     last = str(asked.params["method"])
     for method in ladder(ground.space.methods, last):
         if ground.seconds_left < LEAST_SECONDS[method]:
-            return rungs, TrialState.PRUNED if rungs else TrialState.FAIL
+            trial.set_user_attr(PROBLEM, f"no time for {method}")
+            return rungs, TrialState.PRUNED
         rungs.append(train_once(ground, asked.params, method, folder / method))
+        ground.note_seconds(method, rungs[-1].seconds)
         trial.set_user_attr(RUNGS, [asdict(rung) for rung in rungs])
         trial.report(min(rung.log_loss for rung in rungs), REDUCTION ** METHODS.index(method))
         if method != last and trial.should_prune():
@@ -116,11 +119,10 @@ def _within_limits(study: Study, asked: Asked, ground: Ground) -> bool:
 def train_once(ground: Ground, params: Params, method: str, folder: Path) -> Rung:
     """Train one fidelity in a run folder of its own, up to the bundle."""
     began = time.monotonic()
-    recipe = _with_time(ground, ground.space.recipe(params, method)).with_batch_size(
-        len(ground.dataset.used("train"))
-    )
+    recipe = ground.space.recipe(params, method).with_batch_size(len(ground.dataset.used("train")))
     network = build_network(ground.dataset, recipe)
     check_network(network, recipe)
+    recipe = _with_time(ground, recipe, network.preprocess.size)
     plan = make_plan(recipe, network)
     shutil.rmtree(folder, ignore_errors=True)
     run = RunFolder(folder)
@@ -152,12 +154,12 @@ def train_once(ground: Ground, params: Params, method: str, folder: Path) -> Run
     return Rung(method, best["validation_loss"], best["validation_accuracy"], seconds, epochs)
 
 
-def _with_time(ground: Ground, recipe: Recipe) -> Recipe:
+def _with_time(ground: Ground, recipe: Recipe, side: int) -> Recipe:
     """Under a time limit: half of what is left; the run's own clock keeps seconds for what comes after it."""
-    if ground.seconds_left == float("inf") or recipe.train.method == "head":
+    if ground.seconds_left == math.inf or recipe.train.method == "head":
         return recipe
     judged = 2 * len(ground.dataset.used("validation")) + len(ground.dataset.used("test"))
-    limit = max(1.0, TIME_SHARE * ground.seconds_left) + ending_seconds(judged)
+    limit = max(1.0, TIME_SHARE * ground.seconds_left) + ending_seconds(judged, side)
     return recipe.model_copy(
         update={"train": recipe.train.model_copy(update={"time_limit": round(limit, 1)})}
     )
@@ -190,10 +192,6 @@ def _tell(study: Study, asked: Asked, ground: Ground, **outcome: Any) -> None:
 
 def _keep_if_best(ground: Ground, number: int, rung: Rung, folder: Path) -> None:
     """Put the model in the place of the best so far, where it is better."""
-    import json
-
-    from saccade.run_folder import json_bytes, write_bytes
-
     with asking(ground.home.root):
         place, note = ground.home.root / BEST, ground.home.root / "best.json"
         before = json.loads(note.read_text()) if note.is_file() and place.is_dir() else None
