@@ -74,6 +74,7 @@ def test_the_path_of_a_cross_validation(
     assert run.metrics("folds").read_bytes() == metrics, "remade from predictions/folds.csv"
 
 
+@pytest.mark.slow
 def test_networks_that_cannot_be_averaged_become_one_graph(
     saccade: Saccade, photos: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_networks_that_cannot_be_averaged_become_one_graph(
     assert run.onnx.stat().st_size > 1.5 * run.fold(1).onnx.stat().st_size
 
 
+@pytest.mark.slow
 def test_a_killed_cross_validation_goes_on_where_it_was(
     photos: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +164,7 @@ def test_what_cannot_be_divided_is_refused(saccade: Saccade, photos: Path, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_folds_in_python(photos: Path, tmp_path: Path) -> None:
     from saccade import ImageClassifier
 

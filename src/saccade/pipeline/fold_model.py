@@ -58,6 +58,7 @@ class Comparison:
 def join_folds(work: Work, folds: Sequence[RunFolder]) -> None:
     """Write the bundle of the run, and in its record which of the two it is and why."""
     bundles = [load_bundle(fold.bundle) for fold in folds]
+    assert len({bundle.preprocess for bundle in bundles}) == 1, "one preprocessing for all folds"
     kind, reason, compared = _choose(work, bundles)
     joined = averaged(bundles) if kind == AVERAGE else together(bundles)
     training = {

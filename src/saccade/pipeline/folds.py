@@ -20,6 +20,7 @@ from saccade.pipeline.evidence import choices_made, watching_test
 from saccade.pipeline.fold_figures import folds_of, write_fold_metrics
 from saccade.pipeline.fold_model import join_folds
 from saccade.pipeline.work import Ready, Work
+from saccade.preprocess import Preprocess
 from saccade.recipe import Recipe
 from saccade.records import Predictions
 from saccade.run_folder import RunFolder
@@ -112,7 +113,8 @@ def _fold_recipe(work: Work, run: RunFolder, left: int) -> Recipe:
     """The recipe of a single run, with its share of the time left; a fold that has begun keeps its own."""
     if run.recipe.exists():
         return run.read_recipe()
-    recipe = work.recipe.model_copy(update={"split": work.recipe.split.model_copy(update={"folds": 0})})
+    recipe = _with_one_preprocessing(work)
+    recipe = recipe.model_copy(update={"split": recipe.split.model_copy(update={"folds": 0})})
     limit = recipe.train.time_limit
     if not limit:
         return recipe
@@ -121,6 +123,19 @@ def _fold_recipe(work: Work, run: RunFolder, left: int) -> Recipe:
     return recipe.model_copy(
         update={"train": recipe.train.model_copy(update={"time_limit": round(share, 1)})}
     )
+
+
+def _with_one_preprocessing(work: Work) -> Recipe:
+    """The recipe with the size and the channel statistics of the whole, where a network starts from scratch.
+
+    They come from the images outside of the test part. One model needs them to be the same in all folds;
+    pretrained weights bring their own.
+    """
+    if work.recipe.starts_pretrained:
+        return work.recipe
+    found = Preprocess.from_json(work.run.read_record().resolved["data.preprocess"])
+    same = {"image_size": found.size, "mean": found.mean, "std": found.std}
+    return work.recipe.model_copy(update={"data": work.recipe.data.model_copy(update=same)})
 
 
 # -- all folds ---------------------------------------------------------------------------------------
