@@ -158,7 +158,8 @@ def test_what_cannot_be_divided_is_refused(saccade: Saccade, photos: Path, tmp_p
     answer = saccade("train", photos, "--out", tmp_path / "run", "--folds", "1")
     assert answer.code == 2
     assert "needs 2 folds or more" in answer.err
-    answer = saccade("train", photos, "--out", tmp_path / "run", "--folds", "200")
+    small = ("--backbone", "small_cnn", "--image-size", "16")
+    answer = saccade("train", photos, "--out", tmp_path / "run", *small, "--folds", "200")
     assert answer.code == 2
     assert "cannot fill 200 folds" in answer.err
     assert not (tmp_path / "run").exists()

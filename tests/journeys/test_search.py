@@ -37,11 +37,11 @@ def result_of(out: Path) -> dict[str, Any]:
 
 def test_the_path_of_a_search(saccade: Saccade, photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = ("search", photos, "--out", out, "--trials", "3", *tiny_flags(tiny_weights), *SHORT)
+    words = ("search", photos, "--out", out, "--trials", "2", *tiny_flags(tiny_weights), *SHORT)
     answer = saccade(*words)
     assert answer.code == 0, answer.err
     found = result_of(out)
-    assert found["counted"] == 3
+    assert found["counted"] == 2
     first = found["trials"][0]
     assert (first["params"]["method"], first["params"]["augment"]) == ("tail", "medium"), "the usual recipe"
     assert [rung["method"] for rung in first["rungs"]] == ["head", "tail"]
@@ -53,19 +53,37 @@ def test_the_path_of_a_search(saccade: Saccade, photos: Path, tiny_weights: Path
     assert run.read_certificate()["passed"]
     assert record.evidence["7"]["looked_at"] == 0 == found["test_images_read"]
     assert record.promises["7"]["state"] == "kept"
-    assert "none of the 3 trials" in record.promises["7"]["evidence"]
+    assert "none of the 2 trials" in record.promises["7"]["evidence"]
     assert 'id="search"' in run.report.read_text()
     assert run.read_model()["training"]["best"]["validation_loss"] == found["best"]["log_loss"]
 
     recipe = Recipe.from_toml((out / "best.toml").read_text())
     assert recipe.train.method == found["best"]["method"]
-    again = saccade("train", photos, "--out", tmp_path / "again", "--recipe", out / "best.toml")
-    assert again.code == 0, again.err
-    assert RunFolder(tmp_path / "again").weights.read_bytes() == run.weights.read_bytes()
-
     finished = saccade(*words)
     assert finished.code == 0
     assert "is finished; this is its result" in finished.out
+
+
+@pytest.mark.slow
+def test_the_best_recipe_gives_the_same_model(
+    saccade: Saccade, photos: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    words = ("search", photos, "--out", tmp_path / "run", "--trials", "3", *tiny_flags(tiny_weights), *SHORT)
+    assert saccade(*words).code == 0
+    recipe = tmp_path / "run" / "best.toml"
+    again = saccade("train", photos, "--out", tmp_path / "again", "--recipe", recipe)
+    assert again.code == 0, again.err
+    weights = [RunFolder(tmp_path / name).weights.read_bytes() for name in ("run", "again")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_the_time_limit_is_kept(saccade: Saccade, photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    words = ("search", photos, "--out", tmp_path / "run", "--trials", "500", *tiny_flags(tiny_weights))
+    began = time.monotonic()
+    assert saccade(*words, "--time-limit", "40").code == 0
+    assert time.monotonic() - began < 40
+    assert result_of(tmp_path / "run")["counted"] > 1
 
 
 def test_limits_leave_models_out(saccade: Saccade, photos: Path, tiny_weights: Path, tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def _divided(
     audited, made = division.divide_searched(read, base, terminal)
     prepare.require_validation(made.dataset, base)
     record = RunRecord(
-        **identity(location),
+        data=identity(location)["data"],
         root=str(made.dataset.root),
         command=tuple(command),
         platform=platform.platform(),
