@@ -21,7 +21,8 @@ from saccade.images.decoder import Limits
 from saccade.methods import auto, phases_of
 from saccade.methods.planning import plan_training
 from saccade.methods.probe import SERIES, HeadFigures, Probe, kept_series
-from saccade.methods.verdict import Terms, Trial, Verdict, verdict, without_trial
+from saccade.methods.trial import judge_finetuning
+from saccade.methods.verdict import Cost, Terms, Trial, Verdict, verdict, within_limit
 from saccade.models.network import Classifier
 from saccade.plan import Phase
 from saccade.preprocess import Preprocess
@@ -41,6 +42,7 @@ class StandIn:
     worth_it: bool = True
     tail: bool = False
     epochs: int = 0
+    first: int = 0
     validation_loss: float = 0.5
     asked: list[str] = field(default_factory=list)
 
@@ -60,7 +62,8 @@ class StandIn:
 
     def judged(self, phase: Phase) -> Verdict:
         self.asked.append(f"{phase.name} {phase.unfreeze}")
-        return Verdict(self.worth_it, "because of the trial", tail=self.tail, epochs=self.epochs)
+        reason = "because of the trial"
+        return Verdict(self.worth_it, reason, tail=self.tail, epochs=self.epochs, first=self.first)
 
 
 @pytest.fixture(autouse=True)
@@ -313,19 +316,19 @@ def test_more_right_answers_count_too(repaired: int, broken: int, worth_it: bool
 
 
 @pytest.mark.parametrize(
-    ("seconds_left", "worth_it", "tail"), [(600.0, True, False), (400.0, True, True), (40.0, False, False)]
+    ("seconds_left", "worth_it", "tail", "first"),
+    [(600.0, True, False, 2), (390.0, True, True, 0), (40.0, True, True, 0), (10.0, False, False, 0)],
+    ids=["all of it", "last layers", "part of an epoch of them", "head"],
 )
-def test_what_the_time_limit_allows(seconds_left: float, worth_it: bool, tail: bool) -> None:
-    """Of a network that takes 100 s an epoch, and of which fine-tuning would help."""
-    found = verdict(trial(0.4, epoch_seconds=100.0), Terms(seconds_left))
-    assert (found.worth_it, found.tail) == (worth_it, tail), found.reason
-    assert ("--time-limit" in found.reason) is (seconds_left < 600)
-    helps = "fine-tuning would help" if "--time-limit" in found.reason else "fine-tuning helps"
-    assert helps in found.reason
-    fewer = verdict(trial(0.4, epoch_seconds=100.0), Terms(seconds_left, epochs=3))
-    assert (fewer.worth_it, fewer.tail) == (worth_it, False), "three epochs take 300 s"
-    unknown = without_trial(100.0, seconds_left)
-    assert (unknown.worth_it, unknown.tail) == (worth_it, seconds_left > 40)
+def test_what_the_time_limit_allows(seconds_left: float, worth_it: bool, tail: bool, first: int) -> None:
+    """Of a network that takes 100 s an epoch, and 15 s for a few steps of its last layers and a validation."""
+    cost = Cost(epoch_seconds=100.0, least_seconds=15.0)
+    found = within_limit(cost, seconds_left, epochs=10)
+    assert (found.worth_it, found.tail, found.first) == (worth_it, tail, first), found.reason
+    assert ("--time-limit" in found.reason) is (seconds_left < 400)
+    assert ("the linear probe included" in found.reason) is worth_it
+    two = within_limit(cost, 310.0, epochs=2)
+    assert (two.tail, two.first) == (False, 2), "two epochs and what comes first take 300 s"
 
 
 @pytest.mark.parametrize(
@@ -405,7 +408,7 @@ def test_more_points_are_worth_more_time() -> None:
 
 
 def test_what_does_not_pay_is_not_done_by_the_tail() -> None:
-    found = verdict(trial(-0.4, epoch_seconds=100.0), Terms(400.0))
+    found = verdict(trial(-0.4, epoch_seconds=100.0), Terms())
     assert (found.worth_it, found.tail) == (False, False)
 
 
@@ -453,6 +456,38 @@ def test_auto_that_was_given_fewer_epochs_goes_on_with_so_many(
     assert continued.weights_sha256 == whole.weights_sha256
 
 
+def test_under_a_limit_the_last_layers_come_first_and_are_the_start_of_the_whole(
+    fit_tiny: Fit, recipe: Callable[..., Any]
+) -> None:
+    class StopInEpoch(Callback):
+        def __init__(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def on_epoch_end(self, state: TrainingView, row: EpochRow) -> None:
+            if row.epoch == self.epoch:
+                raise KeyboardInterrupt
+
+    chosen = recipe(train__method="auto")  # three epochs
+    like_that: dict[str, Any] = {"first": 2, "validation_loss": 50.0}
+    _, whole = fit_tiny("whole", recipe=chosen, probe=StandIn(**like_that))
+    assert [row.phase for row in whole.history] == ["head", *["finetune"] * 5]
+    assert [(entry.phase, entry.kept, entry.parameters > 0) for entry in whole.frozen] == [
+        ("head", True, True),
+        ("finetune", True, True),
+        ("finetune", True, False),
+    ]
+    assert [row.lr for row in whole.history][1::2][:2] == [whole.history[1].lr] * 2, "each has its schedule"
+    for epoch in (2, 3, 4):
+        name, again = f"cut {epoch}", StandIn(worth_it=False, validation_loss=50.0)
+        with pytest.raises(KeyboardInterrupt):
+            fit_tiny(name, recipe=chosen, probe=StandIn(**like_that), callbacks=[StopInEpoch(epoch)])
+        _, continued = fit_tiny(name, recipe=chosen, probe=again)
+        assert again.asked == [], "what the clock decided is not asked again"
+        assert continued.weights_sha256 == whole.weights_sha256
+        assert [timeless(row) for row in continued.history] == [timeless(row) for row in whole.history]
+        assert continued.frozen_at_end == whole.frozen_at_end
+
+
 def probe_of(records: tuple[ImageRecord, ...]) -> Probe:
     """Of two classes, its features there already."""
     images = Images(FolderStorage(Path(".")), records, Preprocess(8), Limits(), exact=False)
@@ -467,6 +502,27 @@ def probe_of(records: tuple[ImageRecord, ...]) -> Probe:
         progress=Terminal(quiet=True).progress,
         _views=[torch.zeros(len(records), 2)],
     )
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_what_held_out_images_call_solved_is_not_where_validation_disagrees(
+    job_tiny: Callable[..., TrainingJob], right: bool
+) -> None:
+    """400 images that cross-validation gets right; in validation half of them have another label."""
+    labels = torch.arange(400) % 2
+    features = torch.stack([8.0 * labels, 4 - 8.0 * labels], dim=1)
+    records = tuple(ImageRecord(f"{n}.png", "ab"[n % 2], "train", sha256=str(n)) for n in range(400))
+    judged = tuple(record if right else replace(record, label="a") for record in records)
+    probe = replace(probe_of(records), _views=[features], _validation=features)
+    probe = replace(probe, validation=replace(probe.validation, records=judged))
+    head = nn.Linear(2, 2)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        head.bias.zero_()
+    job = replace(job_tiny(deadline=time.monotonic() - 1), classifier=Classifier(nn.Flatten(), head))
+    reason = judge_finetuning(job, probe, job.plan.phases[-1]).reason
+    assert ("almost nothing to gain" in reason) is right, reason
+    assert ("0 s are left: we keep the linear probe" in reason) is not right, reason
 
 
 def test_near_duplicates_of_the_training_part_judge_nothing_that_they_taught(

@@ -93,3 +93,22 @@ def test_the_time_to_the_end_is_that_of_the_steps_to_come_and_of_what_follows() 
     assert clock.seconds_after_training(clock.latest_validation_seconds) == 15.0 + 980 * (0.2 + 0.02), (
         "the first validation decodes, the later ones do not"
     )
+
+
+def test_the_deadline_is_set_by_what_the_ending_takes_here(clock):
+    budget = Clock.of(300.0, clock[0], judged_images=1440, side=224)
+    assert budget.deadline == pytest.approx(clock[0] + 300 - 72.6), "as a slow core needs it"
+    budget.measure_ending(10.0)
+    assert budget.deadline == pytest.approx(clock[0] + 300 - 72.6), "what is read again is not known"
+    budget.judging = Judging(images=1000, read_seconds=0.002, validated=500, rest_seconds=8.0)
+    budget.measure_ending(5.0)  # 8 + 1000 x (0.002 + 0.01) + 5 s, and some more
+    assert budget.deadline == pytest.approx(clock[0] + 300 - 1.15 * 25)
+    assert budget.seconds_after_training() == pytest.approx(1.15 * 25)
+    budget.measure_ending(500.0)
+    assert budget.deadline == clock[0] + 150, "never more than half of the limit"
+
+
+def test_without_a_limit_no_ending_is_measured(clock):
+    budget = Clock(ending_seconds=20.0, judging=Judging(images=1000))
+    budget.measure_ending(5.0)
+    assert (budget.deadline, budget.ending_seconds, budget.limited) == (float("inf"), 20.0, False)

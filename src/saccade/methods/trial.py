@@ -11,7 +11,6 @@ import math
 import time
 from dataclasses import replace
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,16 +20,19 @@ from torch.nn import functional
 
 from saccade.features import heads
 from saccade.features.heads import Choice, LabelledFeatures, head_logits, stratified_group_folds
+from saccade.features.series import is_wide
 from saccade.methods.activations import kept_activations
 from saccade.methods.probe import Probe
-from saccade.methods.verdict import Terms, Trial, Verdict, verdict, without_trial
+from saccade.methods.verdict import Cost, Terms, Trial, Verdict, verdict, within_limit
 from saccade.models.finetune import set_training_mode
 from saccade.plan import Phase
 from saccade.runtime import draw_seed
+from saccade.training.clock import VALIDATION_MARGIN
 from saccade.training.inference import predict_logits
 from saccade.training.job import TrainingJob, freeze_for
 from saccade.training.learner import Learner, begin_phase
 from saccade.training.loop import train_step
+from saccade.training.losses import log_loss_and_accuracy
 from saccade.training.precision import learning_runtime
 from saccade.training.state import FitState
 from saccade.transforms.batches import Batch
@@ -39,16 +41,11 @@ from saccade.transforms.batches import Batch
 TRIAL_SHARE, LEAST_TRIAL_STEPS, TRIAL_HOLDOUT_FOLDS, TRIAL_VIEWS = 0.1, 100, 4, 2
 MAX_TRIAL_IMAGES, MAX_JUDGED_IMAGES = 2_000, 500
 TIMED_STEPS = 3
-TRIAL_TIME_SHARE = 0.3  # of the time that is left
+TIMED_VALIDATION_BATCHES = 2
+LEAST_STEPS = 10  # of the last layers, else we keep the head
 TAIL_STEP_SHARE = 0.35  # of a step of the whole network: a trial's, the passes through frozen layers included
 FORWARD_SHARE = 1 / 3  # of a training step
 SOLVED_ACCURACY = 0.995
-
-
-class NoTime(NamedTuple):
-    """The time limit allows no trial; `epoch_seconds` as in a Trial."""
-
-    epoch_seconds: float
 
 
 def judge_finetuning(job: TrainingJob, probe: Probe, phase: Phase) -> Verdict:
@@ -59,18 +56,45 @@ def judge_finetuning(job: TrainingJob, probe: Probe, phase: Phase) -> Verdict:
     choice = probe.choice(job)
     if choice.folds < 2 and math.isnan(choice.accuracy):
         return Verdict(False, "too few training images to try fine-tuning: we keep the linear probe")
-    if choice.accuracy >= SOLVED_ACCURACY:
+    if choice.accuracy >= SOLVED_ACCURACY and not _validation_disagrees(job, probe, choice):
         return Verdict(
             False,
             f"the linear probe has an accuracy of {choice.accuracy:.1%} on held-out training images: "
             "fine-tuning has almost nothing to gain and is skipped (--method full does it anyway)",
         )
-    terms = _terms(job, phase)
-    trial = _trial(job, probe, phase, choice, terms)
-    terms = replace(terms, seconds_left=job.watch.clock.seconds_left, other_seconds=_other_seconds(job))
-    if isinstance(trial, NoTime):
-        return without_trial(trial.epoch_seconds, terms.seconds_left)
-    return verdict(trial, terms)
+    if job.watch.clock.limited:
+        return _within_limit(job, phase)
+    trial = _trial(job, probe, phase, choice)
+    return verdict(trial, replace(_terms(job, phase), other_seconds=_other_seconds(job)))
+
+
+def _validation_disagrees(job: TrainingJob, probe: Probe, choice: Choice) -> bool:
+    """Whether the head is clearly worse on validation than on held-out training images."""
+    _, accuracy = log_loss_and_accuracy(*probe.validation_logits(job.classifier))
+    return is_wide(choice.accuracy, len(probe.train), accuracy, len(probe.validation))
+
+
+def _within_limit(job: TrainingJob, phase: Phase) -> Verdict:
+    """What the time limit allows, by steps and answers that are timed now."""
+    clock = job.watch.clock
+    if clock.seconds_left <= 0:
+        return within_limit(Cost(0.0, math.inf), clock.seconds_left, phase.epochs)
+    step_seconds = _step_seconds(job, phase)
+    clock.measure_ending(_validation_seconds(job))
+    validating = FORWARD_SHARE * step_seconds * job.validation_batches
+    least = LEAST_STEPS * TAIL_STEP_SHARE * step_seconds + VALIDATION_MARGIN * validating
+    cost = Cost(_epoch_seconds(job, step_seconds), least)
+    return within_limit(cost, clock.seconds_left, phase.epochs)
+
+
+def _validation_seconds(job: TrainingJob) -> float:
+    """About what a validation takes: by the quickest of the first batches, decoding included."""
+    least, images, began = math.inf, 0, time.monotonic()
+    for batch in islice(job.data.validation(), TIMED_VALIDATION_BATCHES):
+        predict_logits(job.classifier, [batch], job.runtime)
+        now = time.monotonic()
+        least, images, began = min(least, now - began), max(images, len(batch.paths)), now
+    return least * job.data.validation_images / max(1, images) if images else 0.0
 
 
 def _terms(job: TrainingJob, phase: Phase) -> Terms:
@@ -84,8 +108,8 @@ def _other_seconds(job: TrainingJob) -> float:
     return job.watch.clock.elapsed() + job.watch.clock.seconds_after_training()
 
 
-def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice, terms: Terms) -> Trial | NoTime:
-    """NoTime when what is left allows no trial, or not enough of the phase after it."""
+def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice) -> Trial:
+    """Held-out images as the head answers them, and as a short fine-tuning of the last layers does."""
     data, tail = probe.data(job, views=probe.head_steps), job.plan.last_layers
     assert tail is not None, "the plan of a method with a trial has what is tried"
     tried, others, judged = _divided_for_trial(data, job.plan.seed)
@@ -98,10 +122,6 @@ def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice, terms: 
     trying = replace(job, classifier=clone, data=replace(job.data, train=source))
     step_seconds = _step_seconds(trying, phase)
     tail = replace(tail, epochs=_trial_epochs(tail, len(source)))
-    epoch_seconds, trial_steps = _epoch_seconds(job, step_seconds), tail.epochs * len(source)
-    full_seconds = terms.least_epochs * epoch_seconds
-    if not _fits(TAIL_STEP_SHARE * step_seconds * trial_steps, full_seconds, job.watch.clock.seconds_left):
-        return NoTime(epoch_seconds)
     _finetune(trying, probe, replace(tail, kept_views=min(TRIAL_VIEWS, tail.kept_views), swa_epochs=0))
     after = torch.from_numpy(predict_logits(clone, probe.evaluation(judged), job.runtime)[0])
     labels = data.labels[judged]
@@ -110,7 +130,7 @@ def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice, terms: 
         tuned_losses=_losses(after, labels),
         head_right=(before.argmax(1) == labels).numpy(),
         tuned_right=(after.argmax(1) == labels).numpy(),
-        epoch_seconds=epoch_seconds,
+        epoch_seconds=_epoch_seconds(job, step_seconds),
     )
 
 
@@ -174,11 +194,6 @@ def _trial_epochs(phase: Phase, batches: int) -> int:
     """How much of a phase its trial is."""
     least = math.ceil(LEAST_TRIAL_STEPS / batches)
     return min(phase.epochs, max(least, round(TRIAL_SHARE * phase.epochs)))
-
-
-def _fits(trial_seconds: float, full_seconds: float, seconds_left: float) -> bool:
-    """Whether there is time for a trial and for the least of the phase after it."""
-    return trial_seconds <= TRIAL_TIME_SHARE * seconds_left and trial_seconds + full_seconds <= seconds_left
 
 
 def _step(learner: Learner, batch: Batch, step: int) -> None:

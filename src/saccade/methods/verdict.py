@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,9 @@ from saccade.terminal import duration
 # Epochs of the whole network that there must be time for; with less, its last layers alone come to more: an
 # epoch of theirs takes a third to a half (docs/fast-training.md).
 LEAST_FULL_EPOCHS, TAIL_EPOCH_SHARE = 5, 0.5
+# Under a time limit so many epochs of the last layers come first. They are soon there, and a start for the
+# whole network, for which so many epochs must be left.
+FIRST_EPOCHS, LEAST_EPOCHS_AFTER = 2, 3
 # A gain need not be proved, only likely: validation lets nothing worse than the head be kept, so a trial that
 # promises too much costs time, and one that is doubted for too long costs the better model.
 LIKELY_STANDARD_ERRORS = 1.0
@@ -53,14 +56,13 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What fine-tuning may take.
+    """What fine-tuning may take where there is no time limit.
 
-    `seconds_left` before the deadline of a time limit, infinite without one. `epochs` of the whole network
-    are planned, `tail_epochs` of the last layers. `bounded`: auto spends no more than `allowance` says.
-    `other_seconds` the command takes for everything else, from its start to the report.
+    `epochs` of the whole network are planned, `tail_epochs` of the last layers. `bounded`: auto spends no
+    more than `allowance` says. `other_seconds` the command takes for everything else, from its start to the
+    report.
     """
 
-    seconds_left: float = math.inf
     epochs: int = LEAST_FULL_EPOCHS
     tail_epochs: int = 1
     bounded: bool = False
@@ -87,22 +89,23 @@ class Verdict:
     """Whether fine-tuning is worth its time, and why, in words.
 
     `tail`: of the last layers only. `epochs`: so many of the whole network, 0 for all that are planned.
+    `first`: so many of the last layers before the whole network.
     """
 
     worth_it: bool
     reason: str
     tail: bool = False
     epochs: int = 0
+    first: int = 0
 
 
 def verdict(trial: Trial, terms: Terms) -> Verdict:
     """Fine-tuning is worth its time where the held-out loss or the errors probably fell, and by enough.
 
     Either will do: a network that is right more often, but too sure of itself, is calibrated afterwards.
-    There must be time for enough epochs of the whole network, else its last layers are fine-tuned. A trial of
-    the last layers promises less than the whole network brings (docs/lab-notes.md). So where enough epochs
-    take no longer than auto spends on any gain, a trial that shows none is no reason against them, as long as
-    it did no harm and there are errors to mend.
+    A trial of the last layers promises less than the whole network brings (docs/lab-notes.md). So where
+    enough epochs take no longer than auto spends on any gain, a trial that shows none is no reason against
+    them, as long as it did no harm and there are errors to mend.
     """
     told = (
         f"short trial of fine-tuning the last layers, evaluated on {len(trial.head_right):,} held-out "
@@ -111,9 +114,6 @@ def verdict(trial: Trial, terms: Terms) -> Verdict:
     )
     if doubt := _doubt(trial):
         return _doubted(told, doubt, trial, terms)
-    if terms.least_epochs * trial.epoch_seconds > terms.seconds_left:
-        shorter = without_trial(trial.epoch_seconds, terms.seconds_left)
-        return replace(shorter, reason=f"{told}: fine-tuning would help, but {shorter.reason}")
     allowed = terms.allowance(trial.points)
     epochs = terms.epochs_within(allowed, trial.epoch_seconds)
     if epochs < terms.least_epochs:
@@ -192,18 +192,27 @@ def _cost(epochs: int, epoch_seconds: float, other_seconds: float) -> str:
     )
 
 
-def without_trial(epoch_seconds: float, seconds_left: float) -> Verdict:
-    """What the time limit allows instead of the whole network: its last layers, or nothing.
+class Cost(NamedTuple):
+    """Seconds of an epoch of the whole network, and of the least that is worth it: some steps, a validation."""
 
-    A trial would cost as much as what it decides about, and validation keeps the head where that is better.
+    epoch_seconds: float
+    least_seconds: float
+
+
+def within_limit(cost: Cost, seconds_left: float, epochs: int) -> Verdict:
+    """What a time limit allows: the last layers, then the whole network, or only the last layers, or nothing.
+
+    No trial is made, which would take the time of what it decides about: validation keeps the head where that
+    is better. `epochs` of the whole network are planned.
     """
-    left = max(0.0, seconds_left)
-    said = f"an epoch of the whole network takes about {epoch_seconds:.0f} s and {left:.0f} s are left"
-    if TAIL_EPOCH_SHARE * epoch_seconds > seconds_left:
-        return Verdict(False, f"{said}: we keep the linear probe; a longer --time-limit allows more")
-    return Verdict(
-        True,
-        f"{said}: only its last layers are fine-tuned (all of it with a longer --time-limit), and whatever "
-        "has the lowest validation loss is kept, the linear probe included",
-        tail=True,
-    )
+    left = f"{max(0.0, seconds_left):.0f} s are left"
+    if seconds_left < cost.least_seconds:
+        return Verdict(False, f"{left}: we keep the linear probe; a longer --time-limit allows more")
+    said = f"an epoch of the whole network takes about {cost.epoch_seconds:.0f} s and {left}"
+    kept = "whatever has the lowest validation loss is kept, the linear probe included"
+    whole = FIRST_EPOCHS * TAIL_EPOCH_SHARE + min(LEAST_EPOCHS_AFTER, epochs)
+    if whole * cost.epoch_seconds > seconds_left:
+        longer = "all of it with a longer --time-limit"
+        return Verdict(True, f"{said}: only its last layers are fine-tuned ({longer}), and {kept}", tail=True)
+    reason = f"{said}: its last layers are fine-tuned first, then all of it, and {kept}"
+    return Verdict(True, reason, first=FIRST_EPOCHS)

@@ -65,7 +65,7 @@ def fit(work: Work) -> None:
     # validation twice: at the end of training, and as a part; the test part once
     judged = 2 * len(dataset.used("validation")) + len(dataset.used("test"))
     clock = Clock.of(plan.time_limit, work.began, judged_images=judged, side=network.preprocess.size)
-    clock.judging = judging(dataset, work.recipe)
+    clock.judging = judging(dataset, work.recipe, runtime.device.type)
     if late := without_time(plan.time_limit, clock):
         terminal.say(f"          {late}")
     callbacks = Callbacks([TerminalProgress(terminal), *work.watching])

@@ -7,6 +7,7 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
+from saccade.caches.endings import rest_seconds
 from saccade.errors import ImageError
 from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import measure, metrics_as_json
@@ -65,20 +66,27 @@ def _predict_part(
     run.write_predictions(part, answered)
 
 
-def judging(dataset: Dataset, recipe: Recipe) -> Judging:
-    """What is read again after training; a few validation images are read now, to see how long one takes."""
-    from saccade.training.clock import Judging
+def images_read_again(dataset: Dataset, recipe: Recipe) -> tuple[int, int]:
+    """Images that are measured after training, and those with which the exported file is certified."""
+    answered = len(dataset.used("validation")) + len(dataset.used("test"))
+    certified = min(recipe.export.certify_images, answered) if recipe.export.onnx else 0
+    return answered + len(_measured_of_train(dataset)), certified
 
-    validated, tested = len(dataset.used("validation")), len(dataset.used("test"))
-    certified = min(recipe.export.certify_images, validated + tested) if recipe.export.onnx else 0
-    images = validated + tested + len(_measured_of_train(dataset)) + certified
+
+def judging(dataset: Dataset, recipe: Recipe, device: str) -> Judging:
+    """What is read again after training; a few validation images are read now, to see how long one takes."""
+    from saccade.training.clock import EXPORT_AND_REPORT_SECONDS, Judging
+
+    validated = len(dataset.used("validation"))
+    images = sum(images_read_again(dataset, recipe))
     sample = _every_nth(dataset.used("validation"), most=TIMED_IMAGES)
     began = time.monotonic()
     for record in sample:
         with contextlib.suppress(ImageError):
             decode(dataset.storage.read(record.path), limits=Limits.of(recipe.data), name=record.path)
     seconds = (time.monotonic() - began) / max(1, len(sample))
-    return Judging(images, seconds / usable_cores(), validated)
+    rest = rest_seconds(device, EXPORT_AND_REPORT_SECONDS)
+    return Judging(images, seconds / usable_cores(), validated, rest)
 
 
 def _measured_of_train(dataset: Dataset) -> tuple[ImageRecord, ...]:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saccade.caches.endings import keep_rest_seconds
 from saccade.errors import RunError
 from saccade.pipeline import judge, mending, ship
 from saccade.pipeline.begin import begin, settled
@@ -66,6 +67,17 @@ def tell(work: Work) -> None:
 def finish_fold(work: Work) -> None:
     """The end of one run of a cross-validation, without its whole result in words."""
     judge.conclude(work.run, work.dataset, work.terminal, seconds=time.monotonic() - work.began)
+
+
+def remember_ending(work: Work) -> None:
+    """Write down what export and report took, for later time limits, where this process did all of it."""
+    whole = {"evaluate", "export", "conclude"} <= work.seconds.keys()
+    if work.ready is None or not (whole and work.recipe.export.onnx):
+        return
+    judged, certified = judge.images_read_again(work.dataset, work.recipe)
+    an_image = work.seconds["evaluate"] / max(1, judged)
+    rest = work.seconds["export"] + work.seconds["conclude"] - certified * an_image
+    keep_rest_seconds(work.ready.runtime.device.type, rest)
 
 
 def stages(recipe: Recipe) -> tuple[Callable[[Work], None], ...]:
@@ -127,7 +139,10 @@ def train(
         work.callbacks = given
         can_resume(out)
         for stage in stages(recipe):
+            stage_began = time.monotonic()
             stage(work)
+            work.seconds[stage.__name__] = time.monotonic() - stage_began
+        remember_ending(work)
         return _result(run)
 
 

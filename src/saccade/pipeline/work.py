@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from saccade.pipeline.prepare import ReadImages
@@ -56,3 +56,4 @@ class Work:
     callbacks: tuple[Callback, ...] = ()
     watching: tuple[Callback, ...] = ()
     features: SharedFeatures | None = None
+    seconds: dict[str, float] = field(default_factory=dict)  # that each stage took

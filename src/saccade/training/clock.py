@@ -16,6 +16,7 @@ from saccade.training.schedules import ENDING_SCHEDULES, Pace, Span, growing_sid
 EPOCH_MARGIN = 1.15  # an epoch may take so much longer than the longest before it
 VALIDATION_MARGIN = 1.3
 PLAN_MARGIN = 1.05
+ENDING_MARGIN = 1.15  # what comes after training may take so much longer than was measured
 
 # What comes after training, as a slow core needs it: the time limit is for the whole command.
 EXPORT_AND_REPORT_SECONDS = 15.0
@@ -66,18 +67,18 @@ class Judging:
     """The images that are read again after training, to be measured, certified and shown.
 
     `read_seconds`: to read and decode one, as timed here. `validated`: images of a validation.
+    `rest_seconds`: for export and report, as an earlier run on this machine took, else as a slow core needs.
     """
 
     images: int = 0
     read_seconds: float = 0.0
     validated: int = 0
+    rest_seconds: float = EXPORT_AND_REPORT_SECONDS
 
     def seconds(self, validation_seconds: float) -> float:
         """About what all of it takes here, where a validation took `validation_seconds`."""
         answering = validation_seconds / max(1, self.validated)
-        return (
-            EXPORT_AND_REPORT_SECONDS + self.images * (self.read_seconds + answering) if self.images else 0.0
-        )
+        return self.rest_seconds + self.images * (self.read_seconds + answering) if self.images else 0.0
 
 
 @dataclass(slots=True)
@@ -97,13 +98,15 @@ class Clock:
     exhausted: bool = False
     ending_seconds: float = 0.0
     judging: Judging = Judging()
+    limit: float = 0.0  # seconds for the whole command, 0 for none
 
     @classmethod
     def of(cls, limit: float, began: float, *, judged_images: int, side: int) -> Clock:
         """Started when the command began, with the `deadline` of its time limit, if any."""
         end = deadline(limit, began, judged_images=judged_images, side=side)
         ending = ending_seconds(judged_images, side)
-        return cls(started=began, deadline=math.inf if end is None else end, ending_seconds=ending)
+        end = math.inf if end is None else end
+        return cls(started=began, deadline=end, ending_seconds=ending, limit=limit)
 
     def elapsed(self) -> float:
         """Seconds since the command began, those of continued runs included."""
@@ -118,6 +121,22 @@ class Clock:
     def over(self) -> bool:
         """Whether the deadline has passed, or nothing more fits before it."""
         return self.exhausted or self.seconds_left <= 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a deadline."""
+        return math.isfinite(self.deadline)
+
+    def measure_ending(self, validation_seconds: float) -> None:
+        """Set the deadline by what the ending takes here, in place of what a slow core needs.
+
+        `validation_seconds`: of the whole network on the validation images, measured now.
+        """
+        if not (self.limited and self.limit and self.judging.images):
+            return
+        calibrating = validation_seconds  # the temperature is fitted on answers of its own
+        self.ending_seconds = ENDING_MARGIN * (self.judging.seconds(validation_seconds) + calibrating)
+        self.deadline = self.started + self.limit - min(self.ending_seconds, self.limit / 2)
 
     def seconds_after_training(self, validation_seconds: float = 0.0) -> float:
         """About what evaluation, export and report take, where a validation of decoded images took that."""

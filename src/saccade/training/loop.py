@@ -186,6 +186,8 @@ def end_epoch(job: TrainingJob, learner: Learner, state: FitState, trained: Tall
     state = _with_memory_note(job, learner, state)
     seconds = time.monotonic() - began
     clock.note_epoch(seconds, validated.seconds)
+    if not learner.phase.kept_views:  # else validation began in the middle of the network
+        clock.measure_ending(validated.seconds)
     if _paced(job, state):
         learner.pace = clock.pace_after_epoch(
             learner.stretch(state.phase_step), steps=trained.steps, seconds=seconds, epochs=state.phase_epoch
@@ -358,8 +360,7 @@ def finish(job: TrainingJob, state: FitState) -> FitResult:
 
 def _frozen_at_end(job: TrainingJob, state: FitState) -> str:
     """Hash of what the last phase froze, now that the best weights are loaded."""
-    names = {phase.name: phase for phase in job.plan.phases}
-    freeze_for(job.classifier, names[state.frozen[-1].phase])
+    freeze_for(job.classifier, job.plan.phases[len(state.frozen) - 1])
     return frozen_hash(job.classifier)
 
 

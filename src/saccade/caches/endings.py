@@ -1,0 +1,39 @@
+"""How long export and report took in the last run on this machine: a time limit leaves room for them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+
+from saccade.caches.store import cache_folder
+from saccade.errors import SaccadeError
+from saccade.files import parse_json, read_text
+from saccade.run_folder import json_bytes, write_bytes
+
+FILE = "endings.json"
+LEAST_SECONDS, MOST_SECONDS = 3.0, 60.0
+
+
+def rest_seconds(device: str, usual: float) -> float:
+    """What export and report took last time with this device; `usual` where that is not known."""
+    seconds = _stored().get(device)
+    known = isinstance(seconds, int | float) and math.isfinite(seconds)
+    return min(MOST_SECONDS, max(LEAST_SECONDS, float(seconds))) if known and seconds else usual
+
+
+def keep_rest_seconds(device: str, seconds: float) -> None:
+    """Write it down; where nothing can be written it is measured another time."""
+    with contextlib.suppress(OSError, SaccadeError):
+        path = cache_folder() / FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, json_bytes({**_stored(), device: round(seconds, 2)}))
+
+
+def _stored() -> dict[str, object]:
+    """By device; empty where there is no file, or another thing in its place."""
+    try:
+        found = parse_json(read_text(cache_folder() / FILE))
+    except (OSError, ValueError, SaccadeError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
