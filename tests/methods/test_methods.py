@@ -321,7 +321,7 @@ def test_more_right_answers_count_too(repaired: int, broken: int, worth_it: bool
     ids=["all of it", "last layers", "part of an epoch of them", "head"],
 )
 def test_what_the_time_limit_allows(seconds_left: float, worth_it: bool, tail: bool, first: int) -> None:
-    """Of a network that takes 100 s an epoch, and 15 s for a few steps of its last layers and a validation."""
+    """An epoch of the whole network takes 100 s, a few steps of its last layers and a validation 15 s."""
     cost = Cost(epoch_seconds=100.0, least_seconds=15.0)
     found = within_limit(cost, seconds_left, epochs=10)
     assert (found.worth_it, found.tail, found.first) == (worth_it, tail, first), found.reason

@@ -193,7 +193,7 @@ def _cost(epochs: int, epoch_seconds: float, other_seconds: float) -> str:
 
 
 class Cost(NamedTuple):
-    """Seconds of an epoch of the whole network, and of the least that is worth it: some steps, a validation."""
+    """Seconds of an epoch of the whole network, and of some steps of the last layers with a validation."""
 
     epoch_seconds: float
     least_seconds: float
