@@ -18,8 +18,9 @@ LEAST_SECONDS, MOST_SECONDS = 3.0, 60.0
 def rest_seconds(device: str, usual: float) -> float:
     """What export and report took last time with this device; `usual` where that is not known."""
     seconds = _stored().get(device)
-    known = isinstance(seconds, int | float) and math.isfinite(seconds)
-    return min(MOST_SECONDS, max(LEAST_SECONDS, float(seconds))) if known and seconds else usual
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        return usual
+    return min(MOST_SECONDS, max(LEAST_SECONDS, float(seconds)))
 
 
 def keep_rest_seconds(device: str, seconds: float) -> None:

@@ -58,5 +58,6 @@ def _as_decided(job: TrainingJob) -> TrainingJob:
     if choice["method"] == "tail":
         return job.with_phases((*job.plan.phases[:-1], tail))
     first, epochs = choice.get("first", 0), choice["epochs"] or whole.epochs
-    before = (replace(tail, epochs=first, kept_views=min(first, tail.kept_views)),) if first else ()
+    early = replace(tail, epochs=first, kept_views=min(first, tail.kept_views), swa_epochs=0)
+    before = (early,) if first else ()
     return job.with_phases((*job.plan.phases[:-1], *before, replace(whole, epochs=epochs)))
