@@ -39,6 +39,7 @@ def audit(
     parts_to_fill: int = PARTS_TO_FILL,
     gray_maximum: int = 0,
     flips: Collection[Flip] = USUAL_FLIPS,
+    keeps_16_bits: bool = False,
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> Audit:
@@ -53,7 +54,9 @@ def audit(
     assert len(measurements) == len(dataset.records), "measurements stand in the order of the records"
     findings = [*unreadable(dataset), *name_forms(dataset), *_decided(dataset, decisions)]
     dataset = set_aside(dataset, dict.fromkeys(decisions.dropped, "dropped by audit-decisions.csv"))
-    findings += image_quality(dataset, measurements, accepted=decisions.kept, gray_maximum=gray_maximum)
+    findings += image_quality(
+        dataset, measurements, accepted=decisions.kept, gray_maximum=gray_maximum, keeps_16_bits=keeps_16_bits
+    )
     dataset, conflicts = settle_conflicts(dataset, decisions.kept)
     findings += [*conflicts, *remarks(dataset), *identical_copies(dataset), *group_leaks(dataset)]
     memory = SearchMemory(cache) if cache else None

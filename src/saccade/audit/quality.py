@@ -216,10 +216,12 @@ def image_quality(
     *,
     accepted: Collection[str] = (),
     gray_maximum: int = 0,
+    keeps_16_bits: bool = False,
 ) -> list[Finding]:
     """One finding a kind, with the images concerned; `accepted` paths were looked at and kept.
 
-    `gray_maximum` is the value that the decoder took for white in 16-bit images, 0 for the full range.
+    `gray_maximum` is the value that the decoder took for white in 16-bit images, 0 for the full range;
+    `keeps_16_bits` says that none of their levels is lost.
     """
     rows = np.array(
         [i for i, record in enumerate(dataset.records) if record.used and record.path not in accepted],
@@ -227,7 +229,8 @@ def image_quality(
     )
     if not len(rows):
         return []
-    low = _low_levels(dataset, measurements, rows, gray_maximum or FULL_RANGE)
+    white = gray_maximum or FULL_RANGE
+    low = _low_levels(dataset, measurements, rows, white, keeps_16_bits=keeps_16_bits)
     # few levels make an image black or blank through the conversion, which deleting it does not mend
     lit = rows[np.isnan(measurements.column("gray_peak")[rows])] if low else rows
     return [
@@ -255,7 +258,12 @@ def _light(dataset: Dataset, measurements: Measurements, rows: NDArray[np.int64]
 
 
 def _low_levels(
-    dataset: Dataset, measurements: Measurements, rows: NDArray[np.int64], white: int
+    dataset: Dataset,
+    measurements: Measurements,
+    rows: NDArray[np.int64],
+    white: int,
+    *,
+    keeps_16_bits: bool,
 ) -> list[Finding]:
     """One finding where no 16-bit image comes near white: 10 or 12 bits in 16-bit files, most likely."""
     peaks = measurements.column("gray_peak")[rows]
@@ -265,11 +273,14 @@ def _low_levels(
     likely = next(maximum for maximum in LIKELY_MAXIMA if maximum >= peak)
     paths = [dataset.records[row].path for row in rows[deep]]
     levels = (peak * 255 + white // 2) // white + 1
+    cost = f"{counted(levels, 'grey level')} of 256 left"
+    if keeps_16_bits:
+        cost = "all levels are kept, but pretrained weights take them for nearly black"
     return [
         finding(
             "low_levels",
             f"{counted(len(paths), '16-bit image')}, none with a value above {peak:,} of {white:,}: "
-            f"{counted(levels, 'grey level')} of 256 left: {some(paths)}",
+            f"{cost}: {some(paths)}",
             remedy=f"Say what means white (--data.gray_maximum {likely} for {likely.bit_length()} bits), "
             "or rescale the files to the full range",
             paths=paths,

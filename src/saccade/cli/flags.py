@@ -20,6 +20,7 @@ _LIST = ("data.path_column", "data.label_column", "data.root")
 _READING = (
     *_LIST,
     *("data.drop_empty", "data.max_pixels", "data.background", "data.gray_maximum", "data.decisions"),
+    *("data.channels", "data.bits"),
 )
 _FINDING = ("split.group", "split.group_pattern", "split.near_duplicates", "split.validation", "split.test")
 _FLIPPING = (

@@ -22,13 +22,14 @@ from saccade.caches.store import cache_folder
 from saccade.errors import DataError, RecipeError, RunError, SplitError
 from saccade.images.decoder import Limits
 from saccade.pipeline.words import say_data, say_findings, say_folds, say_split
-from saccade.preprocess import RGB
+from saccade.preprocess import GRAY, RGB
 from saccade.priors import class_meant
 from saccade.recipe import Recipe
-from saccade.records import Audit, Dataset, Split
+from saccade.records import Audit, Dataset, Finding, Split
 from saccade.report.audit_page import write_audit_page
 from saccade.run_folder import RunFolder, write_json
 from saccade.sources import USUAL_COLUMNS, Columns, is_list, load_source
+from saccade.sources.naming import how_it_is_read
 from saccade.sources.storage import FolderStorage
 from saccade.split import (
     k_folds,
@@ -132,7 +133,20 @@ def read_images(
             beside=watch is not None,
             progress=watched(progress, watch),
         )
-    return ReadImages(scanned.dataset, scanned.measurements, decisions)
+    read = scanned.dataset
+    if recipe.data.channels != RGB.channels:
+        read = replace(read, findings=(*read.findings, _rendered(recipe.data.channels)))
+    return ReadImages(read, scanned.measurements, decisions)
+
+
+def _rendered(channels: str) -> Finding:
+    """What findings about images go by that nobody can look at as they are."""
+    what = "gray images" if channels == GRAY else f"images of {channels} channels"
+    return how_it_is_read(
+        f"{what}: findings, near-duplicates and thumbnails go by an RGB rendering of 8 bits (means of "
+        "thirds of the channels; 16 bits stretched between their 0.1 and 99.9 % points)",
+        "Nothing to do",
+    )
 
 
 def audited(read: ReadImages, recipe: Recipe, terminal: Terminal, *, cache: bool = True) -> Examined:
@@ -145,6 +159,7 @@ def audited(read: ReadImages, recipe: Recipe, terminal: Terminal, *, cache: bool
             near_duplicates=recipe.split.near_duplicates,
             gray_maximum=recipe.data.gray_maximum,
             flips=recipe.augment.flips,
+            keeps_16_bits=recipe.data.channels != RGB.channels and recipe.data.bits != 8,
             parts_to_fill=1 + (recipe.split.validation > 0) + (recipe.split.test > 0),
             cache=cache_folder() if cache else None,
             progress=progress,
