@@ -17,6 +17,7 @@ from saccade.errors import ImageError
 from saccade.images import given
 from saccade.images.decoder import Limits, decode
 from saccade.images.rendering import as_rgb
+from saccade.images.thumbnails import thumbnail
 from saccade.preprocess import PixelFormat
 
 SIDES = (19, 23)  # height, width
@@ -202,6 +203,13 @@ def test_a_rendering_shows_every_channel() -> None:
     assert np.ptp(as_rgb(faint)) == 255, "16 bits are stretched"
     photo = noise(3, "uint8")
     assert as_rgb(photo) is photo
+
+
+@pytest.mark.parametrize(("data", "channels"), [(png(noise(1)[..., 0]), "gray"), (npy(noise(5)), "5")])
+def test_thumbnails_show_them(data: bytes, channels: str) -> None:
+    shown = thumbnail("a", lambda path: data, limits=limits(channels))
+    assert (shown.width, shown.height) == SIDES[::-1]
+    assert shown.uri.startswith("data:image/png")
 
 
 def test_caches_know_the_declared_channels_and_rgb_keeps_its_keys() -> None:

@@ -1,4 +1,4 @@
-"""Gray of 16 bits and many channels through the command line: learnt, exported, certified, predicted, served."""
+"""Gray of 16 bits and many channels through the command line: learnt, certified, predicted, served."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def patterns(count: int) -> Iterator[tuple[str, int, NDArray[np.int64], np.rando
 
 
 def fine_gray(folder: Path) -> Path:
-    """Gray of 16 bits about 30,000; what tells the classes apart is 100 levels, less than half a level of 8 bits."""
+    """Gray of 16 bits; what tells the classes apart are 60 levels, a quarter of a level of 8 bits."""
     for kind, number, pattern, rng in patterns(30):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         values = 30_010 + pattern * 60 + rng.integers(0, 30, (SIDE, SIDE))
@@ -77,9 +77,8 @@ def test_levels_that_8_bits_would_lose_are_learnt_and_the_file_is_certified(run:
     artefact = Artefact.open(run.onnx)
     assert artefact.preprocess.pixels == PixelFormat("gray", 16)
     assert artefact.session.get_inputs()[0].type == "tensor(uint16)"
-    assert run.report.read_text("utf-8").count("data:image/png") > 5, "thumbnails"
-    promises = {promise["number"]: promise["state"] for promise in run.read_record().promises}
-    assert promises[3] == promises[8] == "kept"
+    promises = run.read_record().promises
+    assert promises["3"]["state"] == promises["8"]["state"] == "kept"
 
 
 def test_files_arrays_and_pictures_in_memory_get_one_answer(run: RunFolder, data: Path) -> None:
@@ -119,9 +118,9 @@ def test_it_is_served(run: RunFolder, data: Path) -> None:
     assert np.array_equal(predict_one(model, asked.images[0]), predict_one(model, file.read_bytes()))  # type: ignore[arg-type]
     takes = model_metadata("m", model.artefact)["inputs"][0]
     assert (takes["datatype"], takes["shape"]) == ("UINT16", [-1, -1, -1, 1])
+    other = json.dumps({"inputs": [{**tensor, "datatype": "UINT8"}]}).encode()
     with pytest.raises(Refused, match="image is UINT16 or BYTES, not 'UINT8'"):
-        body = json.dumps({"inputs": [{**tensor, "datatype": "UINT8"}]}).encode()
-        parse_infer_request({}, body, max_images=4, pixels=pixels)
+        parse_infer_request({}, other, max_images=4, pixels=pixels)
 
 
 @pytest.mark.parametrize(("name", "why"), [("web", "browsers decode RGB"), ("hf", "read RGB only")])
@@ -134,11 +133,11 @@ def test_formats_that_know_rgb_alone_refuse_by_name(
     assert why in done.err
 
 
-@pytest.mark.slow
-def test_with_8_bits_the_same_images_tell_nothing(data: Path, tmp_path: Path, saccade: Saccade) -> None:
-    out = tmp_path / "run"
-    assert saccade("train", data, "--out", out, "--channels", "gray", "--data.bits", "8", *FLAGS).code == 0
-    assert accuracy(RunFolder(out)) < 0.8
+def test_with_8_bits_the_same_images_are_all_one(data: Path, tmp_path: Path, saccade: Saccade) -> None:
+    done = saccade("train", data, "--out", tmp_path, "--channels", "gray", "--data.bits", "8", *FLAGS)
+    assert done.code == 2
+    assert "one image has 2 labels" in done.out
+    assert "none of the 60 images can be used" in done.err
 
 
 @pytest.mark.slow
@@ -162,7 +161,7 @@ def test_a_class_in_the_fourth_of_five_channels(tmp_path: Path, saccade: Saccade
         assert saccade("export", out, "--format", kind, "--out", tmp_path / kind).code == 0
     predicted = saccade("predict", out, data / "stripes")
     assert predicted.code == 0
-    assert predicted.out.count("stripes 100.0%") > 20
+    assert predicted.out.count(": stripes ") == 30
 
 
 @pytest.mark.slow
@@ -176,4 +175,4 @@ def test_arrays_in_python(tmp_path: Path) -> None:
         model__head="mlp", channels=5, split__near_duplicates=False, out=str(tmp_path / "run"), quiet=True,
     )  # fmt: skip
     model.fit(images, list(kinds))
-    assert model.predict(images[:6]) == list(kinds[:6])
+    assert list(model.predict(images[:6])) == list(kinds[:6])

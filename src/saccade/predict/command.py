@@ -50,10 +50,12 @@ def predict_command(
     """`saccade predict`: 0 if every input was predicted, 1 if some failed, 2 if all did."""
     _check(inputs, out=out, top_k=top_k, sort_into=sort_into, link=link, contact_sheet=contact_sheet)
     given = given_by(inputs, columns)
-    counts = [one.count for one in given]
-    total = 0 if None in counts else sum(count or 0 for count in counts)
+    total = _total(given)
     # One photo is answered soonest by all cores together, many by one core for each.
     predictor = Predictor(model, engine_threads=0 if total == 1 else 1, priors=priors)
+    if not predictor.limits.pixels.is_colour:  # for which arrays in files are images
+        given = given_by(inputs, columns, read_npy=True)
+        total = _total(given)
     work = _Work(predictor, given, total, terminal)
     top_k = min(top_k, len(predictor.classes))
     if sort_into:
@@ -77,6 +79,12 @@ def predict_command(
     _report_failures(work, _failure_lists(out, sort_into))
     left_out = _report_left_out(given)
     return 2 if work.failed == work.done else int(bool(work.failed or left_out))
+
+
+def _total(given: Sequence[Given]) -> int:
+    """How many images there are; 0 where only the end will tell."""
+    counts = [one.count for one in given]
+    return 0 if None in counts else sum(count or 0 for count in counts)
 
 
 def _check(

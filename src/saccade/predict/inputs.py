@@ -14,6 +14,7 @@ from saccade.artefact import Image
 from saccade.errors import ImageError, SourceError
 from saccade.images import given
 from saccade.images.decoder import Limits, decode
+from saccade.preprocess import RGB, PixelFormat
 from saccade.sources.storage import FolderStorage, Stored
 
 if TYPE_CHECKING:
@@ -24,43 +25,48 @@ Content = str | ImageError | Stored | Any
 Input = tuple[str, Content]  # (name, path | stored | array | Pillow image | bytes | open file | why not)
 
 
-def inputs_of(images: Any, *, listings: dict[str, Listing] | None = None) -> Iterator[Input]:
+def inputs_of(
+    images: Any, *, listings: dict[str, Listing] | None = None, pixels: PixelFormat = RGB
+) -> Iterator[Input]:
     """Every single image of what was given, with a name: its path, or `image 3` by position.
 
-    `listings` receives what was found in each folder.
+    `listings` receives what was found in each folder; `pixels` is what the model takes.
     """
-    several = _several(images)
+    several = _several(images, pixels)
+    read_npy = not pixels.is_colour
     for position, image in enumerate([images] if several is None else several):
         if isinstance(image, str | os.PathLike):
-            yield from inputs_at(os.fsdecode(image), {} if listings is None else listings)
+            yield from inputs_at(os.fsdecode(image), {} if listings is None else listings, read_npy=read_npy)
         else:
             yield f"image {position}", image
 
 
-def _several(images: Any) -> Iterable[Any] | None:
+def _several(images: Any, pixels: PixelFormat) -> Iterable[Any] | None:
     """What to go through one by one; None for a single image."""
     if isinstance(images, np.ndarray):
         if images.dtype.kind in "OSU" or images.shape == (0,):  # names, or images of different sizes
             return list(images.ravel().tolist())
-        return images if images.ndim == 4 or _gray_stack(images) else None
+        return images if images.ndim == 4 or _gray_stack(images, pixels) else None
     single = isinstance(images, str | os.PathLike) or given.is_encoded(images)
     return None if single or not isinstance(images, Iterable) else images
 
 
-def _gray_stack(images: NDArray[Any]) -> bool:
+def _gray_stack(images: NDArray[Any], pixels: PixelFormat) -> bool:
     """(images, height, width), where it can be nothing else: neither RGB nor planes of colour."""
+    if not pixels.is_colour:
+        return pixels.count == 1 and images.ndim == 3 and images.shape[2] not in (1, 3)
     return images.ndim == 3 and images.shape[2] not in (1, 3, 4) and images.shape[0] not in (1, 3, 4)
 
 
-def inputs_at(path: str, listings: dict[str, Listing]) -> Iterator[Input]:
+def inputs_at(path: str, listings: dict[str, Listing], *, read_npy: bool = False) -> Iterator[Input]:
     """The path itself, or every image below it where it is a folder; hidden ones are passed over."""
-    from saccade.sources.listing import list_images
+    from saccade.sources.listing import list_folder
 
     if not os.path.isdir(path):
         yield path, path
         return
     try:
-        listings[path] = list_images(Path(path))
+        listings[path] = list_folder(Path(path), read_npy=read_npy)
     except SourceError as error:
         yield path, ImageError(error.problem, "Allow it with: chmod u+rx FOLDER")
         return

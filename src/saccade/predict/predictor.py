@@ -189,7 +189,7 @@ class Predictor:
         >>> [(one.predicted, one.error.partition(".")[0]) for one in predictor.answers(["photos/none.png"])]
         [(None, 'there is no such file')]
         """
-        return self.answers_to(inputs_of(images))
+        return self.answers_to(inputs_of(images, pixels=self.limits.pixels))
 
     def answers_to(self, inputs: Iterable[Input]) -> Iterator[Answer]:
         """As `answers`, for `inputs`: what `inputs_of` made of the images."""

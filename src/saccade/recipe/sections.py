@@ -81,6 +81,11 @@ def _channels(value: Any) -> Any:
     )
 
 
+def _whole(value: Any) -> Any:
+    """A number that stands in a flag is text."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
 Auto = Literal["auto"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -120,7 +125,7 @@ class DataConfig(Section):
     """What a pixel holds: rgb, gray, or a number of channels. gray keeps one channel; colours are turned into
     it. A number (2 to 64) keeps as many as they are, of TIFF, .npy or any file with so many.
     """
-    bits: Literal[8, 16] | Auto = "auto"
+    bits: Annotated[Literal[8, 16], BeforeValidator(_whole)] | Auto = "auto"
     """Bits of a channel, where channels is not rgb. auto: 16 where an image has them, else 8. 16-bit colour
     photos of rgb are read with 8.
     """

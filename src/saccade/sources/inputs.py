@@ -22,7 +22,7 @@ from typing import BinaryIO, cast
 from saccade.errors import ImageError, SourceError
 from saccade.files import open_file
 from saccade.images.decoder import DEFAULT_MAX_BYTES
-from saccade.sources.listing import Listing, list_images
+from saccade.sources.listing import Listing, list_folder
 from saccade.sources.naming import as_text, natural_key, suffix
 from saccade.sources.storage import Stored, refuse_size
 from saccade.sources.tables import (
@@ -66,11 +66,13 @@ class Given:
     state: str = ""
 
 
-def given_by(words: Iterable[str], columns: Columns = USUAL_COLUMNS) -> list[Given]:
+def given_by(
+    words: Iterable[str], columns: Columns = USUAL_COLUMNS, *, read_npy: bool = False
+) -> list[Given]:
     """What `words` name, in their order; patterns are expanded.
 
-    columns: which column of a list names the files, and the folder that paths begin in. Raises SourceError
-    for a list that cannot be read.
+    columns: which column of a list names the files, and the folder that paths begin in. read_npy: .npy files
+    in folders are images. Raises SourceError for a list that cannot be read.
 
     >>> [(given.word, given.count) for given in given_by(["photos/red", "none.jpg"])]
     [('photos/red', 16), ('none.jpg', 1)]
@@ -78,7 +80,7 @@ def given_by(words: Iterable[str], columns: Columns = USUAL_COLUMNS) -> list[Giv
     words = list(words)
     if sum(word in STANDARD_INPUT for word in words) > 1:
         raise SourceError("standard input (-) is given twice", hint="give it once")
-    return [given for word in words for path in expanded(word) for given in _given(path, columns)]
+    return [given for word in words for path in expanded(word) for given in _given(path, columns, read_npy)]
 
 
 def expanded(pattern: str) -> list[str]:
@@ -94,11 +96,11 @@ def expanded(pattern: str) -> list[str]:
     return sorted(found, key=natural_key) or [pattern]
 
 
-def _given(word: str, columns: Columns) -> list[Given]:
+def _given(word: str, columns: Columns, read_npy: bool) -> list[Given]:
     if word in STANDARD_INPUT:
         return [Given("-", lambda: _standard_input(columns.root), files=False)]
     if os.path.isdir(word):
-        return _folder(word, columns)
+        return _folder(word, columns, read_npy)
     kind = suffix(word) if os.path.isfile(word) else ""
     if kind in TEXT_SUFFIXES:
         return [_text_list(word, columns)]
@@ -124,10 +126,10 @@ def _state_of(path: str) -> str:
 # -- folders and containers -------------------------------------------------------------------------------
 
 
-def _folder(word: str, columns: Columns) -> list[Given]:
+def _folder(word: str, columns: Columns, read_npy: bool) -> list[Given]:
     """Every image below a folder, hidden ones passed over; in one without images, its shards and tables."""
     try:
-        listing = list_images(Path(word))
+        listing = list_folder(Path(word), read_npy=read_npy)
     except SourceError as error:
         return [_failing(word, ImageError(error.problem, "Allow it with: chmod u+rx FOLDER"))]
     if not listing.files:

@@ -181,12 +181,6 @@ def list_folder(root: Path, *, read_npy: bool = False) -> Listing:
     return walk.found.listing()
 
 
-def list_images(root: Path) -> Listing:
-    """`list_folder` for prediction: in a folder without other images, .npy files are images."""
-    listing = list_folder(root)
-    return listing if listing.files else list_folder(root, read_npy=True)
-
-
 class _Walk:
     """A depth-first walk; linked folders wait until all real ones were seen, so real paths win."""
 
