@@ -31,8 +31,8 @@ def test_it_ends_where_the_loss_explodes_and_suggests_less(job_tiny: Any, recipe
     found = range_test(job, EVERYTHING, steps=120)
     assert len(found.rates) == len(found.losses) < 120
     assert found.learnt
-    assert found.suggestion == pytest.approx(found.rates[found.lowest] / 10)
-    assert found.losses[found.lowest] == min(found.losses)
+    assert found.suggestion == pytest.approx(found.rates[found.turn] / 10)
+    assert found.losses[found.turn] == min(found.losses)
 
 
 def test_it_leaves_weights_and_random_state_as_they_were(job_tiny: Any, tmp_path: Path) -> None:
@@ -62,16 +62,17 @@ def test_learning_moves_what_the_phase_frees(job_tiny: Any) -> None:
     assert moved == {"head.1.weight", "head.1.bias"}
 
 
-def test_a_loss_that_does_not_fall_gives_no_suggestion() -> None:
-    assert RangeTest("main", (0.1, 1.0), (1.0, 1.1)).suggestion is None
-    assert RangeTest("main", (), ()).suggestion is None
+def test_where_the_loss_does_not_fall_it_is_the_rate_before_it_rises() -> None:
+    found = RangeTest("finetune", (0.01, 0.1, 1.0, 10.0), (1.0, 0.99, 1.1, 3.0))
+    assert not found.learnt
+    assert found.suggestion == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("lowest", "expected"), [(0.5, 0.1), (0.005, 0.0005)])
 def test_fine_tuning_gets_at_most_a_tenth_of_the_heads_rate(lowest: float, expected: float) -> None:
     head = RangeTest(HEAD, (1.0, 10.0), (1.0, 0.5))
     tuned = RangeTest(FINETUNE, (1e-6, lowest), (1.0, 0.5))
-    rates = suggestions([head, tuned], Recipe())
+    rates = suggestions([head, tuned])
     assert rates == {"--lr": 1.0, "--finetune-lr": pytest.approx(min(expected, lowest / 10))}
     assert rates["--finetune-lr"] <= HARD_FINETUNE_RATIO * rates["--lr"]
     Recipe.from_mapping({"train.lr": rates["--lr"], "train.finetune_lr": rates["--finetune-lr"]})

@@ -33,46 +33,42 @@ def find_rates(location: str, recipe: Recipe, terminal: Terminal, *, out: str, s
 
         def tested(phase: Phase) -> RangeTest:
             with terminal.progress(f"rates of phase {phase.name}", "steps") as progress:
-                return range_test(job, phase, steps=steps, progress=progress)
+                first = 2 if phase.name == FINETUNE else 1  # the head learns from the first
+                return range_test(job, phase, steps=steps, first_epoch=first, progress=progress)
 
         if not recipe.starts_pretrained:
             found = [tested(Phase(MAIN, 1, recipe.learning_rate, "all"))]
         else:
             head = Phase(HEAD, 1, recipe.learning_rate, "head")
             found = [tested(head)]
-            rate = found[0].suggestion or recipe.learning_rate
+            rate = found[0].suggestion
             with terminal.progress("training the head", "steps") as progress:
-                learn(job, Phase(HEAD, 1, rate, "head"), steps=steps, progress=progress)
+                learn(job, Phase(HEAD, 1, rate, "head"), steps=len(job.data.train), progress=progress)
             tuned = "all" if recipe.train.method in ("auto", "full") else recipe.train.unfreeze
             tenth = HARD_FINETUNE_RATIO * rate
             found.append(tested(Phase(FINETUNE, 1, tenth, tuned, keep_statistics=True)))
-    suggested = suggestions(found, recipe)
+    suggested = suggestions(found)
     write_bytes(Path(out), draw(found, list(suggested.values())))
     _say(found, suggested, terminal, out)
 
 
-def suggestions(found: list[RangeTest], recipe: Recipe) -> dict[str, float]:
+def suggestions(found: list[RangeTest]) -> dict[str, float]:
     """Flag -> rate for each test; fine-tuning gets at most a tenth of the head's (promise 5)."""
-    rates = {"--lr": found[0].suggestion or recipe.learning_rate}
+    rates = {"--lr": float(f"{found[0].suggestion:.1e}")}
     if len(found) > 1:
         most = HARD_FINETUNE_RATIO * rates["--lr"]
-        rates["--finetune-lr"] = min(most, found[1].suggestion or most / 10)
-    return {flag: float(f"{rate:.1e}") for flag, rate in rates.items()}
+        rates["--finetune-lr"] = float(f"{min(most, found[1].suggestion):.1e}")
+    return rates
 
 
 def _say(found: list[RangeTest], suggested: dict[str, float], terminal: Terminal, out: str) -> None:
     for test, (flag, rate) in zip(found, suggested.items(), strict=True):
-        if test.learnt:
-            loss, at = test.losses[test.lowest], test.rates[test.lowest]
-            terminal.say(
-                f"Rate      {test.phase}: the loss was lowest, {loss:.3f}, at {at:.1e}; suggested is a tenth "
-                f"of that or less: {flag} {rate:g}"
-            )
-        else:
-            terminal.say(
-                f"Rate      {test.phase}: the loss did not fall within {len(test.rates)} steps, so the usual "
-                f"rate stays: {flag} {rate:g}"
-            )
+        loss, at = test.losses[test.turn], test.rates[test.turn]
+        turned = "was lowest" if test.learnt else "did not fall, and last held"
+        terminal.say(
+            f"Rate      {test.phase}: from {test.start:.3f} the loss {turned}, {loss:.3f}, at {at:.1e}; "
+            f"suggested is a tenth of that or less: {flag} {rate:g}"
+        )
     flags = " ".join(f"{flag} {rate:g}" for flag, rate in suggested.items())
     terminal.say(f"Train     saccade train DATA {flags}")
     terminal.say(f"Written   {out}")

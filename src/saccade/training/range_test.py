@@ -24,7 +24,8 @@ LOWEST_SHARE, HIGHEST_SHARE = 1e-3, 1e3  # of the phase's own rate
 SMOOTHING = 0.9  # of the loss, over about ten steps
 DIVERGED = 4.0  # times the lowest loss
 SAFETY = 10.0  # the suggestion lies so far below the rate at which the loss was lowest
-LEAST_FALL = 0.02  # of the loss: with less, nothing was learnt
+LEAST_FALL = 0.1  # of the loss: with less, nothing was learnt
+BORNE = 1.25  # times the loss at the start: above it a rate does harm
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +41,37 @@ class RangeTest:
     losses: tuple[float, ...]
 
     @property
-    def lowest(self) -> int:
-        """Index of the lowest loss."""
-        return min(range(len(self.losses)), key=self.losses.__getitem__)
+    def start(self) -> float:
+        """The loss at rates that move nothing yet: the mean of the first tenth."""
+        first = self.losses[: max(1, len(self.losses) // 10)]
+        return sum(first) / max(1, len(first))
 
     @property
     def learnt(self) -> bool:
-        """Whether the loss fell at all."""
-        return bool(self.losses) and self.losses[self.lowest] < (1 - LEAST_FALL) * self.losses[0]
+        """Whether the loss fell."""
+        return min(self.losses, default=math.inf) < (1 - LEAST_FALL) * self.start
 
     @property
-    def suggestion(self) -> float | None:
-        """A tenth of the rate at which the loss was lowest; None where it never fell."""
-        return self.rates[self.lowest] / SAFETY if self.learnt else None
+    def turn(self) -> int:
+        """Index of the lowest loss; where it did not fall, of the last one before it rose."""
+        if self.learnt:
+            return min(range(len(self.losses)), key=self.losses.__getitem__)
+        return max((i for i, loss in enumerate(self.losses) if loss <= BORNE * self.start), default=0)
+
+    @property
+    def suggestion(self) -> float:
+        """A tenth of the rate at which the loss turned."""
+        return self.rates[self.turn] / SAFETY
 
 
-def range_test(job: TrainingJob, phase: Phase, *, steps: int, progress: Progress = silent) -> RangeTest:
+def range_test(
+    job: TrainingJob, phase: Phase, *, steps: int, first_epoch: int = 1, progress: Progress = silent
+) -> RangeTest:
     """Train a copy of the classifier for up to `steps` steps at rising rates.
 
     From a thousandth of the phase's rate to a thousand times as much; it ends where the loss is four times
-    its lowest, or not finite.
+    its lowest, or not finite. `first_epoch`: whose views of the images come first; the classifier should not
+    have learnt from them.
     """
     job = replace(job, classifier=copy.deepcopy(job.classifier))
     learner = _learner(job, phase)
@@ -67,7 +79,7 @@ def range_test(job: TrainingJob, phase: Phase, *, steps: int, progress: Progress
     losses: list[float] = []
     mean = 0.0
     with job.runtime.training_arithmetic():
-        for step, batch in enumerate(itertools.islice(_batches(job), steps)):
+        for step, batch in enumerate(itertools.islice(_batches(job, first_epoch), steps)):
             job.watch.stop.check()
             rate = phase.learning_rate * rate_share(step, steps)
             loss = _step(learner, batch, step, rate)
@@ -92,10 +104,10 @@ def rate_share(step: int, steps: int) -> float:
 
 
 def learn(job: TrainingJob, phase: Phase, *, steps: int, progress: Progress = silent) -> None:
-    """Train the job's own classifier for so many steps at the phase's rate."""
+    """Train the job's own classifier for so many steps at the phase's rate, from the first epoch on."""
     learner = _learner(job, phase)
     with job.runtime.training_arithmetic():
-        for step, batch in enumerate(itertools.islice(_batches(job), steps)):
+        for step, batch in enumerate(itertools.islice(_batches(job, 1), steps)):
             job.watch.stop.check()
             _step(learner, batch, step, phase.learning_rate)
             progress(step + 1, steps)
@@ -109,9 +121,9 @@ def _learner(job: TrainingJob, phase: Phase) -> Learner:
     return learner
 
 
-def _batches(job: TrainingJob) -> Iterator[Batch]:
+def _batches(job: TrainingJob, first_epoch: int) -> Iterator[Batch]:
     """Epoch after epoch."""
-    return itertools.chain.from_iterable(map(job.data.train.epoch, itertools.count(1)))
+    return itertools.chain.from_iterable(map(job.data.train.epoch, itertools.count(first_epoch)))
 
 
 def _step(learner: Learner, batch: Batch, step: int, rate: float) -> float:
