@@ -37,6 +37,7 @@ FLAGS = {
     **dict.fromkeys(("weight_decay", "wd"), "--train.weight_decay"),
     "momentum": "--train.momentum",
     "min_delta": "--train.min_delta",
+    "clip_mode": "--train.gradient_clip_by",
     "layer_decay": "--train.layer_decay",
     **dict.fromkeys(("drop_path", "drop_path_rate"), "--model.drop_path"),
     **dict.fromkeys(
