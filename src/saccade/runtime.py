@@ -69,8 +69,9 @@ class Runtime:
             module.to(memory_format=torch.channels_last)
 
     def images(self, images: Tensor) -> Tensor:
-        """A batch (B, 3, S, S) on the device, in the memory order `place` gave the weights."""
-        order = torch.preserve_format if self.device.type == "mps" else torch.channels_last
+        """A batch (B, 3, S, S) on the device, in the memory order `place` gave the weights, or tokens."""
+        as_it_is = self.device.type == "mps" or images.ndim != 4
+        order = torch.preserve_format if as_it_is else torch.channels_last
         return images.to(self.device, non_blocking=True, memory_format=order)
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:

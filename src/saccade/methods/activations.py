@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,11 +40,12 @@ class Boundary:
     """The end of the last stage in which nothing learns.
 
     Modules are named within the backbone. `passed`: the outermost modules that are done once `module` is,
-    itself included. `shape` (C, H, W) of one image's activation.
+    itself included, with the shapes of what they give of one image. `shape` of one image's activation:
+    (C, H, W), or (tokens, C).
     """
 
     module: str
-    passed: tuple[str, ...]
+    passed: Mapping[str, tuple[int, ...]]
     shape: tuple[int, ...]
 
     @property
@@ -168,10 +170,11 @@ def find_boundary(classifier: Classifier, images: Tensor) -> Boundary | None:
     finally:
         for handle in handles:
             handle.remove()
-    if ended.count(name) != 1 or len(shapes[name]) != 3:  # used twice, or no (C, H, W)
+    if ended.count(name) != 1 or not shapes[name]:  # used twice, or no tensor
         return None
     done = set(ended[: ended.index(name) + 1])
-    return Boundary(name, tuple(inner for inner, _ in named if _outermost(inner, done)), shapes[name])
+    passed = {inner: shapes[inner] for inner, _ in named if _outermost(inner, done)}
+    return Boundary(name, passed, shapes[name])
 
 
 def _outermost(name: str, done: set[str]) -> bool:
@@ -193,19 +196,30 @@ def _last_frozen(classifier: Classifier) -> str:
 
 @contextlib.contextmanager
 def only_the_tail(classifier: Classifier, boundary: Boundary) -> Iterator[None]:
-    """Within it the classifier takes activations (B, C, H, W) of the boundary and gives logits."""
-    passed = [classifier.backbone.get_submodule(name) for name in boundary.passed]
-    for module in passed:
-        module.forward = _hand_on
+    """Within it the classifier takes activations (B, *shape) of the boundary and gives logits.
+
+    The module at the boundary gives what the classifier was given. Those before it give zeros, so that what a
+    network does between them, such as adding positions to tokens, goes on and is for nothing.
+    """
+    given: list[Tensor] = []
+    handle = classifier.backbone.register_forward_pre_hook(
+        lambda _, inputs: given.__setitem__(slice(1), inputs)
+    )
+    passed = {classifier.backbone.get_submodule(name): shape for name, shape in boundary.passed.items()}
+    for module, shape in passed.items():
+        module.forward = partial(_zeros, given, shape)
+    classifier.backbone.get_submodule(boundary.module).forward = lambda *_, **__: given[0]
     try:
         yield
     finally:
+        handle.remove()
         for module in passed:
             module.__dict__.pop("forward", None)
 
 
-def _hand_on(activations: Tensor, *others: Any, **named: Any) -> Tensor:
-    return activations
+def _zeros(given: list[Tensor], shape: tuple[int, ...], *others: Any, **named: Any) -> Tensor:
+    """(B, *shape), of one number in memory."""
+    return given[0].new_zeros(()).expand(len(given[0]), *shape)
 
 
 def tail_is_exact(classifier: Classifier, boundary: Boundary, runtime: Runtime, images: Tensor) -> bool:
@@ -231,7 +245,7 @@ class _Reached(Exception):
 
 @dataclass(frozen=True)
 class Trunk:
-    """A copy of the frozen stages, in evaluation mode: images (B, 3, S, S) -> activations (B, C, H, W)."""
+    """A copy of the frozen stages, in evaluation mode: images (B, 3, S, S) -> activations (B, *shape)."""
 
     backbone: nn.Module
     runtime: Runtime
@@ -285,7 +299,7 @@ class KeptViews:
         return self.images * int(torch.Size(self.trunk.shape).numel()) * (2 if self.reduced else 4)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Batches (B, C, H, W) float32 of an epoch of the phase."""
+        """Batches (B, *shape) float32 of an epoch of the phase."""
         view = (epoch - self.first) % self.views
         if view not in self._kept and epoch == self.first + view:
             yield from self._computed(view)
