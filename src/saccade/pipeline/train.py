@@ -71,9 +71,8 @@ def finish_fold(work: Work) -> None:
 
 def remember_ending(work: Work) -> None:
     """Write down what export and report took, for later time limits, where this process did all of it."""
-    whole = {"evaluate", "export", "conclude"} <= work.seconds.keys()
-    if work.ready is None or not (whole and work.recipe.export.onnx):
-        return
+    if work.ready is None or work.recipe.split.folds or not work.recipe.export.onnx:
+        return  # continued, or of several networks, or nothing was exported
     judged, certified = judge.images_read_again(work.dataset, work.recipe)
     an_image = work.seconds["evaluate"] / max(1, judged)
     rest = work.seconds["export"] + work.seconds["conclude"] - certified * an_image
@@ -141,7 +140,7 @@ def train(
         for stage in stages(recipe):
             stage_began = time.monotonic()
             stage(work)
-            work.seconds[stage.__name__] = time.monotonic() - stage_began
+            work.seconds[getattr(stage, "__name__", "")] = time.monotonic() - stage_began
         remember_ending(work)
         return _result(run)
 
