@@ -99,12 +99,26 @@ def test_an_export_for_other_shares_is_certified_and_answers_by_itself(
     alone = answers(saccade, tmp_path / "discs.onnx", photos, tmp_path / "alone.csv")
     asked = answers(saccade, adjusted.root, photos, tmp_path / "asked.csv", "--priors", priors)
     np.testing.assert_allclose(alone, asked, atol=1e-5)
+    adjusted.certificate(tmp_path / "discs.onnx").unlink()  # the file itself says what it answers for
     assert saccade("certify", tmp_path / "discs.onnx", "--against", adjusted.root).code == 0
     own = answers(saccade, adjusted.root, photos, tmp_path / "own.csv")
     assert np.abs(alone - own).max() > 0.02
     again = answers(saccade, tmp_path / "discs.onnx", photos, tmp_path / "again.csv", "--priors", "training")
     undone = answers(saccade, adjusted.root, photos, tmp_path / "undone.csv", "--priors", "training")
     np.testing.assert_allclose(again, undone, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["fp16", "split", "openvino", "hf"])
+def test_every_format_answers_for_other_shares(
+    format: str, saccade: Saccade, adjusted: RunFolder, tmp_path: Path
+) -> None:
+    """The certificate compares it with the run's own answers for these shares."""
+    out = tmp_path / ("a.fp16.onnx" if format == "fp16" else "folder")
+    words = ("--format", format, "--priors", "uniform", "--out", out)
+    said = saccade("export", adjusted.root, *words)
+    assert said.code == 0, said.err + said.out
+    assert saccade("certify", out, "--against", adjusted.root).code == 0
 
 
 def test_without_out_the_runs_own_model_is_left_alone(saccade: Saccade, plain: RunFolder) -> None:

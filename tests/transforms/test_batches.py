@@ -143,6 +143,8 @@ def test_an_image_that_is_visited_again_is_augmented_anew(photos, workers):
     seen = [image for image, path in zip(images, paths, strict=True) if path == records[5].path]
     assert len(seen) >= 2
     assert not torch.equal(seen[0], seen[1])
+    rest = flat(training(uneven, sampling="balanced").epoch(0, start_batch=1))
+    assert same(rest, (images[4:], targets[4:], paths[4:])), "a run that was stopped goes on alike"
 
 
 def test_promise_2_evaluation_sees_each_image_as_it_is(photos):

@@ -192,3 +192,25 @@ def test_who_goes_by_batch(images: int, side: int, changes: dict[str, object], f
 def test_named_policies_of_old_stay_on_the_per_image_path() -> None:
     old: Sequence[str] = ("light", "medium", "strong")
     assert not any(fits_in_memory(10, PREPROCESS, Augmentation(**POLICIES[name])) for name in old)
+
+
+def test_balanced_sampling_visits_rare_classes_again_with_other_draws() -> None:
+    uneven = [record for record in records(16) if record.label == "a" or record.path == "1.png"]
+    source = MemoryBatches(
+        Files(16),
+        uneven,
+        ("a", "b"),
+        PREPROCESS,
+        4,
+        augmentation=Augmentation(random_crop=0.2),
+        seed=3,
+        sampling="balanced",
+    )
+    found = list(source.epoch(1))
+    targets, images = (torch.cat([batch[place] for batch in found]) for place in (1, 0))
+    assert len(images) == len(uneven) == 9
+    assert targets.bincount().tolist() in ([5, 4], [4, 5])
+    rare = images[targets == 1]  # one image, four times or five
+    assert len({image.numpy().tobytes() for image in rare}) > 1
+    again = list(source.epoch(1, start_batch=1))
+    assert all(torch.equal(a.images, b.images) for a, b in zip(again, found[1:], strict=True))

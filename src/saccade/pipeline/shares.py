@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from saccade.answer import Answer
-from saccade.errors import RecipeError
+from saccade.errors import ModelError, RecipeError
+from saccade.files import parse_json
 from saccade.priors import Given, Priors, reweighed
 from saccade.recipe import Recipe
 from saccade.records import Predictions
@@ -67,6 +68,17 @@ class Asked:
 
 
 _SMALLEST_RATIO = 1e-12  # e to the power of -28: float32 still adds it to a logit
+
+
+def shares_in(text: str, run: RunFolder) -> dict[str, float]:
+    """Shares by class that a file's metadata (JSON, "" for none) assume; {} where they are the run's own."""
+    classes = run.read_model()["classes"]
+    try:
+        there = Priors.from_json(parse_json(text), len(classes)).assumed
+    except (ValueError, ModelError):  # none, or what nothing can open: that is said when it is opened
+        return {}
+    own = np.allclose(there, priors_of_run(run).assumed)
+    return {} if own else dict(zip(classes, there, strict=True))
 
 
 def asked_priors(run: RunFolder, given: Given) -> Asked:

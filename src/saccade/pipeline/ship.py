@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from saccade import extensions
-from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY, PRIORS_KEY
+from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY, PRIORS_KEY, read_model_bytes
 from saccade.errors import RecipeError, RunError
 from saccade.export import certify as certifying
 from saccade.export.formats import FORMATS, Format, find_format, load_onnx
@@ -21,10 +21,11 @@ from saccade.export.verdict import TOO_FEW, images_that_lack
 from saccade.files import MOST_WEIGHT_BYTES, read_file
 from saccade.images.decoder import CheckedReader, Limits, read_pixels
 from saccade.images.plugins import decoder_versions
+from saccade.onnx_file import inspect_model
 from saccade.pipeline.evidence import check_export
 from saccade.pipeline.reevaluate import data_of
 from saccade.pipeline.result import certificate_line
-from saccade.pipeline.shares import PRIORS, Asked, asked_priors
+from saccade.pipeline.shares import PRIORS, Asked, asked_priors, shares_in
 from saccade.pipeline.whole_files import sha256_of
 from saccade.preprocess import Preprocess
 from saccade.recipe import DataConfig, Recipe
@@ -154,11 +155,15 @@ def finished_run(path: str) -> RunFolder:
 
 
 def _asked_of(run: RunFolder, file: Path) -> Asked:
-    """For which class shares an exported file answers, by its certificate; without one, the run's own."""
-    with contextlib.suppress(RunError):
-        if shares := read_json(run.certificate(file)).get(PRIORS):
-            return asked_priors(run, shares)
-    return asked_priors(run, "")
+    """For which class shares an exported file answers, by its metadata or its certificate; else the run's."""
+    shares: Any = None
+    if file.suffix == ".onnx":
+        metadata = inspect_model(read_model_bytes(file), name=str(file))
+        shares = shares_in(metadata.get(PRIORS_KEY, ""), run)
+    else:
+        with contextlib.suppress(RunError):
+            shares = read_json(run.certificate(file)).get(PRIORS)
+    return asked_priors(run, shares or "")
 
 
 def _write(
