@@ -226,6 +226,7 @@ def test_caches_know_the_declared_channels_and_rgb_keeps_its_keys() -> None:
     [
         (npy(noise(4)), "5", "4 channels, where 5 are declared.*--channels 4"),
         (npy(noise(5)), "gray", "5 channels, where one of gray is declared.*--channels 5"),
+        (npy(noise(3)), "gray", "3 channels, where one of gray is declared.*--channels 3"),
         (tiff(noise(7, "uint8")), "gray", "7 channels, where one of gray.*--channels 7"),
         (png(noise(3, "uint8")), "5", "3 channels, where 5 are declared.*--channels rgb"),
         (png(noise(1)[..., 0]), "5", "1 channel, where 5 are declared.*--channels gray"),

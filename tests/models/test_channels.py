@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from timm.models import adapt_input_conv
 from torch import nn
 
+from saccade import extensions
 from saccade.errors import ModelError
 from saccade.models import build_model, rebuild
 from saccade.models.channels import adapted, for_channels, take_channels
@@ -103,3 +104,19 @@ def test_only_the_first_filters_are_adapted() -> None:
     assert fitting["0.weight"].shape == (4, 5, 3, 3)
     assert fitting["1.weight"] is tensors["1.weight"]
     assert "5 channels" in note
+
+
+def test_a_backbone_from_outside_is_asked_for_its_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rgb_alone(classes: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+
+    def any_channels(classes: int, *, channels: int = 3) -> nn.Module:
+        layers = [nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)]
+        return nn.Sequential(*layers)
+
+    builders = {"rgb_alone": rgb_alone, "any_channels": any_channels}
+    monkeypatch.setitem(extensions._registered, "backbones", builders)
+    with pytest.raises(ModelError, match="takes images of 3 channels, not of 5"):
+        build_model("rgb_alone", 2, pretrained=False, image_size=32, pixels=PixelFormat("5"))
+    built = build_model("any_channels", 2, pretrained=False, image_size=32, pixels=PixelFormat("5"))
+    assert built.module.eval()(torch.zeros(1, 5, 32, 32)).shape == (1, 2)

@@ -34,10 +34,13 @@ class Declared:
     def is_gray(self) -> bool:
         return self.format.channels == GRAY
 
-    def check_values(self, width: int, height: int, channels: int) -> None:
-        """Raise ImageError for another number of channels, or more values than an RGB image may have."""
+    def check_values(self, width: int, height: int, channels: int, *, photo: bool = False) -> None:
+        """Raise ImageError for another number of channels, or more values than an RGB image may have.
+
+        `photo`: three channels are colours.
+        """
         if channels != self.format.count:
-            raise wrong_count(channels, self.format)
+            raise wrong_count(channels, self.format, photo=photo)
         if width * height * channels > 3 * self.max_pixels:
             raise ImageError(
                 f"{width:,} x {height:,} pixels of {channels} channels, more values than the limit of "
@@ -55,9 +58,9 @@ def has_16_bits(mode: str) -> bool:
     return mode.startswith("I") or mode.endswith("uint16")
 
 
-def wrong_count(found: int, declared: PixelFormat) -> ImageError:
+def wrong_count(found: int, declared: PixelFormat, *, photo: bool) -> ImageError:
     """A file with another number of channels than the recipe, or the model, is made for."""
-    channels = {1: "gray", 3: "rgb"}.get(found, str(found))
+    channels = {1: "gray", 3: "rgb" if photo else "3"}.get(found, str(found))
     wanted = "one of gray is" if declared.channels == GRAY else f"{declared.count} are"
     has = "1 channel" if found == 1 else f"{found} channels"
     return ImageError(
@@ -80,7 +83,7 @@ def from_pillow(
         gray, more = gray_of_rgb(rgb_pixels(rgb), narrowed=header.bits == 16)
     else:
         gray, notes, more = _as_stored(image, header), (), ()
-        declared.check_values(*image.size, gray.shape[2])
+        declared.check_values(*image.size, gray.shape[2], photo=True)
     pixels, _ = fitted(gray, declared)
     return pixels, (*notes, *more), -1
 

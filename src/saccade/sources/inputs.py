@@ -44,7 +44,7 @@ _CHUNK_BYTES = 1 << 16
 # How image files begin, where no list of paths does
 _IMAGE_STARTS = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|RIFF....WEBP|II[*+]\0|MM\0[*+]|BM.{4}\0{4}|....ftyp|\xff\x0a"
-    rb"|\0\0\0\x0cJXL |P[1-6fF]\s+[\d#]",
+    rb"|\0\0\0\x0cJXL |P[1-6fF]\s+[\d#]|\x93NUMPY",
     re.DOTALL,
 )
 
