@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from saccade.features import series as module
 from saccade.features.heads import LabelledFeatures, choose_strength
 from saccade.features.series import (
     COUNTER,
@@ -117,6 +118,15 @@ def test_images_of_another_camera_in_validation_are_no_series(names: list[str]) 
     assert search(SINGLE, names, 0.3) is None
     assert is_wide(choose_strength(SINGLE, seed=0).accuracy, len(SINGLE), 0.3, 400)
     assert Space.of(SINGLE).nearness(0) > NEAR + 0.05
+
+
+def test_names_are_enough_where_features_show_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the frames of a scene are far apart."""
+    monkeypatch.setattr(module, "NEAR", 0.0)
+    assert search(TRACKS, no_names(len(TRACKS)), honest()) is None
+    found = search(TRACKS, frame_names(10, 12), honest())
+    assert found is not None
+    assert (found.count, found.pattern) == (40, COUNTER)
 
 
 def test_series_that_are_groups_already_are_no_finding() -> None:
