@@ -17,6 +17,7 @@ from saccade.audit.findings import Decisions, parse_decisions
 from saccade.audit.scan import scan
 from saccade.audit.shortcuts import cross_validated
 from saccade.records import Audit, Dataset, Finding, ImageRecord
+from saccade.sources import load_source
 from saccade.sources.storage import FolderStorage
 
 
@@ -106,6 +107,19 @@ def test_imbalance_is_reported_with_both_counts(make_photos: Callable[..., Path]
     assert "macro F1" in finding.remedy
     assert finding.remedy.endswith("--evaluate.logit_adjustment auto")
     assert finding.figure["ratio"] == 10
+
+
+def test_imbalance_of_a_given_split_is_that_of_its_training_part(make_photos: Callable[..., Path]) -> None:
+    """An even test part hides nothing, and an uneven one is nothing to train against."""
+    root = make_photos(images=24)
+    for label in ("bar", "checker", "disc"):
+        for number, path in enumerate(sorted((root / label).iterdir())):
+            part = "train" if number < (20 if label != "bar" else 2) else "test"
+            (root / part / label).mkdir(parents=True, exist_ok=True)
+            path.rename(root / part / label / path.name)
+        (root / label).rmdir()
+    (finding,) = of_kind(audit(*scan(load_source(str(root))), near_duplicates=False), "imbalance")
+    assert "10 times the training images of bar (20 and 2)" in finding.message
 
 
 def test_names_that_differ_in_unicode_form_only(make_photos: Callable[..., Path]) -> None:

@@ -133,7 +133,8 @@ def class_sizes(dataset: Dataset, clusters: Mapping[str, int], *, parts_to_fill:
         findings.append(finding("one_class", "fewer than two classes have usable images"))
     if not dataset.given_parts:
         findings += _too_small(dataset, clusters, parts_to_fill)
-    return findings + _imbalance(counts)
+    training = "train" in dataset.given_parts
+    return findings + _imbalance(dataset.counts("train") if training else counts, training=training)
 
 
 def group_leaks(dataset: Dataset) -> list[Finding]:
@@ -165,7 +166,7 @@ def _too_small(dataset: Dataset, clusters: Mapping[str, int], parts_to_fill: int
     return [finding("too_small", message, figure={"units": small, "parts": parts_to_fill})]
 
 
-def _imbalance(counts: Mapping[str, int]) -> list[Finding]:
+def _imbalance(counts: Mapping[str, int], *, training: bool) -> list[Finding]:
     present = {label: count for label, count in counts.items() if count}
     if len(present) < 2:
         return []
@@ -174,7 +175,8 @@ def _imbalance(counts: Mapping[str, int]) -> list[Finding]:
     if ratio < IMBALANCE_RATIO:
         return []
     sizes = f"{present[largest]:,} and {present[smallest]:,}"
-    message = f"{largest} has {ratio:,.0f} times the images of {smallest} ({sizes})"
+    images = "training images" if training else "images"
+    message = f"{largest} has {ratio:,.0f} times the {images} of {smallest} ({sizes})"
     return [finding("imbalance", message, figure={"counts": present, "ratio": ratio})]
 
 
