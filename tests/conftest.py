@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -86,6 +87,33 @@ def photo_writer() -> Callable[..., Path]:
     return write_photos
 
 
+def write_mosaics(root: Path, *, images: int = 60, tile: int = 24, seed: int = 0) -> Path:
+    """Pictures of up to four shapes in two rows, with the true ones in `list.csv`; returns that list.
+
+    A tenth shows no shape, and its label is empty.
+    """
+    rng = np.random.default_rng(seed)
+    names = ("disc", "bar", "checker", "ring")
+    rows = ["path,label"]
+    for number in range(images):
+        kinds = [] if number % 10 == 9 else rng.integers(len(names), size=rng.integers(1, 4)).tolist()
+        noise = rng.integers(0, 200, (6, 6, 3), dtype=np.uint8)
+        ground = Image.fromarray(noise).resize((2 * tile, 2 * tile), Image.Resampling.BICUBIC)
+        for place, kind in zip(rng.permutation(4).tolist(), kinds, strict=False):
+            ground.paste(shape_image(kind, rng, tile), (tile * (place % 2), tile * (place // 2)))
+        ground.save(root / f"{number:03d}.png")
+        labels = ",".join(sorted({names[kind] for kind in kinds}))
+        rows.append(f'{number:03d}.png,"{labels}"')
+    (root / "list.csv").write_text("\n".join(rows) + "\n")
+    return root / "list.csv"
+
+
+@pytest.fixture(scope="session")
+def mosaic_writer() -> Callable[..., Path]:
+    """`write_mosaics`, for fixtures that live longer than one test."""
+    return write_mosaics
+
+
 @pytest.fixture
 def make_photos(tmp_path: Path) -> Callable[..., Path]:
     """Writes photos below the test's own folder: make_photos(name, classes=..., images=...)."""
@@ -98,7 +126,10 @@ def make_photos(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., Path]:
-    """Writes a small but complete model.onnx: mean colour -> linear -> softmax; needs onnx, not torch."""
+    """Writes a small but complete model.onnx: mean colour -> linear -> softmax; needs onnx, not torch.
+
+    With `thresholds`, by class, it is one for several labels: a sigmoid each.
+    """
 
     def make(
         path: Path,
@@ -109,10 +140,12 @@ def make_model() -> Callable[..., Path]:
         temperature: float = 0.1,
         metadata: Mapping[str, str] | None = None,
         seed: int = 0,
+        thresholds: Mapping[str, float] | None = None,
     ) -> Path:
         from onnx import TensorProto, helper, numpy_helper
 
         from saccade.answer import Answer
+        from saccade.artefact import ANSWER_KEY, THRESHOLDS_KEY
         from saccade.export.onnx import file_metadata, joined, write_model
         from saccade.preprocess import Preprocess
 
@@ -133,10 +166,11 @@ def make_model() -> Callable[..., Path]:
             [numpy_helper.from_array(weight, "weight")],
         )
         preprocess = Preprocess(size, resize=resize)  # type: ignore[arg-type]
-        model = joined(
-            helper.make_model(network), preprocess, Answer("softmax", (temperature,)), len(classes)
-        )
-        texts = {**file_metadata(classes, preprocess, "f" * 16), **(metadata or {})}
+        answer = Answer("sigmoid" if thresholds else "softmax", (temperature,))
+        model = joined(helper.make_model(network), preprocess, answer, len(classes))
+        several = {ANSWER_KEY: json.dumps(answer.as_json()), THRESHOLDS_KEY: json.dumps(thresholds)}
+        texts = {**file_metadata(classes, preprocess, "f" * 16), **(several if thresholds else {})}
+        texts |= metadata or {}
         helper.set_model_props(model, texts)
         write_model(model, path)
         return path

@@ -44,6 +44,8 @@ BACKGROUND_KEY = "saccade.background"
 GRAY_MAXIMUM_KEY = "saccade.gray_maximum"
 ANSWER_KEY = "saccade.answer"  # where it is more than a softmax behind one temperature
 PRIORS_KEY = "saccade.priors"  # class shares in training, and those that the probabilities assume
+THRESHOLDS_KEY = "saccade.thresholds"  # from which probability on a class is named
+USUAL_THRESHOLD = 0.5
 WEIGHTS_KEY = "saccade.weights"  # where the pretrained weights came from
 LICENCE_KEY = "saccade.licence"  # theirs
 REQUIRED_KEYS = (CLASSES_KEY, PREPROCESS_KEY, VERSION_KEY, FINGERPRINT_KEY)
@@ -161,6 +163,19 @@ class Artefact:
                 hint="leave --priors out",
             )
         return replace(self, ratio=self.priors.ratio_to(self.priors.read(given, self.classes)))
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several of the classes, or none: each probability stands for itself."""
+        return self.answer.activation == "sigmoid"
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Of each class the probability from which on it is named; None where an image has one class."""
+        if not self.multi_label:
+            return None
+        known = self.metadata.get(THRESHOLDS_KEY, {})
+        return tuple(float(known.get(name, USUAL_THRESHOLD)) for name in self.classes)
 
     def probabilities(self, images: Sequence[Image]) -> NDArray[np.float64]:
         """(images, classes); each image uint8 (height, width, 3), RGB, upright, any size, or what
@@ -413,6 +428,7 @@ def _decoded_metadata(raw: Mapping[str, str], *, name: str) -> dict[str, Any]:
     _check_answer(values, name=name)
     if PRIORS_KEY in values:
         Priors.from_json(values[PRIORS_KEY], len(values[CLASSES_KEY]))
+    _check_thresholds(values.get(THRESHOLDS_KEY, {}), name=name)
     if not isinstance(values[PREPROCESS_KEY], dict):
         raise ModelError(
             f"{name}: its metadata {PREPROCESS_KEY} is no JSON object",
@@ -457,6 +473,16 @@ def _check_gray_maximum(value: Any, *, name: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
         raise ModelError(
             f"{name}: its {GRAY_MAXIMUM_KEY} is no value of 16 bits, got {str(value)[:80]}",
+            hint="export the model again",
+        )
+
+
+def _check_thresholds(values: Any, *, name: str) -> None:
+    numbers = list(values.values()) if isinstance(values, dict) else [None]
+    good = (isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= 1 for v in numbers)
+    if not all(good):
+        raise ModelError(
+            f"{name}: its {THRESHOLDS_KEY} are no numbers from 0 to 1 by class, got {str(values)[:80]}",
             hint="export the model again",
         )
 

@@ -51,8 +51,9 @@ class ImageClassifier(Views, Estimator):
     callbacks: watchers, `saccade.training.Callback` each; they see copies and change nothing.
     weights, pretrained, head, method, epochs, lr, finetune_lr, head_epochs, unfreeze, optimizer, schedule,
     image_size, batch_size, augment, seed, device, precision, average_with_pretrained, time_limit,
-    max_latency_ms, accept_licence, folds, group, group_pattern, drop_empty, repair_split, allow_leaks: as on
-    the command line (docs/recipe.md); they win over the recipe's file, and None is its default.
+    max_latency_ms, accept_licence, folds, group, group_pattern, multi_label, label_delimiter, label_columns,
+    drop_empty, repair_split, allow_leaks: as on the command line (docs/recipe.md); they win over the recipe's
+    file, and None is its default.
     fields: any other field of the recipe, with two underscores for the dot (`train__weight_decay`).
 
     The constructor keeps what it is given; `fit` checks it. After `fit`: `classes_` (labels, in the order of
@@ -100,6 +101,9 @@ class ImageClassifier(Views, Estimator):
         folds: Any = None,
         group: Any = None,
         group_pattern: Any = None,
+        multi_label: Any = None,
+        label_delimiter: Any = None,
+        label_columns: Any = None,
         drop_empty: Any = None,
         repair_split: Any = None,
         allow_leaks: Any = None,
@@ -123,7 +127,7 @@ class ImageClassifier(Views, Estimator):
         *,
         groups: Any = None,
         path: str | int = "",
-        label: str | int = "",
+        label: str | int | Sequence[str] = "",
         group: str | int = "",
         part: str | int = "",
         root: str | Path = "",
@@ -132,11 +136,13 @@ class ImageClassifier(Views, Estimator):
 
         data: a folder with a folder for each class, a list or an archive (docs/data.md); or images, as paths,
         uint8 arrays, Pillow images, bytes or open files; or a data frame. y: the label of each image, as
-        text, whole numbers or booleans; without it the folder of a path is its class. groups: what images
-        belong to (a patient, a site); a group never stands in two parts of the split. path, label, group,
-        part: columns of a data frame, or of a list that is a file; by default path, label and, where there is
-        one, group. root: folder in which relative paths begin; a data frame has these columns and this root
-        again in `predict`, `score` and so on.
+        text, whole numbers or booleans; without it the folder of a path is its class. Where an image may have
+        several labels: a list of names for each, a matrix of 0 and 1, or a data frame of such columns
+        (docs/multi-label.md). groups: what images belong to (a patient, a site); a group never stands in two
+        parts of the split. path, label, group, part: columns of a data frame, or of a list that is a file; by
+        default path, label and, where there is one, group; a list of labels names columns of 0 and 1. root:
+        folder in which relative paths begin; a data frame has these columns and this root again in `predict`,
+        `score` and so on.
 
         Images that are given so are written down as a data set in the run folder (`inputs/`): they pass
         through the same audit and the same split as files. Raises SaccadeError. A data frame's example:
@@ -149,6 +155,8 @@ class ImageClassifier(Views, Estimator):
         ['blue', 'red']
         """
         calm_openmp()
+        if labelled.is_frame(data) and isinstance(label, list | tuple):
+            y, label = data[list(label)], ""
         with in_words_of_python():
             named = (path, label, group, part, root)
             self._fit(data, y, groups, Columns(*("" if name is None else str(name) for name in named)))
@@ -161,12 +169,13 @@ class ImageClassifier(Views, Estimator):
             self._train(str(data), self._recipe(columns.of_list()))
         else:
             given = labelled.labelled(data, y, groups, columns)
+            several = {"data.multi_label": True} if given.several else {}
             if self.group:
                 raise RecipeError(
                     f"group = {self.group!r} names a column of a list in a file, and images are given",
                     hint="fit(df, group=COLUMN), or fit(images, labels, groups=VALUES)",
                 )
-            self._train(given, self._recipe())
+            self._train(given, self._recipe(several))
         self._columns = columns
         self._gray_stack = getattr(data, "ndim", 0) == 3
 
@@ -268,6 +277,9 @@ class ImageClassifier(Views, Estimator):
     def predict(self, images: Any, *, root: str | Path | None = None) -> NDArray[Any]:
         """(images,) the most probable label of each image, of the type that labels had in `fit`.
 
+        Where an image may have several labels: (images, classes) 1 for each that it has, else 0, columns in
+        the order of `classes_`, as scikit-learn has it.
+
         images: paths, folders, uint8 arrays (height, width, 3) or gray (height, width), Pillow images, or the
         content of image files; one or a list of them; or a data frame with the columns of `fit`. root:
         folder in which relative paths begin; None is the current one, and for a data frame that of `fit`.
@@ -276,7 +288,10 @@ class ImageClassifier(Views, Estimator):
         >>> model.predict(["photos/red/0.png", "photos/blue/1.png"]).tolist()
         ['red', 'blue']
         """
-        best = self.predict_proba(images, root=root).argmax(axis=1)  # first: it says when nothing is fitted
+        found = self.predict_proba(images, root=root)  # first: it says when nothing is fitted
+        if (limits := self._predictor.artefact.thresholds) is not None:
+            return (found >= np.array(limits)[self._order]).astype(np.int64)
+        best = found.argmax(axis=1)
         return np.asarray(self.classes_[best])
 
     def predict_proba(self, images: Any, *, root: str | Path | None = None) -> NDArray[np.float64]:
@@ -331,7 +346,7 @@ class ImageClassifier(Views, Estimator):
     def score(
         self, data: Any, y: Any = None, sample_weight: Any = None, *, root: str | Path | None = None
     ) -> float:
-        """Accuracy on labelled images, 0 to 1.
+        """Accuracy on labelled images, 0 to 1; of several labels, the share of images with all of them right.
 
         data: as for `fit`. y: the label of each image; with it the images are predicted and nothing else. A
         folder or list goes through `evaluate`. sample_weight: of each image, as scikit-learn has it.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from saccade.errors import DataError
 from saccade.images import given
 from saccade.images.decoder import Limits
+from saccade.label_sets import join_labels, split_labels
 from saccade.recipe import Recipe
 from saccade.sources.in_python import write_inputs
 from saccade.sources.naming import some
@@ -51,7 +52,7 @@ class Labelled:
     """Images with a label each: paths (text), or what `saccade.images.given` takes.
 
     `kind` is the type that labels have for the user: str, bool or int. `groups` and `parts` are empty or have
-    one an image.
+    one an image. `several`: each label is a set of names (`saccade.label_sets`).
     """
 
     images: list[Any]
@@ -59,6 +60,7 @@ class Labelled:
     kind: str = "str"
     groups: list[str] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
+    several: bool = False
 
     def write(self, folder: Path, recipe: Recipe) -> Path:
         """Make `folder` a data set of them; returns it."""
@@ -68,6 +70,7 @@ class Labelled:
             self.images,
             self.labels,
             kind=self.kind,
+            several=self.several,
             groups=self.groups,
             parts=self.parts,
             limits=limits,
@@ -221,14 +224,74 @@ def _folders(images: Sequence[Any]) -> list[str]:
 
 
 def _checked(images: list[Any], y: Any, groups: Any, parts: Any) -> Labelled:
-    labels, kind = label_names(y, len(images))
+    several = are_sets(y)
+    labels, kind = label_sets(y, len(images)) if several else label_names(y, len(images))
     return Labelled(
         images,
         labels,
         kind,
         [] if groups is None else _names(groups, "groups", len(images)),
         [] if parts is None else ["" if _missing(part) else str(part) for part in _plain(parts)],
+        several,
     )
+
+
+def are_sets(y: Any) -> bool:
+    """Whether labels are several an image: lists of names, a matrix of 0 and 1, a data frame of such columns.
+
+    >>> are_sets([["cat", "dog"], []]), are_sets(np.eye(3)), are_sets(["cat", "dog"])
+    (True, True, False)
+    """
+    if is_frame(y):
+        return len(y.columns) > 1
+    if isinstance(y, np.ndarray):
+        return (y.ndim == 2 and y.shape[1] > 1) or (y.dtype == object and _of_sets(y.ravel()))
+    return not isinstance(y, str | bytes | Mapping) and hasattr(y, "__iter__") and _of_sets(_plain(y))
+
+
+def _of_sets(values: Iterable[Any]) -> bool:
+    found = list(values)
+    return bool(found) and all(isinstance(one, list | tuple | set | frozenset | np.ndarray) for one in found)
+
+
+def label_sets(y: Any, count: int) -> tuple[list[str], str]:
+    """The names of each image in one text (`saccade.label_sets`), and which type labels have: str or int.
+
+    y: lists of names; or 0 and 1, (images, classes), as an array, lists of equal length, or a data frame
+    whose columns are the names. count: how many images there are. Raises DataError for what is neither.
+
+    >>> label_sets([["cat", "dog"], []], 2), label_sets(np.array([[1, 0, 1], [0, 1, 0]]), 2)
+    ((['cat,dog', ''], 'str'), (['0,2', '1'], 'int'))
+    """
+    names = names_of(y) if is_frame(y) else None
+    rows = [_plain(row) for row in (y.to_numpy() if is_frame(y) else y)]
+    if len(rows) != count:
+        raise DataError(f"{count:,} images, but {len(rows):,} labels", hint="give labels one an image")
+    if names is not None or (isinstance(y, np.ndarray) and y.ndim == 2):
+        return _of_indicators(rows, names)
+    flat = [name for row in rows for name in row]
+    texts, kind = label_names(flat, len(flat)) if flat else ([], "str")
+    read = iter(texts)
+    return [join_labels(dict.fromkeys(next(read) for _ in row)) for row in rows], kind
+
+
+def _are_indicators(rows: list[list[Any]]) -> bool:
+    """Whether lists are rows of 0 and 1, of one length."""
+    lengths = {len(row) for row in rows}
+    return len(lengths) == 1 and max(lengths) > 1 and all(value in (0, 1) for row in rows for value in row)
+
+
+def _of_indicators(rows: list[list[Any]], names: list[str] | None) -> tuple[list[str], str]:
+    """Rows of 0 and 1; without `names` the classes are whole numbers from 0 on."""
+    for number, row in enumerate(rows):
+        if odd := [value for value in row if value not in (0, 1)]:
+            raise DataError(
+                f"row {number} of the labels holds {printable(str(odd[0]))!r}, not 0 or 1",
+                hint="give 1 where an image has the label, else 0; or lists of names",
+            )
+    own = names or [str(column) for column in range(len(rows[0]) if rows else 0)]
+    held = ([name for name, value in zip(own, row, strict=True) if value] for row in rows)
+    return [join_labels(labels) for labels in held], "int" if names is None else "str"
 
 
 def label_names(y: Any, count: int) -> tuple[list[str], str]:
@@ -318,11 +381,19 @@ def accuracy(predictor: Predictor, given: Labelled, weights: Any = None) -> floa
     weights: of each image. Raises DataError for paths that do not exist, and where no image can be read.
     """
     _refuse_absent(given.images)
-    _warn_of_unknown(given.labels, predictor.classes)
+    labels = [name for text in given.labels for name in split_labels(text)] if given.several else given.labels
+    _warn_of_unknown(labels, predictor.classes)
     answers = list(predictor.answers(given.images))
     read = _readable(answers)
-    right = np.array([a.predicted == label for a, label in zip(answers, given.labels, strict=True)])
+    right = np.array([_is_right(a, label) for a, label in zip(answers, given.labels, strict=True)])
     return float(np.average(right[read], weights=None if weights is None else np.asarray(weights)[read]))
+
+
+def _is_right(answer: Answer, label: str) -> bool:
+    """Whether an answer is the label; of several labels, all of them."""
+    if answer.thresholds is None:
+        return answer.predicted == label
+    return set(answer.labels) == set(split_labels(label))
 
 
 def _refuse_absent(images: Sequence[Any]) -> None:

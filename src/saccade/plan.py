@@ -146,6 +146,7 @@ class Plan:
     loss: LossPlan = LossPlan()
     mixing: Mixing = NO_MIXING
     sampling: str = "natural"
+    multi_label: bool = False  # an image may have several labels: a sigmoid each, no softmax over all
     progressive_size: float = 0.0
     average_with_pretrained: float | Literal["auto"] = 0.0
     time_limit: float = 0.0

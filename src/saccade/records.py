@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.label_sets import join_labels, split_labels
 from saccade.terminal import printable
 
 PARTS = ("train", "validation", "test")
@@ -41,10 +42,12 @@ class ImageRecord:
     `sha256` is of the file's bytes, `pixel_sha256` of the upright RGB pixels with their shape.
     `width`, `height` in pixels, upright. `mode` is Pillow's (before conversion to RGB).
     `cluster` is the same for images that a split keeps together (group, copies, near-duplicates), "" for one
-    that stands alone or was not split.
+    that stands alone or was not split. `several`: `label` is a set of names (`saccade.label_sets`), not one.
 
     >>> ImageRecord("tulip/a.jpg", "tulip", part="train").set_aside("unreadable").used
     False
+    >>> ImageRecord("a.jpg", "cat,dog", several=True).labels
+    ('cat', 'dog')
     """
 
     path: str
@@ -59,6 +62,12 @@ class ImageRecord:
     note: str = ""
     pixel_sha256: str = field(default="", compare=False)
     cluster: str = ""
+    several: bool = field(default=False, compare=False)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of what it shows: one, or where there may be several, any number."""
+        return split_labels(self.label) if self.several else (self.label,)
 
     @property
     def unit(self) -> str:
@@ -83,6 +92,7 @@ class Dataset:
     `ignored` counts what was passed over by rule (hidden files, Thumbs.db, ...), by reason;
     `listed` names what was seen but is no part of the data (files at the root, other folders), with why;
     `lost` are those lines of it that may have been meant as data. `findings` are the source's own.
+    `multi_label`: an image may have several of the classes, or none (`ImageRecord.several` of each record).
     """
 
     root: Path
@@ -95,14 +105,15 @@ class Dataset:
     empty_classes: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    multi_label: bool = False
 
     def used(self, part: str | None = None) -> tuple[ImageRecord, ...]:
         """Records in use, of one part where named."""
         return tuple(r for r in self.records if r.used and (part is None or r.part == part))
 
     def counts(self, part: str | None = None) -> dict[str, int]:
-        """Images in use per class, in class order."""
-        tally = Counter(record.label for record in self.used(part))
+        """Images in use per class, in class order; one of several classes counts in each."""
+        tally = Counter(label for record in self.used(part) for label in record.labels)
         return {label: tally[label] for label in self.classes}
 
     def fingerprint(self) -> str:
@@ -196,7 +207,9 @@ class Split:
 class Predictions:
     """Probabilities of a model on images. `probabilities` is (images, classes), rows sum to 1.
 
-    `labels` hold the true class names, "" where unknown; columns follow `classes`.
+    `labels` hold the true class names, "" where unknown; columns follow `classes`. Where an image may have
+    several labels, `named` (images, classes) says which of them the model names, probabilities stand each for
+    itself, and each of `labels` is a set of names (`saccade.label_sets`), "" the empty one.
 
     >>> predictions = Predictions(("a.jpg",), ("rose",), ("rose", "tulip"), np.array([[0.2, 0.8]]))
     >>> predictions.predicted, predictions.confidence.tolist()
@@ -207,10 +220,12 @@ class Predictions:
     labels: tuple[str, ...]
     classes: tuple[str, ...]
     probabilities: NDArray[np.float64]
+    named: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.paths), len(self.classes))
         assert self.probabilities.shape == expected, f"{self.probabilities.shape} is not {expected}"
+        assert self.named is None or self.named.shape == expected, f"{self.named.shape} is not {expected}"
         assert len(self.labels) == len(self.paths), "one label an image, '' where unknown"
 
     def __len__(self) -> int:
@@ -218,7 +233,9 @@ class Predictions:
 
     @property
     def predicted(self) -> tuple[str, ...]:
-        """Name of the most probable class of each image; the first one wins a tie."""
+        """Name of the most probable class of each image; the first one wins a tie. Else the set of names."""
+        if self.named is not None:
+            return tuple(join_labels(self.classes[i] for i in np.flatnonzero(row)) for row in self.named)
         return tuple(self.classes[i] for i in self.probabilities.argmax(axis=1))
 
     @property
@@ -228,7 +245,14 @@ class Predictions:
 
     @property
     def wrong(self) -> tuple[int, ...]:
-        """Rows whose label is known and not the answer, the most confident first."""
+        """Rows whose label is known and not the answer, the most confident first.
+
+        With several labels, those with any label missed or wrongly named, the most of them first.
+        """
+        if self.named is not None:
+            mistakes = (self.named != self.truth).sum(axis=1)
+            order = sorted(np.flatnonzero(mistakes), key=lambda row: (-mistakes[row], self.paths[row]))
+            return tuple(int(row) for row in order)
         predicted, confidence = self.predicted, self.confidence
         rows = [row for row, label in enumerate(self.labels) if label and label != predicted[row]]
         return tuple(sorted(rows, key=lambda row: (-confidence[row], self.paths[row])))
@@ -238,6 +262,15 @@ class Predictions:
         """(images,) column of each true label; every label must be known."""
         column = {label: i for i, label in enumerate(self.classes)}
         return np.array([column[label] for label in self.labels], dtype=np.int64)
+
+    @property
+    def truth(self) -> NDArray[np.bool_]:
+        """(images, classes) the labels of images that may have several; every name must be a class."""
+        column = {label: i for i, label in enumerate(self.classes)}
+        found = np.zeros((len(self.labels), len(self.classes)), dtype=np.bool_)
+        for row, text in enumerate(self.labels):
+            found[row, [column[name] for name in split_labels(text)]] = True
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,18 +291,26 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class ClassMetrics:
-    """Figures of one class; `support` is the number of its images."""
+    """Figures of one class; `support` is the number of its images.
+
+    Where an image may have several labels, `average_precision` too; None without an image of the class.
+    """
 
     label: str
     precision: float
     recall: float
     f1: float
     support: int
+    average_precision: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What `metrics/*.json` holds. Rows of `confusion` are true labels, columns predicted ones."""
+    """What `metrics/*.json` holds. Rows of `confusion` are true labels, columns predicted ones.
+
+    Where an image may have several labels, there are `mean_average_precision` and `micro_f1`, `accuracy` is
+    that of whole sets of labels (exact match), and `top_k` and `confusion` are empty: they have no meaning.
+    """
 
     images: int
     accuracy: Interval
@@ -282,6 +323,13 @@ class Metrics:
     log_loss: float
     ece: float
     extra: Mapping[str, Any] = field(default_factory=dict)
+    mean_average_precision: float | None = None
+    micro_f1: float | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.mean_average_precision is not None
 
     def __repr__(self) -> str:
         figures = [f"{name:<18} {value}" for name, value in self._figures().items()]
@@ -304,6 +352,14 @@ class Metrics:
         return f"<table>{figures}</table><table><tr>{head}</tr>{rows}</table>{more}"
 
     def _figures(self) -> dict[str, str]:
+        if self.mean_average_precision is not None:
+            return {
+                "mean avg. precision": f"{self.mean_average_precision:.3f}, {self.images:,} images",
+                "micro F1": f"{self.micro_f1:.3f}",
+                "macro F1": f"{self.macro_f1:.3f}",
+                "exact match": str(self.accuracy),
+                "log loss": f"{self.log_loss:.3f}",
+            }
         return {
             "accuracy": f"{self.accuracy}, {self.images:,} images",
             "balanced accuracy": f"{100 * self.balanced_accuracy:.1f} %",
@@ -335,6 +391,7 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "balanced_accuracy": True,
     "macro_f1": True,
     "top5": True,
+    "mean_average_precision": True,
 }
 
 

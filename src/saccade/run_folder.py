@@ -18,7 +18,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
@@ -188,9 +188,15 @@ class RunFolder:
 
     def read_dataset(self) -> tuple[ImageRecord, ...]:
         try:
-            return tuple(_record(row) for row in _rows(self._text(self.dataset)))
+            several = self._multi_label()
+            return tuple(_record(row, several) for row in _rows(self._text(self.dataset)))
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(self.dataset, str(error)) from None
+
+    def _multi_label(self) -> bool:
+        """Whether an image of the run may have several labels; of an evaluation, that of its run."""
+        of = next((run for run in (self, RunFolder(self.root.parent.parent)) if run.recipe.exists()), None)
+        return of is not None and of.read_recipe().multi_label
 
     def read_predictions(self, part: str) -> Predictions:
         path = self.predictions(part)
@@ -659,21 +665,33 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def _predictions(rows: list[dict[str, str]]) -> Predictions:
-    """Predictions from rows with path,label,predicted,confidence,p_<class>... ; raises what is wrong."""
+    """Predictions from rows with path,label,predicted,confidence,p_<class>... ; raises what is wrong.
+
+    Without a column confidence, label and predicted are sets of names: an image may have several.
+    """
     if not rows:
         raise ValueError("it holds no predictions")
     classes = tuple(name[2:] for name in rows[0] if name.startswith("p_"))
     values = [[float(row[f"p_{label}"]) for label in classes] for row in rows]
-    return Predictions(
+    found = Predictions(
         paths=tuple(row["path"] for row in rows),
         labels=tuple(row["label"] for row in rows),
         classes=classes,
         probabilities=np.array(values, dtype=np.float64).reshape(len(rows), len(classes)),
     )
+    if "confidence" in rows[0]:
+        return found
+    # the names that were given are read like those that are true
+    return replace(found, named=replace(found, labels=tuple(row["predicted"] for row in rows)).truth)
 
 
 def predictions_bytes(predictions: Predictions) -> bytes:
-    """One row an image; probabilities with 9 significant digits."""
+    """One row an image; probabilities with 9 significant digits.
+
+    Where an image may have several labels, no column confidence: there is none in the answer as a whole.
+    """
+    if predictions.named is not None:
+        return _label_sets_bytes(predictions)
     header = ("path", "label", "predicted", "confidence", *(f"p_{label}" for label in predictions.classes))
     rows = (
         [image, label, predicted, f"{confidence:.9g}", *(f"{p:.9g}" for p in row)]
@@ -687,6 +705,18 @@ def predictions_bytes(predictions: Predictions) -> bytes:
         )
     )
     return csv_bytes(header, rows)
+
+
+def _label_sets_bytes(predictions: Predictions) -> bytes:
+    header = ("path", "label", "predicted", *(f"p_{label}" for label in predictions.classes))
+    columns = (predictions.paths, predictions.labels, predictions.predicted, predictions.probabilities)
+    return csv_bytes(
+        header,
+        (
+            [path, label, named, *(f"{p:.9g}" for p in row)]
+            for path, label, named, row in zip(*columns, strict=True)
+        ),
+    )
 
 
 def dataset_bytes(records: Iterable[ImageRecord]) -> bytes:
@@ -823,10 +853,11 @@ def _file_mode(path: Path) -> int:
     return 0o666 & ~umask
 
 
-def _record(row: Mapping[str, str]) -> ImageRecord:
+def _record(row: Mapping[str, str], several: bool = False) -> ImageRecord:
     """One row of dataset.csv; raises KeyError, TypeError or ValueError for what is none."""
     status = row["status"]
     if status not in get_args(Status):
         raise ValueError(f"status {status!r}")
     values = {name: row[name] for name in DATASET_COLUMNS if name not in ("width", "height")}
-    return ImageRecord(**values, width=int(row["width"]), height=int(row["height"]))  # type: ignore[arg-type]
+    sides = {"width": int(row["width"]), "height": int(row["height"])}
+    return ImageRecord(**values, **sides, several=several)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ def audit_as_json(audit: Audit) -> dict[str, Any]:
 
 
 IMBALANCE_RATIO = 10
+FOR_RARE_LABELS = "Add images with the rare label, or weigh it: --train.class_weights auto"
 
 
 def class_sizes(dataset: Dataset, clusters: Mapping[str, int], *, parts_to_fill: int) -> list[Finding]:
@@ -134,7 +136,10 @@ def class_sizes(dataset: Dataset, clusters: Mapping[str, int], *, parts_to_fill:
     if not dataset.given_parts:
         findings += _too_small(dataset, clusters, parts_to_fill)
     training = "train" in dataset.given_parts
-    return findings + _imbalance(dataset.counts("train") if training else counts, training=training)
+    uneven = _imbalance(dataset.counts("train") if training else counts, training=training)
+    if dataset.multi_label:  # other remedies are for images with one label
+        uneven = [replace(found, remedy=FOR_RARE_LABELS) for found in uneven]
+    return findings + uneven
 
 
 def group_leaks(dataset: Dataset) -> list[Finding]:
@@ -157,7 +162,8 @@ def group_leaks(dataset: Dataset) -> list[Finding]:
 def _too_small(dataset: Dataset, clusters: Mapping[str, int], parts_to_fill: int) -> list[Finding]:
     units: defaultdict[str, set[object]] = defaultdict(set)
     for record in dataset.used():
-        units[record.label].add(record.group or clusters.get(record.path, record.path))
+        for label in record.labels:
+            units[label].add(record.group or clusters.get(record.path, record.path))
     small = {label: len(units[label]) for label in dataset.classes if len(units[label]) < parts_to_fill}
     if not small:
         return []
@@ -192,7 +198,8 @@ def lost_by_reading(dataset: Dataset) -> tuple[str, ...]:
         if not dataset.used(part)
     ]
     used = dataset.counts()
-    unread = Counter(r.label for r in dataset.records if not r.used and r.note.startswith("unsupported: "))
+    lost = (r for r in dataset.records if not r.used and r.note.startswith("unsupported: "))
+    unread = Counter(label for record in lost for label in record.labels)
     classes = [
         f"{unread[label]:,} of {unread[label] + used[label]:,} images of {label} have formats not read here"
         for label in dataset.classes

@@ -54,6 +54,8 @@ def orientation(dataset: Dataset, measurements: Measurements, flips: Collection[
 
     A warning where training does that flip, as `flips` says.
     """
+    if dataset.multi_label:
+        return []  # there is no one class that a mirror image could be taken for
     rows, labels = _some_of_each_class(dataset)
     if len(set(labels.tolist())) < 2:
         return []

@@ -54,7 +54,12 @@ class Score:
 
 
 def shortcuts(dataset: Dataset, measurements: Measurements, clusters: Mapping[str, int]) -> list[Finding]:
-    """One finding for each property that predicts the label too well, and one with the scores of all."""
+    """One finding for each property that predicts the label too well, and one with the scores of all.
+
+    None where an image may have several labels: there is no one label to predict.
+    """
+    if dataset.multi_label:
+        return []
     rows, labels, classes = _judged(dataset)
     if len(classes) < 2:
         return []

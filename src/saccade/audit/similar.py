@@ -176,11 +176,21 @@ def _about_cluster(
         findings.append(_look_alike_finding(group, links, sizes))
     elif links and len(labels) > 1 and not accepted:
         findings.append(
-            _cluster_finding("near_duplicate_conflict", group, links, f" as {' and '.join(labels)}")
+            _cluster_finding(
+                "near_duplicate_conflict", group, links, f" as {' and '.join(map(_said, labels))}"
+            )
         )
     elif links and len(parts) < 2 and not accepted:
         findings.append(_cluster_finding("near_duplicates", group, links, ""))
     return findings
+
+
+def _said(label: str) -> str:
+    return label or "no label"
+
+
+def _joined(labels: Sequence[str]) -> str:
+    return " and ".join(map(_said, labels))
 
 
 def _look_alikes(group: Sequence[ImageRecord], sizes: Mapping[str, int]) -> bool:
@@ -315,10 +325,11 @@ def settle_conflicts(dataset: Dataset, kept: Collection[str]) -> tuple[Dataset, 
 
 
 def _conflict(group: list[ImageRecord], labels: list[str]) -> Finding:
-    named = some([f"{record.path} ({record.label})" for record in group])
+    named = some([f"{record.path} ({_said(record.label)})" for record in group])
+    what = "sets of labels" if group[0].several else "labels"
     found = finding(
         "label_conflict",
-        f"one image has {len(labels)} labels: {named}. All copies are set aside",
+        f"one image has {len(labels)} {what}: {named}. All copies are set aside",
         paths=[record.path for record in group],
         figure={"labels": labels},
     )

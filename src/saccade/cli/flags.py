@@ -16,7 +16,10 @@ from saccade.errors import RecipeError
 from saccade.recipe import SHORT_FLAGS, Recipe, field_table, merged_recipe, read_recipe_file
 from saccade.terminal import shown_default
 
-_LIST = ("data.path_column", "data.label_column", "data.root")
+_LIST = (
+    *("data.path_column", "data.label_column", "data.root"),
+    *("data.multi_label", "data.label_delimiter", "data.label_columns"),
+)
 _READING = (
     *_LIST,
     *("data.drop_empty", "data.max_pixels", "data.background", "data.gray_maximum", "data.decisions"),
@@ -180,6 +183,7 @@ def _is_nothing(default: Any, kind: str) -> bool:
 
 _TEXTS = {"model.backbone": "NAME", "model.weights": "FILE", "data.root": "DIR", "data.decisions": "FILE"}
 _TEXTS |= dict.fromkeys(("data.path_column", "data.label_column", "split.group"), "COLUMN")
+_TEXTS |= {"data.label_delimiter": "MARK", "data.label_columns": "COLUMN,..."}
 
 
 def _metavar(key: str, kind: str) -> str:

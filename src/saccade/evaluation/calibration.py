@@ -85,7 +85,7 @@ def choose_temperature(
     few = f"temperature left at 1: {len(values)} validation images are too few to fit it"
     if len(values) < LEAST_IMAGES:
         return Temperature(1.0, few)
-    fold_of = _folds(groups or [str(image) for image in range(len(values))])
+    fold_of = held_out_folds(groups or [str(image) for image in range(len(values))])
     if fold_of.max() == 0:
         return Temperature(1.0, f"{few} (they all belong together)")
     held_out = [
@@ -119,7 +119,7 @@ def _regularised(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> float
     return max(fitted, min(1.0, fit_temperature(logits, truth))) if perfect else fitted
 
 
-def _folds(groups: Sequence[str]) -> NDArray[np.int64]:
+def held_out_folds(groups: Sequence[str]) -> NDArray[np.int64]:
     """(images,) fold of each: groups whole, largest first, each into the fold with fewest images."""
     names, group_of, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     folds = min(TEMPERATURE_FOLDS, len(names))

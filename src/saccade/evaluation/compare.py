@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saccade.errors import DataError
 from saccade.evaluation.intervals import percentile_interval, resample_weights
+from saccade.evaluation.label_metrics import LabelAnswers
 from saccade.evaluation.metrics import answers
 from saccade.records import Interval, Predictions
 
@@ -18,6 +20,8 @@ RESAMPLES = 2000  # only one figure an image, so that many cost nothing
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Two models on the same images. `difference` is accuracy of the first minus that of the second.
+
+    Where an image may have several labels, accuracy is that of whole sets (exact match).
 
     `only_first` and `only_second` count the images that one alone gets right; the others decide nothing.
     """
@@ -68,7 +72,7 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
     Raises DataError, saying how they differ, when the two were not measured on the same images and labels.
     """
     _same_images(first, second)
-    one, other = answers(first).correct, answers(second).correct
+    one, other = (correct(side) for side in (first, second))
     gain = one.astype(np.int64) - other.astype(np.int64)
     only_first, only_second = int((gain > 0).sum()), int((gain < 0).sum())
     drawn = [
@@ -83,6 +87,14 @@ def compare(first: Predictions, second: Predictions) -> Comparison:
         difference=percentile_interval(float(gain.mean()), np.array(drawn)),
         p_value=mcnemar(only_first, only_second),
     )
+
+
+def correct(predictions: Predictions) -> NDArray[np.bool_]:
+    """(images,) whether each is answered rightly, by path; with several labels, whether all of them are."""
+    if predictions.named is None:
+        return answers(predictions).correct
+    data = LabelAnswers.of(predictions)
+    return np.asarray((data.truth == data.named).all(axis=1))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

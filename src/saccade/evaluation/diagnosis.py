@@ -19,6 +19,7 @@ from saccade.evaluation.curves import (
     underfitting,
 )
 from saccade.evaluation.intervals import images_needed, mean_interval, wilson
+from saccade.evaluation.label_diagnosis import LABEL_RULES, fine
 from saccade.evaluation.remedies import (
     FEW_IMAGES,
     SOME_IMAGES,
@@ -48,9 +49,11 @@ NO_SKILL = 0.05
 
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
     """Findings in words, most pressing first; a single finding of kind "fine" where nothing is wrong."""
-    found = [finding for rule in RULES for finding in [rule(evidence)] if finding is not None]
+    several = evidence.judged is not None and evidence.judged.multi_label
+    rules = LABEL_RULES if several else RULES
+    found = [finding for rule in rules for finding in [rule(evidence)] if finding is not None]
     if not any(finding.severity in ("warning", "error") for finding in found):
-        found.insert(0, _fine(evidence))
+        found.insert(0, fine(evidence) if several else _fine(evidence))
     rank = {"error": 0, "warning": 1, "info": 2}
     return tuple(sorted(found, key=lambda finding: rank[finding.severity]))
 

@@ -28,6 +28,8 @@ from saccade.evaluation.intervals import (
     widest,
     wilson,
 )
+from saccade.evaluation.label_metrics import measure_labels
+from saccade.label_sets import split_labels
 from saccade.records import ClassMetrics, Interval, Metrics, Predictions
 
 DEFAULT_TOP_K = (1, 5)
@@ -158,7 +160,8 @@ NAMED_FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
 def measure(predictions: Predictions, *, top_k: Iterable[int] = DEFAULT_TOP_K) -> Metrics:
     """Every figure of one part, with intervals; k above the number of classes are left out.
 
-    predictions: those of one part, with known labels. top_k: values of k for top-k accuracy.
+    predictions: those of one part, with known labels. top_k: values of k for top-k accuracy. Where an image
+    may have several labels, the figures are those of `measure_labels`.
     Raises DataError when there is no image, a label is unknown, or a probability is not one.
 
     >>> measured = measure(predictions)
@@ -167,6 +170,9 @@ def measure(predictions: Predictions, *, top_k: Iterable[int] = DEFAULT_TOP_K) -
     >>> measured.confusion
     ((2, 0), (1, 1))
     """
+    if predictions.named is not None:
+        _check(predictions)
+        return measure_labels(predictions)
     data = answers(predictions)
     confusion = data.confusion()
     counts = top_k_counts(data, top_k)
@@ -251,20 +257,46 @@ def top_k_counts(data: Answers, top_k: Iterable[int]) -> dict[int, int]:
 def metrics_as_json(metrics: Metrics) -> dict[str, Any]:
     """The plain values of `metrics/*.json`; `metrics_from_json` gives an equal Metrics.
 
+    With several labels an image, there is no top_k and no confusion_matrix, but mean_average_precision,
+    micro_f1, labels, and exact_match, which is also called accuracy.
+
     >>> metrics_as_json(measure(predictions))["accuracy"]["value"]
     0.75
     """
+    if metrics.multi_label:
+        return _labels_as_json(metrics)
     return {
         "images": metrics.images,
         "accuracy": asdict(metrics.accuracy),
         "balanced_accuracy": metrics.balanced_accuracy,
         "macro_f1": metrics.macro_f1,
         "top_k": {str(k): share for k, share in metrics.top_k.items()},
-        "per_class": [asdict(row) for row in metrics.per_class],
+        "per_class": [_without_none(asdict(row)) for row in metrics.per_class],
         "confusion_matrix": {
             "labels": list(metrics.classes),
             "counts": [list(row) for row in metrics.confusion],
         },
+        "log_loss": metrics.log_loss,
+        "ece": metrics.ece,
+        "extra": dict(metrics.extra),
+    }
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _labels_as_json(metrics: Metrics) -> dict[str, Any]:
+    return {
+        "images": metrics.images,
+        "mean_average_precision": metrics.mean_average_precision,
+        "micro_f1": metrics.micro_f1,
+        "macro_f1": metrics.macro_f1,
+        "exact_match": asdict(metrics.accuracy),
+        "accuracy": asdict(metrics.accuracy),
+        "balanced_accuracy": metrics.balanced_accuracy,
+        "per_class": [asdict(row) for row in metrics.per_class],
+        "labels": list(metrics.classes),
         "log_loss": metrics.log_loss,
         "ece": metrics.ece,
         "extra": dict(metrics.extra),
@@ -278,18 +310,22 @@ def metrics_from_json(values: Mapping[str, Any]) -> Metrics:
     4
     """
     try:
+        several = "mean_average_precision" in values
+        confusion = {"labels": values["labels"], "counts": ()} if several else values["confusion_matrix"]
         return Metrics(
             images=int(values["images"]),
             accuracy=Interval(**values["accuracy"]),
             balanced_accuracy=float(values["balanced_accuracy"]),
             macro_f1=float(values["macro_f1"]),
-            top_k={int(k): float(share) for k, share in values["top_k"].items()},
+            top_k={} if several else {int(k): float(share) for k, share in values["top_k"].items()},
             per_class=tuple(ClassMetrics(**row) for row in values["per_class"]),
-            classes=tuple(values["confusion_matrix"]["labels"]),
-            confusion=tuple(tuple(row) for row in values["confusion_matrix"]["counts"]),
+            classes=tuple(confusion["labels"]),
+            confusion=tuple(tuple(row) for row in confusion["counts"]),
             log_loss=float(values["log_loss"]),
             ece=float(values["ece"]),
             extra=dict(values.get("extra", {})),
+            mean_average_precision=float(values["mean_average_precision"]) if several else None,
+            micro_f1=float(values["micro_f1"]) if several else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
@@ -304,13 +340,14 @@ def _check(predictions: Predictions) -> None:
             "there is no image to measure on",
             hint="give a part that has images",
         )
-    known = set(predictions.classes)
-    strange = sorted({label for label in predictions.labels if label not in known})
+    known, labels = set(predictions.classes), predictions.labels
+    if predictions.named is not None:
+        labels = tuple(name for text in labels for name in split_labels(text))
+    strange = sorted({label for label in labels if label not in known})
     if strange:
         names = ", ".join(repr(label) if label else "no label" for label in strange[:5])
         raise DataError(
-            f"the model does not know the label of {sum(x not in known for x in predictions.labels)} images "
-            f"({names})",
+            f"the model does not know the label of {sum(x not in known for x in labels)} images ({names})",
             hint=f"measure only images of its classes: {', '.join(predictions.classes[:10])}",
         )
     values = predictions.probabilities

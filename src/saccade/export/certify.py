@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.artefact import Artefact, Image
+from saccade.artefact import USUAL_THRESHOLD, Artefact, Image
 from saccade.errors import ChangedImageError, DataError, ImageError, ModelError
 from saccade.export.runtimes import (
     Answer,
@@ -53,6 +53,7 @@ def certify(
     load: Callable[[Path], Answer] | None = None,
     engines: Callable[[Path], Runtimes] | None = None,
     provider: str = "",
+    thresholds: Mapping[str, float] | None = None,
     progress: Progress = silent,
 ) -> Certificate:
     """Compare a file's probabilities with the trained model's `predictions`, by part.
@@ -65,10 +66,12 @@ def certify(
     the answers stay close (`saccade.export.verdict`). Images that can no longer be read are named in `extra`.
     `load` reads what is no model.onnx of saccade (`Format.load`); it alone answers for that, or `engines`
     (`Format.engines`), each in a row of its own. `provider` is an execution provider of onnxruntime that must
-    answer alike. `progress` is told how many images were compared.
-    Raises ModelError when there is nothing to compare.
+    answer alike. `thresholds` are those of the model, by class, where an image may have several labels:
+    agreement is then that of sets. `progress` is told how many images were compared.
+    Raises ModelError when there is nothing to compare, or the file has other thresholds.
     """
     candidate = _loaded(Path(path), load, engines, limits) if load else _opened(Path(path), limits, provider)
+    candidate.check_thresholds(thresholds)
     wanted = {part: predictions[part] for part in CERTIFIED_PARTS if part in predictions} or dict(predictions)
     chosen = chosen_images(wanted, max_images=max_images, kind=kind)
     compared, total, done = [], sum(len(rows) for rows in chosen.values()), 0
@@ -78,7 +81,8 @@ def certify(
             _decoded_rows(wanted[part], rows, read_image, candidate.limits), progress, done, total
         )
         done += len(rows)
-        compared.append(_ask(candidate.runtimes, columns, part, wanted[part], chunks, total))
+        asked = _ask(candidate.runtimes, columns, part, wanted[part], chunks, total)
+        compared.append([replace(one, limits=_limits(thresholds, wanted[part])) for one in asked])
     if not any(len(parts[0].rows) for parts in compared):
         raise ModelError(
             f"{path} cannot be certified: there is no readable validation or test image with predictions",
@@ -95,6 +99,13 @@ def certify(
     return _joined([*judged.values()], [*judged], not_run)
 
 
+def _limits(thresholds: Mapping[str, float] | None, predictions: Predictions) -> NDArray[np.float64] | None:
+    """(classes,) the threshold of each class; None where an image has one label."""
+    if predictions.named is None:
+        return None
+    return np.array([(thresholds or {}).get(name, USUAL_THRESHOLD) for name in predictions.classes])
+
+
 @dataclass(frozen=True, eq=False)
 class _Candidate:
     """A file to certify, what runs it, and how its images are decoded; `classes` None where it names none."""
@@ -105,6 +116,15 @@ class _Candidate:
     limits: Limits
     runtimes: Sequence[Runtime]
     not_run: Mapping[str, str]
+    thresholds: Mapping[str, float] | None = None
+
+    def check_thresholds(self, expected: Mapping[str, float] | None) -> None:
+        """Raise ModelError where the file has thresholds of its own and they are not these."""
+        if self.thresholds is not None and dict(self.thresholds) != dict(expected or {}):
+            raise ModelError(
+                f"{self.name} names labels from other thresholds than the trained model",
+                hint="export the model again",
+            )
 
     def columns(self, classes: Sequence[str]) -> list[int]:
         """Column of each class in the file's probabilities; by name where the file has names."""
@@ -124,8 +144,9 @@ def _opened(path: Path, limits: Limits, provider: str) -> _Candidate:
     artefact = Artefact.open(path, verify=False)  # this makes the certificate it would be checked against
     asked, not_run = runtimes(artefact, path)
     asked += [provider_runtime(artefact, path, provider)] if provider else []
-    limits = artefact.decoding(limits)
-    return _Candidate(artefact.name, artefact.sha256, artefact.classes, limits, asked, not_run)
+    limits, limits_of_file = artefact.decoding(limits), artefact.thresholds
+    named_from = dict(zip(artefact.classes, limits_of_file, strict=True)) if limits_of_file else None
+    return _Candidate(artefact.name, artefact.sha256, artefact.classes, limits, asked, not_run, named_from)
 
 
 def _loaded(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade import extensions
-from saccade.artefact import LICENCE_KEY, WEIGHTS_KEY, Artefact, Image
+from saccade.artefact import LICENCE_KEY, THRESHOLDS_KEY, WEIGHTS_KEY, Artefact, Image
 from saccade.errors import RecipeError
 from saccade.export import huggingface, openvino_folder, split, triton, web
 from saccade.export.blocks import Problems
@@ -79,7 +79,8 @@ def _write_onnx(bundle: Bundle, path: Path, *, decoding: Mapping[str, Any]) -> N
 
     weights = bundle.training.get("weights")
     origin = {WEIGHTS_KEY: weights, LICENCE_KEY: weights["licence"]} if weights else {}
-    write_onnx(bundle, path, extra={**decoding, **origin})
+    limits = {THRESHOLDS_KEY: dict(bundle.thresholds)} if bundle.thresholds else {}
+    write_onnx(bundle, path, extra={**decoding, **origin, **limits})
 
 
 def _write_int8(

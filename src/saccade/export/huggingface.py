@@ -172,7 +172,8 @@ def _config(bundle: Bundle, network: Any) -> dict[str, Any]:
     name, _, tag = str(bundle.architecture["backbone"]).partition(".")
     own = network.pretrained_cfg
     whole = preprocess.resize != "crop"
-    several = {"problem_type": SEVERAL_CLASSES} if bundle.answer.activation == "sigmoid" else {}
+    several = {"problem_type": SEVERAL_CLASSES, "thresholds": dict(bundle.thresholds)}
+    several = several if bundle.answer.activation == "sigmoid" else {}
     return {
         **several,
         "architecture": name,

@@ -31,7 +31,10 @@ ROUNDING = 1e-12  # a drop is one of whole images, not of the last bit
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """One part: what the trained model said and what the file says, (images, classes) each."""
+    """One part: what the trained model said and what the file says, (images, classes) each.
+
+    `limits` (classes,) are the thresholds from which on labels are named, where an image may have several.
+    """
 
     part: str
     predictions: Predictions
@@ -39,6 +42,7 @@ class Compared:
     answers: Probabilities
     unreadable: tuple[str, ...] = ()
     batch_difference: float = 0.0
+    limits: NDArray[np.float64] | None = None
 
     @property
     def expected(self) -> Probabilities:
@@ -53,9 +57,36 @@ class Compared:
         return largest
 
     @property
-    def labels(self) -> list[str]:
-        """The true class of each labelled image."""
-        return [label for row in self.rows if (label := self.predictions.labels[row])]
+    def labelled(self) -> bool:
+        """Whether the true class of any image is known; of several labels, "" is the empty set."""
+        several = self.limits is not None and len(self.rows) > 0
+        return several or any(self.predictions.labels[row] for row in self.rows)
+
+    def changes(self) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+        """(images,) where the answer changed, and by how much the trained model preferred its own."""
+        expected, answered = self.expected, self.answers
+        if self.limits is None:
+            rows, first, other = np.arange(len(expected)), expected.argmax(axis=1), answered.argmax(axis=1)
+            return first != other, expected[rows, first] - expected[rows, other]
+        other_label = (expected >= self.limits) != (answered >= self.limits)
+        clear = np.where(other_label, np.abs(expected - self.limits), 0.0)
+        return other_label.any(axis=1), clear.max(axis=1, initial=0.0)
+
+    def decisions(self, probabilities: Probabilities) -> dict[str, NDArray[np.bool_]]:
+        """Of the labelled images, whether each is answered rightly: "" of all, and of those of each class.
+
+        Of several labels: all of them, and for the images of a label, that one.
+        """
+        if self.limits is None:
+            right = self.right(probabilities)
+            labels = np.array([label for row in self.rows if (label := self.predictions.labels[row])])
+            known = (label for label in self.predictions.classes if label in labels)
+            return {"": right, **{label: right[labels == label] for label in known}}
+        truth = self.predictions.truth[self.rows]
+        right = (probabilities >= self.limits) == truth
+        columns = enumerate(self.predictions.classes)
+        of_each = {name: right[truth[:, c], c] for c, name in columns if truth[:, c].any()}
+        return {"": right.all(axis=1), **of_each}
 
     def right(self, probabilities: Probabilities) -> NDArray[np.bool_]:
         """(labelled images,) whether the first class is the true one."""
@@ -130,7 +161,8 @@ class AccuracyChange:
 def images_that_lack(predictions: Mapping[str, Predictions], *, kind: Kind, max_drop: float) -> str:
     """Known before an int8 file is made: that no answers on so few images could get it certified, or ""."""
     validation = predictions.get("validation")
-    images = sum(label != "" for label in validation.labels) if validation else 0
+    several = validation is not None and validation.named is not None
+    images = sum(several or label != "" for label in validation.labels) if validation else 0
     same = AccuracyChange(max(images, 1), max(images, 1), lost=0, gained=0)
     limit = max_drop + DROP_MARGIN
     if kind != "int8" or -same.interval.low <= limit + ROUNDING:
@@ -168,6 +200,7 @@ def judge(
         tolerance=tolerance if kind == "float" else max_drop,
         passed=not problems,
         extra={
+            **_several(parts),
             "sha256": sha256,
             "problems": problems,
             "top1_agreement_interval": _bounds(
@@ -188,6 +221,13 @@ def judge(
             "unreadable": [name for part in parts for name in part.unreadable],
         },
     )
+
+
+def _several(parts: Sequence[Compared]) -> dict[str, str]:
+    """What agreement is of, where it is not of the first class."""
+    if all(part.limits is None for part in parts):
+        return {}
+    return {"agreement": "agreement of label sets", "same": "set of labels"}
 
 
 def _bounds(interval: Interval) -> dict[str, float]:
@@ -243,26 +283,23 @@ def _reduced_problems(
 
 def _agreement(parts: Sequence[Compared]) -> Agreement:
     differences = np.concatenate([part.differences for part in parts])
-    expected = np.concatenate([part.expected for part in parts])
-    answered = np.concatenate([part.answers for part in parts]).argmax(axis=1)
-    first = expected.argmax(axis=1)
-    rows = np.arange(len(first))
+    changed, preferred = (
+        np.concatenate(both) for both in zip(*(part.changes() for part in parts), strict=True)
+    )
     paths = [part.predictions.paths[row] for part in parts for row in part.rows]
     return Agreement(
-        images=len(first),
+        images=len(changed),
         largest_difference=max(float(differences.max()), *(part.batch_difference for part in parts)),
         worst_image=paths[int(differences.argmax())],
-        changes=int((first != answered).sum()),
-        largest_tie=float((expected[rows, first] - expected[rows, answered]).max()),
+        changes=int(changed.sum()),
+        largest_tie=float(preferred.max()),
     )
 
 
 def _accuracy_changes(parts: Sequence[Compared]) -> dict[str, AccuracyChange]:
     """Of the labelled validation images: all of them as "", then by class; nothing without any."""
     for part in parts:
-        if part.part == "validation" and part.labels:
-            before, after, labels = part.right(part.expected), part.right(part.answers), np.array(part.labels)
-            chosen = {label: labels == label for label in part.predictions.classes if label in part.labels}
-            by_class = {label: AccuracyChange.of(before[own], after[own]) for label, own in chosen.items()}
-            return {"": AccuracyChange.of(before, after), **by_class}
+        if part.part == "validation" and part.labelled:
+            before, after = part.decisions(part.expected), part.decisions(part.answers)
+            return {label: AccuracyChange.of(before[label], after[label]) for label in before}
     return {}

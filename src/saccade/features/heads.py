@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saccade.runtime import draw_seed, one_thread_each
-from saccade.training.losses import CROSS_ENTROPY, Loss
+from saccade.training.losses import CROSS_ENTROPY, Loss, image_figures
 from saccade.transforms.mix import soft_targets
 
 FOLDS = 5
@@ -50,7 +50,8 @@ MLP_STEPS, MLP_BATCH, MLP_RATE, MLP_DECAY = 400, 128, 1e-3, 0.05
 class LabelledFeatures:
     """What a head learns from: `values` float32 (views, images, F), `labels` int64 (images,).
 
-    `groups` name what belongs together, one name an image.
+    Where an image may have several labels, `labels` are float32 (images, classes), 0 or 1, and the head is a
+    logistic regression a class. `groups` name what belongs together, one name an image.
     """
 
     values: Tensor
@@ -61,6 +62,10 @@ class LabelledFeatures:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        return self.labels.ndim == 2
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> LabelledFeatures:
         """Some of the images, in the order given."""
@@ -185,8 +190,11 @@ def stratified_group_folds(
     """Fold of each image: groups stay whole, classes are spread as evenly as that allows.
 
     Largest groups first, each into the fold that has least of its most frequent class. No more folds than the
-    rarest class has groups; a single fold (all 0) where that is one.
+    rarest class has groups; a single fold (all 0) where that is one. labels: (images,) class indices, or
+    (images, classes) of 0 and 1.
     """
+    if labels.ndim == 2:
+        return _folds_of_label_sets(labels > 0.5, groups, folds=folds, seed=seed)
     _, group_of = np.unique(np.asarray(groups), return_inverse=True)
     counts = np.zeros((group_of.max() + 1, int(labels.max()) + 1), np.int64)
     np.add.at(counts, (group_of, labels), 1)
@@ -199,6 +207,26 @@ def stratified_group_folds(
     for group in order:
         main = counts[group].argmax()
         fold = np.lexsort((filled.sum(axis=1), filled[:, main]))[0]
+        fold_of_group[group] = fold
+        filled[fold] += counts[group]
+    return fold_of_group[group_of]
+
+
+def _folds_of_label_sets(
+    has: NDArray[np.bool_], groups: Sequence[str], *, folds: int, seed: int
+) -> NDArray[np.int64]:
+    """As `stratified_group_folds`: groups with the rarest label first, each into the fold that lacks it."""
+    _, group_of = np.unique(np.asarray(groups), return_inverse=True)
+    counts = np.zeros((group_of.max() + 1, has.shape[1] + 1), np.int64)  # the last: images without any label
+    np.add.at(counts, group_of, np.column_stack([has, ~has.any(axis=1)]))
+    folds = max(1, min(folds, len(counts)))
+    totals = counts.sum(axis=0)
+    rarest = np.where(counts > 0, totals, len(has) + 1).argmin(axis=1)
+    order = np.random.default_rng(draw_seed(seed, "folds")).permutation(len(counts))
+    order = order[np.lexsort((-counts[order].sum(axis=1), totals[rarest[order]]))]
+    filled, fold_of_group = np.zeros((folds, counts.shape[1]), np.int64), np.zeros(len(counts), np.int64)
+    for group in order:
+        fold = np.lexsort((filled.sum(axis=1), filled[:, rarest[group]]))[0]
         fold_of_group[group] = fold
         filled[fold] += counts[group]
     return fold_of_group[group_of]
@@ -274,7 +302,7 @@ def _held_out_figures(
         logits = fold[out]
         targets = soft_targets(data.labels[out], data.classes)
         losses[out] = data.loss.unsmoothed()(logits, targets).double()
-        right[out] = (logits.argmax(1) == data.labels[out]).double()
+        right[out] = image_figures(logits, data.labels[out])[1].double()
     return losses.numpy(), right.numpy()
 
 

@@ -129,6 +129,7 @@ def plan_training(recipe: Recipe) -> Plan:
         ),
         mixing=augmentation.mixing,
         sampling=train.sampling,
+        multi_label=recipe.multi_label,
         progressive_size=train.progressive_size,
         average_with_pretrained=train.average_with_pretrained,
         time_limit=train.time_limit,

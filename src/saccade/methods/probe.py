@@ -43,7 +43,7 @@ from saccade.training.losses import log_loss_and_accuracy
 from saccade.training.monitors import watched
 from saccade.training.state import FitState
 from saccade.training.stop import StopRequest
-from saccade.transforms.batches import Batch, class_indices
+from saccade.transforms.batches import Batch, class_targets
 
 SERIES = "series"  # a choice: which training images are kept together, though nobody named them as a group
 # Looking for clusters takes some four choices of the strength; under a time limit it may take this share of
@@ -166,8 +166,8 @@ class Probe:
 
     def validation_logits(
         self, classifier: Classifier, stop: StopRequest | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The answers (n, classes) on exact validation features, and the labels (n,).
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """The answers (n, classes) on exact validation features, and the labels, (n,) or (n, classes).
 
         As the classifier gives them: where it flips, the mean of those on the images and on mirror images.
         """
@@ -175,7 +175,7 @@ class Probe:
         if classifier.flip:
             mirrored = self._exact_features("features of validation, mirrored", stop, mirror=True)
             logits = (logits + head_logits(classifier.head, mirrored)) / 2
-        return logits.numpy(), class_indices(self.validation.records, self.classes).numpy()
+        return logits.numpy(), class_targets(self.validation.records, self.classes).numpy()
 
     def _validation_features(self, stop: StopRequest | None) -> Tensor:
         if self._validation is None:
@@ -210,8 +210,8 @@ class Probe:
 
         `row` has the figures of a head that was chosen without them. What is found is written down.
         """
-        if any(record.group for record in self.train.records):
-            return ""
+        if job.plan.multi_label or any(record.group for record in self.train.records):
+            return ""  # with several labels an image, no class says where series would have to lie
         if not job.checkpoints.choice(SERIES):
             allowed = CLUSTER_TIME_SHARE * job.watch.clock.seconds_left
             found = find_series(
@@ -238,7 +238,7 @@ class Probe:
             self._views.append(self._features(engine, self.train, what, job.watch.stop, mirror=mirror))
         return LabelledFeatures(
             values=torch.stack(self._views[:views]),
-            labels=class_indices(self.train.records, self.classes),
+            labels=class_targets(self.train.records, self.classes),
             groups=kept_series(job) or tuple(record.unit for record in self.train.records),
             classes=len(self.classes),
             loss=fitted_loss(job),
@@ -273,5 +273,5 @@ class Probe:
         apart = " that holds out whole series" * bool(kept_series(job))
         return (
             f"{said}; L2 penalty {choice.strength:.2g}, chosen by cross-validation{apart} on training "
-            f"images, {choice.accuracy:.1%} accuracy"
+            f"images, {choice.accuracy:.1%} {'exact match' if job.plan.multi_label else 'accuracy'}"
         )

@@ -15,8 +15,6 @@ from itertools import islice
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from saccade.features import heads
 from saccade.features.heads import Choice, LabelledFeatures, head_logits, stratified_group_folds
@@ -32,7 +30,7 @@ from saccade.training.inference import predict_logits
 from saccade.training.job import TrainingJob, freeze_for
 from saccade.training.learner import Learner, begin_phase
 from saccade.training.loop import train_step
-from saccade.training.losses import log_loss_and_accuracy
+from saccade.training.losses import image_figures, log_loss_and_accuracy
 from saccade.training.precision import learning_runtime
 from saccade.training.state import FitState
 from saccade.transforms.batches import Batch
@@ -124,12 +122,13 @@ def _trial(job: TrainingJob, probe: Probe, phase: Phase, choice: Choice) -> Tria
     tail = replace(tail, epochs=_trial_epochs(tail, len(source)))
     _finetune(trying, probe, replace(tail, kept_views=min(TRIAL_VIEWS, tail.kept_views), swa_epochs=0))
     after = torch.from_numpy(predict_logits(clone, probe.evaluation(judged), job.runtime)[0])
-    labels = data.labels[judged]
+    head_losses, head_right = image_figures(before, data.labels[judged])
+    tuned_losses, tuned_right = image_figures(after, data.labels[judged])
     return Trial(
-        head_losses=_losses(before, labels),
-        tuned_losses=_losses(after, labels),
-        head_right=(before.argmax(1) == labels).numpy(),
-        tuned_right=(after.argmax(1) == labels).numpy(),
+        head_losses=head_losses.numpy(),
+        tuned_losses=tuned_losses.numpy(),
+        head_right=head_right.numpy(),
+        tuned_right=tuned_right.numpy(),
         epoch_seconds=_epoch_seconds(job, step_seconds),
     )
 
@@ -200,7 +199,3 @@ def _step(learner: Learner, batch: Batch, step: int) -> None:
     learner.set_rate(learner.rate(step, 1.0))
     train_step(learner, batch, step)
     learner.average.follow(step)
-
-
-def _losses(logits: Tensor, labels: Tensor) -> NDArray[np.float64]:
-    return np.asarray(functional.cross_entropy(logits.double(), labels, reduction="none").numpy())

@@ -55,6 +55,9 @@ def in_one_line(record: RunRecord, measured: Mapping[str, Metrics]) -> str:
     part, figures = _result(measured)
     if figures is None:
         return f"training began: {classes}"
+    if figures.mean_average_precision is not None:
+        value = f"mean average precision {figures.mean_average_precision:.3f}"
+        return f"fitted: {classes}, {part} {value} ({figures.images:,} images)"
     return (
         f"fitted: {classes}, {part} accuracy {_percent(figures.accuracy.value)} ({figures.images:,} images)"
     )
@@ -89,6 +92,13 @@ def _headline(part: str, figures: Metrics | None) -> str:
     if figures is None:
         return "Training has not ended; <code>fit</code> with the same arguments goes on with it."
     accuracy = figures.accuracy
+    if figures.mean_average_precision is not None:
+        low, high = figures.extra["intervals"]["mean_average_precision"]
+        return (
+            f'<span style="font-size: 1.6em; font-weight: 600">{figures.mean_average_precision:.3f}</span> '
+            f"{part} mean average precision (95&nbsp;%: {low:.3f} to {high:.3f}, {figures.images:,} images); "
+            f"micro F1 {figures.micro_f1:.3f}, exact match {_percent(accuracy.value)}"
+        )
     return (
         f'<span style="font-size: 1.6em; font-weight: 600">{_percent(accuracy.value)}</span> {part} accuracy '
         f"(95&nbsp;%: {_percent(accuracy.low)} to {_percent(accuracy.high)}, {figures.images:,} images); "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from saccade.errors import DataError, SourceError
 from saccade.images.decoder import Limits, read_pixels
 from saccade.images.rendering import as_rgb
+from saccade.label_sets import split_labels
 from saccade.preprocess import RGB
 from saccade.recipe import SHORT_FLAGS, Recipe, differing_keys
 from saccade.records import Dataset, EpochRow, ImageRecord, Metrics, Predictions
@@ -50,6 +51,15 @@ def mistakes(run: RunFolder) -> list[dict[str, Any]]:
     """Wrong answers on the judged part, the most confident first."""
     _, answers = judged(run)
     folder = _folder_of_images(run)
+    if answers.named is not None:
+        return [
+            {
+                "path": _file(folder, answers.paths[row]),
+                "label": list(split_labels(answers.labels[row])),
+                "predicted": list(split_labels(answers.predicted[row])),
+            }
+            for row in answers.wrong
+        ]
     return [
         {
             "path": _file(folder, answers.paths[row]),
@@ -116,7 +126,13 @@ TOLD: dict[str, Callable[[RunFolder], Any]] = {
 
 def plain_figures(figures: Metrics) -> dict[str, float]:
     """Numbers with a name, as a table wants them."""
+    several = {
+        name: value
+        for name in ("mean_average_precision", "micro_f1")
+        if (value := getattr(figures, name)) is not None
+    }
     return {
+        **several,
         "images": figures.images,
         "accuracy": figures.accuracy.value,
         "accuracy_low": figures.accuracy.low,
@@ -166,7 +182,8 @@ def training_tiles(run: RunFolder, images: int) -> Iterator[Tile]:
     batch = next(batches)
     tiles = pictures(batch.images[:images], preprocess)
     for pixels, target in zip(tiles, batch.targets, strict=False):
-        yield Tile(pixels, short(stored.classes[int(target)]))
+        held = np.flatnonzero(target.numpy()) if target.ndim else [int(target)]
+        yield Tile(pixels, ", ".join(short(stored.classes[column]) for column in held))
 
 
 def augmentation_of(resolved: Mapping[str, Any], rows: Sequence[EpochRow]) -> Augmentation:
@@ -190,6 +207,9 @@ def mistaken_tiles(run: RunFolder, answers: Predictions, rows: Sequence[int]) ->
     for row in rows:
         pixels = None if dataset is None else _pixels(dataset, records[answers.paths[row]], limits)
         label, answer = short(answers.labels[row]), short(answers.predicted[row])
+        if answers.named is not None:
+            yield Tile(pixels, f"{label or 'no label'}\nnamed {answer or 'nothing'}")
+            continue
         yield Tile(pixels, f"{label}\ntaken for {answer}\n{answers.confidence[row]:.0%} sure")
 
 

@@ -81,13 +81,17 @@ class Views:
     def mistakes_(self) -> Any:
         """Wrong answers on the test part (without one: validation), the most confident first.
 
-        Columns path, label, predicted, confidence, as a table like `history_`. Paths are those of the files,
-        for `predict`; of images in an archive or table, their names in it.
+        Columns path, label, predicted, confidence, as a table like `history_`; with several labels an image,
+        label and predicted are lists, and there is no confidence. Paths are those of the files, for
+        `predict`; of images in an archive or table, their names in it.
 
         >>> len(model.mistakes_)
         0
         """
         told = self._told("mistakes")
+        if any(isinstance(row["label"], list) for row in told):
+            rows = [{**row, "path": reading.from_here(row["path"])} for row in told]
+            return _table(rows, ("path", "label", "predicted"))
         value = {str(label): label for label in self.classes_.tolist()}  # of the type that labels had in fit
         rows = [
             {
@@ -148,6 +152,11 @@ class Views:
         if part not in measured:
             raise RecipeError(
                 f"this run has no figures of a part {part!r}", hint=f"choose from: {', '.join(measured)}"
+            )
+        if measured[part].multi_label:
+            raise RecipeError(
+                "an image may have several labels, so none is taken for another",
+                hint="the report has a table of the labels: show_report()",
             )
         _need_matplotlib()
         from saccade.notebook import plots

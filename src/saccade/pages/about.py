@@ -12,6 +12,7 @@ from saccade.evaluation.intervals import wilson_of_share
 from saccade.files import parse_json, read_file
 
 SHOWN_OF_CERTIFICATE = ("passed", "kind", "images", "top1_agreement", "max_probability_difference")
+MEAN_AVERAGE_PRECISION = "mean_average_precision"
 SHOWN_OF_RUNTIME = ("runtime", "version")
 
 
@@ -28,7 +29,10 @@ def read_certificate(file: Path) -> dict[str, Any] | None:
 
 def describe(name: str, file: Path, artefact: Artefact, certificate: dict[str, Any] | None) -> dict[str, Any]:
     """What the model is and how good, as JSON; no path of this machine in it."""
+    named_from = artefact.thresholds
+    several = {"thresholds": dict(zip(artefact.classes, named_from, strict=True))} if named_from else {}
     return {
+        **several,
         "name": name,
         "version": artefact.sha256[:12],
         "sha256": artefact.sha256,
@@ -45,14 +49,19 @@ def _accuracy(file: Path, certificate: dict[str, Any] | None) -> dict[str, Any] 
     """On images that training did not see: the run's test part, else validation, else the certificate's."""
     for part in ("test", "validation"):
         metrics = _json_or_nothing(file.parent.parent / "metrics" / f"{part}.json")
+        if file.parent.name == "export" and isinstance(metrics.get(MEAN_AVERAGE_PRECISION), float):
+            low, high = metrics["extra"]["intervals"][MEAN_AVERAGE_PRECISION]
+            value = metrics[MEAN_AVERAGE_PRECISION]
+            figure = {"value": value, "low": low, "high": high, "figure": MEAN_AVERAGE_PRECISION}
+            return {**figure, "images": metrics.get("images"), "part": part}
         if file.parent.name == "export" and isinstance(metrics.get("accuracy"), dict):
             return {**metrics["accuracy"], "images": metrics.get("images"), "part": part}
     images, value = (
         (certificate or {}).get("validation_images"),
         (certificate or {}).get("validation_accuracy_after"),
     )
-    if not images or not isinstance(value, int | float):
-        return None
+    if not images or not isinstance(value, int | float) or "same" in (certificate or {}):
+        return None  # of sets of labels it says little
     interval = wilson_of_share(float(value), images)
     return {
         "value": value,
@@ -70,7 +79,8 @@ def _certificate(certificate: dict[str, Any] | None) -> dict[str, Any] | None:
     shown = (
         [{key: row.get(key) for key in SHOWN_OF_RUNTIME} for row in rows] if isinstance(rows, list) else []
     )
-    return {key: certificate.get(key) for key in SHOWN_OF_CERTIFICATE} | {"runtimes": shown}
+    of_sets = {"same": certificate["same"]} if "same" in certificate else {}
+    return {key: certificate.get(key) for key in SHOWN_OF_CERTIFICATE} | of_sets | {"runtimes": shown}
 
 
 def _json_or_nothing(path: Path) -> dict[str, Any]:

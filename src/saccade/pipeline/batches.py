@@ -82,6 +82,7 @@ def training_data(
         validation=lambda: validation,
         class_counts=dataset.counts("train"),
         validation_images=len(dataset.used("validation")),
+        training_images=len(dataset.used("train")),
     )
 
 

@@ -363,6 +363,21 @@ RULES = (
         lambda s: s.augmentation.alternate_flip and s.mirrors_without("horizontal_flip"),
     ),
     Rule(
+        ["evaluate.precision"],
+        "each image has one label, so there are no thresholds",
+        lambda s: not s.recipe.multi_label,
+    ),
+    Rule(
+        ["evaluate.top_k"],
+        "an image may have several labels, so there is no rank of the one",
+        lambda s: s.recipe.multi_label,
+    ),
+    Rule(
+        ["data.multi_label"],
+        "label_delimiter or label_columns says so already",
+        lambda s: bool(s.recipe.data.label_delimiter or s.recipe.data.label_columns),
+    ),
+    Rule(
         ["split.validation"],
         "the data have a validation part",
         lambda s: "validation" in s.given_parts,

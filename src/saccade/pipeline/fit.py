@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +84,7 @@ def fit(work: Work) -> None:
             run.update_record(series={key: value for key, value in found.items() if key != "groups"})
         network.module.flip = work.recipe.evaluate.flip
 
-        def answers() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        def answers() -> tuple[NDArray[np.float32], NDArray[Any]]:
             if probe and result.head_alone:  # by the engine of its features
                 return probe.validation_logits(network.module)
             return predict_logits(network.module, validation, runtime)[:2]

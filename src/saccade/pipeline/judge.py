@@ -7,9 +7,13 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from saccade.caches.endings import rest_seconds
 from saccade.errors import ImageError
 from saccade.evaluation.diagnosis import diagnose
+from saccade.evaluation.label_answers import USUAL_THRESHOLD
 from saccade.evaluation.metrics import measure, metrics_as_json
 from saccade.images.decoder import CheckedReader, Limits, decode
 from saccade.pipeline import evidence
@@ -133,7 +137,16 @@ def predict_records(
             bundle.module, batches, runtime, progress=progress, images=len(records)
         )
     labels = tuple(record.label for record in records)
-    return Predictions(paths, labels, bundle.classes, bundle.answer.probabilities(logits))
+    probabilities = bundle.answer.probabilities(logits)
+    return Predictions(paths, labels, bundle.classes, probabilities, named=named(bundle, probabilities))
+
+
+def named(bundle: Bundle, probabilities: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+    """(images, classes) which labels the model names, where an image may have several; else None."""
+    if bundle.answer.activation == "softmax":
+        return None
+    limits = [bundle.thresholds.get(name, USUAL_THRESHOLD) for name in bundle.classes]
+    return np.asarray(probabilities >= np.array(limits))
 
 
 # -- the end of a run ----------------------------------------------------------------------------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from saccade.answer import Answer
 from saccade.bundle import Bundle, save_bundle
 from saccade.evaluation.adjustment import Adjustment, choose_adjustment, offsets
 from saccade.evaluation.calibration import Temperature, choose_temperature
+from saccade.evaluation.label_answers import Chosen, choose_temperatures, choose_thresholds
 from saccade.pipeline.larger import EvaluationSize
 from saccade.pipeline.shares import PRIORS, trained_priors
 from saccade.pipeline.work import Work
@@ -22,21 +24,25 @@ from saccade.recipe import Recipe
 from saccade.records import Dataset
 from saccade.training import FitResult
 
+Answers = Callable[[], tuple[NDArray[np.float32], NDArray[Any]]]
+
 
 class Fitted(NamedTuple):
-    """The answer, the strength of the logit adjustment in it, and what is to be said about both."""
+    """The answer, the strength of the logit adjustment in it, and what is to be said about both.
+
+    `thresholds`, by class: of images that may have several labels, where each is named.
+    """
 
     answer: Answer
     strength: float
     notes: tuple[str, ...]
+    thresholds: Mapping[str, float] = MappingProxyType({})
 
 
-def fitted_answer(
-    recipe: Recipe,
-    dataset: Dataset,
-    answers: Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]],
-) -> Fitted:
+def fitted_answer(recipe: Recipe, dataset: Dataset, answers: Answers) -> Fitted:
     """The temperature that validation images ask for, then the logit adjustment of what it gives."""
+    if dataset.multi_label:
+        return _fitted_to_labels(recipe, dataset, answers)
     evaluate, counts = recipe.evaluate, tuple(dataset.counts("train").values())
     groups = [record.unit for record in dataset.used("validation")]
     temperature = choose_temperature(*answers(), groups=groups) if evaluate.calibrate else Temperature(1.0)
@@ -48,6 +54,21 @@ def fitted_answer(
         adjustment = Adjustment(evaluate.logit_adjustment)
     adjusted = replace(answer, offsets=offsets(adjustment.strength, counts))
     return Fitted(adjusted, adjustment.strength, tuple(filter(None, (temperature.note, adjustment.note))))
+
+
+def _fitted_to_labels(recipe: Recipe, dataset: Dataset, answers: Answers) -> Fitted:
+    """Of images with any number of labels: a temperature and a threshold for each."""
+    groups = [record.unit for record in dataset.used("validation")]
+    found, labels = answers()
+    logits, truth, classes = found.astype(np.float64), labels > 0.5, dataset.classes
+    usual = Chosen((1.0,) * len(classes))
+    chosen = choose_temperatures(logits, truth, groups, classes) if recipe.evaluate.calibrate else usual
+    answer = Answer("sigmoid", chosen.values)
+    limits = choose_thresholds(
+        answer.probabilities(logits), truth, groups, classes, precision=recipe.evaluate.precision
+    )
+    thresholds = {name: round(value, 6) for name, value in zip(classes, limits.values, strict=True)}
+    return Fitted(answer, 0.0, tuple(filter(None, (chosen.note, limits.note))), thresholds)
 
 
 def keep_bundle(work: Work, result: FitResult, sized: EvaluationSize, late: str) -> None:
@@ -80,6 +101,7 @@ def keep_bundle(work: Work, result: FitResult, sized: EvaluationSize, late: str)
         preprocess=network.preprocess,
         architecture=network.architecture,
         answer=fitted.answer,
+        thresholds=fitted.thresholds,
         data_fingerprint=dataset.fingerprint(),
         training=training,
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from saccade.building import one_size_only
@@ -27,12 +28,13 @@ from saccade.preprocess import Preprocess
 from saccade.runtime import Runtime
 from saccade.selection.choosing import median_latencies
 from saccade.training import predict_logits
+from saccade.training.losses import image_figures, log_loss_and_accuracy
 
 GROWTH = (1.15, 1.3)  # times the side of training
 STEP, SMALL_STEP, SMALL_SIDE = 32, 8, 128  # networks halve their input five times; small ones thrice
 CHANCE = 1.645  # standard errors: one chance in twenty, one-sided
 
-Logits = tuple[NDArray[np.float32], NDArray[np.int64]]
+Logits = tuple[NDArray[np.float32], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +125,13 @@ def compared(size: int, found: Logits, usual: Logits) -> Tried:
     losses = _losses(logits, labels)
     gains = _losses(others, labels) - losses
     error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
-    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    accuracy = log_loss_and_accuracy(logits, labels)[1]
     return Tried(size, float(losses.mean()), accuracy, float(gains.mean()), error)
 
 
-def _losses(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def _losses(logits: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.float64]:
+    if labels.ndim == 2:  # an image may have several labels
+        return np.asarray(image_figures(torch.from_numpy(logits), torch.from_numpy(labels))[0])
     return image_losses(softmax(logits.astype(np.float64)), labels)
 
 

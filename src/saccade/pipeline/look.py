@@ -56,7 +56,7 @@ def _check_preview(out: str, images: int, draws: int) -> None:
 
 def spread_over_classes(dataset: Dataset, count: int) -> tuple[ImageRecord, ...]:
     """Training images, one of each class in turn."""
-    by_class = [[r for r in dataset.used("train") if r.label == label] for label in dataset.classes]
+    by_class = [[r for r in dataset.used("train") if label in r.labels] for label in dataset.classes]
     longest = max((len(records) for records in by_class), default=0)
     turns = [records[i] for i in range(longest) for records in by_class if i < len(records)]
     if not turns:

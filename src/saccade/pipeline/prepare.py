@@ -68,7 +68,15 @@ def _with_validation_in_train(listed: Dataset) -> Dataset:
 
 def named_columns(recipe: Recipe) -> Columns:
     """What the recipe calls the columns of a list, the group's aside."""
-    return Columns(recipe.data.path_column, recipe.data.label_column, root=recipe.data.root)
+    data = recipe.data
+    return Columns(
+        data.path_column,
+        data.label_column,
+        root=data.root,
+        several=data.multi_label,
+        delimiter=data.label_delimiter,
+        one_hot=data.label_columns,
+    )
 
 
 def list_again(location: str, recipe: Recipe, columns: Columns = USUAL_COLUMNS) -> Dataset:
@@ -309,7 +317,8 @@ def split_data(location: str, recipe: Recipe, terminal: Terminal, *, out: str, f
         write_split_csv(divided, target)
         if fixed:
             terminal.say(f"          {len(fixed):,} images kept the part they had in {out}")
-    terminal.say(f"Written   {out}")
+    sets = ' (its labels are sets: read it with --label-delimiter ",")' if listed.multi_label else ""
+    terminal.say(f"Written   {out}{sets}")
 
 
 def _check_list_can_be_written(target: Path, location: str, dataset: Dataset) -> None:

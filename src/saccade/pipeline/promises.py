@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,8 @@ def _figures(row: EpochRow) -> tuple[float, ...]:
 def _gap(run: RunFolder) -> tuple[bool, str]:
     """Whether accuracy on training images is higher than chance explains, and both figures in words."""
     judged = [run.read_metrics(part) for part in ("validation", "test") if run.has(run.metrics(part))]
+    if judged and "mean_average_precision" in judged[0]:
+        return _gap_of_labels(run, judged)
     images = sum(figures["images"] for figures in judged)
     if not run.has(run.metrics("train")) or not images:
         return False, "training images were not evaluated without augmentation"
@@ -215,6 +217,21 @@ def _gap(run: RunFolder) -> tuple[bool, str]:
     wide = train["value"] - right > NAMED_GAP and train["low"] > high and images >= LEAST_UNSEEN
     return wide, (
         f"accuracy is {train['value']:.1%} on training images and {right:.1%} on {images:,} other images"
+    )
+
+
+def _gap_of_labels(run: RunFolder, judged: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
+    """The same of images that may have several labels, by mean average precision."""
+    images = sum(figures["images"] for figures in judged)
+    if not run.has(run.metrics("train")) or not images:
+        return False, "training images were not evaluated without augmentation"
+    train = run.read_metrics("train")["mean_average_precision"]
+    others = sum(figures["mean_average_precision"] * figures["images"] for figures in judged) / images
+    high = max(figures["extra"]["intervals"]["mean_average_precision"][1] for figures in judged)
+    wide = train - others > NAMED_GAP and train > high and images >= LEAST_UNSEEN
+    return wide, (
+        f"mean average precision is {train:.3f} on training images and {others:.3f} on {images:,} other "
+        "images"
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from saccade.errors import ChangedImageError, DataError, ImageError, RecipeError, RunError
 from saccade.evaluation import compare as comparing
 from saccade.evaluation.metrics import measure, metrics_as_json, metrics_from_json
 from saccade.images.decoder import CheckedReader, read_checked
+from saccade.label_sets import join_labels
 from saccade.pipeline import prepare, words
 from saccade.pipeline.division import FOLDS
 from saccade.pipeline.fold_figures import write_fold_metrics
@@ -196,6 +198,8 @@ def _evaluate_new(
     asked: Asked,
 ) -> dict[str, Metrics]:
     dataset = prepare.list_again(data, recipe, columns)
+    if recipe.multi_label and not dataset.multi_label:
+        dataset = _as_sets(dataset)
     terminal.say(f"Evaluate  {run.root} on {counted(len(dataset.records), 'image')} of {data}")
     bundle = load_model(run)
     unknown = [label for label in dataset.classes if label not in bundle.classes]
@@ -228,6 +232,12 @@ def _evaluate_new(
     place.write_dataset(audited.dataset.records)
     terminal.say(f"Report    {write_report(place, read_image=dataset.storage.read)}")
     return measured
+
+
+def _as_sets(dataset: Dataset) -> Dataset:
+    """Images with one label each, such as those of a folder, for a model that names several."""
+    records = (replace(r, label=join_labels([r.label]), several=True) for r in dataset.records)
+    return replace(dataset, records=tuple(records), multi_label=True)
 
 
 def _as_flags(columns: Columns) -> list[str]:

@@ -54,11 +54,22 @@ def say_result(run: RunFolder, terminal: Terminal) -> None:
 
 
 def result_line(part: str, figures: Metrics) -> str:
+    if figures.multi_label:
+        return _labels_line(part, figures)
     value = figures.accuracy
     rest = f"balanced {figures.balanced_accuracy:.1%}, macro F1 {figures.macro_f1:.3f}"
     return (
         f"{part.capitalize():<10} accuracy {value.value:.1%} (95 %: {value.low:.1%} to {value.high:.1%}, "
         f"{figures.images:,} images), {rest}"
+    )
+
+
+def _labels_line(part: str, figures: Metrics) -> str:
+    low, high = figures.extra["intervals"]["mean_average_precision"]
+    return (
+        f"{part.capitalize():<10} mean average precision {figures.mean_average_precision:.3f} (95 %: "
+        f"{low:.3f} to {high:.3f}, {figures.images:,} images), micro F1 {figures.micro_f1:.3f}, macro F1 "
+        f"{figures.macro_f1:.3f}, exact match {figures.accuracy.value:.1%}"
     )
 
 
@@ -74,8 +85,13 @@ def certificate_line(values: Mapping[str, Any], file: Path) -> str:
     )
     return (
         f"Export    {file} ({size:.1f} MB) {verdict}: {values['images']} images, "
-        f"top-1 agreement {values['top1_agreement']:.2%}, {what}{_where(values)}{_advice(values)}"
+        f"{_agreement(values)} {values['top1_agreement']:.2%}, {what}{_where(values)}{_advice(values)}"
     )
+
+
+def _agreement(values: Mapping[str, Any]) -> str:
+    """What agrees: the first class, or the set of labels."""
+    return str(values.get("agreement", "top-1 agreement"))
 
 
 def _accuracy_change(values: Mapping[str, Any]) -> str:
@@ -92,7 +108,7 @@ def _where(values: Mapping[str, Any]) -> str:
     rows = values.get("runtimes", [])
     ran = " and ".join(f"{row['runtime']} {row['version']}" for row in rows if row.get("binding", True))
     ran += "".join(
-        f" ({row['runtime']}: top-1 agreement {row['top1_agreement']:.2%}, largest difference "
+        f" ({row['runtime']}: {_agreement(values)} {row['top1_agreement']:.2%}, largest difference "
         f"{row['max_probability_difference']:.2g})"
         for row in rows
         if not row.get("binding", True)

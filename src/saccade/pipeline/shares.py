@@ -24,7 +24,8 @@ def priors_of_run(run: RunFolder) -> Priors:
     stored = model["training"].get(PRIORS)
     if stored:
         return Priors.from_json(stored, len(model["classes"]))
-    used = [record.label for record in run.read_dataset() if record.used and record.part == "train"]
+    learnt = (record for record in run.read_dataset() if record.used and record.part == "train")
+    used = [label for record in learnt for label in record.labels]
     return Priors.of_counts([used.count(label) for label in model["classes"]])
 
 
@@ -107,6 +108,8 @@ def trained_priors(recipe: Recipe, class_counts: Mapping[str, int], strength: fl
     from saccade.transforms.sampling import expected_visits
 
     train = recipe.train
+    if recipe.multi_label:
+        return None  # each label is a question of its own
     weights = class_weights(train.class_weights, class_counts)
     if weights is None and train.sampling == "natural" and not (train.logit_adjustment or strength):
         return None

@@ -351,6 +351,7 @@ def _certificate(
             load=None if own else chosen.load,
             engines=chosen.engines,
             provider=provider,
+            thresholds=run.read_model()["thresholds"] or None,
             progress=progress,
         )
     extra = {**certificate.extra, "decoders": decoder_versions()}

@@ -53,6 +53,8 @@ def predict_command(
     total = _total(given)
     # One photo is answered soonest by all cores together, many by one core for each.
     predictor = Predictor(model, engine_threads=0 if total == 1 else 1, priors=priors)
+    if predictor.artefact.multi_label:
+        _check_for_several(model, out=out, top_k=top_k, sort_into=sort_into)
     if not predictor.limits.pixels.is_colour:  # for which arrays in files are images
         given = given_by(inputs, columns, read_npy=True)
         total = _total(given)
@@ -104,6 +106,18 @@ def _check(
         check_out(out)
     if contact_sheet:
         check_page(contact_sheet)
+
+
+def _check_for_several(model: str, *, out: str, top_k: int, sort_into: str) -> None:
+    """Refuse what only a model with one answer an image can do."""
+    several = f"{model} names any number of labels an image"
+    if sort_into:
+        raise RecipeError(
+            f"--sort-into puts a photo into the folder of its class, and {several}",
+            hint="write a table: --out FILE.csv",
+        )
+    if out and top_k > 1:
+        raise RecipeError(f"--top-k ranks the classes, and {several}", hint="the table has all probabilities")
 
 
 def _check_sorting(folder: Path, given: Sequence[Given], *, link: bool) -> None:
@@ -192,8 +206,10 @@ class _Work:
 
 
 def _line(answer: Answer, top_k: int) -> str:
-    ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in answer.top(top_k))
-    return f"{printable(answer.path)}: {ranked}"
+    best = answer.top(len(answer.classes))
+    shown = [pair for pair in best if pair[0] in answer.labels] if top_k == 1 else best[:top_k]
+    ranked = ", ".join(f"{label} {probability:.1%}" for label, probability in shown)
+    return f"{printable(answer.path)}: {ranked or f'no label (most probable: {best[0][0]} {best[0][1]:.1%})'}"
 
 
 # -- the output -------------------------------------------------------------------------------------------
@@ -219,7 +235,8 @@ def _predict_into(out: Path, work: _Work, identity: Mapping[str, Any], top_k: in
     from saccade.predict.journal import open_journal
     from saccade.signals import can_resume
 
-    journal = open_journal(out, identity, work.predictor.classes)
+    thresholds = work.predictor.artefact.thresholds
+    journal = open_journal(out, identity, work.predictor.classes, thresholds)
     can_resume(str(out))
     finished = False
     try:

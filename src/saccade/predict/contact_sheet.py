@@ -117,6 +117,8 @@ class ContactSheet:
 
 def _card(answer: Answer, picture: Thumbnail) -> str:
     (label, probability), *others = answer.top(2)
+    if answer.thresholds is not None:
+        label, probability = ", ".join(answer.labels) or "no label", answer.confidence
     sharp = ' class="sharp"' if picture.sharp else ""
     second = "".join(f"{_text(name)} {value:.1%}" for name, value in others)
     return (

@@ -14,6 +14,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,8 +38,14 @@ class Journal:
     rows: how many inputs have an answer or a reason why not.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, classes: tuple[str, ...]) -> None:
-        self.path, self.classes = path, classes
+    def __init__(
+        self,
+        path: Path,
+        file: BinaryIO,
+        classes: tuple[str, ...],
+        thresholds: tuple[float, ...] | None = None,
+    ) -> None:
+        self.path, self.classes, self.thresholds = path, classes, thresholds
         self.rows = 0
         self._file = file
         self._waiting: list[Answer] = []
@@ -65,7 +72,8 @@ class Journal:
             blocks = _blocks(file)
             next(blocks)
             for values, data in blocks:
-                yield from _answers(values, data, self.classes)
+                for answer in _answers(values, data, self.classes):
+                    yield replace(answer, thresholds=self.thresholds)
 
     def close(self, *, finished: bool) -> None:
         """Give the file free for others; remove it where its answers are kept elsewhere now."""
@@ -74,9 +82,15 @@ class Journal:
             self.path.unlink()
 
 
-def open_journal(out: Path, identity: Mapping[str, Any], classes: tuple[str, ...]) -> Journal:
+def open_journal(
+    out: Path,
+    identity: Mapping[str, Any],
+    classes: tuple[str, ...],
+    thresholds: tuple[float, ...] | None = None,
+) -> Journal:
     """The journal beside `out`, begun or continued; `identity` is what its answers depend on.
 
+    thresholds: of a model that names several labels (`Answer.thresholds`).
     Raises RunError where another process writes it, or where it was begun for something else.
     """
     path = out.with_name(out.name + ENDING)
@@ -90,7 +104,7 @@ def open_journal(out: Path, identity: Mapping[str, Any], classes: tuple[str, ...
         ) from None
     try:
         _lock(file, path)
-        journal = Journal(path, file, classes)
+        journal = Journal(path, file, classes, thresholds)
         journal.rows = _recovered(file, path, identity)
     except BaseException:
         file.close()

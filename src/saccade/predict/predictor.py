@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from saccade.artefact import Artefact, Image, memory_limit
 from saccade.errors import LEFT_OUT, DataError, ImageError, ModelError, TooLargeError
 from saccade.images.decoder import DEFAULT_LIMITS, Limits
+from saccade.label_sets import join_labels
 from saccade.predict.inputs import Input, held_bytes, inputs_of, pixels_of, taken
 from saccade.priors import Given
 from saccade.threads import usable_cores
@@ -40,12 +41,31 @@ class Answer:
 
     `probabilities` is (classes,), in the order of `classes`. Where there is an error they are all zero,
     `predicted` is None, `confidence` is NaN and `top` is empty.
+
+    Where an image may have several labels, `thresholds` (classes,) say from which probability on each is
+    named. `labels` are those, `predicted` is them in one text (`cat,dog`, "" for none), and `confidence` is
+    that in the least certain of all classes, named or not.
     """
 
     path: str
     classes: tuple[str, ...]
     probabilities: NDArray[np.float64]
     error: str = ""
+    thresholds: tuple[float, ...] | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the image shows: the most probable class, or every class from its threshold on.
+
+        >>> Answer("a.jpg", ("cat", "dog"), np.array([0.9, 0.7]), thresholds=(0.5, 0.6)).labels
+        ('cat', 'dog')
+        """
+        if self.error:
+            return ()
+        if self.thresholds is None:
+            return (self.top(1)[0][0],)
+        found = zip(self.classes, self.probabilities, self.thresholds, strict=True)
+        return tuple(name for name, probability, limit in found if probability >= limit)
 
     def top(self, count: int) -> tuple[tuple[str, float], ...]:
         """The `count` most probable classes with their probabilities; the first one wins a tie.
@@ -60,11 +80,17 @@ class Answer:
 
     @property
     def predicted(self) -> str | None:
-        return None if self.error else self.top(1)[0][0]
+        return (
+            None if self.error else self.top(1)[0][0] if self.thresholds is None else join_labels(self.labels)
+        )
 
     @property
     def confidence(self) -> float:
-        return float("nan") if self.error else float(self.probabilities.max())
+        if self.error:
+            return float("nan")
+        if self.thresholds is not None:
+            return float(np.maximum(self.probabilities, 1 - self.probabilities).min())
+        return float(self.probabilities.max())
 
 
 See = Callable[[Answer, Image, int], None]  # an answer that is no error, its pixels, its position
@@ -161,6 +187,7 @@ class Predictor:
     def predict(self, images: Any, *, top_k: int = 1) -> list[str] | list[tuple[str, ...]]:
         """The most probable class of each image, or with `top_k` above 1 the `top_k` most probable ones.
 
+        Of a model that names several labels, a tuple of those of each image, which may be empty.
         images: see the class. Raises DataError, naming them, when images cannot be used; `answers` goes on
         instead.
 
@@ -168,6 +195,8 @@ class Predictor:
         ['red', 'blue']
         """
         answers = self._all(images)
+        if self.artefact.multi_label and top_k == 1:
+            return [answer.labels for answer in answers]
         if top_k == 1:
             return [answer.top(1)[0][0] for answer in answers]
         return [tuple(label for label, _ in answer.top(top_k)) for answer in answers]
@@ -231,7 +260,8 @@ class Predictor:
     def _answered(self, inputs: Sequence[Input], first: int, see: See | None) -> list[Answer]:
         """The answers to one piece; images are decoded one by one and predicted as soon as they are many."""
         nothing = np.zeros(len(self.classes))
-        answers = [Answer(name, self.classes, nothing) for name, _ in inputs]
+        limits = self.artefact.thresholds
+        answers = [Answer(name, self.classes, nothing, thresholds=limits) for name, _ in inputs]
         waiting: dict[int, Image] = {}
         pixels = 0
         for i, (name, content) in enumerate(inputs):

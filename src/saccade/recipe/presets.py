@@ -58,4 +58,6 @@ WITHOUT_EFFECT = {
 }
 # method -> its own defaults of training
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {"tail": {"unfreeze": "0.42", "epochs": 6}}
+# Fields of `data` each of which says that an image may have several labels.
+MULTI_LABEL_FIELDS = ("multi_label", "label_delimiter", "label_columns")
 TAIL_VIEWS = 4

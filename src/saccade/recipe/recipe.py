@@ -36,6 +36,7 @@ from saccade.recipe.presets import (
     HARD_FINETUNE_RATIO,
     LEAST_STEPS_AN_EPOCH,
     METHOD_DEFAULTS,
+    MULTI_LABEL_FIELDS,
     TAIL_VIEWS,
     USUAL_BATCH_SIZE,
     USUAL_EPOCHS,
@@ -138,6 +139,61 @@ class Recipe(Section):
                 "or set allow_large_finetune_lr = true",
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_label_or_several(self) -> Recipe:
+        if self.data.label_delimiter and self.data.label_columns:
+            raise Refusal(
+                "data.label_delimiter parts names in one column, data.label_columns names a column a label",
+                hint="give one of them",
+            )
+        if self.multi_label:
+            self._refuse_what_is_for_one_label()
+        of_one, of_several = ("balanced_accuracy", "top5"), ("mean_average_precision",)
+        monitor, wrong = self.train.monitor, of_one if self.multi_label else of_several
+        if monitor in wrong:
+            how = "several labels" if self.multi_label else "one label"
+            usual = "mean_average_precision" if self.multi_label else "macro_f1"
+            raise Refusal(
+                f"train.monitor = {monitor} is no figure of images with {how} each",
+                hint=f"use loss, accuracy or {usual}",
+            )
+        return self
+
+    def _refuse_what_is_for_one_label(self) -> None:
+        train, after_training = self.train, self.evaluate.logit_adjustment
+        for key, value, usual, instead in (
+            ("train.loss", train.loss == "cross_entropy", "cross_entropy", "use bce, focal or asymmetric"),
+            (
+                "split.folds",
+                self.split.folds > 0,
+                self.split.folds,
+                "leave it out, or make folds by `saccade split`",
+            ),
+            ("train.sampling", train.sampling != "natural", train.sampling, "use train.class_weights"),
+            ("train.logit_adjustment", train.logit_adjustment, train.logit_adjustment, "leave it out"),
+            (
+                "evaluate.logit_adjustment",
+                after_training,
+                after_training,
+                "leave it out: labels have thresholds",
+            ),
+        ):
+            if value:
+                raise Refusal(
+                    f"{key} = {usual} is for images with one label each, and these may have several",
+                    hint=instead,
+                )
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels.
+
+        >>> Recipe.from_mapping({"data.label_delimiter": ","}).multi_label
+        True
+        """
+        data = self.data
+        return data.multi_label or bool(data.label_delimiter or data.label_columns)
 
     @property
     def learning_rate(self) -> float:
@@ -273,6 +329,9 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     train = filled.get("train")
     if isinstance(train, Mapping) and "method" not in train and not CLASSIC_FIELDS.isdisjoint(train):
         filled["train"] = {**train, "method": "finetune"}
+    data = filled.get("data", {})
+    if isinstance(data, Mapping) and any(data.get(name) for name in MULTI_LABEL_FIELDS):
+        filled["train"] = {"loss": "bce", **filled.get("train", {})}
     train = filled.get("train")
     if isinstance(train, Mapping) and (own := METHOD_DEFAULTS.get(str(train.get("method")))):
         filled["train"] = {**own, **train}

@@ -86,6 +86,15 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _one_mark(value: str) -> str:
+    """What parts the labels of a cell is one mark, no letter and no digit."""
+    if len(value) > 1 or value.isalnum() or value in ('"', "\n", "\r"):
+        raise Refusal(
+            f"data.label_delimiter is not one mark: {value!r}", hint='give one, such as ",", ";" or "|"'
+        )
+    return value
+
+
 Auto = Literal["auto"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -99,6 +108,8 @@ Unfreeze = Annotated[str, BeforeValidator(_unfreeze_spec)]
 Backbone = Annotated[str, AfterValidator(own_name)]
 Optimizer = Annotated[str, AfterValidator(optimizer_name)]
 Channels = Annotated[str, BeforeValidator(_channels)]
+Monitor = Literal["loss", "accuracy", "balanced_accuracy", "macro_f1", "top5", "mean_average_precision"]
+Delimiter = Annotated[str, AfterValidator(_one_mark)]
 
 
 class DataConfig(Section):
@@ -139,6 +150,19 @@ class DataConfig(Section):
     """Column of the list that names the image files. Empty: path."""
     label_column: str = ""
     """Column of the list that names the classes. Empty: label."""
+    multi_label: bool = False
+    """An image may have several labels, or none (docs/multi-label.md). Rows of the list that repeat a path
+    are labels of one image, and an empty label is none. label_delimiter and label_columns say so by
+    themselves.
+    """
+    label_delimiter: Delimiter = ""
+    """The mark between several labels in one cell of the list, such as "," for cat,dog. Empty: a cell is one
+    label.
+    """
+    label_columns: str = ""
+    """Columns of the list with 1 where an image has the label and 0 where not (one-hot). They are names or
+    patterns with commas between, such as cat,dog or is_*.
+    """
     root: str = ""
     """Folder that the paths of the list are relative to. Empty: the folder of the list."""
     drop_empty: bool = False
@@ -385,10 +409,11 @@ class TrainConfig(Section):
     """Epochs of the first cosine of cosine_restarts."""
     restart_growth: AtLeastOne = 1
     """How many times longer each following cosine is than the one before."""
-    monitor: Literal["loss", "accuracy", "balanced_accuracy", "macro_f1", "top5"] = "loss"
+    monitor: Monitor = "loss"
     """Figure of the validation part that decides which epoch is the best, when early stopping ends a phase
     and when the plateau schedule drops the learning rate. A lower loss is better, and a higher figure of
-    each other kind. history.jsonl has it as monitored.
+    each other kind. history.jsonl has it as monitored. mean_average_precision is for images that may have
+    several labels, balanced_accuracy and top5 for those with one.
     """
     plateau_patience: Count = 3
     """Epochs without a better validation before the plateau schedule drops the learning rate."""
@@ -503,6 +528,10 @@ class EvaluateConfig(Section):
     """Strength of a logit adjustment after training, which names rare classes more readily (Menon et al.
     2021). 1 is for classes that are equally common, 0 is off. auto: chosen by balanced accuracy on the
     validation part, and left out where that gains nothing certain. `--priors training` undoes it.
+    """
+    precision: Share = 0.0
+    """Precision that each label must have on the validation part, where an image may have several. Its
+    threshold is then the lowest that reaches it. 0: the threshold with the best F1.
     """
     flip: bool = False
     """Test-time augmentation: average the logits of the image and its mirror image, in the exported file too.

@@ -188,8 +188,8 @@ def _classes(audit: Audit) -> list[dict[str, Any]]:
     """Images of each class: in use, per part, left out, with a near-duplicate."""
     used, parts = audit.dataset.counts(), audit.dataset.given_parts
     per_part = {part: audit.dataset.counts(part) for part in PARTS if part in parts}
-    left_out = Counter(record.label for record in audit.dataset.records if not record.used)
-    copies = Counter(record.label for record in audit.dataset.used() if record.path in audit.clusters)
+    left_out = Counter(label for r in audit.dataset.records if not r.used for label in r.labels)
+    copies = Counter(label for r in audit.dataset.used() if r.path in audit.clusters for label in r.labels)
     most = max(used.values(), default=0)
     return [
         {

@@ -61,7 +61,8 @@ class Facts:
     def evidence(self) -> Evidence:
         """What the diagnosis may look at."""
         split = self.record.split
-        train = Counter(r.label for r in self.dataset if r.used and r.part == "train")
+        learnt = (r for r in self.dataset if r.used and r.part == "train")
+        train = Counter(label for record in learnt for label in record.labels)
         return Evidence(
             self.history,
             validation=self.metrics.get("validation") or self.metrics.get("folds"),

@@ -19,6 +19,7 @@ from saccade.recipe import Recipe, differing_keys
 from saccade.records import PARTS, Finding, Metrics
 from saccade.report import figures as drawn
 from saccade.report.facts import Facts, read_facts
+from saccade.report.labels import label_mistakes, labels, together
 from saccade.report.promises import promises
 from saccade.report.render import bounds, percent, render
 from saccade.run_folder import RunFolder
@@ -95,6 +96,8 @@ def _result(facts: Facts, picture: Picture) -> dict[str, Any] | None:
 
 def _figure_cells(metrics: Metrics) -> dict[str, tuple[str, str]]:
     """Figure -> its value and its interval, as text."""
+    if metrics.multi_label:
+        return _figures_of_labels(metrics)
     intervals = metrics.extra.get("intervals", {})
     accuracy, top_intervals = metrics.accuracy, intervals.get("top_k", {})
     shares = [
@@ -165,6 +168,19 @@ def _told(name: str, value: float) -> str:
     return percent(value) if name.endswith("accuracy") else f"{value:.3f}"
 
 
+def _figures_of_labels(metrics: Metrics) -> dict[str, tuple[str, str]]:
+    intervals, exact = metrics.extra["intervals"], metrics.accuracy
+    figures = [
+        ("Mean average precision", metrics.mean_average_precision, intervals["mean_average_precision"]),
+        ("Micro F1", metrics.micro_f1, intervals["micro_f1"]),
+        ("Macro F1", metrics.macro_f1, intervals["macro_f1"]),
+        ("Exact match (all labels right)", exact.value, (exact.low, exact.high)),
+        ("Log loss of a label", metrics.log_loss, intervals["log_loss"]),
+        ("Calibration error (ECE)", metrics.ece, None),
+    ]
+    return {name: (f"{value:.3f}", bounds(interval, scale=1)) for name, value, interval in figures}
+
+
 def _diagnosis(facts: Facts, picture: Picture) -> tuple[Finding, ...]:
     return facts.findings
 
@@ -181,12 +197,13 @@ def _curves(facts: Facts, picture: Picture) -> dict[str, Any] | None:
         "kept_number": kept + 1,
         "last": facts.history[-1],
         "epochs": len(facts.history),
+        "right": "exact match" if facts.recipe and facts.recipe.multi_label else "accuracy",
     }
 
 
 def _confusion(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     metrics = facts.figures
-    if metrics is None:
+    if metrics is None or metrics.multi_label:
         return None
     pairs = metrics.extra.get("confused_pairs", [])[:CONFUSED_SHOWN]
     support = {row.label: row.support for row in metrics.per_class}
@@ -202,7 +219,7 @@ def _confusion(facts: Facts, picture: Picture) -> dict[str, Any] | None:
 def _classes(facts: Facts, picture: Picture) -> list[dict[str, Any]]:
     """Rows of the per-class table, the least F1 first."""
     metrics = facts.figures
-    if metrics is None:
+    if metrics is None or metrics.multi_label:
         return []
     intervals = metrics.extra.get("intervals", {})
     none: list[None] = [None] * len(metrics.classes)
@@ -229,7 +246,7 @@ def _reliability(facts: Facts, picture: Picture) -> dict[str, Any] | None:
 def _mistakes(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     """The most confident wrong answers, each with its picture."""
     predictions = facts.predictions
-    if predictions is None:
+    if predictions is None or predictions.named is not None:
         return None
     wrong = predictions.wrong
     shown = [
@@ -278,13 +295,14 @@ def _data(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     if not facts.dataset and not facts.audit:
         return None
     used = [record for record in facts.dataset if record.used]
-    counts = Counter((record.label, record.part) for record in used)
+    counts = Counter((label, record.part) for record in used for label in record.labels)
+    sizes = Counter(record.part for record in used)
     parts = [part for part in PARTS if any(record.part == part for record in used)]
-    labels = sorted({record.label for record in used})
+    names = sorted({label for record in used for label in record.labels})
     return {
         "parts": parts,
-        "rows": [(label, [counts[label, part] for part in parts]) for label in labels],
-        "totals": [sum(counts[label, part] for label in labels) for part in parts],
+        "rows": [(label, [counts[label, part] for part in parts]) for label in names],
+        "totals": [sizes[part] for part in parts],
         "used": len(used),
         "left_out": len(facts.dataset) - len(used),
         "audited": bool(facts.audit),
@@ -366,9 +384,12 @@ SECTIONS = (
     Section("curves", "Curves", _curves),
     Section("confusion", "Confusion", _confusion),
     Section("classes", "Classes", _classes),
+    Section("labels", "Labels", labels),
+    Section("together", "Together", together),
     Section("reliability", "Confidence", _reliability),
     Section("mistakes", "Mistakes", _mistakes),
     Section("search", "Search", _search),
+    Section("label_mistakes", "Mistakes", label_mistakes),
     Section("backbone", "Backbone", _choice),
     Section("data", "Data", _data),
     Section("promises", "Promises", _promises),

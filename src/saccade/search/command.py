@@ -98,6 +98,11 @@ def _one_more(study: Any, ground: Ground, options: SearchOptions) -> bool:
 
 
 def _refuse(recipe: Recipe, options: SearchOptions) -> None:
+    if recipe.multi_label:
+        raise RecipeError(
+            "saccade search compares runs of images with one label each, and these may have several",
+            hint="use saccade train",
+        )
     if recipe.split.folds:
         raise RecipeError(
             "saccade search judges trials on one validation part, and --folds was given",

@@ -36,7 +36,7 @@ from saccade.selection.at_hand import Candidate, weights_at_hand
 from saccade.terminal import Progress, Terminal
 from saccade.threads import usable_cores
 from saccade.training.stop import StopRequest, stop_on_signals
-from saccade.transforms.batches import class_indices
+from saccade.transforms.batches import class_targets
 
 SCORED_IMAGES, LEAST_OF_A_CLASS, MOST_CLASSES = 600, FOLDS, 120
 TIMING_ROUNDS = 5
@@ -280,10 +280,11 @@ def _score(
     limits = Limits.of(recipe.data, network.preprocess.pixels)
     images = Images(dataset.storage, records, network.preprocess, limits, exact=False)
     values = compute_features(images, engine, threads=usable_cores(), stop=stop, progress=progress)
-    classes = tuple(label for label in dataset.classes if any(r.label == label for r in records))
+    held = {label for record in records for label in record.labels}
+    classes = tuple(label for label in dataset.classes if label in held)
     data = LabelledFeatures(
         values=values[None],
-        labels=class_indices(records, classes),
+        labels=class_targets(records, classes),
         groups=tuple(record.unit for record in records),
         classes=len(classes),
     )
@@ -298,6 +299,8 @@ def scored_records(records: Sequence[ImageRecord], *, seed: int) -> tuple[ImageR
     Classes with too few groups for cross-validation are left out, and all but 120 where there are more.
     Raises DataError where fewer than two classes remain.
     """
+    if any(record.several for record in records):
+        return _some_of_several(records, seed=seed)
     by_class: dict[str, list[ImageRecord]] = {}
     for record in records:
         by_class.setdefault(record.label, []).append(record)
@@ -319,6 +322,14 @@ def scored_records(records: Sequence[ImageRecord], *, seed: int) -> tuple[ImageR
         share = round(SCORED_IMAGES * len(by_class[label]) / total)
         same = _one_of_each_group_first(by_class[label], random)
         chosen |= {record.path for record in same[: max(LEAST_OF_A_CLASS, share)]}
+    return tuple(record for record in records if record.path in chosen)
+
+
+def _some_of_several(records: Sequence[ImageRecord], *, seed: int) -> tuple[ImageRecord, ...]:
+    """At most 600 images with any labels, in their order, of as many groups as there are."""
+    random = np.random.default_rng(draw_seed(seed, "scored images"))
+    drawn = _one_of_each_group_first(list(records), random)[:SCORED_IMAGES]
+    chosen = {record.path for record in drawn}
     return tuple(record for record in records if record.path in chosen)
 
 

@@ -179,7 +179,10 @@ def _schemas(server: Server) -> Json:
     score = {"type": "number", "minimum": 0, "maximum": 1}
     label = {"enum": list(server.model.classes)}
     failed = _object({"error": text, "status": whole}, ["error", "status"])
-    list_of_scores = _list(_object({"label": label, "score": score}, ["label", "score"]))
+    one = {"label": label, "score": score}
+    if server.model.artefact.multi_label:
+        one["named"] = {**flag, "description": "Whether the score reaches the threshold of its label."}
+    list_of_scores = _list(_object(one, list(one)))
     parameters = {"type": ["object", "null"]}
     kind = protocol.datatype_of(server.model.artefact.preprocess.pixels)
     tensor = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from saccade.serve.problems import Refused, image_words, refused_image
 from saccade.serve.replies import json_reply
 
 if TYPE_CHECKING:
+    from saccade.serve.model import Model
     from saccade.serve.server import Server
 
 DEFAULT_TOP_K = 5  # as Hugging Face's image-classification
@@ -35,6 +35,7 @@ def routes() -> list[Route]:
 async def predict(request: Request) -> Response:
     """`POST /predict?top_k=K`: one image gives a list of {"label", "score"}, several a list of such lists.
 
+    Of a model that names several labels, each has "named" too: whether its score reaches its threshold.
     Of several images, one that cannot be used has {"error", "status"} in its place; all others are answered.
     """
     server: Server = request.app.state.server
@@ -48,7 +49,7 @@ async def predict(request: Request) -> Response:
     failed = [answer for answer in answers if isinstance(answer, ImageError)]
     if len(failed) == len(answers):
         raise refused_image(failed[0])
-    ranked = [_ranked(answer, model.classes, top_k) for answer in answers]
+    ranked = [_ranked(answer, model, top_k) for answer in answers]
     return json_reply(ranked if several else ranked[0])
 
 
@@ -66,16 +67,24 @@ async def metrics(request: Request) -> Response:
     return Response(server.metrics.text(), media_type=server.metrics.content_type)
 
 
-def _top_k(request: Request) -> int:
-    text = request.query_params.get("top_k", str(DEFAULT_TOP_K))
+def _top_k(request: Request) -> int | None:
+    """As asked; None where nobody asked."""
+    text = request.query_params.get("top_k")
+    if text is None:
+        return None
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
         raise Refused(400, "bad_request", "top_k must be a whole number of at least 1")
     return int(text)
 
 
-def _ranked(answer: Answer, classes: Sequence[str], top_k: int) -> Any:
+def _ranked(answer: Answer, model: Model, top_k: int | None) -> Any:
     if isinstance(answer, ImageError):
         refused = refused_image(answer)
         return {"error": image_words(answer), "status": refused.status}
-    order = np.argsort(-answer, kind="stable")[:top_k]
-    return [{"label": classes[i], "score": float(answer[i])} for i in order]
+    order, limits = np.argsort(-answer, kind="stable"), model.artefact.thresholds
+    scores = [{"label": model.classes[i], "score": float(answer[i])} for i in order]
+    if limits is None:
+        return scores[: top_k or DEFAULT_TOP_K]
+    named = answer >= np.array(limits)
+    shown = top_k or max(DEFAULT_TOP_K, int(named.sum()))
+    return [{**one, "named": bool(named[i])} for one, i in zip(scores[:shown], order, strict=False)]

@@ -22,7 +22,15 @@ from saccade.sources.lists import columns_not_used
 from saccade.sources.naming import natural_key, some
 from saccade.sources.parts import PART_COLUMNS, parts_of_files
 from saccade.sources.storage import refuse_size, unreadable
-from saccade.sources.tables import USUAL_COLUMNS, Columns, Row, find_column, labelled, parquet_module
+from saccade.sources.tables import (
+    USUAL_COLUMNS,
+    Columns,
+    Row,
+    find_column,
+    labelled,
+    parquet_module,
+    refuse_columns,
+)
 from saccade.terminal import printable
 
 _MOST_ROW_GROUP_BYTES = 2_000_000_000
@@ -107,6 +115,8 @@ def load_columns(
     where = printable(str(tables[0] if len(tables) == 1 else root))
     if not tables:
         raise SourceError(f"{where}: no table in it", hint="save the data set again")
+    sets = Columns(several=named.several, delimiter=named.delimiter, one_hot=named.one_hot)
+    refuse_columns(sets, f"{where}: a table of images, not a list of paths,")
     schema = _schema(tables[0])
     columns = _find_columns(schema, _features(root, tables[0]), where, named)
     names = {table: table.relative_to(root).as_posix() for table in tables}

@@ -48,7 +48,11 @@ def is_inputs(folder: Path) -> bool:
 
 def load_inputs(folder: Path, *, min_classes: int = 2) -> Dataset:
     """The data set in a folder that `write_inputs` made."""
-    return load_given(read_text_table(folder / LIST), root_of_inputs(folder), min_classes=min_classes)
+    from saccade.run_folder import read_json
+
+    several = bool(read_json(folder / ABOUT).get("several", False))
+    table = read_text_table(folder / LIST)
+    return load_given(table, root_of_inputs(folder), several=several, min_classes=min_classes)
 
 
 def root_of_inputs(folder: Path) -> Path:
@@ -72,12 +76,14 @@ def write_inputs(
     labels: Sequence[str],
     *,
     kind: str = "str",
+    several: bool = False,
     groups: Sequence[str] = (),
     parts: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> Path:
     """Make `folder` a data set of images (paths, or what `images.given` takes) with a label each.
 
+    several: each label is a set of names, as `saccade.label_sets` writes it.
     Raises SourceError, naming them, for images that are not there or are none, and RunError where the
     folder holds other images.
     """
@@ -94,7 +100,8 @@ def write_inputs(
     columns |= {"part": parts} if parts else {}
     columns |= {"group": groups} if groups else {}
     rows = list(zip(*columns.values(), strict=True))
-    about = {"root": str(root) if paths else ".", "labels": kind}
+    about: dict[str, Any] = {"root": str(root) if paths else ".", "labels": kind}
+    about |= {"several": True} if several else {}
     _write(folder, csv_bytes(list(columns), rows), json_bytes(about), contents)
     return folder
 

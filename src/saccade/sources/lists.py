@@ -21,6 +21,7 @@ from typing import Protocol
 
 from saccade.errors import ImageError, SourceError
 from saccade.files import is_utf8
+from saccade.label_sets import SEPARATOR
 from saccade.records import PARTS, Dataset, Finding, ImageRecord, Storage
 from saccade.sources.layout import classes_missing_in_parts
 from saccade.sources.naming import (
@@ -33,6 +34,14 @@ from saccade.sources.naming import (
     unusable_rows,
 )
 from saccade.sources.parts import PART_COLUMNS, PartColumn, find_part_column
+from saccade.sources.several import (
+    in_order,
+    joined,
+    looks_like_sets,
+    names_in,
+    one_hot_hint,
+    with_label_sets,
+)
 from saccade.sources.storage import FolderStorage
 from saccade.sources.tables import USUAL_COLUMNS, Columns, Fields, Table, column_meant, with_usual_names
 from saccade.terminal import printable
@@ -48,7 +57,10 @@ class _Reading:
     may_leave_root: bool
     unit: str = "line"
     group_column: str = ""
+    several: bool = False
     part_column: PartColumn = field(default_factory=PartColumn)
+    contradictions: int = 0  # rows that give a path another label
+    gone: int = 0  # files that do not exist
     records: dict[str, ImageRecord] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -69,8 +81,11 @@ def load_list(table: Table, path: Path, *, columns: Columns = USUAL_COLUMNS, min
     return _load(table, reading, where, storage, columns, min_classes)
 
 
-def load_given(table: Table, root: Path, *, min_classes: int = 2) -> Dataset:
-    """The data set of images given in Python: they have rows, counted from 0, and no lines of a file."""
+def load_given(table: Table, root: Path, *, several: bool = False, min_classes: int = 2) -> Dataset:
+    """The data set of images given in Python: they have rows, counted from 0, and no lines of a file.
+
+    several: each label is a set of names, as `saccade.label_sets` writes it.
+    """
     rows = tuple((row, fields) for row, (_, fields) in enumerate(table.rows))
     where = "the images given (rows count from 0)"
     reading = _Reading("the images given", root, FolderLookup(root), may_leave_root=True, unit="row")
@@ -79,7 +94,7 @@ def load_given(table: Table, root: Path, *, min_classes: int = 2) -> Dataset:
         reading,
         where,
         FolderStorage(root, outside=True),
-        USUAL_COLUMNS,
+        Columns(delimiter=SEPARATOR) if several else USUAL_COLUMNS,
         min_classes,
     )
 
@@ -122,8 +137,8 @@ def load_list_inside(
 def _load(
     table: Table, reading: _Reading, where: str, storage: Storage, columns: Columns, min_classes: int
 ) -> Dataset:
-    there, group = table.columns, columns.group
-    table = with_usual_names(table, columns, where)
+    there, group, reading.several = table.columns, columns.group, columns.several
+    table = with_label_sets(with_usual_names(table, columns, where), columns, where)
     reading.group_column = check_columns(table, where, group, there)
     reading.part_column = _part_column(table, where, group)
     reading.problems += table.problems
@@ -131,7 +146,8 @@ def _load(
         _take_row(reading, line, fields)
     _raise_problems(reading, where)
     records = tuple(reading.records[key] for key in sorted(reading.records))
-    classes = check_classes({record.label for record in records}, where, min_classes=min_classes)
+    classes = check_classes(names_in(records), where, min_classes=min_classes)
+    records = in_order(records, classes) if reading.several else records
     given = tuple(part for part in PARTS if any(record.part == part for record in records))
     _refuse_mostly_missing(reading, where)
     used = ("path", "label", "part", reading.part_column.name, reading.group_column)
@@ -139,7 +155,18 @@ def _load(
     listed = [*reading.listed, *classes_missing_in_parts(records, classes, given)]
     read = [*_found_elsewhere(reading), *_repeats(reading), *columns_not_used(reading.name, unused)]
     findings = (*reading.part_column.findings, *read, *damaged_names(classes))
-    return Dataset(reading.root, records, classes, storage, given, listed=tuple(listed), findings=findings)
+    if not reading.several:
+        findings += looks_like_sets([record.label for record in records])
+    return Dataset(
+        reading.root,
+        records,
+        classes,
+        storage,
+        given,
+        listed=tuple(listed),
+        findings=findings,
+        multi_label=reading.several,
+    )
 
 
 def _part_column(table: Table, where: str, group: str) -> PartColumn:
@@ -149,10 +176,10 @@ def _part_column(table: Table, where: str, group: str) -> PartColumn:
 
 def _refuse_mostly_missing(reading: _Reading, where: str) -> None:
     """Raise SourceError for classes of which more files are missing than there are."""
-    named = Counter(record.label for record in reading.records.values())
+    named = Counter(label for record in reading.records.values() for label in record.labels)
     gone = {label: n for label, n in reading.missing.items() if 2 * n > named[label]}
     if gone:
-        first = next(r for r in reading.records.values() if r.label in gone and not r.used)
+        first = next(r for r in reading.records.values() if gone.keys() & set(r.labels) and not r.used)
         counts = some(f"{label} ({n:,} of {named[label]:,})" for label, n in sorted(gone.items()))
         raise SourceError(
             f"{where}: most files of a class do not exist: {counts}; the first is {printable(first.path)}",
@@ -201,7 +228,9 @@ def check_columns(table: Table, where: str, group: str, there: Sequence[str]) ->
         has = some(there) if there else "none"
         raise SourceError(
             f"{where}: no column {some(absent)}; its columns are: {has}",
-            hint=column_meant(group, there, "--group") if absent == [group] else _naming_hint(absent, there),
+            hint=column_meant(group, there, "--group")
+            if absent == [group]
+            else _naming_hint(absent, there, one_hot_hint(table)),
         )
     return group or ("group" if "group" in table.columns else "")
 
@@ -212,11 +241,14 @@ _LIKE = {
 }
 
 
-def _naming_hint(absent: Sequence[str], there: Sequence[str]) -> str:
+def _naming_hint(absent: Sequence[str], there: Sequence[str], one_hot: str = "") -> str:
     """The flags that name the columns which are absent, with the columns that are likely meant."""
     flags = []
     for name in (name for name in absent if name in _LIKE):
         likely = [column for column in there if column.casefold() in _LIKE[name]]
+        if name == "label" and one_hot and not likely:
+            flags.append(one_hot)
+            continue
         flags.append(f"--{name}-column {printable(likely[0]) if likely else 'NAME'}")
     if not flags or not there:
         return "the first line must name them: path,label and, where wanted, part,group"
@@ -230,7 +262,7 @@ def _take_row(reading: _Reading, line: int, fields: Fields) -> None:
     bad = [why for what, name in columns.items() if (why := unfit(fields.get(name), what))]
     path, problem = ("", bad[0]) if bad else _relative_path(as_text(fields["path"]), reading)
     label, part = as_text(fields["label"]).strip(), part_column.part(fields.get(part_column.name))
-    if not label:
+    if not label and not reading.several:
         problem = problem or "no label; fill it in or remove the row"
     if part is None:
         unknown = as_text(fields[part_column.name])
@@ -239,7 +271,8 @@ def _take_row(reading: _Reading, line: int, fields: Fields) -> None:
         reading.problems.append(f"{reading.unit} {line}: {problem}")
         return
     path, missing = _found(path, reading)
-    record = ImageRecord(path, label, part, as_text(fields.get(reading.group_column)).strip())
+    group = as_text(fields.get(reading.group_column)).strip()
+    record = ImageRecord(path, label, part, group, several=reading.several)
     if path in reading.records:
         _repeated_row(reading, line, record)
         return
@@ -255,6 +288,10 @@ def _repeated_row(reading: _Reading, line: int, record: ImageRecord) -> None:
         earlier = f"{reading.unit} {line} repeats {reading.unit} {reading.lines[record.path]}"
         reading.repeated.append(f"{name}: {earlier}")
         return
+    if reading.several and record.group == first.group and same_part:
+        reading.records[record.path] = joined(first, record)
+        return
+    reading.contradictions += record.label != first.label
     reading.problems.append(
         f"{reading.unit} {line}: {name} is {_said(record)} here and {_said(first)} in {reading.unit} "
         f"{reading.lines[record.path]}; keep one of the rows"
@@ -281,7 +318,8 @@ def _found(path: str, reading: _Reading) -> tuple[str, str]:
 def _with_file_checked(reading: _Reading, line: int, record: ImageRecord, missing: str) -> ImageRecord:
     name = printable(record.path)
     if missing:
-        reading.missing[record.label] += 1
+        reading.missing.update(record.labels)
+        reading.gone += 1
         reading.listed.append(
             f"{name}: {missing} ({reading.unit} {line}); set aside, restore it or remove the row"
         )
@@ -313,10 +351,12 @@ def _relative_path(text: str, reading: _Reading) -> tuple[str, str]:
 
 def _raise_problems(reading: _Reading, where: str) -> None:
     if reading.problems:
-        raise unusable_rows(reading.problems, where)
+        several = "correct these rows; where an image may have several labels, add --multi-label"
+        hint = several if reading.contradictions else "correct these rows"
+        raise unusable_rows(reading.problems, where, hint=hint)
     if not reading.records:
         raise SourceError(f"{where}: no rows below the header", hint="add one row path,label for each image")
-    if reading.missing.total() == len(reading.records):
+    if reading.gone == len(reading.records):
         first = printable(next(iter(reading.records)))
         raise SourceError(
             f"{where}: none of the {len(reading.records):,} files it names exist; the first is {first}",

@@ -156,7 +156,7 @@ def unfit(value: Any, column: str) -> str:
         if column != "label":
             return f"a list as {column}; write one value"
         count = f"{len(value)} labels" if len(value) != 1 else "a list with 1 label"
-        return f"{count}; one image has one class here: write one label as text"
+        return f"{count}; an image has one class here: write one as text, or add --multi-label"
     if isinstance(value, dict):
         return f"an object as {column}; write one value as text"
     text = as_text(value)
@@ -200,11 +200,9 @@ def damaged_names(classes: Collection[str]) -> tuple[Finding, ...]:
     return (doubt(message, "Write the list again from its source, as UTF-8"),)
 
 
-def unusable_rows(problems: Sequence[str], where: str) -> SourceError:
+def unusable_rows(problems: Sequence[str], where: str, *, hint: str = "correct these rows") -> SourceError:
     """The refusal of a list or table with a line for each of the first bad rows."""
     more = len(problems) - SHOWN_PROBLEMS
     rest = [f"and {more:,} more"] if more > 0 else []
     rows = counted(len(problems), "row")
-    return SourceError(
-        f"{where}: {rows} cannot be used", *problems[:SHOWN_PROBLEMS], *rest, hint="correct these rows"
-    )
+    return SourceError(f"{where}: {rows} cannot be used", *problems[:SHOWN_PROBLEMS], *rest, hint=hint)

@@ -246,7 +246,8 @@ def _load_saved(location: str, asked: Asked) -> Dataset:
 
 
 def _load_inputs(location: str, asked: Asked) -> Dataset:
-    refuse_columns(asked.columns, f"{printable(location)}: data given in Python")
+    columns = replace(asked.columns, several=False) if not asked.columns.delimiter else asked.columns
+    refuse_columns(columns, f"{printable(location)}: data given in Python")
     return load_inputs(_path(location), min_classes=asked.min_classes)
 
 

@@ -44,13 +44,21 @@ class Columns:
     """What the user calls the columns of a list; "" is the usual name.
 
     path, label: columns of the files' names and of the classes. group: the column of what must stay
-    together. root: the folder that paths are relative to; "" is the folder of the list.
+    together. root: the folder that paths are relative to; "" is the folder of the list. several: an image may
+    have several labels, as delimiter (the mark between them in a cell) and one_hot (columns of 0 and 1) say
+    by themselves.
     """
 
     path: str = ""
     label: str = ""
     group: str = ""
     root: str = ""
+    several: bool = False
+    delimiter: str = ""
+    one_hot: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "several", self.several or bool(self.delimiter or self.one_hot))
 
 
 USUAL_COLUMNS = Columns()
@@ -116,7 +124,13 @@ def refuse_columns(columns: Columns, what: str) -> None:
         "--path-column": columns.path,
         "--label-column": columns.label,
         "--root": columns.root,
+        "--label-delimiter": columns.delimiter,
+        "--label-columns": columns.one_hot,
     }
+    if columns.several and not (columns.delimiter or columns.one_hot):
+        raise SourceError(
+            f"{what} has one label an image, so --multi-label means nothing", hint="leave it out"
+        )
     for flag, value in flags.items():
         if value:
             raise SourceError(

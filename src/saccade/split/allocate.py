@@ -42,8 +42,17 @@ class Allocation:
     cost: tuple[float, float, float]
 
 
-def allocate(atoms: Sequence[AtomCounts], wanted: Floats, must: Sequence[float], base: Ints) -> Allocation:
+def allocate(
+    atoms: Sequence[AtomCounts],
+    wanted: Floats,
+    must: Sequence[float],
+    base: Ints,
+    *,
+    overlapping: bool = False,
+) -> Allocation:
     """Give each atom a part. Equal atoms are served in the order given, so shuffle them before.
+
+    `overlapping`: classes share images, so the atoms of the rarest class are placed first, not the largest.
 
     `wanted` (classes, parts) sums to each class's images, `base` (classes, parts) counts those that stand
     already and stay, `must` (parts,) says how bad it is for a class to be missing. The cost is that of
@@ -58,6 +67,7 @@ def allocate(atoms: Sequence[AtomCounts], wanted: Floats, must: Sequence[float],
         wanted=wanted,
         must=needed,
         singles=np.array([len(members) for members in singles], dtype=np.int64),
+        overlapping=overlapping,
     )
     placed = improve(kinds)
     part_of = [-1] * len(atoms)
@@ -132,6 +142,7 @@ class Kinds:
     wanted: Floats
     must: Floats
     singles: Ints
+    overlapping: bool = False
 
     def images(self, placed: Ints) -> Ints:
         """(classes, parts) images that atoms placed (kinds, parts) bring."""
@@ -168,7 +179,7 @@ class Component:
 
 def improve(kinds: Kinds) -> Ints:
     """(kinds, parts) how many atoms of each kind stand in each part."""
-    placed = largest_first(kinds)
+    placed = rarest_first(kinds) if kinds.overlapping else largest_first(kinds)
     filled = kinds.filled(kinds.base + kinds.images(placed))
     costs = settle(class_costs(filled, kinds.wanted, kinds.must))
     bounds = settle(kinds.bounds())
@@ -205,6 +216,40 @@ def largest_first(kinds: Kinds) -> Ints:
             placed[k, part] += 1
             for c, n in atom:
                 missing[c][part] -= n
+    return placed
+
+
+def rarest_first(kinds: Kinds) -> Ints:
+    """The atoms of the class with the fewest left, each into the part that lacks that class the most.
+
+    Iterative stratification: Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011, here over whole atoms. What a
+    part lacks counts as a share of what it is to have: else the largest part would get all images of many
+    labels, which come first.
+    """
+    lacking = (kinds.wanted - kinds.base).astype(np.float64)  # (classes, parts)
+    share = 1.0 / np.maximum(kinds.wanted, 1e-9)
+    of_class: dict[int, list[int]] = defaultdict(list)
+    for k, atom in enumerate(kinds.holds):
+        for c, _ in atom:
+            of_class[c].append(k)
+    left = kinds.singles.copy()
+    for atom, copies in zip(kinds.holds, kinds.copies, strict=True):
+        for c, n in atom:
+            left[c] += n * copies
+    placed = np.zeros((len(kinds.holds), len(kinds.must)), dtype=np.int64)
+    unplaced = list(kinds.copies)
+    for _ in range(len(of_class)):
+        rarest = min((c for c, of in of_class.items() if of), key=lambda c: (left[c], c))
+        for k in of_class.pop(rarest):  # the largest first, as kinds stand
+            classes = [c for c, _ in kinds.holds[k]]
+            images = np.array([n for _, n in kinds.holds[k]])
+            for _ in range(unplaced[k]):
+                need = lacking[classes] * share[classes]
+                part = int(np.lexsort((-need.sum(axis=0), -lacking[rarest] * share[rarest]))[0])
+                placed[k, part] += 1
+                lacking[classes, part] -= images
+            left[classes] -= images * unplaced[k]
+            unplaced[k] = 0
     return placed
 
 

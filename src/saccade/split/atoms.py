@@ -19,6 +19,10 @@ from saccade.errors import SplitError
 from saccade.near_duplicates.pairs import Forest
 from saccade.records import Audit, ImageRecord, Pair
 
+# Classes beside the labels, where an image may have several: those without any label, and every image, so
+# that a part does not meet the shares of all labels with few images that have many.
+NO_LABEL, EVERY = "", "\0every"
+
 
 @dataclass(frozen=True, slots=True)
 class Atom:
@@ -95,17 +99,27 @@ def class_order(records: Sequence[ImageRecord], atoms: Sequence[Atom]) -> dict[s
     order: dict[str, int] = {}
     for atom in atoms:
         for index in atom.members:
-            order.setdefault(records[index].label, len(order))
+            for label in stratified_by(records[index]):
+                order.setdefault(label, len(order))
     return order
+
+
+def stratified_by(record: ImageRecord) -> tuple[str, ...]:
+    """The classes that a split spreads evenly in which the record counts."""
+    return (*(record.labels or (NO_LABEL,)), EVERY) if record.several else record.labels
 
 
 def class_counts(
     records: Sequence[ImageRecord], atoms: Sequence[Atom], order: Mapping[str, int]
 ) -> list[tuple[tuple[int, int], ...]]:
     """For each atom its (class, images), by class number."""
-    if all(len(atom) == 1 for atom in atoms):
+    if all(len(atom) == 1 and not records[atom.members[0]].several for atom in atoms):
         return [((order[records[atom.members[0]].label], 1),) for atom in atoms]
-    return [tuple(sorted(Counter(order[records[i].label] for i in atom.members).items())) for atom in atoms]
+    return [tuple(sorted(_tally((records[i] for i in atom.members), order).items())) for atom in atoms]
+
+
+def _tally(records: Iterable[ImageRecord], order: Mapping[str, int]) -> Counter[int]:
+    return Counter(order[label] for record in records for label in stratified_by(record))
 
 
 # -- apart -----------------------------------------------------------------------------------------------
@@ -315,10 +329,11 @@ def _copies_across(same: Iterable[int], part_of: Mapping[int, str]) -> Iterator[
 
 def _few(records: Sequence[ImageRecord], part_of: Mapping[int, str], twin_of: Mapping[int, int]) -> bool:
     """Whether each class keeps most of its images, and some in each part where it had some."""
-    sizes = Counter(record.label for record in records)
-    gone = Counter(records[i].label for i in twin_of)
-    before = {(record.label, part_of[i]) for i, record in enumerate(records)}
-    after = {(record.label, part_of[i]) for i, record in enumerate(records) if i not in twin_of}
+    held = [stratified_by(record) for record in records]
+    sizes = Counter(label for labels in held for label in labels)
+    gone = Counter(label for i in twin_of for label in held[i])
+    before = {(label, part_of[i]) for i, labels in enumerate(held) for label in labels}
+    after = {(label, part_of[i]) for i, labels in enumerate(held) if i not in twin_of for label in labels}
     return before == after and all(
         count <= max(1, MOST_SET_ASIDE * sizes[label]) for label, count in gone.items()
     )

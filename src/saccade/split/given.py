@@ -16,7 +16,7 @@ import numpy as np
 from saccade.errors import SplitError
 from saccade.records import PARTS, Dataset, ImageRecord, Split
 from saccade.run_folder import read_csv, write_csv
-from saccade.split.atoms import Atom
+from saccade.split.atoms import Atom, stratified_by
 from saccade.split.making import MUST, Assignment, ClassTable, Shares, assign, group_names, place
 
 # An atom that stands in several parts belongs to the one named first here: what was held out stays so.
@@ -116,7 +116,7 @@ def _check_classes(records: Sequence[ImageRecord], part_of: Mapping[int, str]) -
     """What held-out parts lack; raises SplitError where a class has no training images."""
     seen: dict[str, set[str]] = {part: set() for part in PARTS}
     for i, record in enumerate(records):
-        seen[part_of[i]].add(record.label)
+        seen[part_of[i]].update(record.labels)
     every = set().union(*seen.values())
     untrained = sorted(every - seen["train"])
     if untrained:
@@ -140,8 +140,12 @@ def _repaired(records: Sequence[ImageRecord], atoms: Sequence[Atom], part_of: di
     """
     homes = [{part_of[i] for i in atom.members} for atom in atoms]
     held_out = {i: most_held_out(home) for atom, home in zip(atoms, homes, strict=True) for i in atom.members}
-    before = Counter(r.label for i, r in enumerate(records) if part_of[i] == "train")
-    after = Counter(r.label for i, r in enumerate(records) if held_out[i] == "train")
+    before = Counter(
+        label for i, r in enumerate(records) if part_of[i] == "train" for label in stratified_by(r)
+    )
+    after = Counter(
+        label for i, r in enumerate(records) if held_out[i] == "train" for label in stratified_by(r)
+    )
     if all(after[label] >= (1 - MOST_TRAINING_LOST) * n for label, n in before.items()):
         return Assignment(held_out)
     parts = [part for part in PARTS if part in part_of.values()]
@@ -149,7 +153,8 @@ def _repaired(records: Sequence[ImageRecord], atoms: Sequence[Atom], part_of: di
     number = {label: c for c, label in enumerate(table.labels)}
     wanted = np.zeros((len(number), len(parts)))
     for i, record in enumerate(records):
-        wanted[number[record.label], parts.index(part_of[i])] += 1
+        for label in stratified_by(record):
+            wanted[number[label], parts.index(part_of[i])] += 1
     standing = {n: next(iter(home)) for n, home in enumerate(homes) if len(home) == 1}
     return place(records, atoms, table, parts, wanted, [MUST[part] for part in parts], standing)
 

@@ -12,10 +12,11 @@ from saccade.audit.findings import WAYS_ON_ALIKE
 from saccade.errors import SplitError
 from saccade.records import PARTS, ImageRecord
 from saccade.split.allocate import AtomCounts, allocate
-from saccade.split.atoms import Atom, class_counts, class_order
+from saccade.split.atoms import EVERY, NO_LABEL, Atom, class_counts, class_order
 from saccade.split.objective import Floats, Ints, fill_with_singles, tolerance
 
 # A class that cannot be trained on is worse than one that is not tested; least bad is one not validated.
+BESIDE = {NO_LABEL: "images without a label", EVERY: "all images"}  # classes that may be missing in a part
 MUST = {"train": 4.0, "validation": 1.0, "test": 2.0}
 
 
@@ -124,7 +125,13 @@ def place(
     """Allocate the atoms that do not stand yet, towards `wanted` (classes, parts) images."""
     free = [number for number in range(len(atoms)) if number not in standing]
     base = table.base(standing, parts)
-    allocation = allocate([table.counts[number] for number in free], wanted, must, base)
+    allocation = allocate(
+        [table.counts[number] for number in free],
+        wanted,
+        must,
+        base,
+        overlapping=any(record.several for record in records),
+    )
     part_of = dict(standing) | {n: parts[p] for n, p in zip(free, allocation.part_of, strict=True)}
     outcome = Outcome(table.labels, tuple(parts), allocation.images, wanted, base)
     by_record = {i: part for number, part in part_of.items() for i in atoms[number].members}
@@ -178,7 +185,7 @@ def refuse_small_classes(
                 free[c] += 1
                 images[c] += n
                 look_alikes[c] += n if number in alike else 0
-    missing = (base == 0) & (must > 0)
+    missing = (base == 0) & (must > 0) & np.array([[label not in BESIDE] for label in labels])
     needed = missing.sum(axis=1) if least is None else np.minimum(missing.sum(axis=1), least)
     short = np.flatnonzero(free < needed)
     if not len(short):
@@ -245,9 +252,8 @@ def name_reasons(
         part, total = int(off[c].argmax()), int(totals[c])
         got, wish = outcome.images[c, part] / total, outcome.wanted[c, part] / total
         cause = _cause(outcome, c, part, held[c], records, atoms)
-        sentences.append(
-            f"class {outcome.labels[c]!r}: {got:.0%} in {outcome.parts[part]} instead of {wish:.0%}: {cause}"
-        )
+        name = BESIDE.get(outcome.labels[c], f"class {outcome.labels[c]!r}")
+        sentences.append(f"{name}: {got:.0%} in {outcome.parts[part]} instead of {wish:.0%}: {cause}")
     return tuple(sorted(sentences))
 
 

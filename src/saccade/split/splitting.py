@@ -175,7 +175,7 @@ def _standing(
 
 
 def _refuse_empty_classes(dataset: Dataset) -> None:
-    aside = Counter(record.label for record in dataset.records if not record.used)
+    aside = Counter(label for record in dataset.records if not record.used for label in record.labels)
     empty = [f"{label!r} ({aside[label]} set aside)" for label, n in dataset.counts().items() if not n]
     if empty:
         raise SplitError(

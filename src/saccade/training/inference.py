@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +23,11 @@ def predict_logits(
     *,
     progress: Progress = silent,
     images: int = 0,
-) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[str, ...]]:
-    """Logits (n, classes) with the label indices (n,) and paths of the same images, in the batches' order.
+) -> tuple[NDArray[np.float32], NDArray[Any], tuple[str, ...]]:
+    """Logits (n, classes) with the labels and paths of the same images, in the batches' order.
 
-    `images` is the number to expect, for the progress only.
+    Labels are class indices (n,), or (n, classes) of 0 and 1 where an image may have several. `images` is the
+    number to expect, for the progress only.
     """
     logits: list[Tensor] = []
     labels: list[Tensor] = []

@@ -57,11 +57,12 @@ class TrainingData:
     validation: Callable[[], Iterable[Batch]]
     class_counts: Mapping[str, int]
     validation_images: int = 0
+    training_images: int = 0  # where an image may count in several classes, or in none
 
     @property
     def images(self) -> int:
         """Training images."""
-        return sum(self.class_counts.values())
+        return self.training_images or sum(self.class_counts.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,17 +213,18 @@ def load_best(job: TrainingJob, state: FitState) -> None:
 
 def training_loss(job: TrainingJob) -> Loss:
     """What training steps minimise; its tensors are on the device."""
-    return make_loss(job.plan.loss, job.data.class_counts).to(job.runtime.device)
+    return fitted_loss(job, sampling="natural").to(job.runtime.device)
 
 
-def fitted_loss(job: TrainingJob) -> Loss:
+def fitted_loss(job: TrainingJob, *, sampling: str = "") -> Loss:
     """What a head minimises that is fitted to all images at once, on the CPU.
 
     Classes weigh as much more as an epoch of training would visit them more often.
     """
-    counts, sampling = job.data.class_counts, job.plan.sampling
+    counts, sampling = job.data.class_counts, sampling or job.plan.sampling
+    several = job.data.images if job.plan.multi_label else 0
     if sampling == "natural":
-        return make_loss(job.plan.loss, counts)
+        return make_loss(job.plan.loss, counts, several=several)
     images = np.array(list(counts.values()))
     visits = expected_visits(images, sampling) / np.maximum(images, 1)
     return make_loss(job.plan.loss, counts, extra=torch.from_numpy(visits.astype(np.float32)))

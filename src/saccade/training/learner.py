@@ -19,7 +19,7 @@ from saccade.runtime import Runtime, draw_seed
 from saccade.training.averaging import WeightAverage
 from saccade.training.clock import Stretch
 from saccade.training.job import TrainingJob, freeze_for, training_loss
-from saccade.training.losses import Loss, classification_loss
+from saccade.training.losses import Loss, classification_loss, label_losses
 from saccade.training.optimizer_state import flatten_optimizer, unflatten_optimizer
 from saccade.training.optimizers import build_optimizer
 from saccade.training.schedules import Pace, Plateau, Span, growing_side, learning_rate
@@ -106,7 +106,15 @@ class Learner:
 
     def plain_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B,) cross-entropy without smoothing and class weights, as the validation part is measured."""
+        if self.plan.multi_label:
+            return label_losses(logits.detach().float(), targets)
         return classification_loss(logits.detach(), targets, class_weights=None, smoothing=0.0)
+
+    def right(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Number of images given their label; of several labels, all of them."""
+        if self.plan.multi_label:
+            return ((logits > 0) == (targets > 0.5)).all(1).sum()
+        return (logits.argmax(1) == targets.argmax(1)).sum()
 
     def parts(self, images: int) -> Iterator[slice]:
         """The batch in pieces that fit into memory; one piece as long as it always did."""

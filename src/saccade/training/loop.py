@@ -283,7 +283,7 @@ def train_step(learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tenso
         learner.watch.see(losses, batch.paths[part])
         learner.runtime.backward(losses.sum() / len(images))
         seen.append(learner.plain_losses(logits, targets[part]))
-        right += (logits.argmax(1) == targets[part].argmax(1)).sum()
+        right += learner.right(logits, targets[part])
     if learner.plan.optimizer.gradient_clip:
         clip_gradients(learner)
     learner.stepper.step()

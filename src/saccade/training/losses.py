@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,6 +83,9 @@ def shifted_term(values: Tensor, gamma: float, margin: float) -> Tensor:
     return -torch.log1p(-wrong) * wrong**gamma
 
 
+MOST_POSITIVE_WEIGHT = 100.0  # of labels that hardly any image has
+
+
 def classification_loss(
     logits: Tensor, targets: Tensor, *, class_weights: Tensor | None, smoothing: float
 ) -> Tensor:
@@ -94,22 +98,29 @@ def classification_loss(
     )
 
 
-def make_loss(plan: LossPlan, class_counts: Mapping[str, int], *, extra: Tensor | None = None) -> Loss:
+def make_loss(
+    plan: LossPlan, class_counts: Mapping[str, int], *, extra: Tensor | None = None, several: int = 0
+) -> Loss:
     """The loss of a plan, for training images by class, in class order; tensors are on the CPU.
 
-    `extra` (classes,) multiplies the class weights.
+    `extra` (classes,) multiplies the class weights. `several`: the number of images that may have several
+    labels, of which a class is then weighed against the images without it; 0 where each has one.
     """
-    weights = class_weights(plan.class_weights, class_counts)
+    weights = class_weights(plan.class_weights, class_counts, several=several)
     if extra is not None:
         weights = extra if weights is None else weights * extra
     adjustment = plan.logit_adjustment * log_shares(class_counts) if plan.logit_adjustment else None
     return Loss(plan.name, plan.gamma, plan.label_smoothing, weights, adjustment)
 
 
-def class_weights(asked: str | Mapping[str, float], class_counts: Mapping[str, int]) -> Tensor | None:
+def class_weights(
+    asked: str | Mapping[str, float], class_counts: Mapping[str, int], *, several: int = 0
+) -> Tensor | None:
     """(classes,) float32: "auto" by inverse frequency, or by name (else 1); None for "none"."""
     if asked == "none":
         return None
+    if isinstance(asked, str) and several:
+        return positive_weights(tuple(class_counts.values()), several)
     if isinstance(asked, str):
         return inverse_frequency(tuple(class_counts.values()))
     return torch.tensor([asked.get(label, 1.0) for label in class_counts], dtype=torch.float32)
@@ -133,7 +144,37 @@ def log_shares(class_counts: Mapping[str, int]) -> Tensor:
     return (counts / counts.sum()).log().to(torch.float32)
 
 
-def log_loss_and_accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
-    """Mean cross-entropy and share of right answers: plain figures, without smoothing or weights."""
+def positive_weights(class_counts: Sequence[int], images: int) -> Tensor:
+    """(classes,) float32 weights of images with each label: number without to number with, at most 100."""
+    counts = torch.tensor(class_counts, dtype=torch.float64)
+    weights = torch.where(counts > 0, (images - counts) / counts.clamp(min=1), 1.0)
+    return weights.clamp(min=1 / MOST_POSITIVE_WEIGHT, max=MOST_POSITIVE_WEIGHT).to(torch.float32)
+
+
+def label_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of each image, (B,), the mean over its labels; both are (B, classes)."""
+    targets = targets.to(logits.dtype)
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+
+
+def image_figures(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) float64 plain loss of each image, and (B,) whether it is answered rightly.
+
+    labels: (B,) class indices; or (B, classes) of 0 and 1, where all of them must be right.
+    """
+    exact = logits.double()
+    if labels.ndim == 2:
+        return label_losses(exact, labels), ((logits > 0) == (labels > 0.5)).all(1)
+    return functional.cross_entropy(exact, labels, reduction="none"), logits.argmax(1) == labels
+
+
+def log_loss_and_accuracy(logits: NDArray[np.float32], labels: NDArray[Any]) -> tuple[float, float]:
+    """Mean cross-entropy and share of right answers: plain figures, without smoothing or weights.
+
+    labels: (n,) class indices; or (n, classes) of 0 and 1, of which all must be right.
+    """
+    if labels.ndim == 2:
+        losses, right = image_figures(torch.from_numpy(logits), torch.from_numpy(labels))
+        return float(losses.mean()), float(right.double().mean())
     loss = log_loss_of_logits(logits.astype(np.float64), labels, 1.0)
     return loss, float((logits.argmax(axis=1) == labels).mean())

@@ -12,16 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.errors import RecipeError
+from saccade.evaluation.label_metrics import mean_label_f1, mean_precision
 from saccade.evaluation.metrics import mean_f1, mean_recall
 
 Logits = NDArray[np.float32]
-Labels = NDArray[np.int64]
+Labels = NDArray[Any]  # int64 (n,); of several labels 0 and 1, (n, classes)
 
 TOP = 5
 
 
 def accuracy(logits: Logits, labels: Labels) -> float:
-    """Share of right answers."""
+    """Share of right answers; of several labels, where all are right."""
+    if labels.ndim == 2:
+        return float(((logits > 0) == (labels > 0.5)).all(axis=1).mean())
     return float((logits.argmax(axis=1) == labels).mean())
 
 
@@ -31,7 +34,9 @@ def balanced_accuracy(logits: Logits, labels: Labels) -> float:
 
 
 def macro_f1(logits: Logits, labels: Labels) -> float:
-    """Mean F1 over the classes that occur, as true or as predicted class."""
+    """Mean F1 over the classes that occur, as true or as predicted class; of several labels, from 0.5 on."""
+    if labels.ndim == 2:
+        return mean_label_f1(labels > 0.5, logits > 0)
     return mean_f1(_confusion(logits, labels))
 
 
@@ -39,6 +44,11 @@ def top5(logits: Logits, labels: Labels) -> float:
     """Share of images whose class is among the five with the highest logits; ties count against it."""
     true = np.take_along_axis(logits, labels[:, None], axis=1)
     return float(((logits >= true).sum(axis=1) <= TOP).mean())
+
+
+def mean_average_precision(logits: Logits, labels: Labels) -> float:
+    """Mean over the labels that have images of their average precision."""
+    return mean_precision(labels > 0.5, logits.astype(np.float64))
 
 
 def _confusion(logits: Logits, labels: Labels) -> NDArray[np.int64]:
@@ -53,6 +63,7 @@ FIGURES: dict[str, Callable[[Logits, Labels], float]] = {
     "balanced_accuracy": balanced_accuracy,
     "macro_f1": macro_f1,
     "top5": top5,
+    "mean_average_precision": mean_average_precision,
 }
 
 

@@ -102,7 +102,7 @@ class TrainingBatches:
         self._preprocess = preprocess
         self._batch_size = batch_size
         self._seed, self._sampling = seed, sampling
-        self._targets = class_indices(records, classes)
+        self._targets = class_targets(records, classes)
         limits = limits or Limits()
         stored = None
         if pixels:
@@ -172,7 +172,7 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """Every record once, in order, as the exported model will see it; raises DataError naming a bad image."""
     records = tuple(records)
-    targets = class_indices(records, classes)
+    targets = class_targets(records, classes)
     images = _EvaluationImages(storage, records, limits or Limits(), preprocess)
     plan = [
         list(range(start, min(start + batch_size, len(records))))
@@ -183,15 +183,24 @@ def evaluation_batches(
         yield Batch(inputs, targets[indices], tuple(records[index].path for index in indices))
 
 
-def class_indices(records: Sequence[ImageRecord], classes: Sequence[str]) -> Tensor:
-    """int64 (images,) column of each label, -1 where there is none; raises DataError for a foreign label."""
-    column = {label: index for index, label in enumerate(classes)} | {"": UNKNOWN_LABEL}
-    foreign = sorted({record.label for record in records} - column.keys())
+def class_targets(records: Sequence[ImageRecord], classes: Sequence[str]) -> Tensor:
+    """int64 (images,) column of each label, -1 where there is none; raises DataError for a foreign label.
+
+    Where an image may have several labels: float32 (images, classes), 1 for each that it has.
+    """
+    several = any(record.several for record in records)
+    column = {label: index for index, label in enumerate(classes)} | ({} if several else {"": UNKNOWN_LABEL})
+    foreign = sorted({label for record in records for label in record.labels} - column.keys())
     if foreign:
         raise DataError(
             f"labels that the model does not know: {', '.join(foreign)}; it knows {', '.join(classes)}",
             hint="rename those classes or leave their images out",
         )
+    if several:
+        targets = torch.zeros(len(records), len(classes))
+        for row, record in enumerate(records):
+            targets[row, [column[label] for label in record.labels]] = 1
+        return targets
     return torch.tensor([column[record.label] for record in records], dtype=torch.int64)
 
 

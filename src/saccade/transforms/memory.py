@@ -22,7 +22,7 @@ from saccade.records import ImageRecord, Storage
 from saccade.transforms.appearance import CUTOUT_AREA, CUTOUT_RATIO
 from saccade.transforms.apply import channels_first, normalise_rows
 from saccade.transforms.augment import mirrored_in, stream
-from saccade.transforms.batches import Batch, batch_plan, class_indices
+from saccade.transforms.batches import Batch, batch_plan, class_targets
 from saccade.transforms.geometry import as_evaluated
 from saccade.transforms.sampling import epoch_visits
 from saccade.transforms.strengths import Augmentation
@@ -87,7 +87,7 @@ class MemoryBatches:
         self._preprocess, self._augmentation = preprocess, augmentation
         self._batch_size, self._seed, self._threads = batch_size, seed, threads
         self._device, self._sampling = torch.device(device), sampling
-        targets = class_indices(records, classes)
+        targets = class_targets(records, classes)
         self._targets, self._labels = targets.to(self._device), targets.tolist()
         self._pixels: Tensor | None = None
 

@@ -44,7 +44,12 @@ NO_MIXING = Mixing()
 
 
 def soft_targets(targets: Tensor, classes: int, *, smoothing: float = 0.0) -> Tensor:
-    """Class indices (B,) as float32 (B, classes) that sum to 1; `smoothing` is spread over all classes."""
+    """Class indices (B,) as float32 (B, classes) that sum to 1; `smoothing` is spread over all classes.
+
+    Those of images that may have several labels, (B, classes), are soft targets already.
+    """
+    if targets.ndim == 2:
+        return targets
     hard = nn.one_hot(targets, classes).to(torch.float32)
     return hard * (1 - smoothing) + smoothing / classes
 

@@ -1,4 +1,5 @@
-// The model in this browser: `classify(blob)` answers with a list of {label, score}, the best first.
+// The model in this browser: `classify(blob)` answers with a list of {label, score}, the best first. Where an
+// image may have several labels, each has `named`: whether its score reaches its threshold.
 //
 //   import { classify } from "./app.js";
 //   await classify(blob, { top_k: 3 });
@@ -11,7 +12,11 @@ export async function classify(blob, { top_k = 5 } = {}) {
   const { about, session } = await ready();
   const image = await decode(blob, about.decoding);
   const { probabilities } = await inTurn(() => run(session, image));
-  const ranked = about.classes.map((label, place) => ({ label, score: probabilities.data[place] }));
+  const limits = about.thresholds;
+  const ranked = about.classes.map((label, place) => {
+    const score = probabilities.data[place];
+    return limits ? { label, score, named: score >= limits[label] } : { label, score };
+  });
   ranked.sort((one, other) => other.score - one.score);
   return top_k ? ranked.slice(0, top_k) : ranked;
 }

@@ -78,7 +78,7 @@ function newCard(file) {
 }
 
 function showAnswer(card, answer, seconds) {
-  card.querySelector("h3").replaceChildren(isolated(answer[0].label), ` ${percent(answer[0].score)}`);
+  card.querySelector("h3").replaceChildren(...title(answer));
   card.querySelector(".seconds").textContent = `${seconds.toFixed(2)} s`;
   const list = card.querySelector("ol");
   list.append(...answer.map(bar));
@@ -93,8 +93,16 @@ function showAnswer(card, answer, seconds) {
   card.dataset.state = "answered";
 }
 
-function bar({ label, score }) {
+// The best class with its score; of several labels those that are named.
+function title(answer) {
+  if (answer[0].named === undefined) return [isolated(answer[0].label), ` ${percent(answer[0].score)}`];
+  const named = answer.filter(({ named }) => named).map(({ label }) => isolated(label));
+  return named.length ? named.flatMap((name, place) => (place ? [", ", name] : [name])) : ["No label"];
+}
+
+function bar({ label, score, named = true }) {
   const item = document.createElement("li");
+  item.classList.toggle("unnamed", !named);
   const [name, value, track, fill] = ["span", "span", "span", "i"].map((kind) => document.createElement(kind));
   name.append(isolated(label));
   name.className = "label";
@@ -143,8 +151,10 @@ function describe(model) {
   }));
   const { accuracy, certificate } = model;
   element("accuracy").textContent = accuracy ? percent(accuracy.value) : "not known";
-  element("interval").textContent = accuracy
-    ? `of ${accuracy.images} ${accuracy.part} photos, which the model was not trained on, are named right; with 95 % confidence ${span(accuracy)}`
+  const ranking = accuracy?.figure === "mean_average_precision";
+  element("interval").textContent = ranking
+    ? `mean average precision on ${accuracy.images} ${accuracy.part} photos, which the model was not trained on; with 95 % confidence ${span(accuracy)}`
+    : accuracy ? `of ${accuracy.images} ${accuracy.part} photos, which the model was not trained on, are named right; with 95 % confidence ${span(accuracy)}`
     : "The files at hand do not say how good this model is.";
   element("certificate").textContent = certificateWords(certificate);
   fact("Photos are scaled to", model.image_size && `${model.image_size} × ${model.image_size} pixels`);
@@ -161,7 +171,7 @@ function certificateWords(certificate) {
   if (!certificate) return "None lies beside the model.";
   const where = (certificate.runtimes ?? []).map(({ runtime, version }) => `${runtime} ${version}`).join(", ");
   const share = certificate.top1_agreement === 1 ? "all" : `${percent(certificate.top1_agreement)} of`;
-  const same = `same first class as the trained model on ${share} ${certificate.images} photos`;
+  const same = `same ${certificate.same ?? "first class"} as the trained model on ${share} ${certificate.images} photos`;
   const most = `largest difference of a probability ${certificate.max_probability_difference.toPrecision(1)}`;
   return `${certificate.passed ? "Passed" : "Not passed"}: ${same}, ${most}${where && ` (${where})`}.`;
 }

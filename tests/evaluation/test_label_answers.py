@@ -1,0 +1,91 @@
+"""Temperatures and thresholds of labels: right where there is enough to go by, and careful where not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from saccade.answer import sigmoid
+from saccade.evaluation.label_answers import (
+    NEVER,
+    USUAL_THRESHOLD,
+    best_f1_threshold,
+    choose_temperatures,
+    choose_thresholds,
+    precision_threshold,
+)
+
+
+def validation(
+    images: int, *, seed: int = 0, sure: tuple[float, ...] = (3.0, 1.0)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are `sure` times those that would be honest, and labels."""
+    rng = np.random.default_rng(seed)
+    honest = rng.normal(0, 2, (images, len(sure)))
+    return honest * np.array(sure), rng.random(honest.shape) < sigmoid(honest)
+
+
+def units(images: int) -> list[str]:
+    return [str(number) for number in range(images)]
+
+
+def test_each_label_has_the_temperature_that_makes_it_honest() -> None:
+    logits, truth = validation(2_000)
+    chosen = choose_temperatures(logits, truth, units(2_000), ("a", "b"))
+    assert chosen.values == pytest.approx((3.0, 1.0), rel=0.15)
+    assert not chosen.note
+
+
+def test_a_label_that_few_images_have_shares_the_temperature_of_all() -> None:
+    logits, truth = validation(200, sure=(3.0, 3.0, 3.0))
+    truth[:, 2] = False
+    truth[:3, 2] = True
+    chosen = choose_temperatures(logits, truth, units(200), ("a", "b", "rare"))
+    assert chosen.values[2] not in chosen.values[:2]
+    assert "rare" in chosen.note
+    none = choose_temperatures(logits[:4], truth[:4], units(4), ("a", "b", "rare"))
+    assert none.values == (1.0, 1.0, 1.0)  # 12 decisions of 4 images
+
+
+def test_the_threshold_of_best_f1_is_that_of_trying_all() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        truth = rng.random(40) < 0.3
+        truth[0] = True
+        found = np.clip(0.3 * truth + rng.random(40) * 0.6, 0, 1).round(2)
+        limit = best_f1_threshold(found, truth)
+        best = max(f1_score(truth, found >= value) for value in np.unique(found))
+        assert f1_score(truth, found >= limit) == pytest.approx(best)
+
+
+def test_thresholds_that_only_chance_gives_are_not_kept() -> None:
+    """Of probabilities that know nothing, a threshold of its own would be overfitted."""
+    rng = np.random.default_rng(3)
+    truth, found = rng.random((40, 6)) < 0.5, rng.random((40, 6))
+    chosen = choose_thresholds(found, truth, units(40), list("abcdef"))
+    assert len(set(chosen.values)) < 6  # most share that of all labels
+    few = choose_thresholds(found[:4], truth[:4], ["one"] * 4, list("abcdef"))
+    assert set(few.values) == {USUAL_THRESHOLD}
+
+
+def test_a_threshold_moves_where_that_helps() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((300, 2)) < 0.5
+    found = np.clip(0.2 + 0.2 * truth + rng.normal(0, 0.03, truth.shape), 0, 1)
+    chosen = choose_thresholds(found, truth, units(300), ("a", "b"))
+    assert all(0.25 < value < 0.35 for value in chosen.values)  # at 0.5 nothing would be named
+
+
+def test_wanted_precision_is_reached_by_the_lowest_threshold_or_the_label_is_never_named() -> None:
+    found = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    truth = np.array([True, True, False, True, False, False])
+    assert precision_threshold(found, truth, 0.75) == pytest.approx(0.55)
+    assert precision_threshold(found, truth, 1.0) == pytest.approx(0.75)
+    assert precision_threshold(found, ~truth, 0.9) == NEVER
+    both = choose_thresholds(
+        np.stack([found, found], 1), np.stack([truth, ~truth], 1), units(6), ("a", "b"), precision=0.9
+    )
+    assert both.values[1] == NEVER
+    assert "never named" in both.note
+    assert "b" in both.note
