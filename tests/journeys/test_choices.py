@@ -61,9 +61,8 @@ MANNERS = {
     "crop_border": ("reflect", "random_crop"),
     "alternate_flip": ("true", "horizontal_flip"),
     "fill_mode": ("wrap", "rotation"),
-    "mix_until": ("0.5", "mix_up"),
 }
-BESIDE_OTHERS = {"fill_colour", "mix_switch", "steps"}  # tests/pipeline/test_effects.py
+BESIDE_OTHERS = {"fill_colour", "mix_switch", "mix_until", "steps"}  # test_effects.py, test_mixing_ends.py
 
 
 def test_the_list_of_augmentations_is_whole() -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as nn
 from torchvision.transforms.v2 import functional
 
 from saccade.preprocess import PixelFormat, Preprocess
@@ -101,11 +100,17 @@ def blur(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Gen
     reach = min(math.ceil(BLUR_REACH * deviation), side - 1)
     if reach < 1:
         return image
+    weights = _gaussian_rows(side, deviation, reach)
+    blurred = weights @ image.to(torch.float32) @ weights.T  # in 0.4 of the time of two convolutions
+    return blurred.round_().clamp_(0, preprocess.pixels.largest).to(image.dtype)
+
+
+def _gaussian_rows(side: int, deviation: float, reach: int) -> Tensor:
+    """(side, side): row i weighs the pixels around i, mirrored at the edge pixels."""
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation) ** 2)
     kernel /= kernel.sum()
-    padded = nn.pad(image.to(torch.float32)[:, None], [reach] * 4, mode="reflect")
-    blurred = nn.conv2d(nn.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
-    return blurred[:, 0].round_().clamp_(0, preprocess.pixels.largest).to(image.dtype)
+    places = torch.from_numpy(np.pad(np.arange(side), reach, mode="reflect")).unfold(0, len(kernel), 1)
+    return torch.zeros(side, side).scatter_add_(1, places, kernel.expand(side, -1))
 
 
 def jpeg(image: Tensor, strength: Augmentation, preprocess: Preprocess, rng: Generator) -> Tensor:
