@@ -94,8 +94,8 @@ def test_each_step_that_is_on_has_a_row_of_its_own(make_photos, monkeypatch, aug
     below, rows = parts(png, len(records))
     assert rows == len(names)
     for row in range(rows):
-        plain = alone_tile(below, row, 0)
-        changed = [not np.array_equal(plain, alone_tile(below, row, column)) for column in range(1, 5)]
+        tiles = [alone_tile(below, row, column).astype(int) for column in range(5)]
+        changed = [np.abs(tile - tiles[0]).mean() > 1 for tile in tiles[1:]]  # rounding differs by less
         assert sum(changed) >= 3  # as if its probability were 1
 
 
