@@ -233,7 +233,7 @@ def evaluate(
     ] = "",
     priors: Shares = "",
 ) -> int:
-    """Compute metrics and report again from the predictions, or evaluate on new data."""
+    """Compute metrics and report again, or evaluate on new data."""
     from saccade.sources import Columns
 
     columns = Columns(path_column, label_column, root=root)
