@@ -36,7 +36,19 @@ def answer(capsys: pytest.CaptureFixture[str]) -> Command:
 
 COMMANDS = (
     *("audit", "augment", "backbones", "bench", "certify", "compare", "demo"),
-    *("doctor", "evaluate", "export", "lr", "predict", "serve", "split", "summary", "track", "train"),
+    *(
+        "doctor",
+        "evaluate",
+        "export",
+        "lr",
+        "predict",
+        "search",
+        "serve",
+        "split",
+        "summary",
+        "track",
+        "train",
+    ),
 )
 
 

@@ -187,21 +187,19 @@ def search(
     /,
     *,
     out: Annotated[str, Parameter(help="The run folder. [runs/DATA-1, -2, ...]", metavar="DIR")] = "",
-    trials: Annotated[int, Parameter(help="Trials of all processes on this search together.")] = 20,
+    trials: Annotated[int, Parameter(help="Trials of all its processes together.")] = 20,
     backbones: Annotated[
-        str, Parameter(help="Names, with commas. [those with weights on this machine]", metavar="NAMES")
+        str, Parameter(help="Names, with commas. [those with weights here]", metavar="NAMES")
     ] = "",
-    max_latency_ms: Annotated[
-        float, Parameter(help="Limit for one photo on one core of this machine; 0 is none.")
-    ] = 0.0,
-    max_mb: Annotated[float, Parameter(help="Limit of the model's weights in megabytes; 0 is none.")] = 0.0,
+    max_latency_ms: Annotated[float, Parameter(help="Most for one photo on one core; 0 is no limit.")] = 0.0,
+    max_mb: Annotated[float, Parameter(help="Most megabytes of weights; 0 is no limit.")] = 0.0,
     no_train: Annotated[
-        bool, Parameter(negative="", help="Write best.toml, and do not make the run of the best trial.")
+        bool, Parameter(negative="", help="Write best.toml without the run of the best trial.")
     ] = False,
     recipe: RecipeFile = "",
     **flags: Any,
 ) -> int:
-    """Search backbone, method, rate, augmentation and size; then make the run of the best trial."""
+    """Search for better settings, and make the run of the best trial."""
     from saccade.search import SearchOptions, search
     from saccade.search.ground import Limits
 

@@ -71,8 +71,7 @@ USUAL: dict[str, tuple[str, ...]] = {
         *("train.time_limit", "data.image_size", "augment.policy", "split.group", "device"),
     ),
     "search": (
-        *("train.time_limit", "train.method", "model.weights", "data.image_size", "augment.policy"),
-        *("split.group", "seed", "device"),
+        *("train.time_limit", "train.method", "model.weights", "data.image_size", "split.group", "seed"),
     ),
     "audit": (*_NAMING, "data.decisions"),
     "split": (*_NAMING, "split.validation", "split.test", "split.repair", "seed"),

@@ -27,7 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "search": (
         "saccade search photos --time-limit 1800",
-        "saccade search photos --trials 30 --backbones tf_efficientnet_lite0,resnet18",
+        "saccade search photos --trials 30 --backbones resnet18,resnet50",
         "saccade search photos --trials 30 --max-latency-ms 20 --method tail",
     ),
     "audit": (
