@@ -119,7 +119,7 @@ def test_a_killed_cross_validation_goes_on_where_it_was(
 
     killed = subprocess.Popen(command("run"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     run = RunFolder(tmp_path / "run")
-    until = time.monotonic() + 120
+    until = time.monotonic() + 400
     while not any(run.fold(2).checkpoints.glob("last-*.json")):
         assert time.monotonic() < until
         assert killed.poll() is None, killed.communicate()[0].decode()
@@ -128,11 +128,11 @@ def test_a_killed_cross_validation_goes_on_where_it_was(
     killed.communicate()
     first = run.fold(1).weights
     written = first.stat().st_mtime_ns
-    done = subprocess.run(command("run"), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command("run"), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert "1 of 2 is trained" in done.stdout
     assert first.stat().st_mtime_ns == written
-    whole = subprocess.run(command("whole"), capture_output=True, text=True, timeout=120)
+    whole = subprocess.run(command("whole"), capture_output=True, text=True, timeout=400)
     assert whole.returncode == 0, whole.stderr
     other = RunFolder(tmp_path / "whole")
     for part in ("folds", "test"):

@@ -83,7 +83,7 @@ def test_the_time_limit_is_kept(saccade: Saccade, photos: Path, tiny_weights: Pa
     began = time.monotonic()
     assert saccade(*words, "--time-limit", "40").code == 0
     assert time.monotonic() - began < 40
-    assert result_of(tmp_path / "run")["counted"] > 1
+    assert result_of(tmp_path / "run")["counted"] >= 1
 
 
 def test_limits_leave_models_out(saccade: Saccade, photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def started(words: Sequence[str], cache: Path) -> subprocess.Popen[str]:
 def test_two_processes_share_a_study(photos: Path, tiny_weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     both = [started(command(photos, out, tiny_weights, 6), tmp_path / "cache") for _ in range(2)]
-    said = [process.communicate(timeout=180)[0] for process in both]
+    said = [process.communicate(timeout=400)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     found = result_of(out)
     assert found["counted"] == 6
@@ -141,7 +141,7 @@ def test_the_trial_of_a_killed_process_is_tried_again(
 ) -> None:
     out = tmp_path / "run"
     killed = started(command(photos, out, tiny_weights, 2), tmp_path / "cache")
-    until = time.monotonic() + 120
+    until = time.monotonic() + 400
     while not any((out / "search" / "trials").glob("*/*/recipe.toml")):
         assert time.monotonic() < until
         assert killed.poll() is None, killed.communicate()[0]
@@ -149,7 +149,7 @@ def test_the_trial_of_a_killed_process_is_tried_again(
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     done = started(command(photos, out, tiny_weights, 2), tmp_path / "cache")
-    said = done.communicate(timeout=120)[0]
+    said = done.communicate(timeout=400)[0]
     assert done.returncode == 0, said
     rows = result_of(out)["trials"]
     assert rows[0]["state"] == "fail"

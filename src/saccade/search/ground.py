@@ -78,8 +78,14 @@ class Ground:
 
     @property
     def has_time(self) -> bool:
-        """Whether one more trial can give a model before the end."""
-        return self.seconds_left > max(LEAST_SECONDS, HEAD_MARGIN * self._longest_head)
+        """Whether one more trial can give a model before the end; without any model, one is made anyway."""
+        least = max(LEAST_SECONDS, HEAD_MARGIN * self._longest_head)
+        return self.seconds_left > least or not self.has_model
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a trial of any process has given one."""
+        return (self.home.root / "best.json").is_file()
 
     @property
     def seconds_left(self) -> float:

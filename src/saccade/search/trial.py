@@ -81,7 +81,7 @@ def _through_fidelities(
         return rungs, TrialState.PRUNED
     last = str(asked.params["method"])
     for method in ladder(ground.space.methods, last):
-        if ground.seconds_left < LEAST_SECONDS[method]:
+        if ground.seconds_left < LEAST_SECONDS[method] and (rungs or ground.has_model):
             trial.set_user_attr(PROBLEM, f"no time for {method}")
             return rungs, TrialState.PRUNED
         rungs.append(train_once(ground, asked.params, method, folder / method))
