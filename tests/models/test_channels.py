@@ -19,8 +19,8 @@ from saccade.preprocess import PixelFormat
 BACKBONES = [
     "small_cnn",
     "fast_cnn",
-    "timm/resnet18",
-    "timm/vit_tiny_patch16_224",
+    "timm/test_efficientnet",
+    "timm/test_vit",
     "torchvision/mobilenet_v2",
 ]
 
@@ -42,7 +42,7 @@ def test_a_gray_image_is_answered_as_its_three_copies_were() -> None:
 @pytest.mark.parametrize("channels", ["gray", "5"])
 def test_a_network_takes_them_and_is_rebuilt_from_its_description(backbone: str, channels: str) -> None:
     pixels = PixelFormat(channels, 16)
-    size = 224 if "vit" in backbone else 32
+    size = 160 if "vit" in backbone else 32
     built = build_model(backbone, 3, pretrained=False, image_size=size, pixels=pixels)
     images = torch.randn(2, pixels.count, size, size)
     assert built.module.eval()(images).shape == (2, 3)
@@ -63,15 +63,15 @@ def test_an_rgb_network_says_nothing_of_channels() -> None:
 )
 def test_rgb_weights_from_a_file_are_adapted_and_it_is_said(tmp_path: Path, channels: str, told: str) -> None:
     rgb = build_model(
-        "timm/resnet18", 2, pretrained=False, image_size=32, seed=3
+        "timm/test_efficientnet", 2, pretrained=False, image_size=32, seed=3
     ).module.backbone.state_dict()
     save_file(rgb, tmp_path / "rgb.safetensors")
     pixels = PixelFormat(channels)
     built = build_model(
-        "timm/resnet18", 2, weights=str(tmp_path / "rgb.safetensors"), image_size=32, pixels=pixels
+        "timm/test_efficientnet", 2, weights=str(tmp_path / "rgb.safetensors"), image_size=32, pixels=pixels
     )
-    first = built.module.backbone.state_dict()["conv1.weight"]
-    assert torch.equal(first, adapt_input_conv(pixels.count, rgb["conv1.weight"]))
+    first = built.module.backbone.state_dict()["conv_stem.weight"]
+    assert torch.equal(first, adapt_input_conv(pixels.count, rgb["conv_stem.weight"]))
     assert any(told in note for note in built.notes)
     if channels == "gray":
         assert built.preprocess.mean == (pytest.approx(0.449, abs=1e-6),)
@@ -79,17 +79,19 @@ def test_rgb_weights_from_a_file_are_adapted_and_it_is_said(tmp_path: Path, chan
 
 
 def test_weights_for_the_same_channels_are_loaded_as_they_are(tmp_path: Path) -> None:
-    five = build_model("timm/resnet18", 2, pretrained=False, image_size=32, pixels=PixelFormat("5"))
+    five = build_model("timm/test_efficientnet", 2, pretrained=False, image_size=32, pixels=PixelFormat("5"))
     tensors = five.module.backbone.state_dict()
     save_file(
-        tensors, tmp_path / "five.safetensors", metadata={"arch": "resnet18", "kwargs": '{"in_chans": 5}'}
+        tensors,
+        tmp_path / "five.safetensors",
+        metadata={"arch": "test_efficientnet", "kwargs": '{"in_chans": 5}'},
     )
     place = str(tmp_path / "five.safetensors")
-    built = build_model("timm/resnet18", 2, weights=place, image_size=32, pixels=PixelFormat("5"))
-    assert torch.equal(built.module.backbone.state_dict()["conv1.weight"], tensors["conv1.weight"])
+    built = build_model("timm/test_efficientnet", 2, weights=place, image_size=32, pixels=PixelFormat("5"))
+    assert torch.equal(built.module.backbone.state_dict()["conv_stem.weight"], tensors["conv_stem.weight"])
     for other in ("gray", "rgb", "4"):
         with pytest.raises(ModelError, match="made for images of 5 channels"):
-            build_model("timm/resnet18", 2, weights=place, image_size=32, pixels=PixelFormat(other))
+            build_model("timm/test_efficientnet", 2, weights=place, image_size=32, pixels=PixelFormat(other))
 
 
 def test_a_network_without_a_first_convolution_is_refused() -> None:
