@@ -15,6 +15,7 @@ from saccade.features.series import (
     COUNTER,
     MOST_UNEVEN,
     NEAR,
+    VERY_NEAR,
     WITHIN_A_CLASS,
     Series,
     Space,
@@ -145,6 +146,9 @@ def test_without_a_gap_names_are_told_and_nothing_is_chosen_again() -> None:
     assert re.search(WITHIN_A_CLASS, path)[1] == re.search(WITHIN_A_CLASS, "train/a/003_7.jpg")[1] == "a/003_"  # type: ignore[index]
     assert search(TRACKS, no_names(len(TRACKS)), accuracy) is None
     assert search(SINGLE, frame_names(10, 12), choose_strength(SINGLE, seed=0).accuracy) is None
+    apart = images(scenes=20, frames=6, spread=1.0)
+    assert Space.of(apart).nearness(0) > VERY_NEAR
+    assert search(apart, frame_names(20, 6), choose_strength(apart, seed=0).accuracy) is None
 
 
 def test_few_images_say_nothing() -> None:

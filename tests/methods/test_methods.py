@@ -457,7 +457,7 @@ def test_auto_that_was_given_fewer_epochs_goes_on_with_so_many(
 
 
 def test_under_a_limit_the_last_layers_come_first_and_are_the_start_of_the_whole(
-    fit_tiny: Fit, recipe: Callable[..., Any]
+    fit_tiny: Fit, job_tiny: Callable[..., TrainingJob], recipe: Callable[..., Any]
 ) -> None:
     class StopInEpoch(Callback):
         def __init__(self, epoch: int) -> None:
@@ -486,6 +486,13 @@ def test_under_a_limit_the_last_layers_come_first_and_are_the_start_of_the_whole
         assert continued.weights_sha256 == whole.weights_sha256
         assert [timeless(row) for row in continued.history] == [timeless(row) for row in whole.history]
         assert continued.frozen_at_end == whole.frozen_at_end
+    job = job_tiny("cut 2 and finished", recipe=chosen)
+    with pytest.raises(KeyboardInterrupt):
+        fit_tiny("cut 2 and finished", recipe=chosen, probe=StandIn(**like_that), callbacks=[StopInEpoch(2)])
+    ended = auto.train(replace(job, watch=replace(job.watch, finish=True)), None)
+    assert len(ended.history) == 2, "training ends within the first of the two phases"
+    assert ended.frozen[-1].parameters > 0
+    assert ended.frozen_at_end == ended.frozen[-1].before, "of what that phase froze"
 
 
 def probe_of(records: tuple[ImageRecord, ...]) -> Probe:
