@@ -9,14 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.evaluation.remedies import FIRST_EPOCHS
 from saccade.terminal import duration
 
 # Epochs of the whole network that there must be time for; with less, its last layers alone come to more: an
 # epoch of theirs takes a third to a half (docs/fast-training.md).
 LEAST_FULL_EPOCHS, TAIL_EPOCH_SHARE = 5, 0.5
-# Under a time limit so many epochs of the last layers come first. They are soon there, and a start for the
+# Under a time limit the last layers come first, for `FIRST_EPOCHS`. They are soon there, and a start for the
 # whole network, for which so many epochs must be left.
-FIRST_EPOCHS, LEAST_EPOCHS_AFTER = 2, 3
+LEAST_EPOCHS_AFTER = 3
 # A gain need not be proved, only likely: validation lets nothing worse than the head be kept, so a trial that
 # promises too much costs time, and one that is doubted for too long costs the better model.
 LIKELY_STANDARD_ERRORS = 1.0
