@@ -50,4 +50,8 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(_HOMES[name]), name)
+    if name == "tracking":  # saccade.tracking.MLflow(...) without an import of its own
+        from importlib import import_module
+
+        return import_module("saccade.tracking")
     raise AttributeError(f"module 'saccade' has no attribute {name!r}")

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from saccade.errors import RecipeError
 from saccade.tracking.facts import RunFacts
 from saccade.tracking.tracker import Tracker
 
 KEY = "saccade.run"  # the tag by which a run that continues is found again
-QUIETLY = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-LONGEST_VALUE = 6000  # of a parameter
+SETTINGS = {  # where the user has none of his own: no usage statistics, and no minutes of trying again
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+LONGEST_VALUE, MOST_AT_ONCE = 6000, 100  # of a parameter; parameters in a request
+INSTEAD = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or all of it in MLFLOW_TRACKING_URI"
+PASSWORD = re.compile(r"(?<=://)[^/@]*:[^/@]*@")
 
 
 class MLflow(Tracker):
@@ -19,38 +29,50 @@ class MLflow(Tracker):
 
     tool, package = "mlflow", "mlflow"
 
+    def check(self) -> None:
+        if PASSWORD.search(self.place):
+            raise RecipeError("the address of MLflow holds a password, and commands are kept", hint=INSTEAD)
+
     def open(self, run: RunFacts, folder: Path) -> None:
-        for name, value in QUIETLY.items():
-            os.environ.setdefault(name, value)
+        os.environ.update({**SETTINGS, **os.environ})
+        from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
-        self.where, files = address(self.place)
-        self._client = client = MlflowClient(tracking_uri=self.where)
-        found = client.get_experiment_by_name("saccade")
-        experiment = found.experiment_id if found else client.create_experiment("saccade", files)
-        runs = client.search_runs([experiment], f"tags.`{KEY}` = '{run.key}'")
-        made = runs[0] if runs else client.create_run(experiment, run_name=run.name, tags={KEY: run.key})
-        self._run = made.info.run_id
+        place, files = address(self.place)
+        self.where, client = PASSWORD.sub("", place), MlflowClient(tracking_uri=place)
+        self._client, self._run = client, found_or_made(client, run, files)
         client.update_run(self._run, status="RUNNING")
-        for key, value in run.recipe.items():
-            client.log_param(self._run, key, value[:LONGEST_VALUE])
-        known = client.get_metric_history(self._run, "seconds")
-        self._logged = max((metric.step for metric in known), default=0)
+        parameters = [Param(key, value[:LONGEST_VALUE]) for key, value in run.recipe.items()]
+        for start in range(0, len(parameters), MOST_AT_ONCE):
+            client.log_batch(self._run, params=parameters[start : start + MOST_AT_ONCE])
+        self._logged = max((m.step for m in client.get_metric_history(self._run, "seconds")), default=0)
 
     def log(self, numbers: Mapping[str, float], epoch: int) -> None:
-        for name, value in numbers.items() if epoch > self._logged else ():
-            self._client.log_metric(self._run, name, value, step=epoch)
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        if epoch > self._logged:  # a run that is told again has them already
+            self._client.log_batch(self._run, [Metric(key, x, now, epoch) for key, x in numbers.items()])
 
     def conclude(self, run: RunFacts, folder: Path) -> None:
         for name, value in run.numbers.items():
             self._client.log_metric(self._run, name, value)
         for path in run.files:
-            place = path.relative_to(folder).parent
-            self._client.log_artifact(self._run, str(path), None if place == Path() else place.as_posix())
+            place = path.relative_to(folder).parent.as_posix()
+            self._client.log_artifact(self._run, str(path), None if place == "." else place)
         self._client.set_terminated(self._run)
 
     def stopped(self) -> None:
         self._client.set_terminated(self._run, "KILLED")
+
+
+def found_or_made(client: Any, run: RunFacts, files: str | None) -> str:
+    """The id of the run in the experiment `saccade`, also of one that continues or is told again."""
+    known = client.get_experiment_by_name("saccade")
+    experiment = known.experiment_id if known else client.create_experiment("saccade", files)
+    runs = client.search_runs([experiment], f"tags.`{KEY}` = '{run.key}'")
+    made = runs[0] if runs else client.create_run(experiment, run_name=run.name, tags={KEY: run.key})
+    return str(made.info.run_id)
 
 
 def address(place: str) -> tuple[str, str | None]:

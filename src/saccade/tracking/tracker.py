@@ -16,7 +16,7 @@ from saccade.training import Callback, TrainingView
 
 
 class Tracker(Callback):
-    """Override `open`, `log` and `conclude`; they may raise whatever they like.
+    """Override `open`, `log` and `conclude`, and where there is need `check` and `stopped`.
 
     `place` is where to: a folder, an address, a project; "" is the tool's usual one. Raises MissingExtraError
     where the tool's package is not installed.
@@ -29,8 +29,12 @@ class Tracker(Callback):
         if importlib.util.find_spec(self.package) is None:
             raise MissingExtraError(self.package, self.tool, f"tracking with {self.tool}")
         self.place = place
+        self.check()
         self.where = ""  # known once a run is open
         self.finished = self.failed = False
+
+    def check(self) -> None:
+        """Raise SaccadeError for a place that cannot be meant; called before anything is read."""
 
     def open(self, run: RunFacts, folder: Path) -> None:
         """The run begins, or continues: its recipe."""
