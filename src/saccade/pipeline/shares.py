@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -25,8 +26,8 @@ def priors_of_run(run: RunFolder) -> Priors:
     if stored:
         return Priors.from_json(stored, len(model["classes"]))
     learnt = (record for record in run.read_dataset() if record.used and record.part == "train")
-    used = [label for record in learnt for label in record.labels]
-    return Priors.of_counts([used.count(label) for label in model["classes"]])
+    images = Counter(label for record in learnt for label in record.labels)
+    return Priors.of_counts([images[label] for label in model["classes"]])
 
 
 @dataclass(frozen=True, slots=True)
