@@ -148,3 +148,12 @@ def test_equal_data_have_an_equal_fingerprint_whatever_the_form(folder: Path) ->
     assert (
         found("comma").fingerprint() == found("one-hot").fingerprint() == found("repeated rows").fingerprint()
     )
+
+
+def test_no_label_is_said_to_be_missing_in_a_part_that_has_it(folder: Path) -> None:
+    text = 'path,label,part\na.png,"cat,dog",train\nb.png,"cat,dog",test\nc.png,cat,train\nd.png,dog,test\n'
+    assert not load_source(write(folder, text), columns=Columns(delimiter=",")).listed
+    without = text.replace('b.png,"cat,dog"', "b.png,dog")
+    assert load_source(write(folder, without), columns=Columns(delimiter=",")).listed == (
+        "test: no image of cat",
+    )

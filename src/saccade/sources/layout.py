@@ -277,7 +277,7 @@ def classes_missing_in_parts(
     """One line for each given part in which some class has no image; classes are matched by name."""
     seen = defaultdict(set)
     for record in records:
-        seen[record.part].add(record.label)
+        seen[record.part].update(record.labels)
     missing = {part: [label for label in classes if label not in seen[part]] for part in given}
     return [f"{part}: no image of {some(labels)}" for part, labels in missing.items() if labels]
 

@@ -171,7 +171,7 @@ def dataset_problems(dataset: object) -> list[str]:
         return ["records are no ImageRecords, or there are none"]
     paths = [record.path for record in records]
     classes, parts = set(dataset.classes), {"", *PARTS}
-    unnamed = sorted({record.label for record in records} - classes)
+    unnamed = sorted({label for record in records for label in record.labels} - classes)
     unknown = sorted({record.part for record in records} - parts)
     without = sorted({record.part for record in records} - {"", *dataset.given_parts} - set(unknown))
     checks = (
