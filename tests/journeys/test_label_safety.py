@@ -145,6 +145,8 @@ def test_the_audit_says_it_and_knows_the_recipe(tmp_path: Path, saccade: Saccade
     assert "--augment.horizontal_flip 0" in saccade("audit", data, quick)[1]
     code, out, _ = saccade("audit", data, quick, "--augment", "document")
     assert (code, "--augment.horizontal_flip 0" in out) == (0, False)
+    code, out, _ = saccade("audit", data, quick, "--augment", "document", "--evaluate.flip")
+    assert (code, "--no-evaluate.flip" in out) == (1, True)  # it averages over mirror images
 
 
 @pytest.mark.slow

@@ -48,8 +48,8 @@ def audit(
 
     `measurements` stand in the order of the records. `decisions` are a person's about an earlier audit.
     `parts_to_fill` is how many parts the split will make of unsplit data. `gray_maximum` is what
-    the scan's limits say. `flips` are those that training will do. `cache` is the scan's: with it,
-    near-duplicates are searched for new images only. Raises MissingExtraError without faiss, unless
+    the scan's limits say. `flips` are those that training and prediction will do. `cache` is the scan's:
+    with it, near-duplicates are searched for new images only. Raises MissingExtraError without faiss, unless
     `near_duplicates` is off.
     """
     assert len(measurements) == len(dataset.records), "measurements stand in the order of the records"

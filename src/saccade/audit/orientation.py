@@ -52,7 +52,7 @@ class Crossing(NamedTuple):
 def orientation(dataset: Dataset, measurements: Measurements, flips: Collection[Flip]) -> list[Finding]:
     """A finding for each two classes that a flip or half a turn changes into each other.
 
-    A warning where training does that flip, as `flips` says.
+    A warning where training or prediction does that flip, as `flips` says.
     """
     if dataset.multi_label:
         return []  # there is no one class that a mirror image could be taken for
@@ -132,15 +132,21 @@ def _in_words(
         f"{FLIPPED[flip]}, most images of {first} look like {second}, and the other way round "
         f"({crossing.share:.0%} of either class)"
     )
-    field, value = FLIPPED_BY[flip][0], SAFE[flip]
-    off = f"Set {field} = {value} below [augment] in the recipe (--augment.{field} {value})"
-    remedy = f"{off}, or use policy document" if warned else f"Leave augment.{field} as it is"
     return finding(
         "orientation",
         message,
         paths=paths,
-        remedy=remedy,
+        remedy=_remedy(flip, warned=warned),
         confidence="likely",
         figure={"classes": [first, second], "flip": flip, "share": crossing.share},
         severity=None if warned else "info",
     )
+
+
+def _remedy(flip: Flip, *, warned: bool) -> str:
+    field, value = FLIPPED_BY[flip][0], SAFE[flip]
+    if not warned:
+        return f"Leave augment.{field} as it is"
+    line = f"Set {field} = {value} below [augment] in the recipe (--augment.{field} {value})"
+    averaged = ", and leave evaluate.flip off (--no-evaluate.flip)" if flip == "left to right" else ""
+    return f"{line}, or use policy document{averaged}"

@@ -27,7 +27,7 @@ _READING = (
 )
 _FINDING = ("split.group", "split.group_pattern", "split.near_duplicates", "split.validation", "split.test")
 _FLIPPING = (
-    *("augment.policy", "augment.steps"),
+    *("augment.policy", "augment.steps", "evaluate.flip"),
     *("augment.horizontal_flip", "augment.vertical_flip", "augment.rotation"),
 )
 _DIVIDING = ("seed", "split.repair", "split.allow_leaks")

@@ -166,7 +166,7 @@ def audited(read: ReadImages, recipe: Recipe, terminal: Terminal, *, cache: bool
             decisions=read.decisions,
             near_duplicates=recipe.split.near_duplicates,
             gray_maximum=recipe.data.gray_maximum,
-            flips=recipe.augment.flips,
+            flips=recipe.flips,
             keeps_16_bits=recipe.data.channels != RGB.channels and recipe.data.bits != 8,
             parts_to_fill=1 + (recipe.split.validation > 0) + (recipe.split.test > 0),
             cache=cache_folder() if cache else None,

@@ -10,7 +10,7 @@ import pydantic
 from pydantic import ModelWrapValidatorHandler, model_validator
 
 from saccade.errors import RecipeError
-from saccade.recipe.augmentation import AugmentConfig
+from saccade.recipe.augmentation import AugmentConfig, Flip
 from saccade.recipe.fields import (
     LISTED,
     FieldRow,
@@ -194,6 +194,16 @@ class Recipe(Section):
         """
         data = self.data
         return data.multi_label or bool(data.label_delimiter or data.label_columns)
+
+    @property
+    def flips(self) -> frozenset[Flip]:
+        """By which flips an image must keep its class, in training and when predictions are averaged.
+
+        >>> Recipe.from_mapping({"augment.policy": "document", "evaluate.flip": True}).flips
+        frozenset({'left to right'})
+        """
+        averaged: frozenset[Flip] = frozenset(["left to right"] if self.evaluate.flip else [])
+        return self.augment.flips | averaged
 
     @property
     def learning_rate(self) -> float:
