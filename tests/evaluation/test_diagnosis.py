@@ -85,17 +85,6 @@ def test_hidden_series_are_named_instead_of_overfitting():
     assert "--group or --group-pattern" in told.remedy
 
 
-def test_the_whole_network_after_the_last_layers_is_no_loss_that_jumps_again_and_again():
-    """As measured: each of the two begins with a rise."""
-    losses = [0.102, 0.177, 0.138, 0.224, 0.109]
-    measured = rows(losses, [0.468, 0.475, 0.458, 0.443, 0.442], 0.96, 0.87)
-    limited = Recipe().replaced(train__method="auto", train__time_limit=150.0)
-    assert "too_high_a_rate" in kinds(measured)
-    assert "too_high_a_rate" not in kinds(measured, recipe=limited)
-    jumping = rows([0.3, 0.2, *losses[:2], *losses[:2], *losses[:2]], [0.4] * 8, 0.9, 0.9)
-    assert "too_high_a_rate" in kinds(jumping, recipe=limited)
-
-
 def test_a_gap_that_a_small_validation_part_may_show_by_chance_is_not_overfitting():
     gap = rows(FALLING, FALLING, 0.9, 0.79)
     assert "overfitting" not in kinds(gap, validation=figures(0.79, images=40))

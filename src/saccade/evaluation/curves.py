@@ -13,7 +13,6 @@ from itertools import pairwise
 
 from saccade.evaluation.intervals import wilson
 from saccade.evaluation.remedies import (
-    FIRST_EPOCHS,
     SOME_IMAGES,
     Evidence,
     against_overfitting,
@@ -101,7 +100,7 @@ def too_high_a_rate(evidence: Evidence) -> Finding | None:
                 remedy = f"Use the usual rate first ({method(evidence)}--lr {usual:g})."
                 found = replace(found, remedy=remedy)
             return replace(found, severity="error")
-        if _jumps(_of_one_schedule(evidence, rows), "train_loss", TRAIN_JUMP):
+        if _jumps(rows, "train_loss", TRAIN_JUMP):
             return _rate_finding(evidence, phase, "made the training loss jump up again and again", rows)
         if _jumps(rows, "validation_loss", VALIDATION_JUMP) and not _turned(rows):
             return _rate_finding(evidence, phase, "made the validation loss swing from epoch to epoch", rows)
@@ -307,13 +306,6 @@ def _right_in_training(evidence: Evidence, rows: Sequence[EpochRow]) -> float:
     if evidence.train:
         return evidence.train.accuracy.value
     return max(rows[-1].train_accuracy, rows[-1].validation_accuracy)
-
-
-def _of_one_schedule(evidence: Evidence, rows: Sequence[EpochRow]) -> Sequence[EpochRow]:
-    """The rows without those of the last layers that auto begins with: their rate comes to its own end."""
-    train = evidence.recipe.train
-    first = train.method == "auto" and train.time_limit and not fitted(rows)
-    return rows[FIRST_EPOCHS:] if first else rows
 
 
 def _jumps(rows: Sequence[EpochRow], figure: str, factor: float) -> bool:

@@ -14,8 +14,6 @@ from saccade.records import EpochRow, Metrics
 # Below 20 images a class, one more image changes the model visibly; below 100, overfitting is first a
 # matter of data.
 FEW_IMAGES, SOME_IMAGES = 20, 100
-# Under a time limit method auto begins with so many epochs of the last layers, in a phase of the same name.
-FIRST_EPOCHS = 2
 FOR_SMALL_IMAGES, USUAL_WIDTH = "fast_cnn", 64  # pretrained networks would have to enlarge them
 # Where one class has this many times the images of another, the rare one is easily passed over.
 UNEVEN = 2

@@ -1,7 +1,7 @@
 """Method auto, the default: fit the head, try fine-tuning in short, and go on only where that pays.
 
-What goes on is method full. Under a time limit there is no trial: the last layers are fine-tuned as in method
-tail, then the whole network for as long as there is time, if there is.
+What goes on is method full, or method tail where a time limit is too short for that. Under a time limit
+there is no trial: it would take the time of what it decides about.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def _decide(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState:
         state = replace(state, finished=HEAD_IS_ENOUGH)
         job.checkpoints.finish(state)
     else:
-        whole = {"method": "full", "epochs": verdict.epochs, "first": verdict.first}
-        job.checkpoints.keep_choice(WHAT_IS_TUNED, {"method": "tail"} if verdict.tail else whole)
+        chosen = {"method": "tail"} if verdict.tail else {"method": "full", "epochs": verdict.epochs}
+        job.checkpoints.keep_choice(WHAT_IS_TUNED, chosen)
     return state
 
 
@@ -55,9 +55,5 @@ def _as_decided(job: TrainingJob) -> TrainingJob:
         return job
     whole, tail = job.plan.phases[-1], job.plan.last_layers
     assert tail is not None, "the plan of method auto has both"
-    if choice["method"] == "tail":
-        return job.with_phases((*job.plan.phases[:-1], tail))
-    first, epochs = choice.get("first", 0), choice["epochs"] or whole.epochs
-    early = replace(tail, epochs=first, kept_views=min(first, tail.kept_views), swa_epochs=0)
-    before = (early,) if first else ()
-    return job.with_phases((*job.plan.phases[:-1], *before, replace(whole, epochs=epochs)))
+    tuned = tail if choice["method"] == "tail" else replace(whole, epochs=choice["epochs"] or whole.epochs)
+    return job.with_phases((*job.plan.phases[:-1], tuned))

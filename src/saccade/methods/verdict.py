@@ -9,15 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.evaluation.remedies import FIRST_EPOCHS
 from saccade.terminal import duration
 
 # Epochs of the whole network that there must be time for; with less, its last layers alone come to more: an
 # epoch of theirs takes a third to a half (docs/fast-training.md).
 LEAST_FULL_EPOCHS, TAIL_EPOCH_SHARE = 5, 0.5
-# Under a time limit the last layers come first, for `FIRST_EPOCHS`. They are soon there, and a start for the
-# whole network, for which so many epochs must be left.
-LEAST_EPOCHS_AFTER = 3
 # A gain need not be proved, only likely: validation lets nothing worse than the head be kept, so a trial that
 # promises too much costs time, and one that is doubted for too long costs the better model.
 LIKELY_STANDARD_ERRORS = 1.0
@@ -90,14 +86,12 @@ class Verdict:
     """Whether fine-tuning is worth its time, and why, in words.
 
     `tail`: of the last layers only. `epochs`: so many of the whole network, 0 for all that are planned.
-    `first`: so many of the last layers before the whole network.
     """
 
     worth_it: bool
     reason: str
     tail: bool = False
     epochs: int = 0
-    first: int = 0
 
 
 def verdict(trial: Trial, terms: Terms) -> Verdict:
@@ -201,7 +195,7 @@ class Cost(NamedTuple):
 
 
 def within_limit(cost: Cost, seconds_left: float, epochs: int) -> Verdict:
-    """What a time limit allows: the last layers, then the whole network, or only the last layers, or nothing.
+    """What a time limit allows: the whole network, or its last layers, if for a part of an epoch, or nothing.
 
     No trial is made, which would take the time of what it decides about: validation keeps the head where that
     is better. `epochs` of the whole network are planned.
@@ -211,9 +205,7 @@ def within_limit(cost: Cost, seconds_left: float, epochs: int) -> Verdict:
         return Verdict(False, f"{left}: we keep the linear probe; a longer --time-limit allows more")
     said = f"an epoch of the whole network takes about {cost.epoch_seconds:.0f} s and {left}"
     kept = "whatever has the lowest validation loss is kept, the linear probe included"
-    whole = FIRST_EPOCHS * TAIL_EPOCH_SHARE + min(LEAST_EPOCHS_AFTER, epochs)
-    if whole * cost.epoch_seconds > seconds_left:
+    if min(LEAST_FULL_EPOCHS, epochs) * cost.epoch_seconds > seconds_left:
         longer = "all of it with a longer --time-limit"
         return Verdict(True, f"{said}: only its last layers are fine-tuned ({longer}), and {kept}", tail=True)
-    reason = f"{said}: its last layers are fine-tuned first, then all of it, and {kept}"
-    return Verdict(True, reason, first=FIRST_EPOCHS)
+    return Verdict(True, f"{said}: all of it is fine-tuned, and {kept}")

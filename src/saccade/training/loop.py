@@ -360,7 +360,8 @@ def finish(job: TrainingJob, state: FitState) -> FitResult:
 
 def _frozen_at_end(job: TrainingJob, state: FitState) -> str:
     """Hash of what the last phase froze, now that the best weights are loaded."""
-    freeze_for(job.classifier, job.plan.phases[len(state.frozen) - 1])
+    names = {phase.name: phase for phase in job.plan.phases}
+    freeze_for(job.classifier, names[state.frozen[-1].phase])
     return frozen_hash(job.classifier)
 
 
