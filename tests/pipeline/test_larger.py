@@ -20,7 +20,7 @@ from saccade.errors import RecipeError
 from saccade.methods import make_plan
 from saccade.models import BuiltModel, Classifier, build_model
 from saccade.pipeline import prepare
-from saccade.pipeline.larger import Tried, choose_size, larger_sizes
+from saccade.pipeline.larger import Tried, choose_size, compared, larger_sizes
 from saccade.pipeline.work import Work
 from saccade.preprocess import Preprocess
 from saccade.recipe import Recipe
@@ -122,6 +122,17 @@ def test_better_means_by_more_than_chance() -> None:
     assert not row.better
     assert replace(row, gain=0.04).better
     assert not replace(row, gain=-0.04).better
+
+
+def test_images_with_several_labels_are_compared_by_their_own_loss() -> None:
+    labels = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=np.float32)
+    sure = ((2 * labels - 1) * 3).astype(np.float32)
+    row = compared(40, (sure, labels), (0.1 * sure, labels))
+    expected = nn.functional.binary_cross_entropy_with_logits(
+        torch.from_numpy(sure), torch.from_numpy(labels), reduction="none"
+    )
+    assert row.loss == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert (row.accuracy, row.better) == (1.0, True)
 
 
 def test_a_network_of_one_size_says_so(dataset: Dataset, tmp_path: Path) -> None:
