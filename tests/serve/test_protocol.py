@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient import http as triton
 
+from saccade.preprocess import Preprocess
 from saccade.serve.problems import Refused
 from saccade.serve.protocol import (
     HEADER_LENGTH,
@@ -145,7 +146,9 @@ def test_a_request_that_named_no_id_gets_none():
 
 
 def test_metadata():
-    artefact = SimpleNamespace(classes=CLASSES, sha256="ab", fingerprint="cd", version="0.1.0")
+    artefact = SimpleNamespace(
+        classes=CLASSES, sha256="ab", fingerprint="cd", version="0.1.0", preprocess=Preprocess(8)
+    )
     found = json.loads(json.dumps(model_metadata("m", artefact)))
     assert found["inputs"][0] == {"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}
     assert found["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]}]

@@ -57,8 +57,9 @@ class Engine:
     @property
     def pixels(self) -> PixelFormat:
         """What its images hold."""
-        if self.library != TORCH:
-            return Artefact.open(self.file).preprocess.pixels
+        exported = RunFolder(self.file).onnx if self.library == TORCH else self.file
+        if exported.is_file():
+            return Artefact.open(exported).preprocess.pixels
         return Preprocess.from_json(RunFolder(self.file).read_model()["preprocess"]).pixels
 
     def open(self, threads: int) -> Answer:

@@ -59,7 +59,7 @@ def write_triton(bundle: Bundle, path: Path, *, float_onnx: Path) -> None:
     (folder / VERSION).mkdir(parents=True)
     shutil.copyfile(float_onnx, folder / VERSION / MODEL)
     (folder / CONFIG).write_text(
-        config_of(name, len(bundle.classes), bundle.preprocess.pixels), encoding="utf-8"
+        config_of(name, len(bundle.classes), Artefact.open(float_onnx).preprocess.pixels), encoding="utf-8"
     )
     (folder / LABELS).write_bytes(labels_of(bundle.classes))
 
