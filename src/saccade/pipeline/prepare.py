@@ -50,6 +50,11 @@ def list_data(location: str, recipe: Recipe) -> Dataset:
 
     With folds, a given validation part is part of what is divided into folds.
     """
+    if recipe.split.folds and recipe.evaluate.size == "auto":
+        raise RecipeError(
+            "evaluate.size = auto lets each fold choose a size of its own, and one model is made of all",
+            hint="leave it out with --folds",
+        )
     listed = load_source(
         location,
         group_pattern=recipe.split.group_pattern or None,
