@@ -12,8 +12,9 @@ SAID = {
     "ask for fewer parts (--split.test 0)": "ask for fewer parts (split__test=0)",
     "--no-pretrained and --weights a/b.pt exclude": 'pretrained=False and weights="a/b.pt" exclude',
     "give a file with --weights FILE.": 'give a file with weights="FILE".',
-    "with --train.class-weights, or add --repair-split to": "with train__class_weights=True, or add "
+    "with --train.class-weights, or add --repair-split to": 'with train__class_weights="auto", or add '
     "repair_split=True to",
+    "or --no-train.class_weights to weigh none": 'or train__class_weights="none" to weigh none',
     "leave --precision at auto": "leave precision= at auto",
     "more rate (--finetune-lr 1e-4)": "more rate (finetune_lr=1e-4)",
     "say where they are with --data": "say where they are with --data",

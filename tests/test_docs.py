@@ -82,6 +82,7 @@ ELSEWHERE = {
     "--model-repository",
     "--node",
     "--only",
+    "--plan",
     "--read-only",
     "--rm",
     "--rounds",

@@ -113,7 +113,9 @@ BAD: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "no path": (["a", "", "c"], ["x", "y", "z"], {}, "images are missing in 1 of 3 rows: 1"),
     "continuous": (["a", "b"], [0.5, 1.0], {}, "labels are of"),
     "mixed": (["a", "b"], [1, "1"], {}, "several types: int, str"),
-    "a table of labels": (["a", "b"], [[0, 1], [1, 0]], {}, "labels are of type list"),
+    "a table of numbers": (["a", "b"], np.array([[0, 1], [2, 0]]), {}, "row 1 of the labels holds .2."),
+    "lists in lists": (["a", "b"], [[["x"]], [["y"]]], {}, "labels are of type list"),
+    "names and lists": (["a", "b"], ["x", ["y"]], {}, "several types: list, str"),
     "one word": (["a", "b"], "xy", {}, "labels are a str"),
     "arrays without labels": ([RGB, RGB], None, {}, "2 of 2 images have neither label nor path"),
     "an absent column": (
@@ -125,6 +127,26 @@ BAD: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "columns of a list": (["a"], None, {"columns": Columns(path="x")}, "path: columns are named, but a list"),
     "labels twice": (FRAME, ["x", "y"], {"columns": Columns(label="kind")}, "labels are given twice"),
 }
+
+
+@pytest.mark.parametrize(
+    ("y", "labels", "kind"),
+    [
+        ([["cat", "dog"], []], ["cat,dog", ""], "str"),
+        ([[3, 4], [4, 5]], ["3,4", "4,5"], "int"),
+        (np.array([[0, 1], [1, 0]]), ["1", "0"], "int"),
+        ([[0, 1], [1, 0]], ["1", "0"], "int"),  # not the names 0 and 1 of every image
+        ([[True, False], [True, True]], ["0", "0,1"], "int"),
+        ([[0.0, 0.0, 1.0], np.array([1, 0, 1])], ["2", "0,2"], "int"),
+        ([[0], [1]], ["0", "1"], "int"),  # one name an image
+        ([[0, 1], [1]], ["0,1", "1"], "int"),
+        ([{0, 1}, {0, 1}], ["0,1", "0,1"], "int"),
+        (pandas.DataFrame({"cat": [0, 1], "dog": [1, 1]}), ["dog", "cat,dog"], "str"),
+    ],
+)
+def test_several_labels_are_names_or_rows_of_0_and_1(y: Any, labels: list[str], kind: str) -> None:
+    found = labelled(["a.png", "b.png"], y)
+    assert (found.labels, found.kind, found.several) == (labels, kind, True)
 
 
 @pytest.mark.parametrize("name", BAD)

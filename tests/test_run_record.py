@@ -34,6 +34,8 @@ WHOLE: dict[str, Any] = {
     "split": {"made_by_user": True, "crossing": []},
     "without_effect": {},
     "choice": {"backbone": "resnet18"},
+    "series": {"count": 2, "images": 4},
+    "folds": {"models": 3, "kind": "average"},
     "evidence": {"7": {"looked_at": 0}},
     "diagnosis": [],
     "promises": {"1": {"kept": None, "state": "not checked", "evidence": "none"}},

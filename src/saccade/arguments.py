@@ -12,7 +12,7 @@ from typing import Any
 from saccade import extensions
 from saccade.called_elsewhere import FLAGS
 from saccade.errors import OF_TRAINING, MissingExtraError, RecipeError, SaccadeError
-from saccade.recipe import SHORT_FLAGS, SYNONYMS, Recipe, field_table, read_recipe_file
+from saccade.recipe import SHORT_FLAGS, SYNONYMS, WITHOUT_VALUE, Recipe, field_table, read_recipe_file
 
 # Flags that `fit` or the constructor has under another name, or that are no field
 OWN = ("recipe", "out", "quiet", "callbacks")  # parameters that are no fields of the recipe
@@ -91,14 +91,16 @@ def in_python(text: str) -> str:
 
 def _as_argument(found: re.Match[str]) -> str:
     no, flag, gap, value = found.groups()
-    kind = "str" if flag in _OWN_NAMES else _kinds().get(SHORT_FLAGS.get(flag, flag.replace("-", "_")), "")
+    key = SHORT_FLAGS.get(flag, _plain(flag))
+    kind = "str" if flag in _OWN_NAMES else _kinds().get(key, "")
     if not kind:
         return found[0]  # a flag of another command
     name, rest = _argument(flag), f"{gap}{value}" if value else ""
     if kind.startswith("bool"):
         return f"{name}={not no}{rest}"
     if not value or not _is_value(value, kind):
-        return f"{name}={rest}"
+        needless = ("none" if no else WITHOUT_VALUE[key]) if key in WITHOUT_VALUE else ""
+        return f'{name}="{needless}"{rest}' if needless else f"{name}={rest}"
     return f"{name}={value}" if re.fullmatch(r"-?[\d.]+(e-?\d+)?", value) else f'{name}="{value}"'
 
 

@@ -49,11 +49,11 @@ class ImageClassifier(Views, Estimator):
     out: the run folder; "" is a temporary one that lives as long as this object.
     quiet: whether nothing is said while it trains; None is to be quiet everywhere but in a notebook.
     callbacks: watchers, `saccade.training.Callback` each; they see copies and change nothing.
-    weights, pretrained, head, method, epochs, lr, finetune_lr, head_epochs, unfreeze, optimizer, schedule,
-    image_size, batch_size, augment, seed, device, precision, average_with_pretrained, time_limit,
-    max_latency_ms, accept_licence, folds, group, group_pattern, multi_label, label_delimiter, label_columns,
-    drop_empty, repair_split, allow_leaks: as on the command line (docs/recipe.md); they win over the recipe's
-    file, and None is its default.
+    weights, pretrained, head, method, epochs, lr, finetune_lr, head_epochs, unfreeze, optimizer, loss,
+    schedule, image_size, channels, batch_size, augment, seed, device, precision, average_with_pretrained,
+    time_limit, max_latency_ms, accept_licence, folds, group, group_pattern, multi_label, label_delimiter,
+    label_columns, drop_empty, repair_split, allow_leaks: as on the command line (docs/recipe.md); they win
+    over the recipe's file, and None is its default.
     fields: any other field of the recipe, with two underscores for the dot (`train__weight_decay`).
 
     The constructor keeps what it is given; `fit` checks it. After `fit`: `classes_` (labels, in the order of
@@ -87,8 +87,10 @@ class ImageClassifier(Views, Estimator):
         head_epochs: Any = None,
         unfreeze: Any = None,
         optimizer: Any = None,
+        loss: Any = None,
         schedule: Any = None,
         image_size: Any = None,
+        channels: Any = None,
         batch_size: Any = None,
         augment: Any = None,
         seed: Any = None,

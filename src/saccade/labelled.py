@@ -264,10 +264,11 @@ def label_sets(y: Any, count: int) -> tuple[list[str], str]:
     ((['cat,dog', ''], 'str'), (['0,2', '1'], 'int'))
     """
     names = names_of(y) if is_frame(y) else None
-    rows = [_plain(row) for row in (y.to_numpy() if is_frame(y) else y)]
+    held = list(y.to_numpy() if is_frame(y) else y)
+    rows = [_plain(row) for row in held]
     if len(rows) != count:
         raise DataError(f"{count:,} images, but {len(rows):,} labels", hint="give labels one an image")
-    if names is not None or (isinstance(y, np.ndarray) and y.ndim == 2):
+    if names is not None or (isinstance(y, np.ndarray) and y.ndim == 2) or _are_indicators(held):
         return _of_indicators(rows, names)
     flat = [name for row in rows for name in row]
     texts, kind = label_names(flat, len(flat)) if flat else ([], "str")
@@ -275,10 +276,15 @@ def label_sets(y: Any, count: int) -> tuple[list[str], str]:
     return [join_labels(dict.fromkeys(next(read) for _ in row)) for row in rows], kind
 
 
-def _are_indicators(rows: list[list[Any]]) -> bool:
-    """Whether lists are rows of 0 and 1, of one length."""
-    lengths = {len(row) for row in rows}
-    return len(lengths) == 1 and max(lengths) > 1 and all(value in (0, 1) for row in rows for value in row)
+def _are_indicators(rows: list[Any]) -> bool:
+    """Whether lists are rows of 0 and 1, of one length above 1; a set has no order, so it holds names.
+
+    As names they would give every image both classes, or one class twice.
+    """
+    if any(isinstance(row, set | frozenset) for row in rows) or len({len(row) for row in rows}) != 1:
+        return False
+    values = [value for row in rows for value in _plain(row)]
+    return len(rows[0]) > 1 and all(np.isscalar(value) and value in (0, 1) for value in values)
 
 
 def _of_indicators(rows: list[list[Any]], names: list[str] | None) -> tuple[list[str], str]:

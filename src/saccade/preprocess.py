@@ -75,7 +75,7 @@ class PixelFormat:
 
 
 def is_channel_number(text: str) -> bool:
-    """Whether this is a number of channels as it stands in a recipe: 2 to 64, in its shortest form."""
+    """Whether `text` is a number of channels as it stands in a recipe: 2 to 64, in its shortest form."""
     return text.isdecimal() and 2 <= int(text) <= MOST_CHANNELS and text == str(int(text))
 
 

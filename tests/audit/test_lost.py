@@ -266,7 +266,10 @@ def lines_of(root: Path, values: Iterable[Any], name: str = "l.jsonl") -> Path:
     [
         (float("nan"), "line 3: no label"),
         (None, "line 3: no label"),
-        (["cat", "red"], "line 3: 2 labels; one image has one class here"),
+        (
+            ["cat", "red"],
+            "line 3: 2 labels; an image has one class here: write one as text, or add --multi-label",
+        ),
         (["cat"], "line 3: a list with 1 label"),
         ([], "line 3: 0 labels"),
         ({"name": "cat"}, "line 3: an object as label"),
@@ -311,7 +314,7 @@ def test_labels_in_a_table_with_images_and_in_shards(tmp_path: Path) -> None:
 
     table = module.read_table(path).drop_columns(["label"])
     module.write_table(table.append_column("label", [[[0, 2], [1]]]), path)
-    assert "t.parquet/0000000: 2 labels; one image has one class" in refusal(path)
+    assert "t.parquet/0000000: 2 labels; an image has one class here" in refusal(path)
     module.write_table(table.append_column("label", [[float("nan"), 1.0]]), path)
     assert "1 rows without a label: t.parquet/0000000" in refusal(path)
     files = {

@@ -172,7 +172,7 @@ def test_file_names_no_place_of_this_machine(small_net: nn.Module, tmp_path: Pat
 def test_notes_of_the_second_exporter_are_dropped() -> None:
     from saccade.export import onnx as exporter
 
-    captured = exporter._capture(TracerProof().eval(), 8)
+    captured = exporter._capture(TracerProof().eval(), 8, 3)
     assert b"TracerProof" in captured.SerializeToString(), "the exporter notes classes and source files"
     assert b"TracerProof" not in exporter._stripped(captured).SerializeToString()
 
@@ -290,10 +290,10 @@ def test_sizes_are_folded_into_constants() -> None:
 
     torch.manual_seed(0)
     network = OwnPadding().eval()
-    model = exporter._trace(network, 16)
+    model = exporter._trace(network, 16, 3)
     operators = {node.op_type for node in model.graph.node}
     assert not operators & {"Shape", "Constant", "Gather", "Cast"}, operators
-    exporter._check_network(model, network, 16)
+    exporter._check_network(model, network, 16, 3)
 
 
 @pytest.mark.parametrize("batch_in_the_way", [True, False])
@@ -301,7 +301,7 @@ def test_a_graph_that_answers_otherwise_is_not_believed(batch_in_the_way: bool) 
     from saccade.export import onnx as exporter
 
     network = FixedBatch().eval()
-    model = exporter._trace(network, 8)
+    model = exporter._trace(network, 8, 3)
     if batch_in_the_way:
         model.graph.node.insert(0, onnx.helper.make_node("Expand", ["pixels", "two"], ["same"]))
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2, 1, 1, 1]), "two"))
@@ -310,7 +310,7 @@ def test_a_graph_that_answers_otherwise_is_not_believed(batch_in_the_way: bool) 
         steeper = nn.Linear(3, 5)
         network.head = steeper
     with pytest.raises(ValueError, match="at batch 1"):
-        exporter._check_network(model, network, 8)
+        exporter._check_network(model, network, 8, 3)
 
 
 @pytest.mark.slow

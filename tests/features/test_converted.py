@@ -29,9 +29,9 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     own = exporting.export_network
 
-    def counted(module: nn.Module, size: int) -> object:
+    def counted(module: nn.Module, size: int, *, channels: int) -> object:
         sizes.append(size)
-        return own(module, size)
+        return own(module, size, channels=channels)
 
     monkeypatch.setattr(exporting, "export_network", counted)
     return sizes

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from saccade.cli import main
+from saccade.cli import commands, main
 
 SMALL = ("--backbone", "small_cnn", "--image-size", "16", "--epochs", "1", "--batch-size", "16")
 
@@ -30,11 +31,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def saccade(capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+def saccade(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
     """Runs one command in this process, so that torch is imported once for many tests."""
 
     def run(*words: object) -> Answer:
         capfd.readouterr()
+        monkeypatch.setattr(commands, "STARTED", time.monotonic())  # else a time limit is over already
         code = main([str(word) for word in words])
         out, err = capfd.readouterr()
         return Answer(code, out, err)

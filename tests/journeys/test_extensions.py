@@ -202,7 +202,7 @@ def test_augmentations_that_are_absent_or_wrong_are_named(
     code, out, err = saccade(*command, "acme_dost")
     assert (code, out) == (2, "")
     assert "unknown augmentation 'acme_dost'" in err
-    assert "known: acme_dots, acme_small" in err
+    assert "known from outside: acme_dots, acme_small" in err
     code, _, err = saccade(*command, "acme_small")
     assert code == 2
     assert "augmentation 'acme_small' gave torch.uint8 (3, 15, 16), not a uint8 tensor (3, 16, 16)" in err

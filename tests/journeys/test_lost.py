@@ -67,7 +67,10 @@ def _lists_as_labels(root: Path, make_photos: Callable[..., Path]) -> None:
         (_second_level, "hold the same folders"),
         (_linked_class, "checker: a link that leads out of the data's folder"),
         (_latin_1, "is not UTF-8; save it as UTF-8"),
-        (_lists_as_labels, "line 1: 2 labels; one image has one class here"),
+        (
+            _lists_as_labels,
+            "line 1: 2 labels; an image has one class here: write one as text, or add --multi-label",
+        ),
     ],
 )
 def test_what_would_be_lost_stops_before_anything_is_trained(

@@ -133,6 +133,8 @@ def test_metadata_in_both_spellings():
     )
     assert as_json.options == {"pad_type": "same", "class_token": False}
     assert parse_metadata({"format": "pt"}, where="f").mean is None
+    # How many channels there are, the first convolution says.
+    assert parse_metadata({"kwargs": "in_chans=4,pad_type=same"}, where="f").options == {"pad_type": "same"}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,8 @@ def test_metadata_in_both_spellings():
         ({"crop_pct": "0.1,0.2"}, "one number"),
         ({"kwargs": "act_layer=os.system"}, "act_layer must be one of"),
         ({"kwargs": "module=os"}, "unknown build option 'module'"),
-        ({"kwargs": "in_chans=4"}, "in_chans must be 3, or 1 for grayscale, got 4"),
+        ({"kwargs": "in_chans=four"}, "in_chans must be a number, got 'four'"),
+        ({"kwargs": "in_chans=-1"}, "in_chans must be a number, got '-1'"),
         ({"kwargs": '{"a": 1, "a": 2}'}, "'a' stands in it twice"),
         ({"kwargs": "{" * 3}, "is not valid"),
         ({"kwargs": '{"a":' * 100_000}, "nested too deeply"),

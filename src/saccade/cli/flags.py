@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from saccade import extensions
 from saccade.errors import RecipeError
-from saccade.recipe import SHORT_FLAGS, Recipe, field_table, merged_recipe, read_recipe_file
+from saccade.recipe import SHORT_FLAGS, WITHOUT_VALUE, Recipe, field_table, merged_recipe, read_recipe_file
 from saccade.terminal import shown_default
 
 _LIST = (
@@ -200,8 +200,7 @@ def _metavar(key: str, kind: str) -> str:
 
 _TYPES = {"table": "NAME", "int": "INT", "float": "FLOAT", "bool": "true|false", "dict": "NAME=VALUE,..."}
 _PAIRS = {"train.class_weights": "rose=3,tulip=1.5"}
-# A flag that needs no value -> the one that it then has
-_WITHOUT_VALUE = {"--train.class_weights": "auto"}
+_WITHOUT_VALUE = {f"--{key}": value for key, value in WITHOUT_VALUE.items()}
 
 
 def with_values(words: Sequence[str]) -> list[str]:

@@ -120,7 +120,13 @@ def _regularised(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> float
 
 
 def held_out_folds(groups: Sequence[str]) -> NDArray[np.int64]:
-    """(images,) fold of each: groups whole, largest first, each into the fold with fewest images."""
+    """(images,) fold of each: groups whole, largest first, each into the fold with fewest images.
+
+    groups: name of the group of each image.
+
+    >>> held_out_folds(["ann", "bob", "bob", "cy", "ann", "bob"]).tolist()
+    [1, 0, 0, 2, 1, 0]
+    """
     names, group_of, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     folds = min(TEMPERATURE_FOLDS, len(names))
     filled, fold_of_group = np.zeros(folds, np.int64), np.zeros(len(names), np.int64)

@@ -214,8 +214,9 @@ def precision_recall_f1(
 def class_metrics(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> tuple[ClassMetrics, ...]:
     """Precision, recall and F1 of each class, in class order.
 
-    >>> class_metrics(np.array([[2, 0], [1, 1]]), classes)[1]
-    ClassMetrics(label='dog', precision=1.0, recall=0.5, f1=0.6666666666666666, support=2)
+    >>> dog = class_metrics(np.array([[2, 0], [1, 1]]), classes)[1]
+    >>> dog.label, dog.precision, dog.recall, round(dog.f1, 2), dog.support
+    ('dog', 1.0, 0.5, 0.67, 2)
     """
     columns = zip(classes, *precision_recall_f1(confusion), confusion.sum(axis=1), strict=True)
     return tuple(ClassMetrics(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in columns)

@@ -68,6 +68,7 @@ def for_channels(
 def adapted(filters: Tensor, channels: int) -> Tensor:
     """(out, 3, k, k) RGB filters for so many channels: (out, channels, k, k), as timm's `adapt_input_conv`.
 
+    >>> import torch
     >>> adapted(torch.ones(1, 3, 1, 1), 1).flatten().tolist(), adapted(torch.ones(1, 3, 1, 1), 6).sum().item()
     ([3.0], 3.0)
     """

@@ -228,7 +228,7 @@ def _options(text: str, *, where: str) -> dict[str, Option]:
     values.pop("num_classes", None)  # a head is replaced
     channels = str(values.pop("in_chans", IMAGE_CHANNELS))  # the first convolution itself says how many
     if not channels.isdecimal():
-        raise ValueError(f"in_chans must be a number, got {channels}")
+        raise ValueError(f"in_chans must be a number, got {channels!r}")
     return checked_options(values, where=where)
 
 

@@ -10,7 +10,7 @@ docs        short flags, docs/recipe.md
 """
 
 from saccade.recipe.augmentation import FLIPPED_BY, POLICIES, AugmentConfig, Flip
-from saccade.recipe.docs import SHORT_FLAGS, recipe_as_markdown
+from saccade.recipe.docs import SHORT_FLAGS, WITHOUT_VALUE, recipe_as_markdown
 from saccade.recipe.fields import SYNONYMS, flatten, nest, parse_toml
 from saccade.recipe.optimizers import RATES, WITH_MOMENTUM
 from saccade.recipe.presets import (
@@ -54,6 +54,7 @@ __all__ = [
     "TAIL_VIEWS",
     "USUAL_GAMMAS",
     "WITHOUT_EFFECT",
+    "WITHOUT_VALUE",
     "WITH_MOMENTUM",
     "AugmentConfig",
     "DataConfig",

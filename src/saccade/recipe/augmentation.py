@@ -294,5 +294,5 @@ def _check_strength(name: str, strength: float) -> None:
         said = error.errors()[0]["msg"].removeprefix("Input ")
         raise Refusal(
             f"augment.steps: the strength of {name} {said}: {strength:g}",
-            hint=f"it is what augment.{name} takes (docs/recipe.md)",
+            hint=f"`saccade train --help augment.{name}` says what it takes",
         ) from None

@@ -45,6 +45,8 @@ SHORT_FLAGS: dict[str, str] = {
     "repair-split": "split.repair",
     "allow-leaks": "split.allow_leaks",
 }
+# Field whose flag needs no value -> the value that it then has
+WITHOUT_VALUE = {"train.class_weights": "auto"}
 
 
 def recipe_as_markdown() -> str:

@@ -151,17 +151,14 @@ class DataConfig(Section):
     label_column: str = ""
     """Column of the list that names the classes. Empty: label."""
     multi_label: bool = False
-    """An image may have several labels, or none (docs/multi-label.md). Rows of the list that repeat a path
-    are labels of one image, and an empty label is none. label_delimiter and label_columns say so by
-    themselves.
+    """An image may have several labels, or none. Rows of the list that repeat a path are labels of one image,
+    and an empty label is none. label_delimiter and label_columns say so by themselves.
     """
     label_delimiter: Delimiter = ""
-    """The mark between several labels in one cell of the list, such as "," for cat,dog. Empty: a cell is one
-    label.
-    """
+    """Mark between labels in one cell, such as "," or ";". Empty: a cell of the list is one label."""
     label_columns: str = ""
-    """Columns of the list with 1 where an image has the label and 0 where not (one-hot). They are names or
-    patterns with commas between, such as cat,dog or is_*.
+    """Columns of 0 and 1, one for each label. 1 is where an image has it (one-hot). They are names of columns
+    of the list, or patterns, with commas between, such as cat,dog or is_*.
     """
     root: str = ""
     """Folder that the paths of the list are relative to. Empty: the folder of the list."""
@@ -229,7 +226,7 @@ class SplitConfig(Section):
     near_duplicates: bool = True
     """Search for near-duplicates and keep them in one part."""
     repair: bool = False
-    """Move images of a given split so that nothing leaks: no group, no near-duplicates cross parts."""
+    """Move images of a given split so that nothing leaks. No group and no near-duplicates cross parts."""
     allow_leaks: bool = False
     """Train on a given split although groups cross its parts. The report then shows promise 1 as broken."""
 
@@ -389,7 +386,7 @@ class TrainConfig(Section):
     exponential: by a factor each epoch. cosine_restarts: cosine again and again (SGDR). one_cycle: up over
     30 % of the phase, then down to nearly 0. step and multi_step: drops after some epochs. plateau:
     ReduceLROnPlateau on what train.monitor names; no other schedule depends on it. Under a time limit cosine,
-    cosine_restarts, linear, polynomial and one_cycle complete within the epochs that fit.
+    linear, polynomial and one_cycle complete within the epochs that fit.
     """
     warmup_epochs: NotNegative = 1.0
     """Epochs, or a part of one, over which the learning rate rises. one_cycle has its own warm-up."""

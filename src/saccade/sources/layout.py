@@ -275,7 +275,7 @@ def classes_missing_in_parts(
     records: Sequence[ImageRecord], classes: tuple[str, ...], given: tuple[str, ...]
 ) -> list[str]:
     """One line for each given part in which some class has no image; classes are matched by name."""
-    seen = defaultdict(set)
+    seen: defaultdict[str, set[str]] = defaultdict(set)
     for record in records:
         seen[record.part].update(record.labels)
     missing = {part: [label for label in classes if label not in seen[part]] for part in given}

@@ -180,7 +180,7 @@ SCHEDULES: dict[str, Callable[[float, Span], float]] = {
 }
 
 # those that come down to an end, which a deadline may not cut off
-ENDING_SCHEDULES = ("cosine", "cosine_restarts", "linear", "polynomial", "one_cycle")
+ENDING_SCHEDULES = ("cosine", "linear", "polynomial", "one_cycle")
 
 
 def learning_rate(
