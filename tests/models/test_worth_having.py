@@ -46,7 +46,9 @@ SIZES = {
 # one of each kind: feature maps all the way, and tokens
 TAILS = ("hgnetv2_b0.ssld_stage2_ft_in1k", "levit_128.fb_dist_in1k", "vit_pe_core_tiny_patch16_384.fb")
 QUICK = ("hgnetv2_b0.ssld_stage2_ft_in1k", "edgenext_small.usi_in1k")
-CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SIZES]
+CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in SIZES]
+TRAINED = [*((name, "full") for name in SIZES), *((name, "tail") for name in TAILS)]
+SOON = (("hgnetv2_b0.ssld_stage2_ft_in1k", "full"), ("levit_128.fb_dist_in1k", "tail"))
 
 
 def awake(name: str) -> nn.Module:
@@ -123,9 +125,9 @@ def check_that_frozen_is_frozen(module: nn.Module, images: torch.Tensor) -> None
     assert frozen_hash(module) == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "method"), [*((name, "full") for name in SIZES), *((name, "tail") for name in TAILS)]
+    ("name", "method"),
+    [pytest.param(*each, marks=pytest.mark.slow if each in SOON else pytest.mark.long) for each in TRAINED],
 )
 def test_a_run_trains_and_its_file_is_certified(
     name: str, method: str, on_disk: Callable[..., Any], make_photos: Callable[..., Path], tmp_path: Path

@@ -110,7 +110,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(name: str, fit_tiny: Any, recipe
     resumes(name, fit_tiny, recipe)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", OTHERS)
 def test_so_does_every_other(name: str, fit_tiny: Any, recipe: Any) -> None:
     resumes(name, fit_tiny, recipe)
@@ -135,7 +135,7 @@ def test_it_learns_at_its_own_rate(name: str) -> None:
     learns(name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_learns_at_its_own_rate(name: str) -> None:
     learns(name)
