@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from saccade.errors import RunError
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
+from saccade.training.optimizer_state import flatten_optimizer, unflatten_optimizer
 from saccade.training.state import (
     Checkpoints,
     FitState,
     FrozenEvidence,
-    flatten_optimizer,
     state_from_json,
     state_to_json,
-    unflatten_optimizer,
 )
 
 

@@ -22,8 +22,8 @@ def tracker(text: str) -> Tracker:
 
     Raises RecipeError for another name, MissingExtraError where its package is not installed.
 
-    >>> tracker("tensorboard:logs").place
-    'logs'
+    >>> sorted(TRACKERS)
+    ['mlflow', 'tensorboard', 'wandb']
     """
     name, _, place = text.partition(":")
     if name not in TRACKERS:
