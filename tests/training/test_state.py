@@ -76,9 +76,10 @@ def test_a_real_optimizers_state_survives_flattening():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
     state = optimizer.state_dict()["state"]
-    tensors, numbers = flatten_optimizer(state)
+    tensors, numbers = flatten_optimizer(optimizer)
     assert sorted(tensors) == ["0/exp_avg", "0/exp_avg_sq", "0/step", "1/exp_avg", "1/exp_avg_sq", "1/step"]
-    again = unflatten_optimizer(tensors, {**numbers, "0/some_number": 3})
+    again, steps = unflatten_optimizer(tensors, {**numbers, "0/some_number": 3, "group/1/step": 7})
+    assert steps == {1: 7}
     assert again[0].pop("some_number") == 3
     assert again == {0: state[0], 1: state[1]}
 
