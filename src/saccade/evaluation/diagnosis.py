@@ -5,7 +5,7 @@ Every threshold is a constant with its reason. Findings come most pressing first
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from saccade.evaluation.curves import (
     UNDERFIT_SKILL,
@@ -28,6 +28,7 @@ from saccade.evaluation.remedies import (
     against_baseline,
     baseline,
     for_rare_classes,
+    one_of,
     percent,
     skill,
     usual_size,
@@ -167,14 +168,9 @@ def never_predicted(evidence: Evidence) -> Finding | None:
         "never_predicted",
         "info" if few else "warning",
         f"The model never predicts {names}{more}.",
-        _one_of(steps),
+        one_of(steps),
         figure={"classes": [row.label for row in missing]},
     )
-
-
-def _one_of(steps: Sequence[str]) -> str:
-    sentence = f"{', '.join(steps[:-1])}, or {steps[-1]}."
-    return sentence[:1].upper() + sentence[1:]
 
 
 def too_little_data(evidence: Evidence) -> Finding | None:

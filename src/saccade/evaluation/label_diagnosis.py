@@ -24,6 +24,7 @@ from saccade.evaluation.remedies import (
     Evidence,
     against_overfitting,
     against_underfitting,
+    one_of,
     wider_or_larger,
 )
 from saccade.records import Finding, Metrics
@@ -134,7 +135,7 @@ def never_named(evidence: Evidence) -> Finding | None:
         "never_predicted",
         "info" if few else "warning",
         f"The model never names {words}{more}.",
-        f"{', or '.join(steps).capitalize()}.",
+        one_of(steps),
         figure={"classes": [row.label for row in missing]},
     )
 

@@ -261,3 +261,15 @@ def epochs(count: int) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+def one_of(steps: Sequence[str]) -> str:
+    """A sentence that leaves the choice.
+
+    steps: what may be done, each as it stands within a sentence.
+
+    >>> one_of(["wait", "try again"]), one_of(["wait"])
+    ('Wait, or try again.', 'Wait.')
+    """
+    sentence = ", or ".join([*filter(None, [", ".join(steps[:-1])]), steps[-1]]) + "."
+    return sentence[:1].upper() + sentence[1:]

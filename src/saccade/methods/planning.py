@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from saccade.images.decoder import Limits
 from saccade.methods import auto, classic, full, head, scratch, tail
@@ -11,7 +11,7 @@ from saccade.methods.phases import finetune_rate, last_layers, refuse_large_fine
 from saccade.methods.probe import Probe
 from saccade.models import BuiltModel
 from saccade.plan import InputPlan, LossPlan, NetworkPlan, OptimizerPlan, Phase, Plan, SchedulePlan
-from saccade.recipe import Recipe
+from saccade.recipe import Recipe, TrainConfig
 from saccade.threads import usable_cores
 from saccade.training.job import TrainingJob
 from saccade.training.loop import FitResult
@@ -95,38 +95,9 @@ def plan_training(recipe: Recipe) -> Plan:
         seed=recipe.seed,
         precision=recipe.precision,
         accumulate=train.accumulate,
-        optimizer=OptimizerPlan(
-            name=train.optimizer,
-            momentum=train.momentum,
-            weight_decay=train.weight_decay,
-            gradient_clip=train.gradient_clip,
-            clip_by=train.gradient_clip_by,
-            layer_decay=train.layer_decay,
-        ),
-        schedule=SchedulePlan(
-            name=train.schedule,
-            warmup_epochs=train.warmup_epochs,
-            step_epochs=train.step_epochs,
-            step_factor=train.step_factor,
-            milestones=train.milestones,
-            decay_factor=train.decay_factor,
-            decay_power=train.decay_power,
-            restart_epochs=train.restart_epochs,
-            restart_growth=train.restart_growth,
-            plateau_patience=train.plateau_patience,
-            plateau_factor=train.plateau_factor,
-            plateau_min_lr=train.plateau_min_lr,
-            early_stopping=train.early_stopping,
-            monitor=train.monitor,
-            min_delta=train.min_delta,
-        ),
-        loss=LossPlan(
-            name=train.loss,
-            gamma=recipe.loss_gamma,
-            label_smoothing=train.label_smoothing,
-            class_weights=train.class_weights,
-            logit_adjustment=train.logit_adjustment,
-        ),
+        optimizer=_optimizer(train),
+        schedule=_schedule(train),
+        loss=_loss(recipe),
         mixing=augmentation.mixing,
         sampling=train.sampling,
         multi_label=recipe.multi_label,
@@ -134,6 +105,34 @@ def plan_training(recipe: Recipe) -> Plan:
         average_with_pretrained=train.average_with_pretrained,
         time_limit=train.time_limit,
         bounded=train.epochs == "auto" and not train.time_limit,
+    )
+
+
+def _optimizer(train: TrainConfig) -> OptimizerPlan:
+    return OptimizerPlan(
+        name=train.optimizer,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        gradient_clip=train.gradient_clip,
+        clip_by=train.gradient_clip_by,
+        layer_decay=train.layer_decay,
+    )
+
+
+def _schedule(train: TrainConfig) -> SchedulePlan:
+    """The fields of a schedule have the same names in the recipe and in the plan."""
+    same = [field.name for field in fields(SchedulePlan) if field.name != "name"]
+    return SchedulePlan(name=train.schedule, **{name: getattr(train, name) for name in same})
+
+
+def _loss(recipe: Recipe) -> LossPlan:
+    train = recipe.train
+    return LossPlan(
+        name=train.loss,
+        gamma=recipe.loss_gamma,
+        label_smoothing=train.label_smoothing,
+        class_weights=train.class_weights,
+        logit_adjustment=train.logit_adjustment,
     )
 
 

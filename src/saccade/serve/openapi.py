@@ -24,6 +24,7 @@ Json = dict[str, Any]
 _PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 
 _ONE = {"minItems": 1, "maxItems": 1}
+_TEXT, _WHOLE, _FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 _WHY = {
     400: "the request, or an image in it, cannot be read",
     401: "the token is missing or wrong",
@@ -175,71 +176,81 @@ def _example(name: str, datatype: str, shape: list[int], data: list[Any]) -> Jso
 
 
 def _schemas(server: Server) -> Json:
-    text, whole, flag = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
-    score = {"type": "number", "minimum": 0, "maximum": 1}
-    label = {"enum": list(server.model.classes)}
-    failed = _object({"error": text, "status": whole}, ["error", "status"])
-    one = {"label": label, "score": score}
+    return {
+        "Error": _object({"error": _TEXT}, ["error"]),
+        "Anything": {"type": "object"},
+        "Predictions": _predictions(server),
+        "Live": _object({"live": _FLAG}, ["live"]),
+        "Ready": _object({"ready": _FLAG, "live": _FLAG}, ["ready"]),
+        "ModelReady": _object({"name": _TEXT, "ready": _FLAG}, ["name", "ready"]),
+        "ServerMetadata": _object(
+            {"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}, ["name", "version", "extensions"]
+        ),
+        "ModelMetadata": _model_metadata(),
+        **_inference(protocol.datatype_of(server.model.artefact.preprocess.pixels)),
+    }
+
+
+def _predictions(server: Server) -> Json:
+    """A list of labels with their scores for one image, a list of such lists for several."""
+    one = {
+        "label": {"enum": list(server.model.classes)},
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+    }
     if server.model.artefact.multi_label:
-        one["named"] = {**flag, "description": "Whether the score reaches the threshold of its label."}
-    list_of_scores = _list(_object(one, list(one)))
-    parameters = {"type": ["object", "null"]}
-    kind = protocol.datatype_of(server.model.artefact.preprocess.pixels)
+        one["named"] = {**_FLAG, "description": "Whether the score reaches the threshold of its label."}
+    scores = _list(_object(one, list(one)))
+    failed = _object({"error": _TEXT, "status": _WHOLE}, ["error", "status"])
+    return {"anyOf": [scores, _list({"anyOf": [scores, failed]})]}
+
+
+def _model_metadata() -> Json:
+    tensor = _object(
+        {"name": _TEXT, "datatype": _TEXT, "shape": _list(_WHOLE)}, ["name", "datatype", "shape"]
+    )
+    properties = {
+        "name": _TEXT,
+        "versions": _list(_TEXT),
+        "platform": _TEXT,
+        "inputs": _list(tensor),
+        "outputs": _list(tensor),
+        "properties": {"type": "object", "additionalProperties": _TEXT},
+    }
+    return _object(properties, ["name", "versions", "platform", "inputs", "outputs"])
+
+
+def _inference(pixels: str) -> Json:
+    """Request and response of `infer`; `pixels` is the datatype of images that are decoded already."""
+    needed, parameters = ["name", "shape", "datatype"], {"type": ["object", "null"]}
     tensor = {
-        "name": text,
-        "datatype": {"enum": [kind, "BYTES", "FP32"]},
-        "shape": _list(whole),
+        "name": _TEXT,
+        "datatype": {"enum": [pixels, "BYTES", "FP32"]},
+        "shape": _list(_WHOLE),
         "parameters": parameters,
         "data": {"type": "array"},
     }
-    metadata = _object({"name": text, "datatype": text, "shape": _list(whole)}, ["name", "datatype", "shape"])
-    wanted = _object({"name": {"const": OUTPUT_NAME}, "parameters": parameters}, ["name"])
     given = {
         **tensor,
         "name": {"enum": [INPUT_NAME, protocol.ENCODED_NAME]},
-        "datatype": {"enum": [kind, "BYTES"]},
+        "datatype": {"enum": [pixels, "BYTES"]},
         "shape": _list({"type": "integer", "minimum": 1}),
     }
+    wanted = _object({"name": {"const": OUTPUT_NAME}, "parameters": parameters}, ["name"])
+    request = {
+        "id": _TEXT,
+        "parameters": parameters,
+        "inputs": _list(_object(given, needed)) | _ONE,
+        "outputs": _list(wanted) | {"maxItems": 1},
+    }
+    response = {
+        "model_name": _TEXT,
+        "model_version": _TEXT,
+        "id": _TEXT,
+        "outputs": _list(_object(tensor, needed)),
+    }
     return {
-        "Error": _object({"error": text}, ["error"]),
-        "Anything": {"type": "object"},
-        "Predictions": {"anyOf": [list_of_scores, _list({"anyOf": [list_of_scores, failed]})]},
-        "Live": _object({"live": flag}, ["live"]),
-        "Ready": _object({"ready": flag, "live": flag}, ["ready"]),
-        "ModelReady": _object({"name": text, "ready": flag}, ["name", "ready"]),
-        "ServerMetadata": _object(
-            {"name": text, "version": text, "extensions": _list(text)}, ["name", "version", "extensions"]
-        ),
-        "ModelMetadata": _object(
-            {
-                "name": text,
-                "versions": _list(text),
-                "platform": text,
-                "inputs": _list(metadata),
-                "outputs": _list(metadata),
-                "properties": {"type": "object", "additionalProperties": text},
-            },
-            ["name", "versions", "platform", "inputs", "outputs"],
-        ),
-        "InferRequest": _object(
-            {
-                "id": text,
-                "parameters": parameters,
-                "inputs": _list(_object(given, ["name", "shape", "datatype"]))
-                | {"minItems": 1, "maxItems": 1},
-                "outputs": _list(wanted) | {"maxItems": 1},
-            },
-            ["inputs"],
-        ),
-        "InferResponse": _object(
-            {
-                "model_name": text,
-                "model_version": text,
-                "id": text,
-                "outputs": _list(_object(tensor, ["name", "shape", "datatype"])),
-            },
-            ["model_name", "outputs"],
-        ),
+        "InferRequest": _object(request, ["inputs"]),
+        "InferResponse": _object(response, ["model_name", "outputs"]),
     }
 
 
@@ -249,8 +260,8 @@ def _get(summary: str, answer: Json) -> Json:
 
 def _refusing(operation: Json, *statuses: int) -> Json:
     """The operation with the statuses that say why it was not done."""
-    responses = {**operation["responses"], **{str(status): _refusal(status) for status in statuses}}
-    return {**operation, "responses": operation["responses"] | responses}
+    refusals = {str(status): _refusal(status) for status in statuses}
+    return {**operation, "responses": operation["responses"] | refusals}
 
 
 def _refusal(status: int) -> Json:
