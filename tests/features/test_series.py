@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from saccade.features import series as module
-from saccade.features.heads import LabelledFeatures, choose_strength
+from saccade.features.heads import Choice, LabelledFeatures, choose_strength
 from saccade.features.series import (
     COUNTER,
     MOST_UNEVEN,
@@ -171,6 +172,33 @@ def test_a_gap_counts_where_chance_does_not_explain_it(
     held_out: float, count: int, validation: float, validated: int, wide: bool
 ) -> None:
     assert is_wide(held_out, count, validation, validated) is wide
+
+
+def with_a_class_of_one_series() -> LabelledFeatures:
+    """The tracks, and five frames of a fifth class: with the series held apart there are no folds."""
+    random = np.random.default_rng(7)
+    frames = 4 + random.normal(size=(1, FEATURES)) + 0.1 * random.normal(size=(5, FEATURES))
+    values = torch.cat([TRACKS.values, torch.from_numpy(frames.astype(np.float32))[None]], dim=1)
+    labels = torch.cat([TRACKS.labels, torch.full((5,), CLASSES)])
+    groups = tuple(map(str, range(len(labels))))
+    return LabelledFeatures(values, labels, groups, CLASSES + 1)
+
+
+def test_a_class_of_one_series_leaves_nothing_to_measure_and_is_no_finding() -> None:
+    data = with_a_class_of_one_series()
+    paths = [*frame_names(10, 12), *(f"train/e/900_{frame:05d}.jpg" for frame in range(5))]
+    assert search(data, paths, honest()) is None
+
+
+def test_clusters_without_a_figure_are_not_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_cut", lambda _trees, _images, size: (str(size),))
+
+    def apart(groups: tuple[str, ...]) -> Choice:
+        size = int(groups[0])
+        return Choice(1.0, 0.0, 0.7 if size <= 2 else math.nan, 5)
+
+    groups, found = module._clusters_like(Space.of(TRACKS.subset(np.arange(0, 480, 3))), 0.75, apart)
+    assert (groups, found.accuracy) == (("2",), 0.7)
 
 
 def test_one_cluster_that_holds_most_of_a_class_is_no_series() -> None:

@@ -217,7 +217,8 @@ def _held_apart(
     else:
         groups, found = _clusters_like(space, validation, apart)
     least = EXPLAINED_SHARE * (choice.accuracy - validation)
-    if choice.accuracy - found.accuracy < least or unevenness(groups) > MOST_UNEVEN:
+    explained = choice.accuracy - found.accuracy >= least  # not so for NaN: a class may be a single series
+    if not explained or unevenness(groups) > MOST_UNEVEN:
         return None
     count = len(set(groups))
     return Series(
@@ -249,13 +250,17 @@ def _clusters_like(
             tried[size] = groups, apart(groups)
         return tried[size][1]
 
-    if at(high).accuracy < validation:
+    def too_large(size: int) -> bool:
+        return not at(size).accuracy >= validation  # NaN too: then a class is a single cluster
+
+    if too_large(high):
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if at(middle).accuracy < validation else (middle, high)
+            low, high = (low, middle) if too_large(middle) else (middle, high)
             if abs(at(middle).accuracy - validation) <= NEAR_ENOUGH:
                 break
-    best = min(tried, key=lambda size: (abs(tried[size][1].accuracy - validation), size))
+    known = [size for size in tried if not math.isnan(tried[size][1].accuracy)] or list(tried)
+    best = min(known, key=lambda size: (abs(tried[size][1].accuracy - validation), size))
     return tried[best]
 
 
