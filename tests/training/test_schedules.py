@@ -158,3 +158,12 @@ def test_images_grow_in_steps_of_32_and_are_whole_after_three_quarters():
     assert growing_side(0.0, start=0.0, full=100) == 100
     assert growing_side(0.0, start=0.57, full=32) == 32
     assert growing_side(0.9, start=0.57, full=100) == 100
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_no_step_of_a_pace_is_above_the_rate(schedule):
+    span = Span(epochs=4, steps_per_epoch=10, warmup_epochs=1)
+    rates = [
+        learning_rate(step / 7, base=0.1, schedule=schedule, span=span) for step in range(7 * span.steps)
+    ]
+    assert max(rates) <= 0.1 * (1 + 1e-12), "steps between the last of the warm-up and the first after it too"

@@ -198,7 +198,7 @@ def learning_rate(
     if schedule == "plateau":
         base *= plateau_factor
     if step < span.warmup_steps and schedule != "one_cycle":
-        return base * (step + 1) / span.warmup_steps
+        return base * min(1.0, (step + 1) / span.warmup_steps)  # a step of a Pace may lie between two
     return base * SCHEDULES[schedule](step, span)
 
 
