@@ -120,3 +120,16 @@ def test_fine_tuning_has_it_too_and_no_moving_average_beside_it(fit_tiny: Any, r
     assert [timeless(row) for row in rows[:4]] == [timeless(row) for row in plain[:4]]
     assert timeless(rows[4]) != timeless(plain[4])
     assert rows[4].train_loss == plain[4].train_loss
+
+
+def test_statistics_are_made_with_as_many_images_at_once_as_a_step_has(
+    fit_tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        torch.optim.swa_utils, "update_bn", lambda images, network: sizes.extend(map(len, images))
+    )
+    recipe = chosen(train__swa_epochs=3).replaced(train__batch_size=4, train__accumulate=2)
+    fit_tiny(recipe=recipe, classifier=tiny_classifier(), pretrained=False)
+    assert sizes
+    assert max(sizes) == 4, "a step has two batches of 4"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterator
@@ -117,9 +118,8 @@ class Learner:
         return (logits.argmax(1) == targets.argmax(1)).sum()
 
     def parts(self, images: int) -> Iterator[slice]:
-        """The batch in pieces that fit into memory; one piece as long as it always did."""
-        size = self.micro_batch or images
-        return (slice(start, min(start + size, images)) for start in range(0, images, size))
+        """The batch in pieces that fit into memory."""
+        return even_parts(images, self.micro_batch or images)
 
     def rate(self, phase_step: int, plateau_factor: float) -> float:
         """The learning rate of a step of this phase."""
@@ -245,6 +245,19 @@ def begin_phase(
         mixing=job.plan.mixing,
         watch=LossWatch(lag=0 if runtime.device.type == "cpu" else 1),
     )
+
+
+def even_parts(images: int, most: int) -> Iterator[slice]:
+    """`images` in as few pieces of at most `most` as can be, as equal as can be.
+
+    A last piece of one image would be nothing that BatchNorm can learn from.
+
+    >>> [part.stop - part.start for part in even_parts(129, 32)]
+    [25, 26, 26, 26, 26]
+    """
+    pieces = math.ceil(images / most)
+    ends = [images * piece // pieces for piece in range(pieces + 1)]
+    return (slice(start, end) for start, end in itertools.pairwise(ends))
 
 
 def memory_error(images: int, runtime: Runtime) -> TrainingError:

@@ -37,7 +37,9 @@ def refresh_statistics(job: TrainingJob, learner: Learner, state: FitState) -> N
 
 
 def _images(job: TrainingJob, learner: Learner, epoch: int) -> Iterator[Tensor]:
-    """(B, 3, S, S) of each batch of the epoch, on the device, until a stop is asked for."""
+    """(B, 3, S, S) of the epoch on the device, as many images at once as a step has, until a stop is asked
+    for."""
     for batch in job.data.train.epoch(epoch):
         job.watch.stop.check()
-        yield learner.sized(learner.runtime.images(batch.images))
+        images = learner.sized(learner.runtime.images(batch.images))
+        yield from (images[part] for part in learner.parts(len(images)))
