@@ -11,6 +11,7 @@ import ctypes
 import gc
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ CHOSEN_BY_USER = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 # glibc's names for: above this size a block is the system's own; above this size free memory goes back.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MMAP_THRESHOLDS = (2**30, 2**25)  # the second is the most that older versions take
+WORKER_NICENESS = 5
 MALLOC_CHOSEN_BY_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD", "GLIBC_TUNABLES")
 
 
@@ -57,6 +59,16 @@ def without_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def give_way() -> None:
+    """On Linux, let the process's other threads run before this one, whenever both are ready.
+
+    Nice values belong to threads there. Elsewhere they belong to the process, so nothing is done.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WORKER_NICENESS)
 
 
 def machine_is_busy() -> bool:

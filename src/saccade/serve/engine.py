@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from saccade.errors import ImageError
 from saccade.images import given
 from saccade.serve.problems import DeadlinePassed, HungUp, QueueFull
+from saccade.threads import give_way
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -63,7 +64,7 @@ class Engine:
         self.pending = 0
         self.dropped = 0  # images that were not run, since nobody waited for them any more
         self._observe = observe
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="inference")
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="inference", initializer=give_way)
 
     @property
     def full(self) -> bool:

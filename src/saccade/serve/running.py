@@ -51,16 +51,14 @@ async def run(server: Server, terminal: Terminal, *, host: str, port: int) -> in
     uvicorn = QuietUvicorn(configure(server))
     life = _Life(server, uvicorn)
     life.answer_signals()
-    serving = asyncio.create_task(uvicorn.serve([listener]))
     try:
-        await server.warm_up()
+        await server.warm_up()  # who connects meanwhile waits in the listener's queue, and is not refused
         terminal.say(f"Serving   {server.model.name} at {_address(listener)}  (Ctrl-C ends it)")
         looking = asyncio.create_task(server.look())
-        await serving
+        await uvicorn.serve([listener])
         looking.cancel()
     finally:
-        uvicorn.should_exit = uvicorn.force_exit = True
-        await serving
+        listener.close()
         server.engine.close()
         server.log.say("ended")
         server.log.close()
