@@ -85,6 +85,7 @@ def rate(asked: argparse.Namespace, work: Path) -> bool:
         found["saccade predict"].append(len(files) / seconds_of(command))
         cpu["saccade predict"] += cpu_seconds() - before
         assert sum(1 for _ in out.open()) == len(files) + 1
+        print(f"round {turn + 1}: " + ", ".join(f"{name} {rates[-1]:.1f}/s" for name, rates in found.items()))
     best = max(statistics.median(found[name]) for name in loops)
     ratio = statistics.median(found["saccade predict"]) / best
     for name, rates in found.items():
