@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.caches.endings import rest_seconds
+from saccade.caches.endings import kind_of_run, rest_seconds
 from saccade.run_folder import RunFolder
 
 Saccade = Callable[..., Any]
@@ -86,5 +86,6 @@ def test_auto_under_a_limit_makes_no_trial_and_measures_its_ending(
     assert "short trial" not in notes
     best = min(rows, key=lambda row: row.validation_loss)
     assert run.read_model()["training"]["best"]["validation_loss"] == best.validation_loss
-    assert rest_seconds("cpu", -1.0) > 0, "what export and report took is known to the next run"
+    kind = kind_of_run("cpu", "test_efficientnet", 32)
+    assert rest_seconds(kind, -1.0) > 0, "what export and report took is known to the next run"
     assert all(entry["kept"] is not False for entry in run.read_record().promises.values())

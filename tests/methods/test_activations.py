@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from saccade.errors import Interrupted, RecipeError
-from saccade.methods import activations, phases_of
+from saccade.methods import METHODS, activations, phases_of
 from saccade.methods.activations import KeptViews, Trunk, find_boundary, only_the_tail, tail_is_exact
 from saccade.models.finetune import unfreeze
 from saccade.models.network import Classifier
@@ -19,6 +19,7 @@ from saccade.recipe import Recipe
 from saccade.runtime import Runtime
 from saccade.testing.tiny import TinyData, timeless, tiny_classifier
 from saccade.training import Callback, StopRequest
+from saccade.training.clock import Judging
 
 RUNTIME = Runtime.create("cpu", "float32")
 
@@ -221,6 +222,16 @@ def test_memory_bounds_the_views_and_a_continued_run_keeps_their_number(fit_tiny
     monkeypatch.setattr(activations, "MOST_BYTES", 10)
     _, result = fit_tiny("none", recipe=asked)
     assert any("do not fit into a quarter of the memory" in note for note in result.notes)
+
+
+def test_under_a_limit_the_ending_is_measured_on_the_whole_network(job_tiny, recipe):
+    job = job_tiny(recipe=tail_recipe(recipe, train__head_epochs=0), validation_images=12)
+    clock = job.watch.clock
+    clock.limit, clock.deadline, clock.ending_seconds = 600.0, clock.started + 400, 200.0
+    clock.judging = Judging(images=10, validated=12, rest_seconds=20.0)
+    METHODS[job.plan.method].train(job, None)
+    assert 20.0 < clock.ending_seconds < 40.0
+    assert clock.deadline > clock.started + 550, "what is not needed in the end is for training"
 
 
 def test_where_images_are_mixed_nothing_is_kept(fit_tiny, recipe):

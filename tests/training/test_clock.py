@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -106,6 +107,12 @@ def test_the_deadline_is_set_by_what_the_ending_takes_here(clock):
     assert budget.seconds_after_training() == pytest.approx(1.15 * 25)
     budget.measure_ending(500.0)
     assert budget.deadline == clock[0] + 150, "never more than half of the limit"
+
+
+def test_validations_that_choose_a_share_or_a_size_are_part_of_the_ending():
+    known = Judging(images=1000, read_seconds=0.002, validated=500, rest_seconds=8.0)
+    choosing = replace(known, validations=3.0)
+    assert choosing.seconds(5.0) - known.seconds(5.0) == pytest.approx(3 * (5 + 500 * 0.002))
 
 
 def test_without_a_limit_no_ending_is_measured(clock):

@@ -15,24 +15,29 @@ FILE = "endings.json"
 LEAST_SECONDS, MOST_SECONDS = 3.0, 60.0
 
 
-def rest_seconds(device: str, usual: float) -> float:
-    """What export and report took last time with this device; `usual` where that is not known."""
-    seconds = _stored().get(device)
+def kind_of_run(device: str, backbone: str, size: int) -> str:
+    """What the time of export and report depends on: the device, the network, the side of its images."""
+    return f"{device} {backbone} {size}"
+
+
+def rest_seconds(kind: str, usual: float) -> float:
+    """What export and report took last time in this kind of run; `usual` where that is not known."""
+    seconds = _stored().get(kind)
     if not isinstance(seconds, int | float) or not math.isfinite(seconds):
         return usual
     return min(MOST_SECONDS, max(LEAST_SECONDS, float(seconds)))
 
 
-def keep_rest_seconds(device: str, seconds: float) -> None:
+def keep_rest_seconds(kind: str, seconds: float) -> None:
     """Write it down; where nothing can be written it is measured another time."""
     with contextlib.suppress(OSError, SaccadeError):
         path = cache_folder() / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, json_bytes({**_stored(), device: round(seconds, 2)}))
+        write_bytes(path, json_bytes({**_stored(), kind: round(seconds, 2)}))
 
 
 def _stored() -> dict[str, object]:
-    """By device; empty where there is no file, or another thing in its place."""
+    """By kind of run; empty where there is no file, or another thing in its place."""
     try:
         found = parse_json(read_text(cache_folder() / FILE))
     except (OSError, ValueError, SaccadeError, json.JSONDecodeError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -98,9 +99,22 @@ def kept_activations(
         f"{phase.name}: trains on activations cached at the end of {boundary.module}, of {views} "
         f"view{'s' * (views > 1)} of each training image, {size:,.0f} MB"
     )
+    measure_ending(job)
     with only_the_tail(job.classifier, boundary):
         data = replace(job.data, train=train, validation=lambda: validation)
         yield replace(job, data=data), said
+
+
+def measure_ending(job: TrainingJob) -> None:
+    """Tell the clock what the whole network takes on validation, which the epochs to come do not show."""
+    clock, images = job.watch.clock, job.data.validation_images
+    if not (clock.limited and images):
+        return
+    batch = next(iter(job.data.validation())).images
+    began = time.monotonic()
+    with job.runtime.evaluation_arithmetic(), evaluation_mode(job.classifier):
+        job.classifier(job.runtime.images(batch))
+    clock.measure_ending((time.monotonic() - began) * images / len(batch))
 
 
 def _usable_boundary(job: TrainingJob, images: Tensor) -> tuple[Boundary | None, str]:

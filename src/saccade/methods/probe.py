@@ -74,10 +74,11 @@ def fit_head(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState
     freeze_for(job.classifier, phase)
     state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
     while True:
-        if state.phase_epoch == 1:  # the first head's figures tell
+        ending = job.watch.clock.over or job.watch.finish
+        if state.phase_epoch == 1 and not ending:  # the first head's figures tell
             state = noted(job, state, probe.find_series(job, state.history[-1]))
         again, done = int(bool(kept_series(job))), state.phase_epoch
-        if done >= probe.head_steps + again or (done and (job.watch.clock.over or job.watch.finish)):
+        if done >= probe.head_steps + again or (done and ending):
             return end_phase(job, phase, state, ALL_EPOCHS)
         state = _fit_once(job, probe, phase, state, max(0, done - again))
 

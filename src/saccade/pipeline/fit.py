@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from saccade import extensions
 from saccade.building import build_network
+from saccade.caches.endings import kind_of_run
 from saccade.errors import ModelError
 from saccade.features.compute import Engines
 from saccade.features.engines import engines_of
@@ -21,7 +22,7 @@ from saccade.pipeline.batches import ValidationBatches, make_probe, noted, pixel
 from saccade.pipeline.evidence import choices_made
 from saccade.pipeline.judge import judging
 from saccade.pipeline.keep import keep_bundle
-from saccade.pipeline.larger import choose_size
+from saccade.pipeline.larger import choose_size, validations_at
 from saccade.pipeline.work import Work
 from saccade.plan import WEIGHTS_SHA256, Plan
 from saccade.run_folder import RunFolder
@@ -41,7 +42,7 @@ from saccade.training import (
     training_job,
 )
 from saccade.training.clock import without_time
-from saccade.training.wise import average_with_start
+from saccade.training.wise import average_with_start, shares_tried
 
 
 def fit(work: Work) -> None:
@@ -63,10 +64,7 @@ def fit(work: Work) -> None:
     refuse_other_weights(run, plan)
     say_network(network, runtime, terminal)
     validation = ValidationBatches(dataset, plan, noted(terminal))
-    # validation twice: at the end of training, and as a part; the test part once
-    judged = 2 * len(dataset.used("validation")) + len(dataset.used("test"))
-    clock = Clock.of(plan.time_limit, work.began, judged_images=judged, side=network.preprocess.size)
-    clock.judging = judging(dataset, work.recipe, runtime.device.type)
+    clock = clock_of(work, plan, network, runtime)
     if late := without_time(plan.time_limit, clock):
         terminal.say(f"          {late}")
     callbacks = Callbacks([TerminalProgress(terminal), *work.watching])
@@ -95,6 +93,18 @@ def fit(work: Work) -> None:
             terminal.say(f"          {note}")
         keep_bundle(work, result, sized, late)
     work.dataset = choices_made(run, dataset, continued=continued)
+
+
+def clock_of(work: Work, plan: Plan, network: BuiltModel, runtime: Runtime) -> Clock:
+    """The clock of the run, which knows what comes after training."""
+    dataset, preprocess = work.dataset, network.preprocess
+    # validation twice: at the end of training, and as a part; the test part once
+    judged = 2 * len(dataset.used("validation")) + len(dataset.used("test"))
+    clock = Clock.of(plan.time_limit, work.began, judged_images=judged, side=preprocess.size)
+    kind = kind_of_run(runtime.device.type, network.architecture["backbone"], preprocess.size)
+    choosing = shares_tried(plan.average_with_pretrained) + validations_at(work.recipe, preprocess.size)
+    clock.judging = judging(dataset, work.recipe, kind, validations=choosing)
+    return clock
 
 
 def _engines(work: Work, make: Callable[[], Engines]) -> Callable[[], Engines]:

@@ -77,8 +77,11 @@ def images_read_again(dataset: Dataset, recipe: Recipe) -> tuple[int, int]:
     return answered + len(_measured_of_train(dataset)), certified
 
 
-def judging(dataset: Dataset, recipe: Recipe, device: str) -> Judging:
-    """What is read again after training; a few validation images are read now, to see how long one takes."""
+def judging(dataset: Dataset, recipe: Recipe, kind: str, *, validations: float = 0.0) -> Judging:
+    """What is read again after training; a few validation images are read now, to see how long one takes.
+
+    kind: of run, as `caches.endings.kind_of_run` names it. validations: as `Judging` has it.
+    """
     from saccade.training.clock import EXPORT_AND_REPORT_SECONDS, Judging
 
     validated = len(dataset.used("validation"))
@@ -89,8 +92,8 @@ def judging(dataset: Dataset, recipe: Recipe, device: str) -> Judging:
         with contextlib.suppress(ImageError):
             decode(dataset.storage.read(record.path), limits=Limits.of(recipe.data), name=record.path)
     seconds = (time.monotonic() - began) / max(1, len(sample))
-    rest = rest_seconds(device, EXPORT_AND_REPORT_SECONDS)
-    return Judging(images, seconds / usable_cores(), validated, rest)
+    rest = rest_seconds(kind, EXPORT_AND_REPORT_SECONDS)
+    return Judging(images, seconds / usable_cores(), validated, rest, validations)
 
 
 def _measured_of_train(dataset: Dataset) -> tuple[ImageRecord, ...]:

@@ -25,6 +25,7 @@ from saccade.pipeline.batches import ValidationBatches
 from saccade.pipeline.work import Work
 from saccade.plan import Plan
 from saccade.preprocess import Preprocess
+from saccade.recipe import Recipe
 from saccade.runtime import Runtime
 from saccade.selection.choosing import median_latencies
 from saccade.training import predict_logits
@@ -94,6 +95,14 @@ def choose_size(
     best = min(better, key=lambda row: row.loss)
     larger = replace(network, preprocess=_sized(network.preprocess, best.size))
     return EvaluationSize(larger, lambda: found[best.size], {**facts, "size": best.size}, _taken(best, usual))
+
+
+def validations_at(recipe: Recipe, side: int) -> float:
+    """What `choose_size` will take, in validations at the side of training; time goes with the pixels."""
+    wanted = recipe.evaluate.size
+    sizes = larger_sizes(side) if wanted == "auto" else () if wanted == "same" else (wanted,)
+    tried = [size for size in sizes if size != side]
+    return bool(tried) + sum((size / side) ** 2 for size in tried)
 
 
 def larger_sizes(side: int) -> tuple[int, ...]:

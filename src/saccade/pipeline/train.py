@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saccade.caches.endings import keep_rest_seconds
+from saccade.caches.endings import keep_rest_seconds, kind_of_run
 from saccade.errors import RunError
 from saccade.pipeline import judge, mending, ship
 from saccade.pipeline.begin import begin, settled
@@ -76,7 +76,9 @@ def remember_ending(work: Work) -> None:
     judged, certified = judge.images_read_again(work.dataset, work.recipe)
     an_image = work.seconds["evaluate"] / max(1, judged)
     rest = work.seconds["export"] + work.seconds["conclude"] - certified * an_image
-    keep_rest_seconds(work.ready.runtime.device.type, rest)
+    model = work.run.read_model()
+    backbone, size = model["architecture"]["backbone"], model["preprocess"]["size"]
+    keep_rest_seconds(kind_of_run(work.ready.runtime.device.type, backbone, size), rest)
 
 
 def stages(recipe: Recipe) -> tuple[Callable[[Work], None], ...]:

@@ -68,17 +68,22 @@ class Judging:
 
     `read_seconds`: to read and decode one, as timed here. `validated`: images of a validation.
     `rest_seconds`: for export and report, as an earlier run on this machine took, else as a slow core needs.
+    `validations`: how often validation is answered before that, to choose a share or a size.
     """
 
     images: int = 0
     read_seconds: float = 0.0
     validated: int = 0
     rest_seconds: float = EXPORT_AND_REPORT_SECONDS
+    validations: float = 0.0
 
     def seconds(self, validation_seconds: float) -> float:
         """About what all of it takes here, where a validation took `validation_seconds`."""
+        if not self.images:
+            return 0.0
         answering = validation_seconds / max(1, self.validated)
-        return self.rest_seconds + self.images * (self.read_seconds + answering) if self.images else 0.0
+        choosing = self.validations * (validation_seconds + self.validated * self.read_seconds)
+        return self.rest_seconds + self.images * (self.read_seconds + answering) + choosing
 
 
 @dataclass(slots=True)

@@ -89,6 +89,15 @@ def average_with_start(job: TrainingJob, result: FitResult, answers: Answers) ->
     )
 
 
+def shares_tried(wanted: float | str) -> int:
+    """How often `average_with_start` answers validation.
+
+    >>> shares_tried("auto"), shares_tried(0.5), shares_tried(0.0)
+    (5, 2, 0)
+    """
+    return 1 + len(SHARES) if wanted == "auto" else 2 * bool(wanted)
+
+
 def between(tuned: Mapping[str, Tensor], start: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """Weights on the line from `tuned` (share 0) to `start` (share 1); what is equal stays equal."""
     return {
