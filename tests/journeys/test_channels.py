@@ -176,3 +176,16 @@ def test_arrays_in_python(tmp_path: Path) -> None:
     )  # fmt: skip
     model.fit(images, list(kinds))
     assert list(model.predict(images[:6])) == list(kinds[:6])
+
+
+def test_folds_of_four_channels_end_with_one_model_and_its_cost(tmp_path: Path, saccade: Saccade) -> None:
+    data, out = tmp_path / "data", tmp_path / "run"
+    for number, (kind, values) in enumerate(five_channels(12)):
+        (data / kind).mkdir(parents=True, exist_ok=True)
+        np.save(data / kind / f"{number}.npy", values[..., :4])
+    done = saccade("train", data, "--out", out, "--channels", "4", "--folds", "2", *FLAGS)
+    assert done.code == 0, done.err
+    record = RunFolder(out).read_record()
+    assert record.finished
+    assert record.folds["milliseconds"] > 0
+    assert RunFolder(out).read_certificate()["passed"]

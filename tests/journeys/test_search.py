@@ -96,6 +96,15 @@ def test_limits_leave_models_out(saccade: Saccade, photos: Path, tiny_weights: P
     assert "other backbones or limits" in other.err
 
 
+def test_the_latency_is_measured_on_images_of_the_models_channels(
+    saccade: Saccade, photos: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    words = ("search", photos, "--out", tmp_path / "run", "--trials", "1", "--method", "head", "--no-train")
+    limits = ("--channels", "gray", "--max-latency-ms", "0.0001")
+    answer = saccade(*words, *tiny_flags(tiny_weights), *limits)
+    assert "over the limit of latency_ms" in answer.err
+
+
 def test_what_a_search_cannot_do_is_refused(saccade: Saccade, photos: Path, tmp_path: Path) -> None:
     answer = saccade("search", photos, "--out", tmp_path / "run", "--trials", "0")
     assert answer.code == 2

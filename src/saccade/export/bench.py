@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade.artefact import Image
+from saccade.artefact import Artefact, Image
 from saccade.export.engines import DEFAULT_SHAPE, Answer, Engine, engines_of, photo
 from saccade.export.peak import peak_megabytes
 from saccade.terminal import Progress, silent
@@ -90,6 +90,17 @@ def bench(
         peak = peak_megabytes(engine, threads=count, batch=max(batches), shape=shape) if memory else None
         rows.append(_row(engine, gathered, threads=count, rounds=rounds, peak=peak))
     return tuple(rows)
+
+
+def median_latencies(files: Mapping[str, Path], *, rounds: int = 5) -> list[float]:
+    """Milliseconds for one image on one core of this machine, of each exported file by its name.
+
+    All take the same pixels. Raises ModelError where a file is no model.
+    """
+    opened = [(name, file, Artefact.open(file, threads=1)) for name, file in files.items()]
+    engines = [TimedEngine(name, file, artefact.probabilities) for name, file, artefact in opened]
+    image = photo(pixels=opened[0][2].preprocess.pixels)
+    return [1000 * float(np.median(t.single)) for t in measure(engines, image, rounds=rounds, batches=())]
 
 
 # ── timing ───────────────────────────────────────────────────────────────────────────────────────────

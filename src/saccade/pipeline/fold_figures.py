@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from saccade.artefact import Artefact
 from saccade.evaluation.cross_validation import folded_metrics
-from saccade.export.bench import TimedEngine, measure
-from saccade.export.engines import photo
+from saccade.export.bench import median_latencies
 from saccade.pipeline.division import FOLDS
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
@@ -46,14 +42,11 @@ def weigh_folds(run: RunFolder, terminal: Terminal) -> None:
     if "milliseconds" in record.folds:
         return
     files = {"": run.onnx, "one_": run.fold(1).onnx}
-    engines = [
-        TimedEngine(name, file, Artefact.open(file, threads=1).probabilities) for name, file in files.items()
-    ]
-    timings = measure(engines, photo(), rounds=TIMING_ROUNDS, batches=())
+    latencies = median_latencies(files, rounds=TIMING_ROUNDS)
     cost: dict[str, float] = {}
-    for (name, file), found in zip(files.items(), timings, strict=True):
+    for (name, file), milliseconds in zip(files.items(), latencies, strict=True):
         cost[f"{name}megabytes"] = round(file.stat().st_size / 1e6, 2)
-        cost[f"{name}milliseconds"] = round(1000 * float(np.median(found.single)), 3)
+        cost[f"{name}milliseconds"] = round(milliseconds, 3)
     run.update_record(folds={**record.folds, **cost})
     terminal.say(
         f"Cost      {cost['megabytes']:.1f} MB and {cost['milliseconds']:.1f} ms for one photo on one core; "

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from saccade.building import one_size_only
 from saccade.bundle import Bundle
 from saccade.evaluation.calibration import image_losses, softmax
+from saccade.export.bench import median_latencies
 from saccade.models import BuiltModel
 from saccade.pipeline.batches import ValidationBatches
 from saccade.pipeline.work import Work
@@ -27,7 +28,6 @@ from saccade.plan import Plan
 from saccade.preprocess import Preprocess
 from saccade.recipe import Recipe
 from saccade.runtime import Runtime
-from saccade.selection.choosing import median_latencies
 from saccade.training import predict_logits
 from saccade.training.losses import image_figures, log_loss_and_accuracy
 

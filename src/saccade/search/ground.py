@@ -14,14 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from saccade.artefact import Artefact
 from saccade.building import build_network, check_buildable
 from saccade.bundle import Bundle
 from saccade.errors import ModelError, OtherRunError, RecipeError
-from saccade.export.bench import TimedEngine, measure
-from saccade.export.engines import photo
+from saccade.export.bench import median_latencies
 from saccade.export.onnx import write_onnx
 from saccade.features.shared import SharedFeatures
 from saccade.pipeline import division, prepare
@@ -131,9 +127,8 @@ def _measured(ground: Ground, params: Params) -> dict[str, float]:
         file = Path(folder) / "model.onnx"
         classes = ground.dataset.classes
         write_onnx(Bundle(network.module, classes, network.preprocess, network.architecture), file)
-        engine = TimedEngine("", file, Artefact.open(file, threads=1).probabilities)
-        (timings,) = measure([engine], photo(), rounds=TIMING_ROUNDS, batches=())
-    return found | {"latency_ms": round(1000 * float(np.median(timings.single)), 3)}
+        (latency,) = median_latencies({"": file}, rounds=TIMING_ROUNDS)
+    return found | {"latency_ms": round(latency, 3)}
 
 
 # -- beginning ---------------------------------------------------------------------------------------

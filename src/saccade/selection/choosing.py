@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 from saccade.building import build_network, refuse_muon_on_pretrained
 from saccade.bundle import Bundle
 from saccade.errors import DataError, ModelError, RunError
-from saccade.export.bench import TimedEngine as Answering
-from saccade.export.bench import measure
-from saccade.export.engines import photo
+from saccade.export.bench import median_latencies
 from saccade.features.compute import Images, compute_features
 from saccade.features.engines import engines_of
 from saccade.features.heads import FOLDS, LabelledFeatures, choose_strength
@@ -39,7 +37,6 @@ from saccade.training.stop import StopRequest, stop_on_signals
 from saccade.transforms.batches import class_targets
 
 SCORED_IMAGES, LEAST_OF_A_CLASS, MOST_CLASSES = 600, FOLDS, 120
-TIMING_ROUNDS = 5
 SAME_SPEED = 1.2  # a smaller ratio of two latencies is noise
 TIME_SHARE = 0.3  # of a time limit, after which no further backbone is scored
 
@@ -179,17 +176,6 @@ def _timed(built: Sequence[Timed], order: Sequence[Candidate], folder: Path) -> 
     files = {row.candidate.label: folder / f"{order.index(row.candidate)}.onnx" for row in built}
     medians = median_latencies(files)
     return tuple(dataclasses.replace(row, latency_ms=ms) for row, ms in zip(built, medians, strict=True))
-
-
-def median_latencies(files: Mapping[str, Path]) -> list[float]:
-    """Milliseconds for one photo on one core of this machine, of each exported file by its name."""
-    from saccade.artefact import Artefact
-
-    engines = [
-        Answering(name, file, Artefact.open(file, threads=1).probabilities) for name, file in files.items()
-    ]
-    timings = measure(engines, photo(), rounds=TIMING_ROUNDS, batches=())
-    return [1000 * float(np.median(found.single)) for found in timings]
 
 
 def _refuse_too_slow(rows: Sequence[Timed], recipe: Recipe) -> None:
