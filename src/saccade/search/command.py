@@ -162,7 +162,8 @@ def _run_of_best(
     """
     if not run.recipe.exists():
         _take_over(ground.home.root / "best", run)
-        read = int(run.read_record().measured(7).get("looked_at", 0)) + found["test_images_read"]
+        own = int(run.read_record().measured(7).get("looked_at", 0))  # as a rule among those of all trials
+        read = max(own, found["test_images_read"])
         keep(run, 7, {"looked_at": read, "search_trials": found["counted"]})
         run.note_command(command)
     if not run.has(run.search):

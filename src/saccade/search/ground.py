@@ -66,6 +66,7 @@ class Ground:
     end: float = math.inf  # monotonic seconds, by which the last trial must have ended
     _features: dict[str, SharedFeatures] = field(default_factory=dict)
     _longest_head: float = 0.0
+    _test_images_told: int = 0
 
     def note_seconds(self, method: str, seconds: float) -> None:
         """Remember what a head took at most: its features must be computed for each backbone and size."""
@@ -95,12 +96,13 @@ class Ground:
             self._features[name] = SharedFeatures(records, name, self.home.root / "features")
         return self._features[name]
 
-    @property
-    def test_images_read(self) -> int:
-        """Test images that this process has read since the data were divided."""
+    def newly_read(self) -> int:
+        """Test images that this process has read for the first time since this was asked last."""
         storage = self.dataset.storage
         assert isinstance(storage, WatchedStorage), "watched since the split"
-        return len(storage.looked_at)
+        new = len(storage.looked_at) - self._test_images_told
+        self._test_images_told += new
+        return new
 
     def cost(self, params: Params, study: Study) -> dict[str, float]:
         """Megabytes of the trial's model, and, where it is limited, its latency: measured once a search."""

@@ -22,13 +22,13 @@ SIZES = (0.75, 1.0, 1.25)  # of the backbone's own input
 SIZE_STEP = 32
 RATES = (5e-5, 1e-3)  # of fine-tuning
 DECAYS = (1e-4, 1e-1)
-# parameter -> the field of the recipe that fixes it
+# parameter -> the fields of the recipe each of which fixes it
 FIELDS = {
-    "method": "train.method",
-    "size": "data.image_size",
-    "augment": "augment.policy",
-    "rate": "train.finetune_lr",
-    "weight_decay": "train.weight_decay",
+    "method": ("train.method",),
+    "size": ("data.image_size",),
+    "augment": ("augment.policy",),
+    "rate": ("train.finetune_lr", "train.lr"),  # of fine-tuning, which is a share of lr
+    "weight_decay": ("train.weight_decay",),
 }
 Params = Mapping[str, Any]
 
@@ -42,7 +42,7 @@ class Space:
 
     @property
     def fixed(self) -> frozenset[str]:
-        return frozenset(name for name, field in FIELDS.items() if field in self.base.given)
+        return frozenset(name for name, fields in FIELDS.items() if not self.base.given.isdisjoint(fields))
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 Each is a fidelity of the next. After each the pruner of successive halving says whether the trial is among
 those worth the next. What counts for a trial is the lowest validation log loss of its fidelities, and the
-model that had it.
+model that had it, also where a later one fails.
 """
 
 from __future__ import annotations
@@ -84,7 +84,13 @@ def _through_fidelities(
         if ground.seconds_left < LEAST_SECONDS[method] and (rungs or ground.has_model):
             trial.set_user_attr(PROBLEM, f"no time for {method}")
             return rungs, TrialState.PRUNED
-        rungs.append(train_once(ground, asked.params, method, folder / method))
+        try:
+            rungs.append(train_once(ground, asked.params, method, folder / method))
+        except SaccadeError as error:
+            if not rungs:
+                raise
+            trial.set_user_attr(PROBLEM, f"{method} failed: {error.problem}")
+            return rungs, TrialState.PRUNED  # with the fidelities that are done
         ground.note_seconds(method, rungs[-1].seconds)
         trial.set_user_attr(RUNGS, [asdict(rung) for rung in rungs])
         trial.report(min(rung.log_loss for rung in rungs), REDUCTION ** METHODS.index(method))
@@ -185,7 +191,7 @@ def _told(
 
 
 def _tell(study: Study, asked: Asked, ground: Ground, **outcome: Any) -> None:
-    asked.trial.set_user_attr(READ, ground.test_images_read)
+    asked.trial.set_user_attr(READ, ground.newly_read())
     with asking(ground.home.root):
         study.tell(asked.trial, outcome.get("value"), state=outcome.get("state"))
 
@@ -209,8 +215,9 @@ def _line(asked: Asked, rungs: Sequence[Rung], state: TrialState) -> str:
         f"{rung.method} log loss {rung.log_loss:.3f}, {rung.accuracy:.1%} in {rung.seconds:.0f} s"
         for rung in rungs
     )
-    end = "" if state == TrialState.COMPLETE else f" ({'stopped here' if rungs else 'not trained'})"
     problem = asked.trial.user_attrs.get(PROBLEM)
+    end = f" ({problem or 'stopped here'})" if rungs else " (not trained)"
+    end = "" if state == TrialState.COMPLETE else end
     return f"Trial {asked.trial.number:<4}{what}: {told or problem}{end}"
 
 
