@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,8 @@ from saccade.artefact import Artefact
 from saccade.evaluation.metrics import measure
 from saccade.images.decoder import decode
 from saccade.run_folder import RunFolder
+from saccade.tracking import TRACKERS, Tracker
+from saccade.tracking.facts import RunFacts
 
 from .conftest import tiny_flags
 
@@ -28,11 +30,30 @@ def photos(tmp_path_factory: pytest.TempPathFactory, photo_writer: Callable[...,
     return photo_writer(tmp_path_factory.mktemp("data") / "photos", images=20)
 
 
+class Noted(Tracker):
+    """Its package is always there."""
+
+    tool, package = "noted", "json"
+    begun: ClassVar[list[str]] = []
+    numbers: ClassVar[dict[str, Mapping[str, float]]] = {}
+
+    def open(self, run: RunFacts, folder: Path) -> None:
+        self.begun.append(run.name)
+
+    def log(self, numbers: Mapping[str, float], epoch: int) -> None:
+        self.numbers[self.begun[-1]] = numbers
+
+    def conclude(self, run: RunFacts, folder: Path) -> None:
+        assert self.begun[-1] == run.name
+        self.numbers[run.name] = run.numbers
+
+
 def test_the_path_of_a_cross_validation(
-    saccade: Saccade, photos: Path, tiny_weights: Path, tmp_path: Path
+    saccade: Saccade, photos: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(TRACKERS, "noted", Noted)
     words = ("train", photos, "--out", tmp_path / "run", *tiny_flags(tiny_weights), "--method", "head")
-    answer = saccade(*words, "--folds", "3")
+    answer = saccade(*words, "--folds", "3", "--track", "noted")
     assert answer.code == 0, answer.err
     run = RunFolder(tmp_path / "run")
     parts = {record.path: record.part for record in run.read_dataset()}
@@ -64,6 +85,14 @@ def test_the_path_of_a_cross_validation(
     assert "broken" not in states.values()
     assert [states[n] for n in ("1", "2", "3", "4", "6", "7", "8", "9", "10")] == ["kept"] * 9
     assert 'id="folds"' in run.report.read_text()
+
+    told = ["run-fold-1", "run-fold-2", "run-fold-3", "run"]
+    assert Noted.begun == told
+    assert Noted.numbers["run-fold-1"]["validation/accuracy"] == accuracies[0]
+    assert Noted.numbers["run"]["folds/accuracy_low"] == figures["accuracy"]["low"]
+    assert any("Noted" in name for name in record.callbacks)
+    assert saccade("track", tmp_path / "run", "--to", "noted").code == 0
+    assert Noted.begun == [*told, *told], "also afterwards"
 
     again = saccade(*words, "--folds", "3")
     assert again.code == 0

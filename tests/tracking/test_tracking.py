@@ -11,7 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -20,7 +21,8 @@ from saccade.errors import MissingExtraError, RecipeError
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.tracking import TRACKERS, MLflow, TensorBoard, Tracker, WandB, tracker
-from saccade.tracking.facts import epoch_figures, facts_of
+from saccade.tracking.facts import RunFacts, epoch_figures, facts_of
+from saccade.tracking.tracker import without_secrets
 from saccade.training import Callback
 
 pytestmark = pytest.mark.filterwarnings("default")  # the tools warn of what they use themselves
@@ -223,7 +225,7 @@ class Broken(Tracker):
     def _fail(self, moment: str) -> None:
         self.asked.append(moment)
         if moment == self.moment:
-            raise ConnectionError("the server\nis away")
+            raise ConnectionError("https://me:se/cret@ml.org\nis away")
 
     def open(self, run: Any, folder: Path) -> None:
         self._fail("open")
@@ -247,7 +249,7 @@ def test_a_tracker_that_fails_is_left_and_training_goes_on(
     assert broken.asked.index(moment) == len(broken.asked) - 1
     told = capsys.readouterr().err
     assert told.count("warning") == 1
-    assert "tracking with broken ended: ConnectionError: the server is away" in told
+    assert "tracking with broken ended: ConnectionError: https://ml.org is away" in told
 
 
 def test_a_callback_sees_the_folder_at_the_beginning_and_the_finished_run(
@@ -278,9 +280,9 @@ def test_a_callback_sees_the_folder_at_the_beginning_and_the_finished_run(
     ("words", "told"),
     [
         ("neptune:x", "unknown tracker 'neptune' in 'neptune:x'\nhint: choose from: tensorboard"),
-        (
-            "mlflow:https://me:secret@example.org",
-            "holds a password, and commands are kept\nhint: set MLFLOW_",
+        *(
+            (f"mlflow:https://{who}@example.org", "holds a password or a token, .*\nhint: set MLFLOW_")
+            for who in ("me:secret", "me:se/cret", "token")
         ),
         ("mlflow", r"needs the package 'no_such_package'.*\nhint: pip install 'saccade\[mlflow\]'"),
     ],
@@ -304,6 +306,41 @@ def test_names_and_places() -> None:
     else:
         with pytest.raises(MissingExtraError, match=r"saccade\[tensorboard\]"):
             tracker("tensorboard")
+
+
+def test_what_is_said_of_an_address_holds_no_secret() -> None:
+    assert without_secrets("sqlite:////home/me@work/mlflow.db") == "sqlite:////home/me@work/mlflow.db"
+    assert without_secrets("https://a:b@c@d.org and http://t@e.org/f") == "https://d.org and http://e.org/f"
+
+
+def test_databricks_is_an_address_and_its_experiment_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saccade.tracking.mlflow import address, found_or_made
+
+    class Client:
+        made: ClassVar[list[str]] = []
+
+        def get_experiment_by_name(self, name: str) -> None:
+            return None
+
+        def create_experiment(self, name: str, files: str | None) -> str:
+            self.made.append(name)
+            return "1"
+
+        def search_runs(self, *_: object) -> list[Any]:
+            return []
+
+        def create_run(self, *_: object, **__: object) -> Any:
+            return SimpleNamespace(info=SimpleNamespace(run_id="7"))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "/Users/me/saccade")
+    assert address("") == ("databricks", None)
+    assert not [*tmp_path.iterdir()]
+    assert found_or_made(Client(), RunFacts("run", "key", {}, {}, ()), None) == "7"
+    assert Client.made == ["/Users/me/saccade"]
 
 
 def test_each_is_a_callback_of_at_most_forty_lines() -> None:

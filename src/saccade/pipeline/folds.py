@@ -17,12 +17,13 @@ from saccade.pipeline import mending
 from saccade.pipeline.derived import begin_within
 from saccade.pipeline.division import FOLDS
 from saccade.pipeline.evidence import choices_made, watching_test
+from saccade.pipeline.fit import begin_watching, watchers
 from saccade.pipeline.fold_figures import folds_of, write_fold_metrics
 from saccade.pipeline.fold_model import join_folds
 from saccade.pipeline.work import Ready, Work
 from saccade.preprocess import Preprocess
 from saccade.recipe import Recipe
-from saccade.records import Predictions
+from saccade.records import Dataset, Predictions
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.split import fold_dataset
@@ -44,6 +45,7 @@ def fit_folds(work: Work, stages: Sequence[Stage]) -> None:
             hint="leave --finish out; the folds that are done are kept",
         )
     continued = work.ready is None
+    work.watching = tuple(watchers(work))
     shared = SharedFeatures([r for r in work.dataset.used() if r.part != "test"])
     numbers = sorted(set(fold_of.values()))
     for number in numbers:
@@ -53,6 +55,7 @@ def fit_folds(work: Work, stages: Sequence[Stage]) -> None:
         join_folds(work, [run.fold(number) for number in numbers])
     if work.dataset.used("test") and not run.read_record().measured(7):
         work.dataset = choices_made(run, work.dataset, continued=continued)
+    begin_watching(work)  # of the whole, once its model is made: epochs are those of the folds
 
 
 # -- one fold ---------------------------------------------------------------------------------------
@@ -71,8 +74,7 @@ def _train_fold(
     total = max(fold_of.values())
     with run.locked():
         recipe = _fold_recipe(work, run, left)
-        resume = ("saccade", "train", "--resume", str(work.run.root))
-        mended = mending.remove_damaged(run, recipe, terminal, resume)
+        mended = mending.remove_damaged(run, recipe, terminal, _resuming(work))
         if _is_finished(run) and not mended:
             terminal.say(f"Fold      {number} of {total} is trained")
             return
@@ -81,21 +83,7 @@ def _train_fold(
             f"{len(dataset.used('train')):,} images train, {len(dataset.used('validation')):,} are held out"
         )
         terminal.say(f"Fold      {number} of {total}: {sizes}, in {run.root}")
-        if not (run.recipe.exists() and mending.beginning_is_whole(run)):
-            said = "One fold of a cross-validation."
-            begin_within(work.run, run, dataset.records, recipe, command=resume, comment=said)
-        ready = Ready(Runtime.create(recipe.device, recipe.precision), dataset.classes)
-        own = Work(
-            run,
-            work.listed,
-            dataset,
-            recipe,
-            terminal,
-            time.monotonic(),
-            ready=ready,
-            callbacks=work.callbacks,
-            features=shared if recipe.solves_head else None,
-        )
+        own = _begun(work, run, dataset, recipe, shared)
         for stage in stages:
             stage(own)
         found = run.read_metrics("validation")
@@ -105,8 +93,35 @@ def _train_fold(
         )
 
 
+def _begun(work: Work, run: RunFolder, dataset: Dataset, recipe: Recipe, shared: SharedFeatures) -> Work:
+    """The work of one fold, whose run begins here where it has not."""
+    if not _has_begun(run):
+        said = "One fold of a cross-validation."
+        begin_within(work.run, run, dataset.records, recipe, command=_resuming(work), comment=said)
+    return Work(
+        run,
+        work.listed,
+        dataset,
+        recipe,
+        work.terminal,
+        time.monotonic(),
+        ready=Ready(Runtime.create(recipe.device, recipe.precision), dataset.classes),
+        callbacks=work.callbacks,
+        features=shared if recipe.solves_head else None,
+    )
+
+
+def _resuming(work: Work) -> tuple[str, ...]:
+    """The command that goes on with all folds."""
+    return "saccade", "train", "--resume", str(work.run.root)
+
+
+def _has_begun(run: RunFolder) -> bool:
+    return run.recipe.exists() and mending.beginning_is_whole(run)
+
+
 def _is_finished(run: RunFolder) -> bool:
-    return run.recipe.exists() and mending.beginning_is_whole(run) and run.read_record().finished
+    return _has_begun(run) and run.read_record().finished
 
 
 def _fold_recipe(work: Work, run: RunFolder, left: int) -> Recipe:

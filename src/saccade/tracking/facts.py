@@ -14,6 +14,7 @@ from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 
 PARTS = ("train", "validation", "test")
+FOLDS = "folds"  # held out in a cross-validation
 ENDS = ("value", "low", "high")  # of an interval
 
 
@@ -31,15 +32,29 @@ class RunFacts:
 def facts_of(folder: Path) -> RunFacts:
     """Of a run that has begun: its recipe, and the metrics and files that are there already."""
     run = RunFolder(folder)
-    written = (run.recipe, run.onnx, run.certificate(), run.report, run.history, *map(run.metrics, PARTS))
+    parts = (*PARTS, FOLDS)
+    written = (run.recipe, run.onnx, run.certificate(), run.report, run.history, *map(run.metrics, parts))
     numbers = {
         f"{part}/{name}": value
-        for part in PARTS
+        for part in parts
         if run.has(run.metrics(part))
         for name, value in figures(run.read_metrics(part))
     }
     recipe = {key: str(value) for key, value in run.read_recipe().flat().items()}
-    return RunFacts(run.root.resolve().name, _key(run), recipe, numbers, tuple(filter(run.has, written)))
+    return RunFacts(name_of(folder), _key(run), recipe, numbers, tuple(filter(run.has, written)))
+
+
+def name_of(folder: Path) -> str:
+    """As the run's folder; the first fold of RUN is RUN-fold-1."""
+    own, whole = folder.resolve(), whole_of(folder)
+    return own.name if own == whole else f"{whole.name}-fold-{own.name}"
+
+
+def whole_of(folder: Path) -> Path:
+    """The folder of the cross-validation that the run in `folder` is a fold of; else its own."""
+    own = folder.resolve()
+    above = own.parent.parent
+    return above if own.parent.name == FOLDS and RunFolder(above).recipe.is_file() else own
 
 
 def _key(run: RunFolder) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from saccade.errors import RecipeError
 from saccade.tracking.facts import RunFacts
-from saccade.tracking.tracker import Tracker
+from saccade.tracking.tracker import SECRETS, Tracker, without_secrets
 
 KEY = "saccade.run"  # the tag by which a run that continues is found again
 SETTINGS = {  # where the user has none of his own: no usage statistics, and no minutes of trying again
@@ -21,7 +20,8 @@ SETTINGS = {  # where the user has none of his own: no usage statistics, and no 
 }
 LONGEST_VALUE, MOST_AT_ONCE = 6000, 100  # of a parameter; parameters in a request
 INSTEAD = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or all of it in MLFLOW_TRACKING_URI"
-PASSWORD = re.compile(r"(?<=://)[^/@]*:[^/@]*@")
+KEPT = "a password or a token, and commands are kept"
+HOSTED = ("databricks", "databricks-uc")  # addresses without a colon
 
 
 class MLflow(Tracker):
@@ -30,8 +30,8 @@ class MLflow(Tracker):
     tool, package = "mlflow", "mlflow"
 
     def check(self) -> None:
-        if PASSWORD.search(self.place):
-            raise RecipeError("the address of MLflow holds a password, and commands are kept", hint=INSTEAD)
+        if SECRETS.search(self.place):
+            raise RecipeError(f"the address of MLflow holds {KEPT}", hint=INSTEAD)
 
     def open(self, run: RunFacts, folder: Path) -> None:
         os.environ.update({**SETTINGS, **os.environ})
@@ -39,7 +39,7 @@ class MLflow(Tracker):
         from mlflow.tracking import MlflowClient
 
         place, files = address(self.place)
-        self.where, client = PASSWORD.sub("", place), MlflowClient(tracking_uri=place)
+        self.where, client = without_secrets(place), MlflowClient(tracking_uri=place)
         self._client, self._run = client, found_or_made(client, run, files)
         client.update_run(self._run, status="RUNNING")
         parameters = [Param(key, value[:LONGEST_VALUE]) for key, value in run.recipe.items()]
@@ -67,9 +67,10 @@ class MLflow(Tracker):
 
 
 def found_or_made(client: Any, run: RunFacts, files: str | None) -> str:
-    """The id of the run in the experiment `saccade`, also of one that continues or is told again."""
-    known = client.get_experiment_by_name("saccade")
-    experiment = known.experiment_id if known else client.create_experiment("saccade", files)
+    """The id of the run in the experiment, also of one that continues or is told again."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "") or "saccade"  # Databricks wants a path: /Users/...
+    known = client.get_experiment_by_name(name)
+    experiment = known.experiment_id if known else client.create_experiment(name, files)
     runs = client.search_runs([experiment], f"tags.`{KEY}` = '{run.key}'")
     made = runs[0] if runs else client.create_run(experiment, run_name=run.name, tags={KEY: run.key})
     return str(made.info.run_id)
@@ -78,11 +79,11 @@ def found_or_made(client: Any, run: RunFacts, files: str | None) -> str:
 def address(place: str) -> tuple[str, str | None]:
     """Of the tracking store, and of the files where they should lie beside it: a folder holds both.
 
-    >>> address("http://mlflow.example.org:5000")
-    ('http://mlflow.example.org:5000', None)
+    >>> address("http://mlflow.example.org:5000"), address("databricks")
+    (('http://mlflow.example.org:5000', None), ('databricks', None))
     """
     place = place or os.environ.get("MLFLOW_TRACKING_URI", "") or "sqlite:///mlflow.db"
-    if ":" in place:
+    if ":" in place or place in HOSTED:
         return place, None
     folder = Path(place).resolve()
     folder.mkdir(parents=True, exist_ok=True)

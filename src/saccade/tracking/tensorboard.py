@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saccade.tracking.facts import RunFacts
+from saccade.tracking.facts import RunFacts, whole_of
 from saccade.tracking.tracker import Tracker
 
 
@@ -16,7 +16,7 @@ class TensorBoard(Tracker):
     tool, package = "tensorboard", "tensorboard"
 
     def open(self, run: RunFacts, folder: Path) -> None:
-        self._folder = Path(self.place or folder.resolve().parent / "tensorboard") / run.name
+        self._folder = Path(self.place or whole_of(folder).parent / "tensorboard") / run.name
         self.where = str(self._folder)
         self._recipe = run.recipe
         self._writer: Any = None

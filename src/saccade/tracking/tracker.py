@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +14,18 @@ from saccade.run_folder import RunFolder
 from saccade.terminal import say_problem
 from saccade.tracking.facts import RunFacts, epoch_figures, facts_of
 from saccade.training import Callback, TrainingView
+
+# Who asks, in an address: a name, a password behind it, or a token. Passwords may hold / and @.
+SECRETS = re.compile(r"(?<=://)(?!/)\S*@")
+
+
+def without_secrets(text: str) -> str:
+    """The text, its addresses without names, passwords and tokens.
+
+    >>> without_secrets("no answer from https://me:se/cret@example.org/api")
+    'no answer from https://example.org/api'
+    """
+    return SECRETS.sub("", text)
 
 
 class Tracker(Callback):
@@ -76,7 +89,7 @@ class Tracker(Callback):
             step()
         except Exception as error:  # a tracker's tool raises whatever it likes, and training must go on
             self.failed = True
-            told = " ".join(str(error).split())[:300]
+            told = without_secrets(" ".join(str(error).split()))[:300]
             say_problem(
                 "warning",
                 f"tracking with {self.tool} ended: {type(error).__name__}: {told}",
@@ -87,7 +100,8 @@ class Tracker(Callback):
 def tell(tracker: Tracker, run: RunFolder) -> None:
     """Tell a tracker of a finished run; raises what its tool raises."""
     facts = facts_of(run.root)
+    rows = [] if run.read_recipe().split.folds else run.read_history()  # the folds have their own
     tracker.open(facts, run.root)
-    for row in run.read_history():
+    for row in rows:
         tracker.log(epoch_figures(row), row.epoch)
     tracker.conclude(facts, run.root)
