@@ -194,7 +194,7 @@ def _probabilities(work: Work, bundle: Bundle, records: Sequence[ImageRecord], w
         bundle.classes,
         bundle.preprocess,
         BATCH,
-        limits=Limits.of(work.recipe.data),
+        limits=Limits.of(work.recipe.data, bundle.preprocess.pixels),
     )
     with work.terminal.progress(what) as progress:
         logits, _, _ = predict_logits(bundle.module, batches, runtime, progress=progress, images=len(records))
