@@ -39,12 +39,14 @@ class PixelFormat:
     bits: int = 8
 
     def __post_init__(self) -> None:
-        if self.channels not in (COLOUR, GRAY) and not is_channel_number(self.channels):
+        known = self.channels in (COLOUR, GRAY)
+        if not known and not (isinstance(self.channels, str) and is_channel_number(self.channels)):
             raise ModelError(
-                f"channels must be rgb, gray or a number from 2 to {MOST_CHANNELS}, got {self.channels!r}",
+                f'channels must be "rgb", "gray" or a number from "2" to "{MOST_CHANNELS}" as text, got '
+                f"{self.channels!r}",
                 hint="correct it",
             )
-        if self.bits not in (8, 16) or (self.is_colour and self.bits != 8):
+        if type(self.bits) is not int or self.bits not in (8, 16) or (self.is_colour and self.bits != 8):
             raise ModelError(
                 f"channels have 8 bits, or 16 where they are not rgb, got {self.bits}", hint="correct it"
             )
@@ -188,7 +190,7 @@ class Preprocess:
             pixels = PixelFormat(**values.get("pixels", {}))
             sides = {"mean": tuple(values["mean"]), "std": tuple(values["std"]), "pixels": pixels}
             return cls(**{**values, **sides})
-        except (TypeError, KeyError, ValueError) as error:
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise ModelError(
                 f"the stored preprocessing cannot be read ({error})",
                 hint="export the model again",

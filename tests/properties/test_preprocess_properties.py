@@ -63,6 +63,21 @@ def test_what_does_not_hold_is_refused_all_at_once() -> None:
         Preprocess(size=0, resize="stretch", std=(0, 1, 1))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        ({"channels": 5}, 'a number from "2" to "64" as text, got 5'),
+        ({"channels": "gray", "bits": 8.0}, "channels have 8 bits, or 16 .* got 8.0"),
+        (5, "cannot be read"),
+    ],
+)
+def test_stored_pixels_of_another_kind_are_refused(pixels: object, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        Preprocess.from_json({**Preprocess(size=8).as_json(), "pixels": pixels})
+    with pytest.raises(ModelError, match="cannot be read"):
+        Preprocess.from_json([pixels])  # type: ignore[arg-type]
+
+
 def test_a_stored_preprocess_with_unknown_keys_is_refused() -> None:
     with pytest.raises(ModelError, match="cannot be read"):
         Preprocess.from_json({**Preprocess(size=8).as_json(), "gamma": 2})
