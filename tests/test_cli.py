@@ -199,6 +199,12 @@ def test_help_is_found_by_every_way_to_ask_for_it(answer: Command, words: list[s
     assert out.startswith(start)
 
 
+@pytest.mark.parametrize("command", ["train", "search", "lr"])
+def test_class_weights_need_no_value(command: str) -> None:
+    _, given = parsed([command, "photos", "--out", "x", "--train.class_weights", "--seed", "1"])
+    assert given.kwargs["train__class_weights"] == "auto"
+
+
 @pytest.mark.parametrize("command", ["audit", "split", "augment"])
 def test_other_commands_show_their_own_flags_only(answer: Command, command: str) -> None:
     code, out, _ = answer(command, "--help-all")

@@ -42,7 +42,7 @@ def parsed(words: list[str]) -> tuple[Callable[..., int | None], inspect.BoundAr
     in_our_words(words, _NAMES)
     app = build_app(words)
     tokens = [_STANDARD_INPUT if word == "-" and words[0] == "predict" else word for word in words]
-    if words[0] == train.__name__:
+    if words[0] in {command.__name__ for command in RECIPE_COMMANDS}:
         from saccade.cli.flags import with_values
 
         tokens = with_values(tokens)
