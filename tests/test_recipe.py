@@ -274,7 +274,13 @@ def test_what_a_method_passes_over_is_not_refused_from_scratch() -> None:
 
 @pytest.mark.parametrize(
     ("backbone", "optimizer", "rate"),
-    [("small_cnn", "sgd", 0.005), ("small_cnn", "adamw", 1e-3), ("resnet18", "sgd", 0.05)],
+    [
+        ("small_cnn", "sgd", 0.005),
+        ("small_cnn", "adamw", 1e-3),
+        ("resnet18", "sgd", 0.05),
+        ("fast_cnn", "timm/muon", 0.02),
+        ("small_cnn", "timm/muon", 1e-3),
+    ],
 )
 def test_the_rate_of_an_optimizer_is_one_that_the_backbone_bears(
     backbone: str, optimizer: str, rate: float
