@@ -121,6 +121,27 @@ def test_every_format_answers_for_other_shares(
     assert saccade("certify", out, "--against", adjusted.root).code == 0
 
 
+@pytest.mark.parametrize(
+    "format",
+    ["triton", pytest.param("int8", marks=pytest.mark.slow), pytest.param("web", marks=pytest.mark.slow)],
+)
+def test_so_do_those_that_are_made_of_a_float_file(
+    format: str, saccade: Saccade, adjusted: RunFolder, photos: Path, tmp_path: Path, web_library: Path
+) -> None:
+    out = tmp_path / ("float.onnx" if format == "int8" else "page")
+    said = saccade("export", adjusted.root, "--format", format, "--priors", "uniform", "--out", out)
+    assert said.code == (1 if format == "int8" else 0), "int8: too few validation images"
+    model = {"int8": out, "web": out / "site/model.onnx", "triton": out / "run/1/model.onnx"}[format]
+    alone = answers(saccade, model, photos, tmp_path / "alone.csv")
+    asked = answers(saccade, adjusted.root, photos, tmp_path / "asked.csv", "--priors", "uniform")
+    own = answers(saccade, adjusted.root, photos, tmp_path / "own.csv")
+    assert np.abs(alone - asked).mean() < 0.3 * np.abs(own - asked).mean()
+    if format == "web":
+        about = json.loads((out / "site" / "about.json").read_text())
+        assert about["name"] == "run"
+        assert about["accuracy"] is None, "it was measured with the run's own shares"
+
+
 def test_without_out_the_runs_own_model_is_left_alone(saccade: Saccade, plain: RunFolder) -> None:
     before = plain.onnx.read_bytes()
     assert saccade("export", plain.root, "--priors", "uniform").code == 0

@@ -43,7 +43,7 @@ from saccade.run_folder import (
 from saccade.terminal import Terminal
 
 Known = Mapping[str, Certificate]
-FLOAT_FILE = "float.onnx"
+FLOAT_FOLDER = ".float"
 
 
 def export_and_certify(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> Certificate:
@@ -281,7 +281,8 @@ def _decoding(data: DataConfig) -> dict[str, Any]:
 def _float_onnx(run: RunFolder, dataset: Dataset, terminal: Terminal, folder: Path, asked: Asked) -> Path:
     """The run's own model.onnx, written where it is missing; one in `folder` for other class shares."""
     if asked.given:
-        file = folder / FLOAT_FILE
+        file = RunFolder(folder / FLOAT_FOLDER / run.root.resolve().name).onnx  # formats name it by its run
+        file.parent.mkdir(parents=True, exist_ok=True)
         _make(run, "onnx", file, dataset, terminal, asked)
         return file
     if not run.has(run.onnx):
