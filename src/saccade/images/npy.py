@@ -1,4 +1,4 @@
-"""NumPy's .npy files (format 1.0 to 3.0): the header within bounds, then plain numbers; never a pickle."""
+"""NumPy's .npy files (format 1.0 and 2.0): the header within bounds, then plain numbers; never a pickle."""
 
 from __future__ import annotations
 
