@@ -42,6 +42,7 @@ COMMANDS = (
         "export",
         "lr",
         "predict",
+        "replay",
         "search",
         "serve",
         "split",
@@ -329,6 +330,22 @@ def test_a_defect_of_ours_is_called_one_without_a_traceback(
     assert code == 2
     assert "this is a defect of saccade" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory (2 GiB)")])
+def test_too_little_memory_is_no_defect_of_ours(
+    answer: Command, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from saccade import pipeline
+
+    def greedy(*_: object, **__: object) -> int:
+        raise error
+
+    monkeypatch.delenv("SACCADE_TRACEBACK", raising=False)
+    monkeypatch.setattr(pipeline, "list_backbones", greedy)
+    code, _, err = answer("backbones")
+    assert code == 2
+    assert err.startswith("error: out of memory\nhint: use a smaller --batch-size")
 
 
 def test_the_tutorial_network_has_the_tutorials_parameters(answer: Command) -> None:

@@ -22,6 +22,7 @@ WHOLE: dict[str, Any] = {
     "device": "cpu",
     "device_name": "CPU, AVX2",
     "precision": "float32",
+    "in_float32": [{"phase": "main", "epoch": 2, "step": 4}],
     "deterministic": False,
     "threads": 2,
     "ranks": 1,

@@ -128,3 +128,8 @@ def test_bfloat16_on_a_processor_without_it_is_said_to_be_slow(
 ) -> None:
     monkeypatch.setattr(runtime_module, "knows_bfloat16", lambda: known)
     assert runtime_module.imitates_bfloat16(Runtime.create("cpu", precision)) is slow
+
+
+def test_an_apple_gpu_is_known_by_its_number_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_device("mps:0") == resolve_device("mps") == torch.device("mps", 0)

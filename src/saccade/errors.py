@@ -12,7 +12,8 @@ SaccadeError                 caught by the command line: printed without a trace
 ├── RunError                 a run folder is locked, damaged, or belongs to another recipe
 │   ├── OtherRunError        a run folder holds a run of other images or of another recipe
 │   └── NotFittedError       asked of a classifier that has no run (yet); also an AttributeError
-├── TrainingError            training cannot go on (loss not finite, out of memory)
+├── TrainingError            training cannot go on (out of memory)
+│   └── NotFiniteError       a loss or a gradient is NaN or infinite
 ├── PromiseError             one of the ten promises would be broken
 └── MissingExtraError        an optional dependency is absent; names the `pip install` line
 
@@ -137,6 +138,10 @@ def _not_fitted(theirs: type[Exception]) -> type[NotFittedError]:
 
 class TrainingError(SaccadeError):
     """Training cannot go on."""
+
+
+class NotFiniteError(TrainingError):
+    """A loss or a gradient is NaN or infinite: nothing is learnt from it."""
 
 
 class PromiseError(SaccadeError):

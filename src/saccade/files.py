@@ -79,6 +79,17 @@ def is_utf8(text: str) -> bool:
     return True
 
 
+def file_size(size_bytes: int) -> str:
+    """For people.
+
+    >>> [file_size(size) for size in (812, 45_300, 7_340_000)]
+    ['812 bytes', '45.3 kB', '7.3 MB']
+    """
+    if size_bytes < 1000:
+        return f"{size_bytes} bytes"
+    return f"{size_bytes / 1e3:.1f} kB" if size_bytes < 1e6 else f"{size_bytes / 1e6:,.1f} MB"
+
+
 def files_below(folder: Path) -> list[Path]:
     """Every file below a folder, sorted by name; raises OSError for a link, pipe, socket or device."""
     found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())

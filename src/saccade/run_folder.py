@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -27,6 +28,7 @@ import numpy as np
 from saccade.errors import OtherRunError, RunError
 from saccade.files import (
     MOST_WEIGHT_BYTES,
+    file_size,
     files_below,
     json_text,
     lock_file,
@@ -46,6 +48,7 @@ LOCK_TRIES = 20
 FOLDER_CERTIFICATE = "certificate.json"  # within a model that is a folder
 PART = ".part"  # ends the name of a file that is being written
 OF_A_SEARCH = ("search", "best.toml", ".search.lock", ".ending.lock")  # in the folder of the run that follows
+FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)  # a disk, a quota
 READ_TRIES = 3  # another command may be writing while this one reads
 
 
@@ -120,6 +123,11 @@ class RunFolder:
     def search(self) -> Path:
         """What the search found from which this run came; absent otherwise."""
         return self.root / "search" / "result.json"
+
+    @property
+    def not_finite(self) -> Path:
+        """What a step had whose loss or gradient was NaN or infinite; absent otherwise."""
+        return self.root / "debug" / "nan"
 
     @property
     def manifest(self) -> Path:
@@ -820,11 +828,20 @@ def replacing(path: Path, *, needed_bytes: int = 0) -> Iterator[BinaryIO]:
             raise
         fsync_folder(path.parent)
     except OSError as error:
-        needs = f"; it needs {needed_bytes / 1e6:.1f} MB" if needed_bytes else ""
+        room = _room(path.parent, needed_bytes) if error.errno in FULL else ""
         raise RunError(
-            f"{path} cannot be written ({error.strerror}){needs}",
+            f"{path} cannot be written ({error.strerror}){room}",
             hint="free some space or permissions there, or give --out another folder",
         ) from None
+
+
+def _room(folder: Path, needed_bytes: int) -> str:
+    """What is free in the folder, beside what a file needs there."""
+    with contextlib.suppress(OSError):
+        free = file_size(shutil.disk_usage(folder).free)
+        needs = f"it needs {file_size(needed_bytes)}, " if needed_bytes else ""
+        return f"; {needs}{free} free there"
+    return ""
 
 
 def fsync_file(path: Path) -> None:

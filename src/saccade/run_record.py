@@ -40,6 +40,7 @@ class RunRecord:
     device: str = ""
     device_name: str = ""
     precision: str = ""
+    in_float32: tuple[Mapping[str, Any], ...] = ()  # phases that left it, and from which step on
     deterministic: bool | None = None
     threads: int = 0
     ranks: int = 0

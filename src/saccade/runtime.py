@@ -173,7 +173,7 @@ def resolve_device(name: str) -> torch.device:
     number = int(index) if index.isdecimal() else 0
     if kind == "cpu" and not index:
         return torch.device("cpu")
-    if kind == "mps" and not index and torch.backends.mps.is_available():
+    if kind == "mps" and index in ("", "0") and torch.backends.mps.is_available():
         return torch.device("mps", 0)
     if kind == "cuda" and (not index or index.isdecimal()) and number < torch.cuda.device_count():
         return torch.device("cuda", number)

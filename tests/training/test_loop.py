@@ -23,8 +23,8 @@ from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.testing.tiny import TinyBackbone, TinyData, tiny_classifier
 from saccade.training import Callback, StopRequest, fit
-from saccade.training.learner import LossWatch
 from saccade.training.loop import training_job
+from saccade.training.loss_watch import LossWatch
 from saccade.training.optimizers import build_optimizer
 
 
@@ -427,7 +427,8 @@ class Exploding(nn.Module):
         return self.dense(features) * (1 + self.scale.sqrt())
 
 
-def test_weights_that_became_nan_in_the_last_step_are_never_kept(fit_tiny, recipe, tmp_path):
+def test_weights_that_became_nan_in_the_last_step_are_never_kept(fit_tiny, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(LossWatch, "settle", lambda *_: None)  # else the gradient is seen first
     data = TinyData(8, batch_size=8)  # one step an epoch: only validation can see it
     network = tiny_classifier()
     network.head = Exploding()
@@ -531,14 +532,3 @@ def test_a_finished_training_is_not_done_again(fit_tiny):
     assert not again_recorder.progress
     assert second == first
     assert same(network.state_dict(), again.state_dict())
-
-
-def test_a_gpus_losses_are_read_one_step_late_and_at_the_end_of_the_epoch():
-    watch = LossWatch(lag=1, where="in epoch 1", remedy="Lower the rate")
-    watch.see(torch.tensor([1.0, torch.inf]), ("good.png", "bad.png"))
-    with pytest.raises(TrainingError, match=r"in epoch 1, for 1 of 2 images of the batch: bad\.png\nhint"):
-        watch.see(torch.tensor([1.0, 2.0]), ("c.png", "d.png"))
-    watch.flush()
-    watch.see(torch.tensor([torch.nan]), ("last.png",))
-    with pytest.raises(TrainingError, match=r"last\.png"):
-        watch.flush()

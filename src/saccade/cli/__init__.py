@@ -22,6 +22,8 @@ from saccade.terminal import drop_output, say_problem
 from saccade.threads import calm_openmp
 
 STARTED = time.monotonic()
+NO_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory")  # of torch, onnxruntime
+SMALLER = "use a smaller --batch-size, --image-size or --backbone, or end what else uses that memory"
 
 
 class Outcome:
@@ -93,12 +95,14 @@ def _fail(error: SaccadeError) -> int:
 
 
 def _described(error: Exception, words: Sequence[str]) -> SaccadeError:
-    """What the system refused (a full disk), what is not installed, or a defect of ours, in words."""
+    """What the system refused (a full disk, memory), what is not installed, or a defect of ours, in words."""
     if isinstance(error, OSError):
         where = f"{error.filename} cannot be used ({error.strerror})" if error.filename else str(error)
         return SaccadeError(where, hint="check the path, its permissions and the space left there")
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in OF_TRAINING:
         return MissingExtraError(str(error.name), "train", f"`saccade {words[0]}`")
+    if isinstance(error, MemoryError) or any(text in str(error).lower() for text in NO_MEMORY):
+        return SaccadeError("out of memory", hint=SMALLER)
     places = [frame for frame in traceback.extract_tb(error.__traceback__) if "saccade" in frame.filename]
     place = f" at {os.path.basename(places[-1].filename)}:{places[-1].lineno}" if places else ""
     return SaccadeError(

@@ -253,6 +253,13 @@ def compare(
     return 0
 
 
+def replay(
+    run: Annotated[str, Parameter(help="A run that a loss which is not finite stopped.", metavar="RUN")], /
+) -> int:
+    """Find the layer that gave NaN, where that stopped a run. Exit code 1: all is finite now."""
+    return 0 if _pipeline().replay(run, Terminal(lasting=False)) else 1
+
+
 # -- shipping ------------------------------------------------------------------------------------
 
 
@@ -459,6 +466,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     serve,
     compare,
     track,
+    replay,
     summary,
     backbones,
     doctor,

@@ -79,6 +79,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "saccade track runs/photos-1 --to tensorboard",
         "saccade track runs/photos-1 --to mlflow:http://localhost:5000",
     ),
+    "replay": ("saccade replay runs/photos-1",),
     "summary": ("saccade summary small_cnn --classes 5", "saccade summary runs/photos-1"),
     "backbones": ("saccade backbones", "saccade backbones resnet", "saccade backbones '*'"),
     "demo": ("saccade demo",),

@@ -23,6 +23,7 @@ from saccade.imports import import_openvino
 from saccade.runtime import Runtime, bfloat16_pays
 from saccade.threads import usable_cores
 from saccade.training.inference import evaluation_mode
+from saccade.training.memory import Pieces
 
 if TYPE_CHECKING:
     import onnx
@@ -125,11 +126,12 @@ def torch_engine(backbone: nn.Module, runtime: Runtime) -> Engine:
     taking_turns = threading.Lock()
     device = runtime.device
     reduced = device.type != "cpu" and runtime.precision == "bfloat16"
+    features_of = Pieces(lambda images: backbone(runtime.images(images)), runtime)
 
     def engine(images: Tensor) -> Tensor:
         with taking_turns, torch.inference_mode(), evaluation_mode(backbone):
             with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
-                features: Tensor = backbone(runtime.images(images))
+                features = features_of(images)
             return features.float().cpu()
 
     return engine

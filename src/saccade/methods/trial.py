@@ -30,7 +30,9 @@ from saccade.training.inference import predict_logits
 from saccade.training.job import TrainingJob, freeze_for
 from saccade.training.learner import Learner, begin_phase
 from saccade.training.loop import train_step
+from saccade.training.loss_watch import Statistics
 from saccade.training.losses import image_figures, log_loss_and_accuracy
+from saccade.training.not_finite import finite_step
 from saccade.training.precision import learning_runtime
 from saccade.training.state import FitState
 from saccade.transforms.batches import Batch
@@ -144,7 +146,7 @@ def _step_seconds(job: TrainingJob, phase: Phase) -> float:
         for step, batch in enumerate(islice(job.data.train.epoch(1), TIMED_STEPS)):
             job.watch.stop.check()
             began = time.monotonic()
-            _step(learner, batch, step)
+            _step(job, learner, batch, step)
             least = min(least, time.monotonic() - began)
     return least
 
@@ -164,11 +166,12 @@ def _finetune(job: TrainingJob, probe: Probe, phase: Phase) -> None:
     ):
         learner = begin_phase(learning, phase, runtime=runtime)
         set_training_mode(job.classifier, keep_statistics=phase.keep_statistics)
+        learner.statistics = Statistics.of(job.classifier)
         step, total = 0, phase.epochs * len(learning.data.train)
         for epoch in range(1, phase.epochs + 1):
             for batch in learning.data.train.epoch(epoch):
                 job.watch.stop.check()
-                _step(learner, batch, step)
+                _step(job, learner, batch, step)
                 step += 1
                 progress(step, total)
         learner.average.swap()  # it is judged by the weights that the phase itself would keep
@@ -195,7 +198,7 @@ def _trial_epochs(phase: Phase, batches: int) -> int:
     return min(phase.epochs, max(least, round(TRIAL_SHARE * phase.epochs)))
 
 
-def _step(learner: Learner, batch: Batch, step: int) -> None:
+def _step(job: TrainingJob, learner: Learner, batch: Batch, step: int) -> None:
     learner.set_rate(learner.rate(step, 1.0))
-    train_step(learner, batch, step)
+    finite_step(train_step, job, learner, batch, epoch=1, step=step)
     learner.average.follow(step)

@@ -5,6 +5,7 @@ from saccade.pipeline.look import augment_preview, list_backbones, summarize
 from saccade.pipeline.prepare import audit_data, split_data
 from saccade.pipeline.rates import find_rates
 from saccade.pipeline.reevaluate import compare, evaluate
+from saccade.pipeline.replay import replay
 from saccade.pipeline.ship import certify, export
 from saccade.pipeline.track import track
 from saccade.pipeline.train import TrainResult, resume, train
@@ -20,6 +21,7 @@ __all__ = [
     "export",
     "find_rates",
     "list_backbones",
+    "replay",
     "resume",
     "split_data",
     "summarize",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,8 @@ def fit(work: Work) -> None:
         watch = Watch(callbacks, stop, clock, work.finish)
         job = training_job(network.module, plan, data, runtime=runtime, run=run, watch=watch)
         result = METHODS[plan.method].train(job, probe)
+        if result.switches:
+            run.update_record(in_float32=tuple(map(dataclasses.asdict, result.switches)))
         if found := job.checkpoints.choice(SERIES):
             run.update_record(series={key: value for key, value in found.items() if key != "groups"})
         network.module.flip = work.recipe.evaluate.flip

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from saccade.runtime import Runtime
 from saccade.terminal import Progress, silent
+from saccade.training.memory import Pieces
 from saccade.transforms.batches import Batch
 
 
@@ -27,14 +28,15 @@ def predict_logits(
     """Logits (n, classes) with the labels and paths of the same images, in the batches' order.
 
     Labels are class indices (n,), or (n, classes) of 0 and 1 where an image may have several. `images` is the
-    number to expect, for the progress only.
+    number to expect, for the progress only. A batch too large for the memory is answered in pieces.
     """
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     paths: list[str] = []
+    answers = Pieces(lambda images: module(runtime.images(images)).float(), runtime)
     with runtime.evaluation_arithmetic(), evaluation_mode(module):
         for batch in batches:
-            logits.append(module(runtime.images(batch.images)).float())
+            logits.append(answers(batch.images))
             labels.append(batch.targets)
             paths.extend(batch.paths)
             progress(len(paths), images)

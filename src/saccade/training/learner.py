@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,23 +12,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from saccade.errors import TrainingError
 from saccade.models.network import Classifier
 from saccade.plan import Phase, Plan
 from saccade.runtime import Runtime, draw_seed
 from saccade.training.averaging import WeightAverage
 from saccade.training.clock import Stretch
 from saccade.training.job import TrainingJob, freeze_for, training_loss
+from saccade.training.loss_watch import LossWatch, Statistics
 from saccade.training.losses import Loss, classification_loss, label_losses
+from saccade.training.memory import memory_error
 from saccade.training.optimizer_state import flatten_optimizer, unflatten_optimizer
 from saccade.training.optimizers import build_optimizer
 from saccade.training.schedules import Pace, Plateau, Span, growing_side, learning_rate
-from saccade.training.state import FitState
+from saccade.training.state import FitState, Switch
 from saccade.transforms.batches import Batch
 from saccade.transforms.mix import NO_MIXING, Mixing, mix, soft_targets
 
 SMALLEST_MICRO_BATCH = 2  # BatchNorm needs two images to have a variance
-FILES_NAMED = 32
 
 
 @dataclass(slots=True)
@@ -51,7 +50,9 @@ class Learner:
     done: float = 1.0  # share of the phase's schedule at the start of this epoch
     mixing: Mixing = NO_MIXING  # of this epoch
     pace: Pace | None = None  # where a deadline leaves no time for all epochs
-    watch: LossWatch = field(default_factory=lambda: LossWatch())
+    watch: LossWatch = field(default_factory=LossWatch)
+    statistics: Statistics = field(default_factory=Statistics)
+    switch: Switch | None = None  # where the phase went on in float32
 
     @property
     def growing_from(self) -> float:
@@ -87,6 +88,7 @@ class Learner:
         self.done = step / max(1, self.span.steps)
         epoch = phase_step // max(1, self.span.steps_per_epoch)
         self.mixing = self.plan.mixing.at(self.done, epoch)
+        self.statistics = Statistics.of(self.classifier)
 
     def epochs_averaged(self, phase_step: int, before: int) -> int:
         """How many epochs are in the equal average, that which ended at `phase_step` included; else 0.
@@ -145,6 +147,17 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
 
+    def gradients(self) -> list[Tensor]:
+        """Those of the step that is about to be taken."""
+        learning = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+        return [parameter.grad for parameter in learning if parameter.grad is not None]
+
+    def go_on_in_float32(self, *, epoch: int, step: int) -> None:
+        """From this step on the phase computes in float32."""
+        self.runtime = self.runtime.in_precision("float32")
+        self.forward, self.stepper = self.runtime.setup(self.classifier, self.optimizer)
+        self.switch = Switch(self.phase.name, epoch, step)
+
     def halve_micro_batch(self, images: int) -> None:
         """Work on half as many images at once; the gradient of the whole batch stays what it was.
 
@@ -174,43 +187,6 @@ class Learner:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-@dataclass(slots=True)
-class LossWatch:
-    """Looks at every loss; on a GPU one step late, so that the GPU need not wait.
-
-    `lag` is the number of steps a loss may stay unread.
-    """
-
-    lag: int = 0
-    where: str = ""
-    remedy: str = ""
-    _unread: deque[tuple[Tensor, tuple[str, ...]]] = field(default_factory=deque)
-
-    def see(self, losses: Tensor, paths: tuple[str, ...]) -> None:
-        """Raises TrainingError, naming the files, once a loss (B,) is not finite."""
-        self._unread.append((losses.detach(), paths))
-        while len(self._unread) > self.lag:
-            self._read()
-
-    def flush(self) -> None:
-        """Read what is left, at the end of an epoch."""
-        while self._unread:
-            self._read()
-
-    def _read(self) -> None:
-        losses, paths = self._unread.popleft()
-        if math.isfinite(float(losses.sum())):
-            return
-        values = losses.tolist()
-        bad = [path for path, value in zip(paths, values, strict=True) if not math.isfinite(value)]
-        more = f" and {len(bad) - FILES_NAMED} more" if len(bad) > FILES_NAMED else ""
-        raise TrainingError(
-            f"the loss is NaN or infinite {self.where}, for {len(bad)} of {len(paths)} images of the batch: "
-            f"{', '.join(bad[:FILES_NAMED])}{more}",
-            hint=self.remedy,
-        )
-
-
 def begin_phase(
     job: TrainingJob, phase: Phase, *, runtime: Runtime | None = None, state: FitState | None = None
 ) -> Learner:
@@ -219,6 +195,8 @@ def begin_phase(
     `runtime` is the job's unless another precision suits the phase; `state` where the phase is under way.
     """
     runtime, state = runtime or job.runtime, state or FitState()
+    if state.in_float32(phase.name):
+        runtime = runtime.in_precision("float32")
     freeze_for(job.classifier, phase)
     optimizer = build_optimizer(job.classifier, phase.learning_rate, job.plan.optimizer)
     forward, stepper = runtime.setup(job.classifier, optimizer)
@@ -243,7 +221,7 @@ def begin_phase(
         micro_batch=state.micro_batch or job.plan.planned_micro_batch,
         pace=state.pace,
         mixing=job.plan.mixing,
-        watch=LossWatch(lag=0 if runtime.device.type == "cpu" else 1),
+        watch=LossWatch(gradients=runtime.device.type == "cpu"),
     )
 
 
@@ -258,16 +236,3 @@ def even_parts(images: int, most: int) -> Iterator[slice]:
     pieces = math.ceil(images / most)
     ends = [images * piece // pieces for piece in range(pieces + 1)]
     return (slice(start, end) for start, end in itertools.pairwise(ends))
-
-
-def memory_error(images: int, runtime: Runtime) -> TrainingError:
-    """What was too much, and what to do."""
-    return TrainingError(
-        f"out of memory: {images} images at once on {runtime.device}",
-        hint="use a smaller train.batch_size, data.image_size or backbone, or end what else uses that memory",
-    )
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was too small, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

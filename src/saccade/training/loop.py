@@ -41,11 +41,21 @@ from saccade.training.job import (
     phase_ending,
     view,
 )
-from saccade.training.learner import Learner, begin_phase, memory_error, out_of_memory
+from saccade.training.learner import Learner, begin_phase
 from saccade.training.losses import log_loss_and_accuracy
+from saccade.training.memory import memory_error, out_of_memory
 from saccade.training.monitors import watched
+from saccade.training.not_finite import finite_step, noted_switch
 from saccade.training.precision import learning_runtime
-from saccade.training.state import Best, Checkpoint, Checkpoints, Continued, FitState, FrozenEvidence
+from saccade.training.state import (
+    Best,
+    Checkpoint,
+    Checkpoints,
+    Continued,
+    FitState,
+    FrozenEvidence,
+    Switch,
+)
 from saccade.training.swa import average_epoch, refresh_statistics
 from saccade.transforms.batches import Batch
 
@@ -60,7 +70,8 @@ class FitResult:
     in the weights that are returned. `finetune_ratio` is 0 where nothing was fine-tuned. `continued` says of
     each time that epochs went on from a checkpoint whether they did so bit for bit. `head_alone`: the best
     weights are the untouched backbone and a head fitted on its features. `averaged`: what averaging with the
-    pretrained weights came to (training/wise.py), where it was tried.
+    pretrained weights came to (training/wise.py), where it was tried. `switches`: where phases went on in
+    float32.
     """
 
     history: tuple[EpochRow, ...]
@@ -74,6 +85,7 @@ class FitResult:
     frozen_at_end: str = ""
     averaged: Mapping[str, Any] = field(default_factory=dict)
     continued: tuple[Continued, ...] = ()
+    switches: tuple[Switch, ...] = ()
 
 
 def training_job(
@@ -183,7 +195,7 @@ def end_epoch(job: TrainingJob, learner: Learner, state: FitState, trained: Tall
     plateau = learner.plateau_after(state.plateau, row.score)
     state = replace(state, micro_batch=learner.micro_batch, plateau=plateau)
     state = state.after_epoch(row, steps=trained.steps, min_delta=job.plan.schedule.min_delta)
-    state = _with_memory_note(job, learner, state)
+    state = noted_switch(job, learner, _with_memory_note(job, learner, state))
     seconds = time.monotonic() - began
     clock.note_epoch(seconds, validated.seconds)
     if not learner.phase.kept_views:  # else validation began in the middle of the network
@@ -249,7 +261,8 @@ def train_epoch(job: TrainingJob, learner: Learner, state: FitState) -> Tally:
         job.watch.stop.check()
         rate = learner.rate(state.phase_step + index, state.plateau.factor)
         learner.set_rate(rate)
-        losses, right = _step_within_memory(learner, batch, state.step + index)
+        step = state.step + index
+        losses, right = finite_step(_step_within_memory, job, learner, batch, epoch=epoch, step=step)
         learner.average.follow(state.phase_step + index)
         tally.add(len(batch.paths), losses, right, rate)
         seconds = time.monotonic() - began
@@ -265,7 +278,6 @@ def train_epoch(job: TrainingJob, learner: Learner, state: FitState) -> Tally:
             )
         if learner.pace and state.phase_step + tally.steps >= learner.pace.end:
             break
-    learner.watch.flush()
     return tally
 
 
@@ -286,6 +298,7 @@ def train_step(learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tenso
         right += learner.right(logits, targets[part])
     if learner.plan.optimizer.gradient_clip:
         clip_gradients(learner)
+    learner.watch.settle(learner.gradients, batch.paths)
     learner.stepper.step()
     learner.stepper.zero_grad()
     return torch.cat(seen), right
@@ -355,6 +368,7 @@ def finish(job: TrainingJob, state: FitState) -> FitResult:
         head_alone=first.fitted and state.best.phase == first.name,
         frozen_at_end=_frozen_at_end(job, state),
         continued=state.continued,
+        switches=state.switches,
     )
 
 

@@ -67,6 +67,16 @@ class Continued:
 
 
 @dataclass(frozen=True, slots=True)
+class Switch:
+    """From this step of all (counted from 0), in this epoch, the phase computes in float32: in the arithmetic
+    before, its loss or gradient was not finite."""
+
+    phase: str
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class FitState:
     """Where a training stands after a finished epoch; replaced, never changed.
 
@@ -95,6 +105,11 @@ class FitState:
     finished: str = ""
     continued: tuple[Continued, ...] = ()
     averaged: int = 0
+    switches: tuple[Switch, ...] = ()
+
+    def in_float32(self, phase: str) -> bool:
+        """Whether that phase has gone on in float32."""
+        return any(switch.phase == phase for switch in self.switches)
 
     @property
     def best_score(self) -> float:
@@ -413,6 +428,7 @@ def state_from_json(values: Mapping[str, Any]) -> FitState:
                 "history": tuple(EpochRow(**row) for row in values["history"]),
                 "notes": tuple(values["notes"]),
                 "continued": tuple(Continued(**entry) for entry in values.get("continued", ())),
+                "switches": tuple(Switch(**entry) for entry in values.get("switches", ())),
             }
         )
     except (TypeError, KeyError) as error:
