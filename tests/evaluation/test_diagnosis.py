@@ -63,6 +63,21 @@ def test_overfitting_is_a_gap_beyond_chance():
     assert kinds(rows(FALLING, FALLING, 0.95, 0.9), validation=figures(0.9)) == ["fine"]
 
 
+def test_a_linear_head_that_fits_its_features_has_learnt_nothing_by_heart():
+    fit = tuple(rows([0.1], [0.6], 1.0, 0.85, phase="head", lr=0.0))
+    found = {f.kind: f for f in diagnose(Evidence(fit, validation=figures(0.85), train=figures(1.0)))}
+    assert list(found) == ["fine", "fits_its_features"]
+    assert "memorised" not in found["fits_its_features"].message
+    assert "curves" not in found["fine"].message, "a fit has none"
+    poor = diagnose(Evidence(fit, validation=figures(0.6), train=figures(1.0)))
+    assert [(f.kind, f.severity) for f in poor] == [("fits_its_features", "warning")]
+    mlp = Recipe().replaced(model__head="mlp")  # whose strength nothing chose
+    assert kinds(fit, validation=figures(0.85), train=figures(1.0), recipe=mlp) == ["overfitting"]
+    tuned = rows([0.5, 0.49, 0.48], [0.7, 0.68, 0.66], 0.8, 0.85)
+    never = diagnose(Evidence((*fit, *tuned), validation=figures(0.85)))
+    assert any("never beat the head alone" in f.message for f in never)
+
+
 def test_hidden_series_are_named_instead_of_overfitting():
     gap = rows(FALLING, [1.0, 0.8, 0.7, 0.68, 0.67, 0.668], 0.99, 0.8)
     found = {

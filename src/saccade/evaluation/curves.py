@@ -15,8 +15,10 @@ from saccade.evaluation.intervals import wilson
 from saccade.evaluation.remedies import (
     SOME_IMAGES,
     Evidence,
+    against_overfitted_head,
     against_overfitting,
     against_underfitting,
+    epoch_name,
     epochs,
     fitted,
     kept_index,
@@ -66,6 +68,7 @@ BROKEN_START = 2.0
 STILL_IMPROVING, LAST_STEP = 0.05, 0.01
 # Above this there is too little left to gain for another run.
 GOOD_ENOUGH = 0.99
+FITS_ITS_FEATURES = "fits_its_features"  # the kind of a gap that a linear head has
 LOSSES = ("train_loss", "validation_loss")
 
 
@@ -146,13 +149,34 @@ def overfitting(evidence: Evidence) -> Finding | None:
             return None
     if train - value < OVERFIT_GAP or train <= high:
         return None
+    others = " and ".join(judged) or "validation"
+    if fitted([row]) and evidence.recipe.model.head == "linear":
+        return _fits_its_features(evidence, train, value, others)
     few = 0 < evidence.smallest_class < SOME_IMAGES
     return Finding(
         "overfitting",
         "warning",
         f"Overfitting: accuracy is {percent(train)} on training images, but only {percent(value)} on "
-        f"{' and '.join(judged) or 'validation'} images. The model has memorised its training images.",
+        f"{others} images. The model has memorised its training images.",
         against_overfitting(evidence, more_data_first=few),
+        figure={"train_accuracy": train, "validation_accuracy": value, "gap": train - value},
+    )
+
+
+def _fits_its_features(evidence: Evidence, train: float, value: float, others: str) -> Finding:
+    """A gap of a linear head, whose strength was chosen on held-out images: no alarm where it is good."""
+    poor = skill(value, evidence.judged) < UNDERFIT_SKILL
+    told = (
+        "The frozen features do not part these classes well enough."
+        if poor
+        else "That is usual for a linear head, and no harm: its L2 penalty was chosen on images held out."
+    )
+    return Finding(
+        FITS_ITS_FEATURES,
+        "warning" if poor else "info",
+        f"The head has {percent(train)} of its own training images right, and {percent(value)} of "
+        f"{others} images. {told}",
+        against_overfitted_head(evidence.recipe),
         figure={"train_accuracy": train, "validation_accuracy": value, "gap": train - value},
     )
 
@@ -198,8 +222,8 @@ def fine_tuning_did_not_help(evidence: Evidence) -> Finding | None:
     return Finding(
         "fine_tuning_did_not_help",
         "info",
-        f"Phase {phase!r} never beat epoch {kept + 1}, whose weights were kept; its {epochs(len(rows))} "
-        "changed nothing in the result.",
+        f"Phase {phase!r} never beat {epoch_name(evidence.history, kept)}, whose weights were kept; its "
+        f"{epochs(len(rows))} changed nothing in the result.",
         other_rate(rows, evidence),
         figure={"kept_epoch": kept + 1, "epochs": len(rows)},
     )

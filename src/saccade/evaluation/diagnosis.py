@@ -27,6 +27,7 @@ from saccade.evaluation.remedies import (
     Evidence,
     against_baseline,
     baseline,
+    fitted,
     for_rare_classes,
     one_of,
     percent,
@@ -299,14 +300,17 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
 def _fine(evidence: Evidence) -> Finding:
     figures = evidence.judged
     curves = "the curves show no harmful overfitting, no underfitting and no trouble with the learning rate"
+    trained = bool(evidence.history) and not fitted(evidence.history)  # a fitted head has no curves
     if figures is None:
-        return Finding("fine", "info", f"Fine: {curves}.", "Nothing needs to be done.")
+        return Finding(
+            "fine", "info", f"Fine: {curves}." if trained else "Fine.", "Nothing needs to be done."
+        )
     part = "test" if evidence.test else "validation"
     right = f"Fine: {percent(figures.accuracy.value)} of the {figures.images} {part} images are right"
     return Finding(
         "fine",
         "info",
-        f"{right}, and {curves}." if evidence.history else f"{right}.",
+        f"{right}, and {curves}." if trained else f"{right}.",
         _what_next(evidence, figures),
         figure={"accuracy": figures.accuracy.value},
     )

@@ -80,6 +80,11 @@ def fitted(rows: Sequence[EpochRow]) -> bool:
     return all(row.lr == 0 for row in rows)
 
 
+def epoch_name(history: Sequence[EpochRow], index: int) -> str:
+    """What to call a row of the history: a fit of a head on frozen features is no epoch."""
+    return "the head alone" if fitted([history[index]]) else f"epoch {index + 1}"
+
+
 def baseline(figures: Metrics) -> tuple[str, float]:
     commonest = max(figures.per_class, key=lambda row: row.support)
     return commonest.label, commonest.support / figures.images
@@ -190,7 +195,7 @@ def least_side(usual_side: int, recipe: Recipe) -> int:
 def against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
     recipe = evidence.recipe
     if fitted(evidence.history):
-        return _against_overfitted_head(recipe)
+        return against_overfitted_head(recipe)
     steps = ["collect more images of each class"]
     if _policy(recipe) in STRONGER:
         steps.append(f"augment more (--augment {STRONGER[_policy(recipe)]})")
@@ -210,7 +215,8 @@ def _policy(recipe: Recipe) -> str:
     return "" if recipe.augment.steps else recipe.augment.policy
 
 
-def _against_overfitted_head(recipe: Recipe) -> str:
+def against_overfitted_head(recipe: Recipe) -> str:
+    """What brings a head nearer on other images to what it has on its own."""
     stronger = " with more augmentation" if _policy(recipe) in STRONGER else ""
     flags = "--method full" + (" --augment strong" if stronger else "")
     steps = ["collect more images of each class", f"fine-tune{stronger} ({flags})"]

@@ -16,6 +16,7 @@ from typing import Any
 
 from saccade.artefact import Artefact
 from saccade.errors import SaccadeError
+from saccade.evaluation.curves import FITS_ITS_FEATURES
 from saccade.pipeline.division import across, clusters_across
 from saccade.pipeline.evidence import bundle_hash
 from saccade.pipeline.whole_files import checkpoint_problems, ends_as_history, may_hold_code, sha256_of
@@ -195,7 +196,7 @@ def gap_is_watched(run: RunFolder, record: RunRecord) -> Verdict:
     )
     complete = read["epochs"] == len(rows) > 0 and diagnosis and diagnosis == read["findings"]
     silent = whole < len(rows) and "too_high_a_rate" not in diagnosis
-    unnamed = _gap(run)[0] and not {"overfitting", "hidden_series"} & set(diagnosis)
+    unnamed = _gap(run)[0] and not {"overfitting", "hidden_series", FITS_ITS_FEATURES} & set(diagnosis)
     return KEPT if complete and not silent and not unnamed else BROKEN, told
 
 
