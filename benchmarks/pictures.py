@@ -79,7 +79,7 @@ def screenshot(page: Path, picture: str, height: int, *, section: str = "") -> N
     """The top of the page, or one section of it, at `WIDTH`, as a PNG of 128 colours."""
     target = PICTURES / picture
     if section:
-        others = f"<style>section:not(#{section}), header, nav {{ display: none }}</style>"
+        others = f"<style>section:not(#{section}), header, nav, #appendix {{ display: none }}</style>"
         page = Path(shutil.copy(page, page.with_name(f"{section}.html")))
         page.write_text(page.read_text("utf-8") + others, "utf-8")
     chromium = [

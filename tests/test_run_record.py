@@ -17,6 +17,7 @@ WHOLE: dict[str, Any] = {
     "data": "/photos",
     "root": "/photos",
     "command": ["saccade", "train", "/photos"],
+    "began": "2026-11-30T18:21:00+01:00",
     "platform": "Linux",
     "versions": {"saccade": "0.1.0"},
     "device": "cpu",

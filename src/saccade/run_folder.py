@@ -120,6 +120,15 @@ class RunFolder:
         return RunFolder(self.root / "folds" / str(number))
 
     @property
+    def about(self) -> Path:
+        """What an evaluation says of itself: which model, which images, when; only in `evaluations/`."""
+        return self.root / "evaluation.json"
+
+    @property
+    def audit_page(self) -> Path:
+        return self.root / "report" / "audit.html"
+
+    @property
     def search(self) -> Path:
         """What the search found from which this run came; absent otherwise."""
         return self.root / "search" / "result.json"
@@ -184,6 +193,9 @@ class RunFolder:
 
     def read_metrics(self, part: str) -> dict[str, Any]:
         return self._json(self.metrics(part))
+
+    def read_about(self) -> dict[str, Any]:
+        return self._json(self.about)
 
     def read_search(self) -> dict[str, Any]:
         return self._json(self.search)
@@ -323,6 +335,9 @@ class RunFolder:
 
     def write_metrics(self, part: str, values: Mapping[str, Any]) -> None:
         self.write(self.metrics(part), json_bytes(values))
+
+    def write_about(self, values: Mapping[str, Any]) -> None:
+        self.write(self.about, json_bytes(values))
 
     def write_certificate(self, values: Mapping[str, Any], model: Path | None = None) -> None:
         self.write(self.certificate(model), json_bytes(values))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 USUAL_SIDE = "model.usual_image_size"  # in `resolved`, where the recipe names another size
@@ -35,6 +36,7 @@ class RunRecord:
     data: str = ""  # the location as given, absolute where it is a path
     root: str = ""
     command: tuple[str, ...] = ()
+    began: str = ""  # when, with its time zone (ISO 8601)
     platform: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     device: str = ""
@@ -89,6 +91,11 @@ class RunRecord:
     def measured(self, promise: int) -> Mapping[str, Any]:
         """What the run measured about a promise; empty where it measured nothing."""
         return self.evidence.get(str(promise), {})
+
+
+def time_of_day() -> str:
+    """Date and time now, with the time zone of this machine, to the second (ISO 8601)."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _stored_fields() -> list[dataclasses.Field[Any]]:

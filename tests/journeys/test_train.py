@@ -50,6 +50,7 @@ def test_the_run_folder_is_as_the_design_says(run: RunFolder) -> None:
         "metrics/validation.json",
         "metrics/test.json",
         "report/report.html",
+        "report/audit.html",
         "export/model.onnx",
         "export/certificate.json",
         "export/classes.json",

@@ -1,7 +1,7 @@
 """Problems of a data set: which files, how certain, what to do. `findings.KINDS` lists all kinds."""
 
-from saccade.audit.auditing import audit, audit_as_json
+from saccade.audit.auditing import audit, audit_as_json, audit_from_json
 from saccade.audit.findings import KINDS
 from saccade.audit.similar import SecondSearch
 
-__all__ = ["KINDS", "SecondSearch", "audit", "audit_as_json"]
+__all__ = ["KINDS", "SecondSearch", "audit", "audit_as_json", "audit_from_json"]

@@ -29,6 +29,7 @@ from saccade.terminal import Progress, counted, printable, silent
 
 PARTS_TO_FILL = 3
 USUAL_FLIPS = AugmentConfig().flips
+COPIES = ("identical_files", "identical_pixels", "near_duplicates")  # kinds of findings
 
 
 def audit(
@@ -112,6 +113,26 @@ def audit_as_json(audit: Audit) -> dict[str, Any]:
             for found in audit.findings
         ],
     }
+
+
+def audit_from_json(values: Mapping[str, Any], dataset: Dataset) -> Audit:
+    """The audit of these images as `audit.json` holds it: all findings, but no pairs, which are not kept."""
+    findings = tuple(
+        Finding(
+            found["kind"],
+            found["severity"],
+            found["message"],
+            found["remedy"],
+            tuple(found["paths"]),
+            found.get("confidence", "certain"),
+            found.get("figure", {}),
+        )
+        for found in values["findings"]
+    )
+    copies = [found for found in findings if found.kind in COPIES]
+    return Audit(
+        dataset, findings, clusters={path: n for n, found in enumerate(copies) for path in found.paths}
+    )
 
 
 # -- classes ---------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from saccade.pipeline.work import Ready, Work
 from saccade.recipe import AUTO_BACKBONE, Recipe
 from saccade.records import Dataset
 from saccade.run_folder import RunFolder
-from saccade.run_record import USUAL_SIDE, RunRecord
+from saccade.run_record import USUAL_SIDE, RunRecord, time_of_day
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def begin(
         data=data,
         root=str(dataset.root),
         command=tuple(command),
+        began=time_of_day(),
         platform=platform.platform(),
         versions=versions(),
         **ready.runtime.describe(),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.audit import audit_from_json
 from saccade.caches.endings import rest_seconds
 from saccade.errors import ImageError
 from saccade.evaluation.diagnosis import diagnose
@@ -21,6 +22,7 @@ from saccade.pipeline.promises import promises
 from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord, Predictions
 from saccade.report import write_report
+from saccade.report.audit_page import write_audit_of
 from saccade.report.facts import read_facts
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
@@ -156,11 +158,21 @@ def named(bundle: Bundle, probabilities: NDArray[np.float64]) -> NDArray[np.bool
 
 
 def conclude(run: RunFolder, dataset: Dataset, terminal: Terminal, *, seconds: float) -> None:
-    """Write promises, diagnosis and report, and mark the run as finished."""
+    """Write promises, diagnosis and pages, and mark the run as finished."""
     write_verdicts(run)
+    run.update_record(seconds=round(seconds, 1))  # before the report, which tells it
     with terminal.progress("writing the report", "pages"):
-        write_report(run, read_image=CheckedReader(dataset.storage, dataset.used()))
-    run.update_record(finished=True, seconds=round(seconds, 1))
+        write_pages(run, dataset)
+    run.update_record(finished=True)
+
+
+def write_pages(run: RunFolder, dataset: Dataset) -> None:
+    """The audit's page, where the run has an audit, then the report, which leads there."""
+    read_image = CheckedReader(dataset.storage, dataset.records)  # also of what was set aside
+    if run.has(run.audit):
+        limits = Limits.of(run.read_recipe().data)
+        write_audit_of(run, audit_from_json(run.read_audit(), dataset), read_image, limits=limits)
+    write_report(run, read_image=read_image)
 
 
 def write_verdicts(run: RunFolder) -> None:

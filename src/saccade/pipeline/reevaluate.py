@@ -7,20 +7,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from saccade.audit import audit_as_json
 from saccade.errors import ChangedImageError, DataError, ImageError, RecipeError, RunError
 from saccade.evaluation import compare as comparing
 from saccade.evaluation.metrics import measure, metrics_as_json, metrics_from_json
-from saccade.images.decoder import CheckedReader, read_checked
+from saccade.images.decoder import CheckedReader, Limits, read_checked
 from saccade.label_sets import join_labels
 from saccade.pipeline import prepare, words
+from saccade.pipeline.about import about_evaluation, known_images
 from saccade.pipeline.division import FOLDS
 from saccade.pipeline.fold_figures import write_fold_metrics
-from saccade.pipeline.judge import JUDGED_PARTS, load_model, predict_records, write_verdicts
+from saccade.pipeline.judge import (
+    JUDGED_PARTS,
+    load_model,
+    predict_records,
+    write_pages,
+    write_verdicts,
+)
 from saccade.pipeline.result import result_line, say_result
 from saccade.pipeline.shares import PRIORS, Asked, asked_priors
 from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord, Metrics
 from saccade.report import write_report
+from saccade.report.audit_page import write_audit_of
 from saccade.run_folder import RunFolder, existing_run
 from saccade.sources import USUAL_COLUMNS, Columns
 from saccade.terminal import Terminal, counted
@@ -79,6 +88,7 @@ def _evaluate_for(
     terminal.say(f"Evaluate  {run.root} for priors {asked.in_words}")
     dataset = _data_if_there(run, run.read_record().data)
     place = run.evaluation(name)
+    about = about_evaluation(run, asked)
     place.begin_again(("saccade", "evaluate", str(run.root), "--name", name, *asked.as_flags))
     measured = {}
     for part in (part for part in JUDGED_PARTS if run.has(run.predictions(part))):
@@ -88,6 +98,7 @@ def _evaluate_for(
         place.write_metrics(part, metrics_as_json(measured[part]))
         terminal.say(result_line(part, measured[part]))
     place.write_dataset(run.read_dataset())
+    place.write_about(about)
     pictures = CheckedReader(dataset.storage, dataset.used()) if dataset else None
     terminal.say(f"Report    {write_report(place, read_image=pictures)}")
     return measured
@@ -117,7 +128,10 @@ def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: s
             f"          the images are no longer at {location}: this report has no pictures (--data "
             "says where they are now)"
         )
-    write_report(run, read_image=CheckedReader(dataset.storage, dataset.used()) if dataset else None)
+    if dataset is None:
+        write_report(run)
+    else:
+        write_pages(run, dataset)
     say_result(run, terminal)
     return {part: metrics_from_json(run.read_metrics(part)) for part in parts}
 
@@ -214,13 +228,15 @@ def _evaluate_new(
     words.say_reading(audited, terminal)
     by_part = _by_part(audited.dataset)
     place = run.evaluation(name)
+    about = about_evaluation(run, asked, data=data, dataset=audited.dataset)
     place.begin_again(
         ("saccade", "evaluate", str(run.root), data, "--name", name, *_as_flags(columns), *asked.as_flags)
     )
     _forget_other_parts(place, by_part)
+    known = {part: known_images(run, records) for part, records in by_part.items()}
     measured = {}
     for part, records in by_part.items():
-        _warn_of_known_images(run, part, records, terminal)
+        _warn_of_known_images(part, known[part], records, terminal)
         answered = predict_records(
             bundle, audited.dataset, records, recipe, terminal, what=f"measuring {part}"
         )
@@ -230,6 +246,9 @@ def _evaluate_new(
         place.write_metrics(part, metrics_as_json(measured[part]))
         terminal.say(result_line(part, measured[part]))
     place.write_dataset(audited.dataset.records)
+    place.write_audit(audit_as_json(audited))
+    place.write_about({**about, "known": {part: len(paths) for part, paths in known.items() if paths}})
+    write_audit_of(place, audited, dataset.storage.read, limits=Limits.of(recipe.data))
     terminal.say(f"Report    {write_report(place, read_image=dataset.storage.read)}")
     return measured
 
@@ -266,15 +285,9 @@ def _forget_other_parts(place: RunFolder, parts: Collection[str]) -> None:
 
 
 def _warn_of_known_images(
-    run: RunFolder, part: str, records: tuple[ImageRecord, ...], terminal: Terminal
+    part: str, repeated: list[str], records: tuple[ImageRecord, ...], terminal: Terminal
 ) -> None:
     """New data that hold images from which the model was made flatter it."""
-    known = {
-        record.sha256
-        for record in run.read_dataset()
-        if record.used and record.part in ("train", "validation")
-    }
-    repeated = [record.path for record in records if record.sha256 in known]
     if repeated:
         shown = ", ".join(repeated[:5]) + (" ..." if len(repeated) > 5 else "")
         terminal.warn(

@@ -10,25 +10,17 @@ from typing import Any
 
 from saccade.audit.findings import KINDS
 from saccade.images.decoder import DEFAULT_LIMITS, Limits
-from saccade.images.thumbnails import ReadImage, Thumbnail, thumbnail
+from saccade.images.thumbnails import ReadImage
 from saccade.records import PARTS, Audit, Finding, ImageRecord, Pair
+from saccade.report.found import SETS, WITHOUT_PICTURES
+from saccade.report.gallery import Gallery
 from saccade.report.render import percent, render
-from saccade.run_folder import write_text
+from saccade.run_folder import RunFolder, write_text
 
 FINDINGS_SHOWN = 12  # of one kind, with pictures; the rest are listed
 PICTURES_SHOWN = 12  # of a finding about single images
 SIDES_SHOWN = 6  # of a set of copies
 BAND_WORDS = {"certain": "certain", "likely": "likely", "look": "look at these"}
-SETS = (
-    "label_conflict",
-    "leak",
-    "near_duplicate_conflict",
-    "look_alike",
-    "identical_files",
-    "identical_pixels",
-    "near_duplicates",
-)
-WITHOUT_PICTURES = ("unreadable", "decoding_notes", "name_forms", "dropped", "decisions", "group_leak")
 
 
 def write_audit_page(
@@ -42,11 +34,30 @@ def write_audit_page(
     return path
 
 
-def audit_html(audit: Audit, read_image: ReadImage | None = None, *, limits: Limits = DEFAULT_LIMITS) -> str:
-    """The whole page as text; the same audit and images give the same page, byte for byte."""
-    gallery = _Gallery(audit, read_image, limits)
+def write_audit_of(
+    run: RunFolder, audit: Audit, read_image: ReadImage, *, limits: Limits = DEFAULT_LIMITS
+) -> Path:
+    """Write the page beside the report of a run, or of an evaluation."""
+    page = audit_html(audit, read_image, limits=limits, report=run.report.name)
+    run.write(run.audit_page, page.encode("utf-8", "surrogateescape"))
+    return run.audit_page
+
+
+def audit_html(
+    audit: Audit, read_image: ReadImage | None = None, *, limits: Limits = DEFAULT_LIMITS, report: str = ""
+) -> str:
+    """The whole page as text; the same audit and images give the same page, byte for byte.
+
+    `report` is the name of a report that stands beside it.
+    """
+    with Gallery(read_image, limits) as picture:
+        return _page(audit, _Gallery(audit, picture), report)
+
+
+def _page(audit: Audit, gallery: _Gallery, report: str) -> str:
     return render(
         "audit.html",
+        report=report,
         name=audit.dataset.root.name or str(audit.dataset.root),
         summary=_summary(audit),
         sections=[
@@ -59,22 +70,19 @@ def audit_html(audit: Audit, read_image: ReadImage | None = None, *, limits: Lim
 
 
 class _Gallery:
-    """Pictures by path, each decoded once, with what stands beneath them."""
+    """Pictures by path with what stands beneath them, and pairs."""
 
-    def __init__(self, audit: Audit, read_image: ReadImage | None, limits: Limits) -> None:
+    def __init__(self, audit: Audit, picture: Gallery) -> None:
         self._records = {record.path: record for record in audit.dataset.records}
         self._pairs: defaultdict[str, list[Pair]] = defaultdict(list)
         for pair in audit.pairs:
             self._pairs[pair.first].append(pair)
-        self._read_image, self._limits = read_image, limits
-        self._made: dict[str, Thumbnail] = {}
+        self._picture = picture
 
     def picture(self, path: str) -> dict[str, Any]:
         """A picture with its label, part and size."""
-        if path not in self._made:
-            self._made[path] = thumbnail(path, self._read_image, limits=self._limits)
         record = self._records.get(path)
-        return {"picture": self._made[path], "facts": _facts(record) if record else "", "path": path}
+        return {"picture": self._picture(path), "facts": _facts(record) if record else "", "path": path}
 
     def pairs_among(self, paths: Sequence[str]) -> list[Pair]:
         """Verified pairs between these images, the strongest first."""

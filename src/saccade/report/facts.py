@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import metrics_from_json
 from saccade.evaluation.remedies import Evidence
-from saccade.recipe import Recipe
+from saccade.recipe import AUTO_BACKBONE, Recipe
 from saccade.records import EpochRow, Finding, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder
 from saccade.run_record import USUAL_SIDE, RunRecord
@@ -24,7 +24,8 @@ class Facts:
     """A run as the report sees it. `metrics` are by part; `predictions` are those of the judged part.
 
     `folds` is what `metrics/folds.json` holds besides, of a cross-validation; `search` what a search found
-    that this run came from.
+    that this run came from. `about` is what an evaluation of other images says of itself, empty for a run;
+    recipe and model are then those of its run. `sizes` are bytes of exported files that are there, by name.
     """
 
     name: str
@@ -40,6 +41,9 @@ class Facts:
     predictions: Predictions | None = None
     folds: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    audit_page: bool = False
 
     @property
     def part(self) -> str:
@@ -49,6 +53,21 @@ class Facts:
     @property
     def figures(self) -> Metrics | None:
         return self.metrics.get(self.part)
+
+    @property
+    def images_word(self) -> str:
+        """What stands before "images": the part; "held-out" for folds; "new" for data without parts."""
+        if self.part == "folds":
+            return "held-out"
+        return "new" if self.about.get("data") and set(self.metrics) == {"test"} else self.part
+
+    @property
+    def backbone(self) -> str:
+        """What was trained: the recipe's backbone, or the one that "auto" became; "" where unknown."""
+        if self.about or self.recipe is None:
+            return str(self.about.get("backbone", ""))
+        named = self.recipe.model.backbone
+        return str(self.record.choice.get("backbone", named)) if named == AUTO_BACKBONE else named
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -87,12 +106,14 @@ def read_facts(run: RunFolder) -> Facts:
     """Everything the page tells; raises RunError for a damaged file, never for a missing one."""
     parts = sorted(path.stem for path in run.metrics("any").parent.glob("*.json"))
     judged = judged_part(parts)
+    about = _if_there(run.has(run.about), run.read_about) or {}
+    of = RunFolder(run.root.parent.parent) if about else run
     return Facts(
         name=run.root.resolve().name,
-        recipe=_if_there(run.has(run.recipe), run.read_recipe),
+        recipe=_if_there(of.has(of.recipe), of.read_recipe),
         recipe_text=run.read(run.recipe).decode("utf-8") if run.has(run.recipe) else "",
         record=_if_there(run.has(run.environment), run.read_record) or RunRecord(),
-        model=_if_there(run.has(run.model_json), run.read_model) or {},
+        model=_if_there(of.has(of.model_json), of.read_model) or {},
         audit=_if_there(run.has(run.audit), run.read_audit) or {},
         certificate=_if_there(run.has(run.certificate()), run.read_certificate) or {},
         history=tuple(_if_there(run.has(run.history), run.read_history) or ()),
@@ -101,6 +122,11 @@ def read_facts(run: RunFolder) -> Facts:
         predictions=_if_there(run.has(run.predictions(judged)), lambda: run.read_predictions(judged)),
         folds=_if_there(run.has(run.metrics("folds")), lambda: run.read_metrics("folds")) or {},
         search=_if_there(run.has(run.search), run.read_search) or {},
+        about=about,
+        sizes={
+            path.name: path.stat().st_size for path in (run.onnx, run.int8, run.class_list) if path.is_file()
+        },
+        audit_page=run.has(run.audit_page),
     )
 
 

@@ -10,7 +10,8 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.evaluation.calibration import ReliabilityBin
+from saccade.evaluation.intervals import wilson_of_share
 from saccade.records import EpochRow, Metrics
-from saccade.report.render import printable
+from saccade.report.render import cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,15 +31,37 @@ if TYPE_CHECKING:
 INK, SOFT, LINE, FIRST, SECOND = "#010203", "#010204", "#010205", "#010206", "#010207"
 VARIABLES = {INK: "--ink", SOFT: "--soft", LINE: "--line", FIRST: "--first", SECOND: "--second"}
 FIRST_RGB = (31 / 255, 95 / 255, 168 / 255)  # of --first; a picture inside the SVG cannot read CSS
+SECOND_RGB = (196 / 255, 102 / 255, 31 / 255)  # of --second
 
+FAR_OFF = 30  # times the usual loss; more, and the rest is a flat line
 COUNTS_UP_TO_CLASSES = 25  # more cells are too small for a number
 MATRIX_CLASSES = 100  # more labels cannot be read; then those with most mistakes are shown
 LABEL_CHARACTERS = 22
 
 
-def curves(history: Sequence[EpochRow], kept: int) -> tuple[str, str]:
-    """(loss, accuracy) of both parts over the epochs; phases and the kept epoch are marked."""
-    return _curve(history, kept, "loss"), _curve(history, kept, "accuracy")
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """Epochs to draw: `first` is the number of the first, `kept` the place of that whose weights were kept.
+
+    `head` is the fit of a head before them, None where there was none; `kept` None where that was kept.
+    """
+
+    epochs: Sequence[EpochRow]
+    first: int = 1
+    kept: int | None = None
+    head: EpochRow | None = None
+
+
+def curves(learnt: Learning) -> tuple[str, str]:
+    """(loss, accuracy) of both parts over the epochs; phases, the kept epoch and the head are marked."""
+    return _curve(learnt, "loss"), _curve(learnt, "accuracy")
+
+
+def far_off(epochs: Sequence[EpochRow]) -> float:
+    """The largest loss, where it would press all others to the floor of a picture; else 0."""
+    losses = [loss for row in epochs for loss in (row.train_loss, row.validation_loss) if np.isfinite(loss)]
+    largest = max(losses, default=0.0)
+    return float(largest) if losses and largest > FAR_OFF * np.median(losses) else 0.0
 
 
 def reliability_diagram(rows: Sequence[ReliabilityBin]) -> str:
@@ -53,31 +77,40 @@ def reliability_diagram(rows: Sequence[ReliabilityBin]) -> str:
     )
     axes.plot([0, 1], [0, 1], color=SECOND, linewidth=1.4, linestyle=(0, (4, 3)))
     for row in rows:
-        axes.text(
-            row.low + width / 2, row.accuracy + 0.015, str(row.images), ha="center", color=SOFT, fontsize=7.5
-        )
+        sure, middle = wilson_of_share(row.accuracy, row.images), row.low + width / 2
+        axes.vlines(middle, sure.low, sure.high, color=INK, linewidth=1.1)
+        axes.text(middle, sure.high + 0.015, str(row.images), ha="center", color=SOFT, fontsize=7.5)
     axes.set(xlim=(0, 1), ylim=(0, 1.08), xlabel="Confidence", ylabel="Share that is right")
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     return _svg(figure, "reliability")
 
 
-def shown_classes(metrics: Metrics) -> list[int]:
-    """Columns of the classes in the picture: all, or the 100 with most mistakes (as true or predicted)."""
-    if len(metrics.classes) <= MATRIX_CLASSES:
+def risk_curve(curve: Sequence[Mapping[str, float]]) -> str:
+    """Share that is wrong among what is answered, against the share that is answered, the surest first."""
+    figure, axes = _figure(5.4, 1.9, left=0.68)
+    axes.plot([row["coverage"] for row in curve], [row["risk"] for row in curve], color=SECOND, linewidth=1.6)
+    axes.set(xlim=(0, 1), xlabel="Share that is answered", ylabel="Of these wrong")
+    axes.set_ylim(bottom=0)
+    return _svg(figure, "risk")
+
+
+def shown_classes(metrics: Metrics, most: int = MATRIX_CLASSES) -> list[int]:
+    """Columns of at most so many classes: all, or those with most mistakes (as true or predicted class)."""
+    if len(metrics.classes) <= most:
         return list(range(len(metrics.classes)))
     counts = np.array(metrics.confusion)
     right = np.diag(counts)
     mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * right
-    return sorted(int(i) for i in np.argsort(-mistakes, kind="stable")[:MATRIX_CLASSES])
+    return sorted(int(i) for i in np.argsort(-mistakes, kind="stable")[:most])
 
 
 def confusion_matrix(metrics: Metrics) -> str:
-    """Rows are true classes, columns predicted ones; the darker, the larger the share of the row."""
+    """Rows are true classes, columns predicted ones; the stronger, the larger the share of the row."""
     chosen = shown_classes(metrics)
     counts = np.array(metrics.confusion, dtype=float)[np.ix_(chosen, chosen)]
     rows = np.array(metrics.confusion, dtype=float)[chosen].sum(axis=1, keepdims=True)
     shares = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
-    labels = [_label(metrics.classes[i]) for i in chosen]
+    labels = [short(metrics.classes[i]) for i in chosen]
     size = len(chosen)
     cell = 0.62 if size <= 8 else 0.44 if size <= COUNTS_UP_TO_CLASSES else 0.14  # inches
     font = 9 if size <= COUNTS_UP_TO_CLASSES else 7  # points, of 72 to the inch
@@ -108,41 +141,77 @@ def _write_counts(axes: Axes, counts: NDArray[np.float64], shares: NDArray[np.fl
 
 
 def _shades(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(rows, columns, 4): one colour, its opacity the share; the square root lets rare mistakes show."""
+    """(rows, columns, 4): a colour for what is right, one for mistakes, their opacity the share.
+
+    Its square root lets rare mistakes show.
+    """
     shades = np.empty((*shares.shape, 4))
-    shades[..., :3] = FIRST_RGB
+    shades[..., :3] = SECOND_RGB
+    shades[np.eye(len(shares), dtype=bool), :3] = FIRST_RGB
     shades[..., 3] = np.sqrt(shares)
     return shades
 
 
-def _curve(history: Sequence[EpochRow], kept: int, figure_name: str) -> str:
+def _curve(learnt: Learning, figure_name: str) -> str:
     _load_matplotlib()
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-    figure, axes = _figure(4.6, 2.6)
-    epochs = np.arange(1, len(history) + 1)
-    marker = "o" if len(history) < 30 else None
+    figure, axes = _figure(5.4, 2.6)
+    numbers = np.arange(learnt.first, learnt.first + len(learnt.epochs))
+    marker = "o" if len(numbers) < 30 else None
     for part, colour in (("train", FIRST), ("validation", SECOND)):
-        values = np.array([getattr(row, f"{part}_{figure_name}") for row in history], dtype=float)
+        values = np.array([getattr(row, f"{part}_{figure_name}") for row in learnt.epochs], dtype=float)
         values[~np.isfinite(values)] = np.nan
-        axes.plot(epochs, values, color=colour, linewidth=1.6, marker=marker, markersize=3)
-    _mark_phases(axes, history)
-    axes.axvline(kept + 1, color=SOFT, linewidth=0.9, linestyle=(0, (1.5, 2)))
-    axes.set(xlabel="Epoch", xlim=(0.5, max(len(history), 2) + 0.5))
+        axes.plot(numbers, values, color=colour, linewidth=1.6, marker=marker, markersize=3)
+    _mark_phases(axes, learnt)
+    axes.set(xlabel="Epoch", xlim=(learnt.first - 0.5, numbers[-1] + max(0.5, 2 - len(numbers))))
     if figure_name == "accuracy":
         axes.set_ylim(top=1.0)
         axes.margins(y=0.02)
+    elif far_off(learnt.epochs):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _mark_kept(axes, learnt, figure_name)
     return _svg(figure, figure_name)
 
 
-def _mark_phases(axes: Axes, history: Sequence[EpochRow]) -> None:
-    start = 1
-    phases = [(name, len(list(rows))) for name, rows in groupby(history, key=lambda row: row.phase)]
+def _mark_kept(axes: Axes, learnt: Learning, figure_name: str) -> None:
+    """The kept epoch with its value on validation images, and the head that was fitted before, as a line."""
+    if learnt.head is not None:
+        height = getattr(learnt.head, f"validation_{figure_name}")
+        axes.axhline(height, color=SECOND, linewidth=0.9, linestyle=(0, (4, 3)))
+    if learnt.kept is None:
+        return
+    number, value = (
+        learnt.first + learnt.kept,
+        getattr(learnt.epochs[learnt.kept], f"validation_{figure_name}"),
+    )
+    axes.axvline(number, color=SOFT, linewidth=0.9, linestyle=(0, (1.5, 2)))
+    if not np.isfinite(value):
+        return
+    axes.plot([number], [value], color=SECOND, marker="o", markersize=7)
+    place = learnt.kept / max(1, len(learnt.epochs) - 1)
+    axes.annotate(
+        f"{100 * value:.1f} %" if figure_name == "accuracy" else f"{value:.3g}",
+        (number, value),
+        xytext=(0, -14 if figure_name == "accuracy" else 8),
+        textcoords="offset points",
+        ha="right" if place > 0.8 else "left" if place < 0.2 else "center",
+        color=INK,
+        fontsize=9,
+        annotation_clip=False,
+    )
+
+
+def _mark_phases(axes: Axes, learnt: Learning) -> None:
+    start = learnt.first
+    phases = [(name, len(list(rows))) for name, rows in groupby(learnt.epochs, key=lambda row: row.phase)]
     for name, epochs in phases if len(phases) > 1 else ():
-        if start > 1:
+        if start > learnt.first:
             axes.axvline(start - 0.5, color=LINE, linewidth=1.2)
         place = (start + (epochs - 1) / 2, 1.0)
         transform = axes.get_xaxis_transform()
@@ -223,6 +292,6 @@ def _for_page(svg: str, name: str) -> str:
     return svg.replace("<svg ", '<svg role="img" aria-hidden="true" ', 1)
 
 
-def _label(name: str) -> str:
-    shown = printable(name)
-    return shown if len(shown) <= LABEL_CHARACTERS else shown[: LABEL_CHARACTERS - 1] + "\u2026"
+def short(name: str) -> str:
+    """A name that a figure has room for, in one visible line."""
+    return cut(name, LABEL_CHARACTERS)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from saccade.images.thumbnails import Thumbnail
 from saccade.records import Predictions
 from saccade.report.facts import Facts
-
-Picture = Callable[[str], Thumbnail]
+from saccade.report.gallery import Gallery
 
 PICTURES_A_LABEL, LABELS_WITH_PICTURES = 4, 12
 PAIRS_SHOWN, MOST_TOGETHER = 12, 15
 
 
-def labels(facts: Facts, picture: Picture) -> list[dict[str, Any]]:
+def labels(facts: Facts, picture: Gallery) -> list[dict[str, Any]]:
     """Rows of the table of labels, the least average precision first; nothing where images have one label."""
     metrics = facts.figures
     if metrics is None or not metrics.multi_label:
@@ -40,7 +37,7 @@ def labels(facts: Facts, picture: Picture) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["support"] == 0, row["average_precision"] or 0.0))
 
 
-def together(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+def together(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     """How often two labels stand at one image, and what was named in place of what was missed."""
     metrics = facts.figures
     if metrics is None or not metrics.multi_label:
@@ -57,7 +54,7 @@ def together(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     }
 
 
-def label_mistakes(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+def label_mistakes(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     """Of each label the images in which it was missed or wrongly named, the surest mistakes first."""
     predictions = facts.predictions
     if predictions is None or predictions.named is None or facts.figures is None:
@@ -68,7 +65,7 @@ def label_mistakes(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     return {"shown": shown, "labels": int((wrong > 0).sum()), "images": len(predictions)}
 
 
-def _of_label(predictions: Predictions, column: int, picture: Picture) -> dict[str, Any]:
+def _of_label(predictions: Predictions, column: int, picture: Gallery) -> dict[str, Any]:
     truth, named = predictions.truth[:, column], _named(predictions)[:, column]
     believed = predictions.probabilities[:, column]
     return {
@@ -85,7 +82,7 @@ def _named(predictions: Predictions) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return predictions.named
 
 
-def _pictures(predictions: Predictions, rows: Any, order: Any, picture: Picture) -> list[dict[str, Any]]:
+def _pictures(predictions: Predictions, rows: Any, order: Any, picture: Gallery) -> list[dict[str, Any]]:
     """The first few rows in this order: those of which the model was surest, and wrong."""
     chosen = sorted(np.flatnonzero(rows), key=lambda row: (order[row], predictions.paths[row]))
     return [

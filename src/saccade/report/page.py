@@ -7,30 +7,42 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from saccade.evaluation.calibration import ReliabilityBin
-from saccade.evaluation.remedies import kept_index
+from saccade.evaluation.remedies import fitted
 from saccade.images.decoder import Limits
-from saccade.images.thumbnails import ReadImage, Thumbnail, thumbnail
+from saccade.images.thumbnails import ReadImage
 from saccade.recipe import Recipe, differing_keys
 from saccade.records import PARTS, Finding, Metrics
 from saccade.report import figures as drawn
+from saccade.report.asking import asking
+from saccade.report.confusion import class_photos, confusion
+from saccade.report.cover import cover, header, use
 from saccade.report.facts import Facts, read_facts
+from saccade.report.found import by_kind
+from saccade.report.gallery import Gallery
 from saccade.report.labels import label_mistakes, labels, together
+from saccade.report.learning import curves, fitted_head
 from saccade.report.promises import promises
 from saccade.report.render import bounds, percent, render
 from saccade.run_folder import RunFolder
 
-MISTAKES_SHOWN = 24
+MISTAKES_SHOWN = 16
 PAIRS_SHOWN = 12
-CONFUSED_SHOWN = 12
-ROWS_UNFOLDED = 30
+ROWS_UNFOLDED = 15
+# worked out for every run, and no part of one in which a head was fitted and nothing else trained
+OF_EPOCHS = (
+    "train.epochs",
+    "train.lr",
+    "train.finetune_lr",
+    "train.batch_size",
+    "train.ema_decay",
+    "augment",
+)
 TRIALS_SHOWN = 20
-
-Picture = Callable[[str], Thumbnail]
+COLUMNS = 12  # of a wide page
 
 
 def write_report(run: RunFolder, *, read_image: ReadImage | None = None) -> Path:
@@ -46,16 +58,31 @@ def write_report(run: RunFolder, *, read_image: ReadImage | None = None) -> Path
 def report_html(facts: Facts, read_image: ReadImage | None = None) -> str:
     """The whole page as text; the same facts and images give the same page, byte for byte."""
     limits = Limits.of(facts.recipe.data) if facts.recipe else Limits()
-    picture = partial(thumbnail, read_image=read_image, limits=limits)
-    filled = [(section, section.data(facts, picture)) for section in SECTIONS]
-    return render(
-        "report.html",
-        facts=facts,
-        backbone=_backbone(facts),
-        images_used=sum(record.used for record in facts.dataset) if facts.dataset or facts.audit else None,
-        rows_unfolded=ROWS_UNFOLDED,
-        sections=[section.shown(data) for section, data in filled if data],
-    )
+    with Gallery(read_image, limits) as picture:
+        sections = [section for section in SECTIONS if section.of_new_data or not facts.about]
+        filled = [(section, section.data(facts, picture)) for section in sections]
+        shown = [section.shown(facts, data) for section, data in filled if data]
+        return render(
+            "report.html",
+            facts=facts,
+            header=header(facts),
+            rows_unfolded=ROWS_UNFOLDED,
+            names=[section["name"] for section in shown],
+            sections=side_by_side([section for section in shown if not section["appendix"]]),
+            appendix=[section for section in shown if section["appendix"]],
+        )
+
+
+def side_by_side(sections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The sections with their columns of a wide page, the last of each row as wide as there is room."""
+    rows: list[list[dict[str, Any]]] = [[]]
+    for section in sections:
+        if sum(other["columns"] for other in rows[-1]) + section["columns"] > COLUMNS:
+            rows.append([])
+        rows[-1].append(section)
+    for row in filter(None, rows):
+        row[-1] = {**row[-1], "columns": COLUMNS - sum(other["columns"] for other in row[:-1])}
+    return [section for row in rows for section in row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +90,38 @@ class Section:
     """A part of the page: its anchor, its word in the list at the top, and what its template tells.
 
     `data(facts, picture)` gives plain values for `templates/sections/NAME.html`; None, or nothing, leaves the
-    section out. `picture(path)` gives an image's thumbnail.
+    section out. `picture(path)` gives an image's thumbnail. It takes so many of 12 `columns` where a page is
+    wide. What is in the `appendix` is folded, unless `opened(facts)`; it is not `printed`. `of_new_data`: an
+    evaluation of other images has it, too.
     """
 
     name: str
     title: str
-    data: Callable[[Facts, Picture], Any]
+    data: Callable[[Facts, Gallery], Any]
+    columns: int = COLUMNS
+    appendix: bool = False
+    printed: bool = True
+    of_new_data: bool = True
+    opened: Callable[[Facts], bool] = lambda facts: False
 
-    def shown(self, data: Any) -> dict[str, Any]:
+    def shown(self, facts: Facts, data: Any) -> dict[str, Any]:
         """What the page's template needs of it."""
         return {
             "name": self.name,
             "title": self.title,
             "template": f"sections/{self.name}.html",
             "data": data,
+            "columns": self.columns,
+            "appendix": self.appendix,
+            "printed": self.printed,
+            "opened": self.opened(facts),
         }
 
 
-# -- the result ----------------------------------------------------------------------------------
+# -- figures ---------------------------------------------------------------------------------------------
 
 
-def _result(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+def _figures(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     """One column a part, the judged one first; one row a figure."""
     if facts.figures is None:
         return None
@@ -91,7 +129,7 @@ def _result(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     columns = [part for part in order if part in facts.metrics]
     cells = [_figure_cells(facts.metrics[part]) for part in columns]
     rows = [(name, [cell.get(name) for cell in cells]) for name in cells[0]]
-    return {"parts": columns, "rows": rows, "promises": promises(facts.record.promises)}
+    return {"parts": columns, "rows": rows}
 
 
 def _figure_cells(metrics: Metrics) -> dict[str, tuple[str, str]]:
@@ -118,7 +156,7 @@ def _figure_cells(metrics: Metrics) -> dict[str, tuple[str, str]]:
     return cells | {name: (f"{value:.3f}", bounds(interval, scale=1)) for name, value, interval in others}
 
 
-def _folds(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+def _folds(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     """A row a fold, then mean, standard deviation and interval; and what was made of the folds' models."""
     if not facts.folds:
         return None
@@ -140,7 +178,7 @@ def _folds(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     }
 
 
-def _search(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+def _search(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     """The trials that gave a model, the best first, and what mattered."""
     if not facts.search:
         return None
@@ -181,43 +219,12 @@ def _figures_of_labels(metrics: Metrics) -> dict[str, tuple[str, str]]:
     return {name: (f"{value:.3f}", bounds(interval, scale=1)) for name, value, interval in figures}
 
 
-def _diagnosis(facts: Facts, picture: Picture) -> tuple[Finding, ...]:
+def _diagnosis(facts: Facts, picture: Gallery) -> tuple[Finding, ...]:
     return facts.findings
 
 
-def _curves(facts: Facts, picture: Picture) -> dict[str, Any] | None:
-    if not facts.history:
-        return None
-    kept = kept_index(facts.history)
-    loss, accuracy = drawn.curves(facts.history, kept)
-    return {
-        "loss": loss,
-        "accuracy": accuracy,
-        "kept": facts.history[kept],
-        "kept_number": kept + 1,
-        "last": facts.history[-1],
-        "epochs": len(facts.history),
-        "right": "exact match" if facts.recipe and facts.recipe.multi_label else "accuracy",
-    }
-
-
-def _confusion(facts: Facts, picture: Picture) -> dict[str, Any] | None:
-    metrics = facts.figures
-    if metrics is None or metrics.multi_label:
-        return None
-    pairs = metrics.extra.get("confused_pairs", [])[:CONFUSED_SHOWN]
-    support = {row.label: row.support for row in metrics.per_class}
-    return {
-        "svg": drawn.confusion_matrix(metrics),
-        "pairs": [{**pair, "of": support[pair["true"]]} for pair in pairs],
-        "shown": len(drawn.shown_classes(metrics)),
-        "classes": len(metrics.classes),
-        "counts": len(metrics.classes) <= drawn.COUNTS_UP_TO_CLASSES,
-    }
-
-
-def _classes(facts: Facts, picture: Picture) -> list[dict[str, Any]]:
-    """Rows of the per-class table, the least F1 first."""
+def _classes(facts: Facts, picture: Gallery) -> list[dict[str, Any]]:
+    """Rows of the per-class table, the least recall first."""
     metrics = facts.figures
     if metrics is None or metrics.multi_label:
         return []
@@ -229,39 +236,46 @@ def _classes(facts: Facts, picture: Picture) -> list[dict[str, Any]]:
         {**dataclasses.asdict(row), "intervals": dict(zip(names, three, strict=True))}
         for row, *three in zip(metrics.per_class, *columns, strict=True)
     ]
-    return sorted(rows, key=lambda row: (row["support"] == 0, row["f1"]))
+    return sorted(rows, key=lambda row: (row["support"] == 0, row["recall"]))
 
 
-def _reliability(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+def _reliability(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     metrics = facts.figures
     if metrics is None or "reliability" not in metrics.extra:
         return None
     rows = [ReliabilityBin(**row) for row in metrics.extra["reliability"]]
-    return {"svg": drawn.reliability_diagram(rows), "rows": rows, "ece": metrics.ece}
+    calibration = metrics.extra.get("calibration") or {}
+    return {
+        "svg": drawn.reliability_diagram(rows),
+        "rows": rows,
+        "ece": metrics.ece,
+        "temperature": calibration.get("temperature"),
+        "errors": [(when, calibration[when]) for when in ("before", "after") if calibration.get(when)],
+    }
 
 
 # -- pictures ------------------------------------------------------------------------------------
 
 
-def _mistakes(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+def _mistakes(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     """The most confident wrong answers, each with its picture."""
     predictions = facts.predictions
     if predictions is None or predictions.named is not None:
         return None
-    wrong = predictions.wrong
+    wrong, predicted, confidence = predictions.wrong, predictions.predicted, predictions.confidence
     shown = [
         {
             "picture": picture(predictions.paths[i]),
             "label": predictions.labels[i],
-            "predicted": predictions.predicted[i],
-            "confidence": float(predictions.confidence[i]),
+            "predicted": predicted[i],
+            "confidence": float(confidence[i]),
         }
         for i in wrong[:MISTAKES_SHOWN]
     ]
     return {"shown": shown, "total": len(wrong), "images": len(predictions)}
 
 
-def _crossing(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+def _crossing(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     """Pairs of near-duplicates that stand in two parts, with their pictures."""
     pairs: Sequence[Sequence[Any]] = facts.record.split.get("crossing", [])
     if not pairs:
@@ -277,21 +291,10 @@ def _crossing(facts: Facts, picture: Picture) -> dict[str, Any] | None:
     }
 
 
-# -- the backbone ---------------------------------------------------------------------------------
-
-
-def _backbone(facts: Facts) -> str:
-    """What was trained: the recipe's backbone, or the one that "auto" became."""
-    if facts.recipe is None:
-        return ""
-    named = facts.recipe.model.backbone
-    return str(facts.record.choice.get("backbone", named)) if named == "auto" else named
-
-
 # -- data, recipe, environment -------------------------------------------------------------------
 
 
-def _data(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+def _data(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     if not facts.dataset and not facts.audit:
         return None
     used = [record for record in facts.dataset if record.used]
@@ -306,32 +309,36 @@ def _data(facts: Facts, picture: Picture) -> dict[str, Any] | None:
         "used": len(used),
         "left_out": len(facts.dataset) - len(used),
         "audited": bool(facts.audit),
-        "findings": facts.audit.get("findings", []),
+        "found": by_kind(facts.audit.get("findings", []), picture),
+        "page": "audit.html" if facts.audit_page else "",
         "reasons": facts.record.split.get("reasons", []),
     }
 
 
-def _promises(facts: Facts, picture: Picture) -> dict[str, Any]:
+def _promises(facts: Facts, picture: Gallery) -> dict[str, Any]:
     return {"promises": promises(facts.record.promises), "crossing": _crossing(facts, picture)}
 
 
-def _choice(facts: Facts, picture: Picture) -> Mapping[str, Any]:
+def _choice(facts: Facts, picture: Gallery) -> Mapping[str, Any]:
     return facts.record.choice
 
 
-def _export(facts: Facts, picture: Picture) -> Mapping[str, Any]:
+def _export(facts: Facts, picture: Gallery) -> Mapping[str, Any]:
     return facts.certificate
 
 
-def _recipe(facts: Facts, picture: Picture) -> dict[str, Any] | None:
+def _recipe(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     """(key, value, default) wherever the recipe is not the default."""
     if facts.recipe is None:
         return None
     differing = differing_keys(facts.recipe, Recipe())
-    return {"changes": [(key, here, default) for key, (here, default) in differing.items()]}
+    return {
+        "changes": [(key, here, default) for key, (here, default) in differing.items()],
+        "fitted": bool(facts.history) and fitted(facts.history),
+    }
 
 
-def _environment(facts: Facts, picture: Picture) -> list[tuple[str, str]]:
+def _environment(facts: Facts, picture: Gallery) -> list[tuple[str, str]]:
     """What the result was made with, as label and text."""
     record, model = facts.record, facts.model
     rows = [
@@ -348,7 +355,8 @@ def _environment(facts: Facts, picture: Picture) -> list[tuple[str, str]]:
     ]
     rows += _answer_rows(model)
     rows += [("Training", note) for note in model.get("training", {}).get("notes", ())]
-    rows += [(f"auto: {key}", _plain(value)) for key, value in record.resolved.items()]
+    without = OF_EPOCHS if facts.history and fitted(facts.history) else ()
+    rows += [(f"auto: {key}", _plain(value)) for key, value in record.resolved.items() if key not in without]
     return [(label, str(text)) for label, text in rows if text not in (None, "", [])]
 
 
@@ -376,24 +384,52 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
+def _about(facts: Facts, picture: Gallery) -> list[tuple[str, str]]:
+    """Of an evaluation: which run on which images, and when."""
+    about = facts.about
+    if not about:
+        return []
+    rows = [
+        ("Run", about["run"]),
+        ("Backbone", about["backbone"]),
+        ("Weights (SHA-256)", about["weights_sha256"]),
+        ("Data", about["data"]),
+        ("Data fingerprint", about["fingerprint"]),
+        ("Class shares", about["priors"]),
+        ("Measured", ", ".join(about["measured"])),
+        *_answer_rows(facts.model),
+    ]
+    return [(label, str(text)) for label, text in rows if text]
+
+
+def _broken(facts: Facts) -> bool:
+    return any(promise.state == "broken" for promise in promises(facts.record.promises))
+
+
 # One line adds a section, with a template in templates/sections.
 SECTIONS = (
-    Section("result", "Result", _result),
-    Section("folds", "Folds", _folds),
-    Section("diagnosis", "Diagnosis", _diagnosis),
-    Section("curves", "Curves", _curves),
-    Section("confusion", "Confusion", _confusion),
-    Section("classes", "Classes", _classes),
+    Section("result", "Result", cover, columns=8),
+    Section("use", "Use it", use, columns=4, of_new_data=False),
+    Section("diagnosis", "Diagnosis", _diagnosis, columns=6),
+    Section("figures", "Figures", _figures, columns=6),
+    Section("asking", "Answer or ask", asking, columns=6),
+    Section("reliability", "Confidence", _reliability, columns=6),
+    Section("confusion", "Confusion", confusion),
+    Section("folds", "Folds", _folds, of_new_data=False),
+    Section("pictures", "Photos", class_photos, printed=False),
+    Section("mistakes", "Mistakes", _mistakes, printed=False),
     Section("labels", "Labels", labels),
     Section("together", "Together", together),
-    Section("reliability", "Confidence", _reliability),
-    Section("mistakes", "Mistakes", _mistakes),
-    Section("search", "Search", _search),
-    Section("label_mistakes", "Mistakes", label_mistakes),
-    Section("backbone", "Backbone", _choice),
-    Section("data", "Data", _data),
-    Section("promises", "Promises", _promises),
-    Section("export", "Export", _export),
-    Section("recipe", "Recipe", _recipe),
-    Section("environment", "Environment", _environment),
+    Section("label_mistakes", "Mistakes", label_mistakes, printed=False),
+    Section("classes", "Classes", _classes, columns=6),
+    Section("fitted_head", "Head", fitted_head, columns=6, printed=False, of_new_data=False),
+    Section("curves", "Curves", curves, printed=False, of_new_data=False),
+    Section("data", "Data", _data, printed=False),
+    Section("about", "This evaluation", _about),
+    Section("promises", "The ten promises", _promises, appendix=True, of_new_data=False, opened=_broken),
+    Section("search", "Search", _search, appendix=True, of_new_data=False),
+    Section("backbone", "Backbone", _choice, appendix=True, of_new_data=False),
+    Section("export", "The exported file", _export, appendix=True, of_new_data=False),
+    Section("recipe", "Recipe", _recipe, appendix=True, of_new_data=False),
+    Section("environment", "Environment", _environment, appendix=True, of_new_data=False),
 )

@@ -48,6 +48,7 @@ def _environment() -> Environment:
         bounds=bounds,
         number=number,
         count=count,
+        cut=cut,
         block=block,
         sentence=sentence,
         flags=flags,
@@ -80,9 +81,9 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
-def percent(share: float | None) -> str:
+def percent(share: float | None, digits: int = 1) -> str:
     """A share as people write it: 0.8765 -> 87.7 %; no figure is a dash."""
-    return DASH if share is None else f"{100 * share:.1f}{NBSP}%"
+    return DASH if share is None else f"{100 * share:.{digits}f}{NBSP}%"
 
 
 def bounds(interval: Sequence[float] | None, *, scale: float = 100) -> str:
@@ -96,6 +97,12 @@ def bounds(interval: Sequence[float] | None, *, scale: float = 100) -> str:
 def number(value: float, digits: int = 3) -> str:
     """A figure with so many significant digits."""
     return f"{value:.{digits}g}"
+
+
+def cut(text: str, characters: int) -> str:
+    """The text in one visible line of at most so many characters."""
+    shown = printable(text)
+    return shown if len(shown) <= characters else f"{shown[: characters - 1]}\u2026"
 
 
 def count(value: int) -> str:
