@@ -67,7 +67,7 @@ def _fitted_to_labels(recipe: Recipe, dataset: Dataset, answers: Answers) -> Fit
     limits = choose_thresholds(
         answer.probabilities(logits), truth, groups, classes, precision=recipe.evaluate.precision
     )
-    thresholds = {name: round(value, 6) for name, value in zip(classes, limits.values, strict=True)}
+    thresholds = dict(zip(classes, limits.values, strict=True))  # not rounded: a sharp head's lie near 0 or 1
     return Fitted(answer, 0.0, tuple(filter(None, (chosen.note, limits.note))), thresholds)
 
 
