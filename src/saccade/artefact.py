@@ -46,6 +46,7 @@ ANSWER_KEY = "saccade.answer"  # where it is more than a softmax behind one temp
 PRIORS_KEY = "saccade.priors"  # class shares in training, and those that the probabilities assume
 THRESHOLDS_KEY = "saccade.thresholds"  # from which probability on a class is named
 USUAL_THRESHOLD = 0.5
+HIGHEST_THRESHOLD = 2.0  # above every probability: a label that is never named (evaluation/label_answers.py)
 WEIGHTS_KEY = "saccade.weights"  # where the pretrained weights came from
 LICENCE_KEY = "saccade.licence"  # theirs
 REQUIRED_KEYS = (CLASSES_KEY, PREPROCESS_KEY, VERSION_KEY, FINGERPRINT_KEY)
@@ -479,10 +480,14 @@ def _check_gray_maximum(value: Any, *, name: str) -> None:
 
 def _check_thresholds(values: Any, *, name: str) -> None:
     numbers = list(values.values()) if isinstance(values, dict) else [None]
-    good = (isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= 1 for v in numbers)
+    good = (
+        isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= HIGHEST_THRESHOLD
+        for v in numbers
+    )
     if not all(good):
         raise ModelError(
-            f"{name}: its {THRESHOLDS_KEY} are no numbers from 0 to 1 by class, got {str(values)[:80]}",
+            f"{name}: its {THRESHOLDS_KEY} are no numbers from 0 to {HIGHEST_THRESHOLD:g} by class, "
+            f"got {str(values)[:80]}",
             hint="export the model again",
         )
 

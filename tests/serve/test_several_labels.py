@@ -10,6 +10,7 @@ import pytest
 
 from saccade.artefact import Artefact
 from saccade.errors import ModelError
+from saccade.evaluation.label_answers import NEVER
 from saccade.predict import Predictor
 
 LIMITS = {"blue": 0.4, "green": 0.9, "red": 0.99}
@@ -55,11 +56,21 @@ def test_the_predictor_gives_tuples(model: Path, photo: Photo) -> None:
     assert set(answer.labels) == {name for name, limit in LIMITS.items() if probabilities[name] >= limit}
 
 
-@pytest.mark.parametrize("limits", ['{"blue": 2}', "[0.5]", '{"blue": "high"}'])
+def test_a_label_that_is_never_named_is_not_even_where_its_probability_is_1(
+    make_model: Callable[..., Path], tmp_path: Path, photo: Photo
+) -> None:
+    limits = {"blue": 0.5, "green": 0.5, "red": NEVER}
+    predictor = Predictor(make_model(tmp_path / "never.onnx", thresholds=limits, temperature=0.001))
+    (answer,) = predictor.answers([photo("red")])
+    assert answer.probabilities[2] == 1
+    assert "red" not in answer.labels
+
+
+@pytest.mark.parametrize("limits", ['{"blue": 2.5}', "[0.5]", '{"blue": "high"}'])
 def test_thresholds_that_are_none_are_refused(
     limits: str, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     texts = {"saccade.thresholds": limits}
     path = make_model(tmp_path / "odd.onnx", thresholds=LIMITS, metadata=texts)
-    with pytest.raises(ModelError, match="no numbers from 0 to 1"):
+    with pytest.raises(ModelError, match="no numbers from 0 to 2"):
         Artefact.open(path)

@@ -22,7 +22,7 @@ from saccade.evaluation.calibration import (
 LEAST_WITH, LEAST_WITHOUT = 5, 5  # images with a label, and without: with fewer, all labels decide together
 MOST_OWN = 200  # labels that have temperatures of their own
 USUAL_THRESHOLD = 0.5  # the same as of a file without thresholds (artefact.py)
-NEVER = 1.0  # a threshold that no probability reaches
+NEVER = 2.0  # a threshold above every probability: a float32 sigmoid reaches 1. artefact.py accepts it
 NAMED = 3
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from saccade.evaluation.label_answers import NEVER
 from saccade.records import Predictions
 from saccade.report.facts import Facts
 from saccade.report.gallery import Gallery
@@ -26,7 +27,7 @@ def labels(facts: Facts, picture: Gallery) -> list[dict[str, Any]]:
         {
             "label": row.label,
             "support": row.support,
-            "threshold": limits.get(row.label),
+            "threshold": _threshold(limits.get(row.label)),
             "figures": [(getattr(row, name), intervals[name][i]) for name in names],
             "average_precision": row.average_precision,
             "missed": extra["missed"][i],
@@ -35,6 +36,10 @@ def labels(facts: Facts, picture: Gallery) -> list[dict[str, Any]]:
         for i, row in enumerate(metrics.per_class)
     ]
     return sorted(rows, key=lambda row: (row["support"] == 0, row["average_precision"] or 0.0))
+
+
+def _threshold(limit: float | None) -> str:
+    return "" if limit is None else "never" if limit >= NEVER else f"{limit:.2f}"
 
 
 def together(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
