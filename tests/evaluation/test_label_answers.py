@@ -89,3 +89,22 @@ def test_wanted_precision_is_reached_by_the_lowest_threshold_or_the_label_is_nev
     assert both.values[1] == NEVER
     assert "never named" in both.note
     assert "b" in both.note
+
+
+@pytest.mark.parametrize(
+    ("shown", "groups", "few"),
+    [(1, units(40), True), (10, units(40), False), (10, ["copies"] * 10 + units(40)[10:], True)],
+)
+def test_a_precision_that_few_images_show_is_not_believed(shown: int, groups: list[str], few: bool) -> None:
+    """The rare label is right from 0.3 on, in images of which the common one is right from 0.47 on."""
+    rare = np.arange(40) < shown
+    common = np.linspace(0, 0.975, 40)
+    found, truth = np.column_stack([common, np.where(rare, 0.3, 0.02)]), np.column_stack([common > 0.5, rare])
+    chosen = choose_thresholds(found, truth, groups, ("common", "rare"), precision=0.9)
+    assert chosen.values[1] == (chosen.values[0] if few else pytest.approx(0.16))
+    assert ("rare" in chosen.note) == few
+
+
+def test_a_precision_that_a_handful_of_images_show_is_not_believed_of_any_label() -> None:
+    found, truth = np.array([[0.2], [0.1], [0.05]]), np.array([[True], [False], [False]])
+    assert choose_thresholds(found, truth, units(3), ("a",), precision=0.9).values == (USUAL_THRESHOLD,)

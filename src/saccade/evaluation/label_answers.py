@@ -1,7 +1,8 @@
 """From validation logits to the answers of a model that may name several labels: temperatures, thresholds.
 
-Every label is a yes or no of its own. Both choices are guarded alike: what is fitted to a label must hold on
-validation images held out from it, else it is that of all labels together, else nothing is changed.
+Every label is a yes or no of its own. What is fitted to a label must hold on validation images held out from
+it, else it is that of all labels together, else nothing is changed. A threshold for a precision is not held
+out: with few images it is at least that of all labels together.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from saccade.evaluation.calibration import (
     held_out_folds,
 )
 
-LEAST_WITH, LEAST_WITHOUT = 5, 5  # images with a label, and without: with fewer, all labels decide together
+# Images with a label, and without it: with fewer, all labels decide together. Copies count once.
+LEAST_WITH, LEAST_WITHOUT = 5, 5
 MOST_OWN = 200  # labels that have temperatures of their own
 USUAL_THRESHOLD = 0.5  # the same as of a file without thresholds (artefact.py)
 NEVER = 2.0  # a threshold above every probability: a float32 sigmoid reaches 1. artefact.py accepts it
@@ -53,7 +55,7 @@ def choose_temperatures(
         _two_classes(logits.ravel()), truth.ravel(), np.repeat(groups, count).tolist()
     )
     together = shared.value if images >= SHARPENING_IMAGES else max(1.0, shared.value)
-    own = _with_enough(truth) & (count <= MOST_OWN)
+    own = _with_enough(truth, groups) & (count <= MOST_OWN)
     values = [
         choose_temperature(_two_classes(column), labels, list(groups)).value if enough else together
         for column, labels, enough in zip(logits.T, truth.T, own, strict=True)
@@ -67,9 +69,17 @@ def _two_classes(logits: Floats) -> Floats:
     return np.column_stack([np.zeros_like(logits), logits])
 
 
-def _with_enough(truth: Bools) -> Bools:
-    held = truth.sum(axis=0)
-    return np.asarray((held >= LEAST_WITH) & (len(truth) - held >= LEAST_WITHOUT))
+def _with_enough(truth: Bools, groups: Sequence[str]) -> Bools:
+    held, lacking = _groups_with(truth, groups), _groups_with(~truth, groups)
+    return np.asarray((held >= LEAST_WITH) & (lacking >= LEAST_WITHOUT))
+
+
+def _groups_with(marked: Bools, groups: Sequence[str]) -> NDArray[np.int64]:
+    """(classes,) the number of groups that have an image which is marked; `marked` is (images, classes)."""
+    names = np.asarray(groups)
+    order = np.argsort(names, kind="stable")
+    starts = np.unique(names[order], return_index=True)[1]
+    return np.asarray(np.logical_or.reduceat(marked[order], starts, axis=0).sum(axis=0), dtype=np.int64)
 
 
 def _told(what: str, few: Sequence[str]) -> str:
@@ -93,16 +103,17 @@ def choose_thresholds(
 ) -> Chosen:
     """The probability from which on each label is named: where F1 is best, or `precision` is reached.
 
-    probabilities, truth: (images, classes) of the validation part. A threshold for F1 is kept only where it
-    is as good on validation images held out from it as that of all labels, which in turn must be as good as
-    0.5.
+    probabilities, truth: (images, classes) of the validation part. groups: (images,) what is held out
+    together. A threshold for F1 is kept only where it is as good on validation images held out from it as
+    that of all labels, which in turn must be as good as 0.5. That for a precision is the lowest for these
+    very images, so new ones may have less.
     """
     if precision:
-        return _for_precision(probabilities, truth, classes, precision)
+        return _for_precision(probabilities, truth, groups, classes, precision)
     fold_of = held_out_folds(groups) if len(groups) else np.zeros(0, np.int64)
     pooled, repeated = (probabilities.ravel(), truth.ravel()), np.repeat(fold_of, truth.shape[1])
     together = _kept(best_f1_threshold, *pooled, repeated, USUAL_THRESHOLD)
-    own = _with_enough(truth)
+    own = _with_enough(truth, groups)
     values = [
         _kept(best_f1_threshold, found, labels, fold_of, together) if enough else together
         for found, labels, enough in zip(probabilities.T, truth.T, own, strict=True)
@@ -150,13 +161,28 @@ def best_f1_threshold(probabilities: Floats, truth: Bools) -> float:
     return float((ranked[best] + below) / 2)
 
 
-def _for_precision(found: Floats, truth: Bools, classes: Sequence[str], wanted: float) -> Chosen:
-    values = tuple(precision_threshold(p, t, wanted) for p, t in zip(found.T, truth.T, strict=True))
-    never = [name for name, value in zip(classes, values, strict=True) if value == NEVER]
-    shown = ", ".join(never[:NAMED]) + (f" and {len(never) - NAMED} more" if len(never) > NAMED else "")
-    return Chosen(
-        values, (never and f"never named, for no threshold has a precision of {wanted:g}: {shown}") or ""
-    )
+def _for_precision(
+    found: Floats, truth: Bools, groups: Sequence[str], classes: Sequence[str], wanted: float
+) -> Chosen:
+    """With few images at least the threshold of all labels together: one right answer is no precision."""
+    together = precision_threshold(found.ravel(), truth.ravel(), wanted)
+    if len(set(groups)) < LEAST_IMAGES:
+        together = max(together, USUAL_THRESHOLD)
+    own = _with_enough(truth, groups)
+    limits = [precision_threshold(p, t, wanted) for p, t in zip(found.T, truth.T, strict=True)]
+    values = [limit if enough else max(limit, together) for limit, enough in zip(limits, own, strict=True)]
+    judged = list(zip(classes, values, own, strict=True))
+    never = [name for name, value, _ in judged if value == NEVER]
+    few = [name for name, value, enough in judged if value != NEVER and not enough]
+    notes = []
+    if never:
+        notes.append(
+            f"never named, for no threshold is shown to have a precision of {wanted:g}: {_shown(never)}"
+        )
+    if few:
+        why = "too few validation images with them"
+        notes.append(f"the threshold of {_shown(few)} is at least that of all labels together: {why}")
+    return Chosen(tuple(values), "; ".join(notes))
 
 
 def precision_threshold(probabilities: Floats, truth: Bools, wanted: float) -> float:
