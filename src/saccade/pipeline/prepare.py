@@ -62,7 +62,24 @@ def list_data(location: str, recipe: Recipe) -> Dataset:
         drop_empty=recipe.data.drop_empty,
         read_npy=recipe.data.channels != RGB.channels,
     )
+    _refuse_other_labels(listed, recipe)
     return _with_validation_in_train(listed) if recipe.split.folds else listed
+
+
+def _refuse_other_labels(listed: Dataset, recipe: Recipe) -> None:
+    """Raise RecipeError where images have one label each, and the recipe says several, or the reverse.
+
+    So it may be with images that were given in Python, which bring their labels along.
+    """
+    if recipe.multi_label and not listed.multi_label:
+        raise RecipeError(
+            "--multi-label is for images with any number of labels, and each of these was given one",
+            hint="give a list of names for each, such as [['daisy', 'iris'], ['daisy'], []], or leave it out",
+        )
+    if listed.multi_label and not recipe.multi_label:
+        raise RecipeError(
+            "these images may have several labels, and the recipe is for one each", hint="add --multi-label"
+        )
 
 
 def _with_validation_in_train(listed: Dataset) -> Dataset:
