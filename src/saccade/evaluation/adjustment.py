@@ -13,8 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from saccade.evaluation.calibration import held_out_folds
+
 STRENGTHS = tuple(round(0.1 * step, 1) for step in range(1, 21))
 BY_THEORY = 1.0
+LIKELY = 1.0  # standard errors that a gain must exceed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,10 @@ class _Judged:
     labels: NDArray[np.int64]
     group_of: NDArray[np.int64]
     logs: NDArray[np.float64]
+
+    def part(self, rows: NDArray[np.bool_]) -> _Judged:
+        """These images alone."""
+        return _Judged(self.scores[rows], self.labels[rows], self.group_of[rows], self.logs)
 
     def right(self, strength: float) -> NDArray[np.float64]:
         """(images,) 1 where the class named is the true one."""
@@ -80,28 +87,39 @@ def choose_adjustment(
 
     scores: (images, classes) calibrated logits of the validation part. label_indices: (images,) column of
     each true class. class_counts: training images of each class. groups: (images,) names of what belongs
-    together. Among strengths that cannot be told from the best one, that nearest to 1 is taken. It is kept
-    where it gains more than one standard error of the paired difference.
+    together. Among strengths that cannot be told from the best one, that nearest to 1 is taken. Whether it is
+    kept is judged on held-out images: in folds, each with the strength that the others ask for. They must
+    gain more than a standard error of the paired difference.
 
     >>> choose_adjustment([[1.0, 0.9], [1.0, 0.1]], [1, 0], [10, 10]).strength
     0.0
     """
     labels = np.asarray(label_indices, dtype=np.int64)
     names = groups or [str(image) for image in range(len(labels))]
+    if len(set(names)) < 2:
+        return Adjustment(0.0, "no logit adjustment: too few validation images to judge it")
     group_of = np.unique(np.asarray(names), return_inverse=True)[1]
     judged = _Judged(np.asarray(scores, dtype=np.float64), labels, group_of, log_shares(class_counts))
-    plain = judged.right(0.0)
-    strength = _as_good_as_the_best(judged)
-    adjusted = judged.right(strength)
+    strength, plain = _as_good_as_the_best(judged), judged.right(0.0)
+    adjusted = _right_held_out(judged, held_out_folds(names))
     gain, error = judged.gain(plain, adjusted)
     before, after = judged.balanced(plain), judged.balanced(adjusted)
     told = (
         f"balanced accuracy {before:.1%} without and {after:.1%} with, accuracy {plain.mean():.1%} and "
-        f"{adjusted.mean():.1%}, on validation images"
+        f"{adjusted.mean():.1%}, on held-out validation images"
     )
-    if gain <= error * (1 + 1e-9):  # one image, or images that belong together, prove nothing
+    if gain <= LIKELY * error * (1 + 1e-9):  # one image, or images that belong together, prove nothing
         return Adjustment(0.0, f"no logit adjustment: strength {strength:g} gains nothing certain ({told})")
     return Adjustment(strength, f"logit adjustment of strength {strength:g}: {told}")
+
+
+def _right_held_out(judged: _Judged, fold_of: NDArray[np.int64]) -> NDArray[np.float64]:
+    """As `right`, each fold by the strength that the other folds ask for."""
+    right = np.zeros(len(judged.labels))
+    for fold in range(fold_of.max() + 1):
+        out = fold_of == fold
+        right[out] = judged.part(out).right(_as_good_as_the_best(judged.part(~out)))
+    return right
 
 
 def _as_good_as_the_best(judged: _Judged) -> float:
