@@ -140,6 +140,13 @@ def test_a_folder_has_one_label_an_image(columns: Columns, make_photos: Callable
         load_source(make_photos(images=2), columns=columns)
 
 
+@pytest.mark.parametrize("rows", ["gone.png,cat\ngone.png,dog\ngone.png,cat\n", 'gone.png,"cat,dog"\n'])
+def test_every_label_of_a_missing_file_counts(rows: str, folder: Path) -> None:
+    text = f"path,label\n{rows}a.png,cat\nb.png,cat\nc.png,bird\n"
+    with pytest.raises(SourceError, match=r"most files of a class do not exist: dog \(1 of 1\); the first"):
+        load_source(write(folder, text), columns=Columns(delimiter=","))
+
+
 def test_equal_data_have_an_equal_fingerprint_whatever_the_form(folder: Path) -> None:
     def found(form: str) -> Dataset:
         make, columns = FORMS[form]

@@ -289,7 +289,9 @@ def _repeated_row(reading: _Reading, line: int, record: ImageRecord) -> None:
         reading.repeated.append(f"{name}: {earlier}")
         return
     if reading.several and record.group == first.group and same_part:
-        reading.records[record.path] = joined(first, record)
+        reading.records[record.path] = both = joined(first, record)
+        if not first.used:  # its file is missing
+            reading.missing.update(set(both.labels) - set(first.labels))
         return
     reading.contradictions += record.label != first.label
     reading.problems.append(
