@@ -14,8 +14,10 @@ from PIL import Image
 
 from saccade import extensions
 from saccade.audit.scan import scan
-from saccade.errors import ImageError, SaccadeError, SourceError
+from saccade.errors import ImageError, RecipeError, SaccadeError, SourceError
 from saccade.extensions import register_source
+from saccade.pipeline.prepare import list_data
+from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord
 from saccade.sources import SOURCES, load_source
 from saccade.testing import check_source
@@ -153,6 +155,19 @@ def test_a_column_asked_of_a_source_of_others_is_refused(named: Callable[..., No
     named(drawn)
     with pytest.raises(SourceError, match="--group 'patient' means nothing"):
         load_source("drawn:3", group="patient")
+
+
+def test_a_source_of_others_says_itself_that_images_have_several_labels(named: Callable[..., None]) -> None:
+    def sets(location: str) -> Dataset:
+        data = drawn(location)
+        records = tuple(replace(record, several=True) for record in data.records)
+        return replace(data, records=records, multi_label=True)
+
+    named(sets)
+    recipe = Recipe.from_mapping({"data.multi_label": True})
+    assert list_data("drawn:3", recipe).multi_label
+    with pytest.raises(RecipeError, match="add --multi-label"):
+        list_data("drawn:3", Recipe())
 
 
 def test_an_image_that_its_source_cannot_read_is_set_aside(named: Callable[..., None]) -> None:

@@ -140,6 +140,21 @@ def test_a_folder_has_one_label_an_image(columns: Columns, make_photos: Callable
         load_source(make_photos(images=2), columns=columns)
 
 
+def test_a_table_with_images_names_no_flag_that_it_refuses(folder: Path) -> None:
+    images = [(folder / name).read_bytes() for name in SETS]
+    table = pyarrow.table({"image": images, "label": [list(labels) for labels in SETS.values()]})
+    pyarrow.parquet.write_table(table, folder / "images.parquet")
+    with pytest.raises(SourceError, match="write one as text, or list the images as files, with --multi-lab"):
+        load_source(folder / "images.parquet")
+    for columns, flag in (
+        (Columns(several=True), "--multi-label"),
+        (Columns(delimiter=","), "--label-delimiter"),
+        (Columns(one_hot="label"), "--label-columns"),
+    ):
+        with pytest.raises(SourceError, match=f"has one label a row, so {flag} means nothing"):
+            load_source(folder / "images.parquet", columns=columns)
+
+
 @pytest.mark.parametrize("rows", ["gone.png,cat\ngone.png,dog\ngone.png,cat\n", 'gone.png,"cat,dog"\n'])
 def test_every_label_of_a_missing_file_counts(rows: str, folder: Path) -> None:
     text = f"path,label\n{rows}a.png,cat\nb.png,cat\nc.png,bird\n"

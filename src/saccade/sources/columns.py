@@ -29,7 +29,6 @@ from saccade.sources.tables import (
     find_column,
     labelled,
     parquet_module,
-    refuse_columns,
 )
 from saccade.terminal import printable
 
@@ -115,8 +114,7 @@ def load_columns(
     where = printable(str(tables[0] if len(tables) == 1 else root))
     if not tables:
         raise SourceError(f"{where}: no table in it", hint="save the data set again")
-    sets = Columns(several=named.several, delimiter=named.delimiter, one_hot=named.one_hot)
-    refuse_columns(sets, f"{where}: a table of images, not a list of paths,")
+    _refuse_several(named, where)
     schema = _schema(tables[0])
     columns = _find_columns(schema, _features(root, tables[0]), where, named)
     names = {table: table.relative_to(root).as_posix() for table in tables}
@@ -135,6 +133,17 @@ def load_columns(
         found.given_parts,
         listed=found.listed,
         findings=(*found.findings, *columns_not_used(where, unused)),
+    )
+
+
+def _refuse_several(named: Columns, where: str) -> None:
+    """Raise SourceError where rows that hold their image are said to have several labels."""
+    if not named.several:
+        return
+    flag = "--label-delimiter" if named.delimiter else "--label-columns" if named.one_hot else "--multi-label"
+    raise SourceError(
+        f"{where}: a table that holds the images has one label a row, so {flag} means nothing",
+        hint="leave it out; where images have several labels, save them as files and list these",
     )
 
 

@@ -150,13 +150,16 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def unfit(value: Any, column: str) -> str:
-    """Why a value cannot stand in this column, "" where it can."""
+def unfit(value: Any, column: str, *, several: str = "add --multi-label") -> str:
+    """Why a value cannot stand in this column, "" where it can.
+
+    several: what to do where an image has several labels.
+    """
     if isinstance(value, list | tuple | set):
         if column != "label":
             return f"a list as {column}; write one value"
         count = f"{len(value)} labels" if len(value) != 1 else "a list with 1 label"
-        return f"{count}; an image has one class here: write one as text, or add --multi-label"
+        return f"{count}; an image has one class here: write one as text, or {several}"
     if isinstance(value, dict):
         return f"an object as {column}; write one value as text"
     text = as_text(value)

@@ -117,7 +117,7 @@ def _source_of(location: str) -> Source:
 
 def _load_from_outside(name: str, load: Callable[[str], Dataset], location: str, asked: Asked) -> Dataset:
     """What a source of another package gives for the location behind its name, once it holds."""
-    refuse_columns(asked.columns, f"data source {name!r}: it")
+    refuse_columns(_without_several(asked.columns), f"data source {name!r}: it")
     with extensions.blaming("sources", name):
         dataset = load(location.partition(":")[2])
     problems = dataset_problems(dataset)
@@ -130,6 +130,11 @@ def _load_from_outside(name: str, load: Callable[[str], Dataset], location: str,
         )
     read = how_it_is_read(f"read by the data source {name!r}, which is no part of saccade", "Nothing to do")
     return replace(dataset, storage=GuardedStorage(name, dataset.storage), findings=(read, *dataset.findings))
+
+
+def _without_several(columns: Columns) -> Columns:
+    """Without --multi-label: these data say themselves whether an image may have several labels."""
+    return columns if columns.delimiter or columns.one_hot else replace(columns, several=False)
 
 
 def _unfit(dataset: Dataset, asked: Asked) -> list[str]:
@@ -246,8 +251,7 @@ def _load_saved(location: str, asked: Asked) -> Dataset:
 
 
 def _load_inputs(location: str, asked: Asked) -> Dataset:
-    columns = replace(asked.columns, several=False) if not asked.columns.delimiter else asked.columns
-    refuse_columns(columns, f"{printable(location)}: data given in Python")
+    refuse_columns(_without_several(asked.columns), f"{printable(location)}: data given in Python")
     return load_inputs(_path(location), min_classes=asked.min_classes)
 
 

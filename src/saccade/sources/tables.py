@@ -384,7 +384,8 @@ def _part_column(rows: Sequence[Row], where: str) -> PartColumn:
 
 
 def _unfit(row: Row, column: PartColumn) -> str:
-    why = unfit(row.label, "label") or unfit(row.group, "group")
+    listed = "list the images as files, with --multi-label"
+    why = unfit(row.label, "label", several=listed) or unfit(row.group, "group")
     if why or column.part(row.fields.get(column.name)) is not None:
         return why
     return f"unknown part {as_text(row.fields[column.name])!r}; use {', '.join(PARTS)}, or leave it blank"
