@@ -22,8 +22,10 @@ from saccade.evaluation.intervals import images_needed, mean_interval, wilson
 from saccade.evaluation.label_diagnosis import LABEL_RULES, fine
 from saccade.evaluation.remedies import (
     FEW_IMAGES,
+    FEWEST_OF_A_CLASS,
     SOME_IMAGES,
     UNEVEN,
+    WIDE_HALF_WIDTH,
     Evidence,
     against_baseline,
     baseline,
@@ -38,13 +40,9 @@ from saccade.evaluation.remedies import (
 from saccade.records import Finding, Metrics
 from saccade.terminal import counted
 
-# An interval wider than +-5 points cannot tell a good change from a bad one.
-WIDE_HALF_WIDTH = 0.05
 WANTED_HALF_WIDTH = 0.03
 # Confidence and accuracy that differ by more than this mislead whoever reads a probability.
 CALIBRATION_GAP = 0.05
-# Fewer images of a class say nothing about it: 0 of 4 happens by chance to a fair class.
-FEWEST_OF_A_CLASS = 5
 # Balanced accuracy this near to guessing has learnt nothing, whatever the accuracy says.
 NO_SKILL = 0.05
 

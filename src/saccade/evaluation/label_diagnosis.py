@@ -20,18 +20,19 @@ from saccade.evaluation.curves import (
 )
 from saccade.evaluation.remedies import (
     FEW_IMAGES,
+    FEWEST_OF_A_CLASS,
     SOME_IMAGES,
+    WIDE_HALF_WIDTH,
     Evidence,
     against_overfitting,
     against_underfitting,
+    for_rare_classes,
     one_of,
     wider_or_larger,
 )
 from saccade.records import Finding, Metrics
 from saccade.terminal import counted
 
-FEWEST_OF_A_LABEL = 5  # fewer images with a label say nothing about it
-WIDE_HALF_WIDTH = 0.05
 NAMED = 5
 
 
@@ -126,10 +127,9 @@ def never_named(evidence: Evidence) -> Finding | None:
         return None
     words = ", ".join(f"{row.label!r} ({counted(row.support, 'image')})" for row in missing[:NAMED])
     more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-    unweighted = evidence.recipe.train.class_weights == "none"
-    weights = "set train.class_weights = auto" if unweighted else ""
-    few = all(row.support < FEWEST_OF_A_LABEL for row in missing)
-    lower = "lower evaluate.precision" if evidence.recipe.evaluate.precision else ""
+    weights = for_rare_classes(evidence, [row.label for row in missing])
+    few = all(row.support < FEWEST_OF_A_CLASS for row in missing)
+    lower = "lower --evaluate.precision" if evidence.recipe.evaluate.precision else ""
     steps = [*filter(None, [lower, weights]), "add images with these labels"]
     return Finding(
         "never_predicted",
@@ -190,7 +190,7 @@ def weak_labels(evidence: Evidence) -> Finding | None:
     weak = [
         row
         for row, interval in zip(figures.per_class, intervals, strict=True)
-        if row.support >= FEWEST_OF_A_LABEL and interval and interval[1] < bounds(figures)[0]
+        if row.support >= FEWEST_OF_A_CLASS and interval and interval[1] < bounds(figures)[0]
     ]
     if not weak:
         return None

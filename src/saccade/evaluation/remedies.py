@@ -14,6 +14,10 @@ from saccade.records import EpochRow, Metrics
 # Below 20 images a class, one more image changes the model visibly; below 100, overfitting is first a
 # matter of data.
 FEW_IMAGES, SOME_IMAGES = 20, 100
+# Fewer images of a class say nothing about it: 0 of 4 happens by chance to a fair class.
+FEWEST_OF_A_CLASS = 5
+# An interval wider than +-5 points cannot tell a good change from a bad one.
+WIDE_HALF_WIDTH = 0.05
 FOR_SMALL_IMAGES, USUAL_WIDTH = "fast_cnn", 64  # pretrained networks would have to enlarge them
 # Where one class has this many times the images of another, the rare one is easily passed over.
 UNEVEN = 2
@@ -178,7 +182,9 @@ def for_rare_classes(evidence: Evidence, labels: Sequence[str]) -> str:
     recipe, train = evidence.recipe, evidence.recipe.train
     weighted = train.class_weights != "none" or train.sampling != "natural"
     done = weighted or train.logit_adjustment or recipe.evaluate.logit_adjustment
-    return "" if done or not evidence.rare_in_training(labels) else "set --evaluate.logit_adjustment auto"
+    if done or not evidence.rare_in_training(labels):
+        return ""
+    return "set --train.class_weights auto" if recipe.multi_label else "set --evaluate.logit_adjustment auto"
 
 
 def usual_size(evidence: Evidence) -> str:
