@@ -11,7 +11,7 @@ from saccade.evaluation.metrics import measure
 from saccade.evaluation.remedies import Evidence
 from saccade.label_sets import join_labels
 from saccade.recipe import Recipe
-from saccade.records import Finding, Metrics, Predictions
+from saccade.records import EpochRow, Finding, Metrics, Predictions
 
 
 def measured(truth: np.ndarray, scores: np.ndarray) -> Metrics:
@@ -41,3 +41,31 @@ def test_a_label_that_is_never_named_is_weighed_where_it_is_rare() -> None:
     assert remedy(100, **{"train.class_weights": "auto"}) == "Add images with these labels."
     strict = remedy(100, **{"evaluate.precision": 0.9})
     assert strict.startswith("Lower --evaluate.precision, set --train.class_weights auto, or add")
+
+
+TRUTH = np.arange(60)[:, None] % np.arange(2, 14) == 0  # 12 labels
+GOOD = measured(TRUTH, np.where(TRUTH, 0.9, 0.1))
+POOR = measured(TRUTH, np.random.default_rng(0).random(TRUTH.shape))
+
+
+def history(rate: float, losses: list[float]) -> tuple[EpochRow, ...]:
+    return tuple(EpochRow("main", i, rate, loss, 0.1, loss, 0.1, 10.0) for i, loss in enumerate(losses, 1))
+
+
+def test_steps_that_are_too_short_or_too_long_are_named() -> None:
+    still = history(1e-7, [0.69] * 4)
+    found = findings(history=still, validation=POOR, train=POOR)
+    assert "too_low_a_rate" in found
+    assert "underfitting" not in found, "the rate explains it"
+    assert "too_low_a_rate" not in findings(history=still, validation=GOOD, train=GOOD)
+    far = findings(history=history(0.1, [3.0, 2.9, 2.8, 2.7]), validation=POOR)  # chance costs 0.69
+    assert "drove the loss to 3, far above chance" in far["too_high_a_rate"].message
+
+
+def test_images_far_smaller_than_the_backbone_was_made_for_are_named() -> None:
+    tiny = {"data.image_size": 7}
+    assert (
+        "--image-size 224"
+        in findings(tiny, validation=POOR, side=7, usual_side=224)["images_too_small"].remedy
+    )
+    assert "images_too_small" not in findings(tiny, validation=GOOD, side=7, usual_side=224)

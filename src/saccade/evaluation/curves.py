@@ -1,4 +1,4 @@
-"""Findings that the learning curves show: the learning rate, overfitting, underfitting, too little time.
+"""Findings that the learning curves show: the learning rate, overfitting, too little learnt, too little time.
 
 Training accuracy is measured on augmented, mixed, dropped-out images while the network still learns, so it is
 pessimistic: it may show overfitting, but never underfitting by itself.
@@ -29,7 +29,9 @@ from saccade.evaluation.remedies import (
     percent,
     phases,
     skill,
+    skill_of,
     usual_rate,
+    usual_size,
 )
 from saccade.records import EpochRow, Finding
 from saccade.terminal import counted
@@ -119,7 +121,7 @@ def too_low_a_rate(evidence: Evidence) -> Finding | None:
     if fitted(rows) or highest > LOW_RATE or len(phases(evidence.history)) > 1:
         return None
     fallen = max(_fallen([row.train_loss for row in rows]), _fallen([row.validation_loss for row in rows]))
-    learnt = skill(_right_in_training(evidence, rows), evidence.validation) >= UNDERFIT_SKILL
+    learnt = _skill_in_training(evidence, rows) >= UNDERFIT_SKILL
     if learnt or fallen >= HARDLY_MOVED:
         return None
     return Finding(
@@ -256,6 +258,21 @@ def underfitting(evidence: Evidence) -> Finding | None:
     )
 
 
+def images_too_small(evidence: Evidence) -> Finding | None:
+    """Images far smaller than the backbone was made for, where the figures are low as well."""
+    larger, figures = usual_size(evidence), evidence.judged
+    if not larger or figures is None or skill_of(figures) >= UNDERFIT_SKILL:
+        return None
+    return Finding(
+        "images_too_small",
+        "warning",
+        f"The network saw images of {evidence.side} x {evidence.side} pixels; "
+        f"{evidence.recipe.model.backbone} was made for {evidence.usual_side}.",
+        f"Use larger images ({larger}), in a new --out folder.",
+        figure={"side": evidence.side, "usual": evidence.usual_side},
+    )
+
+
 def stopped_too_early(evidence: Evidence) -> Finding | None:
     """The validation loss was still falling when training ended."""
     if not evidence.history or evidence.history[-1].validation_accuracy >= GOOD_ENOUGH:
@@ -308,9 +325,11 @@ def _far_above_chance(evidence: Evidence, rows: Sequence[EpochRow]) -> float:
     if fitted(rows):
         return 0.0
     figures = evidence.judged
-    classes = len(figures.classes) if figures else 2
+    several = figures is not None and figures.multi_label  # the loss is the mean of a yes or no for each
+    classes = len(figures.classes) if figures and not several else 2
     most = FAR_ABOVE_CHANCE * math.log(max(2, classes))
-    little = skill(rows[-1].train_accuracy, figures) < LEARNT_LITTLE
+    learnt = _skill_in_training(evidence, rows) if several else skill(rows[-1].train_accuracy, figures)
+    little = learnt < LEARNT_LITTLE
     losses = [row.train_loss for row in rows]
     losses += [row.validation_loss for row in rows] if little else []
     return max((loss for loss in losses if loss > most), default=0.0)
@@ -326,10 +345,12 @@ def _fallen(losses: Sequence[float]) -> float:
     return 1 - sum(losses[half:]) / (len(losses) - half) / earlier if earlier > 0 else 0.0
 
 
-def _right_in_training(evidence: Evidence, rows: Sequence[EpochRow]) -> float:
-    if evidence.train:
-        return evidence.train.accuracy.value
-    return max(rows[-1].train_accuracy, rows[-1].validation_accuracy)
+def _skill_in_training(evidence: Evidence, rows: Sequence[EpochRow]) -> float:
+    figures = evidence.train or evidence.judged
+    if figures and figures.multi_label:
+        return skill_of(figures)
+    right = max(rows[-1].train_accuracy, rows[-1].validation_accuracy)
+    return skill(evidence.train.accuracy.value if evidence.train else right, evidence.validation)
 
 
 def _jumps(rows: Sequence[EpochRow], figure: str, factor: float) -> bool:

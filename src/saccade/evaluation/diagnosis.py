@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from saccade.evaluation.curves import (
-    UNDERFIT_SKILL,
     diverged,
     fine_tuning_did_not_help,
+    images_too_small,
     overfitting,
     stopped_too_early,
     too_high_a_rate,
@@ -33,8 +33,6 @@ from saccade.evaluation.remedies import (
     for_rare_classes,
     one_of,
     percent,
-    skill,
-    usual_size,
     wider_or_larger,
 )
 from saccade.records import Finding, Metrics
@@ -106,21 +104,6 @@ def _by_balanced_accuracy(evidence: Evidence, figures: Metrics) -> str:
     weights = for_rare_classes(evidence, rare)
     return (
         f"Judge by balanced accuracy and macro F1. Add images of {named}{', or ' * bool(weights)}{weights}."
-    )
-
-
-def images_too_small(evidence: Evidence) -> Finding | None:
-    """Images far smaller than the backbone was made for, where the figures are low as well."""
-    larger, figures = usual_size(evidence), evidence.judged
-    if not larger or figures is None or skill(figures.accuracy.value, figures) >= UNDERFIT_SKILL:
-        return None
-    return Finding(
-        "images_too_small",
-        "warning",
-        f"The network saw images of {evidence.side} x {evidence.side} pixels; "
-        f"{evidence.recipe.model.backbone} was made for {evidence.usual_side}.",
-        f"Use larger images ({larger}), in a new --out folder.",
-        figure={"side": evidence.side, "usual": evidence.usual_side},
     )
 
 

@@ -1,6 +1,6 @@
 """What the figures of a run say whose images may have several labels: accuracy of whole sets says little.
 
-Curves are read by the same rules as elsewhere, as far as these look at losses alone.
+Curves are read by the same rules as elsewhere; how much was learnt is the mean average precision.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from saccade.evaluation.curves import (
     UNDERFIT_SKILL,
     diverged,
     fine_tuning_did_not_help,
+    images_too_small,
     stopped_too_early,
     too_high_a_rate,
+    too_low_a_rate,
     turned,
 )
 from saccade.evaluation.remedies import (
@@ -107,7 +109,7 @@ def underfitting(evidence: Evidence) -> Finding | None:
     train = evidence.train.mean_average_precision if evidence.train else None
     if train is None or train >= UNDERFIT_SKILL or not evidence.history:
         return None
-    if any(rule(evidence) for rule in (diverged, too_high_a_rate, stopped_too_early)):
+    if any(rule(evidence) for rule in (diverged, too_high_a_rate, too_low_a_rate, stopped_too_early)):
         return None  # each explains low figures by itself
     return Finding(
         "underfitting",
@@ -212,6 +214,8 @@ def weak_labels(evidence: Evidence) -> Finding | None:
 LABEL_RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     diverged,
     too_high_a_rate,
+    too_low_a_rate,
+    images_too_small,
     no_better_than_chance,
     overfitting,
     underfitting,

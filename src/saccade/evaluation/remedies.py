@@ -104,6 +104,13 @@ def skill(accuracy: float, figures: Metrics | None) -> float:
     return (accuracy - base) / (1 - base) if base < 1 else 1.0
 
 
+def skill_of(figures: Metrics) -> float:
+    """Skill of accuracy; of several labels the mean average precision, since whole sets are seldom right."""
+    if figures.mean_average_precision is not None:
+        return figures.mean_average_precision
+    return skill(figures.accuracy.value, figures)
+
+
 def rate_of(evidence: Evidence, phase: str) -> float:
     """The highest rate that the phase really had; 0 where a head was fitted without steps."""
     return max((row.lr for row in evidence.history if row.phase == phase), default=0.0)
