@@ -153,7 +153,11 @@ def test_figures_and_report_are_remade_without_the_model(saccade: Saccade, run: 
 
 
 def test_new_data_are_evaluated_and_runs_compared(saccade: Saccade, run: RunFolder, mosaics: Path) -> None:
-    answer = saccade("evaluate", run.root, mosaics, "--name", "again")
+    table = pandas.read_csv(mosaics, keep_default_na=False)
+    columns = {name: [int(name in split_labels(text)) for text in table["label"]] for name in CLASSES}
+    new = mosaics.with_name("one_hot.csv")
+    pandas.DataFrame({"path": table["path"], **columns}).to_csv(new, index=False)
+    answer = saccade("evaluate", run.root, new, "--label-columns", ",".join(CLASSES), "--name", "again")
     assert answer.code == 0, answer.err
     again = run.evaluation("again")
     assert again.read_metrics("test")["images"] == len(run.read_dataset())

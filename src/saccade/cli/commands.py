@@ -226,6 +226,12 @@ def evaluate(
     label_column: Annotated[
         str, Parameter(help="Column of a list DATA that names the classes.", metavar="COLUMN")
     ] = "",
+    label_delimiter: Annotated[
+        str, Parameter(help="Mark between labels in a cell of a list DATA.", metavar="MARK")
+    ] = "",
+    label_columns: Annotated[
+        str, Parameter(help="Columns of 0 and 1 of a list DATA, one a label.", metavar="COLUMN,...")
+    ] = "",
     root: Annotated[
         str, Parameter(help="Folder that the paths of a list DATA begin in.", metavar="DIR")
     ] = "",
@@ -234,7 +240,7 @@ def evaluate(
     """Compute metrics and report again, or evaluate on new data."""
     from saccade.sources import Columns
 
-    columns = Columns(path_column, label_column, root=root)
+    columns = Columns(path_column, label_column, root=root, delimiter=label_delimiter, one_hot=label_columns)
     _pipeline().evaluate(run, data, Terminal(), name=name, moved=moved, columns=columns, priors=priors)
     return 0
 

@@ -104,9 +104,13 @@ def named_columns(recipe: Recipe) -> Columns:
 def list_again(location: str, recipe: Recipe, columns: Columns = USUAL_COLUMNS) -> Dataset:
     """What lies at `location`, for a run that was trained: any number of classes, whatever is empty.
 
-    columns: what is called otherwise than in the recipe, whose names count for lists only.
+    columns: what is called otherwise than in the recipe, whose names count for lists only. Labels in another
+    form than the recipe's take its place.
     """
     usual = named_columns(recipe) if is_list(location) else USUAL_COLUMNS
+    if columns.several:
+        label = "" if columns.one_hot else usual.label
+        usual = replace(usual, label=label, several=False, delimiter="", one_hot="")
     said = {name: value for name, value in asdict(columns).items() if value}
     read_npy = recipe.data.channels != RGB.channels
     columns = replace(usual, **said)

@@ -58,6 +58,7 @@ def evaluate(
             f"evaluate RUN {data} measures new data, --data {moved} says where the run's own images lie now",
             hint="give one of them",
         )
+    _check_labels(columns)
     run = existing_run(run_path)
     recipe = run.read_recipe()
     with run.locked():
@@ -69,6 +70,12 @@ def evaluate(
                 return _evaluate_for(run, recipe, terminal, name, asked)
             return _evaluate_new(run, recipe, data, terminal, name, columns, asked)
         return _evaluate_again(run, recipe, terminal, moved)
+
+
+def _check_labels(columns: Columns) -> None:
+    """Raise RecipeError for a mark between labels, or columns of labels, that a recipe would refuse."""
+    forms = {"data.label_delimiter": columns.delimiter, "data.label_columns": columns.one_hot}
+    Recipe.from_mapping(forms, where="")
 
 
 def _plain_name(name: str) -> str:
@@ -211,9 +218,7 @@ def _evaluate_new(
     columns: Columns,
     asked: Asked,
 ) -> dict[str, Metrics]:
-    dataset = prepare.list_again(data, recipe, columns)
-    if recipe.multi_label and not dataset.multi_label:
-        dataset = _as_sets(dataset)
+    dataset = _as_answered(prepare.list_again(data, recipe, columns), recipe, run.root)
     terminal.say(f"Evaluate  {run.root} on {counted(len(dataset.records), 'image')} of {data}")
     bundle = load_model(run)
     unknown = [label for label in dataset.classes if label not in bundle.classes]
@@ -253,14 +258,27 @@ def _evaluate_new(
     return measured
 
 
-def _as_sets(dataset: Dataset) -> Dataset:
-    """Images with one label each, such as those of a folder, for a model that names several."""
+def _as_answered(dataset: Dataset, recipe: Recipe, model: Path) -> Dataset:
+    """Images with one label each, such as those of a folder, as sets of it for a model that names several."""
+    if dataset.multi_label == recipe.multi_label:
+        return dataset
+    if dataset.multi_label:
+        raise DataError(
+            f"these images have any number of labels, and {model} names one an image",
+            hint="give images with one label each",
+        )
     records = (replace(r, label=join_labels([r.label]), several=True) for r in dataset.records)
     return replace(dataset, records=tuple(records), multi_label=True)
 
 
 def _as_flags(columns: Columns) -> list[str]:
-    flags = {"--path-column": columns.path, "--label-column": columns.label, "--root": columns.root}
+    flags = {
+        "--path-column": columns.path,
+        "--label-column": columns.label,
+        "--label-delimiter": columns.delimiter,
+        "--label-columns": columns.one_hot,
+        "--root": columns.root,
+    }
     return [word for flag, value in flags.items() if value for word in (flag, value)]
 
 
