@@ -60,21 +60,29 @@ def test_the_threshold_of_best_f1_is_that_of_trying_all() -> None:
 
 
 def test_thresholds_that_only_chance_gives_are_not_kept() -> None:
-    """Of probabilities that know nothing, a threshold of its own would be overfitted."""
-    rng = np.random.default_rng(3)
-    truth, found = rng.random((40, 6)) < 0.5, rng.random((40, 6))
-    chosen = choose_thresholds(found, truth, units(40), list("abcdef"))
-    assert len(set(chosen.values)) < 6  # most share that of all labels
-    few = choose_thresholds(found[:4], truth[:4], ["one"] * 4, list("abcdef"))
+    """One threshold is best for all of these labels; of 40 images each asks for another one."""
+    gains, names = [], list("abcdef")
+    for seed in range(20):
+        logits, truth = validation(40, seed=seed, sure=(1.0,) * 6)
+        chosen = choose_thresholds(sigmoid(logits), truth, units(40), names).values
+        own = [best_f1_threshold(*column) for column in zip(sigmoid(logits).T, truth.T, strict=True)]
+        new, has = validation(2_000, seed=100 + seed, sure=(1.0,) * 6)
+        after, before = (
+            f1_score(has, sigmoid(new) >= np.array(limits), average="macro") for limits in (chosen, own)
+        )
+        gains.append(after - before)
+    assert np.mean(gains) > 0.005
+    few = choose_thresholds(sigmoid(logits)[:4], truth[:4], ["one"] * 4, names)
     assert set(few.values) == {USUAL_THRESHOLD}
 
 
 def test_a_threshold_moves_where_that_helps() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random((300, 2)) < 0.5
-    found = np.clip(0.2 + 0.2 * truth + rng.normal(0, 0.03, truth.shape), 0, 1)
+    found = np.array([0.2, 0.6]) + 0.2 * truth + rng.normal(0, 0.03, truth.shape)
     chosen = choose_thresholds(found, truth, units(300), ("a", "b"))
-    assert all(0.25 < value < 0.35 for value in chosen.values)  # at 0.5 nothing would be named
+    # from 0.5 on, all of b would be named and none of a
+    assert chosen.values == pytest.approx((0.3, 0.7), abs=0.05)
 
 
 def test_wanted_precision_is_reached_by_the_lowest_threshold_or_the_label_is_never_named() -> None:

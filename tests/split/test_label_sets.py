@@ -50,8 +50,8 @@ def test_the_shares_of_every_label_are_met_to_an_image(images: int, labels: int)
     made = split(audit)
     assert not made.reasons
     of_labels, of_images = off(audit, made.dataset)
-    assert of_labels <= max(1.0, 0.01 * images)
-    assert of_images <= max(2.0, 0.01 * images)
+    assert of_labels <= 1
+    assert of_images <= 1
 
 
 def test_images_without_labels_are_spread_as_well() -> None:
