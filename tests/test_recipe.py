@@ -84,6 +84,31 @@ def test_broken_toml_names_the_file() -> None:
         parse_toml("[train", where="my.toml")
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("60s", 60),
+        ("5m", 300),
+        ("1.5 min", 90),
+        ("1h", 3600),
+        ("45", 45),
+        (0.5, 0.5),
+        ("0", 0),
+        ("Auto", "auto"),
+    ],
+)
+def test_a_time_has_a_unit_or_is_in_seconds(text: Any, seconds: Any) -> None:
+    recipe = Recipe.from_mapping({"train.checkpoint_every": text})
+    assert recipe.train.checkpoint_every == seconds
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+@pytest.mark.parametrize("text", ["soon", "5 days", "-1", "s", True])
+def test_what_is_no_time_is_refused_with_how_one_is_written(text: Any) -> None:
+    with pytest.raises(RecipeError, match=r"checkpoint_every is no time: .*\nhint: .*60s, 5m"):
+        Recipe.from_mapping({"train.checkpoint_every": text})
+
+
 def test_differing_keys_name_both_values() -> None:
     other = Recipe.from_mapping({"train.batch_size": 3})
     assert differing_keys(Recipe(), other) == {"train.batch_size": (32, 3)}

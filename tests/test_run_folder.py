@@ -72,6 +72,12 @@ def test_another_recipe_in_the_same_folder_is_refused_by_key(tmp_path: Path) -> 
         run.continues(Recipe.from_mapping({"train.epochs": 3}), {})
 
 
+def test_what_changes_no_result_may_be_another_in_a_run_that_continues(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.write_recipe(Recipe())
+    assert run.continues(Recipe.from_mapping({"train.workers": 4, "train.checkpoint_every": "5m"}), {})
+
+
 def test_other_data_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.write_recipe(Recipe())

@@ -51,9 +51,9 @@ class ImageClassifier(Views, Estimator):
     callbacks: watchers, `saccade.training.Callback` each; they see copies and change nothing.
     weights, pretrained, head, method, epochs, lr, finetune_lr, head_epochs, unfreeze, optimizer, loss,
     schedule, image_size, channels, batch_size, augment, seed, device, precision, average_with_pretrained,
-    time_limit, max_latency_ms, accept_licence, folds, group, group_pattern, multi_label, label_delimiter,
-    label_columns, drop_empty, repair_split, allow_leaks: as on the command line (docs/recipe.md); they win
-    over the recipe's file, and None is its default.
+    time_limit, checkpoint_every, max_latency_ms, accept_licence, folds, group, group_pattern, multi_label,
+    label_delimiter, label_columns, drop_empty, repair_split, allow_leaks: as on the command line
+    (docs/recipe.md); they win over the recipe's file, and None is its default.
     fields: any other field of the recipe, with two underscores for the dot (`train__weight_decay`).
 
     The constructor keeps what it is given; `fit` checks it. After `fit`: `classes_` (labels, in the order of
@@ -98,6 +98,7 @@ class ImageClassifier(Views, Estimator):
         precision: Any = None,
         average_with_pretrained: Any = None,
         time_limit: Any = None,
+        checkpoint_every: Any = None,
         max_latency_ms: Any = None,
         accept_licence: Any = None,
         folds: Any = None,

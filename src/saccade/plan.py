@@ -127,7 +127,8 @@ class Plan:
     takes in place of its last where the time is short. `learning_rate` is that of a head, or from scratch:
     fine-tuning is measured against it (promise 5). `precision` is as asked, "auto" included: what it becomes
     is decided a phase. `sampling`: how often an epoch visits the images of a class. `time_limit` in seconds
-    for the whole command, 0 for none. `bounded`: nobody said how long to train, so method auto spends only as
+    for the whole command, 0 for none. `checkpoint_every`: seconds between checkpoints inside an epoch, 0 for
+    none; it changes no result. `bounded`: nobody said how long to train, so method auto spends only as
     much as the gain that its trial predicts is worth.
     """
 
@@ -150,6 +151,7 @@ class Plan:
     progressive_size: float = 0.0
     average_with_pretrained: float | Literal["auto"] = 0.0
     time_limit: float = 0.0
+    checkpoint_every: float | Literal["auto"] = "auto"
     bounded: bool = False
     last_layers: Phase | None = None
     network: NetworkPlan = NetworkPlan("")

@@ -39,7 +39,7 @@ from saccade.files import (
 )
 from saccade.manifest import NAME as MANIFEST
 from saccade.manifest import Content, Manifest
-from saccade.recipe import Recipe, differing_keys
+from saccade.recipe import MEANS, Recipe, differing_keys
 from saccade.records import EpochRow, ImageRecord, Predictions, Status
 from saccade.run_record import RunRecord
 
@@ -387,14 +387,16 @@ class RunFolder:
     def continues(self, recipe: Recipe, identity: Mapping[str, str]) -> bool:
         """Whether an earlier run stands here that the same settings continue; False for a new folder.
 
-        `identity` names what must be the same besides the recipe (the data). Raises RunError naming
-        what differs, or when the folder holds something that is no run. Writes nothing, so that a
-        refusal later on (bad data, no weights) leaves no half-begun run behind.
+        Fields that change no result (`MEANS`) may be others. `identity` names what must be the same besides
+        the recipe (the data). Raises RunError naming what differs, or when the folder holds something that
+        is no run. Writes nothing, so that a refusal later on (bad data, no weights) leaves no half-begun run
+        behind.
         """
         if not self.recipe.exists():
             self._refuse_foreign()
             return False
         changes = differing_keys(self.read_recipe(), recipe)
+        changes = {key: values for key, values in changes.items() if key not in MEANS}
         if self.environment.exists():
             stored = self.read_environment()
             changes |= {k: (stored[k], v) for k, v in identity.items() if k in stored and stored[k] != v}

@@ -145,7 +145,8 @@ def test_killed_on_its_way_it_ends_with_the_same_bits(
     saccade: Saccade, photos: Path, flags: Sequence[str], tmp_path: Path, method: str, after_epochs: int
 ) -> None:
     """Killed after the first head, and after the first epoch that learnt from kept activations."""
-    words = ["train", photos, *flags, "--method", method, "--epochs", "4", "--no-export.onnx", "--out"]
+    small = ("--epochs", "4", "--checkpoint-every", "20ms", "--no-export.onnx")
+    words = ["train", photos, *flags, "--method", method, *small, "--out"]
     assert saccade(*words, tmp_path / "whole").code == 0
     cut = RunFolder(tmp_path / "cut")
     command = [sys.executable, "-m", "saccade.cli", *map(str, words), str(cut.root)]

@@ -54,7 +54,10 @@ def start_and_signal(
     flags: Sequence[str] = FLAGS,
     env: Mapping[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Start `saccade train` in a process of its own and send it a signal once it has come so far."""
+    """Start `saccade train` in a process of its own and send it a signal once it has come so far.
+
+    `after_file`: a pattern below `out`.
+    """
     command = [sys.executable, "-m", "saccade.cli", "train", str(photos), "--out", str(out), *flags]
     process = subprocess.Popen(
         command,
@@ -63,9 +66,9 @@ def start_and_signal(
         text=True,
         env={**os.environ, **(env or {})},
     )
-    history, awaited = RunFolder(out).history, out / after_file
+    history = RunFolder(out).history
     give_up = time.monotonic() + 300
-    while not awaited.exists() or (
+    while (after_file and not any(out.glob(after_file))) or (
         after_epochs and not (history.exists() and len(history.read_text().splitlines()) >= after_epochs)
     ):
         assert process.poll() is None, process.stdout and process.stdout.read()
@@ -94,12 +97,18 @@ def assert_same_result(run: RunFolder, straight: RunFolder) -> None:
     ]
 
 
-@pytest.mark.parametrize(("after_epochs", "workers"), [(1, 0), (3, 2)])
+@pytest.mark.parametrize(("after_epochs", "workers", "later"), [(1, 0, 0), (3, 2, 1)])
 def test_a_killed_run_continues_bit_for_bit(
-    saccade: Saccade, photos: Path, straight: RunFolder, tmp_path: Path, after_epochs: int, workers: int
+    saccade: Saccade,
+    photos: Path,
+    straight: RunFolder,
+    tmp_path: Path,
+    after_epochs: int,
+    workers: int,
+    later: int,
 ) -> None:
-    """At once, although its workers were left behind, and with another number of threads."""
-    out, flags = tmp_path / "run", (*FLAGS, "--train.workers", str(workers))
+    """At once, although its workers were left behind, with another number of threads and of workers."""
+    out, flags = tmp_path / "run", (*FLAGS, "--train.workers", str(workers), "--checkpoint-every", "10ms")
     threads = straight.read_environment()["threads"]
     environment = {"OMP_NUM_THREADS": str(threads)}
     code, _ = start_and_signal(
@@ -108,7 +117,7 @@ def test_a_killed_run_continues_bit_for_bit(
     assert code == -signal.SIGKILL
     assert not RunFolder(out).model_json.exists(), "it was killed too late to show anything"
     with in_threads(threads + 1):
-        answer = saccade("train", photos, "--out", out, *flags)
+        answer = saccade("train", photos, "--out", out, *FLAGS, "--train.workers", str(later))
         assert torch.get_num_threads() == threads + 1
     assert answer.code == 0, answer.err
     assert "continues where it was stopped" in answer.out
@@ -130,8 +139,11 @@ def test_another_processor_is_said(
 def test_a_stopped_run_says_how_to_continue(
     saccade: Saccade, photos: Path, straight: RunFolder, tmp_path: Path, number: int, code: int
 ) -> None:
+    """After an epoch, or inside one, of which the steps are kept."""
     out = tmp_path / "run"
-    returned, output = start_and_signal(photos, out, number, after_epochs=2)
+    inside = {"after_file": "checkpoints/last-*.*.json", "flags": (*FLAGS, "--checkpoint-every", "10ms")}
+    after: dict[str, Any] = {"after_epochs": 2} if number == signal.SIGINT else inside
+    returned, output = start_and_signal(photos, out, number, **after)
     assert returned == code
     assert f"to continue: saccade train --resume {out}" in output
     assert "Traceback" not in output

@@ -147,6 +147,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "train.workers": (2,),
     "train.cache_images": (False,),
     "train.time_limit": (1e5,),
+    "train.checkpoint_every": (30.0,),
 }
 
 # What is decided before the network is trained or after it, whatever the method; shown by the tests named.
@@ -196,7 +197,7 @@ ELSEWHERE = {
 
 # Fields of what images become, and of what training may use; all others need a training to be seen.
 OF_IMAGES = {key for key in VALUES if key.startswith(("data.", "augment."))}
-OF_MEANS = {"train.workers", "train.cache_images", "train.time_limit"}
+OF_MEANS = {"train.workers", "train.cache_images", "train.time_limit", "train.checkpoint_every"}
 PLAIN = {"augment.policy": "none"}  # quick to train on
 
 OTHERS: dict[tuple[str, str], Any] = {("fast_cnn", "augment.alternate_flip"): False}  # it brings True along
@@ -344,6 +345,7 @@ def means_of(recipe: Recipe, dataset: Dataset, network: BuiltModel, *, by_steps:
         disk if recipe.solves_head or not in_memory else None,
         (in_memory, vars(source).get("_workers"), vars(source).get("_cache_bytes")) if by_steps else None,
         recipe.train.cache_images,
+        recipe.train.checkpoint_every if by_steps else None,
     )
 
 

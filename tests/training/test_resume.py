@@ -61,6 +61,7 @@ def train(folder, callbacks=()):
         seed=3, train__epochs=3, train__head_epochs=2, train__batch_size=8, train__lr=3.0,
         train__finetune_lr=0.3,
         train__schedule="plateau", train__plateau_patience=0, train__unfreeze="1", train__ema_decay=ema_decay,
+        train__checkpoint_every=every,
     )
     data = TinyData()
     plan = plan_training(recipe)
@@ -102,7 +103,8 @@ def attempt(folder, step=0, write=0, share=0.0):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-root, plan, ema_decay = Path(sys.argv[1]), json.loads(sys.argv[2]), float(sys.argv[3])
+root, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
+ema_decay, every = float(sys.argv[3]), float(sys.argv[4])
 whole_seconds = 0.0
 endings = []
 for number, kills in enumerate(plan):
@@ -116,10 +118,13 @@ print(json.dumps(endings))
 
 
 def run_plan(
-    folder: Path, plan: list[list[dict[str, float]]], *, ema_decay: float = 0.0
+    folder: Path, plan: list[list[dict[str, float]]], *, ema_decay: float = 0.0, every: float = 0.0
 ) -> tuple[list[list[int]], list[dict[str, object]]]:
-    """Endings of every attempt, and what the last attempt of each run told."""
-    command = [sys.executable, "-c", SCRIPT, str(folder), json.dumps(plan), str(ema_decay)]
+    """Endings of every attempt, and what the last attempt of each run told.
+
+    `every`: seconds between checkpoints inside an epoch.
+    """
+    command = [sys.executable, "-c", SCRIPT, str(folder), json.dumps(plan), str(ema_decay), str(every)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     endings = json.loads(done.stdout)
@@ -153,11 +158,23 @@ def test_killed_with_averaged_weights_it_ends_bit_identical(tmp_path):
     assert [other == told[0] for other in told] == [True] * 3
 
 
+def test_killed_with_a_checkpoint_after_each_step_it_ends_bit_identical(tmp_path):
+    plan: list[list[dict[str, float]]] = [
+        [],
+        [{"step": 2}, {"step": 3}, {"step": 1}, {"step": 5}, {"step": 4}],
+        [{"write": 2}, {"write": 3}, {"write": 4}, {"write": 7}, {"write": 12}, {"write": 1}],
+    ]
+    endings, told = run_plan(tmp_path, plan, ema_decay=0.9, every=1e-9)
+    assert endings == [[0], [-9] * 5 + [0], [-9] * 6 + [0]]
+    assert [other == told[0] for other in told] == [True] * 3
+
+
 @pytest.mark.slow
-def test_killed_at_fifty_random_moments_it_ends_bit_identical(tmp_path):
+@pytest.mark.parametrize("every", [0.0, 1e-9])
+def test_killed_at_fifty_random_moments_it_ends_bit_identical(tmp_path, every):
     plan: list[list[dict[str, float]]] = [[]]
     plan += [[{"share": 0.02 + 0.8 * ((7 * i + 3 * j) % 25) / 25} for j in range(2)] for i in range(25)]
-    endings, told = run_plan(tmp_path, plan)
+    endings, told = run_plan(tmp_path, plan, every=every)
     killed = sum(ending == -9 for kills in endings for ending in kills)
     assert killed >= 20, "the moments must hit the training"
     assert all(other == told[0] for other in told[1:])

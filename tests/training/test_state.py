@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from saccade.errors import RunError
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder
 from saccade.training.optimizer_state import flatten_optimizer, unflatten_optimizer
+from saccade.training.schedules import Pace
 from saccade.training.state import (
     Checkpoints,
     FitState,
@@ -22,6 +24,7 @@ from saccade.training.state import (
     state_from_json,
     state_to_json,
 )
+from saccade.training.tally import Part
 
 
 def row(epoch: int, validation_loss: float, phase: str = "main") -> EpochRow:
@@ -60,12 +63,11 @@ def test_each_phase_has_its_own_patience_but_the_best_is_over_all():
     assert state.best.epoch == 1, "but not the best of all"
 
 
-@given(st.lists(st.floats(0, 1e6), max_size=6), st.integers(0, 64), st.text(max_size=20))
-def test_a_state_survives_json_bit_for_bit(losses, micro_batch, note):
-    state = after(losses).with_note(note)
-    state = FitState(
-        **{**{f: getattr(state, f) for f in state.__dataclass_fields__}, "micro_batch": micro_batch}
-    )
+@given(st.lists(st.floats(0, 1e6), max_size=6), st.integers(0, 64), st.text(max_size=20), st.floats(0, 1e300))
+def test_a_state_survives_json_bit_for_bit(losses, micro_batch, note, loss_sum):
+    pace = Pace(3, 0.1, 7) if micro_batch % 2 else None
+    part = Part(3, 24, loss_sum, 5.0, loss_sum / 3, 1.5, 2.5, pace, ended=bool(pace))
+    state = replace(after(losses).with_note(note), micro_batch=micro_batch, part=part if losses else None)
     assert state_from_json(json.loads(json.dumps(state_to_json(state), allow_nan=False))) == state
 
 
@@ -214,10 +216,87 @@ def test_best_weights_that_were_damaged_meanwhile_are_refused(tmp_path):
 def test_what_is_newer_than_the_checkpoint_gone_back_to_is_removed(tmp_path):
     saved(tmp_path, [3.0, 2.0, 1.0])
     (tmp_path / ".last-00004.safetensors.abc").write_bytes(b"a killed write")
-    Checkpoints(tmp_path).forget_after(2)
+    Checkpoints(tmp_path).forget_after(after([3.0, 2.0]))
     assert not list(tmp_path.glob("*00003.json"))
     assert not list(tmp_path.glob(".last*"))
     assert len(list(tmp_path.glob("last-00002*"))) == 2
+
+
+# -- inside an epoch --------------------------------------------------------------------------------------
+
+
+def part_saved(folder: Path, state: FitState, steps: int) -> None:
+    """A checkpoint after so many steps of the epoch after `state`."""
+    inside = replace(state, part=Part(steps, 8 * steps, 1.5, 3.0, 0.1, 2.0, 9.0))
+    checkpoints = Checkpoints(folder)
+    checkpoints.latest()  # as a run that goes on: it knows the best weights
+    checkpoints.save(inside, {"w": torch.full((5, 7), state.epoch + steps / 1000)}, {}, {})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("last-*.json"))
+
+
+def test_inside_an_epoch_the_newest_two_and_the_end_before_them_are_kept(tmp_path):
+    saved(tmp_path, [3.0, 2.0, 1.0])
+    kept = []
+    for steps in (5, 60, 700):
+        part_saved(tmp_path, after([3.0, 2.0, 1.0]), steps)
+        kept.append(names(tmp_path))
+    assert kept[0] == ["last-00002", "last-00003", "last-00003.0000005"]
+    assert kept[1] == ["last-00003", "last-00003.0000005", "last-00003.0000060"]
+    assert kept[2] == ["last-00003", "last-00003.0000060", "last-00003.0000700"]
+    found, _ = Checkpoints(tmp_path).latest()
+    assert found.state.part.steps == 700
+    assert found.state.elapsed == 9.0
+    assert Checkpoints(tmp_path).latest()[0].weights["w"].unique().tolist() == pytest.approx([3.7])
+    best = Checkpoints(tmp_path)
+    best.latest()
+    assert best.best_weights(found.state)["w"].unique().tolist() == [3.0], "those of the end of epoch 3"
+    state = after([3.0, 2.0, 1.0, 0.5])
+    best.save(state, {"w": torch.zeros(2)}, {}, {})
+    assert names(tmp_path) == ["last-00003", "last-00004"]
+
+
+def test_a_damaged_checkpoint_inside_an_epoch_falls_back_to_the_one_before(tmp_path):
+    saved(tmp_path, [3.0, 1.0])
+    for steps in (5, 60):
+        part_saved(tmp_path, after([3.0, 1.0]), steps)
+    (tmp_path / "last-00002.0000060.safetensors").write_bytes(b"torn")
+    found, notes = Checkpoints(tmp_path).latest()
+    assert found.state.part.steps == 5
+    assert "last-00002.0000060.safetensors is damaged" in notes[0]
+    Checkpoints(tmp_path).forget_after(found.state)
+    assert names(tmp_path) == ["last-00002", "last-00002.0000005"]
+    broken(tmp_path / "last-00002.0000005.json")
+    found, notes = Checkpoints(tmp_path).latest()
+    assert (found.state.epoch, found.state.part) == (2, None)
+
+
+def test_best_weights_are_never_made_again_from_inside_an_epoch(tmp_path):
+    saved(tmp_path, [3.0, 1.0])
+    part_saved(tmp_path, after([3.0, 1.0]), 5)
+    broken(tmp_path / "best-00002.safetensors")
+    found, notes = Checkpoints(tmp_path).latest()
+    assert found.state.part.steps == 5
+    assert "made again from that epoch's checkpoint" in notes[0]
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.latest()
+    assert checkpoints.best_weights(found.state)["w"].unique().tolist() == [2.0]
+    for path in (tmp_path / "best-00002.safetensors", *tmp_path.glob("last-0000?.json")):
+        broken(path)
+    found, notes = Checkpoints(tmp_path).latest()
+    assert found is None
+    assert "starts again from the beginning" in notes[-1]
+
+
+def test_an_older_checkpoint_that_was_damaged_meanwhile_stops_nothing(tmp_path):
+    saved(tmp_path, [3.0, 1.0])
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.latest()
+    broken(tmp_path / "last-00002.json")
+    checkpoints.save(after([3.0, 1.0, 2.0]), {"w": torch.zeros(2)}, {}, {})
+    assert Checkpoints(tmp_path).latest()[0].state.epoch == 3
 
 
 def test_a_disk_without_room_is_refused_before_training(tmp_path):

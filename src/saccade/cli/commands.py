@@ -149,18 +149,23 @@ def train(
     options = {"command": ["saccade", *typed_words.get()], "started": STARTED, "finish": finish}
     options["callbacks"] = _trackers(track or ())
     if resume:
-        given = [
-            *filter(None, (data, out, recipe)),
-            *(key for key, text in flags.items() if text is not None),
-        ]
-        if given:
-            raise RecipeError(
-                f"--resume continues a run as it began; also given: {', '.join(given).replace('__', '.')}",
-                hint="leave that out, or train in a new folder (--out)",
-            )
-        return int(_pipeline().resume(resume, terminal, **options).exit_code)
+        means = _means([data, out, recipe], flags)
+        return int(_pipeline().resume(resume, terminal, means=means, **options).exit_code)
     chosen = _recipe("train", flags, recipe, terminal)
     return int(_pipeline().train(data, chosen, terminal, out=out, **options).exit_code)
+
+
+def _means(words: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that may be others in a run that continues; raises RecipeError for anything else."""
+    from saccade.recipe import MEANS
+
+    given = {key.replace("__", "."): text for key, text in flags.items() if text is not None}
+    if wrong := [*filter(None, words), *(key for key in given if key not in MEANS)]:
+        raise RecipeError(
+            f"--resume continues a run as it began; also given: {', '.join(wrong)}",
+            hint="leave that out, or train in a new folder (--out)",
+        )
+    return given
 
 
 def _trackers(asked: Sequence[str]) -> tuple[Any, ...]:

@@ -183,6 +183,7 @@ def _is_nothing(default: Any, kind: str) -> bool:
 _TEXTS = {"model.backbone": "NAME", "model.weights": "FILE", "data.root": "DIR", "data.decisions": "FILE"}
 _TEXTS |= dict.fromkeys(("data.path_column", "data.label_column", "split.group"), "COLUMN")
 _TEXTS |= {"data.label_delimiter": "MARK", "data.label_columns": "COLUMN,..."}
+_TEXTS |= {"train.checkpoint_every": "TIME|auto"}
 
 
 def _metavar(key: str, kind: str) -> str:
@@ -191,7 +192,7 @@ def _metavar(key: str, kind: str) -> str:
     >>> _metavar("train.epochs", "int | auto"), _metavar("evaluate.top_k", "int,...")
     ('INT|auto', 'INT,...')
     """
-    spelt = {"bool": "", "dict": "NAME=VALUE,...", "str": _TEXTS.get(key, "TEXT")}.get(kind)
+    spelt = _TEXTS.get(key, {"bool": "", "dict": "NAME=VALUE,...", "str": "TEXT"}.get(kind))
     if spelt is not None:
         return spelt
     words = (",".join(_TYPES.get(part, part) for part in word.split(",")) for word in kind.split(" | "))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -312,16 +313,16 @@ class KeptViews:
         """What one view of all training images takes."""
         return self.images * int(torch.Size(self.trunk.shape).numel()) * (2 if self.reduced else 4)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Batches (B, *shape) float32 of an epoch of the phase."""
+    def epoch(self, epoch: int, *, start_batch: int = 0) -> Iterator[Batch]:
+        """Batches (B, *shape) float32 of an epoch of the phase, from `start_batch` on."""
         view = (epoch - self.first) % self.views
-        if view not in self._kept and epoch == self.first + view:
-            yield from self._computed(view)
+        if view not in self._kept and epoch == self.first + view:  # all are computed, for later epochs
+            yield from itertools.islice(self._computed(view), start_batch, None)
             return
         if view not in self._kept:  # a run that continues
             for _ in self._computed(view):
                 pass
-        yield from self._again(view, epoch)
+        yield from itertools.islice(self._again(view, epoch), start_batch, None)
 
     def _computed(self, view: int) -> Iterator[Batch]:
         kept: list[Batch] = []

@@ -104,6 +104,7 @@ def plan_training(recipe: Recipe) -> Plan:
         progressive_size=train.progressive_size,
         average_with_pretrained=train.average_with_pretrained,
         time_limit=train.time_limit,
+        checkpoint_every=train.checkpoint_every,
         bounded=train.epochs == "auto" and not train.time_limit,
     )
 

@@ -130,7 +130,7 @@ _OF_STEPS = _train(
     *("optimizer", "momentum", "weight_decay", "schedule", "warmup_epochs", *_OF_SCHEDULE),
     *("early_stopping", "min_delta", "progressive_size", "ema_decay", "swa_epochs", *_CLIP, "layer_decay"),
     *("average_with_pretrained", "accumulate", "batch_size", "workers", "kept_views"),
-    "allow_large_finetune_lr",
+    *("allow_large_finetune_lr", "checkpoint_every"),
 )
 _OF_VIEWS = tuple(
     f"augment.{name}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saccade.caches.endings import keep_rest_seconds, kind_of_run
 from saccade.errors import RunError
@@ -164,20 +164,22 @@ def resume(
     started: float | None = None,
     finish: bool = False,
     callbacks: Sequence[Callback] = (),
+    means: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Continue the run in the folder `path` as it began; with `finish`, end it with the best epoch so far.
 
-    Raises RunError for a folder without a run, or without an epoch where it is to be finished.
+    `means`: other values of fields that change no result (`recipe.MEANS`). Raises RunError for a folder
+    without a run, or without an epoch where it is to be finished.
     """
     run = existing_run(path)
     if finish and not run.history.exists():
         raise RunError(
             f"no epoch of {path} has ended yet", hint=f"continue it: saccade train --resume {path}"
         )
-    location = run.read_record().data
+    location, recipe = run.read_record().data, run.read_recipe()
     return train(
         location,
-        run.read_recipe(),
+        recipe.replaced(**means) if means else recipe,
         terminal,
         out=path,
         command=command,

@@ -32,6 +32,7 @@ SHORT_FLAGS: dict[str, str] = {
     "precision": "precision",
     "average-with-pretrained": "train.average_with_pretrained",
     "time-limit": "train.time_limit",
+    "checkpoint-every": "train.checkpoint_every",
     "path-column": "data.path_column",
     "label-column": "data.label_column",
     "multi-label": "data.multi_label",

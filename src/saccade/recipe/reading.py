@@ -14,6 +14,8 @@ from saccade.recipe.fields import LISTED, flatten, keys_concerned, nest, parse_t
 from saccade.recipe.presets import CLASSIC_FIELDS, WITHOUT_EFFECT
 from saccade.recipe.recipe import Recipe, field_table, refused
 
+# Fields that change no result: a run goes on with other values of them.
+MEANS = ("train.checkpoint_every", "train.workers")
 OTHER_FORMATS = {".yaml": "YAML", ".yml": "YAML", ".json": "JSON"}
 
 

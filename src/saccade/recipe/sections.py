@@ -81,6 +81,25 @@ def _channels(value: Any) -> Any:
     )
 
 
+_SECONDS = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def _seconds(value: Any) -> Any:
+    """60s, 5m and 1h are seconds, as a number is."""
+    if type(value) in (int, float):
+        return value
+    text = value.strip().lower() if isinstance(value, str) else ""
+    if text == "auto":
+        return text
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+) ?(ms|s|m|min|h)?", text)
+    if not found:
+        raise Refusal(
+            f"train.checkpoint_every is no time: {value!r}",
+            hint="write a number of seconds, or 60s, 5m, 1h; 0 is only at the ends of epochs",
+        )
+    return float(found[1]) * _SECONDS[found[2] or ""]
+
+
 def _whole(value: Any) -> Any:
     """A number that stands in a flag is text."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
@@ -110,6 +129,7 @@ Optimizer = Annotated[str, AfterValidator(optimizer_name)]
 Channels = Annotated[str, BeforeValidator(_channels)]
 Monitor = Literal["loss", "accuracy", "balanced_accuracy", "macro_f1", "top5", "mean_average_precision"]
 Delimiter = Annotated[str, AfterValidator(_one_mark)]
+Interval = Annotated[NotNegative | Auto, BeforeValidator(_seconds)]
 
 
 class DataConfig(Section):
@@ -493,6 +513,11 @@ class TrainConfig(Section):
     """
     time_limit: NotNegative = 0.0
     """Seconds for the whole command. Export and report count. Training stops early enough. 0 is no limit.
+    """
+    checkpoint_every: Interval = "auto"
+    """Time between two checkpoints inside an epoch, such as 60s or 5m; 0: only at its end. A killed run
+    loses no more than that; a stopped one writes one more and loses nothing. auto: 60s, or longer where
+    writing them would take more than 2 % of the time. It changes no result.
     """
 
     @model_validator(mode="after")

@@ -81,10 +81,10 @@ class TinyData:
         images[torch.arange(self.images), self.labels] += 1.5
         return images
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, start_batch: int = 0) -> Iterator[Batch]:
         images = self.pixels(epoch)
         order = torch.randperm(self.images, generator=torch.Generator().manual_seed(epoch))
-        for start in range(0, self.images, self.batch_size):
+        for start in range(start_batch * self.batch_size, self.images, self.batch_size):
             chosen = order[start : start + self.batch_size]
             yield Batch(images[chosen], self.labels[chosen], tuple(self.paths[i] for i in chosen.tolist()))
 

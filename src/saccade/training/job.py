@@ -40,8 +40,8 @@ class TrainingSource(Protocol):
         """Batches in one epoch."""
         ...
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 1 through all phases."""
+    def epoch(self, epoch: int, *, start_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 1 through all phases, from `start_batch` on."""
         ...
 
 
@@ -117,12 +117,16 @@ def begin(job: TrainingJob) -> tuple[FitState, Checkpoint | None]:
     state = checkpoint.state if checkpoint else FitState()
     for note in notes:
         state = noted(job, state, note)
-    job.checkpoints.forget_after(state.epoch)
+    job.checkpoints.forget_after(state)
     if checkpoint:
         load_exactly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))
-        job.watch.clock.earlier_seconds = state.history[-1].seconds
+        job.watch.clock.earlier_seconds = state.elapsed
+    if state.history:
         job.run.write_history(state.history)
-    return state, checkpoint if checkpoint and state.phase_epoch else None
+    if state.part:
+        where = f"epoch {state.epoch + 1} after {state.part.steps} of {len(job.data.train)} steps"
+        job.watch.callbacks.on_note(f"goes on in {where}")
+    return state, checkpoint if state.phase_epoch or state.part else None
 
 
 def noted(job: TrainingJob, state: FitState, note: str) -> FitState:
@@ -144,7 +148,8 @@ def refuse_early(job: TrainingJob) -> None:
     averages = 1 if any(phase.ema_decay or phase.swa_epochs for phase in job.plan.phases) else 0
     kept = MOMENTS.get(job.plan.optimizer.name, MOST_MOMENTS) + averages
     start = weights if job.plan.average_with_pretrained else 0
-    job.checkpoints.require_space(weights + start, weights + kept * learnt)
+    inside = bool(job.plan.checkpoint_every)
+    job.checkpoints.require_space(weights + start, weights + kept * learnt, inside=inside)
 
 
 def phase_ending(job: TrainingJob, phase: Phase, state: FitState) -> str:
@@ -200,7 +205,7 @@ def frozen_evidence(job: TrainingJob, phase: Phase, state: FitState) -> FrozenEv
 
 
 def load_last(job: TrainingJob) -> None:
-    """Out of a failed step, back to the weights of the last finished epoch, where there is one."""
+    """Out of a failed step, back to the newest weights that were kept, where there are any."""
     checkpoint, _ = job.checkpoints.latest()
     if checkpoint:
         load_exactly(job.classifier, checkpoint.weights, where=str(job.checkpoints.folder))

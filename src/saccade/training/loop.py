@@ -1,7 +1,7 @@
 """Training: `fit` runs phases, `fit_phase` runs epochs, `train_epoch` runs steps, `train_step` learns.
 
-Randomness is a function of (seed, step), every finished epoch is on disk, so a run can stop anywhere and
-continue; on a CPU the result is then bit for bit that of a run that was never stopped.
+Randomness is a function of (seed, step), every finished epoch and now and then a part of one is on disk, so a
+run can stop anywhere and continue; on a CPU the result is then bit for bit that of a run never stopped.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ from saccade.training.state import (
     Switch,
 )
 from saccade.training.swa import average_epoch, refresh_statistics
+from saccade.training.tally import Tally
+from saccade.training.within_epoch import batches_left, kept_at_a_stop
 from saccade.transforms.batches import Batch
 
 GPU_PROGRESS_STEPS = 10  # reading a figure makes the GPU wait
@@ -137,7 +139,7 @@ def fit_phase(
 ) -> FitState:
     """Epochs until the phase's end, early stopping or the time limit; then back to the best weights.
 
-    `checkpoint` is that of the phase's last finished epoch, where it is under way.
+    `checkpoint` is that from which the phase goes on, where it is under way.
     """
     freeze_for(job.classifier, phase)
     with learning_runtime(job, phase, epoch=state.epoch + 1) as runtime:
@@ -151,19 +153,22 @@ def fit_phase(
         state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
         job.watch.clock.new_phase()
         while not (ending := phase_ending(job, phase, state)):
-            began = time.monotonic()
+            began = time.monotonic() - Tally.of(state.part).seconds
             trained = train_epoch(job, learner, state)
             state = average_epoch(learner, state, trained.steps)
             with learner.average.in_place():  # what is validated and kept is the average, if any
-                if state.averaged > 1:
-                    refresh_statistics(job, learner, state)
-                state = end_epoch(job, learner, state, trained, began)
+                with kept_at_a_stop(job, learner, state, trained):
+                    if state.averaged > 1:
+                        refresh_statistics(job, learner, state)
+                    validated = validate(job, learner, state)
+                state = end_epoch(job, learner, state, trained, validated, began)
     return end_phase(job, phase, state, ending)
 
 
 def _average_later(job: TrainingJob, state: FitState) -> bool:
     """Whether the weights now, at the start of a later phase, are to be averaged with what it leads to."""
-    return bool(job.plan.average_with_pretrained) and state.phase > 0 and not state.phase_epoch
+    begins = not state.phase_epoch and state.part is None
+    return bool(job.plan.average_with_pretrained) and state.phase > 0 and begins
 
 
 def goes_on_exactly(learner: Learner, checkpoint: Checkpoint) -> bool:
@@ -177,9 +182,10 @@ def goes_on_exactly(learner: Learner, checkpoint: Checkpoint) -> bool:
     )
 
 
-def end_epoch(job: TrainingJob, learner: Learner, state: FitState, trained: Tally, began: float) -> FitState:
-    """Validate what the network is now, and write it down with what training goes on from."""
-    validated = validate(job, learner, state)
+def end_epoch(
+    job: TrainingJob, learner: Learner, state: FitState, trained: Tally, validated: Validated, began: float
+) -> FitState:
+    """Write down what the network is now, with its figures and what training goes on from."""
     clock = job.watch.clock
     row = EpochRow(
         phase=learner.phase.name,
@@ -218,35 +224,6 @@ def _paced(job: TrainingJob, state: FitState) -> bool:
     return last and job.watch.clock.paces(job.plan.schedule.name)
 
 
-@dataclass(slots=True)
-class Tally:
-    """Running figures of an epoch. Sums stay on the device until somebody asks."""
-
-    steps: int = 0
-    images: int = 0
-    loss_sum: Tensor | float = 0.0
-    right: Tensor | float = 0.0
-    highest_rate: float = 0.0
-
-    def add(self, images: int, losses: Tensor, right: Tensor, rate: float) -> None:
-        self.steps += 1
-        self.images += images
-        exact = torch.float32 if losses.device.type == "mps" else torch.float64  # Apple's GPUs have no 64 bit
-        self.loss_sum = self.loss_sum + losses.sum(dtype=exact)
-        self.right = self.right + right
-        self.highest_rate = max(self.highest_rate, rate)
-
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy an image, as on the validation part (with mixing, of the mixed targets)."""
-        return float(self.loss_sum) / max(1, self.images)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images given their label, or the label with the larger share where two were mixed."""
-        return float(self.right) / max(1, self.images)
-
-
 def train_epoch(job: TrainingJob, learner: Learner, state: FitState) -> Tally:
     """Step through the batches of one epoch, unless a signal or the time limit ends it before."""
     epoch, clock = state.epoch + 1, job.watch.clock
@@ -254,18 +231,21 @@ def train_epoch(job: TrainingJob, learner: Learner, state: FitState) -> Tally:
     learner.watch.remedy = _lower_rate(learner, state)
     set_training_mode(learner.classifier, keep_statistics=learner.phase.keep_statistics)
     learner.begin_epoch(state.phase_step)
-    tally, began = Tally(), time.monotonic()
-    for index, batch in enumerate(job.data.train.epoch(epoch)):
-        if not index:
-            began = time.monotonic()  # before the first batch all images may have been decoded
-        job.watch.stop.check()
-        rate = learner.rate(state.phase_step + index, state.plateau.factor)
+    if state.part:
+        learner.pace = state.part.pace
+    tally, began = Tally.of(state.part), time.monotonic()
+    first = tally.steps
+    for step, batch in enumerate(batches_left(job, learner, state, tally), start=first):
+        if step == first:  # before the first batch all images may have been decoded
+            began = time.monotonic() - tally.seconds
+        rate = learner.rate(state.phase_step + step, state.plateau.factor)
         learner.set_rate(rate)
-        step = state.step + index
-        losses, right = finite_step(_step_within_memory, job, learner, batch, epoch=epoch, step=step)
-        learner.average.follow(state.phase_step + index)
+        losses, right = finite_step(
+            _step_within_memory, job, learner, batch, epoch=epoch, step=state.step + step
+        )
+        learner.average.follow(state.phase_step + step)
         tally.add(len(batch.paths), losses, right, rate)
-        seconds = time.monotonic() - began
+        seconds = tally.seconds = time.monotonic() - began
         _report(job, learner, tally, state, seconds)
         if clock.must_stop_now(step_seconds=seconds / tally.steps, validation_batches=job.validation_batches):
             break

@@ -23,7 +23,7 @@ from saccade.errors import NotFiniteError, RunError
 from saccade.files import replace_folder
 from saccade.models.weights import shortened
 from saccade.run_folder import PART, write_bytes, write_json, write_text
-from saccade.training.job import TrainingJob, noted
+from saccade.training.job import TrainingJob
 from saccade.training.learner import Learner
 from saccade.training.state import FitState
 from saccade.transforms.batches import Batch
@@ -56,6 +56,14 @@ def finite_step(
 
 
 def noted_switch(job: TrainingJob, learner: Learner, state: FitState) -> FitState:
+    """`with_switch`, which is said."""
+    after = with_switch(learner, state)
+    if after is not state:
+        job.watch.callbacks.on_note(after.notes[-1])
+    return after
+
+
+def with_switch(learner: Learner, state: FitState) -> FitState:
     """The state with the step noted from which its phase went on in float32, where it did."""
     switch = learner.switch
     if switch is None or switch in state.switches:
@@ -64,7 +72,7 @@ def noted_switch(job: TrainingJob, learner: Learner, state: FitState) -> FitStat
         f"{switch.phase}: in epoch {switch.epoch} the loss or gradient was NaN or infinite in bfloat16, "
         "finite in float32, and the phase went on in float32"
     )
-    return replace(noted(job, state, said), switches=(*state.switches, switch))
+    return replace(state.with_note(said), switches=(*state.switches, switch))
 
 
 def write_down(job: TrainingJob, learner: Learner, batch: Batch, *, epoch: int, step: int) -> str:

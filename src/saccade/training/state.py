@@ -1,18 +1,21 @@
-"""What a training remembers between epochs, and how it lies on disk: safetensors and JSON, never pickle.
+"""What a training remembers, and how it lies on disk: safetensors and JSON, never pickle.
 
 A checkpoint is a pair: `last-00007.safetensors` (weights, optimizer) and `last-00007.json` (everything
 else, with the SHA-256 of the tensors, of the best weights it belongs to, and of itself). The JSON is written
-last, so a pair is whole or not there. The two newest are kept; a damaged one falls back to the one before,
-and damaged best weights to the best that are left.
+last, so a pair is whole or not there. One inside an epoch is named by the epoch before it and its steps:
+`last-00007.0000120`. The two newest are kept, and the newest of a finished epoch; a damaged one falls back to
+the one before, and damaged best weights to the best that are left.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import math
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder, canonical_sha256, json_bytes, write_bytes, write_json
 from saccade.training.schedules import Pace, Plateau
+from saccade.training.tally import Part
 
 KEPT = 2
 START = "start of fine-tuning"
@@ -78,13 +82,14 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class FitState:
-    """Where a training stands after a finished epoch; replaced, never changed.
+    """Where a training stands after a finished epoch, or inside the one after it; replaced, never changed.
 
     `epoch` counts from 1 through all phases, `phase_epoch` and `phase_step` start again with each phase.
     `pace` is how the schedule goes on where a deadline leaves no time for all of it.
     `phase_best_loss`: what is watched in the phase's best epoch, lower is better (`EpochRow.score`).
     `averaged`: epochs in the equal average of the last ones, where the phase has one.
     `micro_batch` is 0 until memory was too small for a whole batch. `finished` says why it ended.
+    `part`: how far the next epoch is, in a checkpoint inside it.
     """
 
     phase: int = 0
@@ -106,6 +111,7 @@ class FitState:
     continued: tuple[Continued, ...] = ()
     averaged: int = 0
     switches: tuple[Switch, ...] = ()
+    part: Part | None = None
 
     def in_float32(self, phase: str) -> bool:
         """Whether that phase has gone on in float32."""
@@ -136,6 +142,7 @@ class FitState:
             phase_best_loss=row.score if better_in_phase else self.phase_best_loss,
             epochs_without_better=0 if better_in_phase else self.epochs_without_better + 1,
             history=(*self.history, row),
+            part=None,
         )
 
     def next_phase(self, evidence: FrozenEvidence) -> FitState:
@@ -150,6 +157,7 @@ class FitState:
             plateau=Plateau(),
             pace=None,
             averaged=0,
+            part=None,
             frozen_before="",
             frozen=(*self.frozen, evidence),
         )
@@ -165,12 +173,19 @@ class FitState:
     @property
     def best_is_now(self) -> bool:
         """True right after an epoch that was the best of all."""
-        return self.best is not None and self.best.epoch == self.epoch
+        return self.best is not None and self.best.epoch == self.epoch and self.part is None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the training took so far."""
+        if self.part:
+            return self.part.elapsed
+        return self.history[-1].seconds if self.history else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What `Checkpoints.latest` found: the state, the weights and the optimizer of its last epoch.
+    """What `Checkpoints.latest` found: the state, the weights and the optimizer that go on.
 
     `raw`: where `weights` are a moving average, those parts of them as training goes on from them.
     """
@@ -189,6 +204,7 @@ class Checkpoints:
         self.folder = folder
         self._run = RunFolder(folder.parent)
         self._best_sha256 = ""  # of the best weights that the newest state names
+        self.save_seconds = 0.0  # that the latest `save` took
 
     def save(
         self,
@@ -199,7 +215,8 @@ class Checkpoints:
         *,
         raw: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Write the epoch's checkpoint, and the best weights where this epoch is the best."""
+        """Write a checkpoint, and the best weights where it ends the best epoch."""
+        began = time.monotonic()
         if state.best_is_now:
             best = tensors_to_bytes(weights)
             write_bytes(self._best(state), best)
@@ -208,18 +225,23 @@ class Checkpoints:
         named |= {f"optimizer/{name}": tensor for name, tensor in optimizer.items()}
         named |= {f"raw/{name}": tensor for name, tensor in (raw or {}).items()}
         data = tensors_to_bytes(named)
-        write_bytes(self._tensors(state.epoch), data)
+        write_bytes(self._tensors(state), data)
         self._write_state(state, _sha256(data), scalars)
         self._remove_old()
+        self.save_seconds = time.monotonic() - began
 
     def finish(self, state: FitState) -> None:
-        """Note in the newest checkpoint that training has ended, and why."""
-        body = self._read_state(self._json(state.epoch))
+        """Note in the checkpoint of the last finished epoch that training has ended, and why."""
+        self.forget_after(state)
+        body = self._read_state(self._json(state))
         self._write_state(state, body["tensors_sha256"], body["scalars"])
 
-    def require_space(self, best_bytes: int, last_bytes: int) -> None:
-        """Raises RunError unless the disk holds what is kept of both, and one more of each while writing."""
-        needed = (KEPT + 1) * (best_bytes + last_bytes)
+    def require_space(self, best_bytes: int, last_bytes: int, *, inside: bool = False) -> None:
+        """Raises RunError unless the disk holds what is kept of both, and one more of each while writing.
+
+        `inside`: checkpoints are also written inside epochs.
+        """
+        needed = (KEPT + 1) * (best_bytes + last_bytes) + inside * last_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
         there = sum(path.stat().st_size for path in self.folder.iterdir())
         free = shutil.disk_usage(self.folder).free
@@ -294,7 +316,7 @@ class Checkpoints:
     def _load(self, path: Path) -> Checkpoint:
         body = self._read_state(path)
         state = state_from_json(body["state"])
-        tensors = _load_tensors(self._tensors(state.epoch), body["tensors_sha256"])
+        tensors = _load_tensors(self._tensors(state), body["tensors_sha256"])
         self._best_sha256 = body["best_sha256"]
         return Checkpoint(
             state=state,
@@ -315,6 +337,8 @@ class Checkpoints:
         except RunError as error:
             damage = error.problem
         left = self._weights_left(checkpoint)
+        if not left:
+            raise RunError(damage)
         losses = {row.epoch: row.validation_loss for row in state.history if row.epoch in left}
         scores = {row.epoch: row.score for row in state.history if row.epoch in left}
         finite = {epoch: score for epoch, score in scores.items() if math.isfinite(score)} or scores
@@ -329,22 +353,23 @@ class Checkpoints:
         return replace(checkpoint, state=state), (note,)
 
     def _weights_left(self, checkpoint: Checkpoint) -> dict[int, dict[str, Tensor]]:
-        """Weights by epoch: those of this checkpoint and of the older ones that are whole."""
-        left = {checkpoint.state.epoch: checkpoint.weights}
+        """Weights by finished epoch: those of this checkpoint and of the older ones that are whole."""
+        state = checkpoint.state
+        left = {} if state.part else {state.epoch: checkpoint.weights}
         for path in self._newest_first():
+            if _is_inside(path) or path.stem >= _stem(state):
+                continue
             with contextlib.suppress(RunError, ModelError):
                 body = self._read_state(path)
-                epoch = int(body["state"]["epoch"])
-                if epoch < checkpoint.state.epoch:
-                    tensors = _load_tensors(self._tensors(epoch), body["tensors_sha256"])
-                    left[epoch] = _below("weights/", tensors)
+                tensors = _load_tensors(path.with_suffix(".safetensors"), body["tensors_sha256"])
+                left[int(body["state"]["epoch"])] = _below("weights/", tensors)
         return left
 
     def _with_best(self, state: FitState, epoch: int, weights: Mapping[str, Tensor]) -> FitState:
         """The state with the weights of this epoch as its best, written down."""
         row = next(row for row in state.history if row.epoch == epoch)
         best = Best(row.phase, row.epoch, row.validation_loss, row.validation_accuracy)
-        body, state = self._read_state(self._json(state.epoch)), replace(state, best=best)
+        body, state = self._read_state(self._json(state)), replace(state, best=best)
         data = tensors_to_bytes(weights)
         write_bytes(self._best(state), data)
         self._best_sha256 = _sha256(data)
@@ -360,7 +385,7 @@ class Checkpoints:
             "choices": self._choices(),
             "state": state_to_json(state),
         }
-        write_json(self._json(state.epoch), {"sha256": canonical_sha256(body), "body": body})
+        write_json(self._json(state), {"sha256": canonical_sha256(body), "body": body})
 
     def _read_state(self, path: Path) -> dict[str, Any]:
         try:
@@ -374,32 +399,52 @@ class Checkpoints:
         return dict(body)
 
     def _newest_first(self) -> list[Path]:
-        return sorted(self.folder.glob("last-*.json"), reverse=True)
+        return sorted(self.folder.glob("last-*.json"), key=lambda path: path.stem, reverse=True)
 
     def _remove_old(self) -> None:
-        """Only the newest two checkpoints and the best weights they name stay."""
-        jsons = self._newest_first()[:KEPT]
+        """Only the newest checkpoints and the best weights they name stay."""
+        jsons = _worth_keeping(self._newest_first())
         keep = {path.name for path in jsons} | {path.with_suffix(".safetensors").name for path in jsons}
-        keep |= {str(self._read_state(path)["best_file"]) for path in jsons}
+        for path in jsons:
+            with contextlib.suppress(RunError):  # damaged by now: nothing can go on from it
+                keep.add(str(self._read_state(path)["best_file"]))
         for path in (*self.folder.glob("last-*"), *self.folder.glob("best-*")):
             if path.name not in keep:
                 path.unlink(missing_ok=True)
 
-    def forget_after(self, epoch: int) -> None:
+    def forget_after(self, state: FitState) -> None:
         """Remove what is newer than the checkpoint one goes on from, and temporary files of killed writes."""
-        newer = [path for path in self.folder.glob("last-*") if path.stem > f"last-{epoch:05d}"]
+        newer = [path for path in self.folder.glob("last-*") if path.stem > _stem(state)]
         for path in (*newer, *self.folder.glob(".last-*"), *self.folder.glob(".best-*")):
             path.unlink(missing_ok=True)
 
-    def _tensors(self, epoch: int) -> Path:
-        return self.folder / f"last-{epoch:05d}.safetensors"
+    def _tensors(self, state: FitState) -> Path:
+        return self.folder / f"{_stem(state)}.safetensors"
 
-    def _json(self, epoch: int) -> Path:
-        return self.folder / f"last-{epoch:05d}.json"
+    def _json(self, state: FitState) -> Path:
+        return self.folder / f"{_stem(state)}.json"
 
     def _best(self, state: FitState) -> Path:
         assert state.best is not None, "best weights exist only once an epoch was the best"
         return self.folder / f"best-{state.best.epoch:05d}.safetensors"
+
+
+def _stem(state: FitState) -> str:
+    """The name of a state's checkpoint; sorted by it, checkpoints are in the order of training."""
+    part = state.part
+    return f"last-{state.epoch:05d}" + (f".{part.steps:07d}{'e' * part.ended}" if part else "")
+
+
+def _is_inside(path: Path) -> bool:
+    """Whether the checkpoint of this file was written inside an epoch."""
+    return "." in path.stem
+
+
+def _worth_keeping(newest_first: Sequence[Path]) -> list[Path]:
+    """The newest KEPT of finished epochs. Inside an epoch the newest KEPT there, and one more of those."""
+    ends = [path for path in newest_first if not _is_inside(path)]
+    inside = list(itertools.takewhile(_is_inside, newest_first))[:KEPT]
+    return inside + ends[: min(KEPT, KEPT + 1 - len(inside))]
 
 
 # -- the state as JSON -------------------------------------------------------------------------------
@@ -429,10 +474,15 @@ def state_from_json(values: Mapping[str, Any]) -> FitState:
                 "notes": tuple(values["notes"]),
                 "continued": tuple(Continued(**entry) for entry in values.get("continued", ())),
                 "switches": tuple(Switch(**entry) for entry in values.get("switches", ())),
+                "part": _part(values.get("part")),
             }
         )
     except (TypeError, KeyError) as error:
         raise RunError(f"a checkpoint's state cannot be read ({error})") from None
+
+
+def _part(values: Mapping[str, Any] | None) -> Part | None:
+    return Part(**{**values, "pace": Pace(**values["pace"]) if values["pace"] else None}) if values else None
 
 
 def _finite_or_none(value: float) -> float | None:

@@ -13,7 +13,7 @@ from saccade.errors import Interrupted
 
 @dataclass(slots=True)
 class StopRequest:
-    """Set from a signal handler; training then ends before its next step.
+    """Set from a signal handler; training then ends before its next step. `immediate`: at once.
 
     >>> stop = StopRequest()
     >>> previous = signal.signal(signal.SIGTERM, lambda number, frame: stop.set(number))  # doctest: +SKIP
@@ -25,6 +25,7 @@ class StopRequest:
     def set(self, signal: int) -> None:
         """Called by a signal handler; raises Interrupted by itself the second time, or within `at_once`."""
         if self.signal or self.immediate:
+            self.immediate = True
             raise Interrupted(signal)
         self.signal = signal
 

@@ -15,8 +15,11 @@ from saccade.training.state import FitState
 
 
 def average_epoch(learner: Learner, state: FitState, steps: int) -> FitState:
-    """The state with the epoch just trained, of so many steps, in the average, where there is one."""
-    if not learner.phase.swa_epochs:
+    """The state with the epoch just trained, of so many steps, in the average, where there is one.
+
+    An epoch that was stopped while it was validated is in it already.
+    """
+    if not learner.phase.swa_epochs or (state.part and state.part.ended):
         return state
     number = learner.epochs_averaged(state.phase_step + steps, state.averaged)
     learner.average.follow_epoch(max(1, number))
