@@ -293,7 +293,8 @@ class Interval:
 class ClassMetrics:
     """Figures of one class; `support` is the number of its images.
 
-    Where an image may have several labels, `average_precision` too; None without an image of the class.
+    `average_precision` and `auroc` are those of its probability. Both are None without an image of the class;
+    AUROC also without one of another class, where an image may have several labels, and in older files.
     """
 
     label: str
@@ -302,6 +303,7 @@ class ClassMetrics:
     f1: float
     support: int
     average_precision: float | None = None
+    auroc: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

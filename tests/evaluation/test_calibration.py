@@ -185,3 +185,12 @@ def test_a_perfect_part_is_not_taken_for_certainty():
     logits, truth = np.tile([1.0, 0.0, 0.0], (80, 1)), np.zeros(80, dtype=int)
     chosen = choose_temperature(logits, truth).value
     assert fit_temperature(logits, truth) <= chosen < 1.0
+
+
+def test_a_temperature_at_its_bound_is_said():
+    wrong, truth = np.tile([-5.0, 5.0], (2000, 1)), np.zeros(2000, dtype=int)
+    wrong[::40, 0] = 6.0
+    chosen = choose_temperature(wrong, truth)
+    assert chosen.value == pytest.approx(TEMPERATURE_BOUNDS[1], rel=0.01)
+    assert "stands at its bound, 20: these confidences say nothing" in chosen.note
+    assert choose_temperature(*calibrated_logits(400, 3, temperature=2.0)).note == ""

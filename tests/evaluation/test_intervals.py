@@ -1,19 +1,21 @@
 """Intervals against published values, exact coverage and their own properties."""
 
-from math import comb
+from math import comb, inf
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
+from saccade.evaluation.groups import Groups
 from saccade.evaluation.intervals import (
-    bootstrap,
     f1_interval,
     images_needed,
     mean_interval,
     percentile_interval,
     resample_weights,
+    student_95,
     wilson,
 )
 
@@ -106,7 +108,8 @@ def test_resampling_is_a_function_of_the_seed_and_draws_every_image_as_often():
 
 def test_bootstrap_of_a_mean_agrees_with_the_normal_interval():
     values = np.random.default_rng(0).normal(5, 2, size=400)
-    drawn = bootstrap(400, lambda weights: np.array([weights @ values / 400]), seed=0)[:, 0]
+    weights = np.concatenate(list(Groups.alone(400).resampled(seed=0, resamples=400)))
+    drawn = weights @ values / 400
     interval = percentile_interval(float(values.mean()), drawn)
     half = 1.96 * values.std() / 20
     assert interval.high - interval.low == pytest.approx(2 * half, rel=0.15)
@@ -116,3 +119,17 @@ def test_a_percentile_interval_is_widened_to_hold_its_value():
     interval = percentile_interval(0.0, np.linspace(0.1, 0.2, 100))
     assert interval.low == 0.0
     assert interval.high == pytest.approx(0.1975)
+
+
+def test_students_quantile_is_scipys():
+    degrees = np.arange(1, 200)
+    found = [student_95(int(number)) for number in degrees]
+    assert found == pytest.approx(stats.t.ppf(0.975, degrees), rel=1.5e-3)
+    assert student_95(0) == inf
+
+
+def test_few_units_push_the_percentiles_out_as_students_quantile_would():
+    drawn = stats.norm.ppf(np.linspace(0, 1, 100_001)[1:-1])  # a figure that resamples normally
+    few, many, plain = (percentile_interval(0.0, drawn, units) for units in (8, 10_000, 0))
+    assert few.high == pytest.approx(stats.t.ppf(0.975, 7) * np.sqrt(8 / 7), abs=0.02)
+    assert many.high == pytest.approx(plain.high, abs=1e-3)

@@ -187,6 +187,8 @@ ELSEWHERE = {
     "evaluate.logit_adjustment": "what is answered: tests/journeys/test_imbalance.py",
     "evaluate.precision": "what is answered: tests/evaluation/test_label_answers.py",
     "evaluate.top_k": "what is measured: tests/evaluation",
+    "evaluate.coverage": "what is measured: tests/evaluation/test_conformal.py",
+    "evaluate.target_precision": "what is measured: tests/evaluation/test_asking.py",
     "export.onnx": "what is exported: tests/export",
     "export.tolerance": "what is exported: tests/export",
     "export.max_drop": "what is exported: tests/export",

@@ -241,12 +241,17 @@ def evaluate(
         str, Parameter(help="Folder that the paths of a list DATA begin in.", metavar="DIR")
     ] = "",
     priors: Shares = "",
+    target_precision: Annotated[
+        float,
+        Parameter(help="Share of its answers that must be right; the rest it asks about.", metavar="SHARE"),
+    ] = 0.0,
 ) -> int:
     """Compute metrics and report again, or evaluate on new data."""
     from saccade.sources import Columns
 
     columns = Columns(path_column, label_column, root=root, delimiter=label_delimiter, one_hot=label_columns)
-    _pipeline().evaluate(run, data, Terminal(), name=name, moved=moved, columns=columns, priors=priors)
+    options: dict[str, Any] = {"columns": columns, "priors": priors, "target": target_precision}
+    _pipeline().evaluate(run, data, Terminal(), name=name, moved=moved, **options)
     return 0
 
 

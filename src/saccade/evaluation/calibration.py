@@ -21,6 +21,7 @@ TEMPERATURE_SPREAD = 0.5
 # With fewer images a temperature may only make a model less certain: being too certain is the costly mistake.
 SHARPENING_IMAGES = 50
 LEAST_IMAGES, TEMPERATURE_FOLDS = 10, 5
+NEAR_BOUND = 0.01  # of the logarithms of a temperature and of a bound
 # Float64's spacing at 1, as in scikit-learn: one certain and wrong answer costs 36, not infinity.
 SMALLEST_PROBABILITY = float(np.finfo(np.float64).eps)
 
@@ -109,7 +110,16 @@ def choose_temperature(
             f"temperature left at 1: {len(values)} validation images are too few to make a model more "
             "certain",
         )
-    return Temperature(fitted)
+    return Temperature(fitted, _at_a_bound(fitted))
+
+
+def _at_a_bound(temperature: float) -> str:
+    """What to say of a temperature that would have gone further still; "" for any other."""
+    if all(abs(math.log(temperature / bound)) > NEAR_BOUND for bound in TEMPERATURE_BOUNDS):
+        return ""
+    flat = temperature > 1
+    told = "these confidences say nothing" if flat else "the outputs of the network are almost equal"
+    return f"the temperature stands at its bound, {temperature:.3g}: {told}"
 
 
 def _regularised(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> float:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.errors import DataError
+from saccade.evaluation.answers import answers
 from saccade.evaluation.intervals import percentile_interval, resample_weights
 from saccade.evaluation.label_metrics import LabelAnswers
-from saccade.evaluation.metrics import answers
 from saccade.records import Interval, Predictions
 
 SIGNIFICANT = 0.05

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from saccade.evaluation.intervals import widest, wilson
+from saccade.evaluation.intervals import widest
 from saccade.evaluation.metrics import measure, metrics_as_json
 from saccade.records import Interval, Predictions
 
@@ -63,19 +63,24 @@ def t_95(degrees: int) -> float:
 
 
 def folded_metrics(
-    predictions: Predictions, fold_of: Mapping[str, int], top_k: Sequence[int]
+    predictions: Predictions,
+    fold_of: Mapping[str, int],
+    top_k: Sequence[int],
+    groups: Mapping[str, str] | None = None,
+    **chosen: Any,
 ) -> dict[str, Any]:
     """The content of `metrics/folds.json`, from the held-out predictions of all images.
 
     What `measure` says of all of them together; `folds`: the figures of each fold; `over_folds`: mean,
     standard deviation and interval of each figure. The interval of `accuracy` is no narrower than theirs.
+    `groups` and what was `chosen` elsewhere are those of `measure`.
     """
-    whole = metrics_as_json(measure(predictions, top_k=tuple(top_k)))
+    found = measure(predictions, top_k=tuple(top_k), groups=groups, **chosen)
+    whole = metrics_as_json(found)
     rows = [_fold(predictions, fold_of, number, top_k) for number in sorted(set(fold_of.values()))]
     figures = {name: over_folds([row[name] for row in rows], share=name in SHARES) for name in FIGURES}
-    right = round(whole["accuracy"]["value"] * whole["images"])
     accuracy = figures["accuracy"]
-    wide = widest(wilson(right, whole["images"]), Interval(accuracy.mean, accuracy.low, accuracy.high))
+    wide = widest(Interval(**whole["accuracy"]), Interval(accuracy.mean, accuracy.low, accuracy.high))
     summary = {name: _as_json(figure) for name, figure in figures.items()}
     summary["accuracy"] |= {"low": min(wide.low, accuracy.low), "high": max(wide.high, accuracy.high)}
     whole["accuracy"] |= {"low": wide.low, "high": wide.high}

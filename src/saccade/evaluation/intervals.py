@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from saccade.records import Interval
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+TAIL = 0.025  # of either side
+FEWEST_DEGREES = (math.inf, 12.7062047, 4.3026527)  # Student's 97.5 % quantile of 0, 1, 2 degrees
 ROUNDING = 1e-9  # numbers of images that are shares of others
 RESAMPLES = 400  # the 2.5 % quantile then rests on 10 resamples; more changes the second digit only
 
@@ -29,13 +31,15 @@ def wilson(successes: int, images: int) -> Interval:
     return wilson_of_share(successes / images, images)
 
 
-def wilson_of_share(share: float, images: float) -> Interval:
+def wilson_of_share(share: float, images: float, z: float = Z_95) -> Interval:
     """Wilson's interval of a share that is worth `images` images, which need not be a whole number.
+
+    z: quantile that the interval takes, of the normal distribution or of Student's.
 
     >>> round(wilson_of_share(0.9, 10.0).low, 3)
     0.596
     """
-    spread = Z_95**2 / images
+    spread = z**2 / images
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
     # rounding must not push a bound past the value or out of 0..1
@@ -47,18 +51,26 @@ def wilson_of_share(share: float, images: float) -> Interval:
 def f1_interval(right: int, wrong: int) -> Interval:
     """95 % interval of F1 from `right` = TP and `wrong` = FP + FN, not both 0.
 
-    Of the images that are, or are called, this class, the share J = TP / (TP + FP + FN) is right: a plain
-    share with Wilson's interval. F1 = 2 J / (1 + J) rises with J, so its bounds are the bounds of J, mapped.
-
     >>> f1_interval(8, 2).value.__round__(3)
     0.889
     """
-    share = wilson(right, right + wrong)
+    return f1_of_share(wilson(right, right + wrong))
+
+
+def f1_of_share(share: Interval) -> Interval:
+    """F1 of the share J that is right of the images that are, or are called, a class.
+
+    J = TP / (TP + FP + FN) is a plain share with Wilson's interval. F1 = 2 J / (1 + J) rises with J, so its
+    bounds are the bounds of J, mapped.
+
+    >>> f1_of_share(Interval(0.5, 0.25, 1.0)).high
+    1.0
+    """
     value, low, high = (2 * j / (1 + j) for j in (share.value, share.low, share.high))
     return Interval(value, low, high)
 
 
-def mean_interval(share: float, images: Sequence[int]) -> Interval:
+def mean_interval(share: float, images: Sequence[float], z: float = Z_95) -> Interval:
     """95 % interval of the mean `share` of classes with so many `images` each, every class counting the same.
 
     Wilson's, with the number of images that a balanced part would need to say as much: classes squared
@@ -68,7 +80,7 @@ def mean_interval(share: float, images: Sequence[int]) -> Interval:
     >>> mean_interval(0.9, [5, 5]) == wilson(9, 10)
     True
     """
-    return wilson_of_share(share, len(images) ** 2 / math.fsum(1 / n for n in images))
+    return wilson_of_share(share, len(images) ** 2 / math.fsum(1 / n for n in images), z)
 
 
 def widest(first: Interval, second: Interval) -> Interval:
@@ -124,26 +136,72 @@ def resample_weights(images: int, *, seed: int, resamples: int = RESAMPLES) -> I
         yield np.bincount(generator.integers(images, size=images), minlength=images)
 
 
-def percentile_interval(value: float, resampled: NDArray[np.float64]) -> Interval:
+def percentile_interval(value: float, resampled: NDArray[np.float64], units: int = 0) -> Interval:
     """Percentile interval at 95 %, widened where needed so that it holds `value`.
 
-    Figures that cannot fall below 0, such as ECE, resample upwards and would else leave the value out.
+    Figures that cannot fall below 0, such as ECE, resample upwards and would else leave the value out. Where
+    few `units` (images or groups) were drawn, the percentiles lie further out: as a bootstrap is too narrow
+    by a factor of sqrt((units - 1) / units), and as Student's quantile stands to the normal one. Source:
+    T. Hesterberg, What Teachers Should Know about the Bootstrap, Am. Stat. 69 (2015) 371-386.
 
     >>> percentile_interval(0.5, np.array([0.6, 0.7, 0.8])).low
     0.5
     """
-    low, high = np.quantile(resampled, (0.025, 0.975))
+    tail = _tail(units) if units else TAIL
+    low, high = np.quantile(resampled, (tail, 1 - tail))
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
-def bootstrap(
-    images: int, statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], *, seed: int
-) -> NDArray[np.float64]:
-    """(resamples, figures): `statistic` of each resample's weights, which returns (figures,) values.
+def sum_of_sizes_interval(parts: NDArray[np.float64], resampled: NDArray[np.float64], units: int) -> Interval:
+    """95 % interval of the sum of the sizes of some `parts`, (parts,), which chance alone makes larger.
 
-    images: how many there are. statistic: takes (images,) weights. seed: of the resampling.
+    resampled: (resamples, parts). units: images or groups that were drawn. The size of a part that is 0 in
+    truth is 0.8 standard deviations on average; of one that is 2 deviations hardly anything is chance. The
+    lower end leaves out what may be chance, the upper end half of what is. For up to 15 normal parts the
+    interval holds the truth in 93 to 98 of 100 cases, and more often where all are about half a deviation.
 
-    >>> bootstrap(5, lambda weights: np.array([weights.max()]), seed=0).shape
-    (400, 1)
+    >>> found = sum_of_sizes_interval(np.array([0.1]), np.linspace(-0.1, 0.3, 101)[:, None], 100)
+    >>> round(found.value, 2), round(found.low, 2), round(found.high, 2)
+    (0.1, 0.0, 0.26)
     """
-    return np.array([statistic(weights) for weights in resample_weights(images, seed=seed)])
+    deviations, sizes = resampled.std(axis=0), np.abs(parts)
+    there = deviations > 0
+    steps, deviations = sizes[there] / deviations[there], deviations[there]
+    most = float(deviations @ _excess(np.sqrt(np.maximum(steps**2 - 2, 0))))
+    least = float(deviations @ _excess(steps)) / 2
+    value = float(sizes.sum())
+    half = student_95(max(1, units - 1)) * float(np.abs(resampled).sum(axis=1).std())
+    return Interval(value, max(0.0, value - most - half), max(value, value - least + half))
+
+
+def _excess(steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much the size of a normal figure exceeds that of its mean, on average, both in deviations."""
+    tails = np.array([math.erfc(step / math.sqrt(2)) for step in steps])
+    return np.asarray(2 * np.exp(-(steps**2) / 2) / math.sqrt(2 * math.pi) - steps * tails)
+
+
+def _tail(units: int) -> float:
+    """Share of the resamples on either side of the interval."""
+    if units < 2:
+        return 0.0
+    return math.erfc(math.sqrt(units / (units - 1)) * student_95(units - 1) / math.sqrt(2)) / 2
+
+
+def student_95(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t, to 1 in 1,000; infinite for no degree of freedom.
+
+    By Fisher's expansion (R. A. Fisher and E. A. Cornish, Technometrics 2 (1960) 209-225).
+
+    >>> [round(student_95(degrees), 2) for degrees in (1, 4, 30)]
+    [12.71, 2.78, 2.04]
+    """
+    if degrees < len(FEWEST_DEGREES):
+        return FEWEST_DEGREES[degrees]
+    z, d = Z_95, degrees
+    terms = (
+        (z**3 + z) / (4 * d),
+        (5 * z**5 + 16 * z**3 + 3 * z) / (96 * d**2),
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * d**3),
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * d**4),
+    )
+    return z + math.fsum(terms)

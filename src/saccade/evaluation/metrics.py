@@ -19,60 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.errors import DataError
+from saccade.evaluation.answers import Answers, answers, check
+from saccade.evaluation.asking import Recommended, answer_or_ask
 from saccade.evaluation.calibration import calibration_error, image_losses, reliability
-from saccade.evaluation.intervals import (
-    bootstrap,
-    f1_interval,
-    mean_interval,
-    percentile_interval,
-    widest,
-    wilson,
-)
+from saccade.evaluation.calibration_errors import calibration_figures
+from saccade.evaluation.class_counts import ClassCounts
+from saccade.evaluation.conformal import LabelSets, judge_sets
 from saccade.evaluation.label_metrics import measure_labels
-from saccade.label_sets import split_labels
+from saccade.evaluation.metric_intervals import BOOTSTRAP_SEED, intervals, resamples, share_interval
+from saccade.evaluation.ranking import ClassRankings, rank_classes
+from saccade.evaluation.risk_coverage import risk_coverage
 from saccade.records import ClassMetrics, Interval, Metrics, Predictions
 
 DEFAULT_TOP_K = (1, 5)
-BOOTSTRAP_SEED = 0
 CONFUSED_PAIRS_SHOWN = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """Predictions as arrays, in the order of the paths: what every figure is computed from."""
-
-    truth: NDArray[np.int64]  # (images,)
-    predicted: NDArray[np.int64]  # (images,)
-    probabilities: NDArray[np.float64]  # (images, classes)
-    classes: tuple[str, ...]
-
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        return np.asarray(self.truth == self.predicted)
-
-    @property
-    def confidence(self) -> NDArray[np.float64]:
-        return np.asarray(self.probabilities.max(axis=1))
-
-    def confusion(self, weights: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """(classes, classes) images by true (row) and predicted class (column)."""
-        size = len(self.classes)
-        cells = np.bincount(self.truth * size + self.predicted, weights=weights, minlength=size * size)
-        return np.asarray(cells.astype(np.int64).reshape(size, size))
-
-
-def answers(predictions: Predictions) -> Answers:
-    """Check predictions and sort them by path; raises DataError for unknown labels and bad probabilities.
-
-    >>> answers(predictions).correct.tolist()
-    [True, True, True, False]
-    """
-    _check(predictions)
-    order = sorted(range(len(predictions)), key=predictions.paths.__getitem__)
-    probabilities = predictions.probabilities[order]
-    return Answers(
-        predictions.label_indices[order], probabilities.argmax(axis=1), probabilities, predictions.classes
-    )
 
 
 # A metric is one function (Predictions) -> float and one line in METRICS.
@@ -94,7 +54,7 @@ def balanced_accuracy(predictions: Predictions) -> float:
     >>> balanced_accuracy(predictions)
     0.75
     """
-    return mean_recall(answers(predictions).confusion())
+    return float(answers(predictions).counts.balanced_accuracy)
 
 
 def macro_f1(predictions: Predictions) -> float:
@@ -103,7 +63,54 @@ def macro_f1(predictions: Predictions) -> float:
     >>> round(macro_f1(predictions), 3)
     0.733
     """
-    return mean_f1(answers(predictions).confusion())
+    return float(answers(predictions).counts.macro_f1)
+
+
+def micro_f1(predictions: Predictions) -> float:
+    """F1 of all images together, which is the accuracy where each has one label.
+
+    >>> micro_f1(predictions)
+    0.75
+    """
+    return accuracy(predictions)
+
+
+def weighted_f1(predictions: Predictions) -> float:
+    """Mean F1 over the classes, each counting as often as it occurs.
+
+    >>> round(weighted_f1(predictions), 3)
+    0.733
+    """
+    return float(answers(predictions).counts.weighted_f1)
+
+
+def cohen_kappa(predictions: Predictions) -> float:
+    """Agreement of true and predicted classes beyond chance: 1 is perfect, 0 no better than chance.
+
+    >>> cohen_kappa(predictions)
+    0.5
+    """
+    return float(answers(predictions).counts.cohen_kappa)
+
+
+def matthews(predictions: Predictions) -> float:
+    """Matthews' correlation coefficient of true and predicted classes, from -1 to 1.
+
+    >>> round(matthews(predictions), 3)
+    0.577
+    """
+    return float(answers(predictions).counts.matthews)
+
+
+def macro_average_precision(predictions: Predictions) -> float:
+    """Mean over the classes that have images here of their average precision.
+
+    >>> round(macro_average_precision(predictions), 3)
+    0.833
+    """
+    found = _ranked(answers(predictions)).macro_average_precision
+    assert found is not None, "some class has images"
+    return found.value
 
 
 def log_loss(predictions: Predictions) -> float:
@@ -132,9 +139,7 @@ def brier(predictions: Predictions) -> float:
     >>> round(brier(predictions), 3)
     0.45
     """
-    data = answers(predictions)
-    aim = np.eye(len(data.classes))[data.truth]
-    return float(((data.probabilities - aim) ** 2).sum(axis=1).mean())
+    return float(answers(predictions).brier.mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +155,33 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric(accuracy, 0, 1),
     "balanced_accuracy": Metric(balanced_accuracy, 0, 1),
     "macro_f1": Metric(macro_f1, 0, 1),
+    "micro_f1": Metric(micro_f1, 0, 1),
+    "weighted_f1": Metric(weighted_f1, 0, 1),
+    "cohen_kappa": Metric(cohen_kappa, -1, 1),
+    "matthews": Metric(matthews, -1, 1),
+    "macro_average_precision": Metric(macro_average_precision, 0, 1),
     "log_loss": Metric(log_loss, 0, math.inf),
     "ece": Metric(ece, 0, 1),
     "brier": Metric(brier, 0, 2),
 }
-NAMED_FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
 
 
-def measure(predictions: Predictions, *, top_k: Iterable[int] = DEFAULT_TOP_K) -> Metrics:
+def measure(
+    predictions: Predictions,
+    *,
+    top_k: Iterable[int] = DEFAULT_TOP_K,
+    groups: Mapping[str, str] | None = None,
+    recommended: Recommended | None = None,
+    temperature: float | None = None,
+    label_sets: Mapping[str, LabelSets] | None = None,
+) -> Metrics:
     """Every figure of one part, with intervals; k above the number of classes are left out.
 
-    predictions: those of one part, with known labels. top_k: values of k for top-k accuracy. Where an image
-    may have several labels, the figures are those of `measure_labels`.
+    predictions: those of one part, with known labels. top_k: values of k for top-k accuracy. groups: by path,
+    the name of what each image belongs together with; intervals then go by group. recommended: the threshold
+    below which the model is to ask, chosen on another part. temperature: what the logits were divided by, if
+    nothing else was done. label_sets: conformal sets, chosen on another part, by a name. Where an image may
+    have several labels, the figures are those of `measure_labels`.
     Raises DataError when there is no image, a label is unknown, or a probability is not one.
 
     >>> measured = measure(predictions)
@@ -171,55 +191,81 @@ def measure(predictions: Predictions, *, top_k: Iterable[int] = DEFAULT_TOP_K) -
     ((2, 0), (1, 1))
     """
     if predictions.named is not None:
-        _check(predictions)
+        check(predictions)
         return measure_labels(predictions)
-    data = answers(predictions)
-    confusion = data.confusion()
-    counts = top_k_counts(data, top_k)
+    data = answers(predictions, groups)
+    confusion, ranked = data.confusion, _ranked(data)
+    counts, right = ClassCounts.of(confusion), top_k_counts(data, top_k)
+    whole = share_interval(data.correct, data.groups)
+    assert whole is not None, "there are images"
+    draws = {"seed": BOOTSTRAP_SEED, "resamples": resamples(len(data.truth))}
+    calibration = calibration_figures(data, temperature=temperature, seed=BOOTSTRAP_SEED)
     return Metrics(
         images=len(data.truth),
-        accuracy=wilson(int(data.correct.sum()), len(data.truth)),
-        balanced_accuracy=mean_recall(confusion),
-        macro_f1=mean_f1(confusion),
-        top_k={k: right / len(data.truth) for k, right in counts.items()},
-        per_class=class_metrics(confusion, data.classes),
+        accuracy=whole,
+        balanced_accuracy=float(counts.balanced_accuracy),
+        macro_f1=float(counts.macro_f1),
+        top_k={k: n / len(data.truth) for k, n in right.items()},
+        per_class=class_metrics(confusion, data.classes, ranked),
         classes=data.classes,
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
-        log_loss=log_loss(predictions),
-        ece=ece(predictions),
-        extra=_extra(predictions, data, confusion, counts),
+        log_loss=float(image_losses(data.probabilities, data.truth).mean()),
+        ece=calibration_error(data.confidence, data.correct),
+        extra={
+            "metrics": _other_figures(data, counts, ranked),
+            "intervals": {
+                **intervals(data, whole, ranked, right),
+                "ece": calibration["after"]["intervals"]["binned"],
+            },
+            "groups": data.groups.count,
+            "risk_coverage": risk_coverage(data.confidence, data.correct, data.groups, **draws),
+            "calibration": calibration,
+            "answer_or_ask": answer_or_ask(data, recommended),
+            "label_sets": {name: judge_sets(data, sets) for name, sets in (label_sets or {}).items()},
+            **_extra(data, confusion),
+        },
     )
 
 
-def precision_recall_f1(
-    confusion: NDArray[np.int64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """(classes,) each; 0 where nothing was predicted (precision) or nothing is there (recall).
+def _ranked(data: Answers) -> ClassRankings:
+    return rank_classes(data.truth, data.probabilities, data.groups)
+
+
+def _other_figures(data: Answers, counts: ClassCounts, ranked: ClassRankings) -> dict[str, float | None]:
+    """Figures that Metrics has no field for. There is no AUROC where all images are of one class."""
+    precise, auroc = ranked.macro_average_precision, ranked.macro_auroc
+    return {
+        "brier": float(data.brier.mean()),
+        "micro_f1": float(data.correct.mean()),
+        "weighted_f1": float(counts.weighted_f1),
+        "cohen_kappa": float(counts.cohen_kappa),
+        "matthews": float(counts.matthews),
+        "macro_average_precision": precise.value if precise else None,
+        "macro_auroc": auroc.value if auroc else None,
+    }
+
+
+def class_metrics(
+    confusion: NDArray[np.int64], classes: tuple[str, ...], ranked: ClassRankings | None = None
+) -> tuple[ClassMetrics, ...]:
+    """Precision, recall and F1 of each class, in class order; and what its probability ranks, where given.
 
     confusion: (classes, classes) images, rows are true classes.
-
-    >>> precision, recall, f1 = precision_recall_f1(np.array([[2, 0], [1, 1]]))
-    >>> precision.round(2).tolist(), recall.tolist()
-    ([0.67, 1.0], [1.0, 0.5])
-    """
-    right = np.diag(confusion).astype(np.float64)
-    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
-    precision = np.divide(right, predicted, out=np.zeros_like(right), where=predicted > 0)
-    recall = np.divide(right, support, out=np.zeros_like(right), where=support > 0)
-    both = predicted + support
-    f1 = np.divide(2 * right, both, out=np.zeros_like(right), where=both > 0)
-    return precision, recall, f1
-
-
-def class_metrics(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> tuple[ClassMetrics, ...]:
-    """Precision, recall and F1 of each class, in class order.
 
     >>> dog = class_metrics(np.array([[2, 0], [1, 1]]), classes)[1]
     >>> dog.label, dog.precision, dog.recall, round(dog.f1, 2), dog.support
     ('dog', 1.0, 0.5, 0.67, 2)
     """
-    columns = zip(classes, *precision_recall_f1(confusion), confusion.sum(axis=1), strict=True)
-    return tuple(ClassMetrics(name, float(p), float(r), float(f), int(n)) for name, p, r, f, n in columns)
+    counts = ClassCounts.of(confusion)
+    none = (None,) * len(classes)
+    ranks = (ranked.average_precision, ranked.auroc) if ranked else (none, none)
+    columns = zip(classes, counts.precision, counts.recall, counts.f1, counts.support, *ranks, strict=True)
+    return tuple(
+        ClassMetrics(
+            name, float(p), float(r), float(f), int(n), precise and precise.value, auroc and auroc.value
+        )
+        for name, p, r, f, n, precise, auroc in columns
+    )
 
 
 def mean_recall(confusion: NDArray[np.int64]) -> float:
@@ -228,8 +274,7 @@ def mean_recall(confusion: NDArray[np.int64]) -> float:
     >>> mean_recall(np.array([[2, 0], [1, 1]]))
     0.75
     """
-    present = confusion.sum(axis=1) > 0
-    return float(precision_recall_f1(confusion)[1][present].mean())
+    return float(ClassCounts.of(confusion).balanced_accuracy)
 
 
 def mean_f1(confusion: NDArray[np.int64]) -> float:
@@ -238,8 +283,7 @@ def mean_f1(confusion: NDArray[np.int64]) -> float:
     >>> round(mean_f1(np.array([[2, 0], [1, 1]])), 3)
     0.733
     """
-    present = confusion.sum(axis=0) + confusion.sum(axis=1) > 0
-    return float(precision_recall_f1(confusion)[2][present].mean())
+    return float(ClassCounts.of(confusion).macro_f1)
 
 
 def top_k_counts(data: Answers, top_k: Iterable[int]) -> dict[int, int]:
@@ -248,10 +292,7 @@ def top_k_counts(data: Answers, top_k: Iterable[int]) -> dict[int, int]:
     >>> top_k_counts(answers(predictions), (1, 2))
     {1: 3, 2: 4}
     """
-    true = np.take_along_axis(data.probabilities, data.truth[:, None], axis=1)
-    earlier = np.arange(len(data.classes))[None, :] < data.truth[:, None]
-    ahead = (data.probabilities > true) | ((data.probabilities == true) & earlier)
-    rank = ahead.sum(axis=1)
+    rank = data.rank
     return {k: int((rank < k).sum()) for k in sorted(set(top_k)) if 1 <= k <= len(data.classes)}
 
 
@@ -287,6 +328,11 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
+def _of_label(row: ClassMetrics) -> dict[str, Any]:
+    """Of one of several labels; its average precision is null where no image has it."""
+    return {key: value for key, value in asdict(row).items() if key != "auroc"}
+
+
 def _labels_as_json(metrics: Metrics) -> dict[str, Any]:
     return {
         "images": metrics.images,
@@ -296,7 +342,7 @@ def _labels_as_json(metrics: Metrics) -> dict[str, Any]:
         "exact_match": asdict(metrics.accuracy),
         "accuracy": asdict(metrics.accuracy),
         "balanced_accuracy": metrics.balanced_accuracy,
-        "per_class": [asdict(row) for row in metrics.per_class],
+        "per_class": [_of_label(row) for row in metrics.per_class],
         "labels": list(metrics.classes),
         "log_loss": metrics.log_loss,
         "ece": metrics.ece,
@@ -335,46 +381,13 @@ def metrics_from_json(values: Mapping[str, Any]) -> Metrics:
         ) from None
 
 
-def _check(predictions: Predictions) -> None:
-    if len(predictions) == 0:
-        raise DataError(
-            "there is no image to measure on",
-            hint="give a part that has images",
-        )
-    known, labels = set(predictions.classes), predictions.labels
-    if predictions.named is not None:
-        labels = tuple(name for text in labels for name in split_labels(text))
-    strange = sorted({label for label in labels if label not in known})
-    if strange:
-        names = ", ".join(repr(label) if label else "no label" for label in strange[:5])
-        raise DataError(
-            f"the model does not know the label of {sum(x not in known for x in labels)} images ({names})",
-            hint=f"measure only images of its classes: {', '.join(predictions.classes[:10])}",
-        )
-    values = predictions.probabilities
-    if not bool(np.isfinite(values).all() and (values >= 0).all() and (values <= 1 + 1e-6).all()):
-        bad = predictions.paths[
-            int((~(np.isfinite(values) & (values >= 0) & (values <= 1 + 1e-6))).any(axis=1).argmax())
-        ]
-        raise DataError(
-            f"probabilities must lie between 0 and 1, those of {bad} do not",
-            hint="predict it again",
-        )
-
-
-def _extra(
-    predictions: Predictions, data: Answers, confusion: NDArray[np.int64], counts: Mapping[int, int]
-) -> dict[str, Any]:
-    """What is worth knowing besides: intervals, reliability, confusions, the majority baseline."""
+def _extra(data: Answers, confusion: NDArray[np.int64]) -> dict[str, Any]:
+    """What is worth knowing besides: reliability, confusions, the majority baseline."""
     support = confusion.sum(axis=1)
     commonest = int(support.argmax())
     predicted = confusion.sum(axis=0)
     names = data.classes
     return {
-        "metrics": {
-            name: metric.of(predictions) for name, metric in METRICS.items() if name not in NAMED_FIGURES
-        },
-        "intervals": _intervals(data, confusion, counts),
         "reliability": [row.as_json() for row in reliability(data.confidence, data.correct)],
         "mean_confidence": float(data.confidence.mean()),
         "confused_pairs": confused_pairs(confusion, names),
@@ -401,51 +414,3 @@ def confused_pairs(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> li
         for row, column in places
         if mistakes[row, column] > 0
     ]
-
-
-def _intervals(data: Answers, confusion: NDArray[np.int64], counts: Mapping[int, int]) -> dict[str, Any]:
-    """95 % [low, high] of every figure; null for a class that has none.
-
-    Shares have Wilson's, and so has their mean. Log loss and ECE are resampled over the images; so is macro
-    F1, where mistakes tie classes together, and the wider of both is taken.
-    """
-    right, predicted, support = (np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
-    f1 = [
-        f1_interval(int(r), int(n - r)) if n else None
-        for r, n in zip(right, predicted + support - right, strict=True)
-    ]
-    worth = [int(n) for n in support if n]
-    resampled_f1, loss, error = _resampled(data)
-    return {
-        "balanced_accuracy": _bounds(mean_interval(mean_recall(confusion), worth)),
-        "macro_f1": _bounds(widest(mean_interval(mean_f1(confusion), worth), resampled_f1)),
-        "log_loss": _bounds(loss),
-        "ece": _bounds(error),
-        "top_k": {str(k): _bounds(wilson(n, len(data.truth))) for k, n in counts.items()},
-        "precision": [_bounds(x) for x in _shares(right, predicted)],
-        "recall": [_bounds(x) for x in _shares(right, support)],
-        "f1": [_bounds(x) for x in f1],
-    }
-
-
-def _resampled(data: Answers) -> list[Interval]:
-    """Intervals of macro F1, log loss and ECE by resampling the images."""
-    losses = image_losses(data.probabilities, data.truth)
-    confidence, correct = data.confidence, data.correct
-
-    def figures(weights: NDArray[np.int64]) -> NDArray[np.float64]:
-        loss = float(weights @ losses) / len(losses)
-        error = calibration_error(confidence, correct, weights=weights)
-        return np.array([mean_f1(data.confusion(weights)), loss, error])
-
-    once = figures(np.ones(len(losses), dtype=np.int64))
-    drawn = bootstrap(len(losses), figures, seed=BOOTSTRAP_SEED)
-    return [percentile_interval(float(value), drawn[:, i]) for i, value in enumerate(once)]
-
-
-def _shares(right: NDArray[np.int64], of: NDArray[np.int64]) -> list[Interval | None]:
-    return [wilson(int(r), int(n)) if n else None for r, n in zip(right, of, strict=True)]
-
-
-def _bounds(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [interval.low, interval.high]

@@ -373,6 +373,11 @@ RULES = (
         lambda s: s.recipe.multi_label,
     ),
     Rule(
+        ["evaluate.target_precision", "evaluate.coverage"],
+        "an image may have several labels, and each label has a threshold of its own",
+        lambda s: s.recipe.multi_label,
+    ),
+    Rule(
         ["data.multi_label"],
         "label_delimiter or label_columns says so already",
         lambda s: bool(s.recipe.data.label_delimiter or s.recipe.data.label_columns),

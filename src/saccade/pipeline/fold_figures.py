@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from saccade.evaluation.cross_validation import folded_metrics
 from saccade.export.bench import median_latencies
 from saccade.pipeline.division import FOLDS
+from saccade.pipeline.measuring import Measuring
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 
@@ -19,9 +20,11 @@ def folds_of(run: RunFolder) -> Mapping[str, int]:
     return found
 
 
-def write_fold_metrics(run: RunFolder, top_k: Sequence[int]) -> None:
+def write_fold_metrics(run: RunFolder, by: Measuring) -> None:
     """metrics/folds.json, from the held-out predictions of all images."""
-    run.write_metrics(FOLDS, folded_metrics(run.read_predictions(FOLDS), folds_of(run), top_k))
+    top_k, fold_of = by.recipe.evaluate.top_k, folds_of(run)
+    answered = run.read_predictions(FOLDS)
+    run.write_metrics(FOLDS, folded_metrics(answered, fold_of, top_k, by.groups, **by.chosen))
 
 
 def say_folds(run: RunFolder, terminal: Terminal) -> None:

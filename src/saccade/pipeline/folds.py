@@ -20,6 +20,7 @@ from saccade.pipeline.evidence import choices_made, watching_test
 from saccade.pipeline.fit import begin_watching, watchers
 from saccade.pipeline.fold_figures import folds_of, write_fold_metrics
 from saccade.pipeline.fold_model import join_folds
+from saccade.pipeline.measuring import measuring
 from saccade.pipeline.work import Ready, Work
 from saccade.preprocess import Preprocess
 from saccade.recipe import Recipe
@@ -161,7 +162,7 @@ def _put_together(run: RunFolder, fold_of: Mapping[str, int], work: Work) -> Non
     if not run.has(run.predictions(FOLDS)):
         parts = [run.fold(number).read_predictions("validation") for number in sorted(set(fold_of.values()))]
         run.write_predictions(FOLDS, _by_path(parts))
-    write_fold_metrics(run, work.recipe.evaluate.top_k)
+    write_fold_metrics(run, measuring(run, work.recipe))
 
 
 def _by_path(parts: Sequence[Predictions]) -> Predictions:

@@ -15,9 +15,10 @@ from saccade.caches.endings import rest_seconds
 from saccade.errors import ImageError
 from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.label_answers import USUAL_THRESHOLD
-from saccade.evaluation.metrics import measure, metrics_as_json
+from saccade.evaluation.metrics import metrics_as_json
 from saccade.images.decoder import CheckedReader, Limits, decode
 from saccade.pipeline import evidence
+from saccade.pipeline.measuring import Measuring, measuring
 from saccade.pipeline.promises import promises
 from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord, Predictions
@@ -43,14 +44,15 @@ def judge_parts(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Term
     The training images are measured too, as they are and not augmented, so that the gap is an honest one.
     """
     bundle = None
+    by: Measuring | None = None
     for part in (*JUDGED_PARTS, "train"):
         records = _measured_of_train(dataset) if part == "train" else dataset.used(part)
         if records and not run.has(run.predictions(part)):
             bundle = bundle or load_model(run)
             _predict_part(run, part, bundle, dataset, records, recipe, terminal)
         if records:
-            figures = measure(run.read_predictions(part), top_k=recipe.evaluate.top_k)
-            run.write_metrics(part, metrics_as_json(figures))
+            by = by or measuring(run, recipe)  # after validation, which chooses the threshold
+            run.write_metrics(part, metrics_as_json(by.figures(run.read_predictions(part))))
     if not evidence.evaluation_is_checked(run):
         evidence.check_evaluation(run, dataset, bundle or load_model(run), recipe)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from saccade.audit import audit_as_json
 from saccade.errors import ChangedImageError, DataError, ImageError, RecipeError, RunError
 from saccade.evaluation import compare as comparing
-from saccade.evaluation.metrics import measure, metrics_as_json, metrics_from_json
+from saccade.evaluation.metrics import metrics_as_json, metrics_from_json
 from saccade.images.decoder import CheckedReader, Limits, read_checked
 from saccade.label_sets import join_labels
 from saccade.pipeline import prepare, words
@@ -24,12 +24,14 @@ from saccade.pipeline.judge import (
     write_pages,
     write_verdicts,
 )
-from saccade.pipeline.result import result_line, say_result
+from saccade.pipeline.measuring import check_target, measuring
+from saccade.pipeline.result import result_line, say_figures, say_result
 from saccade.pipeline.shares import PRIORS, Asked, asked_priors
 from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord, Metrics
 from saccade.report import write_report
 from saccade.report.audit_page import write_audit_of
+from saccade.report.facts import judged_part
 from saccade.run_folder import RunFolder, existing_run
 from saccade.sources import USUAL_COLUMNS, Columns
 from saccade.terminal import Terminal, counted
@@ -45,13 +47,14 @@ def evaluate(
     moved: str = "",
     columns: Columns = USUAL_COLUMNS,
     priors: str = "",
+    target: float = 0.0,
 ) -> dict[str, Metrics]:
     """`saccade evaluate`: figures and report again from the predictions, or the model on new data.
 
     Returns the figures by part. New data are measured whole, into `RUN/evaluations/<name>/`. `moved` says
     where the run's own images lie now, `columns` what is called otherwise in new data than in the run's.
     `priors` are class shares for which the model is to answer; the figures then go into an evaluation of
-    their own, also without new data.
+    their own, also without new data. `target` is the precision wanted of answers, in place of the recipe's.
     """
     if data and moved:
         raise RecipeError(
@@ -59,6 +62,7 @@ def evaluate(
             hint="give one of them",
         )
     _check_labels(columns)
+    check_target(target)
     run = existing_run(run_path)
     recipe = run.read_recipe()
     with run.locked():
@@ -67,9 +71,9 @@ def evaluate(
             name = _plain_name(name or (Path(data).resolve().stem if data else PRIORS))
             asked = asked_priors(run, priors)
             if not data:
-                return _evaluate_for(run, recipe, terminal, name, asked)
-            return _evaluate_new(run, recipe, data, terminal, name, columns, asked)
-        return _evaluate_again(run, recipe, terminal, moved)
+                return _evaluate_for(run, recipe, terminal, name, asked, target)
+            return _evaluate_new(run, recipe, data, terminal, name, columns, asked, target)
+        return _evaluate_again(run, recipe, terminal, moved, target)
 
 
 def _check_labels(columns: Columns) -> None:
@@ -89,21 +93,23 @@ def _plain_name(name: str) -> str:
 
 
 def _evaluate_for(
-    run: RunFolder, recipe: Recipe, terminal: Terminal, name: str, asked: Asked
+    run: RunFolder, recipe: Recipe, terminal: Terminal, name: str, asked: Asked, target: float
 ) -> dict[str, Metrics]:
     """The stored answers for other class shares, in an evaluation of their own; no model is needed."""
     terminal.say(f"Evaluate  {run.root} for priors {asked.in_words}")
     dataset = _data_if_there(run, run.read_record().data)
     place = run.evaluation(name)
     about = about_evaluation(run, asked)
-    place.begin_again(("saccade", "evaluate", str(run.root), "--name", name, *asked.as_flags))
-    measured = {}
+    flags = (*asked.as_flags, *_target_flag(target))
+    place.begin_again(("saccade", "evaluate", str(run.root), "--name", name, *flags))
+    measured, by = {}, measuring(run, recipe, target=target, asked=asked)
     for part in (part for part in JUDGED_PARTS if run.has(run.predictions(part))):
         answered = asked.applied(run.read_predictions(part))
         place.write_predictions(part, answered)
-        measured[part] = measure(answered, top_k=recipe.evaluate.top_k)
+        measured[part] = by.figures(answered)
         place.write_metrics(part, metrics_as_json(measured[part]))
         terminal.say(result_line(part, measured[part]))
+        say_figures(part, measured[part], terminal)
     place.write_dataset(run.read_dataset())
     place.write_about(about)
     pictures = CheckedReader(dataset.storage, dataset.used()) if dataset else None
@@ -111,7 +117,9 @@ def _evaluate_for(
     return measured
 
 
-def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: str) -> dict[str, Metrics]:
+def _evaluate_again(
+    run: RunFolder, recipe: Recipe, terminal: Terminal, moved: str, target: float
+) -> dict[str, Metrics]:
     parts = [part for part in (*JUDGED_PARTS, "train") if run.has(run.predictions(part))]
     if not parts:
         run.require_trained()
@@ -123,12 +131,11 @@ def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: s
         run.check(run.onnx)  # the report says that it is certified
     location = run.read_record().data
     dataset = data_of(run, moved) if moved else _data_if_there(run, location)
+    by = measuring(run, recipe, target=target)
     for part in parts:
-        run.write_metrics(
-            part, metrics_as_json(measure(run.read_predictions(part), top_k=recipe.evaluate.top_k))
-        )
+        run.write_metrics(part, metrics_as_json(by.figures(run.read_predictions(part))))
     if run.has(run.predictions(FOLDS)):
-        write_fold_metrics(run, recipe.evaluate.top_k)
+        write_fold_metrics(run, by)
     write_verdicts(run)
     if dataset is None:
         terminal.say(
@@ -140,7 +147,11 @@ def _evaluate_again(run: RunFolder, recipe: Recipe, terminal: Terminal, moved: s
     else:
         write_pages(run, dataset)
     say_result(run, terminal)
-    return {part: metrics_from_json(run.read_metrics(part)) for part in parts}
+    measured = {part: metrics_from_json(run.read_metrics(part)) for part in parts}
+    folded = {FOLDS: metrics_from_json(run.read_metrics(FOLDS))} if run.has(run.metrics(FOLDS)) else {}
+    shown = {**measured, **folded}
+    say_figures(judged_part(shown), shown[judged_part(shown)], terminal)
+    return measured
 
 
 def data_of(run: RunFolder, moved: str = "") -> Dataset:
@@ -217,6 +228,7 @@ def _evaluate_new(
     name: str,
     columns: Columns,
     asked: Asked,
+    target: float,
 ) -> dict[str, Metrics]:
     dataset = _as_answered(prepare.list_again(data, recipe, columns), recipe, run.root)
     terminal.say(f"Evaluate  {run.root} on {counted(len(dataset.records), 'image')} of {data}")
@@ -234,12 +246,11 @@ def _evaluate_new(
     by_part = _by_part(audited.dataset)
     place = run.evaluation(name)
     about = about_evaluation(run, asked, data=data, dataset=audited.dataset)
-    place.begin_again(
-        ("saccade", "evaluate", str(run.root), data, "--name", name, *_as_flags(columns), *asked.as_flags)
-    )
+    flags = (*_as_flags(columns), *asked.as_flags, *_target_flag(target))
+    place.begin_again(("saccade", "evaluate", str(run.root), data, "--name", name, *flags))
     _forget_other_parts(place, by_part)
     known = {part: known_images(run, records) for part, records in by_part.items()}
-    measured = {}
+    measured, by = {}, measuring(run, recipe, target=target, asked=asked).of_new_data(audited)
     for part, records in by_part.items():
         _warn_of_known_images(part, known[part], records, terminal)
         answered = predict_records(
@@ -247,9 +258,10 @@ def _evaluate_new(
         )
         answered = asked.applied(answered)
         place.write_predictions(part, answered)
-        measured[part] = measure(answered, top_k=recipe.evaluate.top_k)
+        measured[part] = by.figures(answered)
         place.write_metrics(part, metrics_as_json(measured[part]))
         terminal.say(result_line(part, measured[part]))
+        say_figures(part, measured[part], terminal)
     place.write_dataset(audited.dataset.records)
     place.write_audit(audit_as_json(audited))
     place.write_about({**about, "known": {part: len(paths) for part, paths in known.items() if paths}})
@@ -280,6 +292,10 @@ def _as_flags(columns: Columns) -> list[str]:
         "--root": columns.root,
     }
     return [word for flag, value in flags.items() if value for word in (flag, value)]
+
+
+def _target_flag(target: float) -> tuple[str, ...]:
+    return ("--target-precision", f"{target:g}") if target else ()
 
 
 def _by_part(dataset: Dataset) -> dict[str, tuple[ImageRecord, ...]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.evaluation.metrics import metrics_from_json
+from saccade.evaluation.shown import Shown, shown_figures
 from saccade.files import files_below
 from saccade.pipeline.division import FOLDS
 from saccade.pipeline.fold_figures import say_folds
@@ -14,7 +15,7 @@ from saccade.pipeline.judge import JUDGED_PARTS
 from saccade.pipeline.promises import NOT_CHECKED
 from saccade.records import Metrics
 from saccade.run_folder import RunFolder
-from saccade.terminal import Terminal
+from saccade.terminal import Terminal, counted
 
 
 def _figures(run: RunFolder, part: str) -> Metrics | None:
@@ -62,6 +63,55 @@ def result_line(part: str, figures: Metrics) -> str:
         f"{part.capitalize():<10} accuracy {value.value:.1%} (95 %: {value.low:.1%} to {value.high:.1%}, "
         f"{figures.images:,} images), {rest}"
     )
+
+
+def say_figures(part: str, figures: Metrics, terminal: Terminal) -> None:
+    """Every figure of a part as a table, with its interval; of several labels an image, the line says it."""
+    if figures.multi_label:
+        return
+    rows = shown_figures(figures)
+    width = max(len(row.name) for row in rows)
+    terminal.say(f"Figures   of {part}, {images_in_words(figures)}; 95 % intervals")
+    for row in rows:
+        terminal.say(f"          {row.name:<{width}}  {_shown(row)}")
+    if "answer_or_ask" in figures.extra:
+        _say_answering(figures.extra["answer_or_ask"], terminal)
+
+
+def _say_answering(found: Mapping[str, Any], terminal: Terminal) -> None:
+    """What thresholds on the confidence let through, and which one gives the wanted precision."""
+    terminal.say("Answer    only with a confidence of at least")
+    for row in found["rows"]:
+        terminal.say(f"          {row['threshold']:<6g} {_let_through(row)}")
+    chosen = found["recommended"]
+    if chosen and chosen["reached"]:
+        told = f"{_let_through(chosen)}, for {100 * chosen['precision']:.3g} %"
+        terminal.say(f"          {chosen['threshold']:<6.3f} {told}: {chosen['note']}")
+    elif chosen:
+        terminal.say(f"          {chosen['note']}")
+
+
+def _let_through(row: Mapping[str, Any]) -> str:
+    told = f"{row['share_answered']:>6.1%} answered"
+    if row["share_right"] is None:
+        return told
+    return f"{told}, {row['share_right']:.1%} of them right ({row['low']:.1%} to {row['high']:.1%})"
+
+
+def images_in_words(figures: Metrics) -> str:
+    """How many images, and in how many groups where some belong together."""
+    groups = figures.extra.get("groups", figures.images)
+    told = counted(figures.images, "image")
+    return f"{told} in {counted(groups, 'group')}" if groups < figures.images else told
+
+
+def _shown(row: Shown) -> str:
+    scale, places, unit = (100, 1, " %") if row.share else (1, 3, "  ")
+    value = f"{scale * row.value:>7.{places}f}{unit}"
+    if row.interval is None:
+        return value.rstrip()
+    low, high = (f"{scale * bound:.{places}f}" for bound in row.interval)
+    return f"{value}  {low} to {high}"
 
 
 def _labels_line(part: str, figures: Metrics) -> str:

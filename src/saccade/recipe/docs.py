@@ -30,6 +30,8 @@ SHORT_FLAGS: dict[str, str] = {
     "seed": "seed",
     "device": "device",
     "precision": "precision",
+    "target-precision": "evaluate.target_precision",
+    "coverage": "evaluate.coverage",
     "average-with-pretrained": "train.average_with_pretrained",
     "time-limit": "train.time_limit",
     "checkpoint-every": "train.checkpoint_every",

@@ -555,6 +555,14 @@ class EvaluateConfig(Section):
     """Precision that each label must have on the validation part, where an image may have several. Its
     threshold is then the lowest that reaches it. 0: the threshold with the best F1.
     """
+    target_precision: Share = 0.95
+    """Share of its answers that must be right, where the model may leave images to a person. The lowest
+    confidence that reaches it on validation images is recommended, and judged on the test part. 0: none is.
+    """
+    coverage: Share = 0.95
+    """How often a set of labels must hold the true one (conformal prediction). The probability that a class
+    needs to be in the set is chosen on validation images, and judged on the test part. 0: none is.
+    """
     flip: bool = False
     """Test-time augmentation: average the logits of the image and its mirror image, in the exported file too.
     It doubles the cost of each prediction. The training history is measured without it.

@@ -12,6 +12,7 @@ from typing import Any
 
 from saccade.evaluation.calibration import ReliabilityBin
 from saccade.evaluation.remedies import fitted
+from saccade.evaluation.shown import Shown, shown_figures
 from saccade.images.decoder import Limits
 from saccade.images.thumbnails import ReadImage
 from saccade.recipe import Recipe, differing_keys
@@ -136,24 +137,13 @@ def _figure_cells(metrics: Metrics) -> dict[str, tuple[str, str]]:
     """Figure -> its value and its interval, as text."""
     if metrics.multi_label:
         return _figures_of_labels(metrics)
-    intervals = metrics.extra.get("intervals", {})
-    accuracy, top_intervals = metrics.accuracy, intervals.get("top_k", {})
-    shares = [
-        ("Accuracy", accuracy.value, (accuracy.low, accuracy.high)),
-        *(
-            (f"Top-{k} accuracy", share, top_intervals.get(str(k)))
-            for k, share in metrics.top_k.items()
-            if 1 < k < len(metrics.classes)  # the true class is always among all classes
-        ),
-        ("Balanced accuracy", metrics.balanced_accuracy, intervals.get("balanced_accuracy")),
-    ]
-    others = [
-        ("Macro F1", metrics.macro_f1, intervals.get("macro_f1")),
-        ("Log loss", metrics.log_loss, intervals.get("log_loss")),
-        ("Calibration error (ECE)", metrics.ece, intervals.get("ece")),
-    ]
-    cells = {name: (percent(value), bounds(interval)) for name, value, interval in shares}
-    return cells | {name: (f"{value:.3f}", bounds(interval, scale=1)) for name, value, interval in others}
+    return {row.name: _cell(row) for row in shown_figures(metrics)}
+
+
+def _cell(row: Shown) -> tuple[str, str]:
+    if row.share:
+        return percent(row.value), bounds(row.interval)
+    return f"{row.value:.3f}", bounds(row.interval, scale=1)
 
 
 def _folds(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
@@ -230,11 +220,11 @@ def _classes(facts: Facts, picture: Gallery) -> list[dict[str, Any]]:
         return []
     intervals = metrics.extra.get("intervals", {})
     none: list[None] = [None] * len(metrics.classes)
-    names = ("precision", "recall", "f1")
+    names = ("precision", "recall", "f1", "average_precision", "auroc")
     columns = [intervals.get(name, none) for name in names]
     rows = [
-        {**dataclasses.asdict(row), "intervals": dict(zip(names, three, strict=True))}
-        for row, *three in zip(metrics.per_class, *columns, strict=True)
+        {**dataclasses.asdict(row), "intervals": dict(zip(names, each, strict=True))}
+        for row, *each in zip(metrics.per_class, *columns, strict=True)
     ]
     return sorted(rows, key=lambda row: (row["support"] == 0, row["recall"]))
 
