@@ -243,7 +243,7 @@ def test_an_evaluation_names_its_run_and_promises_nothing(example: ExampleRun) -
     assert "Model run flowers &amp; friends, resnet18, weights abababababab" in page
     assert "Data new photos" in page
     assert "Measured 30 November 2026, 18:21" in page
-    assert "60 new images" in page
+    assert "50 of these 60 images were named right; of 100 more like them expect 72 to 91." in page
     assert "The run's own test part 90.0 %" in page.replace("&#39;", "'")
     for words in ("used once", "Promise", "Not shown", "Recipe", "holds no audit.json", "Technical appendix"):
         assert words not in page

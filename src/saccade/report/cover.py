@@ -123,8 +123,11 @@ def _answer(facts: Facts, figures: Metrics) -> str:
     right = "to have exactly their labels" if figures.multi_label else "to be named right"
     images = f"Expect {_of_hundred(figures.accuracy)} new images like these {right}."
     if facts.about.get("data"):
+        low, high = (round(100 * end) for end in (figures.accuracy.low, figures.accuracy.high))
         named = "had exactly their labels" if figures.multi_label else "were named right"
-        return f"{_of_hundred(figures.accuracy).capitalize()} of these images {named}."
+        good = round(figures.accuracy.value * figures.images)
+        these = f"{good:,} of these {figures.images:,} images"
+        return f"{these} {named}; of 100 more like them expect {low} to {high}."
     if facts.part == "validation":
         return f"{images[:-1]}, or somewhat fewer."
     return images

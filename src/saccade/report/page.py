@@ -399,7 +399,7 @@ def _broken(facts: Facts) -> bool:
 # One line adds a section, with a template in templates/sections.
 SECTIONS = (
     Section("result", "Result", cover, columns=8),
-    Section("use", "Use it", use, columns=4, of_new_data=False),
+    Section("use", "Use it", use, columns=4, printed=False, of_new_data=False),
     Section("diagnosis", "Diagnosis", _diagnosis, columns=6),
     Section("figures", "Figures", _figures, columns=6),
     Section("asking", "Answer or ask", asking, columns=6),

@@ -100,9 +100,15 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def cut(text: str, characters: int) -> str:
-    """The text in one visible line of at most so many characters."""
-    shown = printable(text)
-    return shown if len(shown) <= characters else f"{shown[: characters - 1]}\u2026"
+    """The text in one visible line of at most so many characters; what is left out is in its middle.
+
+    Names that begin alike often differ at their end.
+
+    >>> cut("Bernhardshund 07", 12)
+    'Bernhar\u2026d 07'
+    """
+    shown, end = printable(text), characters // 3
+    return shown if len(shown) <= characters else f"{shown[: characters - end - 1]}\u2026{shown[-end:]}"
 
 
 def count(value: int) -> str:
