@@ -66,7 +66,8 @@ def tell(work: Work) -> None:
 
 def finish_fold(work: Work) -> None:
     """The end of one run of a cross-validation, without its whole result in words."""
-    judge.conclude(work.run, work.dataset, work.terminal, seconds=time.monotonic() - work.began)
+    seconds = time.monotonic() - work.began
+    judge.conclude(work.run, work.dataset, work.terminal, seconds=seconds, of_fold=True)
 
 
 def remember_ending(work: Work) -> None:
