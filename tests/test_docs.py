@@ -78,9 +78,11 @@ ELSEWHERE = {
     "--cores",
     "--data-binary",
     "--decays",
+    "--max-restarts",
     "--minutes",
     "--model-repository",
     "--node",
+    "--nproc-per-node",
     "--only",
     "--plan",
     "--read-only",
@@ -88,7 +90,7 @@ ELSEWHERE = {
     "--rounds",
     "--security-opt",
     "--seeds",
-}  # of Python's web server, the benchmarks, Docker, curl, Triton
+}  # of Python's web server, the benchmarks, Docker, curl, Triton, torchrun
 
 
 def flags_of_the_command_line() -> set[str]:

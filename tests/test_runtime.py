@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from saccade import processes
 from saccade import runtime as runtime_module
 from saccade.errors import RecipeError
 from saccade.runtime import Runtime, draw_seed, resolve_device, resolve_precision
@@ -66,6 +67,7 @@ def test_an_unknown_precision_is_refused():
 
 
 def test_several_processes_are_refused_rather_than_all_training_the_same(monkeypatch):
+    monkeypatch.setattr(processes._Asked, "place", False)
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(RecipeError, match="started as 4 processes"):
         Runtime.create("cpu")

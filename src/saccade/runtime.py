@@ -17,10 +17,12 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from saccade.errors import RecipeError
+from saccade.processes import Place, unforeseen
 from saccade.threads import keep_freed_memory
 
 Precision = Literal["float32", "bfloat16"]
@@ -184,6 +186,24 @@ def resolve_device(name: str) -> torch.device:
     )
 
 
+def device_of(name: str, place: Place) -> str:
+    """The device of one of several processes: a CPU, or a GPU each; raises RecipeError."""
+    if place.alone:
+        return name
+    device = resolve_device(name)
+    if device.type == "mps":
+        raise RecipeError(
+            "several processes cannot share an Apple GPU", hint="use --device cpu, or one process"
+        )
+    if device.type == "cpu":
+        return "cpu"
+    if name.startswith("cuda:"):
+        raise RecipeError(
+            f"device {name!r} is one GPU, and each of several processes has its own", hint="use --device cuda"
+        )
+    return f"cuda:{place.local % torch.cuda.device_count()}"
+
+
 def why_no_gpu() -> str:
     """Why torch does not see a GPU of NVIDIA or AMD, as far as that shows."""
     if torch.version.cuda is None and torch.version.hip is None:
@@ -216,8 +236,12 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
 
 
 def _plugins(arithmetic: Precision, device: torch.device) -> list[Any]:
-    """bfloat16 as Fabric makes it when asked by name, but without its line on stderr."""
-    return [MixedPrecision("bf16-mixed", device.type)] if arithmetic == "bfloat16" else []
+    """bfloat16 as Fabric makes it when asked by name, but without its line on stderr; and one process.
+
+    Left to itself, Fabric asks the environment about torchrun and SLURM, and warns where `srun` is installed.
+    """
+    reduced = [MixedPrecision("bf16-mixed", device.type)] if arithmetic == "bfloat16" else []
+    return [*reduced, LightningEnvironment()]
 
 
 def _device_name(device: torch.device) -> str:
@@ -229,12 +253,11 @@ def _device_name(device: torch.device) -> str:
 
 
 def _refuse_several_processes() -> None:
-    """One process trains; several would each train the whole and write the same files."""
-    processes = int(os.environ.get("WORLD_SIZE", "1") or 1)
-    if processes > 1:
+    """Only `saccade train` knows of others; several of any other command would all do the same."""
+    if processes := unforeseen():
         raise RecipeError(
-            f"this was started as {processes} processes, but training runs in one",
-            hint="start it without torchrun",
+            f"this was started as {processes} processes, but it runs in one",
+            hint="start it without torchrun; `saccade train` runs in several",
         )
 
 

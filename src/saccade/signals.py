@@ -34,6 +34,7 @@ class _State:
     active = False
     said = False
     resume = ""  # the run or output that a command has begun
+    flags: tuple[str, ...] = ()  # that belong to going on
     saying = threading.Lock()
 
 
@@ -67,9 +68,9 @@ def answered_signals(words: Sequence[str]) -> Iterator[None]:
         os.close(reading)
 
 
-def can_resume(run: str) -> None:
-    """From now on a stopped command says that it can go on; `saccade train` by `--resume RUN`."""
-    _State.resume = run
+def can_resume(run: str, flags: Sequence[str] = ()) -> None:
+    """From now on a stopped command says that it can go on; `saccade train` by `--resume RUN` and `flags`."""
+    _State.resume, _State.flags = run, tuple(flags)
 
 
 def say_stopped(words: Sequence[str], error: KeyboardInterrupt) -> int:
@@ -80,7 +81,7 @@ def say_stopped(words: Sequence[str], error: KeyboardInterrupt) -> int:
     stopped = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
     kept = words[:1] and words[0] in CONTINUING and _State.resume
     if kept and words[0] == "train":
-        words = ("train", "--resume", _State.resume)
+        words = ("train", "--resume", _State.resume, *_State.flags)
     how = "finished work is kept; to continue" if kept else "to start again"
     name = signal.Signals(stopped.signal).name
     with _State.saying:

@@ -106,11 +106,18 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Sequence[T]], R], chunk: Sequence[T]) -> Future[R]:
-    """Hand one chunk over; a process that this starts gets an empty main module."""
+    """Hand one chunk over."""
+    with hidden_main():
+        return pool.submit(function, chunk)
+
+
+@contextlib.contextmanager
+def hidden_main() -> Iterator[None]:
+    """A process that is spawned inside gets an empty main module."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
-        return pool.submit(function, chunk)
+        yield
     finally:
         sys.modules["__main__"] = main
 

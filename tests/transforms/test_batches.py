@@ -354,3 +354,23 @@ def test_threads_leave_no_trace(photos):
     next(training(photos).epoch(0))
     assert torch.get_num_threads() == before
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+@pytest.mark.parametrize("sampling", ["natural", "balanced"])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_rows_of_several_processes_are_the_batches_of_one(photos, sampling, processes):
+    """Order, augmentation, labels and paths: hashes are equal for 1, 2 and 4 processes."""
+    storage, records = photos
+    settings = {"augmentation": STRONG, "seed": 3, "sampling": sampling}
+    batches = TrainingBatches(storage, records, CLASSES, PREPROCESS, 5, **settings)
+
+    def digest(count):
+        made = hashlib.sha256()
+        for epoch in (1, 2):
+            shares = (lambda n, i=i: range(n * i // count, n * (i + 1) // count) for i in range(count))
+            for parts in zip(*(batches.epoch(epoch, rows=share) for share in shares), strict=True):
+                made.update(torch.cat([part.images for part in parts]).contiguous().numpy().tobytes())
+                made.update(repr([(part.targets.tolist(), part.paths) for part in parts[:1]]).encode())
+        return made.hexdigest()
+
+    assert digest(processes) == digest(1)

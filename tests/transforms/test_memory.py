@@ -214,3 +214,15 @@ def test_balanced_sampling_visits_rare_classes_again_with_other_draws() -> None:
     assert len({image.numpy().tobytes() for image in rare}) > 1
     again = list(source.epoch(1, start_batch=1))
     assert all(torch.equal(a.images, b.images) for a, b in zip(again, found[1:], strict=True))
+
+
+@pytest.mark.parametrize("sampling", ["natural", "balanced"])
+def test_rows_of_two_processes_are_the_batches_of_one(sampling: str) -> None:
+    made = MemoryBatches(
+        Files(11), records(11), ("a", "b"), PREPROCESS, 4, augmentation=SMALL, seed=3, sampling=sampling
+    )
+    halves = [made.epoch(2, rows=lambda n: range(n // 2)), made.epoch(2, rows=lambda n: range(n // 2, n))]
+    for whole, first, second in zip(made.epoch(2), *halves, strict=True):
+        assert torch.equal(torch.cat([first.images, second.images]), whole.images)
+        assert whole.paths == first.paths == second.paths
+        assert torch.equal(whole.targets, first.targets)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from saccade import extensions
+from saccade import extensions, processes
 from saccade.cli import STARTED
 from saccade.errors import RecipeError
 from saccade.terminal import Terminal
@@ -141,17 +141,31 @@ def train(
             negative="",
         ),
     ] = None,
+    devices: Annotated[
+        int, Parameter(help="Processes that train together, one a GPU. [1]", metavar="N", show=False)
+    ] = 0,
+    slurm_script: Annotated[
+        str, Parameter(help="Write a batch file for SLURM, and do not train.", metavar="FILE", show=False)
+    ] = "",
     recipe: RecipeFile = "",
     **flags: Any,
 ) -> int:
     """Train a certified model on labelled images. The same command continues a run."""
     terminal = Terminal()
+    place = processes.place(devices)
+    if not place.leads:
+        return _help_out(place, resume, flags, recipe)
     options = {"command": ["saccade", *typed_words.get()], "started": STARTED, "finish": finish}
+    options["place"] = place
     options["callbacks"] = _trackers(track or ())
     if resume:
         means = _means([data, out, recipe], flags)
+        if slurm_script:
+            return _slurm_script(slurm_script, _recipe_of(resume), terminal, place, resume)
         return int(_pipeline().resume(resume, terminal, means=means, **options).exit_code)
     chosen = _recipe("train", flags, recipe, terminal)
+    if slurm_script:
+        return _slurm_script(slurm_script, chosen, terminal, place, out)
     return int(_pipeline().train(data, chosen, terminal, out=out, **options).exit_code)
 
 
@@ -166,6 +180,30 @@ def _means(words: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:
             hint="leave that out, or train in a new folder (--out)",
         )
     return given
+
+
+def _help_out(place: processes.Place, resume: str, flags: dict[str, Any], file: str) -> int:
+    """A process beside process 0, started with it by torchrun or srun, takes part in its training."""
+    from saccade.pipeline.helping import launched_helper
+
+    quiet = Terminal(quiet=True)
+    chosen = _recipe_of(resume) if resume else _recipe("train", flags, file, quiet)
+    return launched_helper(place, chosen.device)
+
+
+def _recipe_of(run: str) -> Recipe:
+    from saccade.run_folder import existing_run
+
+    return existing_run(run).read_recipe()
+
+
+def _slurm_script(file: str, recipe: Recipe, terminal: Terminal, place: processes.Place, run: str) -> int:
+    from saccade.pipeline.slurm import write_slurm_script
+
+    if recipe.train.batch_size != "auto":
+        processes.require_divisible(recipe.batch_size, place.count)
+    write_slurm_script(file, typed_words.get(), recipe, terminal, processes=place.count, run=run)
+    return 0
 
 
 def _trackers(asked: Sequence[str]) -> tuple[Any, ...]:

@@ -154,10 +154,11 @@ def _page(command: Callable[..., Any], full: bool, columns: int) -> list[str]:
     own = [
         p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD
     ]
+    shown = [parameter for parameter in own if full or _annotated(parameter)[1].show is not False]
     more = []
     if command in RECIPE_COMMANDS:
         more = recipe_parameters(name) if full else usual_parameters(name)
-    lines = [*_own_lines(own), *(_recipe_line(parameter) for parameter in more)]
+    lines = [*_own_lines(shown), *(_recipe_line(parameter) for parameter in more)]
     page = [_usage(name, own), *textwrap.wrap(inspect.getdoc(command) or "", columns), ""]
     for number, line in enumerate(lines):
         if full and (number == 0 or line.group != lines[number - 1].group):

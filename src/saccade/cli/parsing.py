@@ -25,6 +25,7 @@ from saccade.cli.commands import COMMANDS, RECIPE_COMMANDS, search, train, typed
 from saccade.cli.elsewhere import in_our_words, joined, line_meant
 from saccade.cli.help import EXAMPLES, asks_for_help, print_help, shown_name
 from saccade.errors import RecipeError
+from saccade.processes import started_again
 
 _NAMES = [command.__name__ for command in COMMANDS]
 _STANDARD_INPUT = "/dev/stdin"  # means the same; a lone - would pass for a flag
@@ -57,7 +58,10 @@ def parsed(words: list[str]) -> tuple[Callable[..., int | None], inspect.BoundAr
 
 
 def _choose_run_folder(words: list[str], given: inspect.BoundArguments) -> None:
-    """Where no --out is given: runs/<data>-1, or the next number that is free; put among the words."""
+    """Where no --out is given: runs/<data>-1, or the next number that is free; put among the words.
+
+    A command that its launcher starts again goes on in the newest.
+    """
     data = given.arguments.get("data", "")
     if not data:
         raise RecipeError("saccade train needs DATA, or --resume RUN", hint=_for_example("train"))
@@ -65,7 +69,8 @@ def _choose_run_folder(words: list[str], given: inspect.BoundArguments) -> None:
         return
     name = _run_name(data)
     taken = (re.fullmatch(rf"{re.escape(name)}-(\d+)", path.name) for path in Path("runs").glob(f"{name}-*"))
-    number = 1 + max((int(found[1]) for found in taken if found), default=0)
+    newest = max((int(found[1]) for found in taken if found), default=0)
+    number = max(1, newest) if started_again() else newest + 1
     given.arguments["out"] = f"runs/{name}-{number}"
     words += ["--out", given.arguments["out"]]
 

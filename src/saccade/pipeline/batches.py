@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -30,11 +31,13 @@ def training_batches(
     device: torch.device | str = "cpu",
     pixels: PixelCache | None = None,
     say: Say = warned,
+    processes: int = 1,
 ) -> TrainingSource:
     """Augmented batches of the training part (or of some `records` of it), epoch by epoch.
 
     Small images come augmented from memory on `device`, where the plan lets them be kept; others are kept
     in `pixels` on disk, where given.
+    `processes`: how many share the memory of this machine.
     """
     inputs, records = plan.inputs, records or dataset.used("train")
     if inputs.cache_images and fits_in_memory(len(records), inputs.preprocess, inputs.augmentation):
@@ -62,7 +65,7 @@ def training_batches(
         sampling=plan.sampling,
         limits=inputs.limits,
         workers=inputs.workers,
-        cache_bytes=memory_bytes() // 4 if inputs.cache_images else 0,
+        cache_bytes=memory_bytes() // (4 * processes) if inputs.cache_images else 0,
         pixels=pixels,
         say=say,
     )
@@ -75,23 +78,40 @@ def training_data(
     device: torch.device,
     pixels: PixelCache | None,
     terminal: Terminal,
+    processes: int = 1,
 ) -> TrainingData:
     """What a training of the run learns from and is validated on."""
+    say = noted(terminal)
+
+    @functools.cache
+    def share(number: int, count: int) -> ValidationBatches:
+        return ValidationBatches(dataset, plan, say, turn=(number, count))
+
     return TrainingData(
-        train=training_batches(dataset, plan, device=device, pixels=pixels, say=noted(terminal)),
+        train=training_batches(dataset, plan, device=device, pixels=pixels, say=say, processes=processes),
         validation=lambda: validation,
         class_counts=dataset.counts("train"),
         validation_images=len(dataset.used("validation")),
         training_images=len(dataset.used("train")),
+        validation_share=lambda number, count: share(number, count),
     )
 
 
 class ValidationBatches:
-    """The validation part by the evaluation path, kept in memory where small: every epoch asks again."""
+    """The validation part by the evaluation path, kept in memory where small: every epoch asks again.
 
-    def __init__(self, dataset: Dataset, plan: Plan, say: Say = warned) -> None:
+    `turn` (number, count): only each `count`th batch from `number` on, as it would be among all. `indices`
+    are its images among those of the part.
+    """
+
+    def __init__(
+        self, dataset: Dataset, plan: Plan, say: Say = warned, *, turn: tuple[int, int] = (0, 1)
+    ) -> None:
         self._dataset, self._plan, self._inputs, self._say = dataset, plan, plan.inputs, say
-        self._records = dataset.used("validation")
+        (number, count), size, whole = turn, plan.batch_size, dataset.used("validation")
+        starts = range(number * size, len(whole), count * size)
+        self.indices = [i for start in starts for i in range(start, min(start + size, len(whole)))]
+        self._records = tuple(whole[index] for index in self.indices)
         preprocess = plan.inputs.preprocess
         size_bytes = len(self._records) * preprocess.pixels.count * 4 * preprocess.size**2
         self._keeps = plan.inputs.cache_images and size_bytes <= memory_bytes() // 8

@@ -41,25 +41,36 @@ def _was_stopped(run: RunFolder, data: str) -> bool:
 
 
 @contextlib.contextmanager
-def as_it_began(run: RunFolder, recipe: Recipe, terminal: Terminal) -> Iterator[None]:
-    """Within it torch computes with as many threads as when the run began; says what is another by now."""
+def as_it_began(run: RunFolder, recipe: Recipe, terminal: Terminal, processes: int = 1) -> Iterator[None]:
+    """Within it torch computes with as many threads as when the run began; says what is another by now.
+
+    With another number of processes, threads are as they are: they cannot give the same bits.
+    """
     from saccade.runtime import Runtime, in_threads
 
     began, now = run.read_record(), Runtime.create(recipe.device, recipe.precision).describe()
-    threads = began.threads or now["threads"]
+    threads = (began.threads if _ranks(began) == processes else 0) or now["threads"]
     if threads != now["threads"]:
         terminal.say(
             f"Threads   {threads}, as when this run began (now {now['threads']}), because another number "
             "changes the last bits"
         )
-    if other := _others(began, now):
+    if other := _others(began, {**now, "ranks": processes}):
         terminal.say(f"          this run began with {other}: the result will differ in the last bits")
     with in_threads(threads):
         yield
 
 
+def _ranks(record: RunRecord) -> int:
+    return record.ranks or 1
+
+
 def _others(began: RunRecord, now: Mapping[str, Any]) -> str:
     """What decides the last bits and is another by now, in words."""
-    then = {"device name": (began.device_name, now["device_name"]), "torch": (began.torch, now["torch"])}
+    then: dict[str, tuple[Any, Any]] = {
+        "device name": (began.device_name, now["device_name"]),
+        "torch": (began.torch, now["torch"]),
+        "number of processes": (_ranks(began), now["ranks"]),
+    }
     changed = {name: pair for name, pair in then.items() if pair[0] and pair[0] != pair[1]}
     return ", ".join(f"{name} {before} (now {after})" for name, (before, after) in changed.items())

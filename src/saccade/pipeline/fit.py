@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,13 @@ from saccade.models import BuiltModel
 from saccade.pipeline import mending
 from saccade.pipeline.batches import ValidationBatches, make_probe, noted, pixel_cache, training_data
 from saccade.pipeline.evidence import choices_made
+from saccade.pipeline.helping import facts_of
 from saccade.pipeline.judge import judging
 from saccade.pipeline.keep import keep_bundle
 from saccade.pipeline.larger import choose_size, validations_at
 from saccade.pipeline.work import Work
 from saccade.plan import WEIGHTS_SHA256, Plan
+from saccade.processes import require_divisible
 from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime, imitates_bfloat16
 from saccade.terminal import Terminal
@@ -44,6 +47,9 @@ from saccade.training import (
 )
 from saccade.training.clock import without_time
 from saccade.training.wise import average_with_start, shares_tried
+
+if TYPE_CHECKING:
+    from saccade.training.team import Team
 
 
 def fit(work: Work) -> None:
@@ -70,14 +76,20 @@ def fit(work: Work) -> None:
         terminal.say(f"          {late}")
     callbacks = Callbacks([TerminalProgress(terminal), *work.watching])
     begin_watching(work)
-    with pixel_cache(plan, terminal) as pixels, stop_on_signals() as stop:
+    with (
+        pixel_cache(plan, terminal) as pixels,
+        stop_on_signals() as stop,
+        together(work, plan) as team,
+    ):
         probe = None
         if plan.phases[0].fitted:
             own = _engines(work, lambda: engines or engines_of(network, runtime))
             probe = make_probe(dataset, plan, terminal, own, pixels, work.features)
-        data = training_data(dataset, plan, validation, runtime.device, pixels, terminal)
+        processes = work.crew.place.count if work.crew else 1
+        data = training_data(dataset, plan, validation, runtime.device, pixels, terminal, processes)
         watch = Watch(callbacks, stop, clock, work.finish)
         job = training_job(network.module, plan, data, runtime=runtime, run=run, watch=watch)
+        job = dataclasses.replace(job, team=team)
         result = METHODS[plan.method].train(job, probe)
         if result.switches:
             run.update_record(in_float32=tuple(map(dataclasses.asdict, result.switches)))
@@ -108,6 +120,14 @@ def clock_of(work: Work, plan: Plan, network: BuiltModel, runtime: Runtime) -> C
     choosing = shares_tried(plan.average_with_pretrained) + validations_at(work.recipe, preprocess.size)
     clock.judging = judging(dataset, work.recipe, kind, validations=choosing)
     return clock
+
+
+def together(work: Work, plan: Plan) -> contextlib.AbstractContextManager[Callable[[], Team] | None]:
+    """Within it, what starts the helpers on this training; None where one process trains."""
+    if work.crew is None:
+        return contextlib.nullcontext()
+    require_divisible(plan.batch_size, work.crew.place.count)
+    return work.crew.on(facts_of(work.run, work.dataset, work.recipe, plan))
 
 
 def _engines(work: Work, make: Callable[[], Engines]) -> Callable[[], Engines]:

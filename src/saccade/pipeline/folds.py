@@ -109,6 +109,7 @@ def _begun(work: Work, run: RunFolder, dataset: Dataset, recipe: Recipe, shared:
         ready=Ready(Runtime.create(recipe.device, recipe.precision), dataset.classes),
         callbacks=work.callbacks,
         features=shared if recipe.solves_head else None,
+        crew=work.crew,
     )
 
 

@@ -26,12 +26,14 @@ from saccade.pipeline.fold_figures import weigh_folds
 from saccade.pipeline.prepare import list_data
 from saccade.pipeline.result import say_result
 from saccade.pipeline.work import Work
+from saccade.processes import ALONE, Place, require_divisible
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder, existing_run
 from saccade.signals import can_resume
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
+    from saccade.pipeline.crew import Crew
     from saccade.training import Callback
 
 
@@ -110,26 +112,31 @@ def train(
     started: float | None = None,
     finish: bool = False,
     callbacks: Sequence[Callback] = (),
+    place: Place = ALONE,
 ) -> TrainResult:
     """Train in the folder `out`, or continue there; a finished run only prints its result.
 
     `callbacks` look on. `finish`: no further epoch is begun, and the best so far becomes the model.
-    `started` is `time.monotonic()` when the command began. Raises SaccadeError when it cannot go on.
+    `started` is `time.monotonic()` when the command began. `place`: of process 0 among those that train
+    together. Raises SaccadeError when it cannot go on.
     """
     began = time.monotonic() if started is None else started
     given = _checked(callbacks)
     run = RunFolder(Path(out))
-    with run.locked(), contextlib.ExitStack() as while_continuing:
+    several = crew_of(place, run, recipe, terminal)
+    with several as crew, run.locked(), contextlib.ExitStack() as while_continuing:
         mended = mending.remove_damaged(run, recipe, terminal, command)
         if not (run.continues(recipe, identity(location)) and mending.beginning_is_whole(run)):
             if finish:
                 raise RunError(f"no run to finish in {out}", hint="leave --finish out, or give --resume RUN")
             work = begin(run, location, recipe, terminal, command, identity(location)["data"], began, given)
+            if crew:
+                run.update_record(ranks=place.count)
         elif run.read_record().finished and not mended:
             terminal.say(f"{run.root} is finished; this is its result.")
             warn_of_other_images(run, location, recipe, terminal)
             say_result(run, terminal)
-            return _result(run)
+            return _result(run, crew)
         else:
             listed = list_data(location, recipe)
             dataset = watching_test(stored_data(run, listed))
@@ -137,15 +144,15 @@ def train(
             work = Work(run, listed, dataset, own, terminal, began)
             terminal.say(f"{run.root} continues where it was stopped")
             work.finish = finish
-            while_continuing.enter_context(as_it_began(run, recipe, terminal))
-        work.callbacks = given
-        can_resume(out)
+            while_continuing.enter_context(as_it_began(run, recipe, terminal, place.count))
+        work.callbacks, work.crew = given, crew
+        can_resume(out, crew.flags if crew else ())
         for stage in stages(recipe):
             stage_began = time.monotonic()
             stage(work)
             work.seconds[getattr(stage, "__name__", "")] = time.monotonic() - stage_began
         remember_ending(work)
-        return _result(run)
+        return _result(run, crew)
 
 
 def _checked(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
@@ -166,6 +173,7 @@ def resume(
     finish: bool = False,
     callbacks: Sequence[Callback] = (),
     means: Mapping[str, Any] | None = None,
+    place: Place = ALONE,
 ) -> TrainResult:
     """Continue the run in the folder `path` as it began; with `finish`, end it with the best epoch so far.
 
@@ -187,6 +195,7 @@ def resume(
         started=started,
         finish=finish,
         callbacks=callbacks,
+        place=place,
     )
 
 
@@ -196,6 +205,25 @@ def identity(location: str) -> dict[str, str]:
     return {"data": location if named else os.path.abspath(Path(location).expanduser())}
 
 
-def _result(run: RunFolder) -> TrainResult:
+def crew_of(
+    place: Place, run: RunFolder, recipe: Recipe, terminal: Terminal
+) -> contextlib.AbstractContextManager[Crew | None]:
+    """Within it, the processes that train together; None where one trains.
+
+    Raises RecipeError for a batch that they cannot share, or too few GPUs.
+    """
+    if place.alone:
+        return contextlib.nullcontext()
+    if recipe.train.batch_size != "auto":
+        require_divisible(recipe.batch_size, place.count)
+    from saccade.pipeline.crew import Crew  # imports torch
+
+    return Crew(place, run, recipe.device, terminal)
+
+
+def _result(run: RunFolder, crew: Crew | None) -> TrainResult:
     passed = not run.has(run.certificate()) or run.read_certificate()["passed"]
-    return TrainResult(run, 0 if passed else 1)
+    result = TrainResult(run, 0 if passed else 1)
+    if crew:
+        crew.code = result.exit_code
+    return result

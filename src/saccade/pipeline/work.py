@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from saccade.features.compute import Engines
     from saccade.features.shared import SharedFeatures
     from saccade.models import BuiltModel
+    from saccade.pipeline.crew import Crew
     from saccade.runtime import Runtime
     from saccade.training import Callback
 
@@ -41,7 +42,7 @@ class Work:
     backbone and one batch size. `began` is `time.monotonic()` of the command. `ready` and `read` are what is
     at hand from the beginning of the run, None in one that continues. `finish`: no further epoch is begun.
     `callbacks` are those that the caller brought, `watching` these and those from outside. `features` are
-    shared with other trainings on these images.
+    shared with other trainings on these images. `crew`: the processes that train together, None for one.
     """
 
     run: RunFolder
@@ -56,4 +57,5 @@ class Work:
     callbacks: tuple[Callback, ...] = ()
     watching: tuple[Callback, ...] = ()
     features: SharedFeatures | None = None
+    crew: Crew | None = None
     seconds: dict[str, float] = field(default_factory=dict)  # that each stage took

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch
 from saccade.transforms.sampling import expected_visits
 
+if TYPE_CHECKING:
+    from saccade.training.team import Team
+
 EARLY_STOPPING, TIME_LIMIT, ALL_EPOCHS = "early stopping", "time limit", "all epochs done"
 FINISHED_EARLY = "finished early"
 ENDINGS = (TIME_LIMIT, FINISHED_EARLY)  # of the training, not only of a phase
@@ -45,12 +48,22 @@ class TrainingSource(Protocol):
         ...
 
 
+class ValidationShare(Protocol):
+    """Whole validation batches, and which images of the validation part are in them, in their order."""
+
+    @property
+    def indices(self) -> Sequence[int]: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingData:
     """What is learnt from and validated on.
 
     `validation()` gives the same batches each time. `class_counts` are training images by class, in class
-    order; `validation_images` (where known) helps to keep a deadline.
+    order; `validation_images` (where known) helps to keep a deadline. `validation_share(number, processes)`:
+    what one of several processes validates, each time the same.
     """
 
     train: TrainingSource
@@ -58,6 +71,7 @@ class TrainingData:
     class_counts: Mapping[str, int]
     validation_images: int = 0
     training_images: int = 0  # where an image may count in several classes, or in none
+    validation_share: Callable[[int, int], ValidationShare] | None = None
 
     @property
     def images(self) -> int:
@@ -80,7 +94,10 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """One training: the network, what is done with it, from which data, where, and who watches."""
+    """One training: the network, what is done with it, from which data, where, and who watches.
+
+    `team`, where several processes train: asked for once, it starts the others.
+    """
 
     classifier: Classifier
     plan: Plan
@@ -89,6 +106,7 @@ class TrainingJob:
     run: RunFolder
     checkpoints: Checkpoints
     watch: Watch = field(default_factory=Watch)
+    team: Callable[[], Team] | None = None
 
     @property
     def validation_batches(self) -> int:

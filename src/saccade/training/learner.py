@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,6 +31,18 @@ from saccade.transforms.batches import Batch
 from saccade.transforms.mix import NO_MIXING, Mixing, mix, soft_targets
 
 SMALLEST_MICRO_BATCH = 2  # BatchNorm needs two images to have a variance
+
+
+class Sharing(Protocol):
+    """The part of this process in a step and a validation that several make together: `sharing.Share`."""
+
+    def step(self, learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tensor]: ...
+
+    def whole(self) -> Batch: ...
+
+    def logits(
+        self, job: TrainingJob, learner: Learner, batches: Callable[[Iterable[Batch]], Iterable[Batch]]
+    ) -> tuple[NDArray[np.float32], NDArray[Any]]: ...
 
 
 @dataclass(slots=True)
@@ -53,6 +67,7 @@ class Learner:
     watch: LossWatch = field(default_factory=LossWatch)
     statistics: Statistics = field(default_factory=Statistics)
     switch: Switch | None = None  # where the phase went on in float32
+    share: Sharing | None = None  # where several processes learn
 
     @property
     def growing_from(self) -> float:
@@ -61,9 +76,13 @@ class Learner:
 
     def inputs(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Images (B, 3, S, S) and soft targets (B, classes) on the device; mixing = f(seed, step)."""
-        generator = torch.Generator().manual_seed(draw_seed(self.plan.seed, "mix", step))
         images = self.sized(self.runtime.images(batch.images))
         targets = soft_targets(batch.targets.to(self.runtime.device), self.classes)
+        return self.mixed(images, targets, step)
+
+    def mixed(self, images: Tensor, targets: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """A whole batch of them, mixed as the step has it."""
+        generator = torch.Generator().manual_seed(draw_seed(self.plan.seed, "mix", step))
         mixing = self.mixing
         return mix(
             images,

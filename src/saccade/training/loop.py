@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.bundle import hash_tensors, weights_sha256
@@ -47,6 +49,7 @@ from saccade.training.memory import memory_error, out_of_memory
 from saccade.training.monitors import watched
 from saccade.training.not_finite import finite_step, noted_switch
 from saccade.training.precision import learning_runtime
+from saccade.training.sharing import shared
 from saccade.training.state import (
     Best,
     Checkpoint,
@@ -142,7 +145,10 @@ def fit_phase(
     `checkpoint` is that from which the phase goes on, where it is under way.
     """
     freeze_for(job.classifier, phase)
-    with learning_runtime(job, phase, epoch=state.epoch + 1) as runtime:
+    with (
+        learning_runtime(job, phase, epoch=state.epoch + 1) as runtime,
+        contextlib.ExitStack() as together,
+    ):
         learner = begin_phase(job, phase, runtime=runtime, state=state)
         if checkpoint:
             learner.load_optimizer(checkpoint.optimizer, checkpoint.scalars)
@@ -152,9 +158,10 @@ def fit_phase(
             job.checkpoints.keep_start(job.classifier.state_dict())
         state = replace(state, frozen_before=state.frozen_before or frozen_hash(job.classifier))
         job.watch.clock.new_phase()
+        learning = together.enter_context(shared(job, learner))
         while not (ending := phase_ending(job, phase, state)):
             began = time.monotonic() - Tally.of(state.part).seconds
-            trained = train_epoch(job, learner, state)
+            trained = train_epoch(learning, learner, state)
             state = average_epoch(learner, state, trained.steps)
             with learner.average.in_place():  # what is validated and kept is the average, if any
                 with kept_at_a_stop(job, learner, state, trained):
@@ -266,6 +273,8 @@ def train_step(learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tenso
 
     Dropout, like mixing, is a function of (seed, step).
     """
+    if learner.share:
+        return learner.share.step(learner, batch, step)
     torch.manual_seed(draw_seed(learner.plan.seed, "step", step))
     images, targets = learner.inputs(batch, step)  # (B, 3, S, S), (B, classes) soft
     seen, right = [], torch.zeros((), device=images.device)
@@ -308,7 +317,7 @@ class Validated(NamedTuple):
 def validate(job: TrainingJob, learner: Learner, state: FitState) -> Validated:
     """Measure the validation part with what the network is now. Raises TrainingError for NaN."""
     began = time.monotonic()
-    logits, labels, _ = predict_logits(job.classifier, _until_stopped(job), learner.runtime)
+    logits, labels = validation_logits(job, learner)
     assert len(labels), "every data set has a validation part by now"
     loss, accuracy = log_loss_and_accuracy(logits, labels)
     if not math.isfinite(loss):
@@ -321,8 +330,18 @@ def validate(job: TrainingJob, learner: Learner, state: FitState) -> Validated:
     return Validated(loss, accuracy, seen, time.monotonic() - began)
 
 
-def _until_stopped(job: TrainingJob) -> Iterator[Batch]:
-    for batch in job.data.validation():
+def validation_logits(job: TrainingJob, learner: Learner) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """The answers to the validation part, and its labels."""
+    if learner.share:
+        return learner.share.logits(job, learner, lambda batches: _until_stopped(job, batches))
+    logits, labels, _ = predict_logits(
+        job.classifier, _until_stopped(job, job.data.validation()), learner.runtime
+    )
+    return logits, labels
+
+
+def _until_stopped(job: TrainingJob, batches: Iterable[Batch]) -> Iterator[Batch]:
+    for batch in batches:
         job.watch.stop.check()
         yield batch
 

@@ -51,7 +51,8 @@ def finite_step(
         learner.stepper.zero_grad()
     again = f"; in {before}, and again in {FLOAT32}" * (before != FLOAT32)
     spoilt = _spoilt_before(job)
-    written = write_down(job, learner, batch, epoch=epoch, step=step)
+    seen = learner.share.whole() if learner.share else batch
+    written = write_down(job, learner, seen, epoch=epoch, step=step)
     raise NotFiniteError(f"{problem}{again}{spoilt}", hint=f"{hint}. {written}")
 
 

@@ -36,6 +36,7 @@ from saccade.transforms.strengths import Augmentation
 from saccade.workers import end_with_parent, may_have_children
 
 Say = Callable[[str], None]
+Rows = Callable[[int], Sequence[int]]  # of a batch of so many images, those that this process makes
 T = TypeVar("T")
 
 UNKNOWN_LABEL = -1
@@ -81,6 +82,8 @@ class TrainingBatches:
     killed), threads do the rest, and `say` is told.
     """
 
+    shareable = True  # among processes, of which each makes some rows of a batch
+
     def __init__(
         self,
         storage: Storage,
@@ -117,13 +120,17 @@ class TrainingBatches:
         """Batches in one epoch."""
         return len(batch_plan(range(len(self._records)), self._batch_size))
 
-    def epoch(self, epoch: int, *, start_batch: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from `start_batch` on; raises DataError naming an image that went bad."""
+    def epoch(self, epoch: int, *, start_batch: int = 0, rows: Rows | None = None) -> Iterator[Batch]:
+        """The batches of one epoch from `start_batch` on; raises DataError naming an image that went bad.
+
+        `rows`: the batches have the images of these rows only, and targets and paths of all.
+        """
         if self._workers:
             self._images.reader.fill(self._workers)
         visits = epoch_visits(self._targets.tolist(), self._sampling, seed=self._seed, epoch=epoch)
         plan = batch_plan(visits, self._batch_size)[start_batch:]
-        keys = [[(epoch + AGAIN_EPOCHS * again, index) for index, again in batch] for batch in plan]
+        made = [batch if rows is None else [batch[row] for row in rows(len(batch))] for batch in plan]
+        keys = [[(epoch + AGAIN_EPOCHS * again, index) for index, again in batch] for batch in made]
         for batch, images in zip(plan, self._loader.batches(keys), strict=True):
             indices = [index for index, _ in batch]
             paths = tuple(self._records[index].path for index in indices)

@@ -22,7 +22,7 @@ from saccade.records import ImageRecord, Storage
 from saccade.transforms.appearance import CUTOUT_AREA, CUTOUT_RATIO
 from saccade.transforms.apply import channels_first, normalise_rows
 from saccade.transforms.augment import mirrored_in, stream
-from saccade.transforms.batches import Batch, batch_plan, class_targets
+from saccade.transforms.batches import Batch, Rows, batch_plan, class_targets
 from saccade.transforms.geometry import as_evaluated
 from saccade.transforms.sampling import epoch_visits
 from saccade.transforms.strengths import Augmentation
@@ -67,6 +67,8 @@ class MemoryBatches:
     Batches are float32 on `device`, channels last in memory. Raises DataError naming an image that went bad.
     """
 
+    shareable = True  # among processes, of which each makes some rows of a batch
+
     def __init__(
         self,
         storage: Storage,
@@ -95,8 +97,8 @@ class MemoryBatches:
         """Batches in one epoch."""
         return len(batch_plan(range(len(self._records)), self._batch_size))
 
-    def epoch(self, epoch: int, *, start_batch: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from `start_batch` on."""
+    def epoch(self, epoch: int, *, start_batch: int = 0, rows: Rows | None = None) -> Iterator[Batch]:
+        """The batches of one epoch from `start_batch` on; of each the images of `rows` only, where given."""
         if self._pixels is None:
             decoded = decode_all(self._storage, self._records, self._preprocess, self._limits, self._threads)
             if decoded.dtype == np.uint16:  # of which torch can pick no images
@@ -110,12 +112,17 @@ class MemoryBatches:
         start = 0
         for number, batch in enumerate(batch_plan(order, self._batch_size)):
             place, start = slice(start, start + len(batch)), start + len(batch)
-            indices = chosen[place]
             if number >= start_batch:
+                own: slice | Tensor = place
+                if rows is not None:
+                    numbers = [place.start + row for row in rows(len(batch))]
+                    own = torch.tensor(numbers).to(self._device, non_blocking=True)
                 paths = tuple(self._records[index].path for index in batch)
                 # an image that is visited again is drawn again: then draws are by visit, not by image
-                draws = on_device.of(indices if self._sampling == "natural" else place)
-                yield Batch(self._inputs(self._pixels, indices, draws), self._targets[indices], paths)
+                draws = on_device.of(chosen[own] if self._sampling == "natural" else own)
+                yield Batch(
+                    self._inputs(self._pixels, chosen[own], draws), self._targets[chosen[place]], paths
+                )
 
     def _inputs(self, pixels: Tensor, indices: Tensor, draws: Draws) -> Tensor:
         """(B, C, S, S) float32, normalised and augmented."""
