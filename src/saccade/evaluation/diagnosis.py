@@ -180,8 +180,8 @@ def too_little_data(evidence: Evidence) -> Finding | None:
         "warning",
         f"{counted(figures.images, f'{part} image')} {'tells' if figures.images == 1 else 'tell'} little: "
         f"the accuracy lies between {percent(figures.accuracy.low)} and {percent(figures.accuracy.high)}.",
-        f"About {needed} {part} images would tell the accuracy to {100 * WANTED_HALF_WIDTH:.0f} points "
-        "either way.",
+        f"Measure on more: about {needed} {part} images would tell the accuracy to "
+        f"{100 * WANTED_HALF_WIDTH:.0f} points either way.",
         figure={"images": figures.images, "half_width": half, "needed": needed},
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from saccade.evaluation.calibration import ReliabilityBin
 from saccade.evaluation.remedies import fitted
-from saccade.evaluation.shown import Shown, shown_figures
+from saccade.evaluation.shown import OTHERS, Shown, shown_figures
 from saccade.images.decoder import Limits
 from saccade.images.thumbnails import ReadImage
 from saccade.recipe import Recipe, differing_keys
@@ -130,7 +130,14 @@ def _figures(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     columns = [part for part in order if part in facts.metrics]
     cells = [_figure_cells(facts.metrics[part]) for part in columns]
     rows = [(name, [cell.get(name) for cell in cells]) for name in cells[0]]
-    return {"parts": columns, "rows": rows}
+    folded = (*OTHERS.values(), "Brier score")
+    groups = facts.figures.extra.get("groups", facts.figures.images)
+    return {
+        "parts": columns,
+        "rows": [row for row in rows if row[0] not in folded],
+        "further": [row for row in rows if row[0] in folded],
+        "groups": groups if groups < facts.figures.images else 0,
+    }
 
 
 def _figure_cells(metrics: Metrics) -> dict[str, tuple[str, str]]:
