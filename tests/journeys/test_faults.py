@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import shlex
@@ -106,12 +107,13 @@ def test_a_clock_that_goes_back_changes_nothing_and_images_are_left_as_they_are(
     for path in (run.weights, run.model_json):
         path.unlink()
     shutil.rmtree(run.checkpoints)
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() - 86_400)
+    now, days = time.time, itertools.count()
+    monkeypatch.setattr(time, "time", lambda: now() - 86_400 * next(days))  # a day back each time it is asked
     answer = saccade("train", photos, "--out", run.root, *SMALL)
     assert answer.code == 0, answer.err
     assert "no checkpoint is left, so training starts again" in answer.out
     assert run.weights.read_bytes() == weights
+    assert all(0 <= row.seconds < 600 for row in run.read_history())
     assert everything(photos) == before
     named = json.loads(run.model_json.read_text())["weights_sha256"]
     assert named == hashlib.sha256(weights).hexdigest()
