@@ -47,6 +47,7 @@ WAYS = {
 WORKERS = ("0", "1", "2", "4")
 PAUSES = ("0", "20ms", "200ms", "auto")  # between checkpoints inside an epoch
 STOP_SECONDS = 5.0
+FINISHED = "finished before"  # the signal came, which counts for nothing
 COMPARED = ("bundle/weights.safetensors", "predictions/*.csv", "metrics/*.json", "export/model.onnx")
 COMPARED += ("checkpoints/last-*.safetensors",)  # weights and optimizer
 
@@ -105,25 +106,27 @@ class Bench:
         for (name, place), count in sorted(self.well.items()):
             print(f"{name} {place}: {count} well")
         for kind in dict.fromkeys(kinds):
-            count = sum(number for (name, _), number in self.well.items() if name == kind.name)
-            print(f"{kind.name}: {count} of {kinds.count(kind)} end bit-identical")
+            before = self.well[kind.name, FINISHED]
+            count = sum(number for (name, _), number in self.well.items() if name == kind.name) - before
+            print(f"{kind.name}: {count} of {kinds.count(kind) - before} end bit-identical")
         print("".join(f"  {fault}\n" for fault in self.faults), end="")
 
     def trial(self, number: int, words: list[str], kind: signal.Signals) -> tuple[str, str]:
         """Where it was stopped, and what was wrong ("" for nothing)."""
         first, then = self.draw.sample(WORKERS, 2)
         pause = self.draw.choice(PAUSES)
-        straight = Run(self.folder / f"straight{number}", [*words, "--train.workers", first])
+        began_with = [*words, "--train.workers", first, "--checkpoint-every", pause]
+        straight = Run(self.folder / f"straight{number}", began_with)
         seconds, writes = straight.to_the_end()
         stopped = self.folder / f"run{number}"
-        run = Run(stopped, [*words, "--train.workers", first, "--checkpoint-every", pause])
+        run = Run(stopped, began_with)
         if kind == signal.SIGKILL and number % 2:
             code, answered = run.killed_inside_write(self.draw.randint(1, writes)), 0.0
         else:
             code, answered = run.stopped(kind, self.draw.uniform(0, seconds))
         place, said = run.place(), run.log.read_text()
         if code == 0:
-            return "finished before", run.difference(straight)
+            return FINISHED, run.difference(straight)
         if kind == signal.SIGTERM:
             hints = said.count("to continue: saccade train") + said.count("to start again: saccade train")
             if code != 128 + kind or hints != 1 or answered > STOP_SECONDS:
