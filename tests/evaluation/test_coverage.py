@@ -22,8 +22,8 @@ def simulation():
 @pytest.mark.slow
 @pytest.mark.parametrize("grouped", [False, True])
 def test_every_interval_holds_the_truth_about_95_times_in_100(simulation, grouped):
-    found = simulation.coverage(200, 400, grouped=grouped, truth_images=200_000)
+    found = simulation.coverage(100, 300, grouped=grouped, truth_images=100_000)
     assert len(found) == 24
-    low = {name: value for name, value in found.items() if not 0.90 <= value <= 0.995}
+    low = {name: value for name, value in found.items() if not 0.87 <= value <= 1}
     assert low == {}
-    assert 0.93 < np.mean([*found.values()]) < 0.975
+    assert 0.92 < np.mean([*found.values()]) < 0.98
