@@ -85,7 +85,8 @@ def job_of(options: argparse.Namespace, team: Any = None) -> Any:
         run=RunFolder(Path(tempfile.mkdtemp())),
     )
     job.runtime.place(job.classifier)
-    return replace(job, team=(lambda: team) if team else None)
+    phase = replace(job.plan.phases[0], keep_statistics=options.keep_statistics)
+    return replace(job.with_phases((phase,)), team=(lambda: team) if team else None)
 
 
 def settle(threads: int) -> None:
@@ -110,7 +111,7 @@ def lead(options: argparse.Namespace, processes: int, store: str, told: Connecti
     with job.runtime.training_arithmetic(), ExitStack() as together:
         learner = begin_phase(job, job.plan.phases[0])
         learner.set_rate(1e-4)
-        set_training_mode(job.classifier)
+        set_training_mode(job.classifier, keep_statistics=options.keep_statistics)
         batches = together.enter_context(shared(job, learner)).data.train.epoch(1)
         step = 0
         while told.recv():
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2, help="in all")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--keep-statistics", action="store_true", help="of BatchNorm, as fine-tuning does")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         kinds = {count: start(options, count, f"{folder}/{count}") for count in (1, options.processes)}

@@ -78,6 +78,7 @@ ELSEWHERE = {
     "--cores",
     "--data-binary",
     "--decays",
+    "--keep-statistics",
     "--max-restarts",
     "--minutes",
     "--model-repository",
