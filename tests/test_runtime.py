@@ -19,6 +19,14 @@ def test_auto_is_float32_on_a_cpu():
     assert runtime.ranks == 1
 
 
+def test_a_cluster_on_which_srun_is_installed_is_no_reason_to_warn(tmp_path, monkeypatch):
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Runtime.create("cpu", "float32").device.type == "cpu"  # a warning is an error here
+
+
 def test_bfloat16_can_be_asked_for_on_a_cpu_and_is_what_the_network_computes_in():
     runtime = Runtime.create("cpu", "bfloat16")
     module = torch.nn.Linear(4, 2)
