@@ -11,7 +11,6 @@ import hashlib
 import os
 import platform
 import shutil
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,14 +49,11 @@ class Runtime:
         chosen = resolve_device(device)
         arithmetic = resolve_precision(precision, chosen)
         keep_freed_memory()
-        with warnings.catch_warnings():
-            # on the login node of a cluster: one process was asked for, and `srun` is not forgotten
-            warnings.filterwarnings("ignore", message="The `srun` command is available")
-            fabric = Fabric(
-                accelerator=chosen.type,
-                devices=[chosen.index] if chosen.type == "cuda" else 1,
-                plugins=_plugins(arithmetic, chosen),
-            )
+        fabric = Fabric(
+            accelerator=chosen.type,
+            devices=[chosen.index] if chosen.type == "cuda" else 1,
+            plugins=_plugins(arithmetic, chosen),
+        )
         return cls(device=chosen, precision=arithmetic, fabric=fabric)
 
     def in_precision(self, precision: Precision) -> Runtime:
