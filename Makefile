@@ -10,7 +10,7 @@ FLAGS ?=
 # Byte code is kept: a second start imports torch in seconds less.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo train test examples check format docs notebooks wheel bench clean
+.PHONY: demo train test examples slow check format docs notebooks wheel bench clean
 
 demo: $(READY)
 	$(BIN)/saccade demo $(FLAGS)
@@ -23,9 +23,13 @@ train: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(FLAGS)  # two processes, a thread each
 
-# The slow tests, and what the documentation shows: notebooks, Python, the commands of First steps.
+# What the documentation shows: notebooks, Python, the commands of First steps, clients, pages in a browser.
 examples: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'examples or slow' --dist loadfile $(FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m examples --dist loadfile $(FLAGS)
+
+# The slow tests. CI has no time for them: run them before a release, and after changes to what they test.
+slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow and not examples' --dist loadfile $(FLAGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -47,6 +47,7 @@ def test_the_compiler_is_put_off_for_no_torch_that_is_newer_than_the_constraints
     assert (int(bound[0]), int(bound[1]) - 1) == imports.TRIED
 
 
+@pytest.mark.slow
 def test_a_newer_torch_gets_its_compiler() -> None:
     program = (
         "import sys, torch; from saccade import imports; torch.__version__ = '2.99.0'\n"
@@ -71,6 +72,7 @@ print(len(timm.list_models()) > 100)
 """
 
 
+@pytest.mark.slow
 def test_versions_that_ask_more_of_the_compiler_get_it() -> None:
     answer = subprocess.run([sys.executable, "-c", ASKING_MORE], capture_output=True, text=True, check=True)
     assert answer.stdout.split("\n")[:2] == ["True torch.compiler", "True"]

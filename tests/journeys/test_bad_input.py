@@ -25,6 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, photo_writer: Callable[..., Pa
     return RunFolder(root / "run")
 
 
+@pytest.mark.slow
 def test_45_ten_thousand_bad_files_are_summed_up(saccade: Saccade, tmp_path: Path) -> None:
     for label in ("a", "b"):
         folder = tmp_path / "bad" / label

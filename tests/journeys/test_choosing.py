@@ -77,6 +77,7 @@ def test_it_chooses_says_so_and_the_run_works_to_the_end(
     assert "finished" in saccade(*words).out
 
 
+@pytest.mark.slow
 def test_a_run_that_continues_does_not_choose_again(
     saccade: Saccade, photos: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

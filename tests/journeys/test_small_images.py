@@ -68,6 +68,7 @@ def test_its_answer_is_the_same_for_a_mirrored_picture(straight: RunFolder, gray
     assert np.allclose(answers[0], answers[1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_bit_for_bit(
     saccade: Saccade, straight: RunFolder, gray_pictures: Path, tmp_path: Path
 ) -> None:

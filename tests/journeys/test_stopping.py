@@ -97,7 +97,9 @@ def assert_same_result(run: RunFolder, straight: RunFolder) -> None:
     ]
 
 
-@pytest.mark.parametrize(("after_epochs", "workers", "later"), [(1, 0, 0), (3, 2, 1)])
+@pytest.mark.parametrize(
+    ("after_epochs", "workers", "later"), [pytest.param(1, 0, 0, marks=pytest.mark.slow), (3, 2, 1)]
+)
 def test_a_killed_run_continues_bit_for_bit(
     saccade: Saccade,
     photos: Path,
@@ -151,6 +153,7 @@ def test_a_stopped_run_says_how_to_continue(
     assert_same_result(RunFolder(out), straight)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_while_it_is_judged_says_how_to_continue(
     saccade: Saccade, photos: Path, straight: RunFolder, tmp_path: Path
 ) -> None:

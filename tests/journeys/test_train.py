@@ -238,6 +238,7 @@ def test_promise_8_a_file_that_answers_differently_fails_its_certificate(
     assert "FAILED" in answer.out
 
 
+@pytest.mark.slow
 def test_bench_puts_engines_side_by_side(saccade: Saccade, run: RunFolder) -> None:
     answer = saccade("bench", run.root, "--rounds", "1")
     assert answer.code == 0

@@ -147,6 +147,7 @@ def test_killed_in_mid_epoch_and_mid_write_it_ends_bit_identical(tmp_path):
         assert other == told[0], plan[number]
 
 
+@pytest.mark.slow
 def test_killed_with_averaged_weights_it_ends_bit_identical(tmp_path):
     plan: list[list[dict[str, float]]] = [
         [],

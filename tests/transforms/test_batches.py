@@ -246,6 +246,7 @@ print("the same")
 """
 
 
+@pytest.mark.slow
 def test_little_shared_memory_changes_nothing_and_hangs_nowhere(make_photos):
     """What a container has by default, and less; also where it is found too small only in the middle."""
     alone = ["unshare", "-m"]
