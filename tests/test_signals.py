@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +95,20 @@ STUBBORN = {
 def test_the_process_ends_where_nothing_answers(place: str, number: int) -> None:
     work = "\n".join([SHORT, "later(0.01)", STUBBORN[place]])
     assert run(work, number) == (128 + number, "", message(number))
+
+
+def test_a_run_that_never_began_leaves_nothing_where_nothing_answers(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "first"
+    work = f"""{SHORT}
+from pathlib import Path
+from saccade.run_folder import RunFolder
+with RunFolder(Path({str(folder)!r})).locked():
+    later(0.01)
+    while True:
+        try: time.sleep(60)
+        except BaseException: pass"""
+    assert run(work, signal.SIGTERM) == (143, "", message(signal.SIGTERM))
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])

@@ -20,6 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
 
@@ -42,6 +43,7 @@ from saccade.manifest import Content, Manifest
 from saccade.recipe import MEANS, Recipe, differing_keys
 from saccade.records import EpochRow, ImageRecord, Predictions, Status
 from saccade.run_record import RunRecord
+from saccade.signals import tidied_by
 
 DATASET_COLUMNS = ("path", "label", "part", "group", "sha256", "width", "height", "mode", "status", "note")
 LOCK_TRIES = 20
@@ -524,14 +526,12 @@ class RunFolder:
         try:
             self._note_owner(handle)
             self._remove_leftovers()
-            yield
+            with tidied_by(partial(self._remove_if_nothing_began, handle, absent)):
+                yield
         finally:
             if handle in _HELD:  # not in a process forked inside
                 self._remove_leftovers()
-                self._remove_if_nothing_began()
-                for folder in absent if not self.root.exists() else ():  # such as runs/, made for this one
-                    with contextlib.suppress(OSError):
-                        folder.rmdir()
+                self._remove_if_nothing_began(handle, absent)
                 _HELD.remove(handle)
                 os.close(handle)  # the kernel drops the lock with it, also after kill -9
 
@@ -602,12 +602,17 @@ class RunFolder:
         except FileNotFoundError:
             return False
 
-    def _remove_if_nothing_began(self) -> None:
-        """A refusal leaves neither a lock in somebody's folder nor one that held nothing else."""
-        if not self.recipe.exists():
-            with contextlib.suppress(OSError):  # it holds something; Windows removes no file that is open
-                self.lock.unlink(missing_ok=True)
-                self.root.rmdir()
+    def _remove_if_nothing_began(self, handle: int, absent: Sequence[Path]) -> None:
+        """A refusal leaves neither a lock in somebody's folder nor one that held nothing else.
+
+        absent: the folders above it that were made for this one, such as runs/.
+        """
+        if handle not in _HELD or self.recipe.exists():
+            return
+        with contextlib.suppress(OSError):  # it holds something; Windows removes no file that is open
+            self.lock.unlink(missing_ok=True)
+            for folder in (self.root, *absent):
+                folder.rmdir()
 
     def _text(self, path: Path) -> str:
         return self.read(path).decode("utf-8", errors="surrogateescape")

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 from saccade.errors import Interrupted
@@ -36,6 +36,7 @@ class _State:
     resume = ""  # the run or output that a command has begun
     flags: tuple[str, ...] = ()  # that belong to going on
     saying = threading.Lock()
+    tidying: tuple[Callable[[], None], ...] = ()  # what is still done where the main thread cannot
 
 
 @contextlib.contextmanager
@@ -71,6 +72,19 @@ def answered_signals(words: Sequence[str]) -> Iterator[None]:
 def can_resume(run: str, flags: Sequence[str] = ()) -> None:
     """From now on a stopped command says that it can go on; `saccade train` by `--resume RUN` and `flags`."""
     _State.resume, _State.flags = run, tuple(flags)
+
+
+@contextlib.contextmanager
+def tidied_by(tidy: Callable[[], None]) -> Iterator[None]:
+    """Within it, `tidy` is called before a signal ends the process without the main thread.
+
+    It must be quick, and safe while the main thread is in the middle of something.
+    """
+    before, _State.tidying = _State.tidying, (*_State.tidying, tidy)
+    try:
+        yield
+    finally:
+        _State.tidying = before
 
 
 def say_stopped(words: Sequence[str], error: KeyboardInterrupt) -> int:
@@ -132,6 +146,9 @@ def _end(words: Sequence[str], number: int) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if sys.stdout.isatty():
             sys.stdout.write(SHOW_CURSOR)
+    for tidy in reversed(_State.tidying):
+        with contextlib.suppress(OSError):
+            tidy()
     exit_process(say_stopped(words, Interrupted(number)))
 
 
