@@ -1,6 +1,6 @@
 """Faults of whole small runs, made on purpose: whether the same command still ends with the same weights.
 
-    python benchmarks/faults.py [--only twice checkpoints disk workers nan] [--seed 7]
+    python -m benchmarks.faults [--only twice checkpoints disk workers nan] [--seed 7]
 
 twice        20 configurations, each run twice: equal weights.
 checkpoints  A run is killed in the middle, and one of its checkpoint files cut short, or one bit of it
@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import importlib
 import os
 import random
 import shutil
@@ -30,11 +29,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from benchmarks.forked import ended, import_what_a_run_needs, in_a_process, write_photos, write_weights
 
 from saccade.run_folder import RunFolder
 
@@ -94,15 +92,6 @@ def main() -> int:
     for fault in bench.faults:
         print(f"  {fault}")
     return 1 if bench.faults else 0
-
-
-def import_what_a_run_needs() -> None:
-    """Define only: a process in which torch has computed must not be forked."""
-    from saccade.imports import import_training_libraries
-
-    import_training_libraries()
-    for name in ("matplotlib.pyplot", "onnxruntime", "saccade.cli", "saccade.pipeline.fit"):
-        importlib.import_module(name)
 
 
 class Bench:
@@ -300,11 +289,6 @@ class Run:
         return [path.name for path in self.run.root.rglob(".*") if path.name != ".lock"]
 
 
-def ended(child: int) -> int:
-    """The exit code of a process, once it has ended; -9 for one that was killed."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def children_of(process: int) -> list[int]:
     """Processes that a process has started."""
     found = []
@@ -361,38 +345,6 @@ def filled_after(place: Path, seconds: float) -> Iterator[None]:
         os.kill(child, signal.SIGKILL)
         ended(child)
         (place / "filler").unlink(missing_ok=True)
-
-
-def in_a_process(work: Callable[[], None]) -> None:
-    """For what computes with torch."""
-    child = os.fork()
-    if not child:
-        work()
-        os._exit(0)
-    assert ended(child) == 0
-
-
-def write_weights(path: Path) -> None:
-    """Random weights of timm's smallest test network, read like published ones."""
-    import timm
-    import torch
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    network = timm.create_model("test_efficientnet", pretrained=False)
-    save_file(network.state_dict(), path, metadata={"arch": "test_efficientnet"})
-
-
-def write_photos(root: Path) -> Path:
-    """Three classes of noise around a colour of their own."""
-    draw = np.random.default_rng(0)
-    for label, colour in (("blue", 2), ("green", 1), ("red", 0)):
-        (root / label).mkdir(parents=True)
-        for number in range(24):
-            pixels = draw.integers(0, 180, (24, 24, 3))
-            pixels[..., colour] += 60
-            Image.fromarray(pixels.astype(np.uint8)).save(root / label / f"{number}.png")
-    return root
 
 
 KINDS = ("twice", "checkpoints", "disk", "workers", "nan")

@@ -6,7 +6,7 @@ optimizer, history, predictions, metrics and exported model, bit for bit. Every 
 write, just before a file is put in its place. No temporary file may be left. Each SIGTERM must be answered
 within 5 seconds, with exit code 143 and how to continue.
 
-    python benchmarks/stopping.py --kills 50 --stops 20 --seed 7
+    python -m benchmarks.stopping --kills 50 --stops 20 --seed 7
 
 Every run is a process of its own, forked from this one, which has imported torch: that is not timed.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib
 import itertools
 import os
 import random
@@ -29,8 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
+from benchmarks.forked import ended, import_what_a_run_needs, in_a_process, write_photos, write_weights
 
 from saccade.run_folder import RunFolder
 
@@ -67,15 +65,6 @@ def main() -> int:
         bench = Bench(Path(folder), random.Random(chosen.seed), tuple(shlex.split(chosen.more)))
         bench.go(chosen.methods.split(","), [signal.SIGKILL] * chosen.kills + [signal.SIGTERM] * chosen.stops)
     return 1 if bench.faults else 0
-
-
-def import_what_a_run_needs() -> None:
-    """Define only: a process in which torch has computed must not be forked."""
-    from saccade.imports import import_training_libraries
-
-    import_training_libraries()
-    for name in ("matplotlib.pyplot", "onnxruntime", "saccade.cli", "saccade.pipeline.fit"):
-        importlib.import_module(name)
 
 
 @dataclass
@@ -227,44 +216,6 @@ def counted_writes(kill_at: int) -> Callable[[], int]:
 
     os.replace = replace  # type: ignore[assignment]
     return lambda: made[0]
-
-
-def ended(child: int) -> int:
-    """The exit code of a process, once it has ended; -9 for one that was killed."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def in_a_process(work: Callable[[], None]) -> None:
-    """For what computes with torch."""
-    child = os.fork()
-    if not child:
-        work()
-        os._exit(0)
-    assert ended(child) == 0
-
-
-def write_weights(path: Path) -> None:
-    """Random weights of timm's smallest test network, read like published ones."""
-    import timm
-    import torch
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    path.parent.mkdir()
-    network = timm.create_model("test_efficientnet", pretrained=False)
-    save_file(network.state_dict(), path, metadata={"arch": "test_efficientnet"})
-
-
-def write_photos(root: Path) -> Path:
-    """Three classes of noise around a colour of their own."""
-    draw = np.random.default_rng(0)
-    for label, colour in (("blue", 2), ("green", 1), ("red", 0)):
-        (root / label).mkdir(parents=True)
-        for number in range(24):
-            pixels = draw.integers(0, 180, (24, 24, 3))
-            pixels[..., colour] += 60
-            Image.fromarray(pixels.astype(np.uint8)).save(root / label / f"{number}.png")
-    return root
 
 
 if __name__ == "__main__":

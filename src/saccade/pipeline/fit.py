@@ -46,6 +46,8 @@ from saccade.training import (
     training_job,
 )
 from saccade.training.clock import without_time
+from saccade.training.job import TrainingJob
+from saccade.training.loop import FitResult
 from saccade.training.wise import average_with_start, shares_tried
 
 if TYPE_CHECKING:
@@ -91,10 +93,7 @@ def fit(work: Work) -> None:
         job = training_job(network.module, plan, data, runtime=runtime, run=run, watch=watch)
         job = dataclasses.replace(job, team=team)
         result = METHODS[plan.method].train(job, probe)
-        if result.switches:
-            run.update_record(in_float32=tuple(map(dataclasses.asdict, result.switches)))
-        if found := job.checkpoints.choice(SERIES):
-            run.update_record(series={key: value for key, value in found.items() if key != "groups"})
+        record_findings(job, result)
         network.module.flip = work.recipe.evaluate.flip
 
         def answers() -> tuple[NDArray[np.float32], NDArray[Any]]:
@@ -108,6 +107,14 @@ def fit(work: Work) -> None:
             terminal.say(f"          {note}")
         keep_bundle(work, result, sized, late)
     work.dataset = choices_made(run, dataset, continued=continued)
+
+
+def record_findings(job: TrainingJob, result: FitResult) -> None:
+    """What training found out about data and arithmetic, into `environment.json`."""
+    if result.switches:
+        job.run.update_record(in_float32=tuple(map(dataclasses.asdict, result.switches)))
+    if found := job.checkpoints.choice(SERIES):
+        job.run.update_record(series={key: value for key, value in found.items() if key != "groups"})
 
 
 def clock_of(work: Work, plan: Plan, network: BuiltModel, runtime: Runtime) -> Clock:

@@ -90,10 +90,10 @@ def side_by_side(sections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 class Section:
     """A part of the page: its anchor, its word in the list at the top, and what its template tells.
 
-    `data(facts, picture)` gives plain values for `templates/sections/NAME.html`; None, or nothing, leaves the
-    section out. `picture(path)` gives an image's thumbnail. It takes so many of 12 `columns` where a page is
-    wide. What is in the `appendix` is folded, unless `opened(facts)`; it is not `printed`. `of_new_data`: an
-    evaluation of other images has it, too.
+    `data(facts, picture)` gives plain values for `templates/sections/NAME.html`, or another `template`; None,
+    or nothing, leaves the section out. `picture(path)` gives an image's thumbnail. It takes so many of 12
+    `columns` where a page is wide. What is in the `appendix` is folded, unless `opened(facts)`; it is not
+    `printed`. `of_new_data`: an evaluation of other images has it, too.
     """
 
     name: str
@@ -104,13 +104,14 @@ class Section:
     printed: bool = True
     of_new_data: bool = True
     opened: Callable[[Facts], bool] = lambda facts: False
+    template: str = ""
 
     def shown(self, facts: Facts, data: Any) -> dict[str, Any]:
         """What the page's template needs of it."""
         return {
             "name": self.name,
             "title": self.title,
-            "template": f"sections/{self.name}.html",
+            "template": f"sections/{self.template or self.name}.html",
             "data": data,
             "columns": self.columns,
             "appendix": self.appendix,
@@ -422,11 +423,11 @@ SECTIONS = (
     Section("fitted_head", "Head", fitted_head, columns=6, printed=False, of_new_data=False),
     Section("curves", "Curves", curves, printed=False, of_new_data=False),
     Section("data", "Data", _data, printed=False),
-    Section("about", "This evaluation", _about),
+    Section("about", "This evaluation", _about, template="rows"),
     Section("promises", "The ten promises", _promises, appendix=True, of_new_data=False, opened=_broken),
     Section("search", "Search", _search, appendix=True, of_new_data=False),
     Section("backbone", "Backbone", _choice, appendix=True, of_new_data=False),
     Section("export", "The exported file", _export, appendix=True, of_new_data=False),
     Section("recipe", "Recipe", _recipe, appendix=True, of_new_data=False),
-    Section("environment", "Environment", _environment, appendix=True, of_new_data=False),
+    Section("environment", "Environment", _environment, appendix=True, of_new_data=False, template="rows"),
 )
