@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from saccade.errors import NotFiniteError
 from saccade.run_folder import RunFolder
@@ -43,6 +44,14 @@ def test_a_run_that_nan_stops_names_the_command_that_names_the_layer(
 def test_a_run_that_nothing_stopped_has_no_step_to_replay(saccade: Saccade, tmp_path: Path) -> None:
     answer = saccade("replay", tmp_path)
     assert (answer.code, "holds no step to take again" in answer.err) == (2, True)
+
+
+def test_a_run_with_the_name_of_that_folder_is_looked_into(saccade: Saccade, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "nan")
+    run.not_finite.mkdir(parents=True)
+    (run.not_finite / "step.json").write_text("{}")
+    answer = saccade("replay", run.root)
+    assert (answer.code, "debug/nan/step.json is damaged" in answer.err) == (2, True)
 
 
 def test_a_phase_that_left_bfloat16_is_said_and_recorded(
@@ -88,7 +97,11 @@ def test_a_step_on_kept_activations_is_taken_again_without_the_frozen_stages(
     answer = saccade("replay", run.root)
     assert (answer.code, answer.err) == (1, "")
     assert "Layer     finite" in answer.out
-    assert "loss and gradient are finite now" in answer.out
+    assert answer.out.endswith("loss and gradient are finite this time\n")
+    facts = run.not_finite / "step.json"
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "device": "cuda:77", "torch": "2.1"}))
+    answer = saccade("replay", run.root)
+    assert f"time; device is cpu, was cuda:77; torch is {torch.__version__}, was 2.1\n" in answer.out
 
 
 def everything(folder: Path) -> dict[Path, tuple[int, int]]:

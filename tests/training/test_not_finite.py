@@ -15,6 +15,7 @@ from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.testing.tiny import TinyBackbone, TinyData, tiny_classifier
 from saccade.training import Callback, StopRequest, loss_watch, not_finite
+from saccade.training.cpu.depthwise import fast_depthwise_backward
 from saccade.training.loss_watch import LossWatch, all_finite
 from saccade.training.replay import read_step, replay
 from saccade.training.state import Checkpoints, Switch
@@ -209,6 +210,61 @@ def test_a_damaged_or_absent_step_is_refused_by_name(fit_tiny, recipe, tmp_path)
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "seed": "1"}))
     with pytest.raises(RunError, match=r"step\.json is damaged \(seed\)"):
         read_step(run.not_finite)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"side": 10**9}, r"step\.json is damaged \(side\)"),
+        ({"channels": -1}, r"step\.json is damaged \(channels\)"),
+        ({"loss": {"name": "hinge"}}, r"step\.json is damaged \(loss\)"),
+        ({"phase": {"name": "other"}}, r"step\.json is damaged \(phase\)"),
+        ({"paths": ["a.png"]}, r"step\.json is damaged \(12 images, 12 targets, 1 paths\)"),
+    ],
+)
+def test_a_step_that_none_of_ours_could_be_is_refused(fit_tiny, recipe, tmp_path, changed, problem):
+    with pytest.raises(NotFiniteError):
+        fit_tiny(recipe=recipe(), data=ONE_STEP, pretrained=False)
+    facts = RunFolder(tmp_path / "run").not_finite / "step.json"
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), **changed}))
+    with pytest.raises(RunError, match=problem):
+        read_step(facts.parent)
+
+
+@pytest.mark.parametrize("name", ["batch.safetensors", "state.safetensors"])
+def test_one_flipped_bit_in_what_a_step_had_is_seen(fit_tiny, recipe, tmp_path, name):
+    with pytest.raises(NotFiniteError):
+        fit_tiny(recipe=recipe(), data=ONE_STEP, pretrained=False)
+    file = RunFolder(tmp_path / "run").not_finite / name
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(RunError, match=rf"{name} is damaged .*SHA-256.*\nhint: train again"):
+        read_step(file.parent)
+
+
+@pytest.mark.parametrize("part", ["images", "targets"])
+def test_a_step_that_does_not_fit_its_network_is_refused_in_words(fit_tiny, recipe, tmp_path, part):
+    with pytest.raises(NotFiniteError):
+        fit_tiny(recipe=recipe(), data=ONE_STEP, pretrained=False)
+    step = read_step(RunFolder(tmp_path / "run").not_finite)
+    foreign = dataclasses.replace(step, **{part: getattr(step, part)[:, :2]})
+    with pytest.raises(RunError, match="the step does not fit the network it names"):
+        replay(foreign, tiny_classifier(), Runtime.create("cpu"))
+
+
+def test_a_step_is_taken_again_with_the_backward_of_training(fit_tiny, recipe, tmp_path, monkeypatch):
+    with pytest.raises(NotFiniteError):
+        fit_tiny(recipe=recipe(), data=ONE_STEP, pretrained=False)
+    network, asked = tiny_classifier(), []
+
+    def noted(module):
+        asked.append(module)
+        return fast_depthwise_backward(module)
+
+    monkeypatch.setattr("saccade.training.replay.fast_depthwise_backward", noted)
+    replay(read_step(RunFolder(tmp_path / "run").not_finite), network, Runtime.create("cpu"))
+    assert asked == [network]
 
 
 # -- the watch ---------------------------------------------------------------------------------------

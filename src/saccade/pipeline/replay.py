@@ -24,9 +24,10 @@ def replay(path: str, terminal: Terminal) -> bool:
     """
     from saccade.models.build import rebuild_classifier
     from saccade.training import replay as steps
+    from saccade.training.not_finite import STEP
 
     run = RunFolder(Path(path))
-    step = steps.read_step(run.not_finite if run.root.name != run.not_finite.name else run.root)
+    step = steps.read_step(run.root if (run.root / STEP).is_file() else run.not_finite)
     facts, runtime = step.facts, _runtime(step, terminal)
     classifier = rebuild_classifier(facts["architecture"])
     terminal.say(
@@ -37,7 +38,7 @@ def replay(path: str, terminal: Terminal) -> bool:
         found = steps.replay(step, classifier, runtime)
     terminal.say(*found.lines())
     if not found.again:
-        terminal.say("          loss and gradient are finite now: it came from the device or its memory")
+        terminal.say(f"          loss and gradient are finite this time{_what_differs(step, runtime)}")
     return found.again
 
 
@@ -51,6 +52,15 @@ def _runtime(step: KeptStep, terminal: Terminal) -> Runtime:
     except RecipeError as error:
         terminal.say(f"          {error.problem}: the step is taken again on the CPU")
         return Runtime.create("cpu", precision)
+
+
+def _what_differs(step: KeptStep, runtime: Runtime) -> str:
+    """Of device and torch, now and then."""
+    import torch
+
+    now = {"device": str(runtime.device), "torch": torch.__version__}
+    then = {name: step.facts[name] for name in now}
+    return "".join(f"; {name} is {now[name]}, was {then[name]}" for name in now if now[name] != then[name])
 
 
 @contextlib.contextmanager

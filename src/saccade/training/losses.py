@@ -15,6 +15,7 @@ from torch.nn import functional
 from saccade.evaluation.calibration import log_loss_of_logits
 from saccade.plan import LossPlan
 
+LOSSES = ("cross_entropy", "bce", "focal", "asymmetric")
 ASYMMETRIC_MARGIN = 0.05  # probabilities below it cost nothing where a class is absent (Ridnik et al. 2021)
 _SMALLEST = 1e-8  # of a probability that is raised to a power: at 0 the gradient of a small power is infinite
 

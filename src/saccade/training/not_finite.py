@@ -6,6 +6,7 @@ again.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -101,13 +102,16 @@ def _write_files(
     kept = {"images": images, "targets": targets}
     extra = {"class_weights": loss.class_weights, "adjustment": loss.adjustment}
     kept |= {name: tensor for name, tensor in extra.items() if tensor is not None}
-    write_bytes(made / BATCH, tensors_to_bytes(kept))
     tensors, numbers = learner.optimizer_state()
     state = {f"weights/{name}": tensor for name, tensor in classifier.state_dict().items()}
     state |= {f"optimizer/{name}": tensor for name, tensor in tensors.items()}
-    write_bytes(made / STATE, tensors_to_bytes(state))
+    digests = {}
+    for name, held in ((BATCH, kept), (STATE, state)):
+        data = tensors_to_bytes(held)
+        digests[name] = hashlib.sha256(data).hexdigest()
+        write_bytes(made / name, data)
     facts = _facts(job, learner, images, epoch=epoch, step=step)
-    write_json(made / STEP, {**facts, "optimizer": numbers, "paths": list(batch.paths)})
+    write_json(made / STEP, {**facts, "sha256": digests, "optimizer": numbers, "paths": list(batch.paths)})
     write_text(made / README, _readme(job, learner, epoch=epoch, step=step))
 
 

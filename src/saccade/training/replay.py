@@ -11,25 +11,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saccade.bundle import load_exactly, tensors_from_bytes
+from saccade.bundle import load_exactly
 from saccade.errors import RunError
-from saccade.files import MOST_WEIGHT_BYTES, read_file
 from saccade.models.finetune import set_training_mode
 from saccade.models.network import Classifier
-from saccade.models.weights import shortened
-from saccade.plan import Phase
+from saccade.models.weights import MAX_IMAGE_SIZE, shortened
+from saccade.plan import FINETUNE, HEAD, MAIN, Phase
+from saccade.preprocess import MOST_CHANNELS
 from saccade.run_folder import read_json
 from saccade.runtime import Runtime, draw_seed
+from saccade.training.cpu.depthwise import fast_depthwise_backward
 from saccade.training.job import freeze_for
 from saccade.training.learner import even_parts
-from saccade.training.losses import Loss
+from saccade.training.losses import LOSSES, Loss
+from saccade.training.memory import out_of_memory
 from saccade.training.not_finite import BATCH, STATE, STEP
+from saccade.training.state import load_tensors
 
 WEIGHTS = "weights/"
+ANEW = "train again: the step is written anew"
 FACTS: dict[str, type] = {
     **dict.fromkeys(("epoch", "step", "seed", "images_at_once", "side", "channels"), int),
-    **dict.fromkeys(("phase", "loss", "architecture"), dict),
-    **dict.fromkeys(("precision", "device"), str),
+    **dict.fromkeys(("phase", "loss", "architecture", "sha256"), dict),
+    **dict.fromkeys(("precision", "device", "torch"), str),
     "activations": bool,
     "paths": list,
 }
@@ -92,28 +96,48 @@ def read_step(folder: Path) -> KeptStep:
             hint="give a run that stopped because a loss or gradient was NaN or infinite",
         )
     facts = read_json(folder / STEP)
-    wrong = [name for name, kind in FACTS.items() if not isinstance(facts.get(name), kind)]
-    batch, state = _tensors(folder / BATCH), _tensors(folder / STATE)
     try:
-        if wrong:
-            raise ValueError(wrong[0])
+        _refuse_unknown(facts)
+        batch, state = (load_tensors(folder / name, facts["sha256"][name]) for name in (BATCH, STATE))
+        _refuse_uneven(batch["images"], batch["targets"], facts["paths"])
         loss = Loss(
             **facts["loss"], class_weights=batch.get("class_weights"), adjustment=batch.get("adjustment")
         )
         phase = Phase(**facts["phase"])
         weights = {n.removeprefix(WEIGHTS): t for n, t in state.items() if n.startswith(WEIGHTS)}
         return KeptStep(facts, batch["images"], batch["targets"], weights, loss, phase)
+    except RunError as error:
+        problem = error.problem
     except (TypeError, KeyError, ValueError) as error:
-        raise RunError(
-            f"{folder / STEP} is damaged ({error})", hint="train again: the step is written anew"
-        ) from None
+        problem = f"{folder / STEP} is damaged ({error})"
+    raise RunError(problem, hint=ANEW)
+
+
+def _refuse_unknown(facts: Mapping[str, Any]) -> None:
+    """Raises ValueError that names what no step of ours could have."""
+    wrong = [name for name, kind in FACTS.items() if not isinstance(facts.get(name), kind)]
+    if not wrong:
+        most = {"side": MAX_IMAGE_SIZE, "channels": MOST_CHANNELS}
+        wrong = [name for name, value in most.items() if not facts["activations"] <= facts[name] <= value]
+        known = {"loss": LOSSES, "phase": (HEAD, FINETUNE, MAIN)}
+        wrong += [name for name, names in known.items() if facts[name].get("name") not in names]
+    if wrong:
+        raise ValueError(wrong[0])
+
+
+def _refuse_uneven(images: Tensor, targets: Tensor, paths: list[Any]) -> None:
+    """Raises ValueError unless each image has its target and path."""
+    if not (images.is_floating_point() and targets.is_floating_point() and targets.ndim == 2):
+        raise ValueError("images and targets must be numbers, a row each")
+    if not 0 < len(images) == len(targets) == len(paths):
+        raise ValueError(f"{len(images)} images, {len(targets)} targets, {len(paths)} paths")
 
 
 def replay(step: KeptStep, classifier: Classifier, runtime: Runtime) -> Replayed:
     """Take the step again with the classifier, up to its gradient, and note where values are not finite.
 
     The classifier is that of the run, as it takes what was kept as images. Raises ModelError where the
-    weights do not fit.
+    weights do not fit, and RunError where the rest does not.
     """
     found = Replayed(images=_of(step.paths, spoilt_rows(step.images)))
     load_exactly(classifier, step.weights, where=STATE)
@@ -121,17 +145,31 @@ def replay(step: KeptStep, classifier: Classifier, runtime: Runtime) -> Replayed
     runtime.place(classifier)
     freeze_for(classifier, step.phase)
     set_training_mode(classifier, keep_statistics=step.phase.keep_statistics)
-    with runtime.training_arithmetic():
-        torch.manual_seed(draw_seed(step.facts["seed"], "step", step.facts["step"]))
-        for part in even_parts(len(step.images), max(1, step.facts["images_at_once"])):
-            losses = _losses(step, part, classifier, runtime, found)
-            found.loss += _of(step.paths[part], spoilt_rows(losses[:, None]))
-            if found.loss:
-                return found
-            (losses.sum() / len(step.images)).backward()  # type: ignore[no-untyped-call]
+    try:
+        # the quick backward is that of training; it acts in bfloat16 on a CPU
+        with runtime.training_arithmetic(), fast_depthwise_backward(classifier):
+            _backward(step, classifier, runtime, found)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if out_of_memory(error):
+            raise
+        what = str(error).partition("\n")[0]
+        raise RunError(f"the step does not fit the network it names ({what})", hint=ANEW) from None
+    if found.loss:
+        return found
     learnt = [(name, p.grad) for name, p in classifier.named_parameters() if p.grad is not None]
     found.gradients = [name for name, gradient in reversed(learnt) if not _finite(gradient)]
     return found
+
+
+def _backward(step: KeptStep, classifier: Classifier, runtime: Runtime, found: Replayed) -> None:
+    """The gradient of the step, unless a loss is not finite."""
+    torch.manual_seed(draw_seed(step.facts["seed"], "step", step.facts["step"]))
+    for part in even_parts(len(step.images), max(1, step.facts["images_at_once"])):
+        losses = _losses(step, part, classifier, runtime, found)
+        found.loss += _of(step.paths[part], spoilt_rows(losses[:, None]))
+        if found.loss:
+            return
+        (losses.sum() / len(step.images)).backward()  # type: ignore[no-untyped-call]
 
 
 def _losses(step: KeptStep, part: slice, classifier: Classifier, runtime: Runtime, found: Replayed) -> Tensor:
@@ -143,6 +181,8 @@ def _losses(step: KeptStep, part: slice, classifier: Classifier, runtime: Runtim
         torch.autocast(device.type, torch.bfloat16, enabled=reduced),
     ):
         logits = classifier(runtime.images(step.images[part]))
+    if logits.shape != targets.shape:
+        raise ValueError(f"targets of {targets.shape[1]} classes")
     return loss(logits, targets)
 
 
@@ -191,11 +231,3 @@ def _of(paths: list[str], rows: list[int]) -> list[str]:
 
 def _counted(paths: list[str]) -> str:
     return f"{len(paths)} NaN or infinite: {shortened(paths, 5)}" if paths else ""
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        data = read_file(path, max_bytes=MOST_WEIGHT_BYTES)
-    except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror})", hint="train again") from None
-    return tensors_from_bytes(data, where=str(path))

@@ -269,7 +269,7 @@ class Checkpoints:
     def best_weights(self, state: FitState) -> dict[str, Tensor]:
         """The weights of the best epoch; raises RunError when the file is damaged."""
         try:
-            return _load_tensors(self._best(state), self._best_sha256)
+            return load_tensors(self._best(state), self._best_sha256)
         except RunError as error:
             raise RunError(
                 error.problem, hint="give the same command again: it goes back to an intact checkpoint"
@@ -284,7 +284,7 @@ class Checkpoints:
     def start_weights(self) -> dict[str, Tensor] | None:
         """What `keep_start` wrote, or None; raises RunError where the file is damaged or gone."""
         kept = self.choice(START)
-        return None if kept is None else _load_tensors(self._start_file, kept["sha256"])
+        return None if kept is None else load_tensors(self._start_file, kept["sha256"])
 
     @property
     def _start_file(self) -> Path:
@@ -316,7 +316,7 @@ class Checkpoints:
     def _load(self, path: Path) -> Checkpoint:
         body = self._read_state(path)
         state = state_from_json(body["state"])
-        tensors = _load_tensors(self._tensors(state), body["tensors_sha256"])
+        tensors = load_tensors(self._tensors(state), body["tensors_sha256"])
         self._best_sha256 = body["best_sha256"]
         return Checkpoint(
             state=state,
@@ -361,7 +361,7 @@ class Checkpoints:
                 continue
             with contextlib.suppress(RunError, ModelError):
                 body = self._read_state(path)
-                tensors = _load_tensors(path.with_suffix(".safetensors"), body["tensors_sha256"])
+                tensors = load_tensors(path.with_suffix(".safetensors"), body["tensors_sha256"])
                 left[int(body["state"]["epoch"])] = _below("weights/", tensors)
         return left
 
@@ -496,7 +496,8 @@ def _or_infinite(value: float | None) -> float:
 # -- files -------------------------------------------------------------------------------------------
 
 
-def _load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a file; raises RunError where it is not the one of this SHA-256 ("": any)."""
     data = _verify(path, sha256)
     return tensors_from_bytes(data, where=str(path))
 
