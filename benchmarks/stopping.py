@@ -116,6 +116,8 @@ class Bench:
         place, said = run.place(), run.log.read_text()
         if code == 0:
             return FINISHED, run.difference(straight)
+        if kind == signal.SIGKILL and code != -kind:
+            return place, f"exit {code}: {said[-300:]}"
         if kind == signal.SIGTERM:
             hints = said.count("to continue: saccade train") + said.count("to start again: saccade train")
             if code != 128 + kind or hints != 1 or answered > STOP_SECONDS:

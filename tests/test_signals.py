@@ -111,6 +111,21 @@ with RunFolder(Path({str(folder)!r})).locked():
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_checkpoint_is_written_to_its_end_but_not_for_ever() -> None:
+    writing = """
+later(0.01)
+with signals.written_first():
+    try: time.sleep(60)
+    except BaseException: time.sleep(SECONDS)
+    print("written", flush=True)
+while True:
+    try: time.sleep(60)
+    except BaseException: pass"""
+    limited = "signals.WRITING_SECONDS = 0.3\n" + SHORT + writing.replace("SECONDS", "2")
+    assert run(SHORT + writing.replace("SECONDS", "1"), signal.SIGTERM)[:2] == (143, "written\n")
+    assert run(limited, signal.SIGTERM) == (143, "", message(signal.SIGTERM))
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_the_process_at_once(second: int) -> None:
     work = f"try: send()\nfinally:\n    os.kill(os.getpid(), {int(second)})\n    time.sleep(60)"

@@ -50,7 +50,6 @@ LOCK_TRIES = 20
 FOLDER_CERTIFICATE = "certificate.json"  # within a model that is a folder
 PART = ".part"  # ends the name of a file that is being written
 OF_A_SEARCH = ("search", "best.toml", ".search.lock", ".ending.lock")  # in the folder of the run that follows
-FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)  # a disk, a quota
 READ_TRIES = 3  # another command may be writing while this one reads
 
 
@@ -850,7 +849,7 @@ def replacing(path: Path, *, needed_bytes: int = 0) -> Iterator[BinaryIO]:
             raise
         fsync_folder(path.parent)
     except OSError as error:
-        room = _room(path.parent, needed_bytes) if error.errno in FULL else ""
+        room = _room(path.parent, needed_bytes) if error.errno == errno.ENOSPC else ""  # a quota's is unknown
         raise RunError(
             f"{path} cannot be written ({error.strerror}){room}",
             hint="free some space or permissions there, or give --out another folder",

@@ -23,6 +23,8 @@ from saccade.terminal import say_problem
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 EXIT_CODES = tuple(128 + number for number in STOPPING)
 GRACE_SECONDS = 4.0  # a container has 10 s between SIGTERM and SIGKILL
+WRITING_SECONDS = 60.0  # more, where a checkpoint is being written
+LOOK_SECONDS = 0.1  # between two looks whether it still is
 CONTINUING = ("train", "demo", "predict")
 SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 DONE = b"\0"  # no signal has this number
@@ -36,6 +38,7 @@ class _State:
     resume = ""  # the run or output that a command has begun
     flags: tuple[str, ...] = ()  # that belong to going on
     saying = threading.Lock()
+    writing = False  # what a command that continues needs
     tidying: tuple[Callable[[], None], ...] = ()  # what is still done where the main thread cannot
 
 
@@ -43,8 +46,9 @@ class _State:
 def answered_signals(words: Sequence[str]) -> Iterator[None]:
     """Within it a signal raises Interrupted in the main thread.
 
-    The process ends without that thread at a second signal, or GRACE_SECONDS after the first. `words` are
-    those of the command, for the message. Does nothing inside another one, or outside of the main thread.
+    The process ends without that thread at a second signal, or GRACE_SECONDS after the first and after what
+    `written_first` holds. `words` are those of the command, for the message. Does nothing inside another one,
+    or outside of the main thread.
     """
     if _State.active or threading.current_thread() is not threading.main_thread():
         yield
@@ -72,6 +76,16 @@ def answered_signals(words: Sequence[str]) -> Iterator[None]:
 def can_resume(run: str, flags: Sequence[str] = ()) -> None:
     """From now on a stopped command says that it can go on; `saccade train` by `--resume RUN` and `flags`."""
     _State.resume, _State.flags = run, tuple(flags)
+
+
+@contextlib.contextmanager
+def written_first() -> Iterator[None]:
+    """Within it a first signal does not end the process for WRITING_SECONDS; a second one does."""
+    _State.writing = True
+    try:
+        yield
+    finally:
+        _State.writing = False
 
 
 @contextlib.contextmanager
@@ -129,17 +143,22 @@ def _leave_to_watcher(number: int, frame: FrameType | None) -> None:
 
 def _watch(reading: int, words: Sequence[str]) -> None:
     """Read the numbers of signals from the pipe; end the process at the second, or when the grace is over."""
-    first, deadline = 0, 0.0
+    first, deadline, latest = 0, 0.0, 0.0
     while True:
-        left = max(0.0, deadline - time.monotonic()) if first else None
-        ready, _, _ = select.select([reading], [], [], left)
+        ready, _, _ = select.select([reading], [], [], LOOK_SECONDS if first else None)
+        now = time.monotonic()
+        if _State.writing:
+            deadline = max(deadline, min(latest, now + GRACE_SECONDS))
+        if not ready and now < deadline:
+            continue
         number = os.read(reading, 1)[0] if ready else first
         if number == DONE[0]:
             return
         if number in STOPPING and first:
             _end(words, first)
         if number in STOPPING:
-            first, deadline = number, time.monotonic() + GRACE_SECONDS
+            first, deadline = number, now + GRACE_SECONDS
+            latest = deadline + WRITING_SECONDS
 
 
 def _end(words: Sequence[str], number: int) -> None:

@@ -472,6 +472,36 @@ def test_a_batch_too_large_for_memory_is_worked_in_pieces_with_the_same_gradient
     assert results[1].notes == ()
 
 
+class SmallBackward(torch.autograd.Function):
+    """Has no memory for the gradient of more than 3 images at once."""
+
+    @staticmethod
+    def forward(ctx, features):
+        return features.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if len(gradient) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory (not really)")
+        return gradient
+
+
+class SmallForGradients(TinyBackbone):
+    def forward(self, images):
+        return SmallBackward.apply(super().forward(images))
+
+
+def test_memory_too_small_for_a_gradient_leaves_no_trace_in_the_statistics(fit_tiny, recipe):
+    found = {}
+    for backbone in (SmallForGradients(), SmallMemory()):
+        network = tiny_classifier()
+        network.backbone.__class__ = type(backbone)
+        fit_tiny(type(backbone).__name__, classifier=network, recipe=recipe(), pretrained=False)
+        found[type(backbone)] = network.state_dict()
+    for name, tensor in found[SmallMemory].items():
+        assert torch.equal(found[SmallForGradients][name], tensor), name
+
+
 def test_no_memory_even_for_two_images_is_said_with_what_to_do(fit_tiny):
     network = tiny_classifier()
     network.backbone = type("Tiny", (SmallMemory,), {"most": 1})()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from saccade.features import heads
 from saccade.features.heads import Choice, LabelledFeatures, head_logits, stratified_group_folds
 from saccade.features.series import is_wide
-from saccade.methods.activations import kept_activations
+from saccade.methods.activations import kept_activations, measure_ending
 from saccade.methods.probe import Probe
 from saccade.methods.verdict import Cost, Terms, Trial, Verdict, verdict, within_limit
 from saccade.models.finetune import set_training_mode
@@ -41,7 +41,6 @@ from saccade.transforms.batches import Batch
 TRIAL_SHARE, LEAST_TRIAL_STEPS, TRIAL_HOLDOUT_FOLDS, TRIAL_VIEWS = 0.1, 100, 4, 2
 MAX_TRIAL_IMAGES, MAX_JUDGED_IMAGES = 2_000, 500
 TIMED_STEPS = 3
-TIMED_VALIDATION_BATCHES = 2
 LEAST_STEPS = 10  # of the last layers, else we keep the head
 TAIL_STEP_SHARE = 0.35  # of a step of the whole network: a trial's, the passes through frozen layers included
 FORWARD_SHARE = 1 / 3  # of a training step
@@ -80,21 +79,11 @@ def _within_limit(job: TrainingJob, phase: Phase) -> Verdict:
     if clock.seconds_left <= 0:
         return within_limit(Cost(0.0, math.inf), clock.seconds_left, phase.epochs)
     step_seconds = _step_seconds(job, phase)
-    clock.measure_ending(_validation_seconds(job))
+    measure_ending(job)
     validating = FORWARD_SHARE * step_seconds * job.validation_batches
     least = LEAST_STEPS * TAIL_STEP_SHARE * step_seconds + VALIDATION_MARGIN * validating
     cost = Cost(_epoch_seconds(job, step_seconds), least)
     return within_limit(cost, clock.seconds_left, phase.epochs)
-
-
-def _validation_seconds(job: TrainingJob) -> float:
-    """About what a validation takes: by the quickest of the first batches, decoding included."""
-    least, images, began = math.inf, 0, time.monotonic()
-    for batch in islice(job.data.validation(), TIMED_VALIDATION_BATCHES):
-        predict_logits(job.classifier, [batch], job.runtime)
-        now = time.monotonic()
-        least, images, began = min(least, now - began), max(images, len(batch.paths)), now
-    return least * job.data.validation_images / max(1, images) if images else 0.0
 
 
 def _terms(job: TrainingJob, phase: Phase) -> Terms:

@@ -122,7 +122,7 @@ def fit(job: TrainingJob) -> FitResult:
 
 @contextlib.contextmanager
 def guarded(job: TrainingJob) -> Iterator[None]:
-    """Training arithmetic inside; after a failed step the network has the last finished epoch's weights."""
+    """Training arithmetic inside; after a failed step the network has the newest weights that were kept."""
     try:
         with job.runtime.training_arithmetic():
             yield
@@ -302,6 +302,7 @@ def _step_within_memory(learner: Learner, batch: Batch, step: int) -> tuple[Tens
             if not out_of_memory(error):
                 raise
         learner.stepper.zero_grad()  # outside the except: the error holds on to the memory
+        learner.statistics.restore()
         learner.halve_micro_batch(len(batch.paths))
 
 

@@ -24,9 +24,10 @@ from torch import Tensor
 
 from saccade.bundle import tensors_from_bytes, tensors_to_bytes
 from saccade.errors import ModelError, RunError
-from saccade.files import MOST_WEIGHT_BYTES, parse_json, read_file, read_text
+from saccade.files import MOST_WEIGHT_BYTES, file_size, parse_json, read_file, read_text
 from saccade.records import EpochRow
 from saccade.run_folder import RunFolder, canonical_sha256, json_bytes, write_bytes, write_json
+from saccade.signals import written_first
 from saccade.training.schedules import Pace, Plateau
 from saccade.training.tally import Part
 
@@ -206,6 +207,7 @@ class Checkpoints:
         self._best_sha256 = ""  # of the best weights that the newest state names
         self.save_seconds = 0.0  # that the latest `save` took
 
+    @written_first()
     def save(
         self,
         state: FitState,
@@ -247,8 +249,8 @@ class Checkpoints:
         free = shutil.disk_usage(self.folder).free
         if free + there < needed:
             raise RunError(
-                f"training needs {needed / 1e6:,.0f} MB for its checkpoints and has {free / 1e6:,.0f} "
-                f"MB in {self.folder}",
+                f"training needs {file_size(needed)} for its checkpoints and has {file_size(free)} "
+                f"in {self.folder}",
                 hint="free some space there, or give --out another folder",
             )
 

@@ -22,7 +22,7 @@ from saccade.training.tally import Tally
 from saccade.transforms.batches import Batch
 
 USUAL_SECONDS = 60.0  # between two checkpoints, where nobody said how many
-MOST_SHARE = 0.02  # of the time, for writing them
+MOST_SHARE = 0.02  # of the time, for writing them; what the first one takes is not known before
 
 
 def pause(job: TrainingJob) -> float:
