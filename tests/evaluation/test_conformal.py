@@ -50,8 +50,13 @@ def test_the_limit_is_the_one_that_enough_true_classes_reach():
         ("cat", "dog"),
         np.array([[p / 10, 1 - p / 10] for p in range(1, 10)]),
     )
-    limits = {c: choose_sets(answers(made), c, part="validation").limits[0] for c in (0.5, 0.9, 0.95)}
-    assert limits == {0.5: 0.5, 0.9: 0.1, 0.95: 0.0}  # of 9, 5 and all must reach it; 9.5 are not there
+    limits = {c: choose_sets(answers(made), c, part="validation").limits[0] for c in (1e-12, 0.5, 0.9, 0.95)}
+    assert limits == {
+        1e-12: 0.9,
+        0.5: 0.5,
+        0.9: 0.1,
+        0.95: 0.0,
+    }  # of 9, 5 and all must reach it; 9.5 are not there
 
 
 def test_sets_are_judged_by_how_often_they_hold_the_truth_and_by_their_size():

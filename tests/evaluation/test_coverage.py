@@ -24,6 +24,6 @@ def simulation():
 def test_every_interval_holds_the_truth_about_95_times_in_100(simulation, grouped):
     found = simulation.coverage(100, 300, grouped=grouped, truth_images=100_000)
     assert len(found) == 24
-    low = {name: value for name, value in found.items() if not 0.87 <= value <= 1}
-    assert low == {}
+    most = {name: 0.985 if name in simulation.OF_CLASSES else 0.99 for name in found}  # of 500, of 100
+    assert {name: value for name, value in found.items() if not 0.87 <= value <= most[name]} == {}
     assert 0.92 < np.mean([*found.values()]) < 0.98

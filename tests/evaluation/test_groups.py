@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.evaluation.groups import Groups
+from saccade.evaluation.answers import Answers
+from saccade.evaluation.groups import Groups, Worth, mean_quantile
 from saccade.evaluation.intervals import Z_95, student_95
+from saccade.evaluation.metric_intervals import intervals, share_interval
 from saccade.evaluation.metrics import measure
+from saccade.evaluation.ranking import rank_classes
 from saccade.records import Predictions
 from saccade.testing.metrics import example_predictions, shuffled
 
@@ -53,6 +56,29 @@ def test_groups_of_one_are_no_groups():
 def test_figures_by_group_do_not_depend_on_the_order_of_the_images():
     made, original = copied(example_predictions(40, 3, seed=2))
     assert measure(made, groups=original) == measure(shuffled(made, seed=5), groups=original)
+
+
+def test_the_mean_over_classes_is_no_surer_than_the_groups_that_hold_them_all():
+    classes = [Worth(20.0, student_95(2), 3)] * 10
+    assert mean_quantile(classes, 3) == student_95(2)
+    assert mean_quantile(classes, 30) == student_95(20)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_few_groups_with_images_of_many_classes_hold_the_balanced_accuracy(count):
+    """Each group is right as often in all of its 10 classes; 80 % of all groups' images are right."""
+    generator, held = np.random.default_rng(0), []
+    of = np.repeat([f"site {i}" for i in range(count)], 40)
+    names = tuple("abcdefghij")
+    for _ in range(100):
+        truth = generator.integers(10, size=len(of))
+        right = generator.random(len(of)) < np.repeat(generator.beta(8, 2, size=count), 40)
+        called = np.where(right, truth, (truth + 1) % 10)
+        data = Answers(truth, called, np.eye(10)[called], names, Groups.named(of))
+        ranked = rank_classes(truth, data.probabilities, data.groups)
+        low, high = intervals(data, share_interval(right, data.groups), ranked, ())["balanced_accuracy"]
+        held.append(low <= 0.8 <= high)
+    assert np.mean(held) > 0.92
 
 
 def test_where_all_images_agree_a_group_counts_once():

@@ -145,3 +145,9 @@ def test_macro_f1_of_labels_is_that_of_scikit_learn() -> None:
     assert predictions.named is not None
     expected = sk.f1_score(predictions.truth, predictions.named, average="macro")
     assert mean_label_f1(predictions.truth, predictions.named) == pytest.approx(expected)
+
+
+def test_of_one_image_nothing_is_resampled() -> None:
+    found = measure(drawn(1, seed=3)).extra["intervals"]
+    assert found["log_loss"] is None
+    assert set(found["average_precision"]) == {None}

@@ -125,7 +125,8 @@ def test_figures_stay_within_bounds_and_inside_their_intervals(made):
     assert result.accuracy.low <= result.accuracy.value <= result.accuracy.high
     intervals = result.extra["intervals"]
     for name in ("balanced_accuracy", "macro_f1", "log_loss", "ece"):
-        low, high = intervals[name]
+        low, high = intervals[name] or (0, np.inf)
+        assert (intervals[name] is None) <= (len(made) == 1), name
         assert low - 1e-12 <= getattr(result, name) <= high + 1e-12, name
     for name, value in result.extra["metrics"].items():
         assert (value is None) <= (intervals[name] is None), name
@@ -251,3 +252,14 @@ def test_every_figure_is_shown_with_its_interval():
     assert len(shown) == 13
     assert all(row.interval is not None for row in shown)
     assert {row.value for row in shown} >= {*measured.extra["metrics"].values(), measured.top_k[5]}
+
+
+def test_what_varies_by_nothing_has_no_interval():
+    made = example_predictions(30, 3, seed=0)
+    found = measure(made, groups=dict.fromkeys(made.paths, "ann")).extra
+    for name in ("log_loss", "brier", "ece"):
+        assert found["intervals"][name] is None
+    assert found["risk_coverage"]["intervals"] == {"aurc": None, "augrc": None}
+    assert set(found["calibration"]["after"]["intervals"].values()) == {None}
+    assert all(row["low"] is None for row in found["calibration"]["per_class"])
+    assert found["intervals"]["balanced_accuracy"][0] < 0.2 < 0.9 < found["intervals"]["balanced_accuracy"][1]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from saccade.evaluation.groups import Groups
+from saccade.evaluation.intervals import wilson
 from saccade.evaluation.risk_coverage import CURVE_POINTS, RiskCoverage, risk_coverage
 
 
@@ -85,3 +86,12 @@ def test_intervals_hold_the_areas_and_a_part_without_a_mistake_is_not_certain():
     perfect = risk_coverage(confidence, np.ones(200, bool), groups, seed=0, resamples=20)
     assert perfect["aurc"] == perfect["augrc"] == 0
     assert perfect["intervals"]["augrc"][1] == perfect["intervals"]["aurc"][1] / 2 > 0.03  # 50 groups
+
+
+def test_where_every_answer_is_wrong_the_areas_are_not_certain_either():
+    confidence, groups = np.linspace(0.5, 0.9, 20), Groups.alone(20)
+    found = risk_coverage(confidence, np.zeros(20, bool), groups, seed=0, resamples=20)
+    assert (found["aurc"], found["augrc"]) == (pytest.approx(1), pytest.approx(0.5))
+    low = wilson(20, 20).low
+    assert found["intervals"]["aurc"] == [pytest.approx(low), 1]
+    assert found["intervals"]["augrc"] == [pytest.approx(low / 2), 0.5]

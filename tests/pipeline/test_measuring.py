@@ -53,7 +53,14 @@ def test_a_run_without_validation_predictions_recommends_nothing(run: RunFolder)
 
 def test_a_precision_that_is_no_share_is_refused() -> None:
     with pytest.raises(RecipeError, match="at least 0 and below 1, got 99"):
-        check_target(99)
+        check_target(99, Recipe())
+
+
+def test_a_precision_of_answers_is_refused_where_each_label_has_a_threshold() -> None:
+    several = Recipe.from_mapping({"data.multi_label": True})
+    check_target(0, several)
+    with pytest.raises(RecipeError, match=r"--evaluate\.precision"):
+        check_target(0.9, several)
 
 
 def test_label_sets_are_chosen_on_validation_images_and_judged_on_others(run: RunFolder) -> None:

@@ -17,7 +17,7 @@ from saccade.evaluation.answers import Answers
 from saccade.evaluation.calibration import BINS, bin_index, image_losses, softmax
 from saccade.evaluation.class_counts import ClassSums, share
 from saccade.evaluation.intervals import RESAMPLES, sum_of_sizes_interval
-from saccade.records import Interval
+from saccade.evaluation.metric_intervals import bounds
 
 NAMES = ("binned", "adaptive", "smooth")
 CELLS = 256  # of the confidence, for the smooth error
@@ -135,15 +135,18 @@ def calibration_figures(
 
 def _case(data: Answers, values: Floats, errors: CalibrationErrors, drawn: list[Floats]) -> dict[str, Any]:
     once = errors.gaps(np.ones((1, len(data.truth))))
-    found = [
-        sum_of_sizes_interval(gaps[0], resampled, data.groups.count)
-        for gaps, resampled in zip(once, drawn, strict=True)
-    ]
+    ranges = [_range(gaps[0], resampled, data) for gaps, resampled in zip(once, drawn, strict=True)]
     return {
-        **{name: interval.value for name, interval in zip(NAMES, found, strict=True)},
+        **dict(zip(NAMES, errors.values(), strict=True)),
         "log_loss": float(image_losses(values, data.truth).mean()),
-        "intervals": {name: [row.low, row.high] for name, row in zip(NAMES, found, strict=True)},
+        "intervals": dict(zip(NAMES, ranges, strict=True)),
     }
+
+
+def _range(parts: Floats, drawn: Floats, data: Answers) -> list[float] | None:
+    """95 % [low, high] of the sum of the sizes of some gaps; none of one group, which varies by nothing."""
+    groups = data.groups.count
+    return bounds(sum_of_sizes_interval(parts, drawn, groups)) if groups > 1 else None
 
 
 class _ClassErrors:
@@ -169,17 +172,19 @@ class _ClassErrors:
             share(self._called.of(values[None, :].astype(np.float64))[0], images)
             for values in (data.confidence, data.correct)
         )
-        found = [
-            sum_of_sizes_interval(once[label], drawn[:, label], data.groups.count) if n else None
-            for label, n in enumerate(images)
+        errors, ranges = (
+            np.abs(once).sum(axis=1),
+            [_range(once[i], drawn[:, i], data) for i in range(len(once))],
+        )
+        columns = zip(data.classes, images, sure, right, errors, ranges, strict=True)
+        return [
+            _row(label, int(n), float(c), float(r), float(e), ends) for label, n, c, r, e, ends in columns
         ]
-        columns = zip(data.classes, images, sure, right, found, strict=True)
-        return [_row(label, int(n), float(c), float(r), interval) for label, n, c, r, interval in columns]
 
 
-def _row(label: str, images: int, sure: float, right: float, error: Interval | None) -> dict[str, Any]:
-    if error is None:
-        none = dict.fromkeys(("confidence", "right", "ece", "low", "high"))
-        return {"label": label, "images": images, **none}
-    bounds = {"ece": error.value, "low": error.low, "high": error.high}
-    return {"label": label, "images": images, "confidence": sure, "right": right, **bounds}
+def _row(
+    label: str, images: int, sure: float, right: float, error: float, ends: list[float] | None
+) -> dict[str, Any]:
+    names, low_high = ("confidence", "right", "ece", "low", "high"), ends or (None, None)
+    values = (sure, right, error, *low_high) if images else (None,) * len(names)
+    return {"label": label, "images": images, **dict(zip(names, values, strict=True))}

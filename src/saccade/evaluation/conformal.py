@@ -63,7 +63,7 @@ def _limit(true: Floats, coverage: float) -> float:
 
     One more than the share of n says: a new image is one of n + 1 that are alike.
     """
-    reaching = math.ceil(round((len(true) + 1) * coverage, 9))
+    reaching = max(1, math.ceil(round((len(true) + 1) * coverage, 9)))
     return float(np.sort(true)[len(true) - reaching]) if reaching <= len(true) else 0.0
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from saccade.evaluation.intervals import widest
-from saccade.evaluation.metrics import measure, metrics_as_json
+from saccade.evaluation.intervals import student_95, widest
+from saccade.evaluation.metrics import METRICS, measure, metrics_as_json
 from saccade.records import Interval, Predictions
 
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "ece")
@@ -46,20 +46,9 @@ def over_folds(values: Sequence[float], *, share: bool = True) -> FoldedFigure:
     k = len(values)
     assert k >= 2, "one fold has no deviation"
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-    half = t_95(k - 1) * deviation * math.sqrt(1 / k + 1 / (k - 1))
+    half = student_95(k - 1) * deviation * math.sqrt(1 / k + 1 / (k - 1))
     low, high = mean - half, mean + half
     return FoldedFigure(mean, deviation, max(0.0, low) if share else low, min(1.0, high) if share else high)
-
-
-def t_95(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t.
-
-    >>> round(t_95(4), 3)
-    2.776
-    """
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, degrees))
 
 
 def folded_metrics(
@@ -77,7 +66,7 @@ def folded_metrics(
     """
     found = measure(predictions, top_k=tuple(top_k), groups=groups, **chosen)
     whole = metrics_as_json(found)
-    rows = [_fold(predictions, fold_of, number, top_k) for number in sorted(set(fold_of.values()))]
+    rows = [_fold(predictions, fold_of, number) for number in sorted(set(fold_of.values()))]
     figures = {name: over_folds([row[name] for row in rows], share=name in SHARES) for name in FIGURES}
     accuracy = figures["accuracy"]
     wide = widest(Interval(**whole["accuracy"]), Interval(accuracy.mean, accuracy.low, accuracy.high))
@@ -91,9 +80,7 @@ def _as_json(figure: FoldedFigure) -> dict[str, float]:
     return {"mean": figure.mean, "sd": figure.deviation, "low": figure.low, "high": figure.high}
 
 
-def _fold(
-    predictions: Predictions, fold_of: Mapping[str, int], number: int, top_k: Sequence[int]
-) -> dict[str, Any]:
+def _fold(predictions: Predictions, fold_of: Mapping[str, int], number: int) -> dict[str, Any]:
     rows = [i for i, path in enumerate(predictions.paths) if fold_of[path] == number]
     part = Predictions(
         tuple(predictions.paths[i] for i in rows),
@@ -101,13 +88,4 @@ def _fold(
         predictions.classes,
         predictions.probabilities[rows],
     )
-    found = measure(part, top_k=tuple(top_k))
-    return {
-        "fold": number,
-        "images": found.images,
-        "accuracy": found.accuracy.value,
-        "balanced_accuracy": found.balanced_accuracy,
-        "macro_f1": found.macro_f1,
-        "log_loss": found.log_loss,
-        "ece": found.ece,
-    }
+    return {"fold": number, "images": len(rows), **{name: METRICS[name].of(part) for name in FIGURES}}

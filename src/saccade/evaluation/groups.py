@@ -117,17 +117,18 @@ def _effect(influence: NDArray[np.float64], of: NDArray[np.int64]) -> float:
     return max(1.0, float(sums @ sums) * groups / (groups - 1) / independent)
 
 
-def mean_quantile(worth: Sequence[Worth]) -> float:
+def mean_quantile(worth: Sequence[Worth], groups: int) -> float:
     """The quantile for a mean over classes whose images are worth this: Student's where they come in groups.
 
-    Its degrees of freedom are Satterthwaite's, of variances that fall with the number of groups. Source:
-    F. E. Satterthwaite, Biometrics Bulletin 2 (1946) 110-114.
+    Its degrees of freedom are Satterthwaite's, of variances that fall with the number of groups, but fewer
+    than the `groups` of all classes: one group may hold images of many. Source: F. E. Satterthwaite,
+    Biometrics Bulletin 2 (1946) 110-114.
 
-    >>> mean_quantile([Worth(9.0, 2.3, 9), Worth(900.0, 1.96, 900)]).__round__(2)  # the few groups decide
+    >>> mean_quantile([Worth(9.0, 2.3, 9), Worth(900.0, 1.96, 900)], 909).__round__(2)  # the few decide
     2.31
     """
     if all(one.z <= Z_95 for one in worth):
         return Z_95
     spreads = [1 / one.units for one in worth]
     lost = sum(spread**2 / max(1, one.units - 1) for spread, one in zip(spreads, worth, strict=True))
-    return student_95(max(1, int(sum(spreads) ** 2 / lost)))
+    return student_95(max(1, min(int(round(sum(spreads) ** 2 / lost, 9)), groups - 1)))

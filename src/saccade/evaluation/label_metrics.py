@@ -221,7 +221,7 @@ def _extra(data: LabelAnswers, counts: Counts, drawn: _Drawn) -> dict[str, Any]:
     probabilities, truth = data.probabilities.ravel(), data.truth.ravel()
     together = data.truth.astype(np.int64).T @ data.truth
     return {
-        "intervals": _intervals(counts, support, drawn),
+        "intervals": _intervals(counts, support, drawn, len(data.truth)),
         "reliability": [row.as_json() for row in reliability(probabilities, truth)],
         "confused_pairs": _named_instead(data),
         "missed": counts.missed.tolist(),
@@ -248,11 +248,12 @@ def _named_instead(data: LabelAnswers) -> list[dict[str, Any]]:
     ]
 
 
-def _intervals(counts: Counts, support: NDArray[Any], drawn: _Drawn) -> dict[str, Any]:
-    """95 % [low, high] of every figure; null for a label that has none.
+def _intervals(counts: Counts, support: NDArray[Any], drawn: _Drawn, images: int) -> dict[str, Any]:
+    """95 % [low, high] of every figure, each image by itself also where some belong together.
 
-    All are resampled over the images. Where a figure is a mean over labels or of decisions, Wilson's interval
-    with as many images as it rests on is joined, so that a perfect part is never called certain.
+    Null for what has none. All are resampled over the images. Where a figure is a mean over labels or of
+    decisions, Wilson's interval with as many images as it rests on is joined, so that a perfect part is never
+    called certain.
     """
     mean, macro, micro, loss = (drawn.interval(column) for column in range(drawn.figures.shape[1]))
     worth = [int(n) for n in support if n]
@@ -267,8 +268,10 @@ def _intervals(counts: Counts, support: NDArray[Any], drawn: _Drawn) -> dict[str
         "mean_average_precision": [mean.low, mean.high],
         "macro_f1": [macro.low, macro.high],
         "micro_f1": [micro.low, micro.high],
-        "log_loss": [loss.low, loss.high],
-        "average_precision": [_of_label(column) for column in drawn.average_precision.T],
+        "log_loss": [loss.low, loss.high] if images > 1 else None,
+        "average_precision": [
+            _of_label(column) if images > 1 else None for column in drawn.average_precision.T
+        ],
         "precision": [_wilson(r, n) for r, n in zip(counts.right, named, strict=True)],
         "recall": [_wilson(r, n) for r, n in zip(counts.right, support, strict=True)],
         "f1": [_of_f1(r, w) for r, w in zip(counts.right, wrong, strict=True)],

@@ -75,7 +75,7 @@ def intervals(
     whole = {
         **_beyond_chance(drawn, data.counts, accuracy),
         **_means(drawn, data),
-        **{name: drawn.interval(name) for name in ("log_loss", "brier")},
+        **{name: drawn.interval(name) if data.groups.count > 1 else None for name in ("log_loss", "brier")},
         "micro_f1": accuracy,  # each image is one decision
         "macro_average_precision": precise,
         "macro_auroc": auroc,
@@ -166,7 +166,7 @@ def _means(drawn: _Drawn, data: Answers) -> dict[str, Interval]:
     """Means over the classes. Mistakes tie F1 of classes together, so the wider of two intervals is taken."""
     counts, groups = data.counts, data.groups
     rows = _rows_by_class(data.truth, len(data.classes))
-    z = mean_quantile([groups.worth(data.correct[own], own) for own in rows if len(own)])
+    z = mean_quantile([groups.worth(data.correct[own], own) for own in rows if len(own)], groups.count)
     balanced, macro = _influences(data, counts)
     supports = counts.support[counts.support > 0]
     by_class = mean_interval(

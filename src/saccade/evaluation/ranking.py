@@ -158,7 +158,7 @@ class _OverClasses:
         mean = min(1.0, sum(values) / len(values))
         variance = self._groups.variance(self._influence / len(values)) + self._beyond / len(values) ** 2
         images = _independent(mean, variance)
-        z = mean_quantile(self._worth)
+        z = mean_quantile(self._worth, self._groups.count)
         if images:
             return wilson_of_share(mean, images, z)
         return mean_interval(mean, [worth.images for worth in self._worth], z)

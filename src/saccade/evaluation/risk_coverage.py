@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from saccade.evaluation.class_counts import share
 from saccade.evaluation.groups import Groups
 from saccade.evaluation.intervals import percentile_interval, wilson_of_share
+from saccade.evaluation.metric_intervals import bounds
 from saccade.records import Interval
 
 CURVE_POINTS = 100
@@ -92,24 +93,26 @@ def risk_coverage(
     drawn = [curve.areas(weights) for weights in groups.resampled(seed=seed, resamples=resamples)]
     columns = [np.concatenate(column) for column in zip(*drawn, strict=True)]
     once = [float(area[0]) for area in curve.areas(np.ones((1, images)))]
-    found = [
-        percentile_interval(value, column, groups.count) for value, column in zip(once, columns, strict=True)
-    ]
-    if correct.all():
-        found = _without_a_mistake(correct, groups)
     names = ("aurc", "augrc")
+    if len(set(correct.tolist())) == 1:
+        found = _all_alike(correct, groups)
+    elif groups.count > 1:
+        found = [percentile_interval(*both, groups.count) for both in zip(once, columns, strict=True)]
+    else:
+        found = [None, None]  # one group varies by nothing
     return {
         "images": images,
         **dict(zip(names, once, strict=True)),
-        "intervals": {
-            name: [interval.low, interval.high] for name, interval in zip(names, found, strict=True)
-        },
+        "intervals": {name: bounds(interval) for name, interval in zip(names, found, strict=True)},
         "curve": curve.points(),
     }
 
 
-def _without_a_mistake(correct: Bools, groups: Groups) -> list[Interval]:
-    """As far as the share of mistakes may reach, were they as common among sure answers as among others."""
+def _all_alike(correct: Bools, groups: Groups) -> list[Interval | None]:
+    """Where no answer is wrong, or every one: as far as the share of mistakes may reach, by Wilson.
+
+    As if mistakes were as common among sure answers as among others: AURC is their share, AUGRC half of it.
+    """
     worth = groups.worth(correct, np.arange(len(correct)))
-    risk = 1 - wilson_of_share(1.0, worth.images, worth.z).low
-    return [Interval(0.0, 0.0, risk), Interval(0.0, 0.0, risk / 2)]
+    risk = wilson_of_share(float(not correct[0]), worth.images, worth.z)
+    return [risk, Interval(risk.value / 2, risk.low / 2, risk.high / 2)]

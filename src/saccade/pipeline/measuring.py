@@ -87,10 +87,15 @@ def _temperature(run: RunFolder) -> float | None:
     return run.read_model().get("temperature") if run.has(run.model_json) else None
 
 
-def check_target(target: float) -> None:
-    """Raise RecipeError unless it can be a wanted precision; 0 is none."""
+def check_target(target: float, recipe: Recipe) -> None:
+    """Raise RecipeError unless it can be a wanted precision of such a run; 0 takes the recipe's value."""
     if not 0 <= target < 1:
         raise RecipeError(
             f"--target-precision must be at least 0 and below 1, got {target:g}",
             hint="give the share of the answers that must be right, such as 0.99",
+        )
+    if target and recipe.multi_label:
+        raise RecipeError(
+            "--target-precision is for one label an image; here each label has a threshold of its own",
+            hint="train with --evaluate.precision, which chooses them by the precision of each label",
         )

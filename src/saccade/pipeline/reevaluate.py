@@ -62,9 +62,9 @@ def evaluate(
             hint="give one of them",
         )
     _check_labels(columns)
-    check_target(target)
     run = existing_run(run_path)
     recipe = run.read_recipe()
+    check_target(target, recipe)
     with run.locked():
         if data or priors:
             run.require_trained()

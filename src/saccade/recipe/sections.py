@@ -557,7 +557,8 @@ class EvaluateConfig(Section):
     """
     target_precision: Share = 0.95
     """Share of its answers that must be right, where the model may leave images to a person. The lowest
-    confidence that reaches it on validation images is recommended, and judged on the test part. 0: none is.
+    confidence that surely reaches it on validation images (lower end of the 95 % interval) is recommended,
+    or where there is none the lowest that reaches it, and judged on the test part. 0: none is.
     """
     coverage: Share = 0.95
     """How often a set of labels must hold the true one (conformal prediction). The probability that a class
