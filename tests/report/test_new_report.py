@@ -9,15 +9,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from run_example import ExampleRun, history
 
+from saccade.evaluation.answers import answers
+from saccade.evaluation.asking import recommend
 from saccade.evaluation.calibration import ReliabilityBin
+from saccade.evaluation.metrics import measure, metrics_as_json
 from saccade.pipeline.about import about_evaluation
 from saccade.pipeline.judge import write_pages
 from saccade.recipe import Recipe
-from saccade.records import Dataset, EpochRow, Predictions
+from saccade.records import Dataset, EpochRow
 from saccade.report import figures as drawn
 from saccade.report import write_report
 from saccade.report.asking import asking
@@ -169,28 +171,33 @@ def test_of_many_classes_the_worst_come_first(tmp_path: Path) -> None:
     assert len(re.findall(r'<th scope="row" title=', page)) == 15
 
 
-def predictions(confidences: list[float], right: int) -> Predictions:
-    """Of two classes; the first so many are right."""
-    labels = tuple("x" if i < right else "y" for i in range(len(confidences)))
-    sure = np.array(confidences)
-    return Predictions(
-        tuple(map(str, range(len(labels)))), labels, ("x", "y"), np.stack([sure, 1 - sure], axis=1)
-    )
+@pytest.mark.parametrize(
+    ("precision", "wanted"), [(0.6, "60"), (0.995, "99.5"), (0.9995, "99.95"), (0.0, "")]
+)
+def test_the_page_tells_the_threshold_for_the_precision_that_is_wanted(
+    precision: float, wanted: str, tmp_path: Path
+) -> None:
+    example = ExampleRun(tmp_path)
+    run, validation = example.write(), answers(example.predictions("validation"))
+    chosen = recommend(validation, precision, part="validation") if precision else None
+    run.write_metrics("test", metrics_as_json(measure(example.predictions("test"), recommended=chosen)))
+    page = text_of(written(run)).replace("\u00a0", " ")
+    assert "Accept a confidence of Answered Of these right at least 50 %" in page
+    assert "is recommended" not in page
+    if chosen is None:
+        assert "Wanted:" not in page
+        return
+    assert f"Wanted: {wanted} % of the answers right. {chosen.note[:1].upper()}{chosen.note[1:]}" in page
+    if chosen.threshold is not None:
+        told = f"at least {100 * chosen.threshold:.2f} %" if chosen.threshold else "any"
+        assert f"{told} recommended" in page
 
 
-def test_answer_or_ask_counts_what_is_answered_and_what_is_right() -> None:
-    facts = Facts(name="x", predictions=predictions([0.99] * 60 + [0.8] * 20 + [0.6] * 20, right=79))
+def test_metrics_of_an_older_version_recommend_nothing() -> None:
+    figures = measure(ExampleRun(Path()).predictions("test"))
+    old = {key: value for key, value in figures.extra.items() if key != "answer_or_ask"}
     with Gallery(None) as picture:
-        found = asking(facts, picture)
-    assert found is not None
-    assert [(row["threshold"], row["answered"], row["right"]) for row in found["rows"]] == [
-        (0.5, 100, 79), (0.7, 80, 79), (0.9, 60, 60), (0.95, 60, 60),
-    ]  # fmt: skip
-    assert found["recommended"]["threshold"] == 0.7
-    assert found["rows"][1]["low"] < 79 / 80 < found["rows"][1]["high"]
-    never = Facts(name="x", predictions=predictions([0.99] * 40, right=20))
-    with Gallery(None) as picture:
-        assert (asking(never, picture) or {})["recommended"] is None
+        assert asking(Facts(name="x", metrics={"test": replace(figures, extra=old)}), picture) is None
 
 
 # -- the audit -------------------------------------------------------------------------------------------
