@@ -60,7 +60,7 @@ class RunRecord:
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by number of the promise
     diagnosis: tuple[Mapping[str, Any], ...] | None = None  # None: not made yet
     promises: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by number
-    seconds: float | None = None  # of the command that finished the run
+    seconds: float | None = None  # that one command took from its beginning to its end; else not known
     other: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

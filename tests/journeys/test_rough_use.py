@@ -289,6 +289,19 @@ def test_an_evaluation_forgets_parts_that_its_data_no_longer_have(
     assert not place.has(place.predictions("validation"))
 
 
+def test_an_evaluation_for_other_shares_forgets_the_new_data_of_its_name(
+    saccade: Saccade, run: RunFolder, photos: Path
+) -> None:
+    assert saccade("evaluate", run.root, photos, "--name", "shares").code == 0
+    place = run.evaluation("shares")
+    assert place.has(place.audit)
+    even = ",".join(f"{name}=1" for name in run.read_model()["classes"])
+    answer = saccade("evaluate", run.root, "--priors", even, "--name", "shares")
+    assert answer.code == 0, answer.err
+    assert not place.audit.exists()
+    assert not place.audit_page.exists()
+
+
 def test_a_leak_is_said_of_the_part_that_has_it(
     saccade: Saccade, run: RunFolder, photos: Path, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from run_example import ExampleRun, history
 from saccade.evaluation.answers import answers
 from saccade.evaluation.asking import recommend
 from saccade.evaluation.calibration import ReliabilityBin
-from saccade.evaluation.metrics import measure, metrics_as_json
+from saccade.evaluation.metrics import measure, metrics_as_json, metrics_from_json
 from saccade.pipeline.about import about_evaluation
 from saccade.pipeline.judge import write_pages
 from saccade.recipe import Recipe
@@ -65,6 +65,23 @@ def test_the_tiles_name_the_weakest_class_and_the_promises(example: ExampleRun) 
     page = text_of(written(example.run))
     assert f"{100 * weakest['recall']:.1f} % of its {weakest['support']} images found" in page
     assert "Promises kept 8 of 9 1 broken, 1 does not apply" in page
+
+
+def test_no_class_is_the_weakest_where_all_are_always_found(tmp_path: Path) -> None:
+    run = ExampleRun(tmp_path).write()
+    figures = metrics_from_json(run.read_metrics("test"))
+    found = tuple(replace(row, recall=1.0) for row in figures.per_class)
+    run.write_metrics("test", metrics_as_json(replace(figures, per_class=found)))
+    assert "Weakest class" not in text_of(written(run))
+
+
+def test_groups_stand_in_the_column_of_the_part_that_has_them(tmp_path: Path) -> None:
+    example = ExampleRun(tmp_path)
+    run, predictions = example.write(), example.predictions("validation")
+    groups = {path: str(i // 2) for i, path in enumerate(predictions.paths)}
+    run.write_metrics("validation", metrics_as_json(measure(predictions, groups=groups)))
+    page = text_of(written(run))
+    assert "Test 60 images Validation 60 images, 30 groups" in page
 
 
 def test_how_to_use_the_model_stands_there_with_its_classes(example: ExampleRun) -> None:
@@ -125,6 +142,12 @@ def test_a_head_before_epochs_is_a_line_and_no_epoch(tmp_path: Path) -> None:
     assert "head 1" not in table[:600]
 
 
+def test_a_head_that_is_kept_after_epochs_is_no_fine_tuning(tmp_path: Path) -> None:
+    run = ExampleRun(tmp_path, without=("history",)).write()
+    run.write_history([replace(fits(0.9)[0], validation_loss=0.1), *history()[3:]])
+    assert "mlp head on frozen features" in text_of(written(run))
+
+
 def test_one_epoch_far_off_does_not_flatten_the_others(tmp_path: Path) -> None:
     run = ExampleRun(tmp_path, without=("history",)).write()
     wild = [replace(history()[0], validation_loss=185.0), *history()[1:]]
@@ -139,9 +162,10 @@ def test_the_kept_epoch_has_its_value_beside_it() -> None:
     assert ">82.0 %<" in accuracy
 
 
-def test_bars_of_the_confidence_have_intervals() -> None:
-    svg = drawn.reliability_diagram([ReliabilityBin(0.8, 0.8667, 12, 0.83, 0.75)])
-    assert "LineCollection" in svg
+def test_bars_of_the_confidence_have_intervals_where_answers_are_independent() -> None:
+    rows = [ReliabilityBin(0.8, 0.8667, 12, 0.83, 0.75)]
+    assert "LineCollection" in drawn.reliability_diagram(rows)
+    assert "LineCollection" not in drawn.reliability_diagram(rows, intervals=False)
 
 
 # -- classes and mistakes --------------------------------------------------------------------------------
@@ -156,7 +180,7 @@ def test_cells_of_the_matrix_lead_to_their_photos(example: ExampleRun) -> None:
     assert set(links) <= ids
     assert 'class="wrong" style="--share: 0.' in page
     told = text_of(page)
-    for kind in ("Typical", "Wrong", "Unsure"):
+    for kind in ("Surest right", "Surest wrong"):
         assert kind in told
 
 
@@ -250,16 +274,17 @@ def test_an_evaluation_names_its_run_and_promises_nothing(example: ExampleRun) -
     assert "Model run flowers &amp; friends, resnet18, weights abababababab" in page
     assert "Data new photos" in page
     assert "Measured 30 November 2026, 18:21" in page
-    assert "50 of these 60 images were named right; of 100 more like them expect 72 to 91." in page
+    assert "50 of these 60 images were named right; on average about 83 of 100 more like them" in page
+    assert "more like them are (95 %: 72 to 91)." in page
     assert "The run's own test part 90.0 %" in page.replace("&#39;", "'")
     for words in ("used once", "Promise", "Not shown", "Recipe", "holds no audit.json", "Technical appendix"):
         assert words not in page
-    assert "for the first time" in page
+    assert "No earlier evaluation of these images is stored in this run." in page
 
 
 def test_an_evaluation_that_is_repeated_says_so_and_known_images_are_named(example: ExampleRun) -> None:
     page = evaluated(example, [FIRST, AGAIN], {"test": 7})
-    assert "has measured these images 2 times, first on 30 November 2026, 18:21" in page
+    assert "has measured these images, or some of them, 2 times, first on 30 November 2026, 18:21" in page
     assert "7 of these images were in the training or validation part" in page
 
 
@@ -269,13 +294,19 @@ def test_what_an_evaluation_writes_down_counts_earlier_ones(example: ExampleRun)
     first = about_evaluation(run, asked, data=str(example.images), dataset=dataset)  # type: ignore[arg-type]
     assert len(first["measured"]) == 1
     assert first["own"]["part"] == "test"
+    assert first["tested"] == len(dataset.used("test"))
     run.evaluation("one").write_about(first | {"measured": [FIRST]})
+    elsewhere = [replace(record, path=f"other/{record.path}", part="") for record in dataset.used()[:3]]
+    run.evaluation("one").write_dataset(elsewhere)
     run.evaluation("damaged").root.mkdir(parents=True, exist_ok=True)
     run.evaluation("damaged").about.write_text("{")
     again = about_evaluation(run, asked, data=str(example.images), dataset=dataset)  # type: ignore[arg-type]
     assert again["measured"][0] == FIRST
     assert len(again["measured"]) == 2
     json.dumps(again)
+    others = dataset.with_records(replace(record, sha256="f" * 64) for record in dataset.used())
+    new = about_evaluation(run, asked, data=str(example.images), dataset=others)  # type: ignore[arg-type]
+    assert (len(new["measured"]), new["tested"]) == (1, 0)
 
 
 def test_the_diagnosis_of_an_evaluation_is_about_its_own_figures(example: ExampleRun) -> None:

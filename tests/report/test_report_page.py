@@ -64,10 +64,11 @@ def page(example):
 def test_the_result_stands_first_with_interval_and_number_of_images(page, example):
     figures = example.run.read_metrics("test")["accuracy"]
     value, low, high = (100 * figures[end] for end in ("value", "low", "high"))
-    assert f"Expect about {value:.0f} of 100 ({low:.0f} to {high:.0f}) new images like these" in page.text
+    told = f"about {value:.0f} of 100 new images like these are named right (95 %: {low:.0f} to {high:.0f})."
+    assert f"On average {told}" in page.text
     tile = f"Accuracy {value:.1f} % 95 % interval {low:.1f} \u2013 {high:.1f} %, 60 test images"
     assert tile in page.text
-    assert page.text.index("Expect about") < page.text.index(tile) < page.text.index("What to do next")
+    assert page.text.index("On average about") < page.text.index(tile) < page.text.index("What to do next")
     assert "These images were used once" in page.text
     assert "There is no test part" not in page.text
 

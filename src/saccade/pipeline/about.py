@@ -11,9 +11,8 @@ from typing import Any
 from saccade.errors import RunError
 from saccade.evaluation.metrics import metrics_from_json
 from saccade.pipeline.shares import Asked
-from saccade.recipe import AUTO_BACKBONE
-from saccade.records import Dataset, ImageRecord
-from saccade.report.facts import judged_part
+from saccade.records import PARTS, Dataset, ImageRecord
+from saccade.report.facts import JUDGED_FIRST, judged_part, trained_backbone
 from saccade.run_folder import RunFolder
 from saccade.run_record import time_of_day
 
@@ -23,41 +22,45 @@ def about_evaluation(
 ) -> dict[str, Any]:
     """The content of `evaluation.json`, but for `known`; without `data`, of the run's own images.
 
-    `measured` are the times at which this run measured these images, this one included, under any name:
-    a figure that is looked at again and again to choose by is optimistic.
+    `measured` are the times at which this run measured any of these images, this one included, under any
+    name, as far as its evaluations are still there: a figure that is looked at again and again to choose by
+    is optimistic. `tested`: how many of them are in the run's own test part.
     """
-    fingerprint = dataset.fingerprint() if dataset else ""
+    records = dataset.used() if dataset else ()
     return {
         "run": run.root.resolve().name,
-        "backbone": _backbone(run),
+        "backbone": trained_backbone(run.read_recipe(), run.read_record()),
         "weights_sha256": run.read_model().get("weights_sha256", ""),
         "data": os.path.abspath(data) if data and Path(data).exists() else data,
         "priors": asked.in_words if asked.given else "",
-        "fingerprint": fingerprint,
-        "measured": [*_earlier(run, fingerprint), time_of_day()],
+        "fingerprint": dataset.fingerprint() if dataset else "",
+        "measured": [*_earlier(run, records), time_of_day()],
+        "tested": len(_standing_in(run, records, "test")),
         "own": _own_figure(run),
     }
 
 
-def _backbone(run: RunFolder) -> str:
-    named = run.read_recipe().model.backbone
-    return str(run.read_record().choice.get("backbone", named)) if named == AUTO_BACKBONE else named
-
-
-def _earlier(run: RunFolder, fingerprint: str) -> list[str]:
-    """When these images were measured before; a damaged record of it is no reason to measure nothing."""
+def _earlier(run: RunFolder, records: tuple[ImageRecord, ...]) -> list[str]:
+    """When any of these images was measured before; a damaged record is no reason to measure nothing."""
     times: set[str] = set()
-    for path in (run.root / "evaluations").glob("*/evaluation.json") if fingerprint else ():
+    for path in (run.root / "evaluations").glob("*/evaluation.json") if records else ():
         with contextlib.suppress(RunError):
-            found = RunFolder(path.parent).read_about()
-            if found.get("fingerprint") == fingerprint:
+            place = RunFolder(path.parent)
+            found = place.read_about()
+            if found.get("data") and _standing_in(place, records, *PARTS, ""):
                 times.update(found.get("measured", ()))
     return sorted(times)
 
 
+def _standing_in(run: RunFolder, records: tuple[ImageRecord, ...], *parts: str) -> list[str]:
+    """Paths of those images that the run has in these parts too, under any name; "" of data without parts."""
+    there = {record.sha256 for record in run.read_dataset() if record.used and record.part in parts}
+    return [record.path for record in records if record.sha256 and record.sha256 in there]
+
+
 def _own_figure(run: RunFolder) -> dict[str, Any]:
     """The accuracy on the run's own images, to hold the new one against; empty where there is none."""
-    part = judged_part([part for part in ("test", "validation") if run.has(run.metrics(part))])
+    part = judged_part([part for part in JUDGED_FIRST if run.has(run.metrics(part))])
     if not part:
         return {}
     figures = metrics_from_json(run.read_metrics(part))
@@ -66,9 +69,4 @@ def _own_figure(run: RunFolder) -> dict[str, Any]:
 
 def known_images(run: RunFolder, records: tuple[ImageRecord, ...]) -> list[str]:
     """Paths of those images that stood in the run's training or validation part."""
-    known = {
-        record.sha256
-        for record in run.read_dataset()
-        if record.used and record.part in ("train", "validation")
-    }
-    return [record.path for record in records if record.sha256 in known]
+    return _standing_in(run, records, "train", "validation")

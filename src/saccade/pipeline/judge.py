@@ -160,14 +160,15 @@ def named(bundle: Bundle, probabilities: NDArray[np.float64]) -> NDArray[np.bool
 
 
 def conclude(
-    run: RunFolder, dataset: Dataset, terminal: Terminal, *, seconds: float, of_fold: bool = False
+    run: RunFolder, dataset: Dataset, terminal: Terminal, *, seconds: float | None, of_fold: bool = False
 ) -> None:
     """Write promises, diagnosis and pages, and mark the run as finished.
 
     The run of a fold has no page of the audit, whose pictures may be of test images.
     """
     write_verdicts(run)
-    run.update_record(seconds=round(seconds, 1))  # before the report, which tells it
+    if seconds is not None:
+        run.update_record(seconds=round(seconds, 1))  # before the report, which tells it
     with terminal.progress("writing the report", "pages"):
         if of_fold:
             write_report(run, read_image=CheckedReader(dataset.storage, dataset.used()))

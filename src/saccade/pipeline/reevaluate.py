@@ -102,8 +102,12 @@ def _evaluate_for(
     about = about_evaluation(run, asked)
     flags = (*asked.as_flags, *_target_flag(target))
     place.begin_again(("saccade", "evaluate", str(run.root), "--name", name, *flags))
+    parts = [part for part in JUDGED_PARTS if run.has(run.predictions(part))]
+    _forget_other_parts(place, parts)
+    for of_new_data in (place.audit, place.audit_page):
+        place.remove(of_new_data)
     measured, by = {}, measuring(run, recipe, target=target, asked=asked)
-    for part in (part for part in JUDGED_PARTS if run.has(run.predictions(part))):
+    for part in parts:
         answered = asked.applied(run.read_predictions(part))
         place.write_predictions(part, answered)
         measured[part] = by.figures(answered)

@@ -55,7 +55,7 @@ def export(work: Work) -> None:
 
 
 def conclude(work: Work) -> None:
-    judge.conclude(work.run, work.dataset, work.terminal, seconds=time.monotonic() - work.began)
+    judge.conclude(work.run, work.dataset, work.terminal, seconds=_seconds(work))
     say_result(work.run, work.terminal)
 
 
@@ -68,8 +68,12 @@ def tell(work: Work) -> None:
 
 def finish_fold(work: Work) -> None:
     """The end of one run of a cross-validation, without its whole result in words."""
-    seconds = time.monotonic() - work.began
-    judge.conclude(work.run, work.dataset, work.terminal, seconds=seconds, of_fold=True)
+    judge.conclude(work.run, work.dataset, work.terminal, seconds=_seconds(work), of_fold=True)
+
+
+def _seconds(work: Work) -> float | None:
+    """That the run took; None where this command only continued it."""
+    return time.monotonic() - work.began if work.ready else None
 
 
 def remember_ending(work: Work) -> None:

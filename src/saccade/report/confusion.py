@@ -14,7 +14,7 @@ from saccade.report.facts import Facts
 from saccade.report.gallery import Coming, Gallery
 
 CLASSES_SHOWN = 15  # in the matrix and with photos; the others are in a folded picture and in the table
-OF_A_KIND = 3  # photos of a class that are typical, wrong, unsure
+OF_A_KIND = 3  # photos of a class that are surely right, surely wrong, least sure
 MIXUPS_SHOWN, OF_A_MIXUP = 24, 4  # pairs of classes, and photos of each
 CONFUSED_SHOWN = 12
 
@@ -131,7 +131,7 @@ def _mixups(
 
 
 def class_photos(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
-    """Of each class, the least found first: typical photos, wrong ones, unsure ones."""
+    """Of each class, the least found first: the surest right and wrong answers, and the least sure."""
     metrics, predictions = facts.figures, facts.predictions
     if not picture.at_hand or metrics is None or predictions is None or predictions.named is not None:
         return None
@@ -144,7 +144,7 @@ def class_photos(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
         {
             "anchor": class_anchor(i),
             "figures": metrics.per_class[i],
-            **_kinds(answers, np.flatnonzero(labels == metrics.classes[i]), picture),
+            "kinds": _kinds(answers, np.flatnonzero(labels == metrics.classes[i]), picture),
         }
         for i in chosen
     ]
@@ -152,16 +152,16 @@ def class_photos(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
 
 
 def _kinds(answers: Answers, rows: Any, picture: Gallery) -> dict[str, list[Photo]]:
-    """The surest right answers, the surest wrong ones, and those between two classes; each photo once."""
+    """The surest right answers, the surest wrong ones, and the nearest to a second class; each photo once."""
     predicted, labels = answers.predicted, answers.labels
     surest = sorted(rows, key=lambda i: (-answers.confidence[i], answers.paths[i]))
-    typical = [i for i in surest if predicted[i] == labels[i]][:OF_A_KIND]
+    right = [i for i in surest if predicted[i] == labels[i]][:OF_A_KIND]
     wrong = [i for i in surest if predicted[i] != labels[i]][:OF_A_KIND]
-    rest = sorted({*rows} - {*typical, *wrong}, key=lambda i: (answers.margin[i], answers.paths[i]))
+    rest = sorted({*rows} - {*right, *wrong}, key=lambda i: (answers.margin[i], answers.paths[i]))
     return {
-        "typical": answers.photos(typical, picture),
-        "wrong": answers.photos(wrong, picture),
-        "unsure": answers.photos(rest[:OF_A_KIND], picture),
+        "Surest right": answers.photos(right, picture),
+        "Surest wrong": answers.photos(wrong, picture),
+        "Least sure": answers.photos(rest[:OF_A_KIND], picture),
     }
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Any
 
-from saccade.evaluation.remedies import fitted
+from saccade.evaluation.remedies import fitted, kept_index
 from saccade.preprocess import RGB
 from saccade.records import ClassMetrics, Interval, Metrics
 from saccade.report.facts import Facts
@@ -16,6 +16,8 @@ from saccade.report.gallery import Gallery
 from saccade.report.promises import Promise, promises
 from saccade.report.render import bounds, count, percent
 from saccade.terminal import counted, duration
+
+NARROW = 0.02  # an interval that says something of single images in 1,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def _how(facts: Facts) -> str:
     """How it was trained, by what happened and not by what was asked for."""
     if not facts.history:
         return ""
-    if fitted(facts.history):
+    if fitted([facts.history[kept_index(facts.history)]]):
         head = facts.recipe.model.head if facts.recipe else "linear"
         return f"{head} head on frozen features"
     if facts.record.resolved.get("model.pretrained", False):
@@ -120,28 +122,26 @@ def _next(facts: Facts) -> str:
 
 def _answer(facts: Facts, figures: Metrics) -> str:
     """What the figure means, in one sentence without a term of the trade."""
-    right = "to have exactly their labels" if figures.multi_label else "to be named right"
-    images = f"Expect {_of_hundred(figures.accuracy)} new images like these {right}."
+    whole, value, interval = _of_hundred(figures.accuracy)
     if facts.about.get("data"):
-        low, high = (round(100 * end) for end in (figures.accuracy.low, figures.accuracy.high))
         named = "had exactly their labels" if figures.multi_label else "were named right"
         good = round(figures.accuracy.value * figures.images)
         these = f"{good:,} of these {figures.images:,} images"
-        return f"{these} {named}; of 100 more like them expect {low} to {high}."
-    if facts.part == "validation":
-        return f"{images[:-1]}, or somewhat fewer."
-    return images
+        return f"{these} {named}; on average about {value} of {whole} more like them are {interval}."
+    right = "have exactly their labels" if figures.multi_label else "are named right"
+    fewer = ", or somewhat fewer" if facts.part == "validation" else ""
+    return f"On average about {value} of {whole} new images like these {right} {interval}{fewer}."
 
 
-def _of_hundred(share: Interval) -> str:
-    """A share as so many of so many.
+def _of_hundred(share: Interval) -> tuple[str, str, str]:
+    """Of how many, how many, and the interval; of 1,000 only where so many can be told apart.
 
     >>> _of_hundred(Interval(0.913, 0.884, 0.936)), _of_hundred(Interval(0.997, 0.985, 0.999))
-    ('about 91 of 100 (88 to 94)', 'about 997 of 1,000 (985 to 999)')
+    (('100', '91', '(95 %: 88 to 94)'), ('1,000', '997', '(95 %: 985 to 999)'))
     """
-    whole = 100 if 0.01 <= share.value <= 0.99 else 1000
+    whole = 1000 if share.high - share.low < NARROW else 100
     value, low, high = (round(whole * end) for end in (share.value, share.low, share.high))
-    return f"about {value:,} of {whole:,} ({low:,} to {high:,})"
+    return f"{whole:,}", f"{value:,}", f"(95 %: {low:,} to {high:,})"
 
 
 def _accuracy(facts: Facts, figures: Metrics) -> Tile:
@@ -164,9 +164,13 @@ def _weakest(figures: Metrics) -> list[Tile]:
         return []
     if figures.multi_label:
         row = min(rows, key=lambda row: row.average_precision or 0.0)
+        if row.average_precision == 1:
+            return []
         words = f"average precision of {count(row.support)} images with the label"
         return [Tile(f"Weakest label: {row.label}", percent(row.average_precision), words, "labels")]
     row = min(rows, key=lambda row: (row.recall, row.label))
+    if row.recall == 1:
+        return []
     words = f"of its {counted(row.support, 'image')} found{_taken_for(figures, row)}"
     return [Tile(f"Weakest class: {row.label}", percent(row.recall), words, "classes")]
 
@@ -204,7 +208,8 @@ def _own_figure(own: Mapping[str, Any]) -> list[Tile]:
         return []
     accuracy = Interval(**own["accuracy"])
     words = f"accuracy on {count(own['images'])} images, {bounds((accuracy.low, accuracy.high))} %"
-    return [Tile(f"The run's own {own['part']} part", percent(accuracy.value), words, "about")]
+    part = "folds" if own["part"] == "folds" else f"{own['part']} part"
+    return [Tile(f"The run's own {part}", percent(accuracy.value), words, "about")]
 
 
 def _origin(facts: Facts) -> str:
@@ -225,12 +230,15 @@ def _origin_of_new(facts: Facts) -> str:
         return f"The run's own images, answered for other class shares: {facts.about['priors']}."
     priors = f" Answered for class shares {facts.about['priors']}." if facts.about["priors"] else ""
     times, first = len(facts.about["measured"]), facts.about["measured"][0]
-    if times == 1:
-        return f"This run measured these images for the first time.{priors}"
-    return (
-        f"This run has measured these images {times} times, first on {day_and_time(first)}. A figure by "
-        f"which one chooses again and again becomes optimistic.{priors}"
-    )
+    told = "No earlier evaluation of these images is stored in this run."
+    if times > 1:
+        told = (
+            f"This run has measured these images, or some of them, {times} times, first on "
+            f"{day_and_time(first)}. A figure by which one chooses again and again becomes optimistic."
+        )
+    tested = facts.about.get("tested", 0)
+    own = f" In the run's own test part: {count(tested)} of them." if tested else ""
+    return f"{told}{own}{priors}"
 
 
 # -- use it ----------------------------------------------------------------------------------------------

@@ -66,8 +66,7 @@ class Facts:
         """What was trained: the recipe's backbone, or the one that "auto" became; "" where unknown."""
         if self.about or self.recipe is None:
             return str(self.about.get("backbone", ""))
-        named = self.recipe.model.backbone
-        return str(self.record.choice.get("backbone", named)) if named == AUTO_BACKBONE else named
+        return trained_backbone(self.recipe, self.record)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -95,6 +94,12 @@ class Facts:
             given_split=split.get("made_by_user", False),
             series=self.record.series,
         )
+
+
+def trained_backbone(recipe: Recipe, record: RunRecord) -> str:
+    """The recipe's backbone, or the one that "auto" became."""
+    named = recipe.model.backbone
+    return str(record.choice.get("backbone", named)) if named == AUTO_BACKBONE else named
 
 
 def judged_part(parts: Collection[str]) -> str:

@@ -64,8 +64,11 @@ def far_off(epochs: Sequence[EpochRow]) -> float:
     return float(largest) if losses and largest > FAR_OFF * np.median(losses) else 0.0
 
 
-def reliability_diagram(rows: Sequence[ReliabilityBin]) -> str:
-    """How often the model was right against how sure it was, one bar a bin; the line is perfect honesty."""
+def reliability_diagram(rows: Sequence[ReliabilityBin], *, intervals: bool = True) -> str:
+    """How often the model was right against how sure it was, one bar a bin; the line is perfect honesty.
+
+    Without `intervals`: several labels of an image are no independent answers.
+    """
     figure, axes = _figure(4.7, 3.3, left=0.68)
     width = 1 / 15
     axes.bar(
@@ -78,8 +81,10 @@ def reliability_diagram(rows: Sequence[ReliabilityBin]) -> str:
     axes.plot([0, 1], [0, 1], color=SECOND, linewidth=1.4, linestyle=(0, (4, 3)))
     for row in rows:
         sure, middle = wilson_of_share(row.accuracy, row.images), row.low + width / 2
-        axes.vlines(middle, sure.low, sure.high, color=INK, linewidth=1.1)
-        axes.text(middle, sure.high + 0.015, str(row.images), ha="center", color=SOFT, fontsize=7.5)
+        if intervals:
+            axes.vlines(middle, sure.low, sure.high, color=INK, linewidth=1.1)
+        top = sure.high if intervals else row.accuracy
+        axes.text(middle, top + 0.015, str(row.images), ha="center", color=SOFT, fontsize=7.5)
     axes.set(xlim=(0, 1), ylim=(0, 1.08), xlabel="Confidence", ylabel="Share that is right")
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     return _svg(figure, "reliability")

@@ -132,13 +132,18 @@ def _figures(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     cells = [_figure_cells(facts.metrics[part]) for part in columns]
     rows = [(name, [cell.get(name) for cell in cells]) for name in cells[0]]
     folded = (*OTHERS.values(), "Brier score")
-    groups = facts.figures.extra.get("groups", facts.figures.images)
     return {
         "parts": columns,
         "rows": [row for row in rows if row[0] not in folded],
         "further": [row for row in rows if row[0] in folded],
-        "groups": groups if groups < facts.figures.images else 0,
+        "groups": {part: _groups(facts.metrics[part]) for part in columns},
     }
+
+
+def _groups(metrics: Metrics) -> int:
+    """By which the intervals go; 0 where each image stands alone."""
+    groups = int(metrics.extra.get("groups", metrics.images))
+    return groups if groups < metrics.images else 0
 
 
 def _figure_cells(metrics: Metrics) -> dict[str, tuple[str, str]]:
@@ -244,7 +249,7 @@ def _reliability(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     rows = [ReliabilityBin(**row) for row in metrics.extra["reliability"]]
     calibration = metrics.extra.get("calibration") or {}
     return {
-        "svg": drawn.reliability_diagram(rows),
+        "svg": drawn.reliability_diagram(rows, intervals=not metrics.multi_label),
         "rows": rows,
         "ece": metrics.ece,
         "temperature": calibration.get("temperature"),
