@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import pytest
 
 from saccade.cli import main
 from saccade.errors import RecipeError
+from saccade.pipeline.helping import Meeting, help_out
 from saccade.pipeline.slurm import slurm_script, without_own_flags
 from saccade.processes import ALONE, Place, place, require_divisible, started_again
 from saccade.recipe import Recipe
 
-TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+MASTER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"} | MASTER
 SRUN = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_NODES": "1"}
 BATCH_STEP = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}  # in the batch script itself, without srun
 
@@ -46,6 +49,30 @@ def test_devices_are_those_of_the_flag_or_of_the_launcher(monkeypatch: pytest.Mo
     assert place(4).count == 4
     with pytest.raises(RecipeError, match="--devices 2, but torchrun has started 4 processes"):
         place(2)
+
+
+@pytest.mark.parametrize("name", MASTER)
+def test_processes_that_could_not_meet_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for key, value in TORCHRUN.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.delenv(name)
+    with pytest.raises(RecipeError, match="MASTER_ADDR or MASTER_PORT is not"):
+        place()
+
+
+def test_a_helper_says_in_one_line_what_ended_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("no\nsuch")
+
+    monkeypatch.setattr("saccade.pipeline.helping.signal.signal", lambda *_: None)
+    monkeypatch.setattr(Meeting, "join", broken)
+    with warnings.catch_warnings():
+        assert help_out(Place(1, 2), Meeting("gloo"), "cpu") == 2
+    said = capsys.readouterr().err
+    assert "error: process 2 of 2: KeyError: 'no\\nsuch'" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("name", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])

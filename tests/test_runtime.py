@@ -74,9 +74,13 @@ def test_an_unknown_precision_is_refused():
         resolve_precision("float16", torch.device("cpu"))
 
 
-def test_several_processes_are_refused_rather_than_all_training_the_same(monkeypatch):
+@pytest.mark.parametrize(
+    "environment", [{"WORLD_SIZE": "4"}, {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}]
+)
+def test_several_processes_are_refused_rather_than_all_training_the_same(monkeypatch, environment):
     monkeypatch.setattr(processes._Asked, "place", False)
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(RecipeError, match="started as 4 processes"):
         Runtime.create("cpu")
 

@@ -57,7 +57,8 @@ class _Asked:
 def place(devices: int = 0) -> Place:
     """Where this process stands among those of its training; `devices` is the flag, 0 where it was not given.
 
-    Raises RecipeError for a number that cannot be, or another one than torchrun or srun started.
+    Raises RecipeError for a number that cannot be, another one than torchrun or srun started, or processes
+    that could not meet.
     """
     if devices < 0:
         raise RecipeError(f"--devices {devices} is no number of processes", hint="use 1 or more")
@@ -65,6 +66,12 @@ def place(devices: int = 0) -> Place:
     launched = of_launcher()
     if launched.alone:
         return Place(0, devices or 1)
+    if launched.launcher == TORCHRUN and not ("MASTER_ADDR" in os.environ and _number("MASTER_PORT")):
+        raise RecipeError(
+            f"RANK and WORLD_SIZE are set, but MASTER_ADDR or MASTER_PORT is not: {launched.count} processes "
+            "cannot meet",
+            hint="start them with torchrun, which sets all four; unset RANK and WORLD_SIZE to train with one",
+        )
     if devices not in (0, launched.count):
         raise RecipeError(
             f"--devices {devices}, but {launched.launcher} has started {launched.count} processes",
@@ -88,7 +95,7 @@ def of_launcher() -> Place:
 
 def unforeseen() -> int:
     """How many processes were started for a command that runs in one; 0 where all is well."""
-    started = _number("WORLD_SIZE")
+    started = max(_number("WORLD_SIZE"), of_launcher().count)
     return started if started > 1 and not _Asked.place else 0
 
 

@@ -257,7 +257,7 @@ def _refuse_several_processes() -> None:
     if processes := unforeseen():
         raise RecipeError(
             f"this was started as {processes} processes, but it runs in one",
-            hint="start it without torchrun; `saccade train` runs in several",
+            hint="start it once, without torchrun or with `srun -n 1`; `saccade train` runs in several",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -44,8 +45,17 @@ def command(photos: Path, out: Path, *flags: str, launcher: Sequence[str] = ()) 
     return [sys.executable, "-m", *launcher, *words]
 
 
-def started(words: Sequence[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@contextlib.contextmanager
+def started(words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """Where it still runs at the end, a test has failed: it ends, and all that it has started."""
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                for number in (process.pid, *below(process.pid)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(number, signal.SIGKILL)
 
 
 def epochs(out: Path) -> int:
@@ -128,13 +138,13 @@ def test_two_processes_train_as_one(
 
 def test_a_killed_helper_ends_all_and_nothing_is_lost(tmp_path: Path, photos: Path, alone: RunFolder) -> None:
     out = tmp_path / "run"
-    process = started(command(photos, out, "--devices", "2"))
-    until(process, out, 2)
-    everybody, kill = list(below(process.pid)), helpers(process)
-    assert len(kill) == 1
-    os.kill(kill[0], signal.SIGKILL)
-    began = time.monotonic()
-    _, said = process.communicate(timeout=30)
+    with started(command(photos, out, "--devices", "2")) as process:
+        until(process, out, 2)
+        everybody, kill = list(below(process.pid)), helpers(process)
+        assert len(kill) == 1
+        os.kill(kill[0], signal.SIGKILL)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=30)
     assert time.monotonic() - began < 30
     assert process.returncode == 2
     assert re.search(r"error: process 2 of 2 was killed \(SIGKILL\): process 1 of 2 cannot go on", said), said
@@ -152,11 +162,11 @@ def test_a_killed_helper_ends_all_and_nothing_is_lost(tmp_path: Path, photos: Pa
 def test_helpers_end_with_process_0(tmp_path: Path, photos: Path, number: int) -> None:
     """And the same command ends bit for bit like one that was never stopped."""
     out, straight = tmp_path / "run", tmp_path / "straight"
-    process = started(command(photos, out, "--devices", "2"))
-    until(process, out, 2)
-    everybody = list(below(process.pid))
-    process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    with started(command(photos, out, "--devices", "2")) as process:
+        until(process, out, 2)
+        everybody = list(below(process.pid))
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
     if number == signal.SIGTERM:
         assert process.returncode == 143
         assert f"saccade train --resume {out} --devices 2" in said
@@ -174,12 +184,12 @@ def test_torchrun_starts_all_again_and_the_run_goes_on(
 ) -> None:
     out = tmp_path / "run"
     launcher = (*TORCHRUN[:-1], "--max-restarts", "1", TORCHRUN[-1])
-    process = started(command(photos, out, launcher=launcher))
-    until(process, out, 2)
-    environments = {child: Path(f"/proc/{child}/environ").read_text() for child in below(process.pid)}
-    helper = next(child for child, text in environments.items() if "\0RANK=1\0" in f"\0{text}")
-    os.kill(helper, signal.SIGKILL)
-    told, said = process.communicate(timeout=ENOUGH)
+    with started(command(photos, out, launcher=launcher)) as process:
+        until(process, out, 2)
+        environments = {child: Path(f"/proc/{child}/environ").read_text() for child in below(process.pid)}
+        helper = next(child for child, text in environments.items() if "\0RANK=1\0" in f"\0{text}")
+        os.kill(helper, signal.SIGKILL)
+        told, said = process.communicate(timeout=ENOUGH)
     assert process.returncode == 0, said
     assert "continues where it was stopped" in told
     assert_like(RunFolder(out), alone)

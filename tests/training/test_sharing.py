@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saccade.training.global_batch import GlobalBatch, Rows
+from saccade.training.learner import even_parts
 from saccade.training.sharing import pieces
 
 
@@ -23,6 +24,8 @@ def test_every_row_of_a_batch_counts_once(images: int, at_once: int, processes: 
     all_pieces = [pieces(images, at_once, number, processes) for number in range(processes)]
     counted = [row for own in all_pieces for piece in own if piece.counts for row in piece.rows]
     assert sorted(counted) == list(range(images))
+    alone = [range(images)[part] for part in even_parts(images, at_once or images)]
+    assert [piece.whole for piece in all_pieces[0]] == alone, "BatchNorm sees what it sees in one process"
     for together in zip(*all_pieces, strict=True):
         assert len({piece.whole for piece in together}) == 1, "all are at the same piece"
         assert all(len(piece.rows) for piece in together), "none computes nothing, which layers may not bear"

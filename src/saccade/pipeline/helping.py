@@ -26,6 +26,8 @@ from saccade.threads import calm_openmp
 from saccade.workers import end_with_parent
 
 if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
     from saccade.plan import Plan
     from saccade.records import Dataset
     from saccade.training.team import Team
@@ -53,12 +55,23 @@ class Meeting:
         return cls(backend, address=f"tcp://{first}:{meeting_port()}")
 
     def join(self, team: Team) -> None:
-        from torch.distributed import FileStore  # type: ignore[attr-defined]
+        team.join(backend=self.backend, store=lambda: self._opened(team.place))
+
+    def _opened(self, place: Place) -> Store:
+        """The store in which they meet.
+
+        torchrun has one for all its attempts, where the addresses of the dead still stand: each attempt has
+        keys of its own. On several machines torchrun counts attempts on each, so the count is no name there.
+        """
+        from torch.distributed import FileStore, PrefixStore, rendezvous  # type: ignore[attr-defined]
+
+        from saccade.training.team import MEETING
 
         if self.store:
-            team.join(backend=self.backend, store=FileStore(self.store, team.place.count))
-        else:
-            team.join(backend=self.backend, init_method=self.address)
+            return FileStore(self.store, place.count)
+        store, *_ = next(rendezvous(self.address, place.number, place.count, timeout=MEETING))
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if place.near else "all"
+        return PrefixStore(f"attempt-{attempt}", store)
 
 
 def settled_device(place: Place, name: str) -> tuple[str, str]:
@@ -115,6 +128,12 @@ def help_out(place: Place, meeting: Meeting, device: str) -> int:
         return over.code
     except SaccadeError as error:
         say_problem("error", f"{place}: {error.problem}", hint=error.hint)
+        return FAILED
+    except Exception as error:
+        if os.environ.get("SACCADE_TRACEBACK"):
+            raise
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        say_problem("error", f"{place}: {words}", hint="SACCADE_TRACEBACK=1 shows more")
         return FAILED
 
 

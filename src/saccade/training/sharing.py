@@ -23,7 +23,7 @@ from saccade.training.clipping import clip_gradients
 from saccade.training.global_batch import GlobalBatch, Rows
 from saccade.training.inference import predict_logits
 from saccade.training.job import TrainingJob, ValidationShare
-from saccade.training.learner import Learner
+from saccade.training.learner import Learner, even_parts
 from saccade.training.memory import out_of_memory
 from saccade.training.team import Team
 from saccade.transforms.batches import Batch
@@ -56,18 +56,18 @@ class Piece(NamedTuple):
 
 
 def pieces(images: int, at_once: int, number: int, processes: int) -> list[Piece]:
-    """What process `number` computes of a batch, `at_once` images of which (0: all) are a piece.
+    """What process `number` computes of a batch, in the pieces of one process: `at_once` images, 0 for all.
 
     >>> [list(piece.rows) for piece in pieces(10, 4, 1, 2)]
-    [[2, 3], [6, 7], [9]]
+    [[1, 2], [4, 5], [8, 9]]
     """
-    found, size = [], at_once or images
-    for start in range(0, images, size):
-        whole = range(start, min(start + size, images))
+    found = []
+    for part in even_parts(images, at_once or images):
+        whole = range(part.start, part.stop)
         if len(whole) < processes:
             found.append(Piece(whole, whole, number == 0))
             continue
-        first, end = (start + len(whole) * turn // processes for turn in (number, number + 1))
+        first, end = (part.start + len(whole) * turn // processes for turn in (number, number + 1))
         found.append(Piece(whole, range(first, end), True))
     return found
 
@@ -76,14 +76,14 @@ def pieces(images: int, at_once: int, number: int, processes: int) -> list[Piece
 class Share:
     """The part of one process in the steps of a phase: its training batches, its step, its validation.
 
-    `at_once`: images in a piece, 0 for the whole batch. `place`: epoch and number of the latest batch.
+    `at_once`: images in a piece, 0 for the whole batch. `latest`: epoch and number of a batch.
     """
 
     team: Team
     source: SharedSource
     at_once: int
     validation: ValidationShare
-    place: tuple[int, int] = (0, 0)
+    latest: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -92,7 +92,7 @@ class Share:
         """The batches of an epoch, each with the images of this process and the targets and paths of all."""
         batches = self.source.epoch(epoch, start_batch=start_batch, rows=self.rows)
         for number, batch in enumerate(batches, start_batch):
-            self.place = epoch, number
+            self.latest = epoch, number
             yield batch
 
     def rows(self, images: int) -> list[int]:
@@ -115,7 +115,7 @@ class Share:
 
     def whole(self) -> Batch:
         """The latest batch with the images of all, made by this process alone."""
-        epoch, number = self.place
+        epoch, number = self.latest
         return next(self.source.epoch(epoch, start_batch=number))
 
     def logits(
@@ -140,7 +140,7 @@ class Share:
         return pieces(images, self.at_once, self.team.place.number, self.team.place.count)
 
     def _word_of_step(self, learner: Learner, step: int) -> dict[str, Any]:
-        epoch, number = self.place
+        epoch, number = self.latest
         return {
             "do": "step",
             "epoch": epoch,
@@ -164,17 +164,17 @@ class Share:
         for piece in self._pieces(total):
             own = images[first : first + len(piece.rows)]
             first += len(piece.rows)
-            place = slice(piece.rows.start, piece.rows.stop)
+            span = slice(piece.rows.start, piece.rows.stop)
             with _enough_memory(learner, len(own)):
                 with self._as_whole(piece):
                     logits = learner.forward(own)
                 if not piece.counts:
                     continue
-                found = learner.losses(logits, targets[place])
+                found = learner.losses(logits, targets[span])
                 learner.runtime.backward(found.sum() / total)
-            losses[place] = found.detach()
-            plain[place] = learner.plain_losses(logits, targets[place])
-            right += learner.right(logits, targets[place])
+            losses[span] = found.detach()
+            plain[span] = learner.plain_losses(logits, targets[span])
+            right += learner.right(logits, targets[span])
         return losses, plain, right
 
     def _inputs(self, learner: Learner, batch: Batch, step: int) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ from saccade.processes import Place
 from saccade.runtime import in_threads
 
 PATIENCE = timedelta(days=30)  # how long helpers wait for a word
+MEETING = timedelta(minutes=5)  # until all have come
 TIMEOUT = timedelta(minutes=30)  # for what all do at the same time
 WORD_BYTES, LENGTH_BYTES = 2048, 8
 INTERFACE = "GLOO_SOCKET_IFNAME"
@@ -56,13 +57,20 @@ class Team:
         self._broken = False
         self._words: Any = None
 
-    def join(self, *, backend: str, **how: Any) -> None:
-        """Meet the others; `how` says where, as `init_process_group` takes it."""
-        numbers = {"rank": self.place.number, "world_size": self.place.count}
+    def join(self, *, backend: str, store: Callable[[], dist.Store]) -> None:  # type: ignore[name-defined]
+        """Meet the others in the store that each of them opens."""
+        number, count = self.place.number, self.place.count
         near = _loopback() if self.place.near else contextlib.nullcontext()
-        with self.exchange(), near:
-            self._together(dist.init_process_group, backend, timeout=TIMEOUT, **numbers, **how)
-            self._words = self._together(dist.new_group, backend="gloo", timeout=PATIENCE)
+        try:
+            with self.exchange(), near:
+                found = store()
+                found.set(f"here-{number}", "")
+                found.wait([f"here-{other}" for other in range(count)], MEETING)
+                found.set_timeout(TIMEOUT)
+                dist.init_process_group(backend, store=found, timeout=TIMEOUT, rank=number, world_size=count)
+                self._words = dist.new_group(backend="gloo", timeout=PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise self._stuck("the processes could not meet", error) from None
 
     def leave(self) -> None:
         """Close the connections, if they still stand."""
@@ -183,10 +191,13 @@ class Team:
         try:
             return do(*given, **named)
         except RuntimeError as error:
-            self._broken = True
-            first_line = str(error).strip().partition("\n")[0]
-            who = self.who_is_gone() or f"another process has gone ({first_line})"
-            raise TrainingError(f"{who}: {self.place} cannot go on", hint=self.remedy) from None
+            raise self._stuck("another process has gone", error) from None
+
+    def _stuck(self, what: str, error: Exception) -> TrainingError:
+        self._broken = True
+        first_line = str(error).strip().partition("\n")[0]
+        who = self.who_is_gone() or f"{what} ({first_line})"
+        return TrainingError(f"{who}: {self.place} cannot go on", hint=self.remedy)
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:
