@@ -129,6 +129,10 @@ class RunFolder:
     def audit_page(self) -> Path:
         return self.root / "report" / "audit.html"
 
+    def insight(self, name: str) -> Path:
+        """What an analysis of a full report found; absent otherwise."""
+        return self.root / "insights" / f"{name}.json"
+
     @property
     def search(self) -> Path:
         """What the search found from which this run came; absent otherwise."""
@@ -197,6 +201,11 @@ class RunFolder:
 
     def read_about(self) -> dict[str, Any]:
         return self._json(self.about)
+
+    def read_insights(self) -> dict[str, dict[str, Any]]:
+        """What each analysis of a full report found, by its name."""
+        found = sorted(self.insight("any").parent.glob("*.json"))
+        return {path.stem: self._json(path) for path in found if self.has(path)}
 
     def read_search(self) -> dict[str, Any]:
         return self._json(self.search)
@@ -336,6 +345,9 @@ class RunFolder:
 
     def write_metrics(self, part: str, values: Mapping[str, Any]) -> None:
         self.write(self.metrics(part), json_bytes(values))
+
+    def write_insight(self, name: str, values: Mapping[str, Any]) -> None:
+        self.write(self.insight(name), json_bytes(values))
 
     def write_about(self, values: Mapping[str, Any]) -> None:
         self.write(self.about, json_bytes(values))
@@ -497,6 +509,8 @@ class RunFolder:
             return f"saccade export {run} --format {self._format_of(path)}"
         if name.startswith(("metrics/", "report/")) and self.recipe.exists():
             return f"saccade evaluate {run}"
+        if name.startswith("insights/"):
+            return f"saccade report {run} --full"
         return shlex.join(self._noted_command()) or "`saccade train` with the same settings"
 
     def _format_of(self, path: Path) -> str:

@@ -293,6 +293,20 @@ def evaluate(
     return 0
 
 
+def report(
+    run: Run,
+    /,
+    *,
+    full: Annotated[
+        bool, Parameter(negative="", help="Look for more first, in features of the images (minutes).")
+    ] = False,
+    moved: Annotated[str, Parameter(name="--data", help=_MOVED, metavar="DIR")] = "",
+) -> int:
+    """Write the pages of a run again."""
+    _pipeline().report(run, Terminal(), full=full, moved=moved)
+    return 0
+
+
 def compare(
     first: Run,
     second: Annotated[str, Parameter(help="One evaluated on the same images.", metavar="OTHER_RUN")],
@@ -511,6 +525,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     train,
     search,
     evaluate,
+    report,
     augment,
     lr,
     predict,

@@ -124,9 +124,7 @@ _WITH_VALUES = {flag for flag, *_ in VALUES}
 # A command there -> the command here
 COMMANDS_ELSEWHERE = {
     **dict.fromkeys(("fit", "finetune", "fine-tune", "learn", "classify", "classification", "run"), "train"),
-    **dict.fromkeys(
-        ("val", "valid", "validate", "validation", "test", "eval", "score", "report"), "evaluate"
-    ),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "test", "eval", "score"), "evaluate"),
     **dict.fromkeys(("infer", "inference", "prediction", "detect", "label"), "predict"),
     **dict.fromkeys(("convert", "onnx", "save"), "export"),
     **dict.fromkeys(("benchmark", "profile", "latency", "speed"), "bench"),

@@ -1,6 +1,7 @@
 """One function a stage; the only place where stages meet. The command line and Python both call these."""
 
 from saccade.pipeline.bench import bench
+from saccade.pipeline.full_report import report
 from saccade.pipeline.look import augment_preview, list_backbones, summarize
 from saccade.pipeline.prepare import audit_data, split_data
 from saccade.pipeline.rates import find_rates
@@ -22,6 +23,7 @@ __all__ = [
     "find_rates",
     "list_backbones",
     "replay",
+    "report",
     "resume",
     "split_data",
     "summarize",

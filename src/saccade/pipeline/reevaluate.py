@@ -97,7 +97,7 @@ def _evaluate_for(
 ) -> dict[str, Metrics]:
     """The stored answers for other class shares, in an evaluation of their own; no model is needed."""
     terminal.say(f"Evaluate  {run.root} for priors {asked.in_words}")
-    dataset = _data_if_there(run, run.read_record().data)
+    dataset = data_if_there(run, run.read_record().data)
     place = run.evaluation(name)
     about = about_evaluation(run, asked)
     flags = (*asked.as_flags, *_target_flag(target))
@@ -134,7 +134,7 @@ def _evaluate_again(
     if run.has(run.certificate()):
         run.check(run.onnx)  # the report says that it is certified
     location = run.read_record().data
-    dataset = data_of(run, moved) if moved else _data_if_there(run, location)
+    dataset = data_of(run, moved) if moved else data_if_there(run, location)
     by = measuring(run, recipe, target=target)
     for part in parts:
         run.write_metrics(part, metrics_as_json(by.figures(run.read_predictions(part))))
@@ -175,7 +175,7 @@ def data_of(run: RunFolder, moved: str = "") -> Dataset:
     return _as_measured(run, listed, moved)
 
 
-def _data_if_there(run: RunFolder, location: str) -> Dataset | None:
+def data_if_there(run: RunFolder, location: str) -> Dataset | None:
     """The run's data where they still lie, for the report's pictures; raises RunError for changed images."""
     try:
         listed = prepare.list_again(location, run.read_recipe())

@@ -25,7 +25,8 @@ class Facts:
 
     `folds` is what `metrics/folds.json` holds besides, of a cross-validation; `search` what a search found
     that this run came from. `about` is what an evaluation of other images says of itself, empty for a run;
-    recipe and model are then those of its run. `sizes` are bytes of exported files that are there, by name.
+    recipe and model are then those of its run. `insights` are what each analysis of a full report found, by
+    its name. `sizes` are bytes of exported files that are there, by name.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Facts:
     about: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     audit_page: bool = False
+    insights: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def part(self) -> str:
@@ -132,6 +134,7 @@ def read_facts(run: RunFolder) -> Facts:
             path.name: path.stat().st_size for path in (run.onnx, run.int8, run.class_list) if path.is_file()
         },
         audit_page=run.has(run.audit_page),
+        insights=run.read_insights(),
     )
 
 

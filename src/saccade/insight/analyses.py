@@ -1,0 +1,26 @@
+"""The analyses of a full report, each a name and a function from material to plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from saccade.insight.material import Material
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """`make(material)` gives the content of `insights/NAME.json`; None where the run gives no occasion.
+
+    `title` is what it looks for, in the line of progress. `several`: it can be of images that may have
+    several labels each.
+    """
+
+    name: str
+    title: str
+    make: Callable[[Material], dict[str, Any] | None]
+    several: bool = False
+
+
+ANALYSES: tuple[Analysis, ...] = ()
