@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from saccade.insight.analyses import ANALYSES
-from saccade.insight.material import material_of
 from saccade.pipeline.judge import load_model, write_pages
 from saccade.pipeline.reevaluate import data_if_there, data_of
 from saccade.pipeline.together import together_in_run
@@ -41,6 +39,9 @@ def report(path: str, terminal: Terminal, *, full: bool = False, moved: str = ""
 
 
 def _analyse(run: RunFolder, dataset: Dataset, terminal: Terminal) -> None:
+    from saccade.insight.analyses import ANALYSES
+    from saccade.insight.material import material_of
+
     recipe = _of_one_backbone(run)
     material = material_of(run, dataset, recipe, load_model(run), together_in_run, terminal)
     for analysis in ANALYSES:
