@@ -79,6 +79,7 @@ ELSEWHERE = {
     "--data-binary",
     "--decays",
     "--keep-statistics",
+    "--kill-on-bad-exit",
     "--max-restarts",
     "--minutes",
     "--model-repository",
