@@ -40,6 +40,7 @@ COMMANDS = (
         "doctor",
         "evaluate",
         "export",
+        "index",
         "lr",
         "predict",
         "replay",

@@ -21,6 +21,7 @@ PURPOSES = {
     "lite": "weights of two larger backbones, tf_efficientnet_lite1 and lite2",
     "openvino": "quicker features and predictions on many processors",
     "serve": "answers over HTTP: saccade serve",
+    "remote": "images in buckets and behind https://",
     "notebook": "tables and progress in notebooks",
 }
 NOT_FOR_USERS = ("dev", "docs", "all")

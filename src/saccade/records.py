@@ -93,6 +93,8 @@ class Dataset:
     `listed` names what was seen but is no part of the data (files at the root, other folders), with why;
     `lost` are those lines of it that may have been meant as data. `findings` are the source's own.
     `multi_label`: an image may have several of the classes, or none (`ImageRecord.several` of each record).
+    `stamps`: of objects elsewhere, by path, what is another once an object is (size, tag, time); the state of
+    files is asked for when it is wanted.
     """
 
     root: Path
@@ -106,6 +108,7 @@ class Dataset:
     lost: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     multi_label: bool = False
+    stamps: Mapping[str, tuple[int, int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     def used(self, part: str | None = None) -> tuple[ImageRecord, ...]:
         """Records in use, of one part where named."""

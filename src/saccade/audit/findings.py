@@ -16,7 +16,7 @@ from saccade.errors import DataError
 from saccade.files import read_file
 from saccade.images.colour import ON_BACKGROUND
 from saccade.records import Confidence, Finding, ImageRecord, Severity
-from saccade.sources.lists import MemberLookup, find
+from saccade.sources.lookup import MemberLookup, find
 from saccade.sources.naming import as_text
 from saccade.sources.tables import Table, parse_text_table
 from saccade.spreadsheet import from_spreadsheet

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from saccade.near_duplicates.descriptors import (
     stack,
 )
 from saccade.records import Dataset, ImageRecord, Storage
+from saccade.sources.remote import RemoteStorage
 from saccade.sources.storage import FolderStorage
 from saccade.terminal import Progress, silent
 from saccade.threads import available_cores
@@ -90,6 +91,21 @@ class Chunk:
     cached: list[bool]
 
 
+class Stamped(str):
+    """A path that brings the stamp of its object along, also to another process."""
+
+    stamp: Stamp
+
+    @classmethod
+    def of(cls, path: str, stamps: Mapping[str, Stamp]) -> str:
+        """The path itself where there is no stamp for it."""
+        if path not in stamps:
+            return path
+        stamped = cls(path)
+        stamped.stamp = stamps[path]
+        return stamped
+
+
 @dataclass(frozen=True, slots=True)
 class ScanTask:
     """What a worker must know besides the paths; crosses process boundaries."""
@@ -122,7 +138,7 @@ def scan(
     if beside and workers is None and len(dataset.records) >= WORTH_IMAGES:
         workers = available_cores()
     task = ScanTask(dataset.storage, limits, cache, not verify, _version(limits) if cache else "")
-    paths = [record.path for record in dataset.records]
+    paths = [Stamped.of(record.path, dataset.stamps) for record in dataset.records]
     examined: list[ScannedFile] = []
     values, descriptions = blank_values(len(paths)), empty_descriptions(len(paths))
     for chunk in _examined_chunks(task, paths, workers, beside):
@@ -220,13 +236,16 @@ def examine_chunk(task: ScanTask, paths: Sequence[str]) -> Chunk:
 
 def _examine(task: ScanTask, paths: Sequence[str], chunk: Chunk, cache: ScanCache | None) -> None:
     """Fill in every row that is not from the cache yet."""
+    storage = task.storage
+    if isinstance(storage, RemoteStorage):
+        storage = storage.ahead(path for row, path in enumerate(paths) if not chunk.cached[row])
     small: dict[int, NDArray[np.uint8]] = {}  # reduced at once, so that a chunk of large photos stays small
     whole: list[int] = []  # rows that needed no reducing
     for row, path in enumerate(paths):
         if chunk.cached[row]:
             continue
         try:
-            data, chunk.stamps[row] = _read(task.storage, path)
+            data, chunk.stamps[row] = _read(storage, path)
             sha256 = hashlib.sha256(data)
             if cache and _recall(cache, _key(task, path, sha256.digest()), chunk, row):
                 continue
@@ -353,7 +372,9 @@ def _key(task: ScanTask, path: str, sha256: bytes) -> bytes:
 
 
 def _stamp(storage: Storage, path: str) -> Stamp | None:
-    """Size and times of a file in a folder; None for other storages and for what is not there."""
+    """Size and times of a file in a folder, or what was listed; None for what is not there or has none."""
+    if isinstance(path, Stamped):
+        return path.stamp
     if not isinstance(storage, FolderStorage):
         return None
     try:
@@ -364,5 +385,7 @@ def _stamp(storage: Storage, path: str) -> Stamp | None:
 
 
 def _place(storage: Storage, path: str) -> bytes:
+    if isinstance(storage, RemoteStorage):
+        return os.fsencode(f"{storage.root}/{path}")
     root = storage.root if isinstance(storage, FolderStorage) else ""
     return os.fsencode(os.path.abspath(os.path.join(root, path)))

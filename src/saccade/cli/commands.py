@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 typed_words: ContextVar[list[str]] = ContextVar("typed_words", default=[])  # noqa: B039 - never changed in place
 _MOVED = "Folder of the run's own images, if they have moved since training."
-Data = Annotated[str, Parameter(help="Labelled images: a folder, list or archive.", metavar="DATA")]
+Data = Annotated[str, Parameter(help="Labelled images: folder, list, archive or address.", metavar="DATA")]
 RecipeFile = Annotated[str, Parameter(help="Recipe fields in TOML; flags win over them.", metavar="FILE")]
 Run = Annotated[str, Parameter(help="A run folder.", metavar="RUN")]
 Model = Annotated[str, Parameter(help="A run folder or an .onnx file.", metavar="RUN")]
@@ -85,6 +85,20 @@ def split(
     """Divide images into train, validation and test parts without leaks."""
     terminal = Terminal()
     _pipeline().split_data(data, _recipe("split", flags, recipe, terminal), terminal, out=out, folds=folds)
+    return 0
+
+
+def index(
+    location: Annotated[str, Parameter(help="A folder, or a bucket's address.", metavar="LOCATION")],
+    /,
+    *,
+    out: Annotated[str, Parameter(help="Manifest to write or renew.", metavar="FILE.parquet")],
+    hash: Annotated[
+        bool, Parameter(negative="", help="Read new and changed images for their SHA-256.")
+    ] = False,
+) -> int:
+    """List images once, in a manifest that every command takes as DATA."""
+    _pipeline().index(location, Terminal(), out=out, hashes=hash)
     return 0
 
 
@@ -337,7 +351,7 @@ def predict(
     inputs: Annotated[
         list[str],
         Parameter(
-            help='Images, folders, patterns ("new/*.jpg"), lists, .zip, .tar, .parquet; - reads paths.',
+            help='Images, folders, patterns ("new/*.jpg"), lists, archives, addresses; - reads paths.',
             metavar="IMAGES",
         ),
     ],
@@ -522,6 +536,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     demo,
     audit,
     split,
+    index,
     train,
     search,
     evaluate,

@@ -40,6 +40,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "saccade split photos --out split.csv --group-pattern '(site\\d+)'",
         "saccade split photos --out folds.csv --folds 5",
     ),
+    "index": (
+        "saccade index s3://bucket/photos --out manifest.parquet",
+        "saccade index photos --out manifest.parquet --hash",
+    ),
     "augment": (
         "saccade augment photos --out augmented.png",
         "saccade augment photos --out augmented.png --augment strong",

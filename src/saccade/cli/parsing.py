@@ -40,6 +40,10 @@ def parsed(words: list[str]) -> tuple[Callable[..., int | None], inspect.BoundAr
     """
     if asks_for_help(words, _NAMES):
         return print_help, inspect.signature(print_help).bind(words)
+    if any("://" in word for word in words):
+        from saccade.sources.addresses import words_without_secrets
+
+        words[:] = words_without_secrets(words)
     in_our_words(words, _NAMES)
     app = build_app(words)
     tokens = [_STANDARD_INPUT if word == "-" and words[0] == "predict" else word for word in words]

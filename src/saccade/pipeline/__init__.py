@@ -2,6 +2,7 @@
 
 from saccade.pipeline.bench import bench
 from saccade.pipeline.full_report import report
+from saccade.pipeline.index import index
 from saccade.pipeline.look import augment_preview, list_backbones, summarize
 from saccade.pipeline.prepare import audit_data, split_data
 from saccade.pipeline.rates import find_rates
@@ -21,6 +22,7 @@ __all__ = [
     "evaluate",
     "export",
     "find_rates",
+    "index",
     "list_backbones",
     "replay",
     "report",

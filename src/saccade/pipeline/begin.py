@@ -33,6 +33,7 @@ from saccade.recipe import AUTO_BACKBONE, Recipe
 from saccade.records import Dataset
 from saccade.run_folder import RunFolder
 from saccade.run_record import USUAL_SIDE, RunRecord, time_of_day
+from saccade.sources.addresses import root_as_text
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def begin(
     ready, plan = _planned(ready, dataset, own)
     record = RunRecord(
         data=data,
-        root=str(dataset.root),
+        root=root_as_text(dataset.root),
         command=tuple(command),
         began=time_of_day(),
         platform=platform.platform(),

@@ -30,6 +30,7 @@ from saccade.report.audit_page import write_audit_page
 from saccade.run_folder import RunFolder, write_json
 from saccade.sources import USUAL_COLUMNS, Columns, is_list, load_source
 from saccade.sources.naming import how_it_is_read
+from saccade.sources.remote import LinkedStorage, RemoteStorage
 from saccade.sources.storage import FolderStorage
 from saccade.split import (
     k_folds,
@@ -353,7 +354,7 @@ def _check_list_can_be_written(target: Path, location: str, dataset: Dataset) ->
         raise SplitError(
             f"--out {target} is not the name of a .csv file", hint="give a name that ends in .csv"
         )
-    if not isinstance(dataset.storage, FolderStorage):
+    if not isinstance(dataset.storage, FolderStorage | RemoteStorage | LinkedStorage):
         raise SplitError(
             f"{location} holds its images in an archive or table, where a list cannot name them",
             hint=(

@@ -34,6 +34,7 @@ from saccade.report.audit_page import write_audit_of
 from saccade.report.facts import judged_part
 from saccade.run_folder import RunFolder, existing_run
 from saccade.sources import USUAL_COLUMNS, Columns
+from saccade.sources.addresses import without_secrets
 from saccade.terminal import Terminal, counted
 from saccade.threads import usable_cores
 
@@ -61,6 +62,7 @@ def evaluate(
             f"evaluate RUN {data} measures new data, --data {moved} says where the run's own images lie now",
             hint="give one of them",
         )
+    data, moved = without_secrets(data), without_secrets(moved)
     _check_labels(columns)
     run = existing_run(run_path)
     recipe = run.read_recipe()

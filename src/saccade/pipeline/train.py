@@ -30,6 +30,7 @@ from saccade.processes import ALONE, Place, require_divisible
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder, existing_run
 from saccade.signals import can_resume
+from saccade.sources.addresses import without_secrets
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ def resume(
 
 def identity(location: str) -> dict[str, str]:
     """What besides the recipe makes two commands the same run: the data."""
-    named = ":" in location and not Path(location).exists()  # torchvision:NAME is no path
+    location = without_secrets(location)
+    named = ":" in location and not Path(location).exists()  # torchvision:NAME and addresses are no paths
     return {"data": location if named else os.path.abspath(Path(location).expanduser())}
 
 

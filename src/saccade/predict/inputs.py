@@ -15,6 +15,7 @@ from saccade.errors import ImageError, SourceError
 from saccade.images import given
 from saccade.images.decoder import Limits, decode
 from saccade.preprocess import RGB, PixelFormat
+from saccade.sources.addresses import is_remote
 from saccade.sources.storage import FolderStorage, Stored
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def _gray_stack(images: NDArray[Any], pixels: PixelFormat) -> bool:
 
 def inputs_at(path: str, listings: dict[str, Listing], *, read_npy: bool = False) -> Iterator[Input]:
     """The path itself, or every image below it where it is a folder; hidden ones are passed over."""
+    if is_remote(path):
+        yield from _inputs_elsewhere(path, listings, read_npy=read_npy)
+        return
     from saccade.sources.listing import list_folder
 
     if not os.path.isdir(path):
@@ -75,6 +79,15 @@ def inputs_at(path: str, listings: dict[str, Listing], *, read_npy: bool = False
     for file in listings[path].files:
         inside = os.path.join(path, file)
         yield inside, inside
+
+
+def _inputs_elsewhere(address: str, listings: dict[str, Listing], *, read_npy: bool) -> Iterator[Input]:
+    from saccade.sources.inputs import given_by
+
+    for found in given_by([address], read_npy=read_npy):
+        if found.listing:
+            listings[found.word] = found.listing
+        yield from found.inputs()
 
 
 def pixels_of(name: str, content: Content, limits: Limits) -> Image | ImageError:

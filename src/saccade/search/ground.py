@@ -32,6 +32,7 @@ from saccade.runtime import Runtime
 from saccade.search.locks import FileLock
 from saccade.search.space import Params, Space
 from saccade.selection.at_hand import Candidate, weights_at_hand
+from saccade.sources.addresses import root_as_text
 from saccade.terminal import Terminal
 from saccade.training.clock import ending_seconds
 
@@ -215,7 +216,7 @@ def _divided(
     prepare.require_validation(made.dataset, base)
     record = RunRecord(
         data=identity(location)["data"],
-        root=str(made.dataset.root),
+        root=root_as_text(made.dataset.root),
         command=tuple(command),
         platform=platform.platform(),
         versions=versions(),

@@ -47,7 +47,7 @@ def load_archive(path: Path, *, columns: Columns, drop_empty: bool, min_classes:
         )
         return replace(dataset, findings=(*undeclared, *dataset.findings))
     refuse_columns(columns, f"{where}: it")
-    listing = _listing(inner)
+    listing = listing_of(inner)
     layout = arrange(listing, where, drop_empty=drop_empty, min_classes=min_classes)
     said = (f"{where}: everything lies in {printable(folder)}/; paths are given below it",) if folder else ()
     return Dataset(
@@ -66,7 +66,7 @@ def load_archive(path: Path, *, columns: Columns, drop_empty: bool, min_classes:
 
 def images_in_archive(path: Path) -> tuple[Listing, ArchiveStorage]:
     """The images in a zip or tar file and what reads them; raises SourceError, OSError."""
-    return _listing(archive_index(str(path))), ArchiveStorage(str(path))
+    return listing_of(archive_index(str(path))), ArchiveStorage(str(path))
 
 
 def _means_part(name: str) -> bool:
@@ -101,9 +101,9 @@ def _list_at_root(index: Index) -> str:
     return names[0] if len(names) == 1 else ""
 
 
-def _listing(index: Index) -> Listing:
-    """The archive's names as a Listing, by the same rules as a folder on disk."""
-    found = Collector()
+def listing_of(index: Index, *, read_npy: bool = False) -> Listing:
+    """The index's names as a Listing, by the same rules as a folder on disk."""
+    found = Collector(read_npy=read_npy)
     for path in index.passed_over:
         found.lose(path, NOT_FOLLOWED, folder=not suffix(path))
     accepted: dict[str, bool] = {"": True}
@@ -167,12 +167,12 @@ def shards_at(path: Path) -> tuple[Path, ...]:
     if path.is_dir():
         found = [*path.glob("*.tar"), *path.glob("*/*.tar")]
     else:
-        expanded = _expand_braces(str(path))
+        expanded = expand_braces(str(path))
         found = [Path(name) for pattern in expanded for name in glob.glob(pattern) if name.endswith(".tar")]
     return tuple(sorted(set(found), key=lambda shard: natural_key(str(shard))))
 
 
-def _expand_braces(pattern: str) -> list[str]:
+def expand_braces(pattern: str) -> list[str]:
     """`a-{08..10}.tar` as a-08.tar, a-09.tar, a-10.tar."""
     match = re.search(r"\{(\d{1,9})\.\.(\d{1,9})\}", pattern)
     if not match:
@@ -182,7 +182,7 @@ def _expand_braces(pattern: str) -> list[str]:
         raise SourceError(f"{printable(pattern)}: names more than a million shards", hint="correct the range")
     numbers = range(int(first), int(last) + 1)
     head, tail = pattern[: match.start()], pattern[match.end() :]
-    return [name for n in numbers for name in _expand_braces(f"{head}{n:0{len(first)}d}{tail}")]
+    return [name for n in numbers for name in expand_braces(f"{head}{n:0{len(first)}d}{tail}")]
 
 
 def is_shard(path: Path) -> bool:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from saccade.caches.scans import Stamp
 from saccade.errors import ImageError, MissingExtraError, SourceError
 from saccade.files import parse_json, read_file
 from saccade.images.decoder import DEFAULT_MAX_BYTES
@@ -21,6 +22,7 @@ from saccade.records import Dataset
 from saccade.sources.lists import columns_not_used
 from saccade.sources.naming import natural_key, some
 from saccade.sources.parts import PART_COLUMNS, parts_of_files
+from saccade.sources.remote import Listed, stamp_of
 from saccade.sources.storage import refuse_size, unreadable
 from saccade.sources.tables import (
     USUAL_COLUMNS,
@@ -37,6 +39,7 @@ _LARGE_GROUP = "a row group of more than 2 GB; write it with smaller ones"
 _NO_BYTES = ("the table holds no bytes for this row", "Save it with the images embedded")
 _BUFFER_BYTES = 1 << 20
 _ROWS_AT_A_TIME = 16
+ROOT_KEY = b"saccade.root"  # in the metadata of a manifest
 _IMAGE_NAMES = ("image", "img", "picture", "photo")
 
 
@@ -60,6 +63,19 @@ def parquet_files(root: Path) -> tuple[Path, ...]:
 def parquet_is_list(path: Path) -> bool:
     """Whether a Parquet file is a list with a path column rather than a table of images."""
     return "path" in _schema(path).names
+
+
+def stored_root(path: Path) -> str:
+    """The folder or address in which the paths of a manifest begin; "" for another table."""
+    root: bytes = (_schema(path).metadata or {}).get(ROOT_KEY, b"")
+    return root.decode("utf-8", "replace")
+
+
+def stored_stamps(path: Path) -> dict[str, Stamp]:
+    """What a manifest says of the state of each object, by its path."""
+    table = parquet_module(str(path)).read_table(path, columns=["path", "size", "etag", "modified"])
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    return {row[0]: stamp_of(Listed(*row)) for row in rows}
 
 
 def image_column(path: Path) -> tuple[str, int]:

@@ -1,4 +1,5 @@
-"""What stands after the model on a command line: images, folders, patterns, lists, archives, tables, `-`.
+"""What stands after the model on a command line: images, folders, patterns, lists, archives, tables, `-`, and
+the addresses of these.
 
 Each word becomes a `Given`, whose inputs are read one by one, so that a million of them fit into little
 memory. What is wrong with a single input, archive or folder is an input that fails; a list that cannot be
@@ -15,13 +16,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from saccade.errors import ImageError, SourceError
 from saccade.files import open_file
 from saccade.images.decoder import DEFAULT_MAX_BYTES
+from saccade.sources.addresses import HAS_SECRETS, has_secrets, is_remote, plain, without_secrets
 from saccade.sources.listing import Listing, list_folder
 from saccade.sources.naming import as_text, natural_key, suffix
 from saccade.sources.storage import Stored, refuse_size
@@ -36,9 +38,13 @@ from saccade.sources.tables import (
 )
 from saccade.terminal import printable
 
+if TYPE_CHECKING:
+    from saccade.sources.elsewhere import Copies
+
 Named = tuple[str, str | bytes | Stored | ImageError]  # a name, and where or what the image is, or why not
 STANDARD_INPUT = ("-", "/dev/stdin")
 PACKED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+PACKED = ImageError("a packed tar cannot be read in place", "Unpack it, or keep a plain .tar")
 MOST_PATH_BYTES = 100_000
 _CHUNK_BYTES = 1 << 16
 # How image files begin, where no list of paths does
@@ -77,7 +83,7 @@ def given_by(
     >>> [(given.word, given.count) for given in given_by(["photos/red", "none.jpg"])]
     [('photos/red', 16), ('none.jpg', 1)]
     """
-    words = list(words)
+    words = [without_secrets(word) for word in words]
     if sum(word in STANDARD_INPUT for word in words) > 1:
         raise SourceError("standard input (-) is given twice", hint="give it once")
     return [given for word in words for path in expanded(word) for given in _given(path, columns, read_npy)]
@@ -88,7 +94,7 @@ def expanded(pattern: str) -> list[str]:
 
     What exists by exactly this name means itself; so does a pattern that nothing matches.
     """
-    if os.path.lexists(pattern) or not glob.has_magic(pattern):
+    if os.path.lexists(pattern) or not glob.has_magic(pattern) or is_remote(pattern):
         return [pattern]
     found = glob.glob(os.path.expanduser(pattern), recursive=True)
     if "**" in pattern:  # which also matches the folders on the way, whose images would come twice
@@ -99,6 +105,8 @@ def expanded(pattern: str) -> list[str]:
 def _given(word: str, columns: Columns, read_npy: bool) -> list[Given]:
     if word in STANDARD_INPUT:
         return [Given("-", lambda: _standard_input(columns.root), files=False)]
+    if is_remote(word):
+        return _remote(word, columns, read_npy)
     if os.path.isdir(word):
         return _folder(word, columns, read_npy)
     kind = suffix(word) if os.path.isfile(word) else ""
@@ -107,8 +115,7 @@ def _given(word: str, columns: Columns, read_npy: bool) -> list[Given]:
     if kind in ("txt", "lst"):
         return [_plain_list(word, columns)]
     if kind and word.lower().endswith(PACKED_TARS):
-        reason = ImageError("a packed tar cannot be read in place", "Unpack it, or keep a plain .tar")
-        return [_failing(word, reason)]
+        return [_failing(word, PACKED)]
     if kind in ("parquet", "zip", "tar"):
         return [_container(word, kind, columns)]
     return [Given(word, lambda: iter([(word, word)]), count=1)]
@@ -156,12 +163,13 @@ def _packed_in(word: str, columns: Columns) -> list[Given]:
     ]
 
 
-def _container(word: str, kind: str, columns: Columns) -> Given:
+def _container(word: str, kind: str, columns: Columns, at: str = "") -> Given:
+    """`at`: where a copy of what `word` names lies on this disk."""
     try:
-        return _table(word, columns) if kind == "parquet" else _archive(word)
+        return _table(word, columns, at or word) if kind == "parquet" else _archive(word, at or word)
     except SourceError as error:
         return _failing(
-            word, ImageError(error.problem.removeprefix(f"{printable(word)}: "), _sentence(error))
+            word, ImageError(error.problem.removeprefix(f"{printable(at or word)}: "), _sentence(error))
         )
 
 
@@ -169,13 +177,13 @@ def _sentence(error: SourceError) -> str:
     return f"{error.hint[:1].upper()}{error.hint[1:]}"
 
 
-def _archive(word: str) -> Given:
+def _archive(word: str, at: str) -> Given:
     """The images in a zip or tar file, read in place; nothing is extracted."""
     from saccade.sources.archives import images_in_archive
 
     try:
-        state = _state_of(word)
-        listing, storage = images_in_archive(Path(word))
+        state = _state_of(at)
+        listing, storage = images_in_archive(Path(at))
     except OSError as error:
         raise SourceError(f"cannot be opened ({error.strerror})", hint="check its permissions") from None
     if not listing.files:
@@ -191,27 +199,27 @@ def _archive(word: str) -> Given:
     return Given(word, inputs, len(listing.files), files=False, listing=listing, state=state)
 
 
-def _table(word: str, columns: Columns) -> Given:
+def _table(word: str, columns: Columns, at: str) -> Given:
     """A Parquet file with a column of images, or a list with one of paths; rows are numbered from 0."""
     from saccade.sources.columns import image_column, stream_images
 
-    path = Path(word)
+    path = Path(at)
     column, count = ("", 0) if columns.path else image_column(path)
     if not column:
-        return _parquet_list(word, columns)
+        return _parquet_list(word, columns, at)
 
     def inputs() -> Iterator[Named]:
         for row, content in enumerate(stream_images(path, column)):
             yield f"{word}/{row:07d}", content
 
-    return Given(word, inputs, count, files=False, state=_state_of(word))
+    return Given(word, inputs, count, files=False, state=_state_of(at))
 
 
 # -- lists ------------------------------------------------------------------------------------------------
 
 
-def _text_list(word: str, columns: Columns) -> Given:
-    path, where = Path(word), printable(word)
+def _text_list(word: str, columns: Columns, at: str = "") -> Given:
+    path, where = Path(at or word), printable(word)
     count = 0
     column = columns.path or "path"
     for _, row in stream_text_table(path):  # all of it, so that a bad row is refused before any work
@@ -221,23 +229,26 @@ def _text_list(word: str, columns: Columns) -> Given:
     def values() -> Iterator[object]:
         return (row.get(column, "") for _, row in stream_text_table(path))
 
-    return _list(word, columns, values, count)
+    return _list(word, columns, values, count, at or word)
 
 
-def _parquet_list(word: str, columns: Columns) -> Given:
-    names, count = parquet_columns(Path(word))
+def _parquet_list(word: str, columns: Columns, at: str) -> Given:
+    from saccade.sources.columns import stored_root
+
+    names, count = parquet_columns(Path(at))
     column = _path_column(names, columns, printable(word))
-    return _list(word, columns, lambda: stream_parquet_column(Path(word), column), count)
+    columns = replace(columns, root=columns.root or stored_root(Path(at)))
+    return _list(word, columns, lambda: stream_parquet_column(Path(at), column), count, at)
 
 
-def _plain_list(word: str, columns: Columns) -> Given:
+def _plain_list(word: str, columns: Columns, at: str = "") -> Given:
     """A text file with one path a line."""
 
     def values() -> Iterator[str]:
-        with open_file(word) as file:
+        with open_file(at or word) as file:
             yield from _lines(file, b"\n")
 
-    return _list(word, columns, values, sum(1 for _ in values()))
+    return _list(word, columns, values, sum(1 for _ in values()), at or word)
 
 
 def _path_column(names: list[str], columns: Columns, where: str) -> str:
@@ -251,23 +262,95 @@ def _path_column(names: list[str], columns: Columns, where: str) -> str:
     )
 
 
-def _list(word: str, columns: Columns, values: Callable[[], Iterable[object]], count: int) -> Given:
+def _list(word: str, columns: Columns, values: Callable[[], Iterable[object]], count: int, at: str) -> Given:
     """The files that a list names; where the list was written on another system, the files it means."""
-    from saccade.sources.lists import FolderLookup, find, folder_of_paths
-
-    root = folder_of_paths(Path(word), columns.root)
-    lookup, start = FolderLookup(root), "" if str(root) == os.curdir else str(root)
+    meant = _meaning(at, columns.root)
 
     def inputs() -> Iterator[Named]:
         for number, value in enumerate(values(), start=1):
             name = as_text(value).strip()
-            path = os.path.join(start, find(name, lookup)[0] or name) if name else ""
             no_path = ImageError("names no path", "Fill it in, or remove the row")
-            yield (path, path) if name else (f"{word}: row {number}", no_path)
+            yield meant(name) if name else (f"{word}: row {number}", no_path)
 
     if not count:
         return _failing(word, ImageError("a list without rows", "Add one for each image"))
-    return Given(word, inputs, count, state=_state_of(word))
+    return Given(word, inputs, count, state=_state_of(at), files=not is_remote(columns.root))
+
+
+def _meaning(at: str, root: str) -> Callable[[str], Named]:
+    """What the names in a list stand for, which begin in `root`, else beside the list."""
+    from saccade.sources.lists import folder_of_paths
+    from saccade.sources.lookup import FolderLookup, find
+
+    if is_remote(root):
+        below = without_secrets(root)
+        return lambda name: _object(name if is_remote(name) else f"{below}/{name}")
+    folder = folder_of_paths(Path(at), root)
+    lookup, start = FolderLookup(folder), "" if str(folder) == os.curdir else str(folder)
+
+    def file(name: str) -> Named:
+        if is_remote(name):
+            return _object(name)
+        path = os.path.join(start, find(name, lookup)[0] or name)
+        return path, path
+
+    return file
+
+
+# -- addresses --------------------------------------------------------------------------------------------
+
+
+def _object(address: str) -> Named:
+    """An object that is read when its turn comes."""
+    from saccade.sources.remote import RemoteStorage
+
+    if has_secrets(address):
+        return plain(address), ImageError(HAS_SECRETS, "Write it without")
+    return address, Stored(RemoteStorage(), address)
+
+
+def _remote(word: str, columns: Columns, read_npy: bool) -> list[Given]:
+    """What lies at an address: an image, the images below it in a bucket, or what is copied to this disk.
+
+    Raises SourceError where its service does not answer: that is no fault of an input.
+    """
+    from saccade.sources import elsewhere
+    from saccade.sources.remote import RemoteStorage
+
+    if elsewhere.is_image(word):
+        return [Given(word, lambda: iter([(word, Stored(RemoteStorage(), word))]), 1, files=False)]
+    if not elsewhere.is_folder(word):
+        return _copied(elsewhere.copies_at(word), columns)
+    listing, storage = elsewhere.listing_below(word, read_npy=read_npy).listing, RemoteStorage(word)
+    if not listing.files:
+        empty = _failing(word, ImageError("a folder without images", "Give a folder that holds some"))
+        return _copied(elsewhere.packed_below(word), columns) or [empty]
+
+    def inputs() -> Iterator[Named]:
+        return ((f"{word}/{file}", Stored(storage, file)) for file in listing.files)
+
+    return [Given(word, inputs, len(listing.files), files=False, listing=listing)]
+
+
+def _copied(copies: Copies, columns: Columns) -> list[Given]:
+    """Archives, lists and tables by their copies, called by their addresses."""
+    from saccade.sources.columns import stored_root
+
+    found = []
+    for copy in copies.files:
+        word, at, kind = copies.address(copy.path), str(copy.path), suffix(copy.path.name)
+        stored = stored_root(copy.path) if kind == "parquet" else ""
+        beside = replace(columns, root=columns.root or stored or copies.root)
+        if kind in TEXT_SUFFIXES:
+            given = _text_list(word, beside, at)
+        elif kind in ("txt", "lst"):
+            given = _plain_list(word, beside, at)
+        elif word.lower().endswith(PACKED_TARS):
+            given = _failing(word, PACKED)
+        else:
+            given = _container(word, kind, beside, at)
+        found.append(replace(given, state=copy.state))
+    return found
 
 
 # -- standard input ---------------------------------------------------------------------------------------
@@ -284,7 +367,7 @@ def _standard_input(root: str) -> Iterator[Named]:
         if len(path) >= MOST_PATH_BYTES:
             yield path[:100], ImageError("too long for a path", "Give one path a line")
         else:
-            yield path, os.path.join(os.path.expanduser(root), path)
+            yield _object(path) if is_remote(path) else (path, os.path.join(os.path.expanduser(root), path))
 
 
 def _limited(data: bytes) -> bytes | ImageError:

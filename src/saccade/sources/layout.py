@@ -8,7 +8,7 @@ its files by a rule stops the run.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from saccade.errors import SourceError
@@ -93,6 +93,15 @@ def arrange(listing: Listing, where: str, *, drop_empty: bool, min_classes: int)
     listed += classes_missing_in_parts(records, classes, given)
     findings = _readings(sorting)
     return Layout(tuple(records), classes, given, tuple(listed), empty, tuple(lost), findings)
+
+
+def places(listing: Listing, where: str) -> Callable[[str], Place]:
+    """What tells part and class of an image by the folder that it lies in; "" for what has none.
+
+    Raises SourceError for an ambiguous layout.
+    """
+    sorting = _Sorting(find_part_folders(listing, where))
+    return lambda folder: sorting.place(folder.split("/") if folder else []) or ("", WHOLE_PART)
 
 
 def _sort(sorting: _Sorting, files: Iterable[str]) -> None:

@@ -9,21 +9,19 @@ that is listed.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from saccade.errors import ImageError, SourceError
-from saccade.files import is_utf8
 from saccade.label_sets import SEPARATOR
 from saccade.records import PARTS, Dataset, Finding, ImageRecord, Storage
+from saccade.sources.addresses import HAS_SECRETS, has_secrets, is_remote, without_secrets
 from saccade.sources.layout import classes_missing_in_parts
+from saccade.sources.lookup import FolderLookup, Lookup, MemberLookup, Unseen, find
 from saccade.sources.naming import (
     as_text,
     check_classes,
@@ -34,6 +32,7 @@ from saccade.sources.naming import (
     unusable_rows,
 )
 from saccade.sources.parts import PART_COLUMNS, PartColumn, find_part_column
+from saccade.sources.remote import LinkedStorage, RemoteStorage
 from saccade.sources.several import (
     in_order,
     joined,
@@ -55,6 +54,7 @@ class _Reading:
     root: Path
     lookup: Lookup
     may_leave_root: bool
+    addresses: bool = False  # may be paths
     unit: str = "line"
     group_column: str = ""
     several: bool = False
@@ -75,10 +75,17 @@ def load_list(table: Table, path: Path, *, columns: Columns = USUAL_COLUMNS, min
 
     path: what the list is called, and where it lies: without `columns.root` its paths begin in that folder.
     """
-    root, where = folder_of_paths(path, columns.root), printable(str(path))
-    reading = _Reading(path.name, root, FolderLookup(root), may_leave_root=True)
+    where = printable(str(path))
+    if is_remote(columns.root):
+        address = without_secrets(columns.root)
+        reading = _Reading(path.name, Path(address), Unseen(), may_leave_root=False, addresses=True)
+        return _load(table, reading, where, RemoteStorage(address), columns, min_classes)
+    root = folder_of_paths(path, columns.root)
+    reading = _Reading(path.name, root, FolderLookup(root), may_leave_root=True, addresses=True)
     storage = FolderStorage(root, outside=True)
-    return _load(table, reading, where, storage, columns, min_classes)
+    dataset = _load(table, reading, where, storage, columns, min_classes)
+    linked = any(is_remote(record.path) for record in dataset.records)
+    return replace(dataset, storage=LinkedStorage(storage)) if linked else dataset
 
 
 def load_given(table: Table, root: Path, *, several: bool = False, min_classes: int = 2) -> Dataset:
@@ -307,6 +314,8 @@ def _said(record: ImageRecord) -> str:
 
 def _found(path: str, reading: _Reading) -> tuple[str, str]:
     """The path of the file that the row means, and the reason if there is none."""
+    if is_remote(path):
+        return path, ""
     found, how = find(path, reading.lookup)
     if not found:
         return path, how
@@ -336,6 +345,8 @@ def _relative_path(text: str, reading: _Reading) -> tuple[str, str]:
     """The path below (or beside) the list's folder with forward slashes, and what is wrong with it."""
     if not text.strip():
         return "", "no path; fill it in or remove the row"
+    if is_remote(text):
+        return _address(text, reading)
     if "\0" in text:
         return "", "a zero byte in the path; write the list again"
     if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
@@ -351,6 +362,15 @@ def _relative_path(text: str, reading: _Reading) -> tuple[str, str]:
     return path, ""
 
 
+def _address(text: str, reading: _Reading) -> tuple[str, str]:
+    """The address that stands for itself, and what is wrong with it; nothing secret of it is repeated."""
+    if has_secrets(text):
+        return "", f"{HAS_SECRETS}; write it without"
+    if not reading.addresses:
+        return "", f"an address ({printable(text)}); name a file inside the archive"
+    return without_secrets(text), ""
+
+
 def _raise_problems(reading: _Reading, where: str) -> None:
     if reading.problems:
         several = "correct these rows; where an image may have several labels, add --multi-label"
@@ -364,113 +384,3 @@ def _raise_problems(reading: _Reading, where: str) -> None:
             f"{where}: none of the {len(reading.records):,} files it names exist; the first is {first}",
             hint=f"paths begin in {printable(str(reading.root))}; name another folder with --root",
         )
-
-
-# -- lookup ----------------------------------------------------------------------------------------------
-# The file that a path in a list means, also where the list was written on another system.
-# Windows writes backslashes and tells no case; macOS writes accents in another Unicode form. A file that
-# is found in such a way is used when there is one only.
-
-
-class Lookup(Protocol):
-    """Where the files of a list lie."""
-
-    def exists(self, path: str) -> bool:
-        """Whether there is a file of exactly this path."""
-        ...
-
-    def alike(self, path: str) -> list[str]:
-        """Paths of files that differ from this one in Unicode form or case only."""
-        ...
-
-
-class FolderLookup:
-    """Files below a folder, or beside it (../); each folder is listed once."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = os.fspath(root)
-        self._names: dict[str, dict[str, list[str]]] = {}
-
-    def exists(self, path: str) -> bool:
-        return os.path.isfile(os.path.join(self._root, path))
-
-    def alike(self, path: str) -> list[str]:
-        found = [""]
-        for piece in path.split("/"):
-            found = [
-                f"{folder}/{name}" if folder else name
-                for folder in found
-                for name in ([piece] if piece in ("..", ".") else self._inside(folder).get(form(piece), []))
-            ]
-        return [candidate for candidate in found if self.exists(candidate)]
-
-    def _inside(self, folder: str) -> dict[str, list[str]]:
-        if folder not in self._names:
-            names: dict[str, list[str]] = defaultdict(list)
-            try:
-                for name in os.listdir(os.path.join(self._root, folder)):
-                    names[form(name)].append(name)
-            except OSError:
-                names.clear()
-            self._names[folder] = names
-        return self._names[folder]
-
-
-class MemberLookup:
-    """Members of an archive."""
-
-    def __init__(self, members: Collection[str]) -> None:
-        self._members = members
-        self._forms: dict[str, list[str]] | None = None
-
-    def exists(self, path: str) -> bool:
-        return path in self._members
-
-    def alike(self, path: str) -> list[str]:
-        if self._forms is None:
-            self._forms = defaultdict(list)
-            for name in self._members:
-                self._forms[form(name)].append(name)
-        return self._forms.get(form(path), [])
-
-
-# What spreadsheets write where they are not asked for UTF-8, the usual one first.
-SPREADSHEET_ENCODINGS = {"cp1252": "Windows-1252", "cp1250": "Windows-1250", "mac_roman": "Mac Roman"}
-
-
-def form(name: str) -> str:
-    """The same for names that differ in Unicode form or case only."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def find(path: str, lookup: Lookup) -> tuple[str, str]:
-    """The path of the file that `path` means and how it differs from it; ("", why) without one."""
-    if lookup.exists(path):
-        return path, ""
-    forward = os.path.normpath(path.replace("\\", "/"))
-    if forward != path and lookup.exists(forward):
-        return forward, "backslashes"
-    alike = lookup.alike(forward)
-    same_case = [name for name in alike if _nfc(name) == _nfc(forward)]
-    if len(same_case or alike) == 1:
-        return (same_case or alike)[0], "Unicode form" if same_case else "upper and lower case"
-    if alike:
-        return "", f"{len(alike)} files differ from it in upper and lower case only"
-    if not is_utf8(path):
-        return _find_by_encoding(forward, lookup) or ("", "no such file, and the list is not UTF-8 here")
-    return "", "no such file (its backslashes read as /)" if forward != path else "no such file"
-
-
-def _find_by_encoding(path: str, lookup: Lookup) -> tuple[str, str] | None:
-    """The file that the path's bytes name in an encoding of spreadsheets; None without one."""
-    data = path.encode("utf-8", "surrogateescape")
-    for encoding, name in SPREADSHEET_ENCODINGS.items():
-        with contextlib.suppress(UnicodeDecodeError):
-            found, _ = find(data.decode(encoding), lookup)
-            if found:
-                return found, f"encoding ({name})"
-    return None
-
-
-def _nfc(name: str) -> str:
-    return unicodedata.normalize("NFC", name)

@@ -7,7 +7,6 @@ locations that begin with their name and a colon. `saccade.testing.check_source`
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from multiprocessing.reduction import ForkingPickler
@@ -16,14 +15,25 @@ from pathlib import Path
 from saccade import extensions
 from saccade.errors import ImageError, SourceError
 from saccade.records import PARTS, Dataset, ImageRecord, Storage
+from saccade.sources.addresses import is_remote, without_secrets
 from saccade.sources.archives import is_shard, load_archive, load_shards, refuse_packed_tar, shards_at
-from saccade.sources.columns import load_columns, load_saved, parquet_files, parquet_is_list
+from saccade.sources.columns import (
+    load_columns,
+    load_saved,
+    parquet_files,
+    parquet_is_list,
+    stored_root,
+    stored_stamps,
+)
+from saccade.sources.elsewhere import Copies, copies_at, is_folder, listing_below, packed_below
+from saccade.sources.grouping import with_groups
 from saccade.sources.in_python import is_inputs, load_inputs
 from saccade.sources.layout import arrange
-from saccade.sources.listing import list_folder
+from saccade.sources.listing import Listing, list_folder
 from saccade.sources.lists import load_list
 from saccade.sources.named import PREFIX, load_named
 from saccade.sources.naming import how_it_is_read, some
+from saccade.sources.remote import RemoteStorage
 from saccade.sources.storage import FolderStorage
 from saccade.sources.tables import (
     TEXT_SUFFIXES,
@@ -74,7 +84,8 @@ def load_source(
     A location is a folder of class folders (alone or below train/, val/, test/), a list (CSV, TSV,
     JSON Lines, Parquet) with path,label[,part][,group], a zip or tar archive of either, WebDataset
     shards (a folder, a tar or a pattern such as `train-{000..009}.tar`), a folder saved by Hugging
-    Face `datasets`, Parquet with an image column, `torchvision:NAME`, or what a registered source reads.
+    Face `datasets`, Parquet with an image column, the address of one of these (s3://, gs://, az://,
+    https://), `torchvision:NAME`, or what a registered source reads.
 
     `group` names a column; `group_pattern` is a regular expression on the relative path. `columns` says what
     the others are called.
@@ -83,7 +94,7 @@ def load_source(
     """
     if (group or columns.group) and group_pattern:
         raise SourceError("--group and --group-pattern both name the groups", hint="give one of them")
-    place = str(location)
+    place = without_secrets(str(location))
     if not place.strip():
         raise SourceError("the data path is empty", hint="give a folder, list or archive")
     columns = replace(columns, group=group or columns.group)
@@ -231,12 +242,16 @@ def _load_folder(location: str, asked: Asked) -> Dataset:
         if tables:
             return load_columns(root, tables, named=asked.columns, min_classes=asked.min_classes)
     refuse_columns(asked.columns, f"{where}: a folder")
+    return _arranged(root, where, listing, FolderStorage(root), asked)
+
+
+def _arranged(root: Path, where: str, listing: Listing, storage: Storage, asked: Asked) -> Dataset:
     layout = arrange(listing, where, drop_empty=asked.drop_empty, min_classes=asked.min_classes)
     return Dataset(
         root,
         layout.records,
         layout.classes,
-        FolderStorage(root),
+        storage,
         layout.given_parts,
         ignored=listing.ignored,
         listed=layout.listed,
@@ -262,6 +277,11 @@ def _load_list(location: str, asked: Asked) -> Dataset:
 
 def _load_parquet(location: str, asked: Asked) -> Dataset:
     path = _path(location)
+    if not asked.columns.path and (root := stored_root(path)):
+        columns = replace(asked.columns, root=asked.columns.root or root)
+        table = read_parquet_table(path, manifest=True)
+        dataset = load_list(table, path, columns=columns, min_classes=asked.min_classes)
+        return replace(dataset, stamps=stored_stamps(path)) if is_remote(columns.root) else dataset
     if asked.columns.path or parquet_is_list(path):
         return load_list(read_parquet_table(path), path, columns=asked.columns, min_classes=asked.min_classes)
     return load_columns(path.parent, (path,), named=asked.columns, min_classes=asked.min_classes)
@@ -286,12 +306,46 @@ def _load_shards(root: Path, shards: Iterable[Path], asked: Asked) -> Dataset:
     return load_shards(root, shards, group=asked.columns.group or None, min_classes=asked.min_classes)
 
 
+def _load_remote(location: str, asked: Asked) -> Dataset:
+    """The images below an address in place; archives, lists and tables by copies on this disk."""
+    if not is_folder(location):
+        return _load_copies(copies_at(location), asked)
+    where = printable(location)
+    listing, stamps = listing_below(location, read_npy=asked.read_npy)
+    if not listing.files and (packed := packed_below(location)).files:
+        return _load_copies(packed, asked, several=True)
+    refuse_columns(asked.columns, f"{where}: a folder")
+    dataset = _arranged(Path(location), where, listing, RemoteStorage(location), asked)
+    return replace(dataset, stamps=stamps)
+
+
+def _load_copies(copies: Copies, asked: Asked, *, several: bool = False) -> Dataset:
+    """What copies on this disk hold, said of their originals, beside which a list's paths begin."""
+    first, folder = copies.paths[0], copies.folder
+    table = first.suffix == ".parquet"
+    if (parquet_is_list(first) and not stored_root(first)) if table else is_list(str(first)):
+        asked = replace(asked, columns=replace(asked.columns, root=asked.columns.root or copies.root))
+    try:
+        if not (several or len(copies.files) > 1):
+            dataset = _source_of(str(first)).load(str(first), asked)
+        elif first.suffix == ".tar":
+            dataset = _load_shards(folder, copies.paths, asked)
+        else:
+            dataset = load_columns(folder, copies.paths, named=asked.columns, min_classes=asked.min_classes)
+    except SourceError as error:
+        raise SourceError(*map(copies.here, map(str, error.args)), hint=copies.here(error.hint)) from None
+    if not dataset.root.is_relative_to(folder):
+        return dataset
+    return replace(dataset, root=Path(copies.root, dataset.root.relative_to(folder)))
+
+
 def _load_torchvision(location: str, asked: Asked) -> Dataset:
     refuse_columns(asked.columns, location)
     return load_named(location)
 
 
 SOURCES: dict[str, Source] = {  # asked in this order
+    "remote": Source(is_remote, _load_remote),
     "torchvision": Source(lambda place: place.startswith(PREFIX), _load_torchvision),
     "saved by datasets": Source(_saved_by_datasets, _load_saved),
     "given in Python": Source(lambda place: is_inputs(_path(place)), _load_inputs),
@@ -308,48 +362,5 @@ SOURCES: dict[str, Source] = {  # asked in this order
 
 def is_list(location: str) -> bool:
     """Whether a location is a single file with a row for each image."""
-    return _is_file(location, *(f".{end}" for end in TEXT_SUFFIXES), ".parquet")
-
-
-# -- groups from file names ----------------------------------------------------------------------------
-
-
-def with_groups(records: Iterable[ImageRecord], pattern: str) -> tuple[ImageRecord, ...]:
-    r"""Records with the group that `pattern` finds in their path: its first group, or the whole match.
-
-    A path in which nothing is found stops the run, because an image without its group could leak;
-    a pattern that may match nothing, such as `(\d+)_|`, leaves such images without a group.
-
-    >>> with_groups([ImageRecord("cat/12_a.jpg", "cat")], r"(\d+)_")[0].group
-    '12'
-    """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise SourceError(
-            f"--group-pattern is no regular expression: {pattern!r} ({error})", hint="correct it"
-        ) from None
-    done, failed = [], []
-    for record in records:
-        group = _group_in(record.path, compiled)
-        if group is None:
-            failed.append(record.path)
-        else:
-            done.append(replace(record, group=group))
-    if failed:
-        raise SourceError(
-            f"--group-pattern {pattern!r} finds no group in {len(failed):,} of "
-            f"{len(failed) + len(done):,} paths: {some(failed, most=5)}",
-            hint="widen it, or end it with | to leave such images without a group",
-        )
-    return tuple(done)
-
-
-def _group_in(path: str, pattern: re.Pattern[str]) -> str | None:
-    """The first match that is not empty; "" when all are, None when there is none."""
-    group = None
-    for match in pattern.finditer(path):
-        group = (match.group(1) if pattern.groups else match.group()) or ""
-        if group:
-            return group
-    return group
+    endings = (*(f".{end}" for end in TEXT_SUFFIXES), ".parquet")
+    return location.lower().endswith(endings) and (is_remote(location) or _path(location).is_file())

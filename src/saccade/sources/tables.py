@@ -24,6 +24,7 @@ from saccade.terminal import printable
 
 TEXT_SUFFIXES = ("csv", "tsv", "jsonl", "ndjson")
 
+MEASURED = ("size", "etag", "modified", "sha256")  # columns of a manifest that are no labels or groups
 _BUFFER_BYTES = 1 << 20
 _UTF16_SEEN_BYTES = 200  # text in UTF-16 or UTF-32 has zero bytes near its beginning, also without a mark
 
@@ -306,17 +307,20 @@ def _not_parquet(where: str, error: Exception) -> SourceError:
     return SourceError(f"{where}: cannot be read as Parquet ({error})", hint="write it again")
 
 
-def read_parquet_table(path: Path) -> Table:
-    """The rows of a Parquet list."""
+def read_parquet_table(path: Path, *, manifest: bool = False) -> Table:
+    """The rows of a Parquet list; of a manifest those with a label, where any has one."""
     where = printable(str(path))
     try:
-        table = parquet_module(where).read_table(path)
+        parquet = parquet_module(where)
+        wanted = [name for name in parquet.read_schema(path).names if name not in MEASURED]
+        table = parquet.read_table(path, columns=wanted if manifest else None)
     except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
         raise _not_parquet(where, error) from None
     columns = _column_names(table.column_names, where)
     values = [column.to_pylist() for column in table.columns]
-    rows = (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
-    return Table(columns, tuple(enumerate(rows, start=1)))
+    rows = tuple(enumerate((dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)), 1))
+    labelled = tuple(numbered for numbered in rows if numbered[1].get("label")) if manifest else ()
+    return Table(columns, labelled or rows)
 
 
 # -- rows ------------------------------------------------------------------------------------------------

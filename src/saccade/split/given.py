@@ -16,6 +16,7 @@ import numpy as np
 from saccade.errors import SplitError
 from saccade.records import PARTS, Dataset, ImageRecord, Split
 from saccade.run_folder import read_csv, write_csv
+from saccade.sources.addresses import address_of, is_remote
 from saccade.split.atoms import Atom, stratified_by
 from saccade.split.making import MUST, Assignment, ClassTable, Shares, assign, group_names, place
 
@@ -170,12 +171,12 @@ def write_split_csv(split: Split, path: Path | str) -> None:
     """Write path,label,part,group of every used image, atomically.
 
     Paths are relative to the file's own folder, with forward slashes (with `../` where the images do
-    not lie below it).
+    not lie below it). Images in a bucket are named by their address.
     """
     target = Path(path)
     to_root = way_to_root(target, split.dataset.root)
     records = split.dataset.used()
-    write_csv(target, COLUMNS, ([to_root + r.path, r.label, r.part, r.group] for r in records))
+    write_csv(target, COLUMNS, ([in_list(to_root, r.path), r.label, r.part, r.group] for r in records))
 
 
 def read_split_csv(path: Path | str, dataset: Dataset) -> dict[str, str]:
@@ -206,12 +207,21 @@ def checked_parts(fixed: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def way_to_root(csv_file: Path, root: Path) -> str:
-    """What leads from the CSV's folder to the data's root: "", "photos/", "../photos/"."""
+    """What leads from the CSV's folder to the data's root: "", "photos/", "../photos/"; or its address."""
+    if address := address_of(root):
+        return f"{address}/"
     way = Path(os.path.relpath(os.path.realpath(root), os.path.realpath(csv_file.parent))).as_posix()
     return "" if way == "." else f"{way}/"
 
 
+def in_list(to_root: str, path: str) -> str:
+    """How a list names an image; an address stands for itself."""
+    return path if is_remote(path) else to_root + path
+
+
 def _from_root(path: str, to_root: str, folder: Path, root: Path) -> str:
-    if path.startswith(to_root):
+    if path.startswith(to_root) and (to_root or not is_remote(path)):
         return path[len(to_root) :]
+    if is_remote(path):
+        return path
     return Path(os.path.relpath(folder / path, root)).as_posix()  # written by hand, another way round

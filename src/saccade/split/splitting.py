@@ -24,7 +24,15 @@ from saccade.split.atoms import (
     marks,
     notes,
 )
-from saccade.split.given import Kept, checked_parts, groups_across, keep_given, most_held_out, way_to_root
+from saccade.split.given import (
+    Kept,
+    checked_parts,
+    groups_across,
+    in_list,
+    keep_given,
+    most_held_out,
+    way_to_root,
+)
 from saccade.split.making import Assignment, Shares, assign, moved_sentence
 
 CrossCheck = Callable[[Mapping[str, str]], tuple[list[Pair], int]]
@@ -308,7 +316,7 @@ def write_folds_csv(folds: Folds, audit: Audit, path: Path | str) -> None:
     target = Path(path)
     to_root = way_to_root(target, audit.dataset.root)
     rows = (
-        [to_root + r.path, r.label, folds.fold_of[r.path], r.group]
+        [in_list(to_root, r.path), r.label, folds.fold_of[r.path], r.group]
         for r in audit.dataset.used()
         if r.path in folds.fold_of
     )
