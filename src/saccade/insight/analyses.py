@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from saccade.insight.learning_curve import learning_curve
 from saccade.insight.material import Material
 
 
@@ -23,4 +24,4 @@ class Analysis:
     several: bool = False
 
 
-ANALYSES: tuple[Analysis, ...] = ()
+ANALYSES: tuple[Analysis, ...] = (Analysis("learning_curve", "what more images would bring", learning_curve),)

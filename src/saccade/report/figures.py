@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,35 @@ def risk_curve(curve: Sequence[Mapping[str, float]]) -> str:
     axes.set(xlim=(0, 1), xlabel="Share that is answered", ylabel="Of these wrong")
     axes.set_ylim(bottom=0)
     return _svg(figure, "risk")
+
+
+def learning_curve(curve: Mapping[str, Any]) -> str:
+    """A figure by the number of training images: points as measured, ahead of them the forecast's band.
+
+    `curve` is that of `insights/learning_curve.json`; the band is left out where nothing is told.
+    """
+    _load_matplotlib()
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    points, ahead = curve["points"], [row for row in curve["forecasts"] if row["told"]]
+    figure, axes = _figure(5.4, 2.6, left=0.68)
+    images, values = [row["images"] for row in points], [row["value"] for row in points]
+    axes.vlines(images, [row["low"] for row in points], [row["high"] for row in points], color=FIRST)
+    axes.plot(images, values, color=FIRST, linewidth=1.6, marker="o", markersize=4)
+    if ahead:
+        last = {"images": images[-1], **dict.fromkeys(("value", "low", "high"), curve["now"])}
+        far = [last, *ahead]
+        numbers = [row["images"] for row in far]
+        low, high = [row["low"] for row in far], [min(row["high"], 1.0) for row in far]
+        axes.fill_between(numbers, low, high, color=SECOND, alpha=0.25, linewidth=0)
+        axes.plot(numbers, [row["value"] for row in far], color=SECOND, linestyle=(0, (4, 3)))
+    axes.set_xscale("log")
+    axes.set_xticks([images[0], images[-1], *(row["images"] for row in ahead[-1:])])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+    axes.set(xlabel="Training images")
+    return _svg(figure, "more")
 
 
 def shown_classes(metrics: Metrics, most: int = MATRIX_CLASSES) -> list[int]:

@@ -26,6 +26,7 @@ from saccade.report.found import by_kind
 from saccade.report.gallery import Gallery
 from saccade.report.labels import label_mistakes, labels, together
 from saccade.report.learning import curves, fitted_head
+from saccade.report.more_data import more_data
 from saccade.report.promises import promises
 from saccade.report.render import bounds, percent, render
 from saccade.run_folder import RunFolder
@@ -426,6 +427,7 @@ SECTIONS = (
     Section("label_mistakes", "Mistakes", label_mistakes, printed=False),
     Section("classes", "Classes", _classes, columns=6),
     Section("fitted_head", "Head", fitted_head, columns=6, printed=False, of_new_data=False),
+    Section("more_data", "More data", more_data, printed=False, of_new_data=False),
     Section("curves", "Curves", curves, printed=False, of_new_data=False),
     Section("data", "Data", _data, printed=False),
     Section("about", "This evaluation", _about, template="rows"),
