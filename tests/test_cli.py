@@ -41,6 +41,7 @@ COMMANDS = (
         "evaluate",
         "export",
         "index",
+        "leaderboard",
         "lr",
         "predict",
         "replay",

@@ -1,5 +1,6 @@
 """Two models on the same images: exact p-values, and honest words."""
 
+from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -8,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saccade.errors import DataError
-from saccade.evaluation.compare import compare, mcnemar
+from saccade.evaluation.compare import (
+    align,
+    changed_sides,
+    compare,
+    compare_all,
+    holm,
+    mcnemar,
+    mcnemar_by_group,
+)
+from saccade.evaluation.groups import Groups
 from saccade.records import Predictions
 from saccade.testing.metrics import shuffled
 
@@ -74,14 +84,85 @@ def test_swapping_the_two_mirrors_the_answer():
 
 def test_a_model_against_itself_shows_nothing():
     result = compare(predictions([True, False] * 10), predictions([True, False] * 10))
-    assert (result.p_value, result.difference.low, result.difference.high) == (1.0, 0, 0)
+    assert (result.p_value, result.difference.value) == (1.0, 0)
+    assert result.difference.low < 0 < result.difference.high, "20 images cannot rule out that some differ"
 
 
-def test_other_images_are_refused_saying_how_they_differ():
-    with pytest.raises(DataError, match=r"3 in both, 2 in the first only \(0003.png, ...\)\nhint"):
+def test_other_images_are_refused_where_few_are_the_same():
+    with pytest.raises(
+        DataError, match=r"3 are the same in all, of 5, 3\nhint: evaluate all on the same data"
+    ):
         compare(predictions([True] * 5), predictions([True] * 3))
-    with pytest.raises(DataError, match=r"1 images have another true label .*\(0001.png\)"):
-        compare(predictions([True] * 2, labels=["a", "b"]), predictions([True] * 2, labels=["a", "a"]))
+    assert compare(predictions([True] * 3), predictions([False] * 3)).images == 3, "few, but the same"
+
+
+def test_the_common_images_are_compared_and_the_others_counted():
+    aligned = align([predictions([True] * 10), predictions([True] * 8)])
+    assert aligned.left_out == (2, 0)
+    assert [len(side) for side in aligned.predictions] == [8, 8]
+
+
+def test_images_of_other_names_are_the_same_where_their_bytes_are_and_only_there():
+    one = predictions([True, False] * 5)
+    renamed = replace(one, paths=tuple(f"other/{path}" for path in one.paths))
+    contents = [{path: f"sha {i}" for i, path in enumerate(side.paths)} for side in (one, renamed)]
+    aligned = align([one, shuffled(renamed, seed=3)], contents)
+    assert aligned.predictions[0].paths == aligned.predictions[1].paths == one.paths
+    np.testing.assert_array_equal(aligned.predictions[1].probabilities, one.probabilities)
+    known = [contents[0], dict.fromkeys(one.paths, "another file of this name")]
+    with pytest.raises(DataError, match="0 are the same in all"):
+        align([one, one], known)
+
+
+def test_labels_that_differ_are_named_and_those_of_the_first_count():
+    one, other = (predictions([True] * 6, labels=labels) for labels in (["a"] * 6, ["b"] + ["a"] * 5))
+    aligned = align([one, other])
+    assert aligned.relabelled == ((), ("0000.png",))
+    result = compare(one, other)
+    assert (result.first_accuracy, result.only_first, result.only_second) == (1.0, 1, 0)
+
+
+def test_models_that_name_one_label_and_several_are_not_compared():
+    one = predictions([True] * 6)
+    with pytest.raises(DataError, match="others several"):
+        align([one, replace(one, named=one.probabilities > 0.5)])
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.sampled_from([-1, 0, 0, 1]), min_size=1, max_size=40))
+def test_by_groups_of_one_image_the_test_is_mcnemars(gain):
+    exact = mcnemar(gain.count(1), gain.count(-1))
+    assert mcnemar_by_group(np.array(gain), Groups.alone(len(gain))) == pytest.approx(exact, rel=1e-9)
+
+
+def test_images_that_belong_together_make_a_difference_less_sure():
+    first, second = predictions([True] * 40), predictions([False] * 10 + [True] * 30)
+    alone = compare(first, second)
+    patients = compare(first, second, {f"{i:04}.png": f"patient {i // 5}" for i in range(40)})
+    assert alone.p_value < 0.01
+    assert patients.p_value == 0.5, "2 patients differ: two coins on one side"
+    assert patients.groups == 8
+    assert patients.difference.high - patients.difference.low > alone.difference.high - alone.difference.low
+    assert "exact McNemar by 8 groups" in patients.in_words("A", "B")
+
+
+def test_several_comparisons_are_corrected_together():
+    assert holm([]) == []
+    assert holm([0.04, 0.001, 0.03]) == pytest.approx([0.06, 0.003, 0.06])
+    first = predictions([True] * 30)
+    others = [predictions([False] * lost + [True] * (30 - lost)) for lost in (6, 6)]
+    both = compare_all([first, *others])
+    assert compare(first, others[0]).real
+    assert [one.real for one in both] == [False, False]
+    assert "corrected by Holm for 2 comparisons" in both[0].in_words("A", "B")
+
+
+def test_images_that_changed_sides_come_most_confident_mistake_first():
+    first, second = predictions([True, False, True, True]), predictions([True, True, False, True])
+    found = changed_sides(first, second)
+    assert [(image.path, image.gained) for image in found] == [("0001.png", True), ("0002.png", False)]
+    assert (found[1].label, found[1].first, found[1].second) == ("a", "a", "b")
+    assert (found[1].first_confidence, found[1].second_confidence) == (0.9, 0.8)
 
 
 @pytest.mark.parametrize(

@@ -323,15 +323,32 @@ def report(
 
 def compare(
     first: Run,
-    second: Annotated[str, Parameter(help="One evaluated on the same images.", metavar="OTHER_RUN")],
     /,
+    others: Annotated[list[str], Parameter(help="Runs evaluated on the same images.", metavar="OTHER_RUN")],
     *,
     part: Annotated[
-        str, Parameter(help="Part to compare on; none: test where both have it.", metavar="PART")
+        str, Parameter(help="Part to compare on; none: test where all have it.", metavar="PART")
+    ] = "",
+    out: Annotated[
+        str, Parameter(help="Write all images that changed sides to a .csv or .html.", metavar="FILE")
     ] = "",
 ) -> int:
-    """Test whether one of two runs is significantly better."""
-    _pipeline().compare(first, second, Terminal(lasting=False), part=part)
+    """Test whether the first run is significantly better or worse than others."""
+    _pipeline().compare([first, *others], Terminal(lasting=bool(out)), part=part, out=out)
+    return 0
+
+
+def leaderboard(
+    places: Annotated[
+        list[str],
+        Parameter(help='Folders that hold runs, runs, or patterns ("runs/photos-*").', metavar="RUNS"),
+    ],
+    *,
+    by: Annotated[str, Parameter(help="The figure that ranks them.", metavar="FIGURE")] = "accuracy",
+    out: Annotated[str, Parameter(help="Write the rankings to a .csv or .html.", metavar="FILE")] = "",
+) -> int:
+    """Rank all finished runs that were measured on the same images."""
+    _pipeline().leaderboard(places, Terminal(lasting=bool(out)), by=by, out=out)
     return 0
 
 
@@ -549,6 +566,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     bench,
     serve,
     compare,
+    leaderboard,
     track,
     replay,
     summary,

@@ -78,7 +78,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "compare": (
         "saccade compare runs/photos-1 runs/photos-2",
-        "saccade compare runs/photos-1 runs/photos-2 --part validation",
+        "saccade compare runs/photos-1 runs/photos-2 runs/photos-3",
+        "saccade compare runs/photos-1 runs/photos-2 --out changed.html",
+    ),
+    "leaderboard": (
+        "saccade leaderboard runs",
+        "saccade leaderboard runs --by macro_f1 --out leaderboard.html",
+        "saccade leaderboard 'runs/photos-*'",
     ),
     "track": (
         "saccade track runs/photos-1 --to tensorboard",
@@ -129,7 +135,7 @@ def print_help(words: Sequence[str]) -> None:
 def _overview(columns: int) -> list[str]:
     lines = ["saccade COMMAND", "Labelled images become an image classifier you can trust and ship.", ""]
     for command in COMMANDS:
-        lines += _entry(command.__name__, _sentence(command), columns, left_columns=10)
+        lines += _entry(command.__name__, _sentence(command), columns, left_columns=11)
     return [
         *lines,
         "",

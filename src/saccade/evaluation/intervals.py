@@ -92,11 +92,12 @@ def widest(first: Interval, second: Interval) -> Interval:
     return Interval(first.value, min(first.low, second.low), max(first.high, second.high))
 
 
-def paired_change(lost: float, gained: float, images: float) -> Interval:
+def paired_change(lost: float, gained: float, images: float, z: float = Z_95) -> Interval:
     """95 % interval of the change of a share, where `lost` of `images` became wrong and `gained` right.
 
-    Both shares get Wilson's interval, and the two are joined by the squares of their arms. Without a single
-    change it still has a width, as three images in a hundred may differ that were not among these.
+    Both shares get Wilson's interval, and the two are joined by the squares of their arms and the
+    correlation: no image is lost and gained. Without a single change it still has a width, as three images in
+    a hundred may differ that were not among these. z: as `wilson_of_share` has it.
 
     Source: G. Zou and A. Donner, Statist. Med. 27 (2008) 1693-1702.
 
@@ -105,13 +106,20 @@ def paired_change(lost: float, gained: float, images: float) -> Interval:
     (-0.037, 0.037)
     """
     assert 0 <= lost + gained <= images * (1 + ROUNDING), f"{lost} lost and {gained} gained of {images}"
-    worse, better = wilson_of_share(lost / images, images), wilson_of_share(gained / images, images)
+    worse, better = wilson_of_share(lost / images, images, z), wilson_of_share(gained / images, images, z)
     change = better.value - worse.value
+    both = worse.value * better.value
+    tied = math.sqrt(both / ((1 - worse.value) * (1 - better.value))) if both else 0.0
     return Interval(
         change,
-        change - math.hypot(worse.high - worse.value, better.value - better.low),
-        change + math.hypot(better.high - better.value, worse.value - worse.low),
+        change - _arm(worse.high - worse.value, better.value - better.low, tied),
+        change + _arm(better.high - better.value, worse.value - worse.low, tied),
     )
+
+
+def _arm(first: float, second: float, tied: float) -> float:
+    """Of a difference of two figures with these arms, whose correlation is minus `tied`."""
+    return math.sqrt(first**2 + second**2 + 2 * tied * first * second)
 
 
 def images_needed(share: float, half_width: float) -> int:

@@ -1,4 +1,4 @@
-"""`saccade evaluate` and `saccade compare`: figures and report again, on new data, or of two runs."""
+"""`saccade evaluate`: figures and report again, also on new data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from saccade.audit import audit_as_json
 from saccade.errors import ChangedImageError, DataError, ImageError, RecipeError, RunError
-from saccade.evaluation import compare as comparing
 from saccade.evaluation.metrics import metrics_as_json, metrics_from_json
 from saccade.images.decoder import CheckedReader, Limits, read_checked
 from saccade.label_sets import join_labels
@@ -335,33 +334,3 @@ def _warn_of_known_images(
             f"({shown}); the figures of {part} are too good",
             hint="evaluate on images that the run has not seen",
         )
-
-
-def _measured(path: str, part: str) -> RunFolder:
-    """The run (or evaluation) at `path`; raises RunError when it has no predictions to compare."""
-    run = RunFolder(Path(path))
-    parts = [known for known in (*JUDGED_PARTS, "train") if run.has(run.predictions(known))]
-    if not parts:
-        if run.recipe.is_file():  # else it is no run at all
-            run.require_trained()
-        raise RunError(
-            f"{path} has no predictions",
-            hint="give a finished run, or RUN/evaluations/NAME",
-        )
-    if part and part not in parts:
-        raise RunError(
-            f"{path} has no predictions of a part {part!r}",
-            hint=f"choose from: {', '.join(parts)}",
-        )
-    return run
-
-
-def compare(first: str, second: str, terminal: Terminal, *, part: str = "") -> comparing.Comparison:
-    """`saccade compare`: which run is better on the same images, and is the difference real."""
-    runs = [_measured(path, part) for path in (first, second)]
-    chosen = part or ("test" if all(run.has(run.predictions("test")) for run in runs) else "validation")
-    comparison = comparing.compare(*(run.read_predictions(chosen) for run in runs))
-    terminal.say(comparison.in_words(first, second))
-    if chosen == "validation":
-        terminal.say("These are validation images, which chose both models: the figures are optimistic.")
-    return comparison
