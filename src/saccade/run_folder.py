@@ -100,6 +100,14 @@ class RunFolder:
         return self.root / "report" / "report.html"
 
     @property
+    def model_card(self) -> Path:
+        return self.root / "report" / "model_card.md"
+
+    @property
+    def bill_of_materials(self) -> Path:
+        return self.root / "report" / "bom.json"
+
+    @property
     def onnx(self) -> Path:
         return self.root / "export" / "model.onnx"
 

@@ -37,13 +37,19 @@ MENDED_BY = {
     "metrics/test.json": EVALUATE,
     "report/report.html": EVALUATE,
     "report/audit.html": EVALUATE,
+    "report/model_card.md": EVALUATE,
+    "report/bom.json": EVALUATE,
     "export/model.onnx": EXPORT,
     "export/certificate.json": EXPORT,
     "export/classes.json": TRAIN,
     "export/model.int8.onnx": INT8,
     "export/model.int8.onnx.certificate.json": INT8,
 }
-NOT_THE_SAME = ("environment.json", "manifest.json", "report/report.html", "report/audit.html")
+NOT_THE_SAME = (
+    "environment.json",
+    "manifest.json",
+    *(name for name in MENDED_BY if name.startswith("report/")),
+)
 SAME_AGAIN = [name for name in MENDED_BY if name not in NOT_THE_SAME]
 KINDS = ("delete", "cut", "flip")
 

@@ -51,6 +51,8 @@ def test_the_run_folder_is_as_the_design_says(run: RunFolder) -> None:
         "metrics/test.json",
         "report/report.html",
         "report/audit.html",
+        "report/model_card.md",
+        "report/bom.json",
         "export/model.onnx",
         "export/certificate.json",
         "export/classes.json",

@@ -42,11 +42,15 @@ def test_a_plain_command_trains_pretrained_without_a_hub_and_keeps_source_and_li
     resolved = run.read_environment()["resolved"]
     assert (resolved["model.backbone"], resolved["model.pretrained"]) == (DEFAULT_BACKBONE, True)
     assert (resolved["model.weights_source"], resolved["model.weights_licence"]) == (source, "apache-2.0")
-    origin = {"source": source, "licence": "apache-2.0"}
+    origin = {"source": source, "licence": "apache-2.0", "sha256": package.sha256}
     assert json.loads(run.model_json.read_text())["training"]["weights"] == origin
     texts = {p.key: p.value for p in onnx.load(tmp_path / "run/export/model.onnx").metadata_props}
     assert json.loads(texts["saccade.weights"]) == origin
     assert json.loads(texts["saccade.licence"]) == "apache-2.0"
+    assert saccade("export", run.root, "--format", "hf").code == 0
+    card = (run.root / "export/hf/README.md").read_text("utf-8")
+    assert 'library_name: "timm"' in card
+    assert 'license: "apache-2.0"' in card
 
 
 def test_a_licence_to_be_accepted_is_asked_for_before_images_are_read(

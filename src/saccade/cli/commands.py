@@ -314,10 +314,13 @@ def report(
     full: Annotated[
         bool, Parameter(negative="", help="Look for more first, in features of the images (minutes).")
     ] = False,
+    annex_iv: Annotated[
+        bool, Parameter(negative="", help="Add headings of the EU AI Act to the model card.")
+    ] = False,
     moved: Annotated[str, Parameter(name="--data", help=_MOVED, metavar="DIR")] = "",
 ) -> int:
     """Write the pages of a run again."""
-    _pipeline().report(run, Terminal(), full=full, moved=moved)
+    _pipeline().report(run, Terminal(), full=full, moved=moved, with_annex_iv=annex_iv)
     return 0
 
 

@@ -58,7 +58,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "saccade evaluate runs/photos-1 new.csv --path-column file --root new",
         "saccade evaluate runs/photos-1",
     ),
-    "report": ("saccade report runs/photos-1", "saccade report runs/photos-1 --full"),
+    "report": (
+        "saccade report runs/photos-1",
+        "saccade report runs/photos-1 --full",
+        "saccade report runs/photos-1 --annex-iv",
+    ),
     "predict": (
         "saccade predict runs/photos-1 new_photos",
         'saccade predict runs/photos-1 "new/*.jpg" --out answers.csv',

@@ -55,3 +55,24 @@ def shown_figures(metrics: Metrics) -> list[Shown]:
         rows.append(Shown("Brier score", others["brier"], intervals.get("brier")))
     rows.append(Shown("Calibration error (ECE)", metrics.ece, intervals.get("ece")))
     return rows
+
+
+def every_figure(metrics: Metrics) -> list[Shown]:
+    """Those of `shown_figures`, also where an image may have several labels."""
+    if not metrics.multi_label:
+        return shown_figures(metrics)
+    intervals, exact = metrics.extra.get("intervals", {}), metrics.accuracy
+    named = {
+        "mean_average_precision": ("Mean average precision", metrics.mean_average_precision),
+        "micro_f1": ("Micro F1", metrics.micro_f1),
+        "macro_f1": ("Macro F1", metrics.macro_f1),
+        "log_loss": ("Log loss of a label", metrics.log_loss),
+        "ece": ("Calibration error (ECE)", metrics.ece),
+    }
+    rows = [
+        Shown(title, value, intervals.get(name))
+        for name, (title, value) in named.items()
+        if value is not None
+    ]
+    whole = Shown("Exact match (all labels right)", exact.value, (exact.low, exact.high), share=True)
+    return [*rows[:3], whole, *rows[3:]]

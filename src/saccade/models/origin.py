@@ -16,6 +16,8 @@ UNKNOWN = "unknown"  # published weights for which nobody states a licence
 class Origin:
     """`source` is a package, a published name with its tag, or a path; `licence` "" where a file states none.
 
+    `sha256` of the weights file, where it is known beforehand.
+
     >>> Origin("timm/resnet18.a1_in1k", "apache-2.0").is_permissive
     True
     >>> Origin("timm/convnextv2_atto.fcmae_ft_in1k", "cc-by-nc-4.0").is_permissive
@@ -24,6 +26,7 @@ class Origin:
 
     source: str
     licence: str = ""
+    sha256: str = ""
 
     def __str__(self) -> str:
         return f"weights: {self.source}, licence {self.licence or 'not stated'}"
@@ -34,7 +37,8 @@ class Origin:
         return not self.licence or bool(PERMISSIVE.search(self.licence))
 
     def as_json(self) -> dict[str, str]:
-        return {"source": self.source, "licence": self.licence}
+        values = {"source": self.source, "licence": self.licence}
+        return {**values, "sha256": self.sha256} if self.sha256 else values
 
     def check_licence(self, accepted: str) -> None:
         """Raise ModelError unless the licence is permissive, or the one that was accepted by its name.

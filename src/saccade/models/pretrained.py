@@ -191,7 +191,7 @@ def origin(library: str, name: str) -> Origin:
     """Where `published_weights` would take them from, and their licence; asks no network."""
     package = packages.package_of(library, name)
     if package and package.installed_file():
-        return Origin(f"{package.distribution} {package.version}", package.licence)
+        return Origin(f"{package.distribution} {package.version}", package.licence, package.sha256)
     if library == "torchvision":
         weights = _torchvision_weights(name)
         licence = TORCHVISION_OTHER_LICENCE if "license" in weights.meta else TORCHVISION_LICENCE

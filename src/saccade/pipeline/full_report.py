@@ -9,16 +9,18 @@ from saccade.pipeline.reevaluate import data_if_there, data_of
 from saccade.pipeline.together import together_in_run
 from saccade.recipe import AUTO_BACKBONE, Recipe
 from saccade.records import Dataset
-from saccade.report import write_report
 from saccade.run_folder import RunFolder, existing_run
 from saccade.terminal import Terminal
 
 
-def report(path: str, terminal: Terminal, *, full: bool = False, moved: str = "") -> Path:
+def report(
+    path: str, terminal: Terminal, *, full: bool = False, moved: str = "", with_annex_iv: bool = False
+) -> Path:
     """Write the pages of the run in `path` again; returns the report's path.
 
     `full`: the analyses first, each into `insights/NAME.json`. `moved` says where the run's images lie now.
-    Raises RunError for a run without a model, and where images are not those of the run.
+    `with_annex_iv` adds headings to the model card. Raises RunError for a run without a model, and where
+    images are not those of the run.
     """
     run = existing_run(path)
     with run.locked():
@@ -26,10 +28,8 @@ def report(path: str, terminal: Terminal, *, full: bool = False, moved: str = ""
         dataset = data_of(run, moved) if full or moved else data_if_there(run, run.read_record().data)
         if full and dataset:
             _analyse(run, dataset, terminal)
-        if dataset:
-            write_pages(run, dataset)
-        else:
-            write_report(run)
+        write_pages(run, dataset, with_annex_iv=with_annex_iv)
+        if dataset is None:
             terminal.say(
                 f"          the images are no longer at {run.read_record().data}: this report has no "
                 "pictures (--data says where they are now)"

@@ -24,6 +24,7 @@ from saccade.recipe import Recipe
 from saccade.records import Dataset, ImageRecord, Predictions
 from saccade.report import write_report
 from saccade.report.audit_page import write_audit_of
+from saccade.report.documents import write_documents
 from saccade.report.facts import read_facts
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
@@ -177,13 +178,20 @@ def conclude(
     run.update_record(finished=True)
 
 
-def write_pages(run: RunFolder, dataset: Dataset) -> None:
-    """The audit's page, where the run has an audit, then the report, which leads there."""
-    read_image = CheckedReader(dataset.storage, dataset.records)  # also of what was set aside
-    if run.has(run.audit):
-        limits = Limits.of(run.read_recipe().data)
-        write_audit_of(run, audit_from_json(run.read_audit(), dataset), read_image, limits=limits)
-    write_report(run, read_image=read_image)
+def write_pages(run: RunFolder, dataset: Dataset | None, *, with_annex_iv: bool = False) -> None:
+    """The audit's page, where the run has an audit, then the report, which leads there, and the documents.
+
+    Without a data set the report has no pictures, and the audit's page stays as it is.
+    """
+    if dataset is None:
+        write_report(run)
+    else:
+        read_image = CheckedReader(dataset.storage, dataset.records)  # also of what was set aside
+        if run.has(run.audit):
+            limits = Limits.of(run.read_recipe().data)
+            write_audit_of(run, audit_from_json(run.read_audit(), dataset), read_image, limits=limits)
+        write_report(run, read_image=read_image)
+    write_documents(run, with_annex_iv=with_annex_iv)
 
 
 def write_verdicts(run: RunFolder) -> None:

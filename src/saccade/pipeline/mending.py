@@ -110,7 +110,7 @@ def _resting_on(run: RunFolder, path: Path) -> tuple[Path, ...]:
 def _doubt_everything(run: RunFolder, problem: str, terminal: Terminal, command: Sequence[str]) -> None:
     """Without a manifest, keep what carries its own SHA-256 or is compared with what is made anew."""
     made = [run.environment, run.audit, run.history, run.model_json, run.weights, run.report]
-    made += [run.audit_page]
+    made += [run.audit_page, run.model_card, run.bill_of_materials]
     made += [place(part) for place in (run.predictions, run.metrics) for part in PARTS]
     made += [run.onnx, run.certificate(), run.class_list]
     kept = [run.recipe, run.dataset, run.int8, run.certificate(run.int8), run.checkpoints / "choices.json"]

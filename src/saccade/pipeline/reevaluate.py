@@ -147,10 +147,7 @@ def _evaluate_again(
             f"          the images are no longer at {location}: this report has no pictures (--data "
             "says where they are now)"
         )
-    if dataset is None:
-        write_report(run)
-    else:
-        write_pages(run, dataset)
+    write_pages(run, dataset)
     say_result(run, terminal)
     measured = {part: metrics_from_json(run.read_metrics(part)) for part in parts}
     folded = {FOLDS: metrics_from_json(run.read_metrics(FOLDS))} if run.has(run.metrics(FOLDS)) else {}

@@ -30,6 +30,8 @@ from saccade.pipeline.whole_files import sha256_of
 from saccade.preprocess import Preprocess
 from saccade.recipe import DataConfig, Recipe
 from saccade.records import Certificate, Dataset, Predictions
+from saccade.report.facts import read_facts
+from saccade.report.model_card import model_card
 from saccade.run_folder import (
     FOLDER_CERTIFICATE,
     PART,
@@ -44,6 +46,7 @@ from saccade.terminal import Terminal
 
 Known = Mapping[str, Certificate]
 FLOAT_FOLDER = ".float"
+HUGGING_FACE = "hf"  # its folder is what a repository on the Hub holds, with a card as README.md
 
 
 def export_and_certify(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> Certificate:
@@ -198,6 +201,8 @@ def _write_folder(
     with _beside(target) as folder:
         made = folder / target.name
         _make(run, name, made, dataset, terminal, asked)
+        if name == HUGGING_FACE and not asked.given:
+            write_bytes(made / "README.md", model_card(read_facts(run), library="timm").encode())
         certificate = _certificate(run, name, made, dataset, recipe, terminal, asked)
         write_bytes(certificate_beside(made), json_bytes(certificate_as_json(certificate)))
         run.put_folder(made, target)

@@ -18,6 +18,7 @@ CODE_FREE = {
     ".safetensors",
     ".onnx",
     ".html",
+    ".md",
     ".png",
     ".parquet",
     ".lock",

@@ -12,7 +12,7 @@ from typing import Any
 
 from saccade.evaluation.calibration import ReliabilityBin
 from saccade.evaluation.remedies import fitted
-from saccade.evaluation.shown import OTHERS, Shown, shown_figures
+from saccade.evaluation.shown import OTHERS, Shown, every_figure, shown_figures
 from saccade.images.decoder import Limits
 from saccade.images.thumbnails import ReadImage
 from saccade.recipe import Recipe, differing_keys
@@ -211,16 +211,7 @@ def _told(name: str, value: float) -> str:
 
 
 def _figures_of_labels(metrics: Metrics) -> dict[str, tuple[str, str]]:
-    intervals, exact = metrics.extra["intervals"], metrics.accuracy
-    figures = [
-        ("Mean average precision", metrics.mean_average_precision, intervals["mean_average_precision"]),
-        ("Micro F1", metrics.micro_f1, intervals["micro_f1"]),
-        ("Macro F1", metrics.macro_f1, intervals["macro_f1"]),
-        ("Exact match (all labels right)", exact.value, (exact.low, exact.high)),
-        ("Log loss of a label", metrics.log_loss, intervals["log_loss"]),
-        ("Calibration error (ECE)", metrics.ece, None),
-    ]
-    return {name: (f"{value:.3f}", bounds(interval, scale=1)) for name, value, interval in figures}
+    return {row.name: (f"{row.value:.3f}", bounds(row.interval, scale=1)) for row in every_figure(metrics)}
 
 
 def _diagnosis(facts: Facts, picture: Gallery) -> tuple[Finding, ...]:
