@@ -322,8 +322,8 @@ def test_too_little_data_to_learn_from_or_to_judge_with():
     assert "too_little_data" in kinds(HEALTHY, validation=figures(0.9), train_counts={"a": 12})
     assert "too_little_data" not in kinds(HEALTHY, validation=figures(0.9), train_counts={"a": 200})
     found = {f.kind: f for f in diagnose(Evidence(tuple(HEALTHY), validation=figures(0.9, images=60)))}
-    assert "60 validation images tell little" in found["too_little_data"].message
-    assert "Measure on more: about 385 validation images" in found["too_little_data"].remedy
+    assert "60 validation images tell little" in found["too_few_to_tell"].message
+    assert "Measure on more: about 385 validation images" in found["too_few_to_tell"].remedy
 
 
 def test_no_better_than_the_commonest_class():

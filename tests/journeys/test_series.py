@@ -60,6 +60,8 @@ def test_hidden_series_are_named_in_words_and_kept_together(
     record = run.read_record()
     assert (record.series["count"], record.series["images"]) == (30, 6)
     assert record.series["held_out"] > record.series["apart"] + 0.2
+    assert record.held_out["accuracy"] == record.series["held_out"]
+    assert record.held_out["validation"] == run.read_history()[0].validation_accuracy
     kinds = [finding["kind"] for finding in record.diagnosis or ()]
     assert "hidden_series" in kinds
     assert "overfitting" not in kinds

@@ -2,6 +2,7 @@
 
 from saccade.audit.auditing import audit, audit_as_json, audit_from_json
 from saccade.audit.findings import KINDS
+from saccade.audit.parts import after_split
 from saccade.audit.similar import SecondSearch
 
-__all__ = ["KINDS", "SecondSearch", "audit", "audit_as_json", "audit_from_json"]
+__all__ = ["KINDS", "SecondSearch", "after_split", "audit", "audit_as_json", "audit_from_json"]

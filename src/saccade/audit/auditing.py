@@ -12,6 +12,7 @@ from typing import Any
 
 from saccade.audit.findings import NO_DECISIONS, Decisions, finding, in_order, some
 from saccade.audit.orientation import orientation
+from saccade.audit.parts import part_differences
 from saccade.audit.quality import Measurements, image_quality
 from saccade.audit.shortcuts import shortcuts
 from saccade.audit.similar import (
@@ -69,6 +70,7 @@ def audit(
     findings += class_sizes(dataset, similar.clusters, parts_to_fill=parts_to_fill)
     findings += shortcuts(dataset, measurements, similar.clusters)
     findings += orientation(dataset, measurements, flips)
+    findings += part_differences(dataset, measurements)
     return Audit(dataset, in_order(findings), similar.pairs, similar.clusters)
 
 

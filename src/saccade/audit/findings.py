@@ -150,6 +150,12 @@ KINDS: dict[str, Kind] = {
     ),
     "odd_aspect": Kind("info", "Unusual shape", "Check that they are not banners, strips or wrong crops"),
     "odd_size": Kind("info", "Unusual resolution", "Check that they come from the same source"),
+    "part_shift": Kind(
+        "info",
+        "Parts that differ",
+        "Nothing to do where this is meant (a new camera, another site); else mix the sources before the "
+        "split, or collect training images like these",
+    ),
     "reading": Kind("info", "How the data are read", "Rename what is read otherwise than you meant"),
     "decoding_notes": Kind("info", "Remarks of the decoder", "Nothing to do"),
     "dropped": Kind("info", "Left out by your decisions", "Nothing to do"),

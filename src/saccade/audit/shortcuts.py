@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ FILE_GAIN = 0.25  # share of the way from chance to perfection that a property o
 PICTURE_GAIN = 0.5  # the same for a property of the picture, which may belong to what the class is
 DEVIATIONS = 6.0  # none of 4,000 searches on random labels, 40 to 5,000 images, came this far unless perfect
 EXAMPLES = 2  # images named for each class
+MOST_GUESSED = 2000  # of images whose guess is kept for the diagnosis
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +200,25 @@ def _guesses(
     guess = np.where(table.any(axis=1), shares.argmax(axis=1), -1)
     chosen: NDArray[np.int64] = guess[bins]
     return chosen
+
+
+def with_guesses(found: Finding, dataset: Dataset, measurements: Measurements) -> Finding:
+    """The finding of a shortcut, with the class that the property points to for images that were not learnt.
+
+    `figure["guesses"]` has it by path, for at most `MOST_GUESSED` validation and test images, as a one-level
+    classifier says that was made of the training images alone.
+    """
+    rows, labels, classes = _judged(dataset)
+    training = np.array([dataset.records[row].part == "train" for row in rows], np.bool_)
+    trait = next((p for p in properties(dataset, measurements) if p.name == found.figure["property"]), None)
+    if trait is None or not training.any():
+        return found
+    bins = _binned(trait.values[rows], trait.values[rows][training], bool(trait.names))
+    guess = _guesses(bins, labels, training, len(classes))
+    others = np.flatnonzero(~training & (guess >= 0))
+    chosen = others[:: max(1, -(-len(others) // MOST_GUESSED))]
+    guesses = {dataset.records[rows[i]].path: classes[guess[i]] for i in chosen}
+    return replace(found, figure={**found.figure, "guesses": guesses, "of_the_file": trait.of_the_file})
 
 
 def _shortcut(

@@ -8,24 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from saccade.evaluation.curves import (
-    diverged,
     fine_tuning_did_not_help,
     images_too_small,
     overfitting,
     stopped_too_early,
-    too_high_a_rate,
-    too_low_a_rate,
     turned,
     underfitting,
 )
-from saccade.evaluation.intervals import images_needed, mean_interval, wilson
+from saccade.evaluation.data_diagnosis import (
+    inseparable_pairs,
+    not_separable,
+    shifted_parts,
+    shortcut,
+    too_few_to_tell,
+)
+from saccade.evaluation.intervals import mean_interval, wilson
 from saccade.evaluation.label_diagnosis import LABEL_RULES, fine
+from saccade.evaluation.rate_diagnosis import diverged, plateau, too_high_a_rate, too_low_a_rate
 from saccade.evaluation.remedies import (
     FEW_IMAGES,
     FEWEST_OF_A_CLASS,
     SOME_IMAGES,
     UNEVEN,
-    WIDE_HALF_WIDTH,
     Evidence,
     against_baseline,
     baseline,
@@ -38,7 +42,6 @@ from saccade.evaluation.remedies import (
 from saccade.records import Finding, Metrics
 from saccade.terminal import counted
 
-WANTED_HALF_WIDTH = 0.03
 # Confidence and accuracy that differ by more than this mislead whoever reads a probability.
 CALIBRATION_GAP = 0.05
 # Balanced accuracy this near to guessing has learnt nothing, whatever the accuracy says.
@@ -156,7 +159,7 @@ def never_predicted(evidence: Evidence) -> Finding | None:
 
 
 def too_little_data(evidence: Evidence) -> Finding | None:
-    """Too few images to learn from, or to say how good the model is."""
+    """Too few images of a class to learn it from."""
     if 0 < evidence.smallest_class < FEW_IMAGES:
         smallest = min(evidence.train_counts, key=evidence.train_counts.__getitem__)
         return Finding(
@@ -167,23 +170,7 @@ def too_little_data(evidence: Evidence) -> Finding | None:
             f"Collect at least {SOME_IMAGES} images of each class, most of those that look alike.",
             figure={"smallest_class": evidence.smallest_class},
         )
-    figures = evidence.judged
-    if figures is None:
-        return None
-    half = (figures.accuracy.high - figures.accuracy.low) / 2
-    if half <= WIDE_HALF_WIDTH:
-        return None
-    needed = images_needed(min(max(figures.accuracy.value, 0.5), 0.95), WANTED_HALF_WIDTH)
-    part = "test" if evidence.test else "validation"
-    return Finding(
-        "too_little_data",
-        "warning",
-        f"{counted(figures.images, f'{part} image')} {'tells' if figures.images == 1 else 'tell'} little: "
-        f"the accuracy lies between {percent(figures.accuracy.low)} and {percent(figures.accuracy.high)}.",
-        f"Measure on more: about {needed} {part} images would tell the accuracy to "
-        f"{100 * WANTED_HALF_WIDTH:.0f} points either way.",
-        figure={"images": figures.images, "half_width": half, "needed": needed},
-    )
+    return None
 
 
 def optimistic_validation(evidence: Evidence) -> Finding | None:
@@ -215,10 +202,12 @@ def weak_classes(evidence: Evidence) -> Finding | None:
     figures = evidence.judged
     if figures is None:
         return None
+    told = {label for pair in inseparable_pairs(figures) for label in pair[:2]}
     weak = [
         (row, _taken_for(figures, i))
         for i, row in enumerate(figures.per_class)
         if row.support >= FEWEST_OF_A_CLASS
+        and row.label not in told
         and wilson(round(row.recall * row.support), row.support).high < figures.accuracy.low
     ]
     if not weak:
@@ -266,12 +255,17 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     images_too_small,
     worse_than_baseline,
     hidden_series,
+    shifted_parts,
+    shortcut,
     overfitting,
     underfitting,
+    plateau,
     stopped_too_early,
     optimistic_validation,
     never_predicted,
+    not_separable,
     too_little_data,
+    too_few_to_tell,
     turned,
     fine_tuning_did_not_help,
     weak_classes,

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from saccade.evaluation.curves import (
     LEAST_UNSEEN,
     OVERFIT_GAP,
-    UNDERFIT_SKILL,
-    diverged,
     fine_tuning_did_not_help,
     images_too_small,
     stopped_too_early,
+    turned,
+)
+from saccade.evaluation.rate_diagnosis import (
+    UNDERFIT_SKILL,
+    diverged,
+    plateau,
     too_high_a_rate,
     too_low_a_rate,
-    turned,
 )
 from saccade.evaluation.remedies import (
     FEW_IMAGES,
@@ -109,7 +112,9 @@ def underfitting(evidence: Evidence) -> Finding | None:
     train = evidence.train.mean_average_precision if evidence.train else None
     if train is None or train >= UNDERFIT_SKILL or not evidence.history:
         return None
-    if any(rule(evidence) for rule in (diverged, too_high_a_rate, too_low_a_rate, stopped_too_early)):
+    if any(
+        rule(evidence) for rule in (diverged, too_high_a_rate, too_low_a_rate, plateau, stopped_too_early)
+    ):
         return None  # each explains low figures by itself
     return Finding(
         "underfitting",
@@ -143,7 +148,7 @@ def never_named(evidence: Evidence) -> Finding | None:
 
 
 def too_little_data(evidence: Evidence) -> Finding | None:
-    """Too few images with a label to learn it, or too few to say how good the model is."""
+    """Too few images with a label to learn it."""
     if 0 < evidence.smallest_class < FEW_IMAGES:
         smallest = min(evidence.train_counts, key=evidence.train_counts.__getitem__)
         return Finding(
@@ -154,13 +159,18 @@ def too_little_data(evidence: Evidence) -> Finding | None:
             f"Collect at least {SOME_IMAGES} images with each label.",
             figure={"smallest_class": evidence.smallest_class},
         )
+    return None
+
+
+def too_few_to_tell(evidence: Evidence) -> Finding | None:
+    """Too few images to say how good the model is."""
     figures = _judged(evidence)
     low, high = bounds(figures)
     if (high - low) / 2 <= WIDE_HALF_WIDTH:
         return None
     part = "test" if evidence.test else "validation"
     return Finding(
-        "too_little_data",
+        "too_few_to_tell",
         "warning",
         f"{counted(figures.images, f'{part} image')} tell little: the mean average precision lies between "
         f"{low:.3f} and {high:.3f}.",
@@ -220,9 +230,11 @@ LABEL_RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
     overfitting,
     underfitting,
     stopped_too_early,
+    plateau,
     optimistic_validation,
     never_named,
     too_little_data,
+    too_few_to_tell,
     turned,
     fine_tuning_did_not_help,
     weak_labels,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from saccade.evaluation.shortcut_use import ShortcutUse
 from saccade.recipe import AUTO_BACKBONE, DEFAULT_BACKBONE, HARD_FINETUNE_RATIO, Recipe
 from saccade.records import EpochRow, Metrics
 
@@ -31,8 +32,11 @@ class Evidence:
     `train` are figures on the training images without augmentation, where they were computed.
     `train_counts` are the training images of each class, empty where unknown; `leaks` the pairs and groups
     that stand in two parts. `side` of the input in pixels, and `usual_side` that the backbone was made for: 0
-    where unknown. `given_split`: the user divided the images. `series`: hidden ones that the run found among
-    its training images, as it wrote them down.
+    where unknown; `short_side` is the usual shorter side of the files. `given_split`: the user divided the
+    images. `series`: hidden ones that the run found among its training images, as it wrote them down.
+    `held_out`: the accuracy of a head on held-out training images (`images`, counting what belongs together
+    once) and on `validation` images. `differences`: what the audit measured of parts that differ.
+    `shortcuts`: how the model answers where a trivial property gives the label away.
     """
 
     history: tuple[EpochRow, ...]
@@ -46,6 +50,10 @@ class Evidence:
     usual_side: int = 0
     given_split: bool = False
     series: Mapping[str, Any] = field(default_factory=dict)
+    short_side: int = 0
+    held_out: Mapping[str, Any] = field(default_factory=dict)
+    differences: Sequence[Mapping[str, Any]] = ()
+    shortcuts: Sequence[ShortcutUse] = ()
 
     @property
     def judged(self) -> Metrics | None:
@@ -137,10 +145,14 @@ def lower_rate(evidence: Evidence, phase: str) -> str:
     return f"Use a third of the learning rate or less ({method(evidence)}{flag} {rate / 3:.1g}){clip}."
 
 
+def with_usual_rates(recipe: Recipe) -> Recipe:
+    """The recipe with the learning rates that "auto" has."""
+    return recipe.replaced(train__lr="auto", train__finetune_lr="auto", train__allow_large_finetune_lr=True)
+
+
 def usual_rate(evidence: Evidence) -> str:
     """The flag of the usual rate, for a run of one phase."""
-    recipe = evidence.recipe
-    usual = recipe.replaced(train__lr="auto", train__finetune_lr="auto", train__allow_large_finetune_lr=True)
+    usual = with_usual_rates(evidence.recipe)
     if evidence.history[-1].phase == "finetune":  # which has a rate of its own
         return f"{method(evidence)}--finetune-lr {HARD_FINETUNE_RATIO * usual.learning_rate:g}"
     return f"{method(evidence)}--lr {usual.learning_rate:g}"
@@ -210,27 +222,28 @@ def against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
     if fitted(evidence.history):
         return against_overfitted_head(recipe)
     steps = ["collect more images of each class"]
-    if _policy(recipe) in STRONGER:
-        steps.append(f"augment more (--augment {STRONGER[_policy(recipe)]})")
+    if policy_of(recipe) in STRONGER:
+        steps.append(f"augment more (--augment {STRONGER[policy_of(recipe)]})")
     if _classic(evidence) and recipe.train.unfreeze != "1":
         steps.append("unfreeze less (--unfreeze 1)")
     if not recipe.starts_pretrained and recipe.model.backbone != FOR_SMALL_IMAGES:
         steps.append(f"start from pretrained weights (--backbone {DEFAULT_BACKBONE})")
     if recipe.train.weight_decay < 0.05 and recipe.train.optimizer != "muon":  # which decays no filter
-        steps.append(f"raise --train.weight-decay to {max(0.05, 5 * recipe.train.weight_decay):.2g}")
+        more = max(0.05, 5 * recipe.train.weight_decay)
+        steps.append(f"decay the weights more (--train.weight-decay {more:.2g})")
     if not more_data_first:
         steps.append(steps.pop(0))
     return _in_order(steps) + "."
 
 
-def _policy(recipe: Recipe) -> str:
+def policy_of(recipe: Recipe) -> str:
     """The policy that augmentation went by; "" where the user composed it."""
     return "" if recipe.augment.steps else recipe.augment.policy
 
 
 def against_overfitted_head(recipe: Recipe) -> str:
     """What brings a head nearer on other images to what it has on its own."""
-    stronger = " with more augmentation" if _policy(recipe) in STRONGER else ""
+    stronger = " with more augmentation" if policy_of(recipe) in STRONGER else ""
     flags = "--method full" + (" --augment strong" if stronger else "")
     steps = ["collect more images of each class", f"fine-tune{stronger} ({flags})"]
     if recipe.model.backbone != AUTO_BACKBONE:
@@ -259,7 +272,7 @@ def against_underfitting(evidence: Evidence) -> str:
         if _classic(evidence) and recipe.train.unfreeze != "all":
             steps.append("unfreeze more (--unfreeze all)")
         steps.append(f"train longer ({more_time(evidence, len(phases(evidence.history)[-1][1]))})")
-        if _policy(recipe) in ("strong", "medium"):  # a fitted head sees no augmented images
+        if policy_of(recipe) in ("strong", "medium"):  # a fitted head sees no augmented images
             steps.append("augment less (--augment light)")
     steps.append(wider_or_larger(evidence))
     return _in_order(steps) + "; and look in the audit whether the labels are right."

@@ -46,6 +46,7 @@ from saccade.training.stop import StopRequest
 from saccade.transforms.batches import Batch, class_targets
 
 SERIES = "series"  # a choice: which training images are kept together, though nobody named them as a group
+HELD_OUT = "held out"  # kept like one: what cross-validation said of the first head, for the diagnosis
 # Looking for clusters takes some four choices of the strength; under a time limit it may take this share of
 # what is left.
 CLUSTER_CHOICES, CLUSTER_TIME_SHARE = 4, 0.05
@@ -76,6 +77,7 @@ def fit_head(job: TrainingJob, probe: Probe | None, state: FitState) -> FitState
     while True:
         ending = job.watch.clock.over or job.watch.finish
         if state.phase_epoch == 1 and not ending:  # the first head's figures tell
+            probe.keep_held_out(job, state.history[-1])
             state = noted(job, state, probe.find_series(job, state.history[-1]))
         again, done = int(bool(kept_series(job))), state.phase_epoch
         if done >= probe.head_steps + again or (done and ending):
@@ -205,6 +207,16 @@ class Probe:
             self._choice = choose_strength(self.data(job, views=1), seed=job.plan.seed)
             self._choice_seconds, self._apart = time.monotonic() - began, apart
         return self._choice
+
+    def keep_held_out(self, job: TrainingJob, row: EpochRow) -> None:
+        """Write down the accuracy of a linear head on held-out training images, beside that on validation."""
+        if job.plan.multi_label or job.plan.network.head != "linear" or job.checkpoints.choice(HELD_OUT):
+            return
+        choice = self.choice(job)
+        if choice.folds >= 2:
+            images = len(set(self.data(job, views=1).groups))  # what belongs together counts once
+            values = {"accuracy": choice.accuracy, "images": images, "validation": row.validation_accuracy}
+            job.checkpoints.keep_choice(HELD_OUT, values)
 
     def find_series(self, job: TrainingJob, row: EpochRow) -> str:
         """What to say of hidden series, "" where there are none or the user named groups.

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from saccade.audit import audit_as_json
+from saccade.audit import after_split, audit_as_json
 from saccade.errors import DataError, ImageError, RunError
 from saccade.images.decoder import read_checked
 from saccade.pipeline import prepare, words
@@ -45,21 +45,26 @@ def divide_before_search(read: ReadImages, recipe: Recipe, terminal: Terminal) -
     words.say_orientation(examined.audit, terminal)
     made = prepare.divide(examined, quick, terminal)
     words.say_sizes(made, terminal, "as given; near-duplicates are searched after training")
-    return examined.audit, made
+    return _compared(examined, made), made
 
 
 def divide_searched(read: ReadImages, recipe: Recipe, terminal: Terminal) -> tuple[Audit, Split]:
     """Audit and split with everything that belongs to them, said in words."""
     examined = prepare.audited(read, recipe, terminal)
     words.say_data(examined.audit.dataset, terminal)
-    return examined.audit, _divided_and_said(examined, recipe, terminal)
+    return _divided_and_said(examined, recipe, terminal)
 
 
-def _divided_and_said(examined: Examined, recipe: Recipe, terminal: Terminal) -> Split:
+def _divided_and_said(examined: Examined, recipe: Recipe, terminal: Terminal) -> tuple[Audit, Split]:
     words.say_findings(examined.audit, terminal)
     made = prepare.divide(examined, recipe, terminal)
     words.say_split(made, recipe, terminal)
-    return made
+    return _compared(examined, made), made
+
+
+def _compared(examined: Examined, made: Split) -> Audit:
+    """The audit, with what it can tell once each image has its part."""
+    return after_split(examined.audit, made.dataset, examined.measurements)
 
 
 def search_late(work: Work) -> None:
@@ -74,9 +79,9 @@ def search_late(work: Work) -> None:
     read = work.read or prepare.read_images(work.listed, work.recipe, work.terminal)
     work.read = None
     examined = prepare.audited(read, work.recipe, work.terminal)
-    made = _divided_and_said(examined, work.recipe, work.terminal)
+    audited, made = _divided_and_said(examined, work.recipe, work.terminal)
     run.update_record(split=split_as_json(made))
-    write_audit(run, examined.audit, made)
+    write_audit(run, audited, made)
 
 
 def write_audit(run: RunFolder, found: Audit, made: Split, *, searched: bool = True) -> None:

@@ -17,7 +17,7 @@ from saccade.errors import ModelError
 from saccade.features.compute import Engines
 from saccade.features.engines import engines_of
 from saccade.methods import METHODS, make_plan
-from saccade.methods.probe import SERIES
+from saccade.methods.probe import HELD_OUT, SERIES
 from saccade.models import BuiltModel
 from saccade.pipeline import mending
 from saccade.pipeline.batches import ValidationBatches, make_probe, noted, pixel_cache, training_data
@@ -113,6 +113,8 @@ def record_findings(job: TrainingJob, result: FitResult) -> None:
     """What training found out about data and arithmetic, into `environment.json`."""
     if result.switches:
         job.run.update_record(in_float32=tuple(map(dataclasses.asdict, result.switches)))
+    if held_out := job.checkpoints.choice(HELD_OUT):
+        job.run.update_record(held_out=held_out)
     if found := job.checkpoints.choice(SERIES):
         job.run.update_record(series={key: value for key, value in found.items() if key != "groups"})
 

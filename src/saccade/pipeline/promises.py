@@ -196,7 +196,9 @@ def gap_is_watched(run: RunFolder, record: RunRecord) -> Verdict:
     )
     complete = read["epochs"] == len(rows) > 0 and diagnosis and diagnosis == read["findings"]
     silent = whole < len(rows) and "too_high_a_rate" not in diagnosis
-    unnamed = _gap(run)[0] and not {"overfitting", "hidden_series", FITS_ITS_FEATURES} & set(diagnosis)
+    unnamed = _gap(run)[0] and not {"overfitting", "hidden_series", "part_shift", FITS_ITS_FEATURES} & set(
+        diagnosis
+    )
     return KEPT if complete and not silent and not unnamed else BROKEN, told
 
 

@@ -14,6 +14,7 @@ from saccade.pipeline.fold_figures import say_folds
 from saccade.pipeline.judge import JUDGED_PARTS
 from saccade.pipeline.promises import NOT_CHECKED
 from saccade.records import Metrics
+from saccade.report.next_step import next_command
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal, counted
 
@@ -43,6 +44,8 @@ def say_result(run: RunFolder, terminal: Terminal) -> None:
     record = run.read_record()
     for finding in record.diagnosis or ():
         terminal.say(f"Diagnosis {finding['message']} {finding['remedy']}".rstrip())
+    if command := next_command(record.command, record.diagnosis[0]["remedy"] if record.diagnosis else ""):
+        terminal.say(f"Try       {command}")
     for number, promise in record.promises.items():
         if promise["kept"] is False:
             terminal.say(f"BROKEN    promise {number}: {promise['evidence']}")

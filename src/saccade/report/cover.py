@@ -13,6 +13,7 @@ from saccade.preprocess import RGB
 from saccade.records import ClassMetrics, Interval, Metrics
 from saccade.report.facts import Facts
 from saccade.report.gallery import Gallery
+from saccade.report.next_step import next_command
 from saccade.report.promises import Promise, promises
 from saccade.report.render import bounds, count, percent
 from saccade.terminal import counted, duration
@@ -111,6 +112,7 @@ def cover(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
         "origin": _origin(facts),
         "known": sum(facts.about.get("known", {}).values()),
         "next": _next(facts),
+        "command": _command(facts),
     }
 
 
@@ -118,6 +120,13 @@ def _next(facts: Facts) -> str:
     """The remedy of the most pressing finding, as a sentence that stands alone."""
     remedy = facts.findings[0].remedy.removeprefix("But ") if facts.findings else ""
     return remedy[:1].upper() + remedy[1:]
+
+
+def _command(facts: Facts) -> str:
+    """The one command to try next; "" where the most pressing finding names no flags, or nobody typed one."""
+    if facts.about or not facts.findings:
+        return ""
+    return next_command(facts.record.command, facts.findings[0].remedy)
 
 
 def _answer(facts: Facts, figures: Metrics) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import metrics_from_json
 from saccade.evaluation.remedies import Evidence
+from saccade.evaluation.shortcut_use import ShortcutUse, shortcut_use
 from saccade.recipe import AUTO_BACKBONE, Recipe
 from saccade.records import EpochRow, Finding, ImageRecord, Metrics, Predictions
 from saccade.run_folder import RunFolder
@@ -95,7 +96,37 @@ class Facts:
             usual_side=self.record.resolved.get(USUAL_SIDE, 0),
             given_split=split.get("made_by_user", False),
             series=self.record.series,
+            short_side=_short_side(self.dataset),
+            held_out=self.record.held_out,
+            differences=self._audited("part_shift"),
+            shortcuts=self._shortcuts(),
         )
+
+    def _audited(self, kind: str) -> list[Mapping[str, Any]]:
+        """The figures of the findings of one kind."""
+        return [found["figure"] for found in self.audit.get("findings", ()) if found["kind"] == kind]
+
+    def _shortcuts(self) -> list[ShortcutUse]:
+        """How the model answers where a trivial property gives the label away, the surest property first."""
+        if self.predictions is None or self.predictions.named is not None:
+            return []
+        return [
+            shortcut_use(
+                figure["property"],
+                figure["guesses"],
+                self.predictions,
+                accuracy=figure["accuracy"],
+                of_the_file=figure["of_the_file"],
+            )
+            for figure in self._audited("shortcut")
+            if "guesses" in figure
+        ]
+
+
+def _short_side(dataset: Sequence[ImageRecord]) -> int:
+    """Median shorter side of the images in use, 0 where unknown."""
+    sides = sorted(min(record.width, record.height) for record in dataset if record.used)
+    return sides[len(sides) // 2] if sides else 0
 
 
 def trained_backbone(recipe: Recipe, record: RunRecord) -> str:
