@@ -454,3 +454,15 @@ def test_each_row_that_cannot_be_used_has_its_line(answer: Command, tmp_path: Pa
     assert code == 2
     assert [line.partition(":")[0] for line in lines] == ["error", "  line 2", "  line 3", "hint"]
     assert all(line.isprintable() for line in lines)
+
+
+def test_what_needs_no_torch_does_not_wait_for_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; from saccade.cli import main\n"
+        "words = ['train', 'photos', '--device', 'cpu', '--slurm-script', sys.argv[1] + '/job.sh']\n"
+        "codes = [main(['replay', sys.argv[1]]), main(words)]\n"
+        "print(codes, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[2, 0] False", done.stderr
+    assert "holds no step to take again" in done.stderr

@@ -10,6 +10,7 @@ import pytest
 
 from saccade.cli import main
 from saccade.errors import RecipeError
+from saccade.pipeline import slurm
 from saccade.pipeline.helping import Meeting, help_out
 from saccade.pipeline.slurm import slurm_script, without_own_flags
 from saccade.processes import ALONE, Place, place, require_divisible, started_again
@@ -124,6 +125,13 @@ def test_the_batch_file_starts_one_task_a_process(
     }
     assert "srun saccade train 'my photos' --out runs/a --time-limit 3600 --device cpu" in lines
     assert not (tmp_path / "runs").exists(), "nothing is trained"
+
+
+def test_without_a_driver_there_are_no_gpus_to_ask_torch_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(slurm, "DRIVERS", ())
+    monkeypatch.setattr("saccade.runtime.resolve_device", lambda asked: pytest.fail("torch was asked"))
+    assert not slurm._has_gpus(Recipe())
 
 
 def test_a_batch_file_asks_for_gpus_only_where_they_are_used() -> None:

@@ -50,6 +50,7 @@ LOCK_TRIES = 20
 FOLDER_CERTIFICATE = "certificate.json"  # within a model that is a folder
 PART = ".part"  # ends the name of a file that is being written
 OF_A_SEARCH = ("search", "best.toml", ".search.lock", ".ending.lock")  # in the folder of the run that follows
+STEP = "step.json"  # names the file that tells of a kept step
 READ_TRIES = 3  # another command may be writing while this one reads
 
 
@@ -150,6 +151,16 @@ class RunFolder:
     def not_finite(self) -> Path:
         """What a step had whose loss or gradient was NaN or infinite; absent otherwise."""
         return self.root / "debug" / "nan"
+
+    def kept_step(self) -> Path:
+        """The folder that holds a step to take again: `not_finite`, or this one; RunError where none does."""
+        folder = self.root if (self.root / STEP).is_file() else self.not_finite
+        if not (folder / STEP).is_file():
+            raise RunError(
+                f"{folder} holds no step to take again",
+                hint="give a run that stopped because a loss or gradient was NaN or infinite",
+            )
+        return folder
 
     @property
     def manifest(self) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from saccade.evaluation.intervals import paired_change
 from saccade.export.runtimes import instruction_set
-from saccade.export.verdict import Compared, judge
+from saccade.export.verdict import Compared, judge, lacks_images
 from saccade.pipeline.result import certificate_line
 from saccade.pipeline.ship import certificate_as_json
 from saccade.records import Certificate, Predictions
@@ -76,6 +76,17 @@ def test_too_few_images_are_refused_with_the_number_that_is_needed() -> None:
     assert "FAILED its certificate" in line
     assert "Too few images to certify: 23" in line
     assert "larger validation part (--split.validation)" in line
+    told = [
+        *certificate.extra["problems"],
+        f"in OpenVINO: {certificate.extra['problems'][0]}",
+        "accuracy falls",
+    ]
+    assert list(map(lacks_images, told)) == [True, True, False]
+
+
+def test_a_small_difference_of_an_fp16_file_keeps_two_digits() -> None:
+    values = {**certificate_as_json(verdict(compared(150))), "max_probability_difference": 0.00312}
+    assert "largest probability difference 0.0031" in certificate_line(values, Path("absent.onnx"))
 
 
 @pytest.mark.parametrize(("images", "counts"), [(23, {}), (40, {"lost": 1, "gained": 1}), (100, {"lost": 1})])

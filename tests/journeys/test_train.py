@@ -219,6 +219,7 @@ def test_an_int8_model_is_written_and_not_certified_on_too_few_images(
     assert answer.code == 1
     assert values["accuracy_change"] < -0.01 or "Too few images to certify" in answer.out
     assert "95 %:" in answer.out
+    assert "Guard" not in answer.out, "no choice of layers makes more images"
     assert run.int8.stat().st_size < run.onnx.stat().st_size, "the guard may have given layers back to float"
     assert saccade("certify", run.int8, "--against", run.root).code == answer.code
 

@@ -203,7 +203,7 @@ def test_a_step_that_cannot_be_kept_leaves_the_error_what_it_is(fit_tiny, recipe
 def test_a_damaged_or_absent_step_is_refused_by_name(fit_tiny, recipe, tmp_path):
     run = RunFolder(tmp_path / "run")
     with pytest.raises(RunError, match=r"nan holds no step to take again\nhint: give a run that stopped"):
-        read_step(run.not_finite)
+        run.kept_step()
     with pytest.raises(NotFiniteError):
         fit_tiny(recipe=recipe(), data=Spoilt(), pretrained=False)
     facts = run.not_finite / "step.json"

@@ -7,6 +7,7 @@ and has to say the same of nearly all. An fp16 file whose probabilities hardly c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -156,6 +157,11 @@ class AccuracyChange:
         while -paired_change(lost * needed, gained * needed, needed).low > largest_fall + ROUNDING:
             needed += max(1, needed // 200)
         return needed
+
+
+def lacks_images(problem: str) -> bool:
+    """Whether a problem of a certificate, in whichever runtime, is that there are too few images to tell."""
+    return re.match(rf"(in [^:]+: )?{TOO_FEW}", problem) is not None
 
 
 def images_that_lack(predictions: Mapping[str, Predictions], *, kind: Kind, max_drop: float) -> str:

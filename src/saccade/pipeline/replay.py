@@ -22,12 +22,11 @@ def replay(path: str, terminal: Terminal) -> bool:
 
     `path` is a run, or the folder in it that holds the step. Raises RunError where there is none.
     """
+    folder = RunFolder(Path(path)).kept_step()  # before torch is loaded, which takes seconds
     from saccade.models.build import rebuild_classifier
     from saccade.training import replay as steps
-    from saccade.training.not_finite import STEP
 
-    run = RunFolder(Path(path))
-    step = steps.read_step(run.root if (run.root / STEP).is_file() else run.not_finite)
+    step = steps.read_step(folder)
     facts, runtime = step.facts, _runtime(step, terminal)
     classifier = rebuild_classifier(facts["architecture"])
     terminal.say(

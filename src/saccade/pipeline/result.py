@@ -8,6 +8,7 @@ from typing import Any
 
 from saccade.evaluation.metrics import metrics_from_json
 from saccade.evaluation.shown import Shown, shown_figures
+from saccade.export.verdict import lacks_images
 from saccade.files import files_below
 from saccade.pipeline.division import FOLDS
 from saccade.pipeline.fold_figures import say_folds
@@ -152,7 +153,7 @@ def _accuracy_change(values: Mapping[str, Any]) -> str:
     bounds = f"95 %: {interval['low']:+.1%} to {interval['high']:+.1%}, " if interval else ""
     return (
         f"validation accuracy {values['accuracy_change']:+.2%} ({bounds}allowed -{values['tolerance']:.2%}), "
-        f"largest probability difference {values['max_probability_difference']:.2f}"
+        f"largest probability difference {values['max_probability_difference']:.2g}"
     )
 
 
@@ -188,7 +189,7 @@ def _remedy(values: Mapping[str, Any], reasons: str) -> str:
             "is acceptable, with a larger --export.tolerance"
         )
     ship = "Ship the float file (export/model.onnx)"
-    if reasons.startswith("too few images"):
+    if lacks_images(reasons):
         return (
             f"{ship}; for {values['kind']} train again in a new folder with a larger validation part "
             "(--split.validation), or raise --export.certify_images where that left images out"

@@ -17,7 +17,7 @@ from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY, PRIORS_KEY, read_
 from saccade.errors import RecipeError, RunError
 from saccade.export import certify as certifying
 from saccade.export.formats import FORMATS, Format, find_format, load_onnx
-from saccade.export.verdict import TOO_FEW, images_that_lack
+from saccade.export.verdict import images_that_lack, lacks_images
 from saccade.files import MOST_WEIGHT_BYTES, read_file
 from saccade.images.decoder import CheckedReader, Limits, read_pixels
 from saccade.images.plugins import decoder_versions
@@ -101,7 +101,7 @@ def export(
             f"{target} is the run's own model, which answers as it was evaluated",
             hint="give --out another name, such as model.priors.onnx",
         )
-    if lack := images_that_lack(predictions_of(run), kind=chosen.kind, max_drop=recipe.export.max_drop):
+    if lack := _lack(run, chosen):
         terminal.warn(lack, hint="train with more validation images, or ship the float model.onnx")
     terminal.say(f"Writing   {target}")
     with run.locked():
@@ -253,7 +253,8 @@ def _make(run: RunFolder, name: str, made: Path, dataset: Dataset, terminal: Ter
     def problems(path: Path) -> list[str]:
         certificate = _certificate(run, name, path, dataset, run.read_recipe(), terminal, asked)
         known[certificate.extra["sha256"]] = certificate
-        return _accuracy_problems(certificate, terminal)
+        # where the images lack, no choice of layers can help
+        return [] if _lack(run, chosen) else _accuracy_problems(certificate, terminal)
 
     helps: dict[str, Callable[[], Any]] = {
         "decoding": lambda: {**_decoding(run.read_recipe().data), PRIORS_KEY: asked.priors.as_json()},
@@ -269,9 +270,15 @@ def _make(run: RunFolder, name: str, made: Path, dataset: Dataset, terminal: Ter
     return known
 
 
+def _lack(run: RunFolder, chosen: Format) -> str:
+    """Why no file of this format could be certified on the images of the run, or ""."""
+    max_drop = run.read_recipe().export.max_drop
+    return images_that_lack(predictions_of(run), kind=chosen.kind, max_drop=max_drop)
+
+
 def _accuracy_problems(certificate: Certificate, terminal: Terminal) -> list[str]:
     """Why the accuracy does not hold, where a more careful export may mend it."""
-    problems = [problem for problem in certificate.extra["problems"] if not problem.startswith(TOO_FEW)]
+    problems = [problem for problem in certificate.extra["problems"] if not lacks_images(problem)]
     if problems:
         terminal.say(f"Guard     {problems[0]}; trying with the most sensitive layers in float")
     return problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ OWN_FLAGS = ("--slurm-script", "--devices")  # not for the command in the file: 
 SPARE_SECONDS = 120  # above the command's own limit: to start, and to stop before the signal
 SIGNAL_SECONDS = 60  # between SIGTERM and the end of the job
 STOPPED = 143  # exit code after SIGTERM
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # one of them is there on a Linux machine with a GPU
 
 
 def write_slurm_script(
@@ -95,6 +97,8 @@ def _has_gpus(recipe: Recipe) -> bool:
     """Whether the processes want a GPU each: as asked for, or as this machine has them."""
     if recipe.device != "auto":
         return recipe.device.startswith("cuda")
+    if sys.platform == "linux" and not any(Path(driver).exists() for driver in DRIVERS):
+        return False  # known without torch, which takes seconds to load
     from saccade.runtime import resolve_device
 
     return resolve_device("auto").type == "cuda"

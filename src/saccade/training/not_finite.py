@@ -23,13 +23,13 @@ from saccade.bundle import tensors_to_bytes
 from saccade.errors import NotFiniteError, RunError
 from saccade.files import replace_folder
 from saccade.models.weights import shortened
-from saccade.run_folder import PART, write_bytes, write_json, write_text
+from saccade.run_folder import PART, STEP, write_bytes, write_json, write_text
 from saccade.training.job import TrainingJob
 from saccade.training.learner import Learner
 from saccade.training.state import FitState
 from saccade.transforms.batches import Batch
 
-BATCH, STATE, STEP, README = "batch.safetensors", "state.safetensors", "step.json", "README.md"
+BATCH, STATE, README = "batch.safetensors", "state.safetensors", "README.md"
 FLOAT32 = "float32"
 Step = Callable[[Learner, Batch, int], tuple[Tensor, Tensor]]
 

@@ -18,14 +18,14 @@ from saccade.models.network import Classifier
 from saccade.models.weights import MAX_IMAGE_SIZE, shortened
 from saccade.plan import FINETUNE, HEAD, MAIN, Phase
 from saccade.preprocess import MOST_CHANNELS
-from saccade.run_folder import read_json
+from saccade.run_folder import STEP, read_json
 from saccade.runtime import Runtime, draw_seed
 from saccade.training.cpu.depthwise import fast_depthwise_backward
 from saccade.training.job import freeze_for
 from saccade.training.learner import even_parts
 from saccade.training.losses import LOSSES, Loss
 from saccade.training.memory import out_of_memory
-from saccade.training.not_finite import BATCH, STATE, STEP
+from saccade.training.not_finite import BATCH, STATE
 from saccade.training.state import load_tensors
 
 WEIGHTS = "weights/"
@@ -89,12 +89,7 @@ class Replayed:
 
 
 def read_step(folder: Path) -> KeptStep:
-    """What lies in `folder`; raises RunError where that is damaged, or nothing."""
-    if not (folder / STEP).is_file():
-        raise RunError(
-            f"{folder} holds no step to take again",
-            hint="give a run that stopped because a loss or gradient was NaN or infinite",
-        )
+    """What lies in `folder`, as `RunFolder.kept_step` gives it; raises RunError where that is damaged."""
     facts = read_json(folder / STEP)
     try:
         _refuse_unknown(facts)
