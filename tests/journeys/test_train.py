@@ -224,6 +224,20 @@ def test_an_int8_model_is_written_and_not_certified_on_too_few_images(
     assert saccade("certify", run.int8, "--against", run.root).code == answer.code
 
 
+def test_a_full_report_looks_at_mistakes_and_draws_a_map(saccade: Saccade, run: RunFolder) -> None:
+    answer = saccade("report", run.root, "--full")
+    assert answer.code == 0
+    points = run.read_insights()["map"]["points"]
+    assert len(points) == sum(r.used and r.part in ("train", "test") for r in run.read_dataset())
+    wrong = run.read_predictions("test").wrong
+    assert ("neighbours" in run.read_insights()) == bool(wrong)
+    maps = run.read_insights()["saliency"]["maps"]
+    assert sum(one["label"] != one["predicted"] for one in maps) == len(wrong)
+    page = run.report.read_text("utf-8")
+    assert page.count("where the network looked, bright") > 0
+    assert '<section id="map"' in page
+
+
 def test_promise_8_a_file_that_answers_differently_fails_its_certificate(
     saccade: Saccade, run: RunFolder, tmp_path: Path
 ) -> None:

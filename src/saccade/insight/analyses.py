@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from saccade.insight.feature_map import feature_map
 from saccade.insight.learning_curve import learning_curve
 from saccade.insight.material import Material
+from saccade.insight.neighbours import neighbours
+from saccade.insight.saliency import saliency
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,4 +27,9 @@ class Analysis:
     several: bool = False
 
 
-ANALYSES: tuple[Analysis, ...] = (Analysis("learning_curve", "what more images would bring", learning_curve),)
+ANALYSES: tuple[Analysis, ...] = (
+    Analysis("neighbours", "training images nearest to mistakes", neighbours),
+    Analysis("saliency", "where the network looked", saliency),
+    Analysis("map", "a map of the images", feature_map),
+    Analysis("learning_curve", "what more images would bring", learning_curve),
+)

@@ -7,7 +7,7 @@ from functools import partial
 from types import TracebackType
 
 from saccade.images.decoder import DEFAULT_LIMITS, Limits
-from saccade.images.thumbnails import ReadImage, Thumbnail, thumbnail
+from saccade.images.thumbnails import THUMBNAIL_PIXELS, Heat, ReadImage, Thumbnail, thumbnail
 from saccade.threads import usable_cores
 
 
@@ -36,7 +36,7 @@ class Gallery:
         self.at_hand = read_image is not None
         self._make = partial(thumbnail, read_image=read_image, limits=limits)
         self._workers = ThreadPoolExecutor(usable_cores())
-        self._pictures: dict[str, Coming] = {}
+        self._pictures: dict[tuple[str, int, Heat | None], Coming] = {}
 
     def __enter__(self) -> Gallery:
         return self
@@ -46,7 +46,10 @@ class Gallery:
     ) -> None:
         self._workers.shutdown(cancel_futures=True)
 
-    def __call__(self, path: str) -> Coming:
-        if path not in self._pictures:
-            self._pictures[path] = Coming(path, self._workers.submit(self._make, path))
-        return self._pictures[path]
+    def __call__(self, path: str, *, side_pixels: int = THUMBNAIL_PIXELS, heat: Heat | None = None) -> Coming:
+        """The image, its long side at most `side_pixels`, with a heat over it where one is given."""
+        key = (path, side_pixels, heat)
+        if key not in self._pictures:
+            making = self._workers.submit(self._make, path, side_pixels=side_pixels, heat=heat)
+            self._pictures[key] = Coming(path, making)
+        return self._pictures[key]

@@ -19,6 +19,7 @@ from saccade.recipe import Recipe, differing_keys
 from saccade.records import PARTS, Finding, Metrics
 from saccade.report import figures as drawn
 from saccade.report.asking import asking
+from saccade.report.closer import closer, feature_map
 from saccade.report.confusion import class_photos, confusion
 from saccade.report.cover import cover, header, use
 from saccade.report.facts import Facts, read_facts
@@ -413,6 +414,8 @@ SECTIONS = (
     Section("folds", "Folds", _folds, of_new_data=False),
     Section("pictures", "Photos", class_photos, printed=False),
     Section("mistakes", "Mistakes", _mistakes, printed=False),
+    Section("closer", "Closer", closer, printed=False, of_new_data=False),
+    Section("map", "Map", feature_map, printed=False, of_new_data=False),
     Section("labels", "Labels", labels),
     Section("together", "Together", together),
     Section("label_mistakes", "Mistakes", label_mistakes, printed=False),
