@@ -29,14 +29,14 @@ def test_nearest_of_few_or_empty_features() -> None:
 
 def test_twins_are_much_nearer_than_usual() -> None:
     usual = np.float32([0.6, 0.7, 0.8])
-    assert are_twins(np.float32([0.5, 0.9, 0.95, 1.0]), usual).tolist() == [False, False, True, True]
+    assert are_twins(np.float32([0.5, 0.85, 0.9, 1.0]), usual).tolist() == [False, False, True, True]
     assert are_twins(np.float32([0.9, 1.0]), np.ones(3, np.float32)).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
     ("labels", "twin", "said"),
     [
-        ("bbb", False, "All of them are b: it looks like them. If that is wrong, more images of a like it"),
+        ("bbb", False, "All of them are b: it looks like them. If its label is right, more images of a"),
         ("aaa", False, "All of them are a: the features place it rightly"),
         ("bcc", False, "None of them is a: few training images are like it"),
         ("abb", False, "They are of both classes: a and b lie close together here"),

@@ -51,3 +51,4 @@ def test_an_image_that_was_trained_on_meets_none_of_its_group(make_material: Cal
         paths = [one["path"] for one in mistake["nearest"]]
         assert (material.records[0].path in paths) is wanted
         assert mistake["path"] not in paths
+        assert mistake["twin"] or not wanted, "the first is its copy"

@@ -23,8 +23,10 @@ def neighbours(material: Material) -> dict[str, Any] | None:
     wrong = judged.wrong[:MISTAKES]
     others = np.array([row for row in judged.rows if row >= 0], np.int64)
     _, usual = _nearest(material, others[:: -(-len(others) // SAMPLE)], train, 1)
-    rows, similarity = _nearest(material, np.array([judged.rows[i] for i in wrong], np.int64), train, NEAREST)
+    images = np.array([judged.rows[i] for i in wrong], np.int64)
+    rows, similarity = _nearest(material, images, train, NEAREST)
     twins = are_twins(similarity[:, 0], usual[np.isfinite(usual)])
+    twins |= material.groups[images] == material.groups[train[rows[:, 0]]]
     return {
         "part": judged.part,
         "features": "pretrained" if material.pretrained else "trained",
