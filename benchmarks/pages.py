@@ -131,7 +131,9 @@ def looked_at(page: Page, name: str, file: Path, out: Path, axe: str) -> Iterato
             wrong += ["an image was injected"] * first["injected"]
             wrong += [f"wider than the page: {', '.join(opened['wide'])}"] * bool(opened["wide"])
             overflow = max(first["overflow"], opened["overflow"])
-            yield Seen(name, width, scheme, first["paint"] or 0.0, overflow, wrong)
+            yield Seen(
+                name, width, scheme, opened["paint"] or 0.0, overflow, wrong
+            )  # there after a screenshot
 
 
 def violations(page: Page, axe: str) -> list[str]:

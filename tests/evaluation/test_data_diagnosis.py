@@ -148,12 +148,14 @@ def test_a_model_that_is_taken_in_by_a_property_goes_by_it() -> None:
     assert "96.7 % of 60 images are right; where it points to another, 16.7 % of 12, and 9" in told.message
     for other in (
         use(against_right=11, followed=1),  # it looks at something else
-        use(against=41, against_right=16, followed=23),  # these are hard, and it follows in half of them
         use(against_right=6, followed=1),  # it fails there, but otherwise
         use(alike=8, alike_right=8, against=6, against_right=3, followed=3),  # chance
     ):
         assert "shortcut" not in found(validation=even(0.9), shortcuts=[other])
     assert "shortcut" not in found(FIT, validation=even(0.6), held_out=PROMISED, shortcuts=[use()])
+    leaning = use(against=41, against_right=16, followed=23)  # hard pictures, of which half follow it
+    perhaps = found(validation=even(0.9), shortcuts=[leaning])["shortcut"]
+    assert (perhaps.severity, perhaps.message[:16]) == ("info", "The model may go")
     hidden = found(validation=even(0.99), shortcuts=[use(against=2, against_right=1, followed=1)])
     assert hidden["shortcut"].severity == "info", "nothing tells whether it is used"
     assert "fine" in hidden

@@ -107,6 +107,11 @@ def section(html: str, name: str) -> str:
     return found
 
 
+def test_mistakes_are_shown_once(page: str) -> None:
+    assert 'id="mistakes"' not in page
+    assert 'id="mistakes"' in report_html(facts_of(answered(60, 3), neighbours={}))
+
+
 def test_each_mistake_stands_beside_its_nearest_images_and_its_map(page: str) -> None:
     closer = section(page, "closer")
     rows = re.findall(r'id="closer-(\d+)"', closer)

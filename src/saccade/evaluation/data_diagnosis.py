@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from saccade.evaluation.intervals import images_needed, mean_interval, wilson
+from saccade.evaluation.intervals import images_needed, mean_interval
 from saccade.evaluation.rate_diagnosis import diverged, too_high_a_rate, too_low_a_rate
 from saccade.evaluation.remedies import (
     STRONGER,
@@ -234,25 +234,26 @@ def shortcut(evidence: Evidence) -> Finding | None:
     """A trivial property that the model goes by; or one of which its images cannot tell whether it does."""
     if _badly_trained(evidence) or shifted_parts(evidence):
         return None  # each explains what the property seems to
-    used = [use for use in evidence.shortcuts if use.used]
-    if used:
-        return _used(max(used, key=lambda use: use.alike_right / use.alike - use.against_right / use.against))
+    leaning = sorted((use for use in evidence.shortcuts if use.leaning), key=lambda use: (use.used, use.drop))
+    if leaning:
+        return _used(leaning[-1])
     untold = [use for use in evidence.shortcuts if not use.can_be_told and use.alike]
     return _untold(untold[0]) if untold else None
 
 
 def _used(use: ShortcutUse) -> Finding:
-    helped, misled = wilson(use.alike_right, use.alike), wilson(use.against_right, use.against)
+    helped, misled = use.alike_right / use.alike, use.against_right / use.against
+    goes = "goes" if use.used else "may go"
     return Finding(
         "shortcut",
-        "warning",
-        f"The model goes by {use.name}, a shortcut. Where it points to the right class, "
-        f"{percent(helped.value)} of {counted(use.alike, 'image')} are right; where it points to another, "
-        f"{percent(misled.value)} of {use.against}, and {use.followed} got the class to which {use.name} "
+        "warning" if use.used else "info",
+        f"The model {goes} by {use.name}, a shortcut. Where it points to the right class, "
+        f"{percent(helped)} of {counted(use.alike, 'image')} are right; where it points to another, "
+        f"{percent(misled)} of {use.against}, and {use.followed} got the class to which {use.name} "
         "points.",
         f"Make the classes alike in {use.name}, or add images of each class that differ in it. On other "
         "images expect the lower figure. `saccade audit` shows how the classes differ.",
-        figure={"property": use.name, "alike": helped.value, "against": misled.value, "images": use.against},
+        figure={"property": use.name, "alike": helped, "against": misled, "images": use.against},
     )
 
 

@@ -11,8 +11,8 @@ from saccade.records import Predictions
 # A model that never looks at the property is as good on either kind of image. More points than this apart,
 # beyond chance, are not a harder photo here and there.
 LEAST_DROP = 0.2
-# Where picture and property disagree, the model must go with the property clearly more often than not. Less
-# may be pictures that are hard for both: a file of odd size often shows something odd.
+# Where picture and property disagree, a model that uses it goes with the property clearly more often than
+# not. Less may be pictures that are hard for both: a file of odd size often shows something odd.
 FOLLOWED_SHARE = 0.5
 # Fewer images on which the property points elsewhere tell nothing.
 LEAST_AGAINST = 5
@@ -41,14 +41,26 @@ class ShortcutUse:
         return min(self.against, self.alike) >= LEAST_AGAINST
 
     @property
-    def used(self) -> bool:
-        """Whether the model goes by the property: right where it helps, and taken in where it misleads."""
+    def drop(self) -> float:
+        """How much lower the accuracy is where the property points elsewhere; 0 where nothing tells."""
+        if not self.alike or not self.against:
+            return 0.0
+        return self.alike_right / self.alike - self.against_right / self.against
+
+    @property
+    def leaning(self) -> bool:
+        """Whether it is worse, beyond chance, where the property points elsewhere, and errs towards that."""
         if not self.can_be_told:
             return False
         helped, misled = wilson(self.alike_right, self.alike), wilson(self.against_right, self.against)
+        towards = self.followed >= FOLLOWED_SHARE * (self.against - self.against_right)
+        return towards and helped.low > misled.high and self.drop >= LEAST_DROP
+
+    @property
+    def used(self) -> bool:
+        """Whether the model goes by the property rather than by the picture, where the two disagree."""
         decided = self.followed + self.against_right
-        taken_in = decided > 0 and wilson(self.followed, decided).low > FOLLOWED_SHARE
-        return taken_in and helped.low > misled.high and helped.value - misled.value >= LEAST_DROP
+        return self.leaning and decided > 0 and wilson(self.followed, decided).low > FOLLOWED_SHARE
 
 
 def shortcut_use(

@@ -256,8 +256,8 @@ def _reliability(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
 def _mistakes(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     """The most confident wrong answers, each with its picture."""
     predictions = facts.predictions
-    if predictions is None or predictions.named is not None:
-        return None
+    if predictions is None or predictions.named is not None or facts.insights.get("neighbours"):
+        return None  # the last: they are looked at closely, further down
     wrong, predicted, confidence = predictions.wrong, predictions.predicted, predictions.confidence
     shown = [
         {
