@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from saccade.audit.findings import read_decisions
+from saccade.audit.decisions import read_decisions
 from saccade.bundle import load_bundle
 from saccade.errors import SaccadeError
 from saccade.files import open_file, parse_json, read_file, read_text

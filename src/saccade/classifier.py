@@ -52,8 +52,9 @@ class ImageClassifier(Views, Estimator):
     weights, pretrained, head, method, epochs, lr, finetune_lr, head_epochs, unfreeze, optimizer, loss,
     schedule, image_size, channels, batch_size, augment, seed, device, precision, average_with_pretrained,
     time_limit, checkpoint_every, max_latency_ms, accept_licence, folds, group, group_pattern, multi_label,
-    label_delimiter, label_columns, target_precision, coverage, drop_empty, repair_split, allow_leaks: as on
-    the command line (docs/recipe.md); they win over the recipe's file, and None is its default.
+    label_delimiter, label_columns, target_precision, coverage, drop_empty, decisions, repair_split,
+    allow_leaks: as on the command line (docs/recipe.md); they win over the recipe's file, and None is its
+    default.
     fields: any other field of the recipe, with two underscores for the dot (`train__weight_decay`).
 
     The constructor keeps what it is given; `fit` checks it. After `fit`: `classes_` (labels, in the order of
@@ -110,6 +111,7 @@ class ImageClassifier(Views, Estimator):
         target_precision: Any = None,
         coverage: Any = None,
         drop_empty: Any = None,
+        decisions: Any = None,
         repair_split: Any = None,
         allow_leaks: Any = None,
         recipe: Any = "",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from saccade.audit import KINDS, audit, audit_as_json
-from saccade.audit.findings import Decisions, parse_decisions
+from saccade.audit.decisions import Decisions, parse_decisions
 from saccade.audit.scan import scan
 from saccade.audit.shortcuts import cross_validated
 from saccade.records import Audit, Dataset, Finding, ImageRecord
@@ -332,6 +332,18 @@ def test_a_kept_image_is_not_reported_again(photos: Path) -> None:
 def test_a_decision_about_a_file_that_is_gone_is_said(make_photos: Callable[..., Path]) -> None:
     (finding,) = of_kind(audited(make_photos(), "bar/gone.png,,keep\n"), "decisions")
     assert finding.paths == ("bar/gone.png",)
+
+
+def test_what_was_decided_is_told_and_a_new_label_counts(make_photos: Callable[..., Path]) -> None:
+    root = make_photos()
+    scanned = scan(folder_dataset(root))
+    text = "path,decision,new_label\nbar/bar_000.png,relabel,disc\nbar/bar_001.png,keep,\n"
+    result = audit(*scanned, decisions=parse_decisions(text, where="d.csv"), near_duplicates=False)
+    (changed,), (kept,) = of_kind(result, "relabelled"), of_kind(result, "kept")
+    assert changed.message == "1 image with another label by d.csv: bar/bar_000.png"
+    assert changed.figure["labels"] == {"bar/bar_000.png": ["bar", "disc"]}
+    assert kept.paths == ("bar/bar_001.png",)
+    assert result.dataset.counts() == {"bar": 11, "checker": 12, "disc": 13}
 
 
 def test_no_decisions_change_nothing(make_photos: Callable[..., Path]) -> None:

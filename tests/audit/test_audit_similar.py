@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from saccade.audit import SecondSearch, audit, audit_as_json
-from saccade.audit.findings import NO_DECISIONS, Decisions, parse_decisions
+from saccade.audit.decisions import NO_DECISIONS, Decisions, parse_decisions
 from saccade.audit.scan import Scan, scan
 from saccade.audit.similar import SearchMemory, Similar, find_similar, similar_findings
 from saccade.near_duplicates import PairIndices, PairSearch

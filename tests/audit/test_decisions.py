@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from saccade.audit.findings import Decisions, decisions_beside, meant, parse_decisions, read_decisions
+from saccade.audit.decisions import (
+    Decisions,
+    NewLabel,
+    decided_in,
+    decisions_beside,
+    meant,
+    parse_decisions,
+    read_decisions,
+    relabelled,
+)
 from saccade.errors import DataError
+from saccade.pipeline.prepare import decisions_of, read_images
+from saccade.recipe import Recipe
+from saccade.records import Dataset, ImageRecord
+from saccade.sources.storage import FolderStorage
+from saccade.terminal import Terminal
 
 HEAD = "path,other,decision\n"
 
@@ -122,3 +137,73 @@ def test_bytes_that_are_the_name_come_before_an_encoding(tmp_path: Path) -> None
     decisions = meant(read_decisions(tmp_path / "d.csv"), ["\udce4.jpg", "ä.jpg", "x/y.jpg"])
     assert decisions.kept == {"\udce4.jpg"}
     assert decisions.parted("\udce4.jpg", "x/y.jpg")
+
+
+# -- new labels ------------------------------------------------------------------------------------------
+
+NEW = "path,label,decision,new_label\n"
+
+
+def data(*labels: str) -> Dataset:
+    records = tuple(ImageRecord(f"{number}.jpg", label) for number, label in enumerate(labels))
+    return Dataset(Path(), records, tuple(sorted(set(labels))), FolderStorage(Path()))
+
+
+def test_an_image_gets_the_label_that_was_decided_on() -> None:
+    decided = parse_decisions(f'{NEW}0.jpg,cat,relabel,dog\n"1.jpg","dog","keep",""\n', where="x/d.csv")
+    assert decided.relabelled == {"0.jpg": NewLabel("dog", 2, "x/d.csv")}
+    assert decided.name == "d.csv"
+    assert [record.label for record in relabelled(data("cat", "dog"), decided).records] == ["dog", "dog"]
+
+
+def test_a_label_that_begins_like_a_formula_is_read_as_it_was_meant() -> None:
+    assert parse_decisions(f"{NEW}a.jpg,,relabel,'=x\n", where="d").relabelled["a.jpg"].label == "=x"
+
+
+def test_new_labels_of_nothing_are_refused_with_file_and_line() -> None:
+    text = f"{NEW}9.jpg,cat,relabel,dog\n0.jpg,cat,relabel,dig\n1.jpg,dog,relabel,dog\n"
+    with pytest.raises(DataError) as caught:
+        relabelled(data("cat", "dog"), parse_decisions(text, where="x/d.csv"))
+    message = str(caught.value)
+    assert message.startswith("x/d.csv: 2 rows cannot be used")
+    assert "line 2: no image '9.jpg' in the data" in message
+    assert "line 3: no class 'dig' in the data; did you mean 'dog'?" in message
+
+
+def test_new_labels_that_are_missing_or_two_are_refused() -> None:
+    text = f"{NEW}a.jpg,,relabel,\nb.jpg,,relabel,dog\nb.jpg,,relabel,cat\nb.jpg,,relabel,dog\n"
+    with pytest.raises(DataError) as caught:
+        parse_decisions(text, where="d.csv")
+    assert "line 2: 'relabel' needs a label; name it in the column 'new_label'" in str(caught.value)
+    assert "line 4: 'b.jpg' is to relabel to 'cat', but line 3 says relabel to 'dog'" in str(caught.value)
+    assert "2 rows" in str(caught.value)
+
+
+def test_of_two_files_the_named_one_wins(tmp_path: Path) -> None:
+    (tmp_path / "audit-decisions.csv").write_text(
+        f"{HEAD}0.jpg,,drop\n1.jpg,,drop\n1.jpg,2.jpg,not a duplicate\n"
+    )
+    (tmp_path / "decisions.csv").write_text(f"{NEW}0.jpg,cat,relabel,dog\n2.jpg,cat,keep,\n")
+    dataset = replace(data("cat", "dog", "cat"), root=tmp_path)
+    recipe = Recipe.from_mapping({"data.decisions": str(tmp_path / "decisions.csv")})
+    found = decisions_of(dataset, recipe)
+    assert (found.dropped, found.kept, set(found.relabelled)) == ({"1.jpg"}, {"2.jpg"}, {"0.jpg"})
+    assert found.parted("1.jpg", "2.jpg")
+    assert found.name == "audit-decisions.csv and decisions.csv"
+    assert decisions_of(dataset, Recipe()).dropped == {"0.jpg", "1.jpg"}
+
+
+def test_a_wrong_row_is_refused_before_any_image_is_read(tmp_path: Path) -> None:
+    (tmp_path / "decisions.csv").write_text(f"{NEW}0.jpg,cat,relabel,bird\n")
+    recipe = Recipe.from_mapping({"data.decisions": str(tmp_path / "decisions.csv")})
+    with pytest.raises(DataError, match="line 2: no class 'bird'"):
+        read_images(data("cat", "dog"), recipe, Terminal(quiet=True))
+
+
+def test_an_audit_tells_what_was_decided() -> None:
+    found = [
+        {"kind": "relabelled", "paths": ["a"], "figure": {"labels": {"a": ["cat", "dog"]}}},
+        {"kind": "blurred", "paths": ["b"], "figure": {}},
+        {"kind": "dropped", "paths": ["c"]},
+    ]
+    assert decided_in({"findings": found}) == (("a", "relabel", "cat", "dog"), ("c", "drop", "", ""))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from saccade.audit.findings import finding, parse_decisions, read_decisions
+from saccade.audit.decisions import parse_decisions, read_decisions
+from saccade.audit.findings import finding
 from saccade.audit.to_decide import HEADER, rows_to_decide
 from saccade.cli import main
 

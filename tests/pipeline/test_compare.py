@@ -98,6 +98,17 @@ def test_other_images_and_labels_are_said(tmp_path: Path) -> None:
     assert f"1 image had another label in {other.root} than in {one.root} (000.png)" in text
 
 
+def test_after_decisions_all_are_judged_by_the_new_label(tmp_path: Path) -> None:
+    old = made(tmp_path / "old", wrong=0)
+    new = made(tmp_path / "new", wrong=0, labels=CLASSES[1])
+    labels = {"000.png": list(CLASSES)}
+    new.write_audit({"findings": [{"kind": "relabelled", "paths": [*labels], "figure": {"labels": labels}}]})
+    text = said(old, new)
+    assert "(000.png): judged by the label that was decided on" in text
+    assert "Without the images that were decided about: No real difference shown with 39 images" in text
+    assert text.count("97.5 % (") == 2, "both say what the label was"
+
+
 def test_groups_of_the_run_count_as_one(tmp_path: Path) -> None:
     one, other = made(tmp_path / "one", wrong=8), made(tmp_path / "other", wrong=0)
     assert "is better than" in said(one, other)

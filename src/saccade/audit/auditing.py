@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saccade.audit.findings import NO_DECISIONS, Decisions, finding, in_order, some
+from saccade.audit.decisions import NO_DECISIONS, Decisions, relabelled
+from saccade.audit.findings import finding, in_order, some
 from saccade.audit.orientation import orientation
 from saccade.audit.parts import part_differences
 from saccade.audit.quality import Measurements, image_quality
@@ -51,16 +52,17 @@ def audit(
     `measurements` stand in the order of the records. `decisions` are a person's about an earlier audit.
     `parts_to_fill` is how many parts the split will make of unsplit data. `gray_maximum` is what
     the scan's limits say. `flips` are those that training and prediction will do. `cache` is the scan's:
-    with it, near-duplicates are searched for new images only. Raises MissingExtraError without faiss, unless
-    `near_duplicates` is off.
+    with it, near-duplicates are searched for new images only. Raises DataError for new labels of images or
+    classes that are not there, MissingExtraError without faiss, unless `near_duplicates` is off.
     """
     assert len(measurements) == len(dataset.records), "measurements stand in the order of the records"
     findings = [*unreadable(dataset), *name_forms(dataset), *_decided(dataset, decisions)]
-    dataset = set_aside(dataset, dict.fromkeys(decisions.dropped, "dropped by audit-decisions.csv"))
+    dataset = relabelled(dataset, decisions)
+    dataset = set_aside(dataset, dict.fromkeys(decisions.dropped, f"dropped by {decisions.name}"))
     findings += image_quality(
         dataset, measurements, accepted=decisions.kept, gray_maximum=gray_maximum, keeps_16_bits=keeps_16_bits
     )
-    dataset, conflicts = settle_conflicts(dataset, decisions.kept)
+    dataset, conflicts = settle_conflicts(dataset, decisions.kept | decisions.relabelled.keys())
     findings += [*conflicts, *remarks(dataset), *identical_copies(dataset), *group_leaks(dataset)]
     memory = SearchMemory(cache) if cache else None
     similar = find_similar(
@@ -76,14 +78,26 @@ def audit(
 
 def _decided(dataset: Dataset, decisions: Decisions) -> list[Finding]:
     """What the decisions did, and which of them name files that are not there."""
-    known = {record.path for record in dataset.records}
-    findings = []
-    if dropped := sorted(decisions.dropped & known):
-        message = f"{counted(len(dropped), 'image')} dropped by audit-decisions.csv: {some(dropped)}"
-        findings.append(finding("dropped", message, paths=dropped))
-    if unknown := sorted(decisions.paths - known):
+    labels = {record.path: record.label for record in dataset.records}
+    changed = {p: [labels[p], new.label] for p, new in sorted(decisions.relabelled.items()) if p in labels}
+    done = {
+        "dropped": (sorted(decisions.dropped & labels.keys()), "dropped"),
+        "kept": (sorted(decisions.kept & labels.keys()), "right as it stands"),
+        "relabelled": (list(changed), "with another label"),
+    }
+    findings = [
+        finding(
+            kind,
+            f"{counted(len(paths), 'image')} {what} by {decisions.name}: {some(paths)}",
+            paths=paths,
+            figure={"labels": changed} if kind == "relabelled" else {},
+        )
+        for kind, (paths, what) in done.items()
+        if paths
+    ]
+    if unknown := sorted(decisions.paths - labels.keys()):
         names = some([printable(name) for name in unknown])
-        message = f"audit-decisions.csv names {counted(len(unknown), 'file')} that the data lacks: {names}"
+        message = f"{decisions.name} names {counted(len(unknown), 'file')} that the data lacks: {names}"
         findings.append(finding("decisions", message, paths=unknown))
     return findings
 

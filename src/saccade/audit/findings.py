@@ -1,26 +1,17 @@
-"""All kinds of findings: severity, title, remedy; and a person's decisions about earlier findings.
+"""All kinds of findings: severity, title, remedy.
 
 The order of `KINDS` is the order of reports: worst first, signs of wrong labels before the rest. A warning or
-an error makes `saccade audit` exit with 1. Decisions come from `audit-decisions.csv`.
+an error makes `saccade audit` exit with 1.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from saccade.errors import DataError
-from saccade.files import read_file
 from saccade.images.colour import ON_BACKGROUND
 from saccade.records import Confidence, Finding, ImageRecord, Severity
-from saccade.sources.lookup import MemberLookup, find
-from saccade.sources.naming import as_text
-from saccade.sources.tables import Table, parse_text_table
-from saccade.spreadsheet import from_spreadsheet
-from saccade.terminal import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +149,9 @@ KINDS: dict[str, Kind] = {
     ),
     "reading": Kind("info", "How the data are read", "Rename what is read otherwise than you meant"),
     "decoding_notes": Kind("info", "Remarks of the decoder", "Nothing to do"),
+    "relabelled": Kind("info", "Labels changed by your decisions", "Nothing to do"),
     "dropped": Kind("info", "Left out by your decisions", "Nothing to do"),
+    "kept": Kind("info", "Right by your decisions", "Nothing to do"),
     "listed": Kind("info", "Seen, but no part of the data", "Move or rename them if they should be used"),
     "ignored": Kind("info", "Passed over", "Nothing to do"),
     "shortcuts_checked": Kind("info", "What trivial properties tell about the label", "Nothing to do"),
@@ -216,138 +209,3 @@ def some(names: Sequence[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-# -- decisions -------------------------------------------------------------------------------------------
-# What a person decided about findings of an earlier audit: `audit-decisions.csv`, respected the next time.
-#     path,other,decision
-#     roses/a.jpg,tulips/b.jpg,not a duplicate     the two are different pictures
-#     roses/c.jpg,,keep                            looked at; right as it is, and its label too
-#     roses/d.jpg,,drop                            leave it out
-#
-# Paths are those of the audit, relative to the data's root.
-
-
-DECISIONS_NAME = "audit-decisions.csv"
-NOT_A_DUPLICATE, KEEP, DROP = "not a duplicate", "keep", "drop"
-WORDS = (NOT_A_DUPLICATE, KEEP, DROP)
-COLUMNS = ("path", "other", "decision")
-_MOST_PROBLEMS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Decisions:
-    """`apart`: pairs that are not duplicates; `kept` and `dropped`: single paths."""
-
-    apart: frozenset[frozenset[str]] = frozenset()
-    kept: frozenset[str] = frozenset()
-    dropped: frozenset[str] = frozenset()
-
-    def parted(self, first: str, second: str) -> bool:
-        """Whether the decisions separate these two images."""
-        return frozenset((first, second)) in self.apart
-
-    @property
-    def paths(self) -> frozenset[str]:
-        """Every path that a decision names."""
-        return self.kept | self.dropped | frozenset(path for pair in self.apart for path in pair)
-
-    def __len__(self) -> int:
-        return len(self.apart) + len(self.kept) + len(self.dropped)
-
-
-NO_DECISIONS = Decisions()
-
-
-def decisions_beside(root: Path) -> Path | None:
-    """The data's own decisions file, if there is one."""
-    path = root / DECISIONS_NAME
-    return path if path.is_file() else None
-
-
-def read_decisions(path: Path) -> Decisions:
-    """Decisions of a CSV; raises DataError that lists every row that does not hold, by line."""
-    try:
-        data = read_file(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(
-            f"the decisions file {path} cannot be read ({reason})", hint="check the path"
-        ) from None
-    return _decisions(parse_text_table(data, str(path)), str(path))
-
-
-def parse_decisions(text: str, *, where: str) -> Decisions:
-    """Decisions of a CSV's text; `where` names it in the DataError."""
-    return _decisions(parse_text_table(text.encode("utf-8", "surrogateescape"), where), where)
-
-
-def _decisions(table: Table, where: str) -> Decisions:
-    problems = [*table.problems]
-    apart: set[frozenset[str]] = set()
-    single: dict[str, tuple[str, int]] = {}  # path -> decision, line
-    for line, (row_path, other, word) in _rows(table, where):
-        if row_path and not word:
-            continue  # a row of the template about which nothing is decided
-        problem = _problem(row_path, other, word)
-        earlier, earlier_line = single.get(row_path, (word, 0))
-        if problem:
-            problems.append(f"line {line}: {problem}")
-        elif word == NOT_A_DUPLICATE:
-            apart.add(frozenset((row_path, other)))
-        elif earlier != word:
-            problems.append(f"line {line}: {row_path!r} is to {word}, but line {earlier_line} says {earlier}")
-        else:
-            single[row_path] = (word, line)
-    if problems:
-        more = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
-        raise DataError(
-            f"{where}: {counted(len(problems), 'row')} cannot be used",
-            *problems[:_MOST_PROBLEMS],
-            *more,
-            hint="correct these rows, or delete them",
-        )
-    kept = frozenset(path for path, (word, _) in single.items() if word == KEEP)
-    dropped = frozenset(path for path, (word, _) in single.items() if word == DROP)
-    return Decisions(frozenset(apart), kept, dropped)
-
-
-def _rows(table: Table, where: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number, and path, other and decision of each row."""
-    named = {name.lower(): name for name in table.columns}
-    if missing := [name for name in ("path", "decision") if name not in named]:
-        columns = " and ".join(missing)
-        raise DataError(
-            f"{where}: line 1: no column {columns}", hint=f"the first line must be: {','.join(COLUMNS)}"
-        )
-    for line, row in table.rows:
-        cells = [as_text(row.get(named.get(name, ""))).strip() for name in COLUMNS]
-        if any(cells):
-            yield line, [from_spreadsheet(cell) for cell in cells]
-
-
-def meant(decisions: Decisions, paths: Iterable[str]) -> Decisions:
-    """The decisions with the `paths` of the data that they mean; names that mean none stay.
-
-    A name may differ from its file as in a list: backslashes, Unicode form, case, a spreadsheet's encoding.
-
-    >>> sorted(meant(Decisions(kept=frozenset({"A.jpg", "gone.jpg"})), ["a.jpg"]).kept)
-    ['a.jpg', 'gone.jpg']
-    """
-    lookup = MemberLookup(frozenset(paths))
-    path_of = {name: find(name, lookup)[0] or name for name in decisions.paths}
-    apart = frozenset(frozenset(path_of[name] for name in pair) for pair in decisions.apart)
-    kept, dropped = (frozenset(path_of[n] for n in names) for names in (decisions.kept, decisions.dropped))
-    return Decisions(apart, kept, dropped)
-
-
-def _problem(path: str, other: str, word: str) -> str:
-    if not path:
-        return "no path; name the image that is decided about"
-    if word not in WORDS:
-        close = difflib.get_close_matches(word.lower(), WORDS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(WORDS)}"
-        return f"unknown decision {word!r}; {hint}"
-    if word == NOT_A_DUPLICATE and other in ("", path):
-        return f"{NOT_A_DUPLICATE!r} needs a second image; name it in the column 'other'"
-    return ""

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.audit.findings import Decisions, finding, naming_background, some
+from saccade.audit.decisions import Decisions
+from saccade.audit.findings import finding, naming_background, some
 from saccade.audit.quality import Measurements
 from saccade.caches.scans import ScanCache
 from saccade.caches.store import made_by
@@ -314,7 +315,7 @@ def settle_conflicts(dataset: Dataset, kept: Collection[str]) -> tuple[Dataset, 
         if len(right) == 1:
             label = next(iter(right))
             others = [record for record in group if record.label != label]
-            note = f"audit-decisions.csv keeps this picture as {label!r}"
+            note = f"a decision keeps this picture as {label!r}"
             aside |= dict.fromkeys((record.path for record in others), note)
         else:
             conflict = _conflict(group, labels)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from saccade.audit.findings import COLUMNS, DROP, KEEP, NOT_A_DUPLICATE, read_decisions
+from saccade.audit.decisions import COLUMNS, DROP, KEEP, NOT_A_DUPLICATE, read_decisions
 from saccade.errors import DataError
 from saccade.records import Audit, Finding
 from saccade.spreadsheet import write_spreadsheet

@@ -229,7 +229,7 @@ def _is_class_weights(word: str) -> bool:
 
 def _value(key: str, text: Any) -> Any:
     """Flags with several values are written with commas; options as name=value pairs."""
-    if key == "data.root" and text and "://" not in text:
+    if key in ("data.root", "data.decisions") and text and "://" not in text:
         return os.path.abspath(os.path.expanduser(text))  # found again by a run that continues elsewhere
     kind = next(kind for known, kind, *_ in field_table() if known == key)
     if kind == "dict" or ("dict" in kind and "=" in str(text)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -237,6 +237,19 @@ class Aligned:
     predictions: tuple[Predictions, ...]
     left_out: tuple[int, ...]
     relabelled: tuple[tuple[str, ...], ...]
+
+    def judged_by(self, labels: Mapping[str, str]) -> Aligned:
+        """The same, but images whose labels differed have that of `labels`, by path, where it names them."""
+        doubted = {path for paths in self.relabelled for path in paths} & labels.keys()
+        first = self.predictions[0]
+        pairs = zip(first.paths, first.labels, strict=True)
+        now = tuple(labels[path] if path in doubted else label for path, label in pairs)
+        return replace(self, predictions=tuple(replace(model, labels=now) for model in self.predictions))
+
+    def without(self, paths: Collection[str]) -> tuple[Predictions, ...]:
+        """Predictions of the other images."""
+        left = [row for row, path in enumerate(self.predictions[0].paths) if path not in paths]
+        return tuple(_taken(model, left) for model in self.predictions)
 
 
 def align(models: Sequence[Predictions], contents: Sequence[Mapping[str, str]] | None = None) -> Aligned:

@@ -26,7 +26,10 @@ OPTIMISTIC = "These are validation images, which chose the models: the figures a
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Runs on the images that all have: what each gets right and costs, and each against the first."""
+    """Runs on the images that all have: what each gets right and costs, and each against the first.
+
+    `decided` are images whose label a person changed between the runs: all are judged by the new one.
+    """
 
     part: str
     sides: tuple[Side, ...]
@@ -34,6 +37,7 @@ class Compared:
     accuracies: tuple[Interval, ...]
     costs: tuple[Costs, ...]
     comparisons: tuple[Comparison, ...]
+    decided: frozenset[str] = frozenset()
 
     @property
     def first(self) -> Side:
@@ -94,6 +98,8 @@ def compared(paths: Sequence[str], part: str = "") -> Compared:
     """The runs in `paths` on the images that all have; raises SaccadeError where they cannot be compared."""
     chosen, runs = sides(paths, part)
     aligned = comparing.align([side.predictions for side in runs], [side.contents for side in runs])
+    new_labels = {path: label for side in runs for path, label in side.new_labels.items()}
+    aligned = aligned.judged_by(new_labels)
     groups = runs[0].groups
     together = comparing.groups_of(aligned.predictions[0], groups)
     return Compared(
@@ -103,6 +109,7 @@ def compared(paths: Sequence[str], part: str = "") -> Compared:
         tuple(comparing.accuracy(predictions, together) for predictions in aligned.predictions),
         tuple(costs(side.run) for side in runs),
         comparing.compare_all(aligned.predictions, groups),
+        frozenset(path for paths in aligned.relabelled for path in paths if path in new_labels),
     )
 
 
@@ -129,12 +136,30 @@ def _different_images(found: Compared) -> list[str]:
 
 def _different_labels(found: Compared) -> list[str]:
     pairs = zip(found.aligned.relabelled, found.sides, strict=True)
-    return [
+    told = [
         f"{counted(len(paths), 'image')} had another label in {side.name} than in {found.first.name} "
-        f"({paths[0]}{', ...' if len(paths) > 1 else ''}): judged by the labels of {found.first.name}."
+        f"({paths[0]}{', ...' if len(paths) > 1 else ''}): judged by {_whose_labels(found, paths)}."
         for paths, side in pairs
         if paths
     ]
+    return [*told, *_without_decided(found)]
+
+
+def _whose_labels(found: Compared, paths: Sequence[str]) -> str:
+    if found.decided.issuperset(paths):
+        return "the label that was decided on"
+    own = f"the labels of {found.first.name}"
+    return f"{own}, or the label that was decided on" if found.decided.intersection(paths) else own
+
+
+def _without_decided(found: Compared) -> list[str]:
+    """The verdicts on the other images: a label that was changed on a model's advice favours that model."""
+    if not found.decided or len(found.decided) == len(found.aligned.predictions[0]):
+        return []
+    left = comparing.compare_all(found.aligned.without(found.decided), found.first.groups)
+    pairs = zip(left, found.others, strict=True)
+    words = " ".join(one.in_words(found.first.name, other.name) for one, other in pairs)
+    return [f"Without the images that were decided about: {words}"]
 
 
 def table(found: Compared) -> list[str]:

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from saccade.audit import SecondSearch, audit, audit_as_json
-from saccade.audit.findings import (
+from saccade.audit.decisions import (
     DECISIONS_NAME,
     NO_DECISIONS,
     Decisions,
     decisions_beside,
     meant,
     read_decisions,
+    relabelled,
 )
 from saccade.audit.quality import Measurements
 from saccade.audit.scan import scan
@@ -215,11 +216,17 @@ def watched(progress: Progress, watch: Callable[[], None] | None) -> Progress:
 
 
 def decisions_of(dataset: Dataset, recipe: Recipe) -> Decisions:
-    """What a person decided about earlier findings: the recipe's file, else the one beside the data."""
-    path = Path(recipe.data.decisions) if recipe.data.decisions else decisions_beside(dataset.root)
-    if not path:
-        return NO_DECISIONS
-    return meant(read_decisions(path), (record.path for record in dataset.records))
+    """What a person decided about earlier findings: in the file beside the data, and in the recipe's.
+
+    Raises DataError for rows that cannot be used, and for new labels of images or classes that are not there.
+    """
+    files = (decisions_beside(dataset.root), Path(recipe.data.decisions) if recipe.data.decisions else None)
+    found = NO_DECISIONS
+    for file in files:
+        if file:
+            found = meant(read_decisions(file), (record.path for record in dataset.records)).over(found)
+    relabelled(dataset, found)  # refused here, before any image is read
+    return found
 
 
 def divide(

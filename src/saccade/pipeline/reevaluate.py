@@ -242,7 +242,9 @@ def _evaluate_new(
             f"it knows {', '.join(bundle.classes)}",
             hint="rename those folders or leave them out",
         )
-    audited = prepare.examine(dataset, recipe, terminal).audit
+    read = recipe.data.model_copy(update={"decisions": ""})  # those are about the run's own images
+    own = recipe.model_copy(update={"data": read})
+    audited = prepare.examine(dataset, own, terminal).audit
     words.say_data(audited.dataset, terminal)
     words.say_reading(audited, terminal)
     by_part = _by_part(audited.dataset)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from saccade.audit.decisions import decided_in
 from saccade.errors import RunError, SaccadeError
 from saccade.images.decoder import DEFAULT_LIMITS, CheckedReader, Limits
 from saccade.images.thumbnails import ReadImage
@@ -60,6 +61,12 @@ class Side:
     def groups(self) -> dict[str, str]:
         """A name by path for what belongs together; empty where nothing says."""
         return together_in_run(self.run) if self.run.has(self.run.dataset) else {}
+
+    @property
+    def new_labels(self) -> dict[str, str]:
+        """The label by path of images that decisions gave another one when the run was made."""
+        audit = self.run.read_audit() if self.run.has(self.run.audit) else {}
+        return {one.path: one.new_label for one in decided_in(audit) if one.new_label}
 
 
 def run_of(place: RunFolder) -> RunFolder:

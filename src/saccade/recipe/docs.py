@@ -45,6 +45,7 @@ SHORT_FLAGS: dict[str, str] = {
     "group": "split.group",
     "group-pattern": "split.group_pattern",
     "drop-empty": "data.drop_empty",
+    "decisions": "data.decisions",
     "repair-split": "split.repair",
     "allow-leaks": "split.allow_leaks",
 }

@@ -193,8 +193,8 @@ class DataConfig(Section):
     is stored with the model. Where channels is a number, it counts for all of them.
     """
     decisions: str = ""
-    """A CSV with your decisions about findings. Its columns are path, other, decision. Empty:
-    audit-decisions.csv beside the data, if it exists.
+    """A CSV with your decisions about findings and labels. Its columns are path, decision and, where needed,
+    other and new_label (docs/audit.md). It wins over audit-decisions.csv beside the data, which is read, too.
     """
     cache_gb: NotNegative = 8.0
     """Disk space in gigabytes for decoded training images, kept in your cache folder for later runs. The
