@@ -138,6 +138,16 @@ class RunFolder:
     def audit_page(self) -> Path:
         return self.root / "report" / "audit.html"
 
+    @property
+    def label_errors(self) -> Path:
+        """The labels that look wrong, the most suspicious first; of a full report, absent otherwise."""
+        return self.root / "report" / "label_errors.csv"
+
+    @property
+    def decide_page(self) -> Path:
+        """Where a person decides about them; absent where none looks wrong."""
+        return self.root / "report" / "decide.html"
+
     def insight(self, name: str) -> Path:
         """What an analysis of a full report found; absent otherwise."""
         return self.root / "insights" / f"{name}.json"
@@ -526,10 +536,10 @@ class RunFolder:
             return f"saccade export {run} --out {shlex.quote(str(path).removesuffix('.certificate.json'))}"
         if name.startswith("export/") and path != self.class_list:
             return f"saccade export {run} --format {self._format_of(path)}"
+        if path == self.label_errors or name.startswith("insights/"):
+            return f"saccade report {run} --full"
         if name.startswith(("metrics/", "report/")) and self.recipe.exists():
             return f"saccade evaluate {run}"
-        if name.startswith("insights/"):
-            return f"saccade report {run} --full"
         return shlex.join(self._noted_command()) or "`saccade train` with the same settings"
 
     def _format_of(self, path: Path) -> str:

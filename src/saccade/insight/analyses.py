@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saccade.insight.feature_map import feature_map
+from saccade.insight.label_errors import label_errors
 from saccade.insight.learning_curve import learning_curve
 from saccade.insight.material import Material
 from saccade.insight.neighbours import neighbours
@@ -28,6 +29,7 @@ class Analysis:
 
 
 ANALYSES: tuple[Analysis, ...] = (
+    Analysis("label_errors", "labels that look wrong", label_errors),
     Analysis("neighbours", "training images nearest to mistakes", neighbours),
     Analysis("saliency", "where the network looked", saliency),
     Analysis("map", "a map of the images", feature_map),

@@ -26,6 +26,7 @@ from saccade.report import write_report
 from saccade.report.audit_page import write_audit_of
 from saccade.report.documents import write_documents
 from saccade.report.facts import read_facts
+from saccade.report.label_errors import write_decide_page
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 from saccade.threads import usable_cores
@@ -179,9 +180,9 @@ def conclude(
 
 
 def write_pages(run: RunFolder, dataset: Dataset | None, *, with_annex_iv: bool = False) -> None:
-    """The audit's page, where the run has an audit, then the report, which leads there, and the documents.
+    """The pages of audit and doubted labels, where the run has them, then the report, and the documents.
 
-    Without a data set the report has no pictures, and the audit's page stays as it is.
+    Without a data set the report has no pictures, and the other pages stay as they are.
     """
     if dataset is None:
         write_report(run)
@@ -190,6 +191,7 @@ def write_pages(run: RunFolder, dataset: Dataset | None, *, with_annex_iv: bool 
         if run.has(run.audit):
             limits = Limits.of(run.read_recipe().data)
             write_audit_of(run, audit_from_json(run.read_audit(), dataset), read_image, limits=limits)
+        write_decide_page(run, read_image)
         write_report(run, read_image=read_image)
     write_documents(run, with_annex_iv=with_annex_iv)
 

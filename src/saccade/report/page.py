@@ -25,6 +25,7 @@ from saccade.report.cover import cover, header, use
 from saccade.report.facts import Facts, read_facts
 from saccade.report.found import by_kind
 from saccade.report.gallery import Gallery
+from saccade.report.label_errors import label_errors
 from saccade.report.labels import label_mistakes, labels, together
 from saccade.report.learning import curves, fitted_head
 from saccade.report.more_data import more_data
@@ -414,6 +415,7 @@ SECTIONS = (
     Section("folds", "Folds", _folds, of_new_data=False),
     Section("pictures", "Photos", class_photos, printed=False),
     Section("mistakes", "Mistakes", _mistakes, printed=False),
+    Section("label_errors", "Label errors", label_errors, printed=False, of_new_data=False),
     Section("closer", "Closer", closer, printed=False, of_new_data=False),
     Section("map", "Map", feature_map, printed=False, of_new_data=False),
     Section("labels", "Labels", labels),
