@@ -43,6 +43,7 @@ COMMANDS = (
         "index",
         "leaderboard",
         "lr",
+        "plan",
         "predict",
         "replay",
         "report",

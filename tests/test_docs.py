@@ -90,6 +90,7 @@ ELSEWHERE = {
     "--read-only",
     "--rm",
     "--rounds",
+    "--rows",
     "--security-opt",
     "--seeds",
 }  # of Python's web server, the benchmarks, Docker, curl, Triton, torchrun

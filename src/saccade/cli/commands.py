@@ -102,6 +102,21 @@ def index(
     return 0
 
 
+def plan(
+    manifest: Annotated[str, Parameter(help="What `saccade index` wrote.", metavar="MANIFEST")],
+    /,
+    *,
+    machines: Annotated[int, Parameter(help="Number of machines.")] = 1,
+    cores: Annotated[int, Parameter(help="Cores of each.")] = 1,
+    gpu: Annotated[str, Parameter(help="A GPU in each, such as h200.", metavar="NAME")] = "",
+    out: Annotated[str, Parameter(help="Write all figures to a .json.", metavar="FILE.json")] = "",
+) -> int:
+    """Estimate hours, bytes, requests and memory of each stage from rates measured here."""
+    terminal = Terminal(lasting=bool(out))
+    _pipeline().plan(manifest, terminal, machines=machines, cores=cores, gpu=gpu, out=out)
+    return 0
+
+
 def augment(
     data: Data,
     /,
@@ -557,6 +572,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     audit,
     split,
     index,
+    plan,
     train,
     search,
     evaluate,

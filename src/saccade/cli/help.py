@@ -44,6 +44,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "saccade index s3://bucket/photos --out manifest.parquet",
         "saccade index photos --out manifest.parquet --hash",
     ),
+    "plan": (
+        "saccade plan manifest.parquet --machines 8 --cores 32",
+        "saccade plan manifest.parquet --machines 8 --cores 16 --gpu h200",
+    ),
     "augment": (
         "saccade augment photos --out augmented.png",
         "saccade augment photos --out augmented.png --augment strong",

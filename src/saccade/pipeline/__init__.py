@@ -6,6 +6,7 @@ from saccade.pipeline.full_report import report
 from saccade.pipeline.index import index
 from saccade.pipeline.leaderboard import leaderboard
 from saccade.pipeline.look import augment_preview, list_backbones, summarize
+from saccade.pipeline.planning import plan
 from saccade.pipeline.prepare import audit_data, split_data
 from saccade.pipeline.rates import find_rates
 from saccade.pipeline.reevaluate import evaluate
@@ -27,6 +28,7 @@ __all__ = [
     "index",
     "leaderboard",
     "list_backbones",
+    "plan",
     "replay",
     "report",
     "resume",
