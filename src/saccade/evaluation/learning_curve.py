@@ -21,14 +21,12 @@ RESAMPLES = 400
 LEAST_GAIN = 0.01  # a smaller one is not worth a sentence
 HARDLY = 0.02  # where even the upper end of the band gains less, more images hardly help
 
-# Bounds of the power law: exponents found for classifiers lie between 0.2 and 1.5; the asymptote lies between
-# no error and the mean of all sizes, which is no curve at all, and small ones are tried more often.
-EXPONENTS = np.geomspace(0.2, 1.6, 10)
+# Bounds of the power law: exponents found for classifiers lie between 0.2 and 1, that of fitting a fixed
+# number of weights. The asymptote lies between no error and the mean of all sizes, which is no curve at all;
+# small ones are tried more often.
+EXPONENTS = np.geomspace(0.2, 1.0, 9)
 ASYMPTOTES = np.linspace(0, 1, 21) ** 2
 MISFIT = 0.02  # share of the error by which the law itself may be off
-FRESH = (
-    1.5  # times as much as draws of the same images, heads on fresh ones vary; measured: docs/more-data.md
-)
 DEGREES = 4  # of Student's t, so that one size that is far off does not decide
 
 
@@ -156,7 +154,7 @@ def _luck(images: NDArray[np.float64], errors: NDArray[np.float64], share: NDArr
     That of parts of the same images is smaller by the share that they have in common.
     """
     spread = errors[:, :-1].var(axis=0, ddof=1) * images[:-1] / np.maximum(1 - share[:-1], 0.05)
-    return FRESH * float(spread.mean())
+    return float(spread.mean())
 
 
 def _power_laws(

@@ -155,9 +155,9 @@ def _as_json(curve: Curve) -> dict[str, Any]:
         {
             "images": round(multiple * all_images),
             "more": round((multiple - 1) * all_images),
-            "value": curve.now + gain,
+            "value": min(curve.now + gain, 1.0),
             "low": curve.now + low,
-            "high": curve.now + high,
+            "high": min(curve.now + high, 1.0),
             "told": bool(gain > 0 and high - low <= gain),
         }
         for multiple, gain, low, high in ahead

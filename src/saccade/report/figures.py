@@ -116,7 +116,7 @@ def learning_curve(curve: Mapping[str, Any]) -> str:
         last = {"images": images[-1], **dict.fromkeys(("value", "low", "high"), curve["now"])}
         far = [last, *ahead]
         numbers = [row["images"] for row in far]
-        low, high = [row["low"] for row in far], [min(row["high"], 1.0) for row in far]
+        low, high = [row["low"] for row in far], [row["high"] for row in far]
         axes.fill_between(numbers, low, high, color=SECOND, alpha=0.25, linewidth=0)
         axes.plot(numbers, [row["value"] for row in far], color=SECOND, linestyle=(0, (4, 3)))
     axes.set_xscale("log")
