@@ -12,6 +12,7 @@ from saccade.insight.learning_curve import learning_curve
 from saccade.insight.material import Material
 from saccade.insight.neighbours import neighbours
 from saccade.insight.saliency import saliency
+from saccade.insight.slices import slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +35,5 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis("saliency", "where the network looked", saliency),
     Analysis("map", "a map of the images", feature_map),
     Analysis("learning_curve", "what more images would bring", learning_curve),
+    Analysis("slices", "slices that do worse", slices),
 )

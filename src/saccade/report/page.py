@@ -31,6 +31,7 @@ from saccade.report.learning import curves, fitted_head
 from saccade.report.more_data import more_data
 from saccade.report.promises import promises
 from saccade.report.render import bounds, percent, render
+from saccade.report.slices import slices
 from saccade.run_folder import RunFolder
 
 MISTAKES_SHOWN = 16
@@ -418,6 +419,7 @@ SECTIONS = (
     Section("label_errors", "Label errors", label_errors, printed=False, of_new_data=False),
     Section("closer", "Closer", closer, printed=False, of_new_data=False),
     Section("map", "Map", feature_map, printed=False, of_new_data=False),
+    Section("slices", "Slices", slices, printed=False, of_new_data=False),
     Section("labels", "Labels", labels),
     Section("together", "Together", together),
     Section("label_mistakes", "Mistakes", label_mistakes, printed=False),
