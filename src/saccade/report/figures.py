@@ -105,7 +105,7 @@ def learning_curve(curve: Mapping[str, Any]) -> str:
     `curve` is that of `insights/learning_curve.json`; the band is left out where nothing is told.
     """
     _load_matplotlib()
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter
 
     points, ahead = curve["points"], [row for row in curve["forecasts"] if row["told"]]
     figure, axes = _figure(5.4, 2.6, left=0.68)
@@ -121,8 +121,8 @@ def learning_curve(curve: Mapping[str, Any]) -> str:
         axes.plot(numbers, [row["value"] for row in far], color=SECOND, linestyle=(0, (4, 3)))
     axes.set_xscale("log")
     axes.set_xticks([images[0], images[-1], *(row["images"] for row in ahead[-1:])])
+    axes.minorticks_off()
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     axes.set(xlabel="Training images")
     return _svg(figure, "more")
