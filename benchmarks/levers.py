@@ -7,6 +7,7 @@ Each (set, seed) fine-tunes the default backbone once as `saccade train --method
 everything), at a small input size and for a few epochs. From that one training come, without training again:
 
 none       the raw weights of the epoch with the lowest validation loss
+calibrated those of the epoch with the lowest validation loss after its best temperature
 EMA        the moving average of every step (decay 0.98, as `train.ema_decay` auto has it)
 SWA        the equal average of the last half of the epochs, as `train.swa_epochs` has it
 WiSE-FT    EMA averaged with the pretrained weights; the share of `--average-with-pretrained auto`
@@ -227,9 +228,13 @@ def judge_of(dataset: Dataset, network: Any, plan: Any, runtime: Any) -> Judge:
 
 def variants(followed: Followed, judge: Judge, arm: str, side: int) -> dict[str, dict[str, float]]:
     """Test figures by name; for trainings of their own only those of EMA."""
+    from saccade.training.monitors import calibrated_loss
 
     def validation_loss(weights: Mapping[str, Tensor]) -> float:
         return loss_of(*judge(weights, "validation", side))
+
+    def calibrated(weights: Mapping[str, Tensor]) -> float:
+        return calibrated_loss(*judge(weights, "validation", side))
 
     raw = min((weights for weights, _ in followed.epochs), key=validation_loss)
     average = min((weights for _, weights in followed.epochs), key=validation_loss)
@@ -237,6 +242,8 @@ def variants(followed: Followed, judge: Judge, arm: str, side: int) -> dict[str,
     if arm != "base":
         return found
     found["none"] = on_test(judge, raw, side)
+    found["calibrated"] = on_test(judge, min((w for w, _ in followed.epochs), key=calibrated), side)
+    found["EMA calibrated"] = on_test(judge, min((w for _, w in followed.epochs), key=calibrated), side)
     found["SWA"] = on_test(judge, equal_average([weights for weights, _ in followed.epochs]), side)
     found |= wise(judge, average, followed.start, side)
     return found | larger(judge, average, side)
@@ -310,7 +317,11 @@ def plan_lines(jobs: Sequence[tuple[str, int, str]]) -> list[str]:
     return [*lines, f"{len(jobs)} trainings, about {total / 60:.0f} minutes on two cores"]
 
 
-REFERENCE = {"EMA": "none", "SWA": "none"}  # the others are compared with EMA of the same training
+REFERENCE = {
+    "EMA": "none",
+    "SWA": "none",
+    "calibrated": "none",
+}  # the others are compared with EMA of the same training
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> list[str]:

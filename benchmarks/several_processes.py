@@ -142,7 +142,7 @@ def joined(number: int, processes: int, store: str) -> Any:
     from saccade.training.team import Team
 
     team = Team(Place(number, processes, number))
-    team.join(backend="gloo", store=FileStore(store, processes))
+    team.join(backend="gloo", store=lambda: FileStore(store, processes))
     return team
 
 

@@ -392,6 +392,7 @@ class Metrics:
 # Validation figures that `train.monitor` may name -> whether higher is better (training/monitors.py).
 HIGHER_IS_BETTER: dict[str, bool] = {
     "loss": False,
+    "calibrated_loss": False,
     "accuracy": True,
     "balanced_accuracy": True,
     "macro_f1": True,

@@ -84,7 +84,7 @@ def test_auto_under_a_limit_makes_no_trial_and_measures_its_ending(
     rows = run.read_history()
     assert [row.phase for row in rows] == ["head"] * 3 + ["finetune"] * 2
     notes = " ".join(run.read_model()["training"]["notes"])
-    assert "all of it is fine-tuned, and whatever has the lowest validation loss is kept" in notes
+    assert "all of it is fine-tuned, and whatever does best on validation is kept" in notes
     assert "short trial" not in notes
     best = min(rows, key=lambda row: row.validation_loss)
     assert run.read_model()["training"]["best"]["validation_loss"] == best.validation_loss

@@ -63,7 +63,7 @@ def test_time_size_and_latency_stand_beside_the_accuracy(tmp_path: Path) -> None
     assert "100.0 % (91.2 to 100.0)      75 s    1.5    8.2" in text
     assert f"{other.root} is better than {one.root} by 25.0 points" in text
     assert f"10 images changed sides: 10 only {other.root} gets right, 0 only {one.root}:" in text
-    assert "000.png: cat; one says <b>dog</b> (88%), other says cat (88%)" in text
+    assert f"000.png: cat; {one.root} says <b>dog</b> (88%), {other.root} says cat (88%)" in text
 
 
 def test_at_most_twenty_images_are_said_and_all_written(tmp_path: Path) -> None:

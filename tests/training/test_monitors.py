@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from saccade.errors import RecipeError
+from saccade.evaluation.calibration import softmax
 from saccade.recipe import Recipe
 from saccade.recipe.sections import TrainConfig
 from saccade.records import HIGHER_IS_BETTER, EpochRow
@@ -42,6 +43,20 @@ def test_they_are_scikit_learns(seed: int) -> None:
         assert FIGURES[name](logits, labels) == pytest.approx(value), name
     recalls = metrics.recall_score(labels, predicted, average=None, labels=np.unique(labels))
     assert FIGURES["balanced_accuracy"](logits, labels) == pytest.approx(recalls.mean())
+
+
+def test_the_calibrated_loss_does_not_mind_how_sure_a_network_is() -> None:
+    logits, labels = answers(0)
+    plain = metrics.log_loss(labels, softmax(logits), labels=range(7))
+    found = FIGURES["calibrated_loss"](logits, labels)
+    assert found < plain
+    assert FIGURES["calibrated_loss"](8 * logits, labels) == pytest.approx(found, rel=1e-6)
+    worse = logits.copy()
+    worse[:10] = worse[:10, ::-1]
+    assert FIGURES["calibrated_loss"](worse, labels) > found
+    several = (logits > 0.5).astype(np.float32)
+    once = FIGURES["calibrated_loss"](logits, several)
+    assert FIGURES["calibrated_loss"](5 * logits, several) == pytest.approx(once, rel=1e-6)
 
 
 def test_names_and_directions_are_known_to_all() -> None:

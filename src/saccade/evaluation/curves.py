@@ -107,12 +107,15 @@ def turned(evidence: Evidence) -> Finding | None:
         return None
     _, rows = phases(evidence.history)[-1]
     kept = kept_index(evidence.history)
-    if fitted(rows) or not has_turned(rows) or evidence.history[kept] not in rows:
+    before = evidence.history[kept]
+    if fitted(rows) or not has_turned(rows) or before not in rows:
+        return None
+    if rows[-1].validation_loss <= before.validation_loss:  # the last epoch is kept, surer of itself or not
         return None
     return Finding(
         "turned",
         "info",
-        f"After epoch {kept + 1} the validation loss rose from {evidence.history[kept].validation_loss:.3g} "
+        f"After epoch {kept + 1} the validation loss rose from {before.validation_loss:.3g} "
         f"to {rows[-1].validation_loss:.3g} while the training loss went on falling: from there the network "
         f"overfitted. The weights of epoch {kept + 1} were kept, so the result does not suffer.",
         f"Nothing needs to be done; {_saved(evidence, len(evidence.history) - kept - 1)}",

@@ -204,7 +204,7 @@ def within_limit(cost: Cost, seconds_left: float, epochs: int) -> Verdict:
     if seconds_left < cost.least_seconds:
         return Verdict(False, f"{left}: we keep the linear probe; a longer --time-limit allows more")
     said = f"an epoch of the whole network takes about {cost.epoch_seconds:.0f} s and {left}"
-    kept = "whatever has the lowest validation loss is kept, the linear probe included"
+    kept = "whatever does best on validation is kept, the linear probe included"
     if min(LEAST_FULL_EPOCHS, epochs) * cost.epoch_seconds > seconds_left:
         longer = "all of it with a longer --time-limit"
         return Verdict(True, f"{said}: only its last layers are fine-tuned ({longer}), and {kept}", tail=True)

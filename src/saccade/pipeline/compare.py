@@ -48,12 +48,6 @@ class Compared:
         return self.sides[1:]
 
     @property
-    def short(self) -> list[str]:
-        """Each run by its last name, where these differ."""
-        names = [Path(side.name).name for side in self.sides]
-        return names if len(set(names)) == len(names) else [side.name for side in self.sides]
-
-    @property
     def changed(self) -> list[tuple[Changed, ...]]:
         """For each other run, the images that it or the first alone gets right."""
         first, *others = self.aligned.predictions
@@ -177,15 +171,14 @@ def _line(name: str, width: int, share: Interval, cost: Costs) -> str:
 
 def _say_changed(found: Compared, terminal: Terminal) -> None:
     most = max(1, CHANGED_SHOWN // len(found.others))
-    first, *others = found.short
-    for other, short, changed in zip(found.others, others, found.changed, strict=True):
+    for other, changed in zip(found.others, found.changed, strict=True):
         gained = sum(image.gained for image in changed)
         terminal.say(
             f"{counted(len(changed), 'image')} changed sides: {gained:,} only {other.name} gets right, "
             f"{len(changed) - gained:,} only {found.first.name}{':' if changed else '.'}"
         )
         for image in changed[:most]:
-            terminal.say(f"  {_told(image, first, short)}")
+            terminal.say(f"  {_told(image, found.first.name, other.name)}")
         if len(changed) > most:
             terminal.say(f"  and {len(changed) - most:,} more (--out FILE.csv or FILE.html has all)")
 
@@ -232,14 +225,15 @@ def _number(value: float | None) -> str:
 def _page(found: Compared) -> str:
     read_image, limits = pictures(found.first)
     rows = zip(found.sides, found.accuracies, found.costs, strict=True)
-    first, *others = found.short
-    pairs = zip(others, found.comparisons, found.sentences, found.changed, strict=True)
+    pairs = zip(found.others, found.comparisons, found.sentences, found.changed, strict=True)
     return compare_html(
         part=found.part,
         images=len(found.aligned.predictions[0]),
         notes=notes(found),
         rows=[Row(side.name, share, *cost.in_words()) for side, share, cost in rows],
-        pairs=[Pair(first, other, one, words, changed) for other, one, words, changed in pairs],
+        pairs=[
+            Pair(found.first.name, other.name, one, words, changed) for other, one, words, changed in pairs
+        ],
         read_image=read_image,
         limits=limits,
     )

@@ -127,7 +127,9 @@ Unfreeze = Annotated[str, BeforeValidator(_unfreeze_spec)]
 Backbone = Annotated[str, AfterValidator(own_name)]
 Optimizer = Annotated[str, AfterValidator(optimizer_name)]
 Channels = Annotated[str, BeforeValidator(_channels)]
-Monitor = Literal["loss", "accuracy", "balanced_accuracy", "macro_f1", "top5", "mean_average_precision"]
+Monitor = Literal[
+    "loss", "calibrated_loss", "accuracy", "balanced_accuracy", "macro_f1", "top5", "mean_average_precision"
+]
 Delimiter = Annotated[str, AfterValidator(_one_mark)]
 Interval = Annotated[NotNegative | Auto, BeforeValidator(_seconds)]
 
@@ -426,11 +428,13 @@ class TrainConfig(Section):
     """Epochs of the first cosine of cosine_restarts."""
     restart_growth: AtLeastOne = 1
     """How many times longer each following cosine is than the one before."""
-    monitor: Monitor = "loss"
+    monitor: Monitor = "calibrated_loss"
     """Figure of the validation part that decides which epoch is the best, when early stopping ends a phase
     and when the plateau schedule drops the learning rate. A lower loss is better, and a higher figure of
-    each other kind. history.jsonl has it as monitored. mean_average_precision is for images that may have
-    several labels, balanced_accuracy and top5 for those with one.
+    each other kind. calibrated_loss is the loss with the temperature that fits best: a network that is too
+    sure of itself is not given up for that. history.jsonl has the figure as monitored.
+    mean_average_precision is for images that may have several labels, balanced_accuracy and top5 for those
+    with one.
     """
     plateau_patience: Count = 3
     """Epochs without a better validation before the plateau schedule drops the learning rate."""

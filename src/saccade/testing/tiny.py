@@ -27,7 +27,7 @@ def timeless(row: EpochRow) -> tuple[float | str, ...]:
         row.train_accuracy,
         row.validation_loss,
         row.validation_accuracy,
-        *((row.monitor, row.monitored) if row.monitored is not None else ()),
+        *(() if row.monitored is None else (row.monitored,)),
     )
 
 

@@ -141,7 +141,7 @@ def _monitored(row: EpochRow) -> str:
     """What decides, where that is neither loss nor accuracy, which stand there anyway."""
     if row.monitored is None or row.monitor == "accuracy":
         return ""
-    return f", {row.monitor} {row.monitored:.3f}"
+    return f", {row.monitor.replace('_', ' ')} {row.monitored:.3f}"
 
 
 class TerminalProgress(Callback):

@@ -125,7 +125,7 @@ class GlobalBatch(TorchFunctionMode):
 
 def pooled(values: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
     """Mean and variance (C,) of each channel over the whole batch, float32, the same on every process."""
-    variance, mean = torch.var_mean(values.float(), _but_channels(values), correction=0)
+    mean, variance = _own(values.float())
     table = torch.zeros(rows.processes, 2 * len(mean) + 1, dtype=torch.float64, device=values.device)
     table[rows.number] = torch.cat([mean.double(), variance.double(), mean.new_full((1,), rows.count)])
     rows.add_up(table)
@@ -133,6 +133,21 @@ def pooled(values: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
     whole = (share * means).sum(0)
     spread = (share * (variances + (means - whole) ** 2)).sum(0)
     return whole.float(), spread.float()
+
+
+def _own(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) of each channel of these rows.
+
+    By the kernel of BatchNorm: its running figures at momentum 1 are those of the batch, with the variance of
+    a sample. On a CPU that takes an eighth of the time of torch.var_mean.
+    """
+    count = values.numel() // values.shape[1]
+    if count < 2:
+        variance, mean = torch.var_mean(values, _but_channels(values), correction=0)
+        return mean, variance
+    mean, variance = values.new_zeros(values.shape[1]), values.new_zeros(values.shape[1])
+    functional.batch_norm(values, mean, variance, training=True, momentum=1.0)
+    return mean, variance * ((count - 1) / count)
 
 
 class WholeBatchNorm(torch.autograd.Function):
