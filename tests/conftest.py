@@ -128,7 +128,8 @@ def make_photos(tmp_path: Path) -> Callable[..., Path]:
 def make_model() -> Callable[..., Path]:
     """Writes a small but complete model.onnx: mean colour -> linear -> softmax; needs onnx, not torch.
 
-    With `thresholds`, by class, it is one for several labels: a sigmoid each.
+    With `thresholds`, by class, it is one for several labels: a sigmoid each. `unfamiliar` is of the mean
+    colour (3,), as the network gets it.
     """
 
     def make(
@@ -141,6 +142,7 @@ def make_model() -> Callable[..., Path]:
         metadata: Mapping[str, str] | None = None,
         seed: int = 0,
         thresholds: Mapping[str, float] | None = None,
+        unfamiliar: Any = None,
     ) -> Path:
         from onnx import TensorProto, helper, numpy_helper
 
@@ -162,12 +164,15 @@ def make_model() -> Callable[..., Path]:
             nodes,
             "network",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, size, size])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", len(classes)])],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+                for name, width in {"y": len(classes), **({"features": 3} if unfamiliar else {})}.items()
+            ],
             [numpy_helper.from_array(weight, "weight")],
         )
         preprocess = Preprocess(size, resize=resize)  # type: ignore[arg-type]
         answer = Answer("sigmoid" if thresholds else "softmax", (temperature,))
-        model = joined(helper.make_model(network), preprocess, answer, len(classes))
+        model = joined(helper.make_model(network), preprocess, answer, len(classes), unfamiliar)
         several = {ANSWER_KEY: json.dumps(answer.as_json()), THRESHOLDS_KEY: json.dumps(thresholds)}
         texts = {**file_metadata(classes, preprocess, "f" * 16), **(several if thresholds else {})}
         texts |= metadata or {}

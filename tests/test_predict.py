@@ -25,6 +25,7 @@ from PIL import Image
 
 import saccade
 from saccade.errors import DataError, MissingExtraError, ModelError, RecipeError
+from saccade.evaluation.unfamiliar import Unfamiliar, unit_length
 from saccade.images.decoder import DEFAULT_LIMITS, Limits
 from saccade.predict import (
     Answer,
@@ -36,6 +37,7 @@ from saccade.predict import (
     write_answers,
 )
 from saccade.predict.command import predict_command
+from saccade.preprocess import Preprocess
 from saccade.run_folder import RunFolder
 from saccade.terminal import Terminal
 
@@ -303,6 +305,7 @@ def test_csv_has_the_columns_of_a_runs_predictions(model: Path, photos: Path, tm
         header = next(csv.reader(file))
     assert header == [
         *("path", "label", "predicted", "confidence", "predicted_2", "confidence_2"),
+        *("abstained", "unfamiliar", "unfamiliarity", "label_set"),
         *("p_blue", "p_green", "p_red"),
     ]
 
@@ -361,7 +364,72 @@ def test_parquet_without_its_package_says_what_to_install(monkeypatch: pytest.Mo
 
 def test_no_answers_still_make_a_file(tmp_path: Path) -> None:
     write_answers(tmp_path / "o.csv", [Answer("x", ("a",), np.zeros(1), "bad")])
-    assert (tmp_path / "o.csv").read_text() == "path,label,predicted,confidence\n"
+    assert (tmp_path / "o.csv").read_text() == (
+        "path,label,predicted,confidence,abstained,unfamiliar,unfamiliarity,label_set\n"
+    )
+
+
+# ── when it does not know ────────────────────────────────────────────────────────────────────────────
+
+DECIDING = {
+    "saccade.asking": json.dumps({"threshold": 0.5, "by_class": {"green": 1.0}}),
+    "saccade.label_sets": json.dumps({"coverage": 0.9, "limits": [0.2]}),
+}
+
+
+def as_input(*colours: tuple[int, ...]) -> np.ndarray:
+    """(colours, 3) as the network gets them."""
+    preprocess = Preprocess(8)
+    return (np.array(colours) / 255 - preprocess.mean) / preprocess.std
+
+
+SEEN = {"red": (255, 0, 0), "green": (0, 255, 0), "gray": (120, 120, 120)}
+RED = Unfamiliar(unit_length(as_input(SEEN["red"]))[0], np.eye(3)[:, :1], 0.5, 30, 30)
+
+
+@pytest.fixture
+def doubtful(make_model: MakeModel, tmp_path: Path) -> Path:
+    """Abstains below 0.5, and for green below 1; knows red pictures only, bright or dark."""
+    return make_model(tmp_path / "doubtful.onnx", temperature=0.5, metadata=DECIDING, unfamiliar=RED)
+
+
+def test_every_table_says_where_the_model_does_not_know(doubtful: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    for name, colour in SEEN.items():
+        Image.new("RGB", (9, 9), colour).save(tmp_path / f"{name}.png")
+    photos = [str(tmp_path / f"{name}.png") for name in SEEN]
+    expected = list(Predictor(doubtful).answers(photos))
+    assert [answer.abstained for answer in expected] == [False, True, True]
+    assert [answer.unfamiliar for answer in expected] == [False, True, True]
+    assert [answer.label_set for answer in expected] == [("red",), ("green",), ("blue", "green", "red")]
+    scores = [answer.unfamiliarity for answer in expected]
+    np.testing.assert_allclose(scores, RED.scores(as_input(*SEEN.values())), atol=1e-3)
+    for ending in ("csv", "jsonl", "parquet"):
+        assert run(doubtful, *photos, out=str(tmp_path / f"o.{ending}"))[0] == 0
+    with (tmp_path / "o.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["abstained"] for row in rows] == ["false", "true", "true"]
+    assert [row["unfamiliar"] for row in rows] == ["false", "true", "true"]
+    assert [row["label_set"] for row in rows] == ["red", "green", "blue,green,red"]
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    table = parquet.read_table(tmp_path / "o.parquet").to_pylist()
+    for answer, row, line, entry in zip(expected, rows, lines, table, strict=True):
+        assert float(row["unfamiliarity"]) == pytest.approx(answer.unfamiliarity, rel=1e-8)
+        for found in (line, entry):
+            told = [found[name] for name in ("abstained", "unfamiliar", "unfamiliarity")]
+            assert told == [answer.abstained, answer.unfamiliar, answer.unfamiliarity]
+        assert tuple(line["label_set"]) == answer.label_set
+
+
+def test_a_model_that_tells_nothing_never_abstains(model: Path, photos: Path, tmp_path: Path) -> None:
+    run(model, photos, out=str(tmp_path / "o.csv"))
+    with (tmp_path / "o.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {
+        (row["abstained"], row["unfamiliar"], row["unfamiliarity"], row["label_set"]) for row in rows
+    } == {("false", "", "", "")}
 
 
 # ── light enough ─────────────────────────────────────────────────────────────────────────────────────

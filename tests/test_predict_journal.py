@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saccade.deciding import Deciding
 from saccade.errors import DataError, RunError
 from saccade.predict import Predictor, predictor
 from saccade.predict.command import predict_command
@@ -286,6 +287,18 @@ def written(out: Path, blocks: int = 5) -> list[tuple[str, str, tuple[float, ...
     rows = known(journal)
     journal.close(finished=False)
     return rows
+
+
+def test_a_journal_keeps_how_unfamiliar_images_are(tmp_path: Path) -> None:
+    deciding = Deciding(least=(0.5, 0.5, 0.5))
+    scores = [0.25, float("nan")]
+    journal = open_journal(tmp_path / "o.csv", IDENTITY, CLASSES, deciding=deciding)
+    journal.add([Answer("a", CLASSES, np.array([0.25, 0.5, 0.25]), unfamiliarity=score) for score in scores])
+    journal.flush()
+    found = list(journal)
+    journal.close(finished=True)
+    np.testing.assert_array_equal([answer.unfamiliarity for answer in found], scores)
+    assert [answer.deciding for answer in found] == [deciding] * 2
 
 
 def test_a_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:

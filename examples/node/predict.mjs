@@ -10,12 +10,16 @@ const folder = env.SACCADE_EXPORT ?? "export";
 const settings = JSON.parse(await readFile(`${folder}/classes.json`, "utf8"));
 const session = await InferenceSession.create(`${folder}/model.onnx`);
 
-// The answer for one image file: [{label, score}], the best first; top_k 0 means every class
+// The answer for one image file: [{label, score}], the best first; top_k 0 means every class. Each says of the image,
+// too: abstained (rather ask a person), unfamiliar (unlike the training images; null where the model does not tell)
 export async function classify(file, top_k = 5) {
-  const { probabilities } = await session.run({ image: await pixels(file) });
+  const { probabilities, unfamiliar } = await session.run({ image: await pixels(file) });
   const ranked = settings.classes.map((label, place) => ({ label, score: probabilities.data[place] }));
   ranked.sort((one, other) => other.score - one.score);
-  return top_k ? ranked.slice(0, top_k) : ranked;
+  const [{ label, score }] = ranked;
+  const needed = new Map(Object.entries(settings.asking?.by_class ?? {})).get(label) ?? settings.asking?.threshold ?? 0;
+  const ofImage = { abstained: score < needed, unfamiliar: unfamiliar ? unfamiliar.data[0] > 1 : null };
+  return (top_k ? ranked.slice(0, top_k) : ranked).map((answer) => ({ ...answer, ...ofImage }));
 }
 
 // uint8 RGB (1, height, width, 3), upright, without colour profiles, as saccade decodes

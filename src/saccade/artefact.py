@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from saccade import run_limit
 from saccade._version import __version__
 from saccade.answer import Answer
+from saccade.deciding import Deciding
 from saccade.errors import ModelError, RecipeError, TooLargeError
 from saccade.files import open_file, parse_json, read_file
 from saccade.images.decoder import Limits
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
+UNFAMILIAR_NAME = "unfamiliar"  # a second output (batch, 1), where the file has it: above 1 is unfamiliar
 CLASSES_KEY = "saccade.classes"
 PREPROCESS_KEY = "saccade.preprocess"
 VERSION_KEY = "saccade.version"
@@ -49,6 +51,7 @@ USUAL_THRESHOLD = 0.5
 HIGHEST_THRESHOLD = 2.0  # above every probability: a label that is never named (evaluation/label_answers.py)
 WEIGHTS_KEY = "saccade.weights"  # where the pretrained weights came from
 LICENCE_KEY = "saccade.licence"  # theirs
+UNFAMILIAR_KEY = "saccade.unfamiliar"  # from which images the second output was made
 REQUIRED_KEYS = (CLASSES_KEY, PREPROCESS_KEY, VERSION_KEY, FINGERPRINT_KEY)
 
 MAX_MODEL_BYTES = 2**31 - 1  # a protobuf message cannot be longer
@@ -60,6 +63,13 @@ PROBABILITY_SLACK, SUM_SLACK = 1e-6, 1e-3  # of float32, over up to many thousan
 
 L = TypeVar("L", bound=Limits)
 Image = NDArray[Any]  # uint8 (height, width, 3), or what `Preprocess.pixels` says
+
+
+class Scores(NamedTuple):
+    """Of images: `probabilities` (images, classes), and `unfamiliarity` (images,), NaN where none is."""
+
+    probabilities: NDArray[np.float64]
+    unfamiliarity: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +144,17 @@ class Artefact:
         """What the graph makes of the network's outputs, its temperature aside where that is all."""
         return Answer.from_json(self.metadata[ANSWER_KEY]) if ANSWER_KEY in self.metadata else Answer()
 
+    @property
+    def deciding(self) -> Deciding:
+        """From which confidence on it answers, and what it takes into sets of labels."""
+        return Deciding.of(self.metadata, self.classes)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Those of the graph that are asked for."""
+        there = {value.name for value in self.session.get_outputs()}
+        return (OUTPUT_NAME, *([UNFAMILIAR_NAME] if UNFAMILIAR_NAME in there else []))
+
     def decoding(self, limits: L) -> L:
         """`limits` with how images are decoded as in training, for this file's input."""
         return replace(
@@ -184,23 +205,29 @@ class Artefact:
 
         Images of equal size run as one batch, bounded in images and pixels.
         """
+        return self.scores(images).probabilities
+
+    def scores(self, images: Sequence[Image]) -> Scores:
+        """As `probabilities`, with how unlike the training images each image is, where the file says so."""
         for image in images:
             _check_image(image, self.preprocess.pixels)
-        answers = np.empty((len(images), len(self.classes)), dtype=np.float64)
+        found = Scores(np.empty((len(images), len(self.classes))), np.full(len(images), np.nan))
         for positions in equal_sized_batches([image.shape[:2] for image in images]):
-            answers[positions] = self._run(np.stack([images[i] for i in positions]))
-        return answers
+            scores = self._run(np.stack([images[i] for i in positions]))
+            found.probabilities[positions], found.unfamiliarity[positions] = scores
+        return found
 
-    def _run(self, batch: NDArray[Any]) -> NDArray[np.float64]:
-        """(batch, classes) for one batch; raises ModelError where the file gives no probabilities."""
+    def _run(self, batch: NDArray[Any]) -> Scores:
+        """Of one batch; raises ModelError where the file gives no probabilities."""
         options = _run_options(giving_memory_back=batch.size > 3 * KEPT_MEMORY_PIXELS)
         try:
             with run_limit.ended_in_time(options):
-                answer = self.session.run([OUTPUT_NAME], {INPUT_NAME: batch}, options)[0]
+                answer, *more = self.session.run(self.outputs, {INPUT_NAME: batch}, options)
         except Exception as error:  # onnxruntime's own exceptions share no other base
             if _is_about_memory(error) and len(batch) > 1:
                 half = len(batch) // 2
-                return np.concatenate([self._run(batch[:half]), self._run(batch[half:])])
+                halves = zip(self._run(batch[:half]), self._run(batch[half:]), strict=True)
+                return Scores(*map(np.concatenate, halves))
             raise _no_answer(self.name, batch.shape, error) from None
         one_class = self.answer.activation == "softmax"
         problem = _problem_of(answer, (len(batch), len(self.classes)), one_class=one_class)
@@ -210,7 +237,20 @@ class Artefact:
                 hint="do not use it; export the model again",
             )
         probabilities: NDArray[np.float64] = np.minimum(answer.astype(np.float64), 1)
-        return reweighed(probabilities, self.ratio) if self.ratio else probabilities
+        if self.ratio:
+            probabilities = reweighed(probabilities, self.ratio)
+        return Scores(probabilities, self._unfamiliarity(more, len(batch)))
+
+    def _unfamiliarity(self, outputs: Sequence[NDArray[np.float32]], images: int) -> NDArray[np.float64]:
+        if not outputs:
+            return np.full(images, np.nan)
+        found = outputs[0]
+        if found.shape != (images, 1) or not np.isfinite(found).all() or found.min() < 0:
+            raise ModelError(
+                f"{self.name} gives no score of unfamiliar images: {UNFAMILIAR_NAME} is no number from 0 on",
+                hint="do not use it; export the model again",
+            )
+        return found[:, 0].astype(np.float64)
 
 
 def equal_sized_batches(
@@ -344,6 +384,10 @@ def _check_interface(
             f"{name} does not take one {kind} {INPUT_NAME!r} and give {OUTPUT_NAME!r}",
             hint="export the model again: saccade did not write this file, or it was changed since",
         )
+    if UNFAMILIAR_NAME in outputs and not _is_float(outputs[UNFAMILIAR_NAME]):
+        raise ModelError(
+            f"{name} gives {UNFAMILIAR_NAME!r} as something else than float32", hint="export the model again"
+        )
     sides = [*session.get_inputs()[0].shape[:3], *outputs[OUTPUT_NAME].shape[:1]]
     if any(isinstance(side, int) for side in sides):
         raise ModelError(
@@ -430,6 +474,7 @@ def _decoded_metadata(raw: Mapping[str, str], *, name: str) -> dict[str, Any]:
     if PRIORS_KEY in values:
         Priors.from_json(values[PRIORS_KEY], len(values[CLASSES_KEY]))
     _check_thresholds(values.get(THRESHOLDS_KEY, {}), name=name)
+    _check_deciding(values, name=name)
     if not isinstance(values[PREPROCESS_KEY], dict):
         raise ModelError(
             f"{name}: its metadata {PREPROCESS_KEY} is no JSON object",
@@ -490,6 +535,13 @@ def _check_thresholds(values: Any, *, name: str) -> None:
             f"got {str(values)[:80]}",
             hint="export the model again",
         )
+
+
+def _check_deciding(values: Mapping[str, Any], *, name: str) -> None:
+    try:
+        Deciding.of(values, values[CLASSES_KEY])
+    except ModelError as error:
+        raise ModelError(f"{name}: its {error.problem}", hint="export the model again") from None
 
 
 def _check_answer(values: Mapping[str, Any], *, name: str) -> None:

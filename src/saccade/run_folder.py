@@ -97,6 +97,11 @@ class RunFolder:
         return self.bundle / "weights.safetensors"
 
     @property
+    def unfamiliar(self) -> Path:
+        """How unlike the training images an image is, as values; absent where that cannot be said."""
+        return self.bundle / "unfamiliar.safetensors"
+
+    @property
     def report(self) -> Path:
         return self.root / "report" / "report.html"
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saccade.deciding import NEVER
 from saccade.evaluation.answers import answers
 from saccade.evaluation.asking import THRESHOLDS, answer_or_ask, recommend
 from saccade.evaluation.intervals import wilson
@@ -100,6 +101,32 @@ def test_a_sure_threshold_keeps_its_word_on_new_images():
             kept.append(new["share_right"] >= 0.9)
     assert len(kept) > 20
     assert np.mean(kept) >= 0.9
+
+
+def test_a_class_whose_answers_surely_miss_the_precision_has_its_own_threshold():
+    """Of 200 cats all are right; of 100 dogs those above 0.9, and half of the others."""
+    cats = [(0.99 - i / 1000, "cat", "cat") for i in range(200)]
+    dogs = [(0.95 - i / 400, "dog", "dog" if i < 20 or i % 2 else "cat") for i in range(100)]
+    values = np.array([[c, 1 - c] if name == "cat" else [1 - c, c] for c, name, _ in (*cats, *dogs)])
+    truth = tuple(label for _, _, label in (*cats, *dogs))
+    data = answers(Predictions(tuple(f"{i:03d}" for i in range(300)), truth, ("cat", "dog"), values))
+    found = recommend(data, 0.8, part="validation")
+    assert found.threshold == 0.0
+    assert found.by_class.keys() == {"dog"}
+    taken = (data.predicted == 1) & (data.confidence >= found.by_class["dog"])
+    assert data.correct[taken].mean() >= 0.8
+    assert taken.sum() > 20
+    told = answer_or_ask(data, found)["recommended"]
+    assert told["answered"] == 200 + taken.sum()
+    assert told["note"].endswith(f"dog from {found.by_class['dog']:.3g} on")
+    assert recommend(data, 0.5, part="validation").by_class == {}
+
+
+def test_a_class_that_is_never_right_is_left_to_a_person():
+    values = np.array([[0.6, 0.4]] * 40 + [[0.01, 0.99]] * 800)
+    paths = tuple(f"{i:03d}" for i in range(840))
+    data = answers(Predictions(paths, ("dog",) * 840, ("cat", "dog"), values))
+    assert recommend(data, 0.9, part="validation").by_class == {"cat": NEVER}
 
 
 def test_the_figures_of_a_part_hold_it():

@@ -17,6 +17,7 @@ from PIL import Image
 
 from saccade.artefact import Artefact
 from saccade.errors import ImageError, ModelError
+from saccade.evaluation.unfamiliar import Unfamiliar
 from saccade.export.certify import certify, chosen_images
 from saccade.export.formats import load_onnx
 from saccade.export.runtimes import NODE_VARIABLE, Runtime, Runtimes
@@ -150,6 +151,46 @@ def test_a_file_passes_where_it_passes_in_every_runtime(case: Case, monkeypatch:
         "in Careless: a probability dif", "in Careless: the first class c",
     ]  # fmt: skip
     assert certificate.extra["runtimes_not_run"] == {"Refusing": "does not know Abs"}
+
+
+FAMILIAR = Unfamiliar(np.full(3, -0.5), np.eye(3)[:, :1], 0.5, 30, 30)
+
+
+def test_another_runtime_must_find_images_as_unfamiliar(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(make_model(tmp_path / "model.onnx", temperature=0.5, unfamiliar=FAMILIAR))
+    from saccade.export import certify as module
+
+    own = module.runtimes
+    factor = 1.0
+
+    def with_another(artefact: Artefact, path: Path) -> Runtimes:
+        (first, *_), _ = own(artefact, path)
+        scores = first.unfamiliarity
+        assert scores is not None
+        return [first, replace(first, name="Other", unfamiliarity=lambda images: factor * scores(images))], {}
+
+    monkeypatch.setattr(module, "runtimes", with_another)
+    for factor, passes in ((1.0001, True), (1.01, False)):  # with_another reads it
+        certificate = certify(case.model, case.predictions, case.read)
+        first, second = certificate.extra["runtimes"]
+        assert (certificate.passed, first["passed"], second["passed"]) == (passes, True, passes)
+        assert (first["unfamiliarity_difference"], second["unfamiliarity_difference"]) == pytest.approx(
+            (0, factor - 1), rel=1e-3
+        )
+    assert certificate.extra["problems"] == [
+        "in Other: the unfamiliarity of an image differs by 0.01 of it, allowed 0.001"
+    ]
+
+
+def test_openvino_finds_images_as_unfamiliar(make_model: MakeModel, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    case = Case(make_model(tmp_path / "model.onnx", temperature=0.5, unfamiliar=FAMILIAR))
+    certificate = certify(case.model, case.predictions, case.read)
+    first, second = certificate.extra["runtimes"]
+    assert (second["runtime"], certificate.passed) == ("OpenVINO", True)
+    assert 0 == first["unfamiliarity_difference"] <= second["unfamiliarity_difference"] < 1e-4
 
 
 def test_openvino_has_a_row_of_its_own(case: Case) -> None:

@@ -18,8 +18,13 @@ from torch import nn
 from saccade.answer import Answer
 from saccade.artefact import Artefact
 from saccade.errors import ModelError
+from saccade.evaluation.unfamiliar import Unfamiliar, fit_unfamiliar
+from saccade.export.half import write_half
 from saccade.export.onnx import PIXELS, export_network, joined, write_onnx
+from saccade.export.parts import network_and_answer, read_float_model
+from saccade.models.network import WithFeatures
 from saccade.preprocess import Preprocess
+from saccade.testing.tiny import tiny_classifier
 from saccade.transforms.apply import to_input
 
 # At 40 pixels a 20:1 image keeps two columns: torch 2.15 resizes to a width of 1 wrongly (every row equal).
@@ -347,3 +352,69 @@ def test_real_backbones_agree(
     plain = replace(trained, preprocess=Preprocess(size, resize="squash"))
     answers = opened(exported, plain, tmp_path).probabilities(ready)
     assert np.abs(answers - torch_answers(plain, ready)).max() <= 1e-4
+
+
+# ── the second output ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def familiar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Unfamiliar, Path]:
+    """A classifier, how unfamiliar noise is to it, and both as a file."""
+    trained = Trained(sensitive(tiny_classifier()), Preprocess(SIDE), classes=("a", "b", "c"))
+    unfamiliar = fit_unfamiliar(features_of(trained, 40, 0), features_of(trained, 40, 1))
+    assert unfamiliar is not None
+    place = tmp_path_factory.mktemp("familiar") / "model.onnx"
+    return trained, unfamiliar, write_onnx(trained, place, unfamiliar=unfamiliar)
+
+
+def features_of(trained: Trained, images: int, seed: int) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        inputs = [to_input(noise((SIDE, SIDE), 1000 * seed + i), trained.preprocess) for i in range(images)]
+        found: NDArray[np.float32] = trained.module.backbone(torch.stack(inputs)).numpy()  # type: ignore[union-attr, operator]
+    return found
+
+
+def test_the_file_scores_unfamiliar_images_as_numpy_does(
+    familiar: tuple[Trained, Unfamiliar, Path],
+) -> None:
+    trained, unfamiliar, path = familiar
+    images = [noise(size, seed) for seed, size in enumerate(SIZES)]
+    found = Artefact.open(path).scores(images)
+    np.testing.assert_allclose(found.probabilities, torch_answers(trained, images), rtol=0, atol=1e-4)
+    with torch.inference_mode():
+        inputs = torch.stack([to_input(image, trained.preprocess) for image in images])
+        expected = unfamiliar.scores(trained.module.backbone(inputs).numpy())  # type: ignore[union-attr, operator]
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(found.unfamiliarity, expected, rtol=1e-3, atol=1e-3)
+    model = onnx.load(path)
+    assert [value.name for value in model.graph.output] == ["probabilities", "unfamiliar"]
+    about = json.loads({entry.key: entry.value for entry in model.metadata_props}["saccade.unfamiliar"])
+    assert (about["images"], about["held_out"], about["features"]) == (40, 40, 6)
+
+
+def test_a_mirror_average_has_the_features_of_the_image_itself() -> None:
+    network = tiny_classifier().eval()
+    network.flip = True
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        logits, features = WithFeatures(network)(images)
+        both = WithFeatures(network, joined=True)(images)
+        assert torch.equal(logits, network(images))
+        assert torch.equal(features, network.backbone(images))
+    assert torch.equal(both, torch.cat([logits, features], dim=1))
+
+
+def test_a_reduced_file_does_not_say_what_is_unfamiliar(
+    familiar: tuple[Trained, Unfamiliar, Path], tmp_path: Path
+) -> None:
+    write_half(familiar[2], tmp_path / "half.onnx", [])
+    reduced = Artefact.open(tmp_path / "half.onnx")
+    assert reduced.outputs == ("probabilities",)
+    assert "saccade.unfamiliar" not in reduced.metadata
+    assert np.isnan(reduced.scores([noise((9, 9))]).unfamiliarity).all()
+
+
+def test_two_files_give_both_outputs_together(familiar: tuple[Trained, Unfamiliar, Path]) -> None:
+    behind = network_and_answer(read_float_model(familiar[2]))
+    assert [value.name for value in behind.graph.output] == ["probabilities", "unfamiliar"]
+    onnx.checker.check_model(behind, full_check=True)

@@ -178,7 +178,9 @@ def test_predict_prints_and_writes_sets(
     for ending in ("csv", "jsonl", "parquet"):
         assert saccade("predict", run.root, *photos, "--out", tmp_path / f"found.{ending}").code == 0
     table = pandas.read_csv(tmp_path / "found.csv", keep_default_na=False)
-    assert list(table.columns) == ["path", "label", "predicted", *(f"p_{name}" for name in CLASSES)]
+    decided = ["abstained", "unfamiliar", "unfamiliarity", "label_set"]
+    assert list(table.columns) == ["path", "label", "predicted", *decided, *(f"p_{name}" for name in CLASSES)]
+    assert not table["abstained"].any()
     assert [split_labels(text) for text in table["predicted"]] == expected
     lines = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
     assert [tuple(line["predicted"]) for line in lines] == expected

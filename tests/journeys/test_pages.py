@@ -116,9 +116,11 @@ def test_the_columns_that_the_pages_explain_are_those_of_the_table(
     first_steps: list[Said], desk: Path
 ) -> None:
     header = (desk / "answers.csv").read_text("utf-8-sig").splitlines()[0].split(",")
-    assert header == ["path", "label", "predicted", "confidence", "p_beetle", "p_bug", "p_ladybird"]
+    decided = ["abstained", "unfamiliar", "unfamiliarity", "label_set"]
+    classes = ["p_beetle", "p_bug", "p_ladybird"]
+    assert header == ["path", "label", "predicted", "confidence", *decided, *classes]
     assert [name for name in header[:-1] if f"`{name}`" not in FIRST_STEPS] == []
-    assert [name for name in header[:4] if f"| `{name}` |" not in USE] == []
+    assert [name for name in header[:8] if f"| `{name}` |" not in USE] == []
 
 
 PROVOKED = {

@@ -87,6 +87,36 @@ def test_class_names_and_preprocessing_stand_beside_the_model(run: RunFolder) ->
     assert (tuple(values["background"]), values["gray_maximum"]) == (model.background, model.gray_maximum)
 
 
+def test_what_validation_chose_travels_with_the_model(run: RunFolder) -> None:
+    """From the figures into model.json, model.onnx and classes.json: when to abstain, and which sets."""
+    from saccade.artefact import Artefact
+
+    extra = run.read_metrics("test")["extra"]
+    recommended, sets = extra["answer_or_ask"]["recommended"], extra["label_sets"]["all"]
+    model, beside = Artefact.open(run.onnx), json.loads(run.class_list.read_text("utf-8"))
+    for found in (run.read_model()["training"], beside):
+        assert found["asking"] == model.metadata["saccade.asking"]
+        assert found["label_sets"] == model.metadata["saccade.label_sets"]
+    assert model.metadata["saccade.asking"]["threshold"] == recommended["threshold"]
+    assert model.metadata["saccade.asking"]["precision"] == 0.95
+    assert model.deciding.included == tuple(sets["limits"])
+
+
+def test_the_model_says_how_unlike_the_training_images_an_image_is(
+    run: RunFolder, photos: Path, saccade: Saccade, tmp_path: Path
+) -> None:
+    about = json.loads(run.class_list.read_text("utf-8"))["unfamiliar"]
+    assert (about["images"], about["limit"]) == (21, 1.0)
+    rows = {row["runtime"]: row["unfamiliarity_difference"] for row in run.read_certificate()["runtimes"]}
+    assert rows["ONNX Runtime"] == 0
+    assert all(difference < 1e-3 for difference in rows.values())
+    assert saccade("predict", run.root, photos, "--out", tmp_path / "o.csv").code == 0
+    with (tmp_path / "o.csv").open() as file:
+        found = [(row["unfamiliar"], float(row["unfamiliarity"])) for row in csv.DictReader(file)]
+    assert all(told == str(score > 1).lower() for told, score in found)
+    assert 0.5 < np.quantile([score for _, score in found], 0.9) < 1.1
+
+
 def test_every_promise_has_a_verdict(run: RunFolder) -> None:
     verdicts = run.read_environment()["promises"]
     assert list(verdicts) == [str(number) for number in range(1, 11)]

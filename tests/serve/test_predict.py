@@ -28,7 +28,8 @@ def test_an_image_as_body_gives_a_list_sorted_by_score(served: Any, photo: Photo
         answer = served.client.post("/predict", content=photo("green", kind=kind))
         assert answer.status_code == 200
         entries = answer.json()
-        assert [set(entry) for entry in entries] == [{"label", "score"}] * 3
+        of_image = {"abstained": False, "unfamiliar": None, "unfamiliarity": None}
+        assert [entry | of_image == entry and len(entry) == 5 for entry in entries] == [True] * 3
         assert entries[0]["label"] == "green"
         scores = [entry["score"] for entry in entries]
         assert scores == sorted(scores, reverse=True)
@@ -145,3 +146,28 @@ def test_the_log_is_json_without_content(model_path: Path, serving: Any, photo: 
     assert requests[0]["reason"] == "bad_image"
     assert "SECRET" not in text
     assert "hunter2" not in text
+
+
+def test_each_entry_says_whether_the_model_knows(
+    serving: Any, make_model: Callable[..., Path], tmp_path: Path, photo: Photo
+) -> None:
+    from saccade.evaluation.unfamiliar import Unfamiliar, unit_length
+    from saccade.preprocess import Preprocess
+
+    metadata = {
+        "saccade.asking": json.dumps({"threshold": 0.99, "by_class": {}}),
+        "saccade.label_sets": json.dumps({"coverage": 0.9, "limits": [0.05]}),
+    }
+    seen = (np.array([[250, 5, 5]]) / 255 - Preprocess(8).mean) / Preprocess(8).std
+    red = Unfamiliar(unit_length(seen)[0], np.eye(3)[:, :1], 0.5, 30, 30)
+    model = make_model(tmp_path / "m.onnx", temperature=1.0, metadata=metadata, unfamiliar=red)
+    with serving(model) as started:
+        for colour, strange in (("red", False), ("green", True)):
+            entries = started.client.post("/predict?top_k=2", content=photo(colour)).json()
+            assert [(entry["abstained"], entry["unfamiliar"]) for entry in entries] == [(True, strange)] * 2
+            assert (entries[0]["unfamiliarity"] > 1) == strange
+            assert entries[0]["in_set"]
+        about = started.client.get("/about").json()
+        one = started.client.get("/openapi.json").json()["components"]["schemas"]["Predictions"]["anyOf"][0]
+    assert (about["asking"]["threshold"], about["label_sets"]["limits"]) == (0.99, [0.05])
+    assert set(one["items"]["required"]) == set(entries[0])

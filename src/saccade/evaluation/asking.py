@@ -5,17 +5,20 @@ Precision is here the share that is right of the images that are answered; all o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from saccade.deciding import NEVER
 from saccade.evaluation.answers import Answers
 from saccade.evaluation.metric_intervals import share_interval
 from saccade.terminal import counted
 
 THRESHOLDS = (0.5, 0.7, 0.9, 0.95)
+LEAST_OF_A_CLASS = 20  # of fewer answers with a class, it has no threshold of its own
+LEAST_ANSWERED = 10  # as many must lie above a threshold of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Recommended:
     """The threshold for a wanted `precision`, chosen on the `images` of a `part`; None: there is none.
 
     `sure`: the lower end of its 95 % interval there reaches what is wanted, too. `note` says that in words.
+    `by_class` are higher thresholds, by name, of classes whose answers surely miss the precision under the
+    common one.
     """
 
     precision: float
@@ -31,6 +36,23 @@ class Recommended:
     images: int
     sure: bool
     note: str
+    by_class: Mapping[str, float] = field(default_factory=dict)
+
+    def least(self, data: Answers) -> Any:
+        """(images,) the confidence from which on each image is answered."""
+        common = NEVER if self.threshold is None else self.threshold
+        return np.array([self.by_class.get(label, common) for label in data.classes])[data.predicted]
+
+    def as_json(self) -> dict[str, Any]:
+        """What travels with a model."""
+        return {
+            "threshold": self.threshold,
+            "by_class": dict(self.by_class),
+            "precision": self.precision,
+            "chosen_on": self.part,
+            "images": self.images,
+            "sure": self.sure,
+        }
 
 
 def recommend(data: Answers, precision: float, *, part: str) -> Recommended:
@@ -54,10 +76,42 @@ def recommend(data: Answers, precision: float, *, part: str) -> Recommended:
         if reaches.any():
             last = int(np.flatnonzero(reaches)[-1])
             note = _in_words(int(right[last]), int(answered[last]), float(low[last]), part, sure)
-            return Recommended(precision, _between(ranked, ends[last]), part, len(ranked), sure, note)
+            found = Recommended(precision, _between(ranked, ends[last]), part, len(ranked), sure, note)
+            return _with_classes(data, found)
     images_in_words = counted(len(ranked), f"{part} image")
     note = f"no threshold reaches {_percent(precision)} on the {images_in_words}: ask about all of them"
     return Recommended(precision, None, part, len(ranked), False, note)
+
+
+def _with_classes(data: Answers, found: Recommended) -> Recommended:
+    """With a threshold for each class that needs its own."""
+    own = {
+        label: threshold
+        for number, label in enumerate(data.classes)
+        if (threshold := _of_class(data, np.flatnonzero(data.predicted == number), found)) is not None
+    }
+    told = ", ".join(
+        f"{label} from {threshold:.3g} on" if threshold < NEVER else f"{label} never"
+        for label, threshold in own.items()
+    )
+    return replace(found, by_class=own, note=f"{found.note}; {told}") if own else found
+
+
+def _of_class(data: Answers, rows: Any, found: Recommended) -> float | None:
+    """The lowest threshold at which the answers with this class (`rows`) reach the precision.
+
+    None where they do under the common one, or may do as far as these images tell. NEVER where none does.
+    """
+    rows = rows[data.confidence[rows] >= (found.threshold or 0.0)]
+    rows = rows[np.argsort(-data.confidence[rows], kind="stable")]
+    share = share_interval(data.correct, data.groups, rows) if len(rows) >= LEAST_OF_A_CLASS else None
+    if share is None or share.high >= found.precision:
+        return None
+    ranked = data.confidence[rows]
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    right = np.cumsum(data.correct[rows])[ends] / (ends + 1)
+    reaching = ends[(right >= found.precision) & (ends + 1 >= LEAST_ANSWERED)]
+    return _between(ranked, int(reaching[-1])) if len(reaching) else NEVER
 
 
 def _lower_ends(shares: Any, images: Any, z: float) -> Any:
@@ -112,11 +166,12 @@ def _judged(data: Answers, recommended: Recommended) -> dict[str, Any]:
         "sure": recommended.sure,
         "note": recommended.note,
         "threshold": threshold,
-        **_answered(data, 2.0 if threshold is None else threshold),
+        "by_class": dict(recommended.by_class),
+        **_answered(data, recommended.least(data)),
     }
 
 
-def _answered(data: Answers, threshold: float) -> dict[str, Any]:
+def _answered(data: Answers, threshold: Any) -> dict[str, Any]:
     """How many images have at least that confidence, and which share of them is right, with its interval."""
     rows = np.flatnonzero(data.confidence >= threshold)
     found = share_interval(data.correct, data.groups, rows)

@@ -40,6 +40,15 @@ class LabelSets:
         """
         return np.asarray(probabilities >= np.asarray(self.limits))
 
+    def as_json(self) -> dict[str, Any]:
+        """What travels with a model."""
+        return {
+            "coverage": self.coverage,
+            "limits": list(self.limits),
+            "chosen_on": self.part,
+            "images": self.images,
+        }
+
 
 def choose_sets(data: Answers, coverage: float, *, part: str, by_class: bool = False) -> LabelSets:
     """The limits that hold the wanted coverage: over all images, or for the images of each class.

@@ -38,6 +38,8 @@ from saccade.threads import usable_cores
 CERTIFIED_PARTS = ("validation", "test")
 CHUNK_IMAGES = 32
 BATCH_PROBES = 4  # images that are asked alone and as part of a batch
+SCORE_PROBES = 8  # images whose unfamiliarity is compared
+SMALLEST_SCORE = 0.1  # below it a difference counts as one of this: far from 1, where it decides
 
 
 def certify(
@@ -227,6 +229,7 @@ def _row(certificate: Certificate, runtime: Runtime) -> dict[str, Any]:
         "max_probability_difference": certificate.max_probability_difference,
         "accuracy_change": certificate.accuracy_change,
         "worst_image": certificate.extra["worst_image"],
+        "unfamiliarity_difference": certificate.extra["unfamiliarity_difference"],
         "passed": certificate.passed,
         **({} if runtime.binding else {"binding": False}),
     }
@@ -258,11 +261,13 @@ def _ask(
     kept: list[list[int]] = [[] for _ in runtimes]
     answers: list[list[Probabilities]] = [[np.empty((0, len(columns)))] for _ in runtimes]
     differences: list[float] = []
+    apart: list[float | None] = []
     unreadable: list[str] = []
     for chunk in chunks:
         good = {row: found for row, found in chunk.items() if isinstance(found, _Read)}
         unreadable += [f"{predictions.paths[row]}: {chunk[row]}" for row in chunk if row not in good]
         differences = differences or [_batch_difference(runtime, [*good.values()]) for runtime in runtimes]
+        apart = apart or _unfamiliarity_differences(runtimes, [*good.values()])
         for runtime, rows, found in zip(runtimes, kept, answers, strict=True):
             answered, probabilities = _answers(runtime, good, total)
             rows += answered
@@ -275,8 +280,9 @@ def _ask(
             np.concatenate(found),
             tuple(unreadable),
             difference,
+            unfamiliarity_difference=of_score,
         )
-        for rows, found, difference in zip(kept, answers, differences, strict=True)
+        for rows, found, difference, of_score in zip(kept, answers, differences, apart, strict=True)
     ]
 
 
@@ -338,3 +344,22 @@ def _batch_difference(runtime: Runtime, images: Sequence[_Read]) -> float:
         among_others = runtime.answer([inverse, image, image[:, ::-1]])[1]
         differences.append(float(np.nan_to_num(abs(among_others - alone), nan=1.0).max()))
     return max(differences)
+
+
+def _unfamiliarity_differences(runtimes: Sequence[Runtime], images: Sequence[_Read]) -> list[float | None]:
+    """Of each runtime the largest difference of a score from the first's, as a share; None: it gives none.
+
+    A few images tell: what an engine rounds otherwise, it does so in each.
+    """
+    asked = [image.pixels for image in images[:SCORE_PROBES]]
+    found = [runtime.unfamiliarity and runtime.unfamiliarity(asked) for runtime in runtimes]
+    first = found[0]
+    return [
+        None if first is None or scores is None else _share_apart(first, scores) if asked else 0.0
+        for scores in found
+    ]
+
+
+def _share_apart(expected: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
+    apart = np.abs(scores - expected) / np.maximum(expected, SMALLEST_SCORE)
+    return float(np.nan_to_num(apart, nan=1.0).max())

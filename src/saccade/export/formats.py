@@ -21,6 +21,7 @@ from saccade.export.verdict import Kind
 
 if TYPE_CHECKING:
     from saccade.bundle import Bundle
+    from saccade.evaluation.unfamiliar import Unfamiliar
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,11 @@ class Format:
     """A kind of file, or folder of files, that a trained model is exported to.
 
     `write(bundle, path)` writes one file, or with `folder` one folder, which does not exist yet. Where it
-    has parameters of these names it gets more: `decoding` (metadata that says how images are decoded),
-    `float_onnx` (path of the run's own model.onnx), `images` (training images to calibrate on, uint8
-    (height, width, 3)) and `problems` (says of a path why what is written there would fail its certificate
-    by its accuracy, or nothing; a writer may try again more carefully).
+    has parameters of these names it gets more: `decoding` (metadata that says how images are decoded and
+    when the model abstains), `float_onnx` (path of the run's own model.onnx), `unfamiliar` (how unlike the
+    training images an image is, or None), `images` (training images to calibrate on, uint8 (height, width,
+    3)) and `problems` (says of a path why what is written there would fail its certificate by its accuracy,
+    or nothing; a writer may try again more carefully).
 
     `load(path)` gives a function from uint8 images (height, width, 3) of any sizes to probabilities
     (images, classes), in the order of the bundle's classes. `file_name` is the file's or folder's name in
@@ -74,13 +76,15 @@ def load_onnx(path: Path) -> Answer:
     return Artefact.open(path).probabilities
 
 
-def _write_onnx(bundle: Bundle, path: Path, *, decoding: Mapping[str, Any]) -> None:
+def _write_onnx(
+    bundle: Bundle, path: Path, *, decoding: Mapping[str, Any], unfamiliar: Unfamiliar | None = None
+) -> None:
     from saccade.export.onnx import write_onnx
 
     weights = bundle.training.get("weights")
     origin = {WEIGHTS_KEY: weights, LICENCE_KEY: weights["licence"]} if weights else {}
     limits = {THRESHOLDS_KEY: dict(bundle.thresholds)} if bundle.thresholds else {}
-    write_onnx(bundle, path, extra={**decoding, **origin, **limits})
+    write_onnx(bundle, path, extra={**decoding, **origin, **limits}, unfamiliar=unfamiliar)
 
 
 def _write_int8(

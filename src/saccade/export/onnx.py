@@ -1,7 +1,8 @@
 """A trained network and its preprocessing as one ONNX file: pixels in, probabilities out.
 
 The graph has three parts, told apart by the prefix of their names: `preprocess/` (from uint8 pixels of
-any size to the network's input), `network/` (what torch exported) and `answer/` (temperature, softmax).
+any size to the network's input), `network/` (what torch exported) and `answer/` (temperature, softmax). A
+fourth, `unfamiliar/`, may read the network's features: how unlike the training images an image is.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ from saccade.artefact import (
     PREPROCESS_KEY,
     SCHEMA,
     SCHEMA_KEY,
+    UNFAMILIAR_KEY,
+    UNFAMILIAR_NAME,
     VERSION_KEY,
 )
+from saccade.deciding import FAMILIAR
 from saccade.errors import MissingExtraError, ModelError
+from saccade.evaluation.unfamiliar import QUANTILE, SMALLEST, Unfamiliar
 from saccade.export.folding import fold_shapes
-from saccade.export.graph import Part
+from saccade.export.graph import Part, Value
 from saccade.export.preprocessing import add_preprocess
 from saccade.onnx_file import OPERATORS
 from saccade.preprocess import Preprocess
@@ -49,11 +54,14 @@ OPSET = 18
 IR_VERSION = 8  # the lowest that holds opset 18; older runtimes refuse a higher one for its number alone
 MAX_WEIGHT_BYTES = 2_000_000_000  # a protobuf message ends at 2 GiB, and the graph needs some of it
 PREPROCESS_PREFIX, NETWORK_PREFIX, ANSWER_PREFIX = "preprocess/", "network/", "answer/"
+UNFAMILIAR_PREFIX = "unfamiliar/"
 PIXELS = f"{PREPROCESS_PREFIX}pixels"  # (batch, 3, size, size) float32, normalised
 LOGITS = f"{NETWORK_PREFIX}logits"
+FEATURES = f"{NETWORK_PREFIX}features"  # (batch, F), where the file says how unfamiliar an image is
 EXPORT_BATCH = 2  # a batch of 1 would be taken for a constant
 CHECKED_BATCHES = (1, 3)
 NETWORK_TOLERANCE = 1e-4  # of a probability, behind the preprocessing
+FEATURES_TOLERANCE = 1e-3  # of the features' length
 
 
 class Exportable(Protocol):
@@ -76,12 +84,14 @@ def write_onnx(
     path: str | Path,
     *,
     extra: Mapping[str, Any] | None = None,
+    unfamiliar: Unfamiliar | None = None,
     write: Callable[[Path, bytes], None] = write_bytes,
 ) -> Path:
     """Write `bundle` as one self-contained ONNX file, return its path; same bundle, same bytes.
 
-    `extra` is further metadata by full key (`saccade.thresholds`, ...), stored as JSON. Raises ModelError
-    when the network cannot be exported or does not fit one file, MissingExtraError without `onnx`.
+    `extra` is further metadata by full key (`saccade.thresholds`, ...), stored as JSON. With `unfamiliar` the
+    file has a second output; the network must then be a `Classifier`. Raises ModelError when the network
+    cannot be exported or does not fit one file, MissingExtraError without `onnx`.
     """
     _require("onnx")
     import onnx
@@ -90,13 +100,34 @@ def write_onnx(
 
     _check_weight_bytes(bundle.module)
     check_finite(bundle.module)
-    network = export_network(bundle.module, bundle.preprocess.size, channels=bundle.preprocess.pixels.count)
-    model = joined(network, bundle.preprocess, bundle.answer, len(bundle.classes))
+    module = _with_features(bundle.module) if unfamiliar else bundle.module
+    network = export_network(module, bundle.preprocess.size, channels=bundle.preprocess.pixels.count)
+    model = joined(network, bundle.preprocess, bundle.answer, len(bundle.classes), unfamiliar)
     texts = file_metadata(bundle.classes, bundle.preprocess, bundle.data_fingerprint)
-    answer = {} if bundle.answer.is_plain else {ANSWER_KEY: bundle.answer.as_json()}
-    onnx.helper.set_model_props(model, {**texts, **_as_json({**answer, **(extra or {})})})
+    more = {} if bundle.answer.is_plain else {ANSWER_KEY: bundle.answer.as_json()}
+    more |= {UNFAMILIAR_KEY: _about(unfamiliar)} if unfamiliar else {}
+    onnx.helper.set_model_props(model, {**texts, **_as_json({**more, **(extra or {})})})
     write_model(model, Path(path), write=write)
     return Path(path)
+
+
+def _with_features(module: Any) -> torch.nn.Module:
+    from saccade.models.network import WithFeatures
+
+    return WithFeatures(module)
+
+
+def _about(unfamiliar: Unfamiliar) -> dict[str, Any]:
+    """What the file says of its second output."""
+    features, dimensions = unfamiliar.basis.shape
+    return {
+        "limit": FAMILIAR,
+        "quantile": QUANTILE,
+        "images": unfamiliar.images,
+        "held_out": unfamiliar.held_out,
+        "features": features,
+        "dimensions": dimensions,
+    }
 
 
 def preprocessing_of(path: str | Path) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
@@ -183,6 +214,8 @@ def _check_weight_bytes(module: torch.nn.Module) -> None:
 def export_network(module: torch.nn.Module, size: int, *, channels: int = 3) -> onnx.ModelProto:
     """The network alone: `pixels` float32 (batch, channels, size, size) to `logits` (batch, classes).
 
+    Of a network that gives two tensors, the second are its `features` (batch, F).
+
     torch has two exporters: one traces the network (about a second), one captures its program (5 to 20);
     the second is asked where the first fails. Either is believed only once its graph has answered like
     the network itself, alone and in a batch.
@@ -223,7 +256,7 @@ def _capture(network: torch.nn.Module, size: int, channels: int) -> onnx.ModelPr
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=2**16)},),
             opset_version=OPSET,
             input_names=["pixels"],
-            output_names=["logits"],
+            output_names=_outputs_of(network),
             external_data=False,
             verbose=False,
         )
@@ -244,12 +277,18 @@ def _trace(network: torch.nn.Module, size: int, channels: int) -> onnx.ModelProt
             (torch.zeros(EXPORT_BATCH, channels, size, size),),
             file,  # type: ignore[arg-type]  # a file object is what this exporter takes
             dynamo=False,
-            dynamic_axes={"pixels": {0: "batch"}, "logits": {0: "batch"}},
+            dynamic_axes={name: {0: "batch"} for name in ("pixels", *_outputs_of(network))},
             opset_version=OPSET,
             input_names=["pixels"],
-            output_names=["logits"],
+            output_names=_outputs_of(network),
         )
     return fold_shapes(onnx.load_model_from_string(file.getvalue()), size, channels)
+
+
+def _outputs_of(network: torch.nn.Module) -> list[str]:
+    from saccade.models.network import WithFeatures
+
+    return ["logits", "features"] if isinstance(network, WithFeatures) else ["logits"]
 
 
 @contextmanager
@@ -308,13 +347,19 @@ def _check_network(model: onnx.ModelProto, network: torch.nn.Module, size: int, 
     for batch in CHECKED_BATCHES:
         pixels = random.standard_normal((batch, channels, size, size), dtype=np.float32)
         with torch.inference_mode():
-            expected = network(torch.from_numpy(pixels)).softmax(dim=1)
-        answer = torch.from_numpy(session.run(None, {"pixels": pixels})[0])
+            given = network(torch.from_numpy(pixels))
+        logits, *features = given if isinstance(given, tuple) else (given,)
+        expected = logits.softmax(dim=1)
+        answer, *more = map(torch.from_numpy, session.run(None, {"pixels": pixels}))
         if answer.shape != expected.shape:
             raise ValueError(f"answers have shape {tuple(answer.shape)} at batch {batch}")
         difference = float((answer.softmax(dim=1) - expected).abs().max())
         if not difference <= NETWORK_TOLERANCE:  # also when it is not a number
             raise ValueError(f"probabilities differ by {difference:.2g} at batch {batch}")
+        for expected, found in zip(features, more, strict=True):
+            apart = float((found - expected).norm() / expected.norm().clamp(min=1e-9))
+            if found.shape != expected.shape or not apart <= FEATURES_TOLERANCE:
+                raise ValueError(f"features differ by {apart:.2g} at batch {batch}")
 
 
 def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -334,9 +379,15 @@ def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
 # ── preprocessing and answer around it ───────────────────────────────────────────────────────────────
 
 
-def joined(network: onnx.ModelProto, preprocess: Preprocess, answer: Answer, classes: int) -> onnx.ModelProto:
+def joined(
+    network: onnx.ModelProto,
+    preprocess: Preprocess,
+    answer: Answer,
+    classes: int,
+    unfamiliar: Unfamiliar | None = None,
+) -> onnx.ModelProto:
     """The whole graph: `image` (batch, height, width, C), uint8 RGB or what `preprocess.pixels` says, to
-    `probabilities` (batch, classes).
+    `probabilities` (batch, classes), and of a network with features to `unfamiliar` (batch, 1) as well.
 
     Raises ModelError where the answer is not for so many classes.
     """
@@ -344,17 +395,24 @@ def joined(network: onnx.ModelProto, preprocess: Preprocess, answer: Answer, cla
     from onnx import TensorProto, helper
 
     answer.check_classes(classes)
-    before, after = Part(PREPROCESS_PREFIX), Part(ANSWER_PREFIX)
+    before, after, beside = Part(PREPROCESS_PREFIX), Part(ANSWER_PREFIX), Part(UNFAMILIAR_PREFIX)
     add_preprocess(before, preprocess)
     _add_answer(after, answer)
+    outputs = {OUTPUT_NAME: classes}
+    if unfamiliar:
+        _add_unfamiliar(beside, unfamiliar)
+        outputs[UNFAMILIAR_NAME] = 1
     side, form = preprocess.size, preprocess.pixels
     kind = TensorProto.UINT8 if form.bits == 8 else TensorProto.UINT16
     graph = helper.make_graph(
-        [*before.nodes, *_with_input(network.graph, PIXELS), *after.nodes],
+        [*before.nodes, *_with_input(network.graph, PIXELS), *after.nodes, *beside.nodes],
         "saccade",
         [helper.make_tensor_value_info(INPUT_NAME, kind, ["batch", "height", "width", form.count])],
-        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", classes])],
-        [*before.constants, *network.graph.initializer, *after.constants],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+            for name, width in outputs.items()
+        ],
+        [*before.constants, *network.graph.initializer, *after.constants, *beside.constants],
         # The network's input has a fixed size, which no shape inference could find behind the resize.
         value_info=[
             helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, ["batch", form.count, side, side])
@@ -371,8 +429,9 @@ def joined(network: onnx.ModelProto, preprocess: Preprocess, answer: Answer, cla
 
 
 def _with_input(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
-    """The graph's nodes, reading `name` in place of its input and writing LOGITS."""
-    rename = {graph.input[0].name: name, graph.output[0].name: LOGITS}
+    """The graph's nodes, reading `name` in place of its input and writing LOGITS, and FEATURES if any."""
+    written = (value.name for value in graph.output)
+    rename = {graph.input[0].name: name, **dict(zip(written, (LOGITS, FEATURES), strict=False))}
     for node in graph.node:
         node.input[:] = [rename.get(value, value) for value in node.input]
         node.output[:] = [rename.get(value, value) for value in node.output]
@@ -390,3 +449,20 @@ def _add_answer(part: Part, answer: Answer) -> None:
         part.node("Softmax", [scaled], OUTPUT_NAME, output=OUTPUT_NAME, axis=1)
     else:
         part.node("Sigmoid", [scaled], OUTPUT_NAME, output=OUTPUT_NAME)
+
+
+def _add_unfamiliar(part: Part, unfamiliar: Unfamiliar) -> None:
+    """`evaluation.unfamiliar.Unfamiliar.scores` of the network's features."""
+    centre = part.constant("centre", unfamiliar.centre, np.float32)
+    basis = part.constant("basis", unfamiliar.basis, np.float32)
+    along = part.constant("along", [1])
+    features = Value(part, FEATURES)
+    length = part.node("ReduceL2", [features, along], keepdims=1).apply("Max", SMALLEST)
+    values = features / length - centre
+    whole, inside = (
+        part.node("ReduceSumSquare", [value, along], keepdims=1)
+        for value in (values, values.apply("MatMul", basis))
+    )
+    rest = (whole - inside).apply("Max", 0.0).apply("Sqrt")
+    usual = part.constant("usual", unfamiliar.usual, np.float32)
+    part.node("Div", [rest, usual], UNFAMILIAR_NAME, output=UNFAMILIAR_NAME)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saccade.artefact import read_model_bytes
+from saccade.artefact import UNFAMILIAR_KEY, read_model_bytes
 from saccade.errors import MissingExtraError, ModelError
 from saccade.export.onnx import (
     ANSWER_PREFIX,
@@ -16,6 +16,7 @@ from saccade.export.onnx import (
     OPSET,
     PIXELS,
     PREPROCESS_PREFIX,
+    UNFAMILIAR_PREFIX,
 )
 from saccade.onnx_file import inspect_model
 
@@ -46,7 +47,7 @@ def read_float_model(path: Path) -> onnx.ModelProto:
 
 def preprocessing(model: onnx.ModelProto) -> onnx.ModelProto:
     """`image` uint8 (batch, height, width, 3) to PIXELS (batch, 3, size, size)."""
-    return _part(model, (PREPROCESS_PREFIX,), list(model.graph.input), _pixels_info(model))
+    return _part(model, (PREPROCESS_PREFIX,), list(model.graph.input), [_pixels_info(model)])
 
 
 def network(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -55,16 +56,20 @@ def network(model: onnx.ModelProto) -> onnx.ModelProto:
 
     classes = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", classes])
-    return _part(model, (NETWORK_PREFIX,), [_pixels_info(model)], logits)
+    return _part(model, (NETWORK_PREFIX,), [_pixels_info(model)], [logits])
 
 
 def network_and_answer(model: onnx.ModelProto) -> onnx.ModelProto:
-    """PIXELS to `probabilities` (batch, classes)."""
-    return _part(model, (NETWORK_PREFIX, ANSWER_PREFIX), [_pixels_info(model)], model.graph.output[0])
+    """PIXELS to all that the model gives."""
+    prefixes = (NETWORK_PREFIX, ANSWER_PREFIX, UNFAMILIAR_PREFIX)
+    return _part(model, prefixes, [_pixels_info(model)], model.graph.output)
 
 
 def rejoined(model: onnx.ModelProto, network: onnx.ModelProto) -> onnx.ModelProto:
-    """The file with another network between its preprocessing and its answer."""
+    """The file with another network between its preprocessing and its answer.
+
+    Without what it says of unfamiliar images: rounding another network's features would look like it.
+    """
     import onnx
 
     result = onnx.ModelProto()
@@ -75,6 +80,10 @@ def rejoined(model: onnx.ModelProto, network: onnx.ModelProto) -> onnx.ModelProt
     del result.graph.node[:], result.graph.initializer[:]
     result.graph.node.extend([*before, *network.graph.node, *after])
     result.graph.initializer.extend([*kept, *network.graph.initializer])
+    del result.graph.output[1:]
+    texts = [entry for entry in model.metadata_props if entry.key != UNFAMILIAR_KEY]
+    del result.metadata_props[:]
+    result.metadata_props.extend(texts)
     return result
 
 
@@ -94,7 +103,7 @@ def _part(
     model: onnx.ModelProto,
     prefixes: tuple[str, ...],
     inputs: Sequence[onnx.ValueInfoProto],
-    output: onnx.ValueInfoProto,
+    outputs: Sequence[onnx.ValueInfoProto],
 ) -> onnx.ModelProto:
     """Some parts of the graph as a model of its own."""
     from onnx import helper
@@ -102,7 +111,7 @@ def _part(
     nodes = _nodes(model, *prefixes)
     read = {name for node in nodes for name in node.input}
     weights = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    graph = helper.make_graph(nodes, "part", inputs, [output], weights)
+    graph = helper.make_graph(nodes, "part", inputs, outputs, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 

@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.artefact import INPUT_NAME, Artefact, Image, equal_sized_batches, read_model_bytes
+from saccade.artefact import (
+    INPUT_NAME,
+    UNFAMILIAR_NAME,
+    Artefact,
+    Image,
+    equal_sized_batches,
+    read_model_bytes,
+)
 from saccade.errors import ModelError
 from saccade.imports import import_openvino
 from saccade.threads import usable_cores
@@ -67,6 +74,7 @@ class Runtime:
 
     With `reads_files` it takes the content of image files instead, and decodes them itself; a row of NaN says
     that it does not read a file. Of more than `most_images` (0: no limit) it is asked for every n-th.
+    `unfamiliarity` gives the second output (images,), where the file has it and the engine tells.
     """
 
     name: str
@@ -75,6 +83,7 @@ class Runtime:
     binding: bool = True
     reads_files: bool = False
     most_images: int = 0
+    unfamiliarity: Callable[[Sequence[Image]], NDArray[np.float64]] | None = None
 
 
 Runtimes = tuple[Sequence[Runtime], Mapping[str, str]]  # what runs a file; by name, why one cannot
@@ -82,9 +91,7 @@ Runtimes = tuple[Sequence[Runtime], Mapping[str, str]]  # what runs a file; by n
 
 def runtimes(artefact: Artefact, path: Path) -> tuple[list[Runtime], dict[str, str]]:
     """ONNX Runtime first, then every other that is installed; and by name why one cannot run the file."""
-    import onnxruntime
-
-    found = [Runtime("ONNX Runtime", onnxruntime.__version__, artefact.probabilities)]
+    found = [_onnxruntime("ONNX Runtime", artefact)]
     not_run: dict[str, str] = {}
     for name, start in _others(artefact, path).items():
         try:
@@ -133,8 +140,19 @@ def provider_runtime(artefact: Artefact, path: Path, provider: str) -> Runtime:
         raise ModelError(
             f"{provider} cannot run {path}: onnxruntime left it to the CPU", hint="run the file on the CPU"
         )
-    answer = replace(artefact, session=session).probabilities
-    return Runtime(f"ONNX Runtime with {provider}", onnxruntime.__version__, answer)
+    return _onnxruntime(f"ONNX Runtime with {provider}", replace(artefact, session=session))
+
+
+def _onnxruntime(name: str, artefact: Artefact) -> Runtime:
+    import onnxruntime
+
+    def unfamiliarity(images: Sequence[Image]) -> NDArray[np.float64]:
+        return artefact.scores(images).unfamiliarity
+
+    tells = UNFAMILIAR_NAME in artefact.outputs
+    return Runtime(
+        name, onnxruntime.__version__, artefact.probabilities, unfamiliarity=unfamiliarity if tells else None
+    )
 
 
 def _openvino(artefact: Artefact, path: Path) -> Runtime:
@@ -148,14 +166,23 @@ def openvino_runtime(model: Any, classes: int, *, threads: int = 0) -> Runtime:
     settings = {**OPENVINO_CONFIG, "INFERENCE_NUM_THREADS": threads or usable_cores()}
     compiled = openvino.Core().compile_model(model, "CPU", settings)
 
-    def answer(images: Sequence[Image]) -> Probabilities:
-        answers = np.empty((len(images), classes))
-        for positions in equal_sized_batches([image.shape[:2] for image in images]):
-            batch = np.stack([images[i] for i in positions])
-            answers[positions] = compiled({INPUT_NAME: batch})[0]
-        return answers
+    def asked(output: int, width: int) -> Answer:
+        def answer(images: Sequence[Image]) -> Probabilities:
+            answers = np.empty((len(images), width))
+            for positions in equal_sized_batches([image.shape[:2] for image in images]):
+                batch = np.stack([images[i] for i in positions])
+                answers[positions] = compiled({INPUT_NAME: batch})[output]
+            return answers
 
-    return Runtime("OpenVINO", openvino.__version__.split("-")[0], answer)
+        return answer
+
+    scores = asked(1, 1)
+    return Runtime(
+        "OpenVINO",
+        openvino.__version__.split("-")[0],
+        asked(0, classes),
+        unfamiliarity=(lambda images: scores(images)[:, 0]) if len(compiled.outputs) > 1 else None,
+    )
 
 
 def node_runtime(model: Path, classes: int) -> Runtime:

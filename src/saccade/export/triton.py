@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,9 +48,15 @@ output [
     data_type: TYPE_FP32
     dims: [ {classes} ]
     label_filename: "{labels}"
-  }}
+  }}{more}
 ]
 """
+_UNFAMILIAR = """,
+  {{
+    name: "{name}"
+    data_type: TYPE_FP32
+    dims: [ 1 ]
+  }}"""
 
 
 def write_triton(bundle: Bundle, path: Path, *, float_onnx: Path) -> None:
@@ -58,9 +65,9 @@ def write_triton(bundle: Bundle, path: Path, *, float_onnx: Path) -> None:
     folder = path / name
     (folder / VERSION).mkdir(parents=True)
     shutil.copyfile(float_onnx, folder / VERSION / MODEL)
-    (folder / CONFIG).write_text(
-        config_of(name, len(bundle.classes), Artefact.open(float_onnx).preprocess.pixels), encoding="utf-8"
-    )
+    artefact = Artefact.open(float_onnx)
+    config = config_of(name, len(bundle.classes), artefact.preprocess.pixels, artefact.outputs)
+    (folder / CONFIG).write_text(config, encoding="utf-8")
     (folder / LABELS).write_bytes(labels_of(bundle.classes))
 
 
@@ -82,8 +89,13 @@ def engines(path: Path) -> Runtimes:
     return [Runtime("ONNX Runtime", onnxruntime.__version__, load_triton(path))], {}
 
 
-def config_of(name: str, classes: int, pixels: PixelFormat = RGB) -> str:
-    """The text of `config.pbtxt`. Sides of -1 may have any size; the images of a request are of one size."""
+def config_of(
+    name: str, classes: int, pixels: PixelFormat = RGB, outputs: Sequence[str] = (OUTPUT_NAME,)
+) -> str:
+    """The text of `config.pbtxt`; `outputs` are those of the file.
+
+    Sides of -1 may have any size; the images of a request are of one size.
+    """
     return _CONFIG.format(
         name=json.dumps(name),
         most=MAX_BATCH_IMAGES,
@@ -93,6 +105,7 @@ def config_of(name: str, classes: int, pixels: PixelFormat = RGB) -> str:
         output=OUTPUT_NAME,
         classes=classes,
         labels=LABELS,
+        more="".join(_UNFAMILIAR.format(name=output) for output in outputs[1:]),
     )
 
 

@@ -25,6 +25,7 @@ Kind = Literal["float", "fp16", "int8"]
 DROP_MARGIN = 0.04  # by so much the 95 % bound of the fall may exceed `max_drop`: 73 images without a loss
 MIN_AGREEMENT = 0.9
 MAX_DIFFERENCE = 0.5  # of a probability: beyond it a confident prediction changed
+UNFAMILIARITY_DIFFERENCE = 1e-3  # of a score, as a share of it, between two runtimes
 FP16_DIFFERENCE = 0.01  # of a probability: an fp16 file within that repeats the trained model
 TOO_FEW = "too few images to certify"
 ROUNDING = 1e-12  # a drop is one of whole images, not of the last bit
@@ -35,6 +36,7 @@ class Compared:
     """One part: what the trained model said and what the file says, (images, classes) each.
 
     `limits` (classes,) are the thresholds from which on labels are named, where an image may have several.
+    `unfamiliarity_difference` is the largest of a score from the first runtime's, as a share of it.
     """
 
     part: str
@@ -44,6 +46,7 @@ class Compared:
     unreadable: tuple[str, ...] = ()
     batch_difference: float = 0.0
     limits: NDArray[np.float64] | None = None
+    unfamiliarity_difference: float | None = None
 
     @property
     def expected(self) -> Probabilities:
@@ -197,6 +200,12 @@ def judge(
         problems = list(_reduced_problems(agreement, change, changes, max_drop))
     else:
         problems = list(_float_problems(agreement, tolerance))
+    apart = [p.unfamiliarity_difference for p in parts if p.unfamiliarity_difference is not None]
+    if apart and not max(apart) <= UNFAMILIARITY_DIFFERENCE:
+        problems.append(
+            f"the unfamiliarity of an image differs by {max(apart):.2g} of it, allowed "
+            f"{UNFAMILIARITY_DIFFERENCE:g}"
+        )
     return Certificate(
         kind=kind,
         images=agreement.images,
@@ -223,6 +232,7 @@ def judge(
             "first_class_changes": agreement.changes,
             "largest_tie": agreement.largest_tie,
             "batch_difference": max(part.batch_difference for part in parts),
+            "unfamiliarity_difference": max(apart) if apart else None,
             "images_by_part": {part.part: len(part.rows) for part in parts},
             "unreadable": [name for part in parts for name in part.unreadable],
         },

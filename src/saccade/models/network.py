@@ -34,6 +34,25 @@ class Classifier(nn.Module):
         return logits
 
 
+class WithFeatures(nn.Module):
+    """A classifier that gives the features too: logits (B, classes), and (B, F) of the images as they are.
+
+    `joined`: as one tensor (B, classes + F), for whoever takes one.
+    """
+
+    def __init__(self, classifier: Classifier, *, joined: bool = False) -> None:
+        super().__init__()
+        self.classifier, self.joined = classifier, joined
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        backbone, head = self.classifier.backbone, self.classifier.head
+        features: Tensor = backbone(images)
+        logits: Tensor = head(features)
+        if self.classifier.flip:
+            logits = (logits + head(backbone(images.flip(-1)))) / 2
+        return torch.cat([logits, features], dim=1) if self.joined else (logits, features)
+
+
 def make_head(kind: str, features: int, classes: int, *, dropout: float) -> nn.Sequential:
     """linear: Dropout, Dense; mlp: Dense 256, ReLU, Dropout 0.5, Dense. From (B, features) to logits."""
     if kind == "linear":

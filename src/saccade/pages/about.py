@@ -6,7 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from saccade.artefact import LICENCE_KEY, Artefact, certificate_path
+from saccade.artefact import LICENCE_KEY, UNFAMILIAR_KEY, Artefact, certificate_path
+from saccade.deciding import ASKING_KEY, LABEL_SETS_KEY
 from saccade.errors import ModelError
 from saccade.evaluation.intervals import wilson_of_share
 from saccade.files import parse_json, read_file
@@ -31,8 +32,13 @@ def describe(name: str, file: Path, artefact: Artefact, certificate: dict[str, A
     """What the model is and how good, as JSON; no path of this machine in it."""
     named_from = artefact.thresholds
     several = {"thresholds": dict(zip(artefact.classes, named_from, strict=True))} if named_from else {}
+    deciding = {
+        key.removeprefix("saccade."): artefact.metadata.get(key)
+        for key in (ASKING_KEY, LABEL_SETS_KEY, UNFAMILIAR_KEY)
+    }
     return {
         **several,
+        **deciding,
         "name": name,
         "version": artefact.sha256[:12],
         "sha256": artefact.sha256,

@@ -253,6 +253,12 @@ def choices_made(run: RunFolder, dataset: Dataset, *, continued: bool) -> Datase
     return replace(dataset, storage=watched.storage)
 
 
+def choice_added(run: RunFolder, model: bytes) -> None:
+    """Note, before it is written, that validation chose what `model`, the new model.json, holds besides."""
+    if run.read_record().measured(7).get("bundle") == bundle_hash(run):
+        keep(run, 7, {"bundle": bundle_hash(run, model)})
+
+
 def measuring_test(run: RunFolder) -> None:
     """Note, before it is done, that the test part is measured, and by which bundle."""
     before = run.read_record().measured(7).get("measured_by", [])
@@ -265,13 +271,16 @@ def measured_test(run: RunFolder, answered: Predictions) -> None:
     keep(run, 7, {"predictions": hashlib.sha256(predictions_bytes(answered)).hexdigest()})
 
 
-def bundle_hash(run: RunFolder) -> str:
-    """SHA-256 over the weights and model.json (classes, preprocessing, answer); "" where one is gone."""
+def bundle_hash(run: RunFolder, model: bytes | None = None) -> str:
+    """SHA-256 over the weights and model.json (classes, preprocessing, answer); "" where one is gone.
+
+    model: what model.json will hold, in place of what it does.
+    """
+    if not (run.weights.is_file() and run.model_json.is_file()):
+        return ""
     digest = hashlib.sha256()
-    for path in (run.bundle / "weights.safetensors", run.model_json):
-        if not path.is_file():
-            return ""
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for data in (run.weights.read_bytes(), run.model_json.read_bytes() if model is None else model):
+        digest.update(hashlib.sha256(data).digest())
     return digest.hexdigest()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,13 @@ from saccade.evaluation.label_answers import USUAL_THRESHOLD
 from saccade.evaluation.metrics import metrics_as_json
 from saccade.images.decoder import CheckedReader, Limits, decode
 from saccade.pipeline import evidence
+from saccade.pipeline.familiar import (
+    MOST_CAUGHT,
+    MOST_IMAGES,
+    Features,
+    has_features,
+    keep_unfamiliar,
+)
 from saccade.pipeline.measuring import Measuring, measuring
 from saccade.pipeline.promises import promises
 from saccade.recipe import Recipe
@@ -27,7 +35,7 @@ from saccade.report.audit_page import write_audit_of
 from saccade.report.documents import write_documents
 from saccade.report.facts import read_facts
 from saccade.report.label_errors import write_decide_page
-from saccade.run_folder import RunFolder
+from saccade.run_folder import RunFolder, json_bytes
 from saccade.terminal import Terminal
 from saccade.threads import usable_cores
 
@@ -45,18 +53,33 @@ def judge_parts(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Term
 
     The training images are measured too, as they are and not augmented, so that the gap is an honest one.
     """
-    bundle = None
+    bundle = functools.cache(lambda: load_model(run))
     by: Measuring | None = None
+    features: dict[str, Features] = {}
     for part in (*JUDGED_PARTS, "train"):
-        records = _measured_of_train(dataset) if part == "train" else dataset.used(part)
+        records = _measured(dataset, part)
         if records and not run.has(run.predictions(part)):
-            bundle = bundle or load_model(run)
-            _predict_part(run, part, bundle, dataset, records, recipe, terminal)
+            _predict_part(run, part, bundle(), dataset, records, recipe, terminal, features)
+        if by is None:  # after validation, which chooses the threshold
+            by = measuring(run, recipe)
+            _keep_choice(run, by)
         if records:
-            by = by or measuring(run, recipe)  # after validation, which chooses the threshold
             run.write_metrics(part, metrics_as_json(by.figures(run.read_predictions(part))))
     if not evidence.evaluation_is_checked(run):
-        evidence.check_evaluation(run, dataset, bundle or load_model(run), recipe)
+        evidence.check_evaluation(run, dataset, bundle(), recipe)
+    if not run.has(run.unfamiliar) and has_features(bundle()):
+        keep_unfamiliar(run, lambda part: _features(part, features, bundle(), dataset, recipe, terminal))
+
+
+def _keep_choice(run: RunFolder, by: Measuring) -> None:
+    """Write into model.json what the validation part chose; not once the test part is measured by it."""
+    model = run.read_model()
+    chosen = {key.removeprefix("saccade."): value for key, value in by.as_metadata.items()}
+    training = {**model["training"], **chosen}
+    if training != model["training"] and not run.has(run.predictions("test")):
+        data = json_bytes({**model, "training": training})
+        evidence.choice_added(run, data)
+        run.write(run.model_json, data)
 
 
 def _predict_part(
@@ -67,10 +90,15 @@ def _predict_part(
     records: tuple[ImageRecord, ...],
     recipe: Recipe,
     terminal: Terminal,
+    features: dict[str, Features],
 ) -> None:
+    """Predictions of a part, written. Those that an unfamiliar image is told by leave `features`, too."""
     if part == "test":
         evidence.measuring_test(run)
-    answered = predict_records(bundle, dataset, records, recipe, terminal, what=f"measuring {part}")
+    caught = None if part == "test" or len(records) > MOST_CAUGHT or not has_features(bundle) else features
+    answered = predict_records(
+        bundle, dataset, records, recipe, terminal, what=f"measuring {part}", caught=caught, part=part
+    )
     if part == "test":
         evidence.measured_test(run, answered)  # before: a run that is killed in between measures again
     run.write_predictions(part, answered)
@@ -102,6 +130,31 @@ def judging(dataset: Dataset, recipe: Recipe, kind: str, *, validations: float =
     return Judging(images, seconds / usable_cores(), validated, rest, validations)
 
 
+def _features(
+    part: str,
+    caught: dict[str, Features],
+    bundle: Bundle,
+    dataset: Dataset,
+    recipe: Recipe,
+    terminal: Terminal,
+) -> Features | None:
+    """(images, F) of a part, as they were caught while it was measured, else computed now.
+
+    In the same batches, so that the bits are the same: only of a large part some images are enough.
+    """
+    records = _measured(dataset, part)
+    if len(records) > MOST_CAUGHT:
+        records = _every_nth(records, most=MOST_IMAGES)
+    if records and part not in caught:
+        what = f"features of {part}"
+        predict_records(bundle, dataset, records, recipe, terminal, what=what, caught=caught, part=part)
+    return caught.get(part)
+
+
+def _measured(dataset: Dataset, part: str) -> tuple[ImageRecord, ...]:
+    return _measured_of_train(dataset) if part == "train" else dataset.used(part)
+
+
 def _measured_of_train(dataset: Dataset) -> tuple[ImageRecord, ...]:
     return _every_nth(dataset.used("train"), most=max(500, len(dataset.used("validation"))))
 
@@ -125,14 +178,22 @@ def predict_records(
     terminal: Terminal,
     *,
     what: str,
+    caught: dict[str, Features] | None = None,
+    part: str = "",
 ) -> Predictions:
-    """Calibrated probabilities of the trained model on some records, by the evaluation path."""
+    """Calibrated probabilities of the trained model on some records, by the evaluation path.
+
+    `caught` takes the features (images, F) of the images, under the name of their `part`.
+    """
+    from saccade.models.network import WithFeatures
     from saccade.runtime import Runtime
     from saccade.training import predict_logits
     from saccade.transforms import evaluation_batches
 
     runtime = Runtime.create(recipe.device, "float32")
     runtime.place(bundle.module)
+    trained: Any = bundle.module
+    module = trained if caught is None else WithFeatures(trained, joined=True)
     batches = evaluation_batches(
         dataset.storage,
         records,
@@ -142,9 +203,9 @@ def predict_records(
         limits=Limits.of(recipe.data, bundle.preprocess.pixels),
     )
     with terminal.progress(what) as progress:
-        logits, _, paths = predict_logits(
-            bundle.module, batches, runtime, progress=progress, images=len(records)
-        )
+        logits, _, paths = predict_logits(module, batches, runtime, progress=progress, images=len(records))
+    if caught is not None:
+        logits, caught[part] = np.split(logits, [len(bundle.classes)], axis=1)
     labels = tuple(record.label for record in records)
     probabilities = bundle.answer.probabilities(logits)
     return Predictions(paths, labels, bundle.classes, probabilities, named=named(bundle, probabilities))

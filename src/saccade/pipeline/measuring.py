@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from saccade.deciding import ASKING_KEY, LABEL_SETS_KEY
 from saccade.errors import RecipeError
 from saccade.evaluation.answers import Answers, answers
 from saccade.evaluation.asking import Recommended, recommend
@@ -45,6 +46,15 @@ class Measuring:
             **self.chosen,
         )
 
+    @property
+    def as_metadata(self) -> dict[str, Any]:
+        """What a model needs to decide alike, by full key; None where nothing was chosen."""
+        sets = self.label_sets.get("all")
+        return {
+            ASKING_KEY: self.recommended and self.recommended.as_json(),
+            LABEL_SETS_KEY: sets and sets.as_json(),
+        }
+
     def of_new_data(self, audit: Audit) -> Measuring:
         """The same choices for other images."""
         return replace(self, groups=together_in_data(audit))
@@ -72,6 +82,14 @@ def measuring(
     wanted = target or recipe.evaluate.target_precision
     recommended = recommend(data, wanted, part=part) if wanted else None
     return Measuring(recipe, groups, temperature, recommended, _sets(data, recipe.evaluate.coverage, part))
+
+
+def wanted_again(run: RunFolder) -> float:
+    """The precision that the run's figures were last made for; 0 where they name none."""
+    part = next((part for part in ("validation", FOLDS, "test") if run.has(run.metrics(part))), "")
+    extra = run.read_metrics(part).get("extra", {}) if part else {}
+    found = (extra.get("answer_or_ask") or {}).get("recommended")
+    return float(found["precision"]) if found else 0.0
 
 
 def _sets(data: Answers, coverage: float, part: str) -> dict[str, LabelSets]:

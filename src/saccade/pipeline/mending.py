@@ -103,14 +103,15 @@ def has_checkpoint(run: RunFolder) -> bool:
 def _resting_on(run: RunFolder, path: Path) -> tuple[Path, ...]:
     exported = (run.onnx, run.certificate(), run.class_list)
     if path in (run.model_json, run.weights):
-        return (run.model_json, run.weights, *(run.predictions(part) for part in PARTS), *exported)
+        own = (run.model_json, run.weights, run.unfamiliar)
+        return (*own, *(run.predictions(part) for part in PARTS), *exported)
     return exported if path == run.onnx else ()
 
 
 def _doubt_everything(run: RunFolder, problem: str, terminal: Terminal, command: Sequence[str]) -> None:
     """Without a manifest, keep what carries its own SHA-256 or is compared with what is made anew."""
     made = [run.environment, run.audit, run.history, run.model_json, run.weights, run.report]
-    made += [run.audit_page, run.model_card, run.bill_of_materials]
+    made += [run.unfamiliar, run.audit_page, run.model_card, run.bill_of_materials]
     made += [place(part) for place in (run.predictions, run.metrics) for part in PARTS]
     made += [run.onnx, run.certificate(), run.class_list]
     kept = [run.recipe, run.dataset, run.int8, run.certificate(run.int8), run.checkpoints / "choices.json"]

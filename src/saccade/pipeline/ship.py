@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from saccade import extensions
-from saccade.artefact import BACKGROUND_KEY, GRAY_MAXIMUM_KEY, PRIORS_KEY, read_model_bytes
+from saccade.artefact import PRIORS_KEY, read_model_bytes
 from saccade.errors import RecipeError, RunError
 from saccade.export import certify as certifying
 from saccade.export.formats import FORMATS, Format, find_format, load_onnx
@@ -23,12 +23,14 @@ from saccade.images.decoder import CheckedReader, Limits, read_pixels
 from saccade.images.plugins import decoder_versions
 from saccade.onnx_file import inspect_model
 from saccade.pipeline.evidence import check_export
+from saccade.pipeline.familiar import read_unfamiliar
+from saccade.pipeline.file_facts import metadata_of, write_class_list
 from saccade.pipeline.reevaluate import data_of
 from saccade.pipeline.result import certificate_line
 from saccade.pipeline.shares import PRIORS, Asked, asked_priors, shares_in
 from saccade.pipeline.whole_files import sha256_of
 from saccade.preprocess import Preprocess
-from saccade.recipe import DataConfig, Recipe
+from saccade.recipe import Recipe
 from saccade.records import Certificate, Dataset, Predictions
 from saccade.report.facts import read_facts
 from saccade.report.model_card import model_card
@@ -54,18 +56,9 @@ def export_and_certify(run: RunFolder, dataset: Dataset, recipe: Recipe, termina
     if not run.has(run.onnx):
         _write(run, "onnx", run.onnx, dataset, terminal)
     if not run.has(run.class_list):
-        run.write(run.class_list, json_bytes(_beside_the_model(run)))
+        write_class_list(run)
     check_export(run, dataset, recipe)
     return _certify(run, "onnx", run.onnx, dataset, recipe, terminal)
-
-
-def _beside_the_model(run: RunFolder) -> dict[str, Any]:
-    """What runtimes that show no metadata of a model.onnx (JavaScript, C#, Java) must be told."""
-    model = run.read_model()
-    keys = ("classes", "preprocess", "thresholds", "data_fingerprint", "saccade_version")
-    data = run.read_recipe().data
-    decoding = {"background": list(data.background), "gray_maximum": data.gray_maximum}
-    return {"model": run.onnx.name, **{key: model[key] for key in keys}, **decoding}
 
 
 def export(
@@ -110,6 +103,7 @@ def export(
         else:
             known = _write(run, name, target, dataset, terminal, asked)
             if name == "onnx" and target.resolve() == run.onnx.resolve():
+                write_class_list(run)
                 check_export(run, dataset, recipe)
             certificate = _certify(run, name, target, dataset, recipe, terminal, known, asked)
     terminal.say(certificate_line(certificate_as_json(certificate), target))
@@ -257,7 +251,8 @@ def _make(run: RunFolder, name: str, made: Path, dataset: Dataset, terminal: Ter
         return [] if _lack(run, chosen) else _accuracy_problems(certificate, terminal)
 
     helps: dict[str, Callable[[], Any]] = {
-        "decoding": lambda: {**_decoding(run.read_recipe().data), PRIORS_KEY: asked.priors.as_json()},
+        "decoding": lambda: metadata_of(run, asked),
+        "unfamiliar": lambda: read_unfamiliar(run),
         "float_onnx": lambda: _float_onnx(run, dataset, terminal, made.parent, asked),
         "images": lambda: _calibration_images(run, dataset, run.read_recipe()),
         "problems": lambda: problems,
@@ -282,12 +277,6 @@ def _accuracy_problems(certificate: Certificate, terminal: Terminal) -> list[str
     if problems:
         terminal.say(f"Guard     {problems[0]}; trying with the most sensitive layers in float")
     return problems
-
-
-def _decoding(data: DataConfig) -> dict[str, Any]:
-    """How images are decoded, as metadata of an exported file."""
-    decoding: dict[str, Any] = {BACKGROUND_KEY: list(data.background)}
-    return decoding | ({GRAY_MAXIMUM_KEY: data.gray_maximum} if data.gray_maximum else {})
 
 
 def _float_onnx(run: RunFolder, dataset: Dataset, terminal: Terminal, folder: Path, asked: Asked) -> Path:

@@ -219,7 +219,7 @@ def _identity(predictor: Predictor, given: Sequence[Given], columns: Columns) ->
     """What the answers depend on, by the words for what is not the same; see `open_journal`."""
     words = json.dumps([[one.word, one.state] for one in given])
     return {
-        "another layout of journals": 1,
+        "another layout of journals": 2,
         "another model": predictor.artefact.sha256,
         "another decoder": DECODING_VERSION,
         "other inputs": hashlib.sha256(words.encode("ascii")).hexdigest(),
@@ -235,8 +235,10 @@ def _predict_into(out: Path, work: _Work, identity: Mapping[str, Any], top_k: in
     from saccade.predict.journal import open_journal
     from saccade.signals import can_resume
 
-    thresholds = work.predictor.artefact.thresholds
-    journal = open_journal(out, identity, work.predictor.classes, thresholds)
+    predictor = work.predictor
+    journal = open_journal(
+        out, identity, predictor.classes, predictor.artefact.thresholds, predictor.deciding
+    )
     can_resume(str(out))
     finished = False
     try:

@@ -1,9 +1,10 @@
 """Answers of a prediction that is not finished, kept in a file beside its output until the output is whole.
 
 The file is a sequence of blocks. A block is a mark, the length and CRC-32 of its content, and the content: a
-JSON object, then float32 probabilities. The first block says what is being predicted. Blocks are appended
-and synced; a block counts only when it is there whole. So a process may be killed, and the machine may lose
-its power, at any moment: what is behind the last whole block is cut off, and prediction goes on from there.
+JSON object, then float32 probabilities and unfamiliarity of each image. The first block says what is being
+predicted. Blocks are appended and synced; a block counts only when it is there whole. So a process may be
+killed, and the machine may lose its power, at any moment: what is behind the last whole block is cut off, and
+prediction goes on from there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from saccade.deciding import NO_LIMITS, Deciding
 from saccade.errors import RunError
 from saccade.files import lock_file
 from saccade.predict.predictor import Answer
@@ -44,8 +46,9 @@ class Journal:
         file: BinaryIO,
         classes: tuple[str, ...],
         thresholds: tuple[float, ...] | None = None,
+        deciding: Deciding = NO_LIMITS,
     ) -> None:
-        self.path, self.classes, self.thresholds = path, classes, thresholds
+        self.path, self.classes, self.thresholds, self.deciding = path, classes, thresholds, deciding
         self.rows = 0
         self._file = file
         self._waiting: list[Answer] = []
@@ -73,7 +76,7 @@ class Journal:
             next(blocks)
             for values, data in blocks:
                 for answer in _answers(values, data, self.classes):
-                    yield replace(answer, thresholds=self.thresholds)
+                    yield replace(answer, thresholds=self.thresholds, deciding=self.deciding)
 
     def close(self, *, finished: bool) -> None:
         """Give the file free for others; remove it where its answers are kept elsewhere now."""
@@ -87,10 +90,11 @@ def open_journal(
     identity: Mapping[str, Any],
     classes: tuple[str, ...],
     thresholds: tuple[float, ...] | None = None,
+    deciding: Deciding = NO_LIMITS,
 ) -> Journal:
     """The journal beside `out`, begun or continued; `identity` is what its answers depend on.
 
-    thresholds: of a model that names several labels (`Answer.thresholds`).
+    thresholds: of a model that names several labels (`Answer.thresholds`). deciding: `Answer.deciding`.
     Raises RunError where another process writes it, or where it was begun for something else.
     """
     path = out.with_name(out.name + ENDING)
@@ -104,7 +108,7 @@ def open_journal(
         ) from None
     try:
         _lock(file, path)
-        journal = Journal(path, file, classes, thresholds)
+        journal = Journal(path, file, classes, thresholds, deciding)
         journal.rows = _recovered(file, path, identity)
     except BaseException:
         file.close()
@@ -172,15 +176,18 @@ def _append(file: BinaryIO, values: Mapping[str, Any], data: bytes = b"") -> Non
 
 
 def _content(answers: Sequence[Answer]) -> tuple[dict[str, Any], bytes]:
-    good = [answer.probabilities for answer in answers if not answer.error]
+    good = [np.append(answer.probabilities, answer.unfamiliarity) for answer in answers if not answer.error]
     errors = {str(i): answer.error for i, answer in enumerate(answers) if answer.error}
     data = np.array(good, dtype="<f4").tobytes()  # the model gives float32: nothing is lost
     return {"paths": [answer.path for answer in answers], "errors": errors}, data
 
 
 def _answers(values: Mapping[str, Any], data: bytes, classes: tuple[str, ...]) -> Iterator[Answer]:
-    rows = iter(np.frombuffer(data, dtype="<f4").reshape(-1, len(classes)).astype(np.float64))
+    rows = iter(np.frombuffer(data, dtype="<f4").reshape(-1, len(classes) + 1).astype(np.float64))
     nothing = np.zeros(len(classes))
     for i, path in enumerate(values["paths"]):
-        error = values["errors"].get(str(i), "")
-        yield Answer(path, classes, nothing if error else next(rows), error)
+        if error := values["errors"].get(str(i), ""):
+            yield Answer(path, classes, nothing, error)
+        else:
+            row = next(rows)
+            yield Answer(path, classes, row[:-1], unfamiliarity=float(row[-1]))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.artefact import Artefact, Image, memory_limit
+from saccade.deciding import NO_LIMITS, Deciding, is_unfamiliar
 from saccade.errors import LEFT_OUT, DataError, ImageError, ModelError, TooLargeError
 from saccade.images.decoder import DEFAULT_LIMITS, Limits
 from saccade.label_sets import join_labels
@@ -45,6 +46,9 @@ class Answer:
     Where an image may have several labels, `thresholds` (classes,) say from which probability on each is
     named. `labels` are those, `predicted` is them in one text (`cat,dog`, "" for none), and `confidence` is
     that in the least certain of all classes, named or not.
+
+    `unfamiliarity` says how unlike the training images this one is, NaN where the model does not tell;
+    `deciding` has the limits that the model came with.
     """
 
     path: str
@@ -52,6 +56,8 @@ class Answer:
     probabilities: NDArray[np.float64]
     error: str = ""
     thresholds: tuple[float, ...] | None = None
+    unfamiliarity: float = float("nan")
+    deciding: Deciding = NO_LIMITS
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -91,6 +97,32 @@ class Answer:
         if self.thresholds is not None:
             return float(np.maximum(self.probabilities, 1 - self.probabilities).min())
         return float(self.probabilities.max())
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the confidence is below the model's threshold, so that rather a person should answer.
+
+        >>> deciding = Deciding(least=(0.8, 0.8))
+        >>> Answer("a.jpg", ("rose", "tulip"), np.array([0.4, 0.6]), deciding=deciding).abstained
+        True
+        """
+        return not self.error and self.deciding.abstains(self.probabilities)
+
+    @property
+    def unfamiliar(self) -> bool | None:
+        """Whether the image is unlike those of training (`unfamiliarity` above 1); None: not known."""
+        return is_unfamiliar(self.unfamiliarity)
+
+    @property
+    def label_set(self) -> tuple[str, ...] | None:
+        """Labels of which one is the true one, as often as the model was asked for (conformal prediction).
+
+        It may be empty; None where the model has no such sets.
+        """
+        if self.error or not self.deciding.included:
+            return None
+        inside = self.deciding.in_set(self.probabilities)
+        return tuple(name for name, there in zip(self.classes, inside, strict=True) if there)
 
 
 See = Callable[[Answer, Image, int], None]  # an answer that is no error, its pixels, its position
@@ -140,6 +172,7 @@ class Predictor:
         priors: Given | None = None,
     ) -> None:
         self.artefact = artefact
+        self.deciding = artefact.deciding
         self.priors = priors
         self._data = data  # None: it lies in the file
         self.file = file.absolute()  # found again after a change of folder
@@ -260,8 +293,8 @@ class Predictor:
     def _answered(self, inputs: Sequence[Input], first: int, see: See | None) -> list[Answer]:
         """The answers to one piece; images are decoded one by one and predicted as soon as they are many."""
         nothing = np.zeros(len(self.classes))
-        limits = self.artefact.thresholds
-        answers = [Answer(name, self.classes, nothing, thresholds=limits) for name, _ in inputs]
+        empty = Answer("", self.classes, nothing, "", self.artefact.thresholds, deciding=self.deciding)
+        answers = [replace(empty, path=name) for name, _ in inputs]
         waiting: dict[int, Image] = {}
         pixels = 0
         for i, (name, content) in enumerate(inputs):
@@ -285,12 +318,12 @@ class Predictor:
             return
         try:
             with self._room.taken(pixels):
-                rows = self.artefact.probabilities(list(images.values()))
+                rows = self.artefact.scores(list(images.values()))
         except TooLargeError as error:
             self._predict_alone(answers, images, first, see, error)
             return
-        for (i, image), row in zip(images.items(), rows, strict=True):
-            answers[i] = replace(answers[i], probabilities=row)
+        for (i, image), row, score in zip(images.items(), *rows, strict=True):
+            answers[i] = replace(answers[i], probabilities=row, unfamiliarity=float(score))
             if see:
                 see(answers[i], image, first + i)
 

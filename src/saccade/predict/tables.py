@@ -10,6 +10,7 @@ from typing import Any
 
 from saccade.errors import RecipeError
 from saccade.files import is_utf8
+from saccade.label_sets import join_labels
 from saccade.predict.predictor import Answer
 from saccade.spreadsheet import in_blocks, needs_mark, write_rows
 
@@ -23,10 +24,11 @@ def check_out(out: str) -> None:
 
 
 def write_answers(path: Path, answers: Iterable[Answer], *, top_k: int = 1) -> None:
-    """One row an image: path,label,predicted,confidence, further ranks, p_<class>...; failed ones left out.
+    """One row an image: path,label,predicted,confidence, further ranks, abstained,unfamiliar,unfamiliarity,
+    label_set, p_<class>...; failed ones left out.
 
-    Of a model that names several labels: path,label,predicted,p_<class>..., with `cat,dog` as predicted,
-    which is a list in .jsonl.
+    Of a model that names several labels there is no confidence, and predicted is as `cat,dog`, which is a
+    list in .jsonl. What the model does not tell is empty: unfamiliar, unfamiliarity, label_set.
 
     The name decides: .csv, .jsonl or .parquet. `label` is empty, so that the columns are those of
     `predictions/*.csv`. Probabilities have 9 significant digits in text. `answers` is gone through more than
@@ -50,26 +52,48 @@ class _Good:
         return next(((answer.classes, answer.thresholds is not None) for answer in self), ((), False))
 
 
-def _columns(classes: Sequence[str], top_k: int, *, several: bool) -> list[str]:
-    if several:
-        return ["path", "label", "predicted", *(f"p_{label}" for label in classes)]
-    further = [f"{word}_{rank}" for rank in range(2, top_k + 1) for word in ("predicted", "confidence")]
-    return ["path", "label", "predicted", "confidence", *further, *(f"p_{label}" for label in classes)]
+def _columns(classes: Sequence[str], top_k: int, *, several: bool) -> dict[str, type]:
+    """Names, each with what its values are."""
+    columns: dict[str, type] = {"path": str, "label": str, "predicted": str}
+    if not several:
+        columns["confidence"] = float
+        for rank in range(2, top_k + 1):
+            columns |= {f"predicted_{rank}": str, f"confidence_{rank}": float}
+    columns |= {"abstained": bool, "unfamiliar": bool, "unfamiliarity": float, "label_set": str}
+    return columns | dict.fromkeys((f"p_{label}" for label in classes), float)
 
 
 def _row(answer: Answer, top_k: int) -> list[Any]:
-    if answer.thresholds is not None:
-        return [answer.path, "", answer.predicted, *answer.probabilities.tolist()]
-    ranked = [value for pair in answer.top(top_k) for value in pair]
-    return [answer.path, "", *ranked, *answer.probabilities.tolist()]
+    several = answer.thresholds is not None
+    ranked = [answer.predicted] if several else [value for pair in answer.top(top_k) for value in pair]
+    labels = None if answer.label_set is None else join_labels(answer.label_set)
+    decided = [*_decided(answer).values(), labels]
+    return [answer.path, "", *ranked, *decided, *answer.probabilities.tolist()]
+
+
+def _decided(answer: Answer) -> dict[str, Any]:
+    """Whether to believe the answer; None for what the model does not tell."""
+    known = answer.unfamiliar is not None
+    return {
+        "abstained": answer.abstained,
+        "unfamiliar": answer.unfamiliar,
+        "unfamiliarity": answer.unfamiliarity if known else None,
+    }
 
 
 def _write_csv(path: Path, answers: _Good, top_k: int) -> None:
     classes, several = answers.columns
-    header = _columns(classes, top_k, several=several)
+    header = list(_columns(classes, top_k, several=several))
     texts = (answer.path for answer in answers)  # classes stand in the header
-    rows = (_row(answer, top_k) for answer in answers)
+    rows = ([_cell(value) for value in _row(answer, top_k)] for answer in answers)
     write_rows(path, header, rows, marked=needs_mark(itertools.chain(header, texts)))
+
+
+def _cell(value: Any) -> Any:
+    """As text where it is neither number nor text."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _write_jsonl(path: Path, answers: _Good, top_k: int) -> None:
@@ -89,6 +113,7 @@ def _json_line(answer: Answer, top_k: int) -> str:
     else:
         values["confidence"] = answer.confidence
         values["top"] = [{"label": label, "probability": share} for label, share in answer.top(top_k)]
+    values |= {**_decided(answer), "label_set": answer.label_set}
     values["probabilities"] = dict(zip(answer.classes, answer.probabilities.tolist(), strict=True))
     text = json.dumps(values, ensure_ascii=False)
     return (text if is_utf8(text) else json.dumps(values)) + "\n"  # names that are no UTF-8 stay valid JSON
@@ -102,12 +127,8 @@ def _write_parquet(path: Path, answers: _Good, top_k: int) -> None:
 
     classes, several = answers.columns
     header = _columns(classes, top_k, several=several)
-    texts = {
-        "path",
-        "label",
-        *(name for name in header[: 2 + (1 if several else 2 * top_k)] if name.startswith("predicted")),
-    }
-    kinds = [pyarrow.string() if name in texts else pyarrow.float64() for name in header]
+    of_type = {str: pyarrow.string(), float: pyarrow.float64(), bool: pyarrow.bool_()}
+    kinds = [of_type[kind] for kind in header.values()]
     schema = pyarrow.schema(list(zip(header, kinds, strict=True)))
     with replacing(path) as file, parquet.ParquetWriter(file, schema) as writer:
         for block in in_blocks(answers, len(header)):

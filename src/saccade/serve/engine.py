@@ -1,4 +1,4 @@
-"""Images to probabilities in worker threads, behind a bounded queue.
+"""Images to answers in worker threads, behind a bounded queue.
 
 Each worker takes one image through the decoder and the model with one thread. Two such workers were quicker
 on two cores than one worker with two threads (docs/lab-notes.md), since decoding has one thread only.
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,17 @@ if TYPE_CHECKING:
     from saccade.serve.model import Model
 
 Content = bytes | NDArray[Any]  # one encoded image, or pixels (height, width, channels)
-Answer = NDArray[np.float64] | ImageError  # (classes,), or why there is none
 T = TypeVar("T")
+
+
+class Scored(NamedTuple):
+    """What the model says of one image: `probabilities` (classes,), `unfamiliarity` NaN where not told."""
+
+    probabilities: NDArray[np.float64]
+    unfamiliarity: float
+
+
+Answer = Scored | ImageError  # which says why there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ class Engine:
         model: Model | None = None,
         reserved: bool = False,
     ) -> list[Answer]:
-        """Probabilities (classes,) of each image in order, or the ImageError that says why there are none.
+        """What the model says of each image in order, or the ImageError that says why there is nothing.
 
         images: encoded bytes, or uint8 (height, width, 3). deadline: in the event loop's time. model: the one
         to use; None is the one served now. reserved: taken however full the queue is. Raises QueueFull at
@@ -131,13 +140,13 @@ def _answered(task: _Task) -> tuple[Answer, Timing]:
 
 
 def predict_one(model: Model, content: Content) -> Answer:
-    """Probabilities (classes,) of one image, or the ImageError that says why there are none."""
+    """What the model says of one image, or the ImageError that says why there is nothing."""
     try:
         pixels = given.pixels(content, model.limits)
     except ImageError as error:
         return error
-    answer: NDArray[np.float64] = model.artefact.probabilities([pixels])[0]
-    return answer
+    found = model.artefact.scores([pixels])
+    return Scored(found.probabilities[0], float(found.unfamiliarity[0]))
 
 
 async def unless_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:

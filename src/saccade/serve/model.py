@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.artefact import Artefact
+from saccade.deciding import Deciding
 from saccade.errors import ModelError
 from saccade.pages.about import describe, read_certificate
 from saccade.predict.predictor import model_file
@@ -59,6 +61,10 @@ class Model:
     def classes(self) -> tuple[str, ...]:
         return self.artefact.classes
 
+    @cached_property
+    def deciding(self) -> Deciding:
+        return self.artefact.deciding
+
     @property
     def version(self) -> str:
         """First 12 digits of the file's SHA-256."""
@@ -66,7 +72,8 @@ class Model:
 
     def check_golden(self, answer: Any) -> None:
         """Raise ModelError where `answer`, of the golden image, is not what it must be."""
-        if not isinstance(answer, np.ndarray) or np.abs(answer - self.golden).max() > GOLDEN_TOLERANCE:
+        found = getattr(answer, "probabilities", None)  # an ImageError has none
+        if found is None or np.abs(found - self.golden).max() > GOLDEN_TOLERANCE:
             raise ModelError(
                 f"{self.file} does not answer the same twice on this machine",
                 hint="run `saccade certify FILE --against RUN` here, and report it",

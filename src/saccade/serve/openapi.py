@@ -196,7 +196,15 @@ def _predictions(server: Server) -> Json:
     one = {
         "label": {"enum": list(server.model.classes)},
         "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "abstained": {**_FLAG, "description": "Whether the model is less sure than it was asked to be."},
+        "unfamiliar": {
+            "type": ["boolean", "null"],
+            "description": "Whether the image is unlike those of training; null: the model does not tell.",
+        },
+        "unfamiliarity": {"type": ["number", "null"], "minimum": 0},
     }
+    if server.model.deciding.included:
+        one["in_set"] = {**_FLAG, "description": "Whether the set of labels of the image holds this one."}
     if server.model.artefact.multi_label:
         one["named"] = {**_FLAG, "description": "Whether the score reaches the threshold of its label."}
     scores = _list(_object(one, list(one)))

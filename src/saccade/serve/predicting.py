@@ -6,10 +6,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from saccade.deciding import is_unfamiliar
 from saccade.errors import ImageError
 from saccade.serve.body import read_images
 from saccade.serve.engine import Answer, unless_hung_up
@@ -35,7 +37,9 @@ def routes() -> list[Route]:
 async def predict(request: Request) -> Response:
     """`POST /predict?top_k=K`: one image gives a list of {"label", "score"}, several a list of such lists.
 
-    Of a model that names several labels, each has "named" too: whether its score reaches its threshold.
+    Each says of the image: "abstained" (rather ask a person), "unfamiliar" (unlike the training images) and
+    "unfamiliarity", null where the model does not tell. Of a model with sets of labels, "in_set" says which
+    are in that of the image; of one that names several labels, "named" whether a score reaches its threshold.
     Of several images, one that cannot be used has {"error", "status"} in its place; all others are answered.
     """
     server: Server = request.app.state.server
@@ -81,10 +85,26 @@ def _ranked(answer: Answer, model: Model, top_k: int | None) -> Any:
     if isinstance(answer, ImageError):
         refused = refused_image(answer)
         return {"error": image_words(answer), "status": refused.status}
-    order, limits = np.argsort(-answer, kind="stable"), model.artefact.thresholds
-    scores = [{"label": model.classes[i], "score": float(answer[i])} for i in order]
-    if limits is None:
-        return scores[: top_k or DEFAULT_TOP_K]
-    named = answer >= np.array(limits)
-    shown = top_k or max(DEFAULT_TOP_K, int(named.sum()))
-    return [{**one, "named": bool(named[i])} for one, i in zip(scores[:shown], order, strict=False)]
+    found, deciding, limits = answer.probabilities, model.deciding, model.artefact.thresholds
+    unfamiliar = is_unfamiliar(answer.unfamiliarity)
+    of_image = {
+        "abstained": deciding.abstains(found),
+        "unfamiliar": unfamiliar,
+        "unfamiliarity": None if unfamiliar is None else answer.unfamiliarity,
+    }
+    chosen: dict[str, NDArray[np.bool_]] = {}
+    if deciding.included:
+        chosen["in_set"] = deciding.in_set(found)
+    if limits is not None:
+        chosen["named"] = found >= np.array(limits)
+    least = max((int(which.sum()) for which in chosen.values()), default=0)
+    order = np.argsort(-found, kind="stable")[: top_k or max(DEFAULT_TOP_K, least)]
+    return [
+        {
+            "label": model.classes[i],
+            "score": float(found[i]),
+            **{word: bool(which[i]) for word, which in chosen.items()},
+            **of_image,
+        }
+        for i in order
+    ]

@@ -83,12 +83,14 @@ async def infer(request: Request) -> Response:
 
 def _as_tensor(answers: list[Answer]) -> NDArray[np.float64]:
     """(images, classes); raises Refused, with its number, for an image that cannot be used."""
+    rows = []
     for number, answer in enumerate(answers, start=1):
         if isinstance(answer, ImageError):
             refused = refused_image(answer)
             refused.message = f"image {number} of {len(answers)}: {refused.message}"
             raise refused
-    return np.array(answers)
+        rows.append(answer.probabilities)
+    return np.array(rows)
 
 
 def _server(request: Request) -> Server:

@@ -1,5 +1,7 @@
-// The model in this browser: `classify(blob)` answers with a list of {label, score}, the best first. Where an
-// image may have several labels, each has `named`: whether its score reaches its threshold.
+// The model in this browser: `classify(blob)` answers with a list of {label, score}, the best first. Each says of
+// the image, too: `abstained` (rather ask a person), `unfamiliar` (unlike the training images; null: not known)
+// and `unfamiliarity`. `in_set` is whether the image's set of labels holds this one. Where an image may have
+// several labels, `named` is whether the score reaches its threshold.
 //
 //   import { classify } from "./app.js";
 //   await classify(blob, { top_k: 3 });
@@ -11,14 +13,28 @@ import { decode } from "./decode.js";
 export async function classify(blob, { top_k = 5 } = {}) {
   const { about, session } = await ready();
   const image = await decode(blob, about.decoding);
-  const { probabilities } = await inTurn(() => run(session, image));
-  const limits = about.thresholds;
+  const { probabilities, unfamiliar } = await inTurn(() => run(session, image));
+  const limits = about.thresholds, included = about.label_sets?.limits;
   const ranked = about.classes.map((label, place) => {
-    const score = probabilities.data[place];
-    return limits ? { label, score, named: score >= limits[label] } : { label, score };
+    const answer = { label, score: probabilities.data[place] };
+    if (included) answer.in_set = answer.score >= (included[place] ?? included[0]);
+    if (limits) answer.named = answer.score >= limits[label];
+    return answer;
   });
   ranked.sort((one, other) => other.score - one.score);
-  return top_k ? ranked.slice(0, top_k) : ranked;
+  const unfamiliarity = unfamiliar ? unfamiliar.data[0] : null;
+  const ofImage = {
+    abstained: ranked[0].score < leastFor(ranked[0].label, about.asking),
+    unfamiliar: unfamiliarity === null ? null : unfamiliarity > 1,
+    unfamiliarity,
+  };
+  return (top_k ? ranked.slice(0, top_k) : ranked).map((answer) => ({ ...answer, ...ofImage }));
+}
+
+// The score that an answer with this label needs; 0 where the model never abstains.
+function leastFor(label, asking) {
+  const own = asking?.by_class ?? {};
+  return (Object.hasOwn(own, label) ? own[label] : asking?.threshold) ?? 0;
 }
 
 /** What the model is: its name, classes, accuracy, certificate. */

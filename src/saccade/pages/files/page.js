@@ -80,6 +80,7 @@ function newCard(file) {
 function showAnswer(card, answer, seconds) {
   card.querySelector("h3").replaceChildren(...title(answer));
   card.querySelector(".seconds").textContent = `${seconds.toFixed(2)} s`;
+  card.querySelector(".problem").textContent = doubts(answer[0]).join(" ");
   const list = card.querySelector("ol");
   list.append(...answer.map(bar));
   for (const item of [...list.children].slice(SHOWN_CLASSES)) item.hidden = true;
@@ -98,6 +99,13 @@ function title(answer) {
   if (answer[0].named === undefined) return [isolated(answer[0].label), ` ${percent(answer[0].score)}`];
   const named = answer.filter(({ named }) => named).map(({ label }) => isolated(label));
   return named.length ? named.flatMap((name, place) => (place ? [", ", name] : [name])) : ["No label"];
+}
+
+function doubts({ abstained, unfamiliar }) {
+  return [
+    ...(abstained ? ["Not sure enough: ask a person."] : []),
+    ...(unfamiliar ? ["Unlike the photos that the model has learnt from: do not rely on the answer."] : []),
+  ];
 }
 
 function bar({ label, score, named = true }) {
