@@ -10,7 +10,8 @@ features of the same network. Energy and probability are of the logits; the neig
 to the nearest of the training photos (500 at most, as for ours).
 
 Exit code 1: ours tells a far set with an AUROC below 0.95. Where pytorch-ood can be imported, the residual of
-its ViM is compared with ours; `--vim FILE` writes the features for one that lives elsewhere.
+its ViM is compared with ours: `uv pip install --no-deps --target FOLDER pytorch-ood`, and FOLDER on
+PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -181,18 +182,17 @@ def compared(usual: Read, strange: Read, bank: Floats) -> dict[str, float]:
 def vim_difference(model: Trained, bank: Floats, read: Read) -> float:
     """Largest difference of the residual's length from pytorch-ood's ViM, as a share of it."""
     import torch
-    from pytorch_ood.detector import ViM
+    from pytorch_ood.detector.vim import ViM
 
-    from saccade.evaluation.unfamiliar import principal_basis, residual_norms
+    from saccade.evaluation.unfamiliar import MOST_DIMENSIONS, principal_basis, residual_norms
 
     head = model.bundle.module.head.dense
-    weight, bias = head.weight.detach().double(), head.bias.detach().double()
-    dimensions = min(bank.shape) // 2
-    theirs = ViM(lambda x: x, dimensions, weight, bias)
+    theirs = ViM(None, MOST_DIMENSIONS, head.weight, head.bias)
     theirs.fit_features(torch.from_numpy(bank), torch.zeros(len(bank), dtype=torch.long))
-    origin = -(np.linalg.pinv(weight.numpy()) @ bias.numpy())
-    expected = np.linalg.norm((read.features - origin) @ np.asarray(theirs.principal_subspace), axis=1)
-    ours = residual_norms(read.features - origin, principal_basis(bank - origin, most=dimensions))
+    values = torch.from_numpy(read.features).float() - theirs.u
+    expected = (values @ theirs.principal_subspace).norm(dim=1).numpy()
+    origin = theirs.u.double().numpy()
+    ours = residual_norms(read.features - origin, principal_basis(bank - origin, most=MOST_DIMENSIONS))
     return float((np.abs(ours - expected) / expected).max())
 
 
