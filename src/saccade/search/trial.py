@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from saccade.pipeline.fit import fit
 from saccade.pipeline.hints import usual_side
 from saccade.pipeline.work import Ready, Work
 from saccade.recipe import Recipe
+from saccade.records import EpochRow
 from saccade.run_folder import RunFolder, json_bytes, write_bytes
 from saccade.run_record import USUAL_SIDE
 from saccade.runtime import Runtime
@@ -155,9 +156,17 @@ def train_once(ground: Ground, params: Params, method: str, folder: Path) -> Run
     )
     fit(work)
     best: dict[str, Any] = run.read_model()["training"]["best"]
-    epochs = sum(row.phase == "finetune" for row in run.read_history())
+    history = run.read_history()
+    epochs = sum(row.phase == "finetune" for row in history)
     seconds = round(time.monotonic() - began, 2)
-    return Rung(method, best["validation_loss"], best["validation_accuracy"], seconds, epochs)
+    return Rung(method, _loss(history, best), best["validation_accuracy"], seconds, epochs)
+
+
+def _loss(history: Sequence[EpochRow], best: Mapping[str, Any]) -> float:
+    """The validation loss of the kept epoch; the calibrated one where that was watched."""
+    kept = next(row for row in history if row.epoch == best["epoch"])
+    calibrated = kept.monitored if kept.monitor == "calibrated_loss" else None
+    return kept.validation_loss if calibrated is None else calibrated
 
 
 def _with_time(ground: Ground, recipe: Recipe, side: int) -> Recipe:
