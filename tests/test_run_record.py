@@ -37,6 +37,7 @@ WHOLE: dict[str, Any] = {
     "without_effect": {},
     "choice": {"backbone": "resnet18"},
     "series": {"count": 2, "images": 4},
+    "held_out": {"accuracy": 0.9, "images": 40, "validation": 0.8},
     "folds": {"models": 3, "kind": "average"},
     "evidence": {"7": {"looked_at": 0}},
     "diagnosis": [],

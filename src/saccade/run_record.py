@@ -56,9 +56,7 @@ class RunRecord:
     without_effect: Mapping[str, str] | None = None  # key of the recipe -> why it changes nothing here
     choice: Mapping[str, Any] = field(default_factory=dict)  # of the backbone, where it was "auto"
     series: Mapping[str, Any] = field(default_factory=dict)  # hidden ones among the training images
-    held_out: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # accuracy of the first head, by cross-validation
+    held_out: Mapping[str, Any] = field(default_factory=dict)  # of the first head, by cross-validation
     folds: Mapping[str, Any] = field(default_factory=dict)  # what the folds' models became, and what it costs
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by number of the promise
     diagnosis: tuple[Mapping[str, Any], ...] | None = None  # None: not made yet
