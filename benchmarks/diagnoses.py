@@ -155,7 +155,7 @@ def epochs(count: int, *more: str) -> tuple[str, ...]:
 
 HARD = noisy(shape, 60)
 ILL = (
-    Case("overfitting", "overfitting", noisy(large_shape, 70), parts(20, 40, 40), (*HEAD, "--head", "mlp")),
+    Case("overfitting", "overfitting", noisy(large_shape, 110), parts(20, 40, 40), (*HEAD, "--head", "mlp")),
     Case("underfitting", "underfitting", HARD, parts(60, 60, 60), epochs(8), wrong=0.6),
     Case("rate too high", "too_high_a_rate", shape, parts(50, 40, 60), epochs(6, "--lr", "3")),
     Case("rate too low", "too_low_a_rate", shape, parts(50, 40, 60), epochs(6, "--lr", "1e-6")),
