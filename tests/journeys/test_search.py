@@ -55,7 +55,9 @@ def test_the_path_of_a_search(saccade: Saccade, photos: Path, tiny_weights: Path
     assert record.promises["7"]["state"] == "kept"
     assert "none of the 2 trials" in record.promises["7"]["evidence"]
     assert 'id="search"' in run.report.read_text()
-    assert run.read_model()["training"]["best"]["validation_loss"] == found["best"]["log_loss"]
+    best = run.read_model()["training"]["best"]
+    kept = next(row for row in run.read_history() if row.epoch == best["epoch"])
+    assert kept.monitored == found["best"]["log_loss"]
 
     recipe = Recipe.from_toml((out / "best.toml").read_text())
     assert recipe.train.method == found["best"]["method"]

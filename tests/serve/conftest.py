@@ -71,7 +71,11 @@ class Running:
         assert not self.thread.is_alive()
         self.server.engine.close()
 
-    def log(self) -> str:
+    def log(self, *, requests: int = 0) -> str:
+        """What was logged so far; the line of a request comes after its answer, so it is waited for."""
+        until = time.monotonic() + 10
+        while self._log.getvalue().count('"request"') < requests and time.monotonic() < until:
+            time.sleep(0.02)
         self.server.log.close()
         return self._log.getvalue()
 

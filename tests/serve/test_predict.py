@@ -139,7 +139,7 @@ def test_the_log_is_json_without_content(model_path: Path, serving: Any, photo: 
     with serving(model_path) as server:
         server.client.post("/predict", content=b"SECRET-CONTENT-OF-AN-IMAGE")
         server.client.post("/predict?top_k=2&password=hunter2", content=photo())
-        text = server.log()
+        text = server.log(requests=2)
     lines = [json.loads(line) for line in text.splitlines()]
     requests = [line for line in lines if line["event"] == "request"]
     assert [(line["path"], line["status"]) for line in requests] == [("/predict", 400), ("/predict", 200)]
