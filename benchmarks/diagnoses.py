@@ -174,7 +174,7 @@ ILL = (
         "a class never predicted",
         "never_predicted",
         of_kinds(large_shape, 0, 1, 1),
-        {"train": [90, 90, 9], "val": [50, 50, 10], "test": [50, 50, 12]},
+        {"train": [90, 90, 4], "val": [50, 50, 10], "test": [50, 50, 12]},
         HEAD,
     ),
     Case("two alike", "not_separable", of_kinds(large_shape, 0, 1, 2, 2), parts(50, 50, 50, classes=4), HEAD),

@@ -93,6 +93,12 @@ def test_a_hundredth_of_the_usual_rate_at_which_nothing_moves_is_too_low() -> No
     assert "too_low_a_rate" not in found(gentle, validation=even(0.3), recipe=Recipe())
 
 
+def test_losses_that_jump_at_a_tiny_rate_do_not_make_it_high() -> None:
+    noisy = epochs([1.2, 1.4, 1.2, 1.4, 1.2, 1.4], 0.35, rates=1e-6)
+    told = found(noisy, validation=even(0.35))
+    assert told.keys() & {"too_high_a_rate", "too_low_a_rate"} == {"too_low_a_rate"}
+
+
 def test_fine_tuning_that_makes_it_worse_is_told_and_the_head_advised() -> None:
     head = epochs([0.5], 0.9, rates=0.0, phase="head")
     worse = epochs([0.6, 0.55], 0.75, phase="finetune")

@@ -85,6 +85,8 @@ def too_high_a_rate(evidence: Evidence) -> Finding | None:
                 remedy = f"Use the usual rate first ({method(evidence)}--lr {usual:g})."
                 found = replace(found, remedy=remedy)
             return replace(found, severity="error")
+        if max(row.lr for row in rows) <= _low_rate(evidence, phase):
+            continue  # at such a rate losses jump by chance alone, where images are few
         if _jumps(rows, "train_loss", TRAIN_JUMP):
             return _rate_finding(evidence, phase, "made the training loss jump up again and again", rows)
         if _jumps(rows, "validation_loss", VALIDATION_JUMP) and not has_turned(rows):

@@ -182,30 +182,47 @@ def images_that_lack(predictions: Mapping[str, Predictions], *, kind: Kind, max_
     )
 
 
+def _answer_problems(
+    agreement: Agreement,
+    change: AccuracyChange | None,
+    changes: Mapping[str, AccuracyChange],
+    kind: Kind,
+    tolerance: float,
+    max_drop: float,
+) -> list[str]:
+    """Raises ModelError for a reduced file without images to judge it by."""
+    if kind == "float":
+        return list(_float_problems(agreement, tolerance))
+    if kind == "fp16" and not list(_float_problems(agreement, FP16_DIFFERENCE)):
+        return []
+    if change is None:
+        raise ModelError(
+            f"an {kind} file is judged by validation accuracy, and there are no labelled validation images",
+            hint="train with a validation part",
+        )
+    return list(_reduced_problems(agreement, change, changes, max_drop))
+
+
+def _unfamiliarity_problems(apart: Sequence[float]) -> list[str]:
+    if not apart or max(apart) <= UNFAMILIARITY_DIFFERENCE:
+        return []
+    return [
+        f"the unfamiliarity of an image differs by {max(apart):.2g} of it, allowed "
+        f"{UNFAMILIARITY_DIFFERENCE:g}"
+    ]
+
+
 def judge(
     parts: Sequence[Compared], *, kind: Kind, tolerance: float, max_drop: float, sha256: str
 ) -> Certificate:
     """The verdict over all compared images of one runtime; pure arithmetic."""
     agreement, changes = _agreement(parts), _accuracy_changes(parts)
     change = changes.pop("", None)
-    if kind == "fp16" and not list(_float_problems(agreement, FP16_DIFFERENCE)):
-        problems = []
-    elif kind != "float":
-        if change is None:
-            raise ModelError(
-                f"an {kind} file is judged by validation accuracy, and there are "
-                "no labelled validation images",
-                hint="train with a validation part",
-            )
-        problems = list(_reduced_problems(agreement, change, changes, max_drop))
-    else:
-        problems = list(_float_problems(agreement, tolerance))
     apart = [p.unfamiliarity_difference for p in parts if p.unfamiliarity_difference is not None]
-    if apart and not max(apart) <= UNFAMILIARITY_DIFFERENCE:
-        problems.append(
-            f"the unfamiliarity of an image differs by {max(apart):.2g} of it, allowed "
-            f"{UNFAMILIARITY_DIFFERENCE:g}"
-        )
+    problems = [
+        *_answer_problems(agreement, change, changes, kind, tolerance, max_drop),
+        *_unfamiliarity_problems(apart),
+    ]
     return Certificate(
         kind=kind,
         images=agreement.images,

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from saccade import extensions
 from saccade.building import build_network
 from saccade.caches.endings import kind_of_run
+from saccade.caches.pixels import PixelCache
 from saccade.errors import ModelError
 from saccade.features.compute import Engines
 from saccade.features.engines import engines_of
 from saccade.methods import METHODS, make_plan
-from saccade.methods.probe import HELD_OUT, SERIES
+from saccade.methods.probe import HELD_OUT, SERIES, Probe
 from saccade.models import BuiltModel
 from saccade.pipeline import mending
 from saccade.pipeline.batches import ValidationBatches, make_probe, noted, pixel_cache, training_data
@@ -68,7 +69,6 @@ def fit(work: Work) -> None:
     runtime = ready.runtime if ready else Runtime.create(work.recipe.device, work.recipe.precision)
     made = ready.network_for(dataset) if ready else None
     network = made or build_network(dataset, work.recipe)
-    engines = ready.engines if ready and made else None
     plan = make_plan(work.recipe, network)
     refuse_other_weights(run, plan)
     say_network(network, runtime, terminal)
@@ -83,10 +83,7 @@ def fit(work: Work) -> None:
         stop_on_signals() as stop,
         together(work, plan) as team,
     ):
-        probe = None
-        if plan.phases[0].fitted:
-            own = _engines(work, lambda: engines or engines_of(network, runtime))
-            probe = make_probe(dataset, plan, terminal, own, pixels, work.features)
+        probe = _probe_of(work, plan, network, runtime, pixels)
         processes = work.crew.place.count if work.crew else 1
         data = training_data(dataset, plan, validation, runtime.device, pixels, terminal, processes)
         watch = Watch(callbacks, stop, clock, work.finish)
@@ -107,6 +104,18 @@ def fit(work: Work) -> None:
             terminal.say(f"          {note}")
         keep_bundle(work, result, sized, late)
     work.dataset = choices_made(run, dataset, continued=continued)
+
+
+def _probe_of(
+    work: Work, plan: Plan, network: BuiltModel, runtime: Runtime, pixels: PixelCache | None
+) -> Probe | None:
+    """Frozen features, where the first phase fits a head on them; by the engines that were made ready."""
+    if not plan.phases[0].fitted:
+        return None
+    ready = work.ready
+    made = ready.engines if ready and ready.network is network else None
+    engines = _engines(work, lambda: made or engines_of(network, runtime))
+    return make_probe(work.dataset, plan, work.terminal, engines, pixels, work.features)
 
 
 def record_findings(job: TrainingJob, result: FitResult) -> None:
