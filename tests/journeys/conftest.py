@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,3 +77,65 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny_flags(weights: Path) -> Sequence[str]:
     return ("--backbone", "test_efficientnet", "--weights", str(weights), "--image-size", "32")
+
+
+# -- a bucket on this machine ------------------------------------------------------------------------------
+
+
+class S3Server:
+    """moto's S3, with one bucket called `images`; what lies there is gone once it is killed."""
+
+    def __init__(self) -> None:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            self.port = found.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        self.ask("PUT", "images")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def ask(self, method: str, path: str, data: bytes | None = None) -> bytes:
+        signed = {
+            "Authorization": "AWS4-HMAC-SHA256 Credential=me/20260101/us-east-1/s3/aws4_request",
+            "Content-Type": "application/octet-stream",
+        }
+        request = urllib.request.Request(f"{self.url}/{path}", data, signed, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return bytes(answer.read())
+
+    def put(self, root: Path, prefix: str) -> None:
+        for path in sorted(path for path in root.rglob("*") if path.is_file()):
+            self.ask("PUT", f"images/{prefix}/{path.relative_to(root).as_posix()}", path.read_bytes())
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[S3Server]:
+    pytest.importorskip("obstore", reason="needs the extra saccade[remote]")
+    if importlib.util.find_spec("moto") is None:
+        pytest.skip("needs a server: pip install 'moto[s3]' flask flask-cors")
+    server = S3Server()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def let_in(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What saccade needs to know of the server stands in the environment."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATHISISATESTKEY00")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret/of+the+test")

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
-import socket
-import subprocess
-import sys
 import tarfile
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,76 +15,17 @@ from typing import Any
 import pytest
 
 from saccade.audit import scan
-from saccade.sources import load_source, remote
+from saccade.sources import connections, load_source, remote
 
-obstore = pytest.importorskip("obstore", reason="needs the extra saccade[remote]")
-if importlib.util.find_spec("moto") is None:
-    pytest.skip("needs a server: pip install 'moto[s3]' flask flask-cors", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("let_in")
 
 Saccade = Callable[..., Any]
 KEY, SECRET = "AKIATHISISATESTKEY00", "a-secret/of+the+test"
 HEAD = ("--image-size", "32", "--batch-size", "16", "--method", "head")
 
 
-class Server:
-    """moto's S3, with one bucket called `images`; what lies there is gone once it is killed."""
-
-    def __init__(self) -> None:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        self.ask("PUT", "images")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def ask(self, method: str, path: str, data: bytes | None = None) -> bytes:
-        signed = {
-            "Authorization": "AWS4-HMAC-SHA256 Credential=me/20260101/us-east-1/s3/aws4_request",
-            "Content-Type": "application/octet-stream",
-        }
-        request = urllib.request.Request(f"{self.url}/{path}", data, signed, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return bytes(answer.read())
-
-    def put(self, root: Path, prefix: str) -> None:
-        for path in sorted(path for path in root.rglob("*") if path.is_file()):
-            self.ask("PUT", f"images/{prefix}/{path.relative_to(root).as_posix()}", path.read_bytes())
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.kill()
-
-
-@pytest.fixture(autouse=True)
-def _environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-
-
-@pytest.fixture(scope="module")
-def photos(
-    server: Server, tmp_path_factory: pytest.TempPathFactory, photo_writer: Callable[..., Path]
-) -> Path:
+def photos(server: Any, tmp_path_factory: pytest.TempPathFactory, photo_writer: Callable[..., Path]) -> Path:
     """60 photos in a folder, and the same ones below s3://images/photos."""
     folder = photo_writer(tmp_path_factory.mktemp("data") / "photos", images=20)
     (folder / "disc/Thumbs.db").write_bytes(b"x")
@@ -158,7 +94,7 @@ def test_processes_that_load_images_give_way_to_threads(
 
 
 def test_a_deleted_object_is_set_aside_by_name(
-    saccade: Saccade, server: Server, photos: Path, tmp_path: Path
+    saccade: Saccade, server: Any, photos: Path, tmp_path: Path
 ) -> None:
     server.put(photos, "fewer")
     assert saccade("split", "s3://images/fewer", "--out", tmp_path / "split.csv").code == 0
@@ -169,7 +105,7 @@ def test_a_deleted_object_is_set_aside_by_name(
 
 
 def test_archives_shards_and_lists_are_those_of_the_folder(
-    server: Server, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
     packed = tmp_path / "packed"
@@ -213,7 +149,7 @@ def test_archives_shards_and_lists_are_those_of_the_folder(
 
 
 def test_wrong_credentials_are_said_without_what_they_are(
-    saccade_process: Saccade, server: Server, photos: Path, tmp_path: Path
+    saccade_process: Saccade, server: Any, photos: Path, tmp_path: Path
 ) -> None:
     server.ask("POST", "moto-api/reset-auth", b"0")
     try:
@@ -235,7 +171,7 @@ def test_what_is_not_there_is_named(saccade: Saccade, photos: Path) -> None:
 class Relay(BaseHTTPRequestHandler):
     """Hands requests on to moto; kills it once `left` images have been read."""
 
-    server_of: Server
+    server_of: Any
     left = 20
     lock = threading.Lock()
 
@@ -266,14 +202,14 @@ class Relay(BaseHTTPRequestHandler):
 
 def test_a_server_that_is_killed_in_the_midst_of_a_prediction(
     saccade: Saccade,
-    server: Server,
+    server: Any,
     photos: Path,
     tmp_path: Path,
     make_model: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(remote, "RETRIES", 1)
+    monkeypatch.setattr(connections, "RETRIES", 1)
     make_model(tmp_path / "model.onnx")
     Relay.server_of = server
     relay = ThreadingHTTPServer(("127.0.0.1", 0), Relay)
@@ -341,7 +277,7 @@ def test_an_archive_behind_a_password(
 
 
 def test_a_manifest_of_a_bucket_trains_like_the_bucket(
-    saccade: Saccade, server: Server, photos: Path, tmp_path: Path
+    saccade: Saccade, server: Any, photos: Path, tmp_path: Path
 ) -> None:
     server.put(photos, "grown")
     out = tmp_path / "manifest.parquet"
@@ -359,7 +295,7 @@ def test_a_manifest_of_a_bucket_trains_like_the_bucket(
 
 
 def test_a_second_audit_reads_what_has_changed(
-    saccade: Saccade, server: Server, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saccade: Saccade, server: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "FRESH_NS", 0)
     server.put(photos, "twice")

@@ -9,7 +9,7 @@ import pytest
 
 from saccade.errors import MissingExtraError, SourceError
 from saccade.pipeline.train import identity
-from saccade.sources import load_source, remote
+from saccade.sources import connections, load_source, remote
 from saccade.sources.addresses import address_of, on_loopback, secret_of, without_secrets
 from saccade.sources.inputs import given_by
 from saccade.sources.tables import Columns
@@ -73,13 +73,15 @@ def test_http_lists_no_folders() -> None:
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    remote._connection.cache_clear()
+    connections._connection.cache_clear()
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(MissingExtraError, match=r"saccade\[remote\]"):
         load_source("s3://bucket/photos")
 
 
 def test_a_forked_process_says_that_it_cannot_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_connected_by", 1)
-    with pytest.raises(remote.ForkedError):  # a RuntimeError, with which batches come from threads instead
+    monkeypatch.setattr(connections, "_connected_by", 1)
+    with pytest.raises(
+        connections.ForkedError
+    ):  # a RuntimeError, with which batches come from threads instead
         remote.RemoteStorage("s3://bucket").read("a.jpg")

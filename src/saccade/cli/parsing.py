@@ -58,7 +58,12 @@ def parsed(words: list[str]) -> tuple[Callable[..., int | None], inspect.BoundAr
     if inspect.unwrap(command) in (train, search) and not given.arguments.get("resume"):
         _choose_run_folder(words, given)
     typed_words.set(list(words))
-    return inspect.unwrap(command), given
+    run = inspect.unwrap(command)
+    if given.arguments.get("resume") or any("://" in str(value) for value in given.arguments.values()):
+        from saccade.cli.outputs import uploading
+
+        run = uploading(run, given)
+    return run, given
 
 
 def _choose_run_folder(words: list[str], given: inspect.BoundArguments) -> None:

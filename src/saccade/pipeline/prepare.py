@@ -30,7 +30,9 @@ from saccade.records import Audit, Dataset, Finding, Split
 from saccade.report.audit_page import write_audit_page
 from saccade.run_folder import RunFolder, write_json
 from saccade.sources import USUAL_COLUMNS, Columns, is_list, load_source
+from saccade.sources.addresses import address_of, is_remote
 from saccade.sources.naming import how_it_is_read
+from saccade.sources.outputs import is_place
 from saccade.sources.remote import LinkedStorage, RemoteStorage
 from saccade.sources.storage import FolderStorage
 from saccade.split import (
@@ -367,4 +369,10 @@ def _check_list_can_be_written(target: Path, location: str, dataset: Dataset) ->
             hint=(
                 "unpack it and split the folder (`saccade train` reads it as it is and makes the same split)"
             ),
+        )
+    here = not address_of(dataset.root) and not all(is_remote(record.path) for record in dataset.records)
+    if here and is_place(target):
+        raise SplitError(
+            f"{location} lies on this disk, and a list at an address cannot name its images",
+            hint="give the address of the images, or --out a name on this disk",
         )

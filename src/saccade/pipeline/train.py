@@ -30,7 +30,7 @@ from saccade.processes import ALONE, Place, require_divisible
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder, existing_run
 from saccade.signals import can_resume
-from saccade.sources.addresses import without_secrets
+from saccade.sources.addresses import is_remote, without_secrets
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -126,6 +126,11 @@ def train(
     together. Raises SaccadeError when it cannot go on.
     """
     began = time.monotonic() if started is None else started
+    if is_remote(out):
+        raise RunError(
+            f"{out} is an address, and a run needs a folder on this disk",
+            hint="give a folder; `saccade train DATA --out ADDRESS` uploads it when it is finished",
+        )
     given = _checked(callbacks)
     run = RunFolder(Path(out))
     several = crew_of(place, run, recipe, terminal)

@@ -1,0 +1,123 @@
+"""--out with an address in a bucket: what a command writes is there in the end, and nowhere half."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saccade.cli import outputs
+from saccade.errors import SourceError
+
+pytestmark = pytest.mark.usefixtures("let_in")
+Saccade = Callable[..., Any]
+SMALL = ("--backbone", "small_cnn", "--image-size", "16", "--epochs", "1", "--batch-size", "16")
+
+
+@pytest.fixture(scope="module")
+def photos(server: Any, tmp_path_factory: pytest.TempPathFactory, photo_writer: Callable[..., Path]) -> Path:
+    """36 photos in a folder, and the same ones below s3://images/answered."""
+    folder = photo_writer(tmp_path_factory.mktemp("data") / "photos")
+    server.put(folder, "answered")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_table_of_answers_is_uploaded_and_an_upload_that_failed_is_made_again(
+    saccade: Saccade,
+    server: Any,
+    photos: Path,
+    tmp_path: Path,
+    make_model: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_model(tmp_path / "model.onnx")
+    assert saccade("predict", "model.onnx", photos, "--out", "here.csv").code == 0
+    real, words = outputs.upload, ("predict", "model.onnx", photos, "--out", "s3://images/out/there.csv")
+
+    def fail(file: Path, address: str) -> None:
+        raise SourceError("s3://images: does not answer")
+
+    monkeypatch.setattr(outputs, "upload", fail)
+    stopped = saccade(*words)
+    assert (stopped.code, "does not answer" in stopped.err) == (2, True)
+    assert list(tmp_path.glob("cache/outputs/*/there.csv"))
+    monkeypatch.setattr(outputs, "upload", real)
+    again = saccade(*words)
+    assert again.code == 0, again.err
+    assert "only its upload is left" in again.out
+    assert "predictions written" not in again.out
+    assert "Uploaded s3://images/out/there.csv (1 file" in " ".join(again.out.split())
+    assert server.ask("GET", "images/out/there.csv") == Path("here.csv").read_bytes()
+    assert not list(tmp_path.glob("cache/outputs/*"))
+    assert not Path("s3:").exists()
+
+
+def test_an_audit_a_split_and_a_manifest_in_a_bucket(saccade: Saccade, server: Any, photos: Path) -> None:
+    assert saccade("audit", photos, "--out", "s3://images/out/audit").code == 0
+    assert json.loads(server.ask("GET", "images/out/audit/audit.json"))["findings"] is not None
+    assert b"<html" in server.ask("GET", "images/out/audit/audit.html")
+    words = ("split", "s3://images/answered", "--out", "s3://images/split.csv")
+    assert saccade(*words).code == 0
+    first = server.ask("GET", "images/split.csv")
+    assert first.count(b"s3://images/answered/") == 36
+    assert "36 images kept the part they had" in saccade(*words).out
+    assert server.ask("GET", "images/split.csv") == first
+    assert saccade("audit", "s3://images/split.csv").code == 0
+    words = ("index", "s3://images/answered", "--out", "s3://images/manifest.parquet")
+    assert saccade(*words).code == 0
+    assert "36 unchanged, 0 new" in " ".join(saccade(*words).out.split())
+
+
+def test_a_finished_run_is_uploaded_with_its_manifest_last(
+    saccade: Saccade, server: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, order = outputs.upload, []
+
+    def watched(file: Path, address: str) -> None:
+        order.append(address)
+        real(file, address)
+
+    monkeypatch.setattr(outputs, "upload", watched)
+    words = ("train", photos, "--out", "s3://images/runs/one", *SMALL, "--no-export.onnx")
+    answer = saccade(*words)
+    assert answer.code == 0, answer.err
+    assert order[-1] == "s3://images/runs/one/manifest.json"
+    named = json.loads(server.ask("GET", "images/runs/one/manifest.json"))["files"]
+    assert "bundle/weights.safetensors" in named
+    for name in named:
+        here = Path("runs/s3-images-runs-one", name).read_bytes()
+        assert server.ask("GET", f"images/runs/one/{name}") == here, name
+    assert not [address for address in order if "checkpoints" in address or "/.lock" in address]
+    order.clear()
+    resumed = saccade("train", "--resume", "runs/s3-images-runs-one")
+    assert resumed.code == 0, resumed.err
+    assert order[-1] == "s3://images/runs/one/manifest.json"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("split", "{}", "--out", "s3://images/here.csv"), "lies on this disk"),
+        (("audit", "{}", "--out", "s3://nowhere/audit"), "no bucket"),
+        (("audit", "{}", "--out", "https://host/audit"), "HTTP takes no files"),
+        (("audit", "{}", "--out", "s3://images"), "nothing in it"),
+        (("predict", "model.onnx", "{}", "--sort-into", "s3://images/x"), "only --out may be an address"),
+        (("search", "{}", "--out", "s3://images/x"), "writes into a folder"),
+    ],
+)
+def test_what_cannot_be_uploaded_is_refused(
+    saccade: Saccade, photos: Path, words: tuple[str, ...], said: str
+) -> None:
+    answer = saccade(*(word.format(photos) for word in words))
+    assert answer.code == 2
+    assert said in answer.err
+    assert not Path("s3:").exists()
