@@ -72,6 +72,23 @@ def test_another_recipe_in_the_same_folder_is_refused_by_key(tmp_path: Path) -> 
         run.continues(Recipe.from_mapping({"train.epochs": 3}), {})
 
 
+def test_a_run_with_a_former_default_is_shown_and_goes_on_only_when_it_is_named(tmp_path: Path) -> None:
+    run, former = RunFolder(tmp_path / "run"), Recipe.from_mapping({"train.monitor": "loss"})
+    run.write_recipe(former)
+    run.write_environment({"finished": False})
+    with pytest.raises(RunError) as refused:
+        run.continues(Recipe(), {}, only_to_show=True)
+    assert "--train.monitor loss, or give --resume" in refused.value.hint
+    assert run.continues(former, {})
+    run.write_environment({"finished": True})
+    assert run.continues(Recipe(), {}, only_to_show=True)
+    with pytest.raises(RunError, match="now 'calibrated_loss'"):
+        run.continues(Recipe(), {}), "it may be trained again"
+    for given in ({"train.monitor": "calibrated_loss"}, {"train.monitor": "accuracy"}, {"seed": 1}):
+        with pytest.raises(RunError):
+            run.continues(Recipe.from_mapping(given), {}, only_to_show=True)
+
+
 def test_what_changes_no_result_may_be_another_in_a_run_that_continues(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.write_recipe(Recipe())

@@ -401,6 +401,15 @@ HIGHER_IS_BETTER: dict[str, bool] = {
 }
 
 
+def monitor_in_words(name: str) -> str:
+    """A value of `train.monitor` as prose has it.
+
+    >>> monitor_in_words("calibrated_loss"), monitor_in_words("macro_f1")
+    ('calibrated loss', 'macro F1')
+    """
+    return name.replace("_", " ").replace("f1", "F1")
+
+
 @dataclass(frozen=True, slots=True)
 class EpochRow:
     """One line of `history.jsonl`. `seconds` count from the moment the command was started.
@@ -425,6 +434,17 @@ class EpochRow:
         if self.monitored is None:
             return self.validation_loss
         return -self.monitored if HIGHER_IS_BETTER[self.monitor] else self.monitored
+
+    @property
+    def watched_loss(self) -> float:
+        """The calibrated loss of validation where that is watched, else the plain one."""
+        calibrated = self.monitored if self.monitor == "calibrated_loss" else None
+        return self.validation_loss if calibrated is None else calibrated
+
+    @property
+    def loss_in_words(self) -> str:
+        """What to call `watched_loss`."""
+        return "validation loss" if self.monitor != "calibrated_loss" else "calibrated validation loss"
 
     def as_json(self) -> dict[str, Any]:
         """Its fields; those of `train.monitor` only where it names another figure than the loss."""

@@ -40,7 +40,7 @@ from saccade.files import (
 )
 from saccade.manifest import NAME as MANIFEST
 from saccade.manifest import Content, Manifest
-from saccade.recipe import MEANS, Recipe, differing_keys
+from saccade.recipe import FORMER_DEFAULTS, MEANS, Recipe, differing_keys
 from saccade.records import EpochRow, ImageRecord, Predictions, Status
 from saccade.run_record import RunRecord
 from saccade.signals import tidied_by
@@ -431,13 +431,14 @@ class RunFolder:
 
     # -- the life of a run -------------------------------------------------------------------
 
-    def continues(self, recipe: Recipe, identity: Mapping[str, str]) -> bool:
+    def continues(self, recipe: Recipe, identity: Mapping[str, str], *, only_to_show: bool = False) -> bool:
         """Whether an earlier run stands here that the same settings continue; False for a new folder.
 
         Fields that change no result (`MEANS`) may be others. `identity` names what must be the same besides
         the recipe (the data). Raises RunError naming what differs, or when the folder holds something that
         is no run. Writes nothing, so that a refusal later on (bad data, no weights) leaves no half-begun run
-        behind.
+        behind. `only_to_show`: nothing of a finished run will be trained again, so its former defaults may
+        stand.
         """
         if not self.recipe.exists():
             self._refuse_foreign()
@@ -447,12 +448,15 @@ class RunFolder:
         if self.environment.exists():
             stored = self.read_environment()
             changes |= {k: (stored[k], v) for k, v in identity.items() if k in stored and stored[k] != v}
-        if changes:
+        former = {key: old for key, old in FORMER_DEFAULTS.items() if key not in recipe.given}
+        all_former = {key: old for key, (old, _) in changes.items()}.items() <= former.items()
+        if changes and not (all_former and only_to_show and self.read_record().finished):
             listed = "; ".join(f"{key}: there {old!r}, now {new!r}" for key, (old, new) in changes.items())
-            raise OtherRunError(
-                f"{self.root} holds a run with another recipe ({listed})",
-                hint="give --out a new folder, or the same settings to continue",
-            )
+            hint = "give --out a new folder, or the same settings to continue"
+            if all_former:
+                flags = " ".join(f"--{key} {former[key]}" for key in changes)
+                hint = f"the default was another when it began: add {flags}, or give --resume {self.root}"
+            raise OtherRunError(f"{self.root} holds a run with another recipe ({listed})", hint=hint)
         return True
 
     def _refuse_foreign(self) -> None:

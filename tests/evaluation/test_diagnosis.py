@@ -176,6 +176,24 @@ def test_overfitting_after_the_kept_epoch_does_no_harm_and_says_so():
     assert "turned" not in kinds(still, validation=figures(0.88))  # the training loss did not fall
 
 
+def watching(monitor, history, figures):
+    return [replace(row, monitor=monitor, monitored=x) for row, x in zip(history, figures, strict=True)]
+
+
+def test_what_turned_is_the_loss_that_chose_the_epoch():
+    plain = [0.6, 0.55, 0.7, 0.9, 1.1, 1.2]
+    history = rows([1.0, 0.5, 0.4, 0.2, 0.1, 0.05], plain, 0.9, 0.88)
+    falls = watching("calibrated_loss", history, [0.5, 0.45, 0.42, 0.4, 0.39, 0.395])
+    assert "turned" not in kinds(falls, validation=figures(0.88))
+    rises = watching("calibrated_loss", history, [0.5, 0.45, 0.42, 0.4, 0.5, 0.6])
+    (told,) = [f for f in diagnose(Evidence(tuple(rises), validation=figures(0.88))) if f.kind == "turned"]
+    assert "After epoch 4 the calibrated validation loss rose from 0.4 to 0.6" in told.message
+    late = watching("accuracy", history, [0.7, 0.8, 0.8, 0.8, 0.9, 0.88])
+    assert "turned" not in kinds(late, validation=figures(0.88)), "epoch 5 is kept, not the lowest loss"
+    same = watching("accuracy", history, [0.7, 0.9, 0.8, 0.8, 0.8, 0.88])
+    assert "turned" in kinds(same, validation=figures(0.88))
+
+
 def test_underfitting_is_low_in_both_parts():
     flat = rows([1.3, 1.1, 1.05, 1.04, 1.04], [1.3, 1.1, 1.06, 1.05, 1.05], 0.55, 0.54)
     found = diagnose(Evidence(tuple(flat), validation=figures(0.54)))
@@ -308,6 +326,9 @@ def test_stopped_too_early_is_a_loss_still_falling_at_the_end():
         tuple(falling), validation=figures(0.8), recipe=Recipe().replaced(train__time_limit=60)
     )
     assert "time-limit" in diagnose(limited)[0].remedy
+    surer = rows([1.5, 1.2, 1.0, 0.8], [0.6, 0.62, 0.65, 0.7], 0.8, 0.8)
+    found = kinds(watching("calibrated_loss", surer, [0.6, 0.55, 0.5, 0.45]), validation=figures(0.8))
+    assert found == ["stopped_too_early"], "the loss that is watched still falls"
 
 
 def test_a_flat_end_or_a_perfect_one_was_not_stopped_too_early():

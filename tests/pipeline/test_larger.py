@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,20 +30,24 @@ from saccade.run_folder import RunFolder
 from saccade.runtime import Runtime
 from saccade.terminal import Terminal
 from saccade.training import predict_logits
+from saccade.training.monitors import calibrated_losses
 
 QUIET = Terminal(quiet=True)
 
 
 class Sees(nn.Module):
-    """Knows the class of a photo by its brightness, and says so the louder the better it likes the size."""
+    """Knows the class of a photo by its brightness.
 
-    def __init__(self, liked: dict[int, float]) -> None:
+    By size: `off` moves the brightness at which it begins to say "bright", `loud` multiplies its answers.
+    """
+
+    def __init__(self, off: dict[int, float], loud: dict[int, float] | None = None) -> None:
         super().__init__()
-        self.liked = liked
+        self.off, self.loud = off, loud or {}
 
     def forward(self, images: Tensor) -> Tensor:
-        bright = images.mean(dim=(1, 2, 3))
-        return torch.stack([bright, -bright], 1) * self.liked.get(images.shape[-1], 1.0)
+        bright = images.mean(dim=(1, 2, 3)) - self.off.get(images.shape[-1], 0.0)
+        return torch.stack([bright, -bright], 1) * self.loud.get(images.shape[-1], 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +66,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return prepare.divide(examined, recipe, QUIET).dataset
 
 
-def chosen(dataset: Dataset, folder: Path, liked: dict[int, float], **fields: Any) -> Any:
+def chosen(
+    dataset: Dataset, folder: Path, off: dict[int, float], loud: dict[int, float] | None = None, **fields: Any
+) -> Any:
     values = {"model.backbone": "small_cnn", "data.image_size": 32, "train.batch_size": 8, **fields}
     recipe = Recipe.from_mapping(values)
-    module = Classifier(Sees(liked), nn.Identity())
+    module = Classifier(Sees(off, loud), nn.Identity())
     network = BuiltModel(module, Preprocess(32, resize="squash"), {"backbone": "sees"}, False)
     plan = make_plan(recipe, network)
     runtime = Runtime.create("cpu")
@@ -87,7 +94,7 @@ def test_sizes_that_are_tried() -> None:
 
 
 def test_a_better_size_is_kept_with_its_answers(dataset: Dataset, tmp_path: Path) -> None:
-    found, answers = chosen(dataset, tmp_path, {40: 4.0}, **{"evaluate.size": "auto"})
+    found, answers = chosen(dataset, tmp_path, {32: 1.0}, **{"evaluate.size": "auto"})
     assert found.network.preprocess.size == 40
     assert found.facts["size"] == 40
     assert found.facts["tried"][0]["loss"] < found.facts["trained"]["loss"]
@@ -95,25 +102,41 @@ def test_a_better_size_is_kept_with_its_answers(dataset: Dataset, tmp_path: Path
     larger, labels = found.answers()
     usual, same_labels = answers()
     assert (labels == same_labels).all()
-    assert np.abs(larger).mean() > 2 * np.abs(usual).mean()
+    assert (larger.argmax(axis=1) == labels).mean() > (usual.argmax(axis=1) == labels).mean()
 
 
 def test_a_worse_one_is_not_and_neither_is_one_that_is_the_same(dataset: Dataset, tmp_path: Path) -> None:
-    for liked in ({40: 0.1}, {}):
-        found, _ = chosen(dataset, tmp_path, liked, **{"evaluate.size": "auto"})
+    for off in ({40: 1.0}, {}):
+        found, _ = chosen(dataset, tmp_path, off, **{"evaluate.size": "auto"})
         assert found.network.preprocess.size == 32
         assert "stays at 32 pixels" in found.note
 
 
+@pytest.mark.parametrize("loud", [0.5, 4.0])
+def test_the_same_answers_less_sure_or_surer_are_not_better(
+    dataset: Dataset, tmp_path: Path, loud: float
+) -> None:
+    for off in (0.0, 1.0):  # all right, and with errors
+        found, _ = chosen(dataset, tmp_path, {32: off, 40: off}, {40: loud}, **{"evaluate.size": "auto"})
+        assert found.network.preprocess.size == 32
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    logits = (rng.normal(size=(200, 3)) + 2 * np.eye(3)[labels]).astype(np.float32)
+    for truth in (labels, logits.argmax(axis=1)):
+        row = compared(40, (loud * logits, truth), (logits, truth))
+        assert row.gain == pytest.approx(0, abs=1e-5)
+        assert not row.better
+
+
 def test_by_default_nothing_is_tried(dataset: Dataset, tmp_path: Path) -> None:
-    found, answers = chosen(dataset, tmp_path, {40: 4.0})
+    found, answers = chosen(dataset, tmp_path, {32: 1.0})
     assert (found.facts, found.note) == ({}, "")
     assert found.network.preprocess.size == 32
     assert (found.answers()[0] == answers()[0]).all()
 
 
 def test_a_size_that_is_given_is_taken(dataset: Dataset, tmp_path: Path) -> None:
-    found, _ = chosen(dataset, tmp_path, {48: 0.5}, **{"evaluate.size": 48})
+    found, _ = chosen(dataset, tmp_path, {48: 1.0}, **{"evaluate.size": 48})
     assert found.network.preprocess.size == 48
 
 
@@ -127,12 +150,12 @@ def test_better_means_by_more_than_chance() -> None:
 def test_images_with_several_labels_are_compared_by_their_own_loss() -> None:
     labels = np.array([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=np.float32)
     sure = ((2 * labels - 1) * 3).astype(np.float32)
-    row = compared(40, (sure, labels), (0.1 * sure, labels))
-    expected = nn.functional.binary_cross_entropy_with_logits(
-        torch.from_numpy(sure), torch.from_numpy(labels), reduction="none"
-    )
-    assert row.loss == pytest.approx(float(expected.mean()), rel=1e-5)
+    wrong = sure.copy()
+    wrong[:3, 0] *= -0.5
+    row = compared(40, (sure, labels), (wrong, labels))
+    assert row.loss == pytest.approx(calibrated_losses(sure, labels, spread=math.inf).mean(), rel=1e-4)
     assert (row.accuracy, row.better) == (1.0, True)
+    assert not compared(40, (sure, labels), (0.1 * sure, labels)).better
 
 
 def test_a_network_of_one_size_says_so(dataset: Dataset, tmp_path: Path) -> None:

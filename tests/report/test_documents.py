@@ -168,6 +168,7 @@ def test_the_headings_of_annex_iv_come_on_request_and_claim_nothing(facts: Facts
     for heading in HEADINGS:
         assert f"### {heading.title}\n" in card
     assert card.count("To be written by you") == 3 + len(HEADINGS)
+    assert "chosen by the calibrated loss of validation images" in card
     assert "compliant" not in card.lower()
     assert "timm/resnet18.a1\\_in1k" in card
 

@@ -131,6 +131,17 @@ def test_the_page_of_a_head_tells_of_no_epochs(tmp_path: Path) -> None:
     assert "85.0 %" in told
 
 
+def test_a_calibrated_loss_that_was_watched_has_a_column(tmp_path: Path) -> None:
+    run = ExampleRun(tmp_path, without=("history",)).write()
+    rows = [*fits(0.7), *[replace(row, epoch=i) for i, row in enumerate(history()[3:], start=2)]]
+    run.write_history([replace(row, monitor="calibrated_loss", monitored=0.3 + row.epoch) for row in rows])
+    page = written(run)
+    assert page.count("Calibrated loss</th>") == 2
+    assert all(f">{0.3 + row.epoch:.3g}</td>" in page for row in rows)
+    run.write_history([replace(row, monitor="accuracy", monitored=0.5) for row in rows])
+    assert "Calibrated loss</th>" not in written(run)
+
+
 def test_a_head_before_epochs_is_a_line_and_no_epoch(tmp_path: Path) -> None:
     run = ExampleRun(tmp_path, without=("history",)).write()
     epochs = [replace(row, epoch=i) for i, row in enumerate(history()[3:], start=2)]

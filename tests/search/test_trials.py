@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from saccade.records import Dataset, ImageRecord
 from saccade.run_folder import RunFolder
 from saccade.search import trial as trials
 from saccade.search.ground import Ground, Limits
+from saccade.search.result import recipe_text, say_summary
 from saccade.search.space import Space
 from saccade.search.study import PROBLEM, ask, open_study
 from saccade.selection.at_hand import Candidate
@@ -65,6 +67,25 @@ def test_a_trial_keeps_the_model_that_it_had_before_it_failed(
     note = home / "best.json"
     assert (json.loads(note.read_text())["method"] if note.exists() else None) == best
     assert (home / "best").is_dir() == (best is not None)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "told"), [("calibrated_loss", "calibrated log loss"), ("accuracy", "log loss")]
+)
+def test_a_search_says_which_loss_it_goes_by(
+    monitor: str, told: str, ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground.space = space_of(train__monitor=monitor)
+    said: list[str] = []
+    monkeypatch.setattr(Terminal, "say", lambda _, *lines: said.extend(lines))
+    rung = asdict(trials.Rung("head", log_loss=0.5, accuracy=0.9, seconds=1.0, epochs=0))
+    row = {"trial": 0, "rungs": [rung], "params": {}}
+    found = {"judged_by": ground.loss_in_words, "trials": [row], "counted": 1, "seconds": 1.0}
+    say_summary({**found, "importances": {}}, ground.terminal)
+    assert f"the best by validation {told}:" in said[0]
+    assert f"trial 0   {told} 0.500" in said[1]
+    text = recipe_text(Recipe(), {"trial": 0, **rung}, ground.loss_in_words)
+    assert f"validation {told} 0.5000" in text
 
 
 @pytest.mark.parametrize("given", [{"train__lr": 0.01}, {"train__finetune_lr": 1e-4}])

@@ -21,6 +21,7 @@ from saccade.training.state import (
     Checkpoints,
     FitState,
     FrozenEvidence,
+    _watched,
     state_from_json,
     state_to_json,
 )
@@ -177,6 +178,12 @@ def test_where_the_best_weights_are_lost_the_best_that_are_left_take_their_place
     assert "weights of epoch 1 (validation loss 1) are lost" in notes[0]
     again, said = Checkpoints(tmp_path).latest()
     assert (again.state, said) == (found.state, ()), "it is written down"
+
+
+def test_the_note_on_lost_weights_has_the_figure_that_is_watched(tmp_path):
+    figures = {"monitor": "accuracy", "monitored": 0.75}
+    assert _watched(replace(row(1, 2.0), **figures)) == "accuracy 0.75"
+    assert _watched(row(1, 2.0)) == "validation loss 2"
 
 
 def test_lost_choices_are_those_of_the_newest_checkpoint(tmp_path):

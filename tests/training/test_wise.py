@@ -12,7 +12,7 @@ from saccade.errors import RunError
 from saccade.methods import METHODS
 from saccade.models.finetune import frozen_hash
 from saccade.training.inference import predict_logits
-from saccade.training.losses import log_loss_and_accuracy
+from saccade.training.monitors import calibrated_loss
 from saccade.training.wise import NOTHING_TUNED, SHARES, average_with_start, between
 
 
@@ -26,7 +26,7 @@ def finished(job_tiny: Any, recipe: Any, share: Any, name: str = "run", **option
 
 
 def loss_of(answers: Any) -> float:
-    return log_loss_and_accuracy(*answers())[0]
+    return calibrated_loss(*answers())
 
 
 def test_it_is_the_average_tensor_by_tensor() -> None:
@@ -62,7 +62,7 @@ def test_auto_takes_the_best_share_and_tells_both_figures(job_tiny: Any, recipe:
     assert frozen_hash(job.classifier) == result.frozen_at_end, "what was frozen is frozen still"
 
 
-def test_it_is_not_kept_where_the_log_loss_does_not_fall(job_tiny: Any, recipe: Any) -> None:
+def test_it_is_not_kept_where_the_loss_does_not_fall(job_tiny: Any, recipe: Any) -> None:
     job, result, answers = finished(job_tiny, recipe, "auto")
     worse = {name: torch.full_like(tensor, 9.0) for name, tensor in job.classifier.state_dict().items()}
     job.checkpoints.keep_start(worse)

@@ -102,21 +102,24 @@ def _fits_its_features(evidence: Evidence, train: float, value: float, others: s
 
 
 def turned(evidence: Evidence) -> Finding | None:
-    """The validation loss rose again while the training loss still fell; the kept weights are from before."""
+    """The watched loss rose again while the training loss still fell; the kept weights are from before.
+
+    Where another figure than a loss is watched, only if the kept epoch has the lowest validation loss too.
+    """
     if not evidence.history or diverged(evidence):
         return None
     _, rows = phases(evidence.history)[-1]
     kept = kept_index(evidence.history)
     before = evidence.history[kept]
-    if fitted(rows) or not has_turned(rows) or before not in rows:
+    if fitted(rows) or not has_turned(rows, "watched_loss") or before not in rows:
         return None
-    if rows[-1].validation_loss <= before.validation_loss:  # the last epoch is kept, surer of itself or not
+    if before.watched_loss > min(row.watched_loss for row in rows):
         return None
     return Finding(
         "turned",
         "info",
-        f"After epoch {kept + 1} the validation loss rose from {before.validation_loss:.3g} "
-        f"to {rows[-1].validation_loss:.3g} while the training loss went on falling: from there the network "
+        f"After epoch {kept + 1} the {before.loss_in_words} rose from {before.watched_loss:.3g} "
+        f"to {rows[-1].watched_loss:.3g} while the training loss went on falling: from there the network "
         f"overfitted. The weights of epoch {kept + 1} were kept, so the result does not suffer.",
         f"Nothing needs to be done; {_saved(evidence, len(evidence.history) - kept - 1)}",
         figure={"kept_epoch": kept + 1, "epochs": len(evidence.history)},
@@ -218,7 +221,7 @@ def images_too_small(evidence: Evidence) -> Finding | None:
 
 
 def stopped_too_early(evidence: Evidence) -> Finding | None:
-    """The validation loss was still falling when training ended."""
+    """The watched loss was still falling when training ended."""
     if not evidence.history or evidence.history[-1].validation_accuracy >= GOOD_ENOUGH:
         return None
     if too_high_a_rate(evidence) or too_low_a_rate(evidence) or plateau(evidence):
@@ -227,19 +230,19 @@ def stopped_too_early(evidence: Evidence) -> Finding | None:
     if (
         len(rows) < 2
         or fitted(rows)
-        or rows[-1].validation_loss <= 0
+        or rows[-1].watched_loss <= 0
         or kept_index(evidence.history) != len(evidence.history) - 1
     ):
         return None
-    losses = [row.validation_loss for row in rows[-4:]]
+    losses = [row.watched_loss for row in rows[-4:]]
     fallen, last = 1 - losses[-1] / losses[0], 1 - losses[-1] / losses[-2]
     if not (fallen >= STILL_IMPROVING and last >= LAST_STEP):
         return None
     return Finding(
         "stopped_too_early",
         "warning",
-        f"Training ended while it was still improving: over the last "
-        f"{epochs(len(losses) - 1)} the validation loss fell by {percent(fallen)}, to {losses[-1]:.3g}.",
+        f"Training ended while it was still improving: over the last {epochs(len(losses) - 1)} the "
+        f"{rows[-1].loss_in_words} fell by {percent(fallen)}, to {losses[-1]:.3g}.",
         f"Give it more time: {more_time(evidence, len(rows))}, in a new --out folder.",
         figure={"fallen": fallen, "epochs": len(rows)},
     )

@@ -207,8 +207,8 @@ def _jumps(rows: Sequence[EpochRow], figure: str, factor: float) -> bool:
     return len(rows) >= JUMP_EPOCHS and ups >= 2 and ups >= JUMP_SHARE * (len(rows) - 1)
 
 
-def has_turned(rows: Sequence[EpochRow]) -> bool:
-    best = min(range(len(rows)), key=lambda i: rows[i].validation_loss)
-    last = rows[-1]
-    risen = last.validation_loss > TURNED_LOSS * rows[best].validation_loss
-    return risen and last.train_loss < rows[best].train_loss
+def has_turned(rows: Sequence[EpochRow], figure: str = "validation_loss") -> bool:
+    """Whether this loss of validation (a field of the rows) rose in the end while that of training fell."""
+    losses = [getattr(row, figure) for row in rows]
+    best = losses.index(min(losses))
+    return losses[-1] > TURNED_LOSS * losses[best] and rows[-1].train_loss < rows[best].train_loss

@@ -161,7 +161,7 @@ def usual_rate(evidence: Evidence) -> str:
 def other_rate(rows: Sequence[EpochRow], evidence: Evidence) -> str:
     rate = rate_of(evidence, rows[0].phase) or evidence.recipe.finetune_learning_rate
     which = method(evidence)
-    if rows[-1].validation_loss < rows[0].validation_loss:  # on its way, but too slow or too short
+    if rows[-1].watched_loss < rows[0].watched_loss:  # on its way, but too slow or too short
         higher = min(3 * rate, HARD_FINETUNE_RATIO * evidence.recipe.learning_rate)
         faster = f" or a higher rate ({which}--finetune-lr {higher:.1g})" if higher > 1.5 * rate else ""
         longer = 2 * max(len(rows), evidence.recipe.epochs)

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from saccade.building import one_size_only
 from saccade.bundle import Bundle
-from saccade.evaluation.calibration import image_losses, softmax
 from saccade.export.bench import median_latencies
 from saccade.models import BuiltModel
 from saccade.pipeline.batches import ValidationBatches
@@ -29,18 +27,23 @@ from saccade.preprocess import Preprocess
 from saccade.recipe import Recipe
 from saccade.runtime import Runtime
 from saccade.training import predict_logits
-from saccade.training.losses import image_figures, log_loss_and_accuracy
+from saccade.training.monitors import accuracy, calibrated_losses
 
 GROWTH = (1.15, 1.3)  # times the side of training
 STEP, SMALL_STEP, SMALL_SIDE = 32, 8, 128  # networks halve their input five times; small ones thrice
 CHANCE = 1.645  # standard errors: one chance in twenty, one-sided
+ROUNDING = 1e-4  # of log loss: the same answers with another scale differ by less
+TINY = 1e-9  # spread of logits that are all the same
 
 Logits = tuple[NDArray[np.float32], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """Log loss and accuracy of validation at one side; `gain` of log loss and its standard error in pairs."""
+    """Calibrated loss and accuracy of validation at one side; `gain` of loss and its standard error in pairs.
+
+    Each side has the temperature that fits it best: answers that are only less sure are no gain.
+    """
 
     size: int
     loss: float
@@ -51,8 +54,8 @@ class Tried:
 
     @property
     def better(self) -> bool:
-        """Whether the log loss fell by more than chance."""
-        return self.gain > CHANCE * self.error
+        """Whether the loss fell by more than chance."""
+        return self.gain > max(CHANCE * self.error, ROUNDING)
 
     def as_json(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if not math.isnan(value)}
@@ -134,14 +137,12 @@ def compared(size: int, found: Logits, usual: Logits) -> Tried:
     losses = _losses(logits, labels)
     gains = _losses(others, labels) - losses
     error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
-    accuracy = log_loss_and_accuracy(logits, labels)[1]
-    return Tried(size, float(losses.mean()), accuracy, float(gains.mean()), error)
+    return Tried(size, float(losses.mean()), accuracy(logits, labels), float(gains.mean()), error)
 
 
 def _losses(logits: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.float64]:
-    if labels.ndim == 2:  # an image may have several labels
-        return np.asarray(image_figures(torch.from_numpy(logits), torch.from_numpy(labels))[0])
-    return image_losses(softmax(logits.astype(np.float64)), labels)
+    """(images,) calibrated; the scale of the logits has no part in it, even at a bound of temperatures."""
+    return calibrated_losses(logits / max(float(logits.std()), TINY), labels, spread=math.inf)
 
 
 def _timed(rows: list[Tried], network: BuiltModel, work: Work) -> list[Tried]:
@@ -161,7 +162,7 @@ def _timed(rows: list[Tried], network: BuiltModel, work: Work) -> list[Tried]:
 
 def _taken(row: Tried, usual: Tried) -> str:
     return (
-        f"evaluated and exported at {row.size} pixels instead of {usual.size}: validation log loss "
+        f"evaluated and exported at {row.size} pixels instead of {usual.size}: calibrated validation loss "
         f"{usual.loss:.4f} to {row.loss:.4f}, accuracy {usual.accuracy:.1%} to {row.accuracy:.1%}"
     )
 
@@ -171,6 +172,6 @@ def _not_better(rows: list[Tried], usual: Tried, limit: float) -> str:
         return f"evaluation stays at {usual.size} pixels: no larger size is within --max-latency-ms {limit:g}"
     tried = ", ".join(f"{row.size}: {row.loss:.4f}" for row in rows)
     return (
-        f"evaluation stays at {usual.size} pixels: the validation log loss {usual.loss:.4f} is not higher by "
-        f"more than chance than at larger sizes ({tried})"
+        f"evaluation stays at {usual.size} pixels: the calibrated validation loss {usual.loss:.4f} is not "
+        f"higher by more than chance than at larger sizes ({tried})"
     )

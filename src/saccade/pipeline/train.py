@@ -136,7 +136,8 @@ def train(
     several = crew_of(place, run, recipe, terminal)
     with several as crew, run.locked(), contextlib.ExitStack() as while_continuing:
         mended = mending.remove_damaged(run, recipe, terminal, command)
-        if not (run.continues(recipe, identity(location)) and mending.beginning_is_whole(run)):
+        known = run.continues(recipe, identity(location), only_to_show=not mended)
+        if not (known and mending.beginning_is_whole(run)):
             if finish:
                 raise RunError(f"no run to finish in {out}", hint="leave --finish out, or give --resume RUN")
             work = begin(run, location, recipe, terminal, command, identity(location)["data"], began, given)

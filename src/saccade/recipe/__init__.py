@@ -26,7 +26,7 @@ from saccade.recipe.presets import (
     USUAL_GAMMAS,
     WITHOUT_EFFECT,
 )
-from saccade.recipe.reading import MEANS, differing_keys, merged_recipe, read_recipe_file
+from saccade.recipe.reading import FORMER_DEFAULTS, MEANS, differing_keys, merged_recipe, read_recipe_file
 from saccade.recipe.recipe import Recipe, field_table, with_defaults
 from saccade.recipe.sections import (
     DataConfig,
@@ -45,6 +45,7 @@ __all__ = [
     "DEFAULT_BACKBONE",
     "DEFAULT_FINETUNE_RATIO",
     "FLIPPED_BY",
+    "FORMER_DEFAULTS",
     "HARD_FINETUNE_RATIO",
     "MEANS",
     "METHOD_DEFAULTS",

@@ -16,6 +16,8 @@ from saccade.recipe.recipe import Recipe, field_table, refused
 
 # Fields that change no result: a run goes on with other values of them.
 MEANS = ("train.checkpoint_every", "train.workers")
+# Fields whose default changed, with the former one: a run may have begun with it.
+FORMER_DEFAULTS = {"train.monitor": "loss"}
 OTHER_FORMATS = {".yaml": "YAML", ".yml": "YAML", ".json": "JSON"}
 
 

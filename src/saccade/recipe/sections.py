@@ -431,7 +431,7 @@ class TrainConfig(Section):
     monitor: Monitor = "calibrated_loss"
     """Figure of the validation part that decides which epoch is the best, when early stopping ends a phase
     and when the plateau schedule drops the learning rate. A lower loss is better, and a higher figure of
-    each other kind. calibrated_loss is the loss with the temperature that fits best: a network that is too
+    each other kind. calibrated_loss is the loss with a temperature fitted to that part: a network that is too
     sure of itself is not given up for that. history.jsonl has the figure as monitored.
     mean_average_precision is for images that may have several labels, balanced_accuracy and top5 for those
     with one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from saccade.records import monitor_in_words
 from saccade.report.cover import header
 from saccade.report.facts import Facts
 from saccade.report.markdown import left_open, plain
@@ -51,7 +52,7 @@ def _development(facts: Facts) -> str:
 
 def _design(facts: Facts) -> str:
     model = dict(header(facts)).get("Model", facts.backbone)
-    monitor = facts.recipe.train.monitor if facts.recipe else ""
+    monitor = monitor_in_words(facts.recipe.train.monitor) if facts.recipe else ""
     chosen = f" The checkpoint was chosen by the {plain(monitor)} of validation images." if monitor else ""
     answer = (
         "the probability of each label" if _several(facts) else "the probability of each class; they sum to 1"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from saccade.evaluation.remedies import fitted, kept_index, phases
-from saccade.records import EpochRow
+from saccade.records import EpochRow, monitor_in_words
 from saccade.report import figures as drawn
 from saccade.report.facts import Facts
 from saccade.report.gallery import Gallery
@@ -38,9 +39,10 @@ def curves(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
         "head": best,
         "far_off": drawn.far_off(epochs),
         "augmented": _augmented(facts),
-        "watched": "lowest validation loss"
-        if not epochs[0].monitor
-        else f"best {_spoken(epochs[0].monitor)}",
+        "watched": f"best validation {monitor_in_words(epochs[0].monitor)}"
+        if epochs[0].monitor
+        else "lowest validation loss",
+        "calibrated": _calibrated(epochs),
         "right": _right(facts),
     }
 
@@ -58,6 +60,7 @@ def fitted_head(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
     return {
         "fits": [(name, row, i == kept) for i, (name, row) in enumerate(zip(named, fits, strict=True))],
         "alone": len(fits) == len(facts.history),
+        "calibrated": _calibrated(fits),
         "notes": facts.model.get("training", {}).get("notes", ()),
         "right": _right(facts),
     }
@@ -67,8 +70,9 @@ def _right(facts: Facts) -> str:
     return "exact match" if facts.recipe and facts.recipe.multi_label else "accuracy"
 
 
-def _spoken(name: str) -> str:
-    return f"validation {name.replace('_', ' ')}"
+def _calibrated(rows: Sequence[EpochRow]) -> bool:
+    """Whether the rows have a calibrated loss, for a column of its own."""
+    return all(row.monitor == "calibrated_loss" for row in rows)
 
 
 def _augmented(facts: Facts) -> bool:

@@ -199,6 +199,7 @@ def _search(facts: Facts, picture: Gallery) -> dict[str, Any] | None:
             rows.append({**trial, **best, "settings": ", ".join(settings)})
     return {
         **facts.search,
+        "judged_by": facts.search.get("judged_by", "log loss"),
         "rows": sorted(rows, key=lambda row: row["log_loss"])[:TRIALS_SHOWN],
         "left_out": max(0, len(rows) - TRIALS_SHOWN),
         "importances": list(facts.search["importances"].items()),

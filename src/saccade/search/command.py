@@ -144,7 +144,7 @@ def _ended(
     found = summary(study, ground)
     say_summary(found, ground.terminal)
     best = best_recipe(ground, found["best"], limited=bool(recipe.train.time_limit))
-    write_text(run.root / "best.toml", recipe_text(best, found["best"]))
+    write_text(run.root / "best.toml", recipe_text(best, found["best"], found["judged_by"]))
     ground.terminal.say(f"Recipe    {run.root / 'best.toml'}")
     if not options.train:
         write_bytes(run.search, json_bytes(found))

@@ -86,6 +86,11 @@ class Ground:
         return (self.home.root / "best.json").is_file()
 
     @property
+    def loss_in_words(self) -> str:
+        """What `Rung.log_loss` is."""
+        return "calibrated log loss" if self.space.base.train.monitor == "calibrated_loss" else "log loss"
+
+    @property
     def seconds_left(self) -> float:
         return self.end - time.monotonic()
 

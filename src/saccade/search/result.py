@@ -37,6 +37,7 @@ def summary(study: Study, ground: Ground) -> dict[str, Any]:
     params = next(row["params"] for row in rows if row["trial"] == best["trial"])
     return {
         "trials": rows,
+        "judged_by": ground.loss_in_words,
         "counted": len(counted(study)),
         "best": {**best, "params": params},
         "importances": importances(study),
@@ -71,7 +72,7 @@ def _problems(rows: list[dict[str, Any]]) -> str:
 
 
 def importances(study: Study) -> dict[str, float]:
-    """Share of each parameter in the differences of the log loss, by PED-ANOVA; empty for too few trials.
+    """Share of each parameter in the differences of the loss, by PED-ANOVA; empty for too few trials.
 
     Source: S. Watanabe, A. Bansal and F. Hutter, PED-ANOVA, IJCAI 2023.
     """
@@ -94,9 +95,10 @@ def best_recipe(ground: Ground, best: Mapping[str, Any], *, limited: bool) -> Re
     return recipe.with_batch_size(len(ground.dataset.used("train")))
 
 
-def recipe_text(recipe: Recipe, best: Mapping[str, Any]) -> str:
+def recipe_text(recipe: Recipe, best: Mapping[str, Any], loss: str) -> str:
+    """The recipe as a file; its first line has the figures of the best trial. `loss`: what they call it."""
     head = (
-        f"# Trial {best['trial']} of a search: validation log loss {best['log_loss']:.4f}, accuracy "
+        f"# Trial {best['trial']} of a search: validation {loss} {best['log_loss']:.4f}, accuracy "
         f"{best['accuracy']:.1%}.\n# saccade train DATA --recipe best.toml\n"
     )
     return head + recipe.to_toml()
@@ -106,13 +108,14 @@ def say_summary(found: Mapping[str, Any], terminal: Terminal) -> None:
     """The best trials as a table, and what mattered."""
     ordered = sorted((row for row in found["trials"] if row["rungs"]), key=_loss)
     terminal.say(
-        f"Search    {found['counted']} trials, {found['seconds']:.0f} s; the best by validation log loss:"
+        f"Search    {found['counted']} trials, {found['seconds']:.0f} s; the best by validation "
+        f"{found['judged_by']}:"
     )
     for row in ordered[:SHOWN]:
         rung = min(row["rungs"], key=lambda rung: rung["log_loss"])
         what = ", ".join(_told(name, value) for name, value in row["params"].items() if name != "method")
         terminal.say(
-            f"          trial {row['trial']:<3} log loss {rung['log_loss']:.3f}, accuracy "
+            f"          trial {row['trial']:<3} {found['judged_by']} {rung['log_loss']:.3f}, accuracy "
             f"{rung['accuracy']:.1%}: {rung['method']}, {what}"
         )
     shares = ", ".join(f"{name} {share:.0%}" for name, share in found["importances"].items())

@@ -1,8 +1,8 @@
 """One trial: the head on features that all trials share, then the last layers, then the whole network.
 
 Each is a fidelity of the next. After each the pruner of successive halving says whether the trial is among
-those worth the next. What counts for a trial is the lowest validation log loss of its fidelities, and the
-model that had it, also where a later one fails.
+those worth the next. What counts for a trial is the lowest validation loss of its fidelities (calibrated
+where `train.monitor` says so), and the model that had it, also where a later one fails.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from saccade.pipeline.fit import fit
 from saccade.pipeline.hints import usual_side
 from saccade.pipeline.work import Ready, Work
 from saccade.recipe import Recipe
-from saccade.records import EpochRow
 from saccade.run_folder import RunFolder, json_bytes, write_bytes
 from saccade.run_record import USUAL_SIDE
 from saccade.runtime import Runtime
@@ -45,7 +44,10 @@ BEST = "best"  # the folder of the best model so far
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """What a trial came to at one fidelity, on validation images."""
+    """What a trial came to at one fidelity, on validation images: figures of the epoch that was kept.
+
+    `log_loss`: calibrated where `train.monitor` is `calibrated_loss`, else plain, whatever chose the epoch.
+    """
 
     method: str
     log_loss: float
@@ -159,14 +161,8 @@ def train_once(ground: Ground, params: Params, method: str, folder: Path) -> Run
     history = run.read_history()
     epochs = sum(row.phase == "finetune" for row in history)
     seconds = round(time.monotonic() - began, 2)
-    return Rung(method, _loss(history, best), best["validation_accuracy"], seconds, epochs)
-
-
-def _loss(history: Sequence[EpochRow], best: Mapping[str, Any]) -> float:
-    """The validation loss of the kept epoch; the calibrated one where that was watched."""
     kept = next(row for row in history if row.epoch == best["epoch"])
-    calibrated = kept.monitored if kept.monitor == "calibrated_loss" else None
-    return kept.validation_loss if calibrated is None else calibrated
+    return Rung(method, kept.watched_loss, best["validation_accuracy"], seconds, epochs)
 
 
 def _with_time(ground: Ground, recipe: Recipe, side: int) -> Recipe:
@@ -196,7 +192,7 @@ def _told(
         _keep_if_best(ground, trial.number, best, folder / best.method)
     value = best.log_loss if best and state == TrialState.COMPLETE else None
     _tell(study, asked, ground, value=value, state=None if value is not None else state)
-    ground.terminal.say(_line(asked, rungs, state))
+    ground.terminal.say(_line(asked, rungs, state, ground.loss_in_words))
 
 
 def _tell(study: Study, asked: Asked, ground: Ground, **outcome: Any) -> None:
@@ -217,11 +213,11 @@ def _keep_if_best(ground: Ground, number: int, rung: Rung, folder: Path) -> None
         write_bytes(note, json_bytes({"trial": number, **asdict(rung)}))
 
 
-def _line(asked: Asked, rungs: Sequence[Rung], state: TrialState) -> str:
+def _line(asked: Asked, rungs: Sequence[Rung], state: TrialState, loss: str) -> str:
     """One trial in words."""
     what = ", ".join(f"{name} {_short(value)}" for name, value in asked.params.items())
     told = "; ".join(
-        f"{rung.method} log loss {rung.log_loss:.3f}, {rung.accuracy:.1%} in {rung.seconds:.0f} s"
+        f"{rung.method} {loss} {rung.log_loss:.3f}, {rung.accuracy:.1%} in {rung.seconds:.0f} s"
         for rung in rungs
     )
     problem = asked.trial.user_attrs.get(PROBLEM)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from saccade.errors import RecipeError, SaccadeError, TrainingError
-from saccade.records import EpochRow
+from saccade.records import EpochRow, monitor_in_words
 from saccade.terminal import Progress, Terminal, duration
 from saccade.training.state import Best
 
@@ -141,7 +141,7 @@ def _monitored(row: EpochRow) -> str:
     """What decides, where that is neither loss nor accuracy, which stand there anyway."""
     if row.monitored is None or row.monitor == "accuracy":
         return ""
-    return f", {row.monitor.replace('_', ' ')} {row.monitored:.3f}"
+    return f", {monitor_in_words(row.monitor)} {row.monitored:.3f}"
 
 
 class TerminalProgress(Callback):

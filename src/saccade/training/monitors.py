@@ -5,37 +5,55 @@ A new one is a line in FIGURES, one in `records.HIGHER_IS_BETTER`, and its name 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from saccade.errors import RecipeError
-from saccade.evaluation.calibration import fit_temperature, log_loss_of_logits
+from saccade.evaluation.calibration import TEMPERATURE_SPREAD, fit_temperature
 from saccade.evaluation.label_metrics import mean_label_f1, mean_precision
 from saccade.evaluation.metrics import mean_f1, mean_recall
+from saccade.training.losses import image_figures
 
 Logits = NDArray[np.float32]
 Labels = NDArray[Any]  # int64 (n,); of several labels 0 and 1, (n, classes)
 
 TOP = 5
-FITTED_IMAGES = 10_000  # of many, evenly chosen: enough for one number
+FITTED_ANSWERS = 10_000  # of many, evenly chosen: enough for one number
 
 
 def calibrated_loss(logits: Logits, labels: Labels) -> float:
-    """Log loss with the temperature that makes it lowest: what is left when confidence is put right.
+    """Log loss with a temperature fitted to these images: what is left when confidence is put right.
 
     The loss of a network rises when it grows too sure of itself, long before it errs more often. A
-    temperature is fitted after training anyway. Of several labels an image: the mean over labels, with one
-    temperature for all. Source: Berta et al., Rethinking Early Stopping: Refine, Then Calibrate (2025).
+    temperature is fitted after training anyway. It is held to 1 by `TEMPERATURE_SPREAD`: without that, the
+    loss of images that are all right would have no minimum. With some hundred images, some of them wrong,
+    that no longer matters. Source: Berta et al., Rethinking Early Stopping: Refine, Then Calibrate (2025).
     """
+    return float(calibrated_losses(logits, labels).mean())
+
+
+def calibrated_losses(
+    logits: Logits, labels: Labels, *, spread: float = TEMPERATURE_SPREAD
+) -> NDArray[np.float64]:
+    """(images,) log loss of each with one temperature for all; of several labels an image, their mean.
+
+    logits: (images, classes). `spread`: as for `fit_temperature`.
+    """
+    answers, truth = logits, labels
     if labels.ndim == 2:  # each label as one of two classes, with the logits of yes and no
         yes = logits.reshape(-1)
-        logits, labels = np.stack([np.zeros_like(yes), yes], axis=1), (labels > 0.5).reshape(-1).astype(int)
-    every = -(-len(labels) // FITTED_IMAGES)
-    temperature = fit_temperature(logits[::every], labels[::every])
-    return log_loss_of_logits(logits.astype(np.float64), labels, temperature)
+        answers, truth = np.stack([np.zeros_like(yes), yes], axis=1), (labels > 0.5).reshape(-1).astype(int)
+    every = -(-len(truth) // FITTED_ANSWERS)
+    while labels.ndim == 2 and math.gcd(every, labels.shape[1]) > 1:  # else it would pass labels over
+        every += 1
+    temperature = fit_temperature(answers[::every], truth[::every], spread=spread)
+    scaled = torch.from_numpy(logits.astype(np.float64) / temperature)
+    return image_figures(scaled, torch.from_numpy(labels))[0].numpy()
 
 
 def accuracy(logits: Logits, labels: Labels) -> float:

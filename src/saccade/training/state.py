@@ -25,7 +25,7 @@ from torch import Tensor
 from saccade.bundle import tensors_from_bytes, tensors_to_bytes
 from saccade.errors import ModelError, RunError
 from saccade.files import MOST_WEIGHT_BYTES, file_size, parse_json, read_file, read_text
-from saccade.records import EpochRow
+from saccade.records import EpochRow, monitor_in_words
 from saccade.run_folder import RunFolder, canonical_sha256, json_bytes, write_bytes, write_json
 from saccade.signals import written_first
 from saccade.training.schedules import Pace, Plateau
@@ -341,16 +341,16 @@ class Checkpoints:
         left = self._weights_left(checkpoint)
         if not left:
             raise RunError(damage)
-        losses = {row.epoch: row.validation_loss for row in state.history if row.epoch in left}
-        scores = {row.epoch: row.score for row in state.history if row.epoch in left}
+        rows = {row.epoch: row for row in state.history}
+        scores = {epoch: rows[epoch].score for epoch in rows if epoch in left}
         finite = {epoch: score for epoch, score in scores.items() if math.isfinite(score)} or scores
         epoch = lost.epoch if lost.epoch in left else min(finite, key=finite.__getitem__)
         state = self._with_best(state, epoch, left[epoch])
         note = f"{damage}: made again from that epoch's checkpoint"
         if epoch != lost.epoch:
             note = (
-                f"{damage}: the weights of epoch {lost.epoch} (validation loss {lost.validation_loss:.4g}) "
-                f"are lost; the best that are left are those of epoch {epoch} ({losses[epoch]:.4g})"
+                f"{damage}: the weights of epoch {lost.epoch} ({_watched(rows[lost.epoch])}) are lost; the "
+                f"best that are left are those of epoch {epoch} ({_watched(rows[epoch])})"
             )
         return replace(checkpoint, state=state), (note,)
 
@@ -429,6 +429,13 @@ class Checkpoints:
     def _best(self, state: FitState) -> Path:
         assert state.best is not None, "best weights exist only once an epoch was the best"
         return self.folder / f"best-{state.best.epoch:05d}.safetensors"
+
+
+def _watched(row: EpochRow) -> str:
+    """What the best epoch was chosen by, in words."""
+    if row.monitored is None:
+        return f"validation loss {row.validation_loss:.4g}"
+    return f"{monitor_in_words(row.monitor)} {row.monitored:.4g}"
 
 
 def _stem(state: FitState) -> str:

@@ -19,7 +19,7 @@ from saccade.bundle import weights_sha256
 from saccade.plan import FINETUNE
 from saccade.training.job import TrainingJob
 from saccade.training.loop import FitResult
-from saccade.training.losses import log_loss_and_accuracy
+from saccade.training.monitors import accuracy, calibrated_loss
 
 SHARES = (0.2, 0.4, 0.6, 0.8)  # of the pretrained weights, which "auto" tries
 NOTHING_TUNED = "nothing to average with the pretrained weights: the best epoch is not one of fine-tuning"
@@ -31,7 +31,8 @@ Answers = Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]]
 class Averaged:
     """Validation figures of the fine-tuned weights, and of the average with this `share` of the pretrained.
 
-    `kept`: the average is what the run ends with. `losses` are those of all shares that were tried.
+    `kept`: the average is what the run ends with. `losses` are those of all shares that were tried. Each loss
+    is calibrated: averages are less sure of themselves, which is no merit, since a temperature follows.
     """
 
     share: float
@@ -47,7 +48,7 @@ class Averaged:
 
     def __str__(self) -> str:
         figures = (
-            f"validation log loss {self.tuned_loss:.4f} to {self.loss:.4f}, accuracy "
+            f"calibrated validation loss {self.tuned_loss:.4f} to {self.loss:.4f}, accuracy "
             f"{self.tuned_accuracy:.1%} to {self.accuracy:.1%}"
         )
         if self.kept:
@@ -60,8 +61,9 @@ class Averaged:
 def average_with_start(job: TrainingJob, result: FitResult, answers: Answers) -> FitResult:
     """The result with the average in place of the fine-tuned weights, where the plan wants one.
 
-    "auto" keeps the best of SHARES only where the log loss of validation falls; a given share is kept as it
-    is. `answers` gives logits (n, classes) and labels (n,) of validation for what the classifier holds now.
+    "auto" keeps the best of SHARES only where the calibrated loss of validation falls; a given share is kept
+    as it is. `answers` gives logits (n, classes) and labels (n,) of validation for what the classifier holds
+    now.
     """
     wanted = job.plan.average_with_pretrained
     if not wanted:
@@ -70,12 +72,12 @@ def average_with_start(job: TrainingJob, result: FitResult, answers: Answers) ->
     if start is None:
         return replace(result, notes=(*result.notes, NOTHING_TUNED))
     tuned = {name: tensor.detach().clone() for name, tensor in job.classifier.state_dict().items()}
-    before = log_loss_and_accuracy(*answers())
+    before = _figures(*answers())
     figures = {}
     for share in SHARES if wanted == "auto" else (wanted,):
         job.watch.stop.check()
         job.classifier.load_state_dict(between(tuned, start, share))
-        figures[share] = log_loss_and_accuracy(*answers())
+        figures[share] = _figures(*answers())
     best = min(figures, key=lambda share: figures[share][0])
     kept = wanted != "auto" or figures[best][0] < before[0]
     job.classifier.load_state_dict(between(tuned, start, best) if kept else tuned)
@@ -87,6 +89,10 @@ def average_with_start(job: TrainingJob, result: FitResult, answers: Answers) ->
         notes=(*result.notes, str(averaged)),
         weights_sha256=weights_sha256(job.classifier),
     )
+
+
+def _figures(logits: NDArray[np.float32], labels: NDArray[Any]) -> tuple[float, float]:
+    return calibrated_loss(logits, labels), accuracy(logits, labels)
 
 
 def shares_tried(wanted: float | str) -> int:
