@@ -157,6 +157,11 @@ class RunFolder:
         """What an analysis of a full report found; absent otherwise."""
         return self.root / "insights" / f"{name}.json"
 
+    def of_full_report(self) -> tuple[Path, ...]:
+        """What `saccade report --full` made, as far as it is there; it rests on model and predictions."""
+        found = sorted(self.insight("any").parent.glob("*.json"))
+        return tuple(path for path in (*found, self.label_errors, self.decide_page) if path.is_file())
+
     @property
     def search(self) -> Path:
         """What the search found from which this run came; absent otherwise."""
@@ -545,7 +550,7 @@ class RunFolder:
             return f"saccade export {run} --out {shlex.quote(str(path).removesuffix('.certificate.json'))}"
         if name.startswith("export/") and path != self.class_list:
             return f"saccade export {run} --format {self._format_of(path)}"
-        if path == self.label_errors or name.startswith("insights/"):
+        if path in (self.label_errors, self.decide_page) or name.startswith("insights/"):
             return f"saccade report {run} --full"
         if name.startswith(("metrics/", "report/")) and self.recipe.exists():
             return f"saccade evaluate {run}"

@@ -88,6 +88,19 @@ def run(finished: Path, photos: Path) -> RunFolder:
     return RunFolder(out)
 
 
+def analysed(run: RunFolder) -> None:
+    """As after a full report that found little."""
+    slices = {"part": "test", "images": 3, "tried": 0, "fewest": 10, "false_rate": 0.05, "slices": []}
+    run.write_insight("slices", slices)
+    row = {"path": run.read_dataset()[0].path, "label": "bar", "suggested": "disc", "others": ["disc"]}
+    figures = {"part": "train", "score": 0.9, "self_confidence": 0.1, "distance_ratio": 1.5}
+    weights = {"self_confidence": 1.0, "distance": 1.0}
+    counts = {"images": 24, "listed": 24, "doubted": 1, "pretrained": False}
+    run.write_insight("label_errors", {**counts, "weights": weights, "shown": [{**row, **figures}]})
+    run.write(run.label_errors, b"path,label\n")
+    run.write(run.decide_page, b"<!doctype html>")
+
+
 def test_the_manifest_lists_every_file_but_the_checkpoints(run: RunFolder) -> None:
     names = {path.relative_to(run.root).as_posix() for path in run.root.rglob("*") if path.is_file()}
     listed = {name for name in names if run.knows(run.root / name)}
@@ -174,6 +187,8 @@ def test_a_damaged_beginning_is_not_made_again_from_other_images(
 def test_without_checkpoints_a_lost_manifest_takes_the_files_as_they_are(
     run: RunFolder, photos: Path, saccade: Saccade
 ) -> None:
+    analysed(run)
+    found = run.of_full_report()
     shutil.rmtree(run.checkpoints)
     run.manifest.unlink()
     before = run.weights.read_bytes()
@@ -181,6 +196,45 @@ def test_without_checkpoints_a_lost_manifest_takes_the_files_as_they_are(
     assert answer.code == 0
     assert "taken as they are" in answer.out
     assert run.weights.read_bytes() == before
+    assert saccade("evaluate", run.root).code == 0
+    assert run.of_full_report() == found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bundle/weights.safetensors",
+        "manifest.json",
+        pytest.param("predictions/test.csv", marks=pytest.mark.slow),
+    ],
+)
+def test_what_a_full_report_found_goes_with_what_it_rests_on(
+    name: str, run: RunFolder, photos: Path, saccade: Saccade
+) -> None:
+    analysed(run)
+    assert len(run.of_full_report()) == 4
+    (run.root / name).unlink()
+    answer = saccade("train", photos, "--out", run.root, *SMALL)
+    assert answer.code == 0, answer.err
+    assert f"removed with it; to make it again, run: saccade report {run.root} --full" in answer.out
+    assert run.of_full_report() == ()
+    assert not run.damaged()
+    assert 'id="slices"' not in run.report.read_text()
+
+
+def test_a_damaged_analysis_is_left_out_and_its_command_named(
+    run: RunFolder, photos: Path, saccade: Saccade
+) -> None:
+    analysed(run)
+    damage(run.insight("label_errors"), "cut", random.Random(0))
+    answer = saccade("train", photos, "--out", run.root, *SMALL)
+    assert answer.code == 0, answer.err
+    assert f"which is left out: {run.insight('label_errors')}" in answer.out
+    assert f"saccade report {run.root} --full" in answer.out
+    assert "making it again" not in answer.out
+    assert run.of_full_report() == (run.insight("slices"), run.label_errors)
+    assert 'id="slices"' in run.report.read_text()
+    assert not run.damaged()
 
 
 def test_a_damaged_evaluation_names_the_command_that_made_it(

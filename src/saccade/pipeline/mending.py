@@ -1,8 +1,9 @@
 """Files of a run that were damaged or deleted: removed and named, so that `saccade train` makes them again.
 
 What is made anew must be what it was. dataset.csv is compared with the SHA-256 that the manifest holds, and
-settings with the recipe's. What rests on a remade bundle is remade with it. Training itself is done again
-only where no checkpoint is left. Where the manifest is lost, checkpoints are all that can be trusted.
+settings with the recipe's. What rests on a remade bundle is remade with it, but for what a full report found:
+that is removed. Training itself is done again only where no checkpoint is left. Where the manifest is lost,
+checkpoints are all that can be trusted.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from saccade.errors import RunError
+from saccade.pipeline.division import FOLDS
 from saccade.recipe import Recipe
 from saccade.records import PARTS, Dataset
 from saccade.run_folder import RunFolder, dataset_bytes
@@ -31,6 +33,10 @@ def remove_damaged(run: RunFolder, recipe: Recipe, terminal: Terminal, command: 
             _restore_recipe(run, recipe, problem, terminal)
         elif _of_export_alone(run, path):
             terminal.warn(f"damaged file: {path} ({problem})", hint=run.remedy(path))
+        elif _of_full_report_alone(run, path):
+            terminal.warn(f"damaged file, which is left out: {path} ({problem})", hint=run.remedy(path))
+            for gone in (path, *_resting_on(run, path)):
+                run.remove(gone)
         else:
             terminal.say(f"Damaged   {path} ({problem}); making it again")
             _remove(run, path, terminal)
@@ -45,14 +51,28 @@ def _of_export_alone(run: RunFolder, path: Path) -> bool:
     )
 
 
+def _of_full_report_alone(run: RunFolder, path: Path) -> bool:
+    """Whether only `saccade report --full` makes this file; the page also comes of what that found."""
+    doubted = run.insight("label_errors")
+    page_too = path == run.decide_page and not doubted.is_file()
+    return path == run.label_errors or path.parent == doubted.parent or page_too
+
+
 def _remove(run: RunFolder, path: Path, terminal: Terminal) -> None:
     if path in (run.dataset, run.audit, run.environment):
         path.unlink(missing_ok=True)  # the manifest goes on to say what it must hold
         return
     if path in (run.model_json, run.weights) and not has_checkpoint(run):
         terminal.say("          no checkpoint is left, so training starts again")
-    for gone in (path, *_resting_on(run, path)):
+    resting = _resting_on(run, path)
+    if set(resting) & set(run.of_full_report()):
+        _say_removed(run, terminal)
+    for gone in (path, *resting):
         run.remove(gone)
+
+
+def _say_removed(run: RunFolder, terminal: Terminal) -> None:
+    terminal.say(f"          what the full report found is removed with it; {run.remedy(run.label_errors)}")
 
 
 def refuse_other_data(run: RunFolder, dataset: Dataset) -> None:
@@ -104,7 +124,11 @@ def _resting_on(run: RunFolder, path: Path) -> tuple[Path, ...]:
     exported = (run.onnx, run.certificate(), run.class_list)
     if path in (run.model_json, run.weights):
         own = (run.model_json, run.weights, run.unfamiliar)
-        return (*own, *(run.predictions(part) for part in PARTS), *exported)
+        return (*own, *(run.predictions(part) for part in PARTS), *exported, *run.of_full_report())
+    if path.parent == run.predictions("any").parent:
+        return run.of_full_report()
+    if path == run.insight("label_errors"):
+        return (run.decide_page,)
     return exported if path == run.onnx else ()
 
 
@@ -112,9 +136,10 @@ def _doubt_everything(run: RunFolder, problem: str, terminal: Terminal, command:
     """Without a manifest, keep what carries its own SHA-256 or is compared with what is made anew."""
     made = [run.environment, run.audit, run.history, run.model_json, run.weights, run.report]
     made += [run.unfamiliar, run.audit_page, run.model_card, run.bill_of_materials]
-    made += [place(part) for place in (run.predictions, run.metrics) for part in PARTS]
-    made += [run.onnx, run.certificate(), run.class_list]
+    made += [place(part) for place in (run.predictions, run.metrics) for part in (*PARTS, FOLDS)]
+    made += [run.onnx, run.certificate(), run.class_list, *(found := run.of_full_report())]
     kept = [run.recipe, run.dataset, run.int8, run.certificate(run.int8), run.checkpoints / "choices.json"]
+    kept += [run.search]
     if not has_checkpoint(run):  # nothing could be made again without training again
         terminal.say(f"Damaged   {run.manifest} ({problem}): the other files are taken as they are")
         run.begin_again(command, (*made, *kept))
@@ -123,6 +148,8 @@ def _doubt_everything(run: RunFolder, problem: str, terminal: Terminal, command:
         f"Damaged   {run.manifest} ({problem}): nothing says what the other files must hold, so all but the "
         "checkpoints are made again"
     )
+    if found:
+        _say_removed(run, terminal)
     for path in made:
         path.unlink(missing_ok=True)
     run.begin_again(command, kept)
