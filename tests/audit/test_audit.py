@@ -337,12 +337,18 @@ def test_a_decision_about_a_file_that_is_gone_is_said(make_photos: Callable[...,
 def test_what_was_decided_is_told_and_a_new_label_counts(make_photos: Callable[..., Path]) -> None:
     root = make_photos()
     scanned = scan(folder_dataset(root))
-    text = "path,decision,new_label\nbar/bar_000.png,relabel,disc\nbar/bar_001.png,keep,\n"
+    text = (
+        "path,decision,new_label,other\nbar/bar_000.png,relabel,disc,\nbar/bar_001.png,keep,,\n"
+        "disc/disc_001.png,not a duplicate,,bar/bar_002.png\ndisc/disc_001.png,not a duplicate,,gone.png\n"
+    )
     result = audit(*scanned, decisions=parse_decisions(text, where="d.csv"), near_duplicates=False)
     (changed,), (kept,) = of_kind(result, "relabelled"), of_kind(result, "kept")
     assert changed.message == "1 image with another label by d.csv: bar/bar_000.png"
     assert changed.figure["labels"] == {"bar/bar_000.png": ["bar", "disc"]}
     assert kept.paths == ("bar/bar_001.png",)
+    (parted,) = of_kind(result, "parted")
+    assert parted.message == "1 pair parted by d.csv: bar/bar_002.png and disc/disc_001.png"
+    assert parted.figure["pairs"] == [["bar/bar_002.png", "disc/disc_001.png"]]
     assert result.dataset.counts() == {"bar": 11, "checker": 12, "disc": 13}
 
 

@@ -14,6 +14,7 @@ from saccade.audit.decisions import (
     decisions_beside,
     meant,
     parse_decisions,
+    parted_in,
     read_decisions,
     relabelled,
 )
@@ -206,4 +207,7 @@ def test_an_audit_tells_what_was_decided() -> None:
         {"kind": "blurred", "paths": ["b"], "figure": {}},
         {"kind": "dropped", "paths": ["c"]},
     ]
-    assert decided_in({"findings": found}) == (("a", "relabel", "cat", "dog"), ("c", "drop", "", ""))
+    parted = {"kind": "parted", "paths": ["a", "b"], "figure": {"pairs": [["a", "b"]]}}
+    audit = {"findings": [*found, parted]}
+    assert decided_in(audit) == (("a", "relabel", "cat", "dog"), ("c", "drop", "", ""))
+    assert parted_in(audit) == (("a", "b"),)

@@ -59,6 +59,7 @@ def example(tmp_path: Path) -> ExampleRun:
     audit["findings"] += [
         {**told, "kind": "relabelled", "paths": ["x.jpg"], "figure": new_labels},
         {**told, "kind": "dropped", "paths": ["train/0/broken.jpg"], "figure": {}},
+        {**told, "kind": "parted", "paths": [], "figure": {"pairs": [[made.path("train", 0), ODD]]}},
     ]
     made.run.write_audit(audit)
     made.run.write_insight("label_errors", doubted(made, 3))
@@ -102,9 +103,19 @@ def test_the_page_runs_its_own_script_alone_and_names_are_text(example: ExampleR
     held = json.loads(data)
     assert [row["path"] for row in held["shown"]][1] == ODD
     assert held["earlier"] == [
-        ["x.jpg", "rose", "relabel", "tulip"],
-        ["train/0/broken.jpg", "daisy", "drop", ""],
+        ["x.jpg", "rose", "relabel", "tulip", ""],
+        ["train/0/broken.jpg", "daisy", "drop", "", ""],
+        [example.path("train", 0), example.classes[0], "not a duplicate", "", ODD],
     ]
+
+
+def test_the_command_is_that_of_the_run_with_the_new_file(example: ExampleRun) -> None:
+    typed = "saccade train photos --out runs/a-2 --lr 0.1 --data.decisions mine.csv --seed 3"
+    example.run.update_record(command=tuple(typed.split()))
+    command = "saccade train photos --out runs/a-3 --lr 0.1 --seed 3 --decisions decisions.csv"
+    assert f"<code>{command}</code>" in pages(example)[1]
+    example.run.update_record(command=())
+    assert re.search(r"<code>saccade train \S+ --decisions decisions.csv</code>", pages(example)[1])
 
 
 @pytest.mark.examples
@@ -133,9 +144,10 @@ def test_one_decides_by_keyboard_and_the_file_is_read_back(example: ExampleRun) 
         assert tab.errors == []
         assert [url for url in tab.requests if not url.startswith(("file:", "data:"))] == []
     text = base64.b64decode(encoded).decode("utf-8", "surrogateescape")
-    assert text.splitlines()[0] == "path,label,decision,new_label"
-    assert len(list(csv.reader(io.StringIO(text)))) == 6
+    assert text.splitlines()[0] == "path,label,decision,new_label,other"
+    assert len(list(csv.reader(io.StringIO(text)))) == 7
     decided = parse_decisions(text, where="decisions.csv")
+    assert decided.apart == {frozenset((example.path("train", 0), ODD))}
     assert decided.kept == {example.path("train", 0)}
     assert {path: new.label for path, new in decided.relabelled.items()} == {ODD: "daisy", "x.jpg": "tulip"}
     assert decided.dropped == {example.path("train", 2), "train/0/broken.jpg"}

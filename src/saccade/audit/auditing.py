@@ -95,6 +95,12 @@ def _decided(dataset: Dataset, decisions: Decisions) -> list[Finding]:
         for kind, (paths, what) in done.items()
         if paths
     ]
+    if pairs := sorted(sorted(pair) for pair in decisions.apart if len(pair) == 2 and pair <= labels.keys()):
+        message = (
+            f"{counted(len(pairs), 'pair')} parted by {decisions.name}: {some([*map(' and '.join, pairs)])}"
+        )
+        paths = sorted({path for pair in pairs for path in pair})
+        findings.append(finding("parted", message, paths=paths, figure={"pairs": pairs}))
     if unknown := sorted(decisions.paths - labels.keys()):
         names = some([printable(name) for name in unknown])
         message = f"{decisions.name} names {counted(len(unknown), 'file')} that the data lacks: {names}"

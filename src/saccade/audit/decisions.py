@@ -268,3 +268,9 @@ def decided_in(audit: Mapping[str, Any]) -> tuple[Decided, ...]:
         for found in done
         for path in found["paths"]
     )
+
+
+def parted_in(audit: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Pairs that were decided to be no duplicates when the audit in this `audit.json` was made."""
+    done = (found for found in audit.get("findings", ()) if found["kind"] == "parted")
+    return tuple((first, second) for found in done for first, second in found["figure"]["pairs"])

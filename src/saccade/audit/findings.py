@@ -152,6 +152,7 @@ KINDS: dict[str, Kind] = {
     "relabelled": Kind("info", "Labels changed by your decisions", "Nothing to do"),
     "dropped": Kind("info", "Left out by your decisions", "Nothing to do"),
     "kept": Kind("info", "Right by your decisions", "Nothing to do"),
+    "parted": Kind("info", "No duplicates by your decisions", "Nothing to do"),
     "listed": Kind("info", "Seen, but no part of the data", "Move or rename them if they should be used"),
     "ignored": Kind("info", "Passed over", "Nothing to do"),
     "shortcuts_checked": Kind("info", "What trivial properties tell about the label", "Nothing to do"),

@@ -9,11 +9,12 @@ import shlex
 from collections import Counter
 from typing import Any
 
-from saccade.audit.decisions import decided_in
+from saccade.audit.decisions import NOT_A_DUPLICATE, decided_in, parted_in
 from saccade.images.decoder import Limits
 from saccade.images.thumbnails import ReadImage
 from saccade.report.facts import Facts, read_facts
 from saccade.report.gallery import Gallery
+from saccade.report.next_step import next_command
 from saccade.report.render import TEMPLATES, render
 from saccade.run_folder import RunFolder
 
@@ -67,18 +68,30 @@ def decide_html(facts: Facts, read_image: ReadImage) -> str:
             data={**data, "key": hashlib.sha256(json.dumps(data).encode()).hexdigest()},
             script=Markup(script),  # nothing of the run stands in it
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            command=f"saccade train {shlex.quote(facts.record.data)} --decisions decisions.csv",
+            command=_command(facts),
         )
+
+
+def _command(facts: Facts) -> str:
+    """The run's own command with the decisions; of a run that Python made, one with its data."""
+    flag = "--decisions decisions.csv"
+    plain = f"saccade train {shlex.quote(facts.record.data)} {flag}"
+    return next_command(facts.record.command, flag) or plain
 
 
 def _data(facts: Facts, shown: list[dict[str, Any]]) -> dict[str, Any]:
     """What the script works with. `earlier` are decisions the run was made with: the next needs them, too."""
     label_of = {record.path: record.label for record in facts.dataset}
+    singles = [
+        (one.path, one.label or label_of.get(one.path, ""), one.word, one.new_label, "")
+        for one in decided_in(facts.audit)
+    ]
+    pairs = [
+        (first, label_of.get(first, ""), NOT_A_DUPLICATE, "", second)
+        for first, second in parted_in(facts.audit)
+    ]
     return {
         "classes": facts.record.classes or (facts.figures.classes if facts.figures else ()),
         "shown": [{name: row[name] for name in ("path", "label", "others")} for row in shown],
-        "earlier": [
-            (one.path, one.label or label_of.get(one.path, ""), one.word, one.new_label)
-            for one in decided_in(facts.audit)
-        ],
+        "earlier": [*singles, *pairs],
     }

@@ -80,11 +80,12 @@ function relabelButton(name, number) {
 function asCsv() {
   const decided = [...made].map(([number, { decision, label }]) => {
     const image = data.shown[number];
-    return [image.path, image.label, decision, label];
+    return [image.path, image.label, decision, label, ""];
   });
   const again = new Set(decided.map(([path]) => path));
-  const rows = [...data.earlier.filter(([path]) => !again.has(path)), ...decided];
-  return ["path,label,decision,new_label", ...rows.map((row) => row.map(cell).join(","))].join("\n") + "\n";
+  const kept = data.earlier.filter(([path, , , , other]) => other || !again.has(path)); // a pair says nothing of a label
+  const rows = [...kept, ...decided];
+  return ["path,label,decision,new_label,other", ...rows.map((row) => row.map(cell).join(","))].join("\n") + "\n";
 }
 
 function cell(text) {
