@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control, fisher_exact
+from scipy.stats import fisher_exact
 
 from saccade.evaluation.groups import Groups
 from saccade.evaluation.slices import (
     Slice,
-    adjusted_for_many,
     categories,
     chance,
     clusters,
-    k_means,
     tails,
     worse_slices,
     worth_trying,
@@ -38,11 +36,6 @@ def test_alone_it_is_fishers_exact_test() -> None:
         ]
         expected = fisher_exact(table, alternative="greater").pvalue
         assert chance(wrong, rows, Groups.alone(80)) == pytest.approx(expected, abs=1e-10)
-
-
-def test_the_correction_is_scipys() -> None:
-    p = np.random.default_rng(1).random(50) ** 3
-    assert adjusted_for_many(p) == pytest.approx(false_discovery_control(p))
 
 
 def test_a_planted_slice_is_found_once_with_its_accuracy() -> None:
@@ -87,14 +80,19 @@ def test_only_slices_of_some_size_are_tried_and_each_set_once() -> None:
     assert not tails("brightness", np.full(3, np.nan), "dark", "bright")
     cameras = categories("camera", ["A"] * 9 + ["B"] * 20 + [""] * 471)
     assert [one.words for one in worth_trying([*cameras, *cameras])] == ["B"]
+    alone = categories("folder", [*map(str, range(IMAGES)), *["all"] * 10])
+    assert [one.words for one in alone] == ["all"], "no array for each name"
 
 
 def test_clusters_are_those_of_separate_clouds() -> None:
     random = np.random.default_rng(4)
     cloud = np.arange(300) % 5
     features = (20 * np.eye(5)[cloud] + random.normal(size=(300, 5))).astype(np.float32)
-    of = k_means(features, 5, seed=1)
-    assert len({(a, b) for a, b in zip(cloud, of, strict=True)}) == 5
-    assert (k_means(features, 5, seed=1) == of).all()
-    assert len(clusters(features)) == 35
-    assert sum(one.rows.sum() for one in clusters(features)[:5]) == 300
+    found = clusters(features, seed=1)
+    assert len(found) == 35
+    assert {frozenset(cloud[one.rows]) for one in found[:5]} == {frozenset([i]) for i in range(5)}
+    assert sum(one.rows.sum() for one in found[:5]) == 300
+    assert all(
+        (one.rows == again.rows).all() for one, again in zip(found, clusters(features, seed=1), strict=True)
+    )
+    assert sum(one.rows.any() for one in clusters(np.ones((300, 5), np.float32))) == 3, "equal images are one"

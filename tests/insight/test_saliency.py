@@ -119,3 +119,14 @@ def test_networks_that_cannot_be_looked_into_are_said(make_material: Callable[..
     flat = Classifier(Flat(), nn.Linear(3 * 16 * 16, 3))
     found = saliency(make_material(np.zeros((6, 4)), answers, network=flat))
     assert (found or {})["left_out"].startswith("no layer of this network")
+
+
+def test_answers_of_the_models_of_folds_are_not_explained_by_another_model(
+    make_material: Callable[..., Any],
+) -> None:
+    material = make_material(np.zeros((6, 4)), ["checker", "checker", "bar"], network=tiny_classifier())
+    run = material.run
+    run.write_predictions("folds", run.read_predictions("validation"))
+    run.metrics("validation").rename(run.metrics("folds"))
+    found = saliency(material) or {}
+    assert found["left_out"].startswith("each answer is that of the model of one fold")

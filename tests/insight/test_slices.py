@@ -75,9 +75,9 @@ def test_what_an_earlier_scan_kept_is_not_decoded_again(
 
 def test_folders_that_are_labels_are_no_slices() -> None:
     ways = ["clinic/2024/rose", "clinic/2025/rose", "home/tulip", "home/rose"]
-    records = [ImageRecord(f"{way}/{i}.png", way.split("/")[-1]) for i, way in enumerate(ways)]
+    records = [ImageRecord(f"{way}/{i}.png", way.split("/")[-1]) for i, way in enumerate(ways * 10)]
     assert {one.words for one in by_folder(records)} == {"clinic", "clinic/2024", "clinic/2025", "home"}
-    coded = [ImageRecord(f"n{i % 2}/{i}.png", CLASSES[i % 2]) for i in range(6)]
+    coded = [ImageRecord(f"n{i % 2}/{i}.png", CLASSES[i % 2]) for i in range(60)]
     assert by_folder(coded) == []
 
 

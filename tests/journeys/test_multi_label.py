@@ -152,6 +152,16 @@ def test_figures_and_report_are_remade_without_the_model(saccade: Saccade, run: 
     assert "mean average precision" in answer.out
 
 
+def test_a_full_report_says_that_it_adds_nothing_and_computes_nothing(
+    saccade: Saccade, run: RunFolder
+) -> None:
+    answer = saccade("report", run.root, "--full")
+    assert answer.code == 0
+    assert "for these --full adds nothing" in answer.out
+    assert "features" not in answer.out + answer.err
+    assert run.of_full_report() == ()
+
+
 def test_new_data_are_evaluated_and_runs_compared(saccade: Saccade, run: RunFolder, mosaics: Path) -> None:
     table = pandas.read_csv(mosaics, keep_default_na=False)
     columns = {name: [int(name in split_labels(text)) for text in table["label"]] for name in CLASSES}

@@ -47,6 +47,16 @@ class Groups:
         return cls(np.array([number[name] for name in names], dtype=np.int64), len(number))
 
     @classmethod
+    def numbered(cls, numbers: NDArray[np.int64]) -> Groups:
+        """Those that have the same number, whatever it is.
+
+        >>> Groups.numbered(np.array([7, 3, 7])).of.tolist()
+        [1, 0, 1]
+        """
+        known, of = np.unique(numbers, return_inverse=True)
+        return cls(of.astype(np.int64), len(known))
+
+    @classmethod
     def alone(cls, images: int) -> Groups:
         """Each image by itself."""
         return cls(np.arange(images), images)

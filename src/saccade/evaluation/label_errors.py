@@ -69,6 +69,8 @@ def label_signals(
     image of each class. The two weights are those that make the given labels most likely (stacking: D.
     Wolpert, Neural Networks 5, 1992), so that a signal that tells nothing here counts for nothing.
     """
+    from scipy.special import log_softmax
+
     logs = out_of_fold(features, labels, groups, classes)
     distances = nearest_of_each_class(features, labels, groups, classes)
     judged = np.isfinite(_own(logs, labels))
@@ -79,7 +81,7 @@ def label_signals(
         labels,
         np.exp(_own(logs, labels)),
         _ratio(distances, labels),
-        np.exp(_log_softmax(weights[0] * logs - weights[1] * distances)),
+        np.exp(log_softmax(weights[0] * logs - weights[1] * distances, axis=1)),
         weights,
     )
 
@@ -92,6 +94,7 @@ def out_of_fold(features: NDArray[np.float32], labels: Integers, groups: Integer
 
     A class of which no image was left to learn from has minus infinity. Shapes as for `label_signals`.
     """
+    from scipy.special import log_softmax
     from sklearn.linear_model import LogisticRegression
 
     values = _standardised(features)
@@ -107,7 +110,7 @@ def out_of_fold(features: NDArray[np.float32], labels: Integers, groups: Integer
                 model.fit(values[~out], labels[~out])
             logits = np.asarray(model.decision_function(values[out]), np.float64)
             logits = logits if logits.ndim == 2 else np.column_stack([np.zeros(len(logits)), logits])
-            found[np.ix_(out, known)] = _log_softmax(logits)
+            found[np.ix_(out, known)] = log_softmax(logits, axis=1)
     return found
 
 
@@ -172,24 +175,20 @@ def _ratio(distances: Floats, labels: Integers) -> Floats:
 def _stacked(logs: Floats, distances: Floats, labels: Integers) -> tuple[float, float]:
     """The two weights, each at least 0, under which the labels are most likely."""
     from scipy.optimize import minimize
+    from scipy.special import log_softmax
 
     if not len(labels):
         return 1.0, 0.0
     inputs = np.stack([logs, -distances])  # (2, images, classes)
 
     def objective(weights: Floats) -> tuple[float, Floats]:
-        logits = _log_softmax(np.tensordot(weights, inputs, axes=1))
+        logits = log_softmax(np.tensordot(weights, inputs, axes=1), axis=1)
         expected = (np.exp(logits) * inputs).sum(axis=2)  # (2, images)
         own = inputs[:, np.arange(len(labels)), labels]
         return float(-_own(logits, labels).mean()), np.asarray((expected - own).mean(axis=1))
 
     found = minimize(objective, np.array([1.0, 1.0]), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 2)
     return float(found.x[0]), float(found.x[1])
-
-
-def _log_softmax(logits: Floats) -> Floats:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def _own(values: Floats, labels: Integers) -> Floats:

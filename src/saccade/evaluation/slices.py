@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ FEWEST = 10  # images of a slice, and of the rest
 FEWEST_GROUPS = 5  # of a slice, where images belong together
 MOST_SHARE = 0.5  # a slice of more of the images is no part of them
 CLUSTERS = (5, 10, 20)
-STARTS, ITERATIONS = 3, 30
+STARTS, ITERATIONS = 2, 30
 FALSE_RATE = 0.05  # share of the slices found that may be by chance
 
 
@@ -70,61 +71,27 @@ def _number(value: float) -> str:
 
 
 def categories(kind: str, names: Sequence[str]) -> list[Slice]:
-    """The images of each name; those without one, "", are in none."""
-    of = np.array(names, dtype=object)
-    return [Slice(kind, name, of == name) for name in sorted(set(names) - {""})]
+    """The images of each name that `FEWEST` or more have; those without one, "", are in none."""
+    known, of, counts = np.unique(np.array(names, dtype=str), return_inverse=True, return_counts=True)
+    often = np.flatnonzero((counts >= FEWEST) & (known != ""))
+    return [Slice(kind, str(known[i]), of == i) for i in often]
 
 
 def clusters(features: NDArray[np.float32], *, seed: int = 0) -> list[Slice]:
     """Images that look alike to the network: clusters of the features (images, F), few and more of them."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     found = []
     for count in CLUSTERS:
         if count * FEWEST <= len(features):
-            of = k_means(features, count, seed=seed)
+            means = KMeans(count, n_init=STARTS, max_iter=ITERATIONS, random_state=seed)
+            # several threads add up in any order; equal images make fewer clusters, which is no news
+            with threadpool_limits(1, "openmp"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                of = means.fit_predict(features)
             found += [Slice("look", f"cluster {i + 1} of {count}", of == i) for i in range(count)]
     return found
-
-
-def k_means(features: NDArray[np.float32], count: int, *, seed: int = 0) -> NDArray[np.int64]:
-    """(images,) cluster of each image, 0 to `count` - 1: Lloyd's steps from centres far apart, several times.
-
-    Source of the start: D. Arthur and S. Vassilvitskii, k-means++, SODA (2007) 1027-1035.
-    """
-    squares, generator = (features**2).sum(axis=1), np.random.default_rng(seed)
-    found = []
-    for _ in range(STARTS):
-        centres = features[[generator.integers(len(features))]]
-        for _ in range(count - 1):
-            nearest = _distances(features, squares, centres).min(axis=1) + 1e-12
-            chosen = generator.choice(len(features), p=nearest / nearest.sum())
-            centres = np.concatenate([centres, features[[chosen]]])
-        found.append(_lloyd(features, squares, centres))
-    return min(found, key=lambda one: one[0])[1]
-
-
-def _lloyd(
-    features: NDArray[np.float32], squares: NDArray[np.float32], centres: NDArray[np.float32]
-) -> tuple[float, NDArray[np.int64]]:
-    """Sum of squared distances to the nearest centre, and which that is, once centres move no more."""
-    of = np.full(len(features), -1)
-    for _ in range(ITERATIONS):
-        distances = _distances(features, squares, centres)
-        before, of = of, distances.argmin(axis=1)
-        if (before == of).all():
-            break
-        for i in np.unique(of):
-            centres[i] = features[of == i].mean(axis=0)
-    return float(distances.min(axis=1).sum()), of.astype(np.int64)
-
-
-def _distances(
-    features: NDArray[np.float32], squares: NDArray[np.float32], centres: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """(images, centres) squared distances, not below 0."""
-    products = features @ centres.T
-    distances = squares[:, None] - 2 * products + (centres**2).sum(axis=1)
-    floored: NDArray[np.float64] = np.maximum(distances, 0).astype(np.float64)
-    return floored
 
 
 # -- tests -----------------------------------------------------------------------------------------------
@@ -146,8 +113,10 @@ def worse_slices(wrong: NDArray[np.bool_], tried: Sequence[Slice], groups: Group
     most 5 % are expected to be chance. Source: Y. Benjamini and Y. Hochberg, J. R. Stat. Soc. B 57 (1995)
     289-300. A slice that those found before explain is left out: it is tested again without their images.
     """
+    from scipy.stats import false_discovery_control
+
     p = np.array([chance(wrong, one.rows, groups) for one in tried])
-    adjusted = adjusted_for_many(p)
+    adjusted = false_discovery_control(p)
     found: list[WorseSlice] = []
     left = np.ones(len(wrong), np.bool_)
     for i in np.lexsort((np.arange(len(p)), p)):
@@ -168,8 +137,7 @@ def _chance_among(
     """`chance` of the images `left` alone."""
     if not (rows & left).any() or not (~rows & left).any():
         return 1.0
-    _, of = np.unique(groups.of[left], return_inverse=True)
-    return chance(wrong[left], rows[left], Groups(of.astype(np.int64), int(of.max()) + 1))
+    return chance(wrong[left], rows[left], Groups.numbered(groups.of[left]))
 
 
 def chance(wrong: NDArray[np.bool_], rows: NDArray[np.bool_], groups: Groups) -> float:
@@ -194,19 +162,6 @@ def _counts(wrong: NDArray[np.bool_], rows: NDArray[np.bool_], groups: Groups) -
     worth = groups.worth(wrong[rows], np.flatnonzero(rows))
     images = round(worth.images, 9)  # what is no whole number but for rounding
     return images, round(float(wrong[rows].mean()) * images, 9), worth.units
-
-
-def adjusted_for_many(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(tests,) the rate of false finds at which each would still be found, by Benjamini and Hochberg.
-
-    >>> adjusted_for_many(np.array([0.01, 0.04, 0.5])).round(3).tolist()
-    [0.03, 0.06, 0.5]
-    """
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum.accumulate(scaled[::-1])[::-1]
-    return adjusted
 
 
 def _accuracy(wrong: NDArray[np.bool_], rows: NDArray[np.bool_], groups: Groups) -> Interval:

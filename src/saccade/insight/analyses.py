@@ -19,14 +19,12 @@ from saccade.insight.slices import slices
 class Analysis:
     """`make(material)` gives the content of `insights/NAME.json`; None where the run gives no occasion.
 
-    `title` is what it looks for, in the line of progress. `several`: it can be of images that may have
-    several labels each.
+    `title` is what it looks for, in the line of progress.
     """
 
     name: str
     title: str
     make: Callable[[Material], dict[str, Any] | None]
-    several: bool = False
 
 
 ANALYSES: tuple[Analysis, ...] = (

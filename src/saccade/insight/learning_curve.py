@@ -59,8 +59,7 @@ def learning_curve(material: Material) -> dict[str, Any] | None:
     )
     overall = carried_on(measured.images.sum(axis=1), measured.right, seed=SEED)
     now = measured.right[0, -1].astype(np.float64)
-    _, of = np.unique(material.groups[judged], return_inverse=True)
-    worth = Groups(of, int(of.max()) + 1).worth(now, np.arange(len(now)))
+    worth = Groups.numbered(material.groups[judged]).worth(now, np.arange(len(now)))
     interval = wilson_of_share(float(now.mean()), worth.images, worth.z)
     return {
         **told,
@@ -81,10 +80,12 @@ def _why_not(material: Material, train: NDArray[np.int64], judged: NDArray[np.in
     groups = len(np.unique(material.groups[train]))
     least = FEWEST_GROUPS * len(material.classes)
     if groups < least:
-        return (
-            f"the training images are {counted(groups, 'group')} of images that belong together: "
-            f"a curve needs {FEWEST_GROUPS} a class, {least} in all"
+        units = (
+            counted(len(train), "training image")
+            if groups == len(train)
+            else f"the training images are {counted(groups, 'group')} of images that belong together"
         )
+        return f"{units}: a curve needs {FEWEST_GROUPS} a class, {least} in all"
     return ""
 
 
@@ -142,6 +143,11 @@ def _class(
             f"{counted(judged, 'validation image')}: too few for a curve"
         )
         return {**told, "sentence": f"Nothing can be told of {name}: {few}."}
+    if not measured.images[0, number]:  # whole groups are drawn, each with its most frequent class
+        hidden = (
+            "its training images are in groups with more of other classes, and the smallest part has none"
+        )
+        return {**told, "sentence": f"Nothing can be told of {name}: {hidden}."}
     curve = carried_on(measured.images[:, number], measured.right[:, :, labels == number], seed=SEED)
     return {**told, **_as_json(curve), "sentence": sentence(curve, name)}
 

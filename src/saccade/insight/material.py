@@ -34,7 +34,7 @@ class Material:
 
     `features` float32 (images, F) are of the exact evaluation path. They are those of the pretrained backbone
     as it was before training, where `pretrained`; else of the trained network's own. `labels` int64 (images,)
-    index `classes`; -1 where an image may have several. `groups` (images,) are equal for images that belong
+    index `classes`. `groups` (images,) are equal for images that belong
     together (declared groups, copies, near-duplicates), of which none may vouch for another. `bundle` is the
     trained network.
     """
@@ -86,7 +86,7 @@ def material_of(
     with terminal.progress("features of all images") as progress:
         features = compute_features(images, engines.exact, threads=usable_cores(), progress=progress)
     index = {name: i for i, name in enumerate(bundle.classes)}
-    labels = [-1 if record.several else index[record.label] for record in records]
+    labels = [index[record.label] for record in records]
     _, groups = np.unique([named[record.path] for record in records], return_inverse=True)
     return Material(
         run,

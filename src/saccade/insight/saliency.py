@@ -30,6 +30,10 @@ def saliency(material: Material) -> dict[str, Any] | None:
     chosen = chosen_answers(judged) if judged else []
     if judged is None or not chosen:
         return None
+    if judged.part == "folds":
+        return {
+            "left_out": "each answer is that of the model of one fold, and this model has learnt the image"
+        }
     network = bundle.module.to("cpu")
     if not isinstance(network, Classifier):
         return {"left_out": "the model is several networks"}

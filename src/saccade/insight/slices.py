@@ -48,8 +48,7 @@ def slices(material: Material) -> dict[str, Any] | None:
     )
     wrong = np.zeros(len(predictions), np.bool_)
     wrong[list(answers.wrong)] = True
-    _, of = np.unique(material.groups[rows], return_inverse=True)
-    found = worse_slices(wrong, tried, Groups(of.astype(np.int64), int(of.max()) + 1)) if tried else []
+    found = worse_slices(wrong, tried, Groups.numbered(material.groups[rows])) if tried else []
     return {
         "part": answers.part,
         "images": len(predictions),

@@ -18,9 +18,9 @@ def report(
 ) -> Path:
     """Write the pages of the run in `path` again; returns the report's path.
 
-    `full`: the analyses first, each into `insights/NAME.json`. `moved` says where the run's images lie now.
-    `with_annex_iv` adds headings to the model card. Raises RunError for a run without a model, and where
-    images are not those of the run.
+    `full`: the analyses first, each into `insights/NAME.json`; of images with several labels there are none.
+    `moved` says where the run's images lie now. `with_annex_iv` adds headings to the model card. Raises
+    RunError for a run without a model, and where images are not those of the run.
     """
     run = existing_run(path)
     with run.locked():
@@ -42,11 +42,12 @@ def _analyse(run: RunFolder, dataset: Dataset, terminal: Terminal) -> None:
     from saccade.insight.analyses import ANALYSES
     from saccade.insight.material import material_of
 
+    if dataset.multi_label:
+        terminal.say("          images may have several labels, and for these --full adds nothing")
+        return
     recipe = _of_one_backbone(run)
     material = material_of(run, dataset, recipe, load_model(run), together_in_run, terminal)
     for analysis in ANALYSES:
-        if dataset.multi_label and not analysis.several:
-            continue
         with terminal.progress(analysis.title, "steps"):
             found = analysis.make(material)
         if found is None:
