@@ -48,6 +48,8 @@ def examine(terminal: Terminal) -> int:
     terminal.say("")
     _say_versions([extra for extra in extras if not missing[extra]], terminal)
     _say_device(terminal)
+    if not missing[""]:
+        _say_cache(terminal)
     return 1 if missing[""] else 0
 
 
@@ -98,6 +100,17 @@ def _memory_gb() -> str:
         return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:,.0f} GB"
     except (ValueError, OSError, AttributeError):
         return "unknown"
+
+
+def _say_cache(terminal: Terminal) -> None:
+    """How much is kept between commands, and how much may be."""
+    from saccade.caches.bound import VARIABLE, bound_bytes, usage
+    from saccade.caches.store import cache_folder
+
+    folder = cache_folder()
+    total = usage(folder).total
+    bound = bound_bytes(folder, total)
+    terminal.say(f"Cache     {folder}: {total / 1e9:,.1f} GB of at most {bound / 1e9:,.1f} GB ({VARIABLE})")
 
 
 def _say_device(terminal: Terminal) -> None:

@@ -50,6 +50,11 @@ def _nobody_listens(text: str) -> None:
     """The default `say`: ignores the message."""
 
 
+def _always(size: int) -> bool:
+    """The default `room`: there is no bound but the cache's own."""
+    return True
+
+
 @dataclass(slots=True)
 class _Shard:
     """One file of pixels as this process knows it. `seen` bytes of its index have been read."""
@@ -109,13 +114,15 @@ class _Writer:
 class PixelCache:
     """Images (height, width, channels) by key; safe in threads and for several processes at once.
 
-    `max_bytes` bounds the folder. `say` gets one message when images can no longer be kept.
+    `max_bytes` bounds the folder. `room` says whether so many more bytes fit into what it is a part of
+    (`saccade.caches.bound.room_for`). `say` gets one message when images can no longer be kept.
     """
 
     folder: Path
     max_bytes: int
     say: Callable[[str], None] = _nobody_listens
     shard_bytes: int = SHARD_BYTES
+    room: Callable[[int], bool] = _always
     _places: dict[bytes, _Place] = field(default_factory=dict)
     _shards: dict[str, _Shard] = field(default_factory=dict)
     _writer: _Writer | None = None
@@ -159,7 +166,8 @@ class PixelCache:
                 writer = self._room_for(len(data))
                 if writer is None:
                     self._stop_keeping(
-                        "its bound (--data.cache-gb) or that of the disk (a tenth stays free) is reached"
+                        "its bound (--data.cache-gb), the whole cache's (SACCADE_CACHE_GB) or the disk's "
+                        "(a tenth stays free) is reached"
                     )
                     return False
                 self._append(writer, key, data, summed, pixels.shape[0], pixels.shape[1])
@@ -177,7 +185,8 @@ class PixelCache:
 
     def __getstate__(self) -> dict[str, Any]:
         """A cache that crosses to another process starts afresh there, and says nothing."""
-        return {"folder": self.folder, "max_bytes": self.max_bytes, "shard_bytes": self.shard_bytes}
+        kept = ("folder", "max_bytes", "shard_bytes", "room")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -274,7 +283,8 @@ class PixelCache:
         total = sum(size for _, size, _ in stored)
         disk = shutil.disk_usage(self.folder)
         excess = max(total + length - self.max_bytes, length - (disk.free - LEAST_FREE_SHARE * disk.total))
-        return make_room((entry for entry in stored if not self._in_use(entry)), excess, _remove)
+        idle = (entry for entry in stored if not self._in_use(entry))
+        return make_room(idle, excess, _remove) and self.room(length)
 
     def _in_use(self, entry: tuple[float, int, Path]) -> bool:
         known = self._shards.get(entry[2].stem)

@@ -13,9 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from saccade.caches.bound import stated_bytes
 from saccade.caches.store import make_room, sealed, unsealed
 
 DEFAULT_MAX_BYTES = 4_000_000_000
+SHARE_OF_CACHE = 0.25  # where a bound of the whole cache is stated
 KEPT_SHARE = 0.9  # of the bound, once old payloads have gone
 LOCK_SECONDS = 10
 _FILE_NAME = "scan.sqlite"
@@ -49,12 +51,13 @@ _COLUMNS = {
 class ScanCache:
     """Payloads by content key, and content hashes by path and stamp; a context manager.
 
-    `max_bytes` bounds the file: when it is reached, the oldest payloads go until a tenth of it is free.
+    `max_bytes` bounds the file: when it is reached, the oldest payloads go until a tenth of it is free. None:
+    4 GB, or a quarter of $SACCADE_CACHE_GB where that is less.
     """
 
-    def __init__(self, folder: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int | None = None) -> None:
         self._path = folder / _FILE_NAME
-        self._max_bytes = max_bytes
+        self._max_bytes = _usual_bound() if max_bytes is None else max_bytes
         self._database = _open(self._path)
 
     def __enter__(self) -> ScanCache:
@@ -162,6 +165,11 @@ class ScanCache:
             self._database = None
         if not _refused(error):
             _remove(self._path)
+
+
+def _usual_bound() -> int:
+    stated = stated_bytes()
+    return DEFAULT_MAX_BYTES if stated is None else min(DEFAULT_MAX_BYTES, int(SHARE_OF_CACHE * stated))
 
 
 def _refused(error: Exception) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from saccade.caches.bound import room_for
 from saccade.caches.pixels import PixelCache
 from saccade.caches.store import cache_folder
 from saccade.features.compute import Engines, Images
@@ -203,6 +204,6 @@ def pixel_cache(plan: Plan, terminal: Terminal) -> Iterator[PixelCache | None]:
         yield None
         return
     with contextlib.closing(
-        PixelCache(cache_folder() / "pixels", inputs.cache_bytes, say=noted(terminal))
+        PixelCache(cache_folder() / "pixels", inputs.cache_bytes, say=noted(terminal), room=room_for)
     ) as cache:
         yield cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
@@ -11,16 +12,18 @@ import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from saccade.errors import ImageError, SourceError
 from saccade.files import open_file
 from saccade.images.decoder import DEFAULT_MAX_BYTES
 from saccade.sources.naming import some
+from saccade.sources.remote import ObjectFile, note_of, object_of
 from saccade.sources.storage import refuse_size, unreadable
 from saccade.terminal import printable
 
 _UTF8_NAME = 0x800  # flag of a zip member
+OBJECT_PIECE_BYTES = 1 << 20
 _CERTAIN_NAMES = 4  # different names of another encoding that are all valid UTF-8: less than 1 in 10,000
 
 
@@ -87,7 +90,28 @@ class Index:
 
 def archive_index(file: str) -> Index:
     """The index of a .zip or .tar file, kept until the file changes; raises SourceError, OSError."""
-    return _index(file, os.stat(file).st_mtime_ns)
+    try:
+        return _index(file, os.stat(file).st_mtime_ns)
+    except FileNotFoundError:
+        return _index(file, os.stat(note_of(file)).st_mtime_ns)
+
+
+def _open(file: str) -> BinaryIO:
+    """An archive; where it is a copy that found no room in the cache, the object itself."""
+    try:
+        return open_file(file)
+    except FileNotFoundError:
+        away = object_of(file)
+        if away is None:
+            raise
+        return cast(BinaryIO, away)
+
+
+def _open_for_index(file: str) -> BinaryIO:
+    """The same, to be read in small pieces: an object a megabyte at a time."""
+    opened = _open(file)
+    whole = isinstance(opened, ObjectFile)
+    return cast(BinaryIO, io.BufferedReader(opened, OBJECT_PIECE_BYTES)) if whole else opened
 
 
 @lru_cache(maxsize=1024)  # shards are many and small
@@ -99,7 +123,7 @@ def zip_index(file: str) -> Index:
     """The members of a zip file by path; raises SourceError when its directory cannot be read."""
     where = printable(file)
     try:
-        with open_file(file) as opened, zipfile.ZipFile(opened) as archive:
+        with _open_for_index(file) as opened, zipfile.ZipFile(opened) as archive:
             infos = archive.infolist()
     except Exception as error:  # zipfile trusts what stands in the archive, and fails in many ways
         raise SourceError(
@@ -148,7 +172,7 @@ def tar_index(file: str) -> Index:
     """The members of an uncompressed tar file by path; one pass over its headers."""
     where = printable(file)
     try:
-        with open_file(file) as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
+        with _open_for_index(file) as opened, tarfile.open(fileobj=opened, mode="r:") as archive:
             infos = archive.getmembers()
     except Exception as error:  # tarfile trusts what extended (pax) headers say, and fails in many ways
         raise SourceError(
@@ -267,7 +291,7 @@ def read_range(file: str, offset: int, size: int) -> bytes:
 def read_up_to(file: str, offset: int, size: int) -> bytes:
     """At most `size` bytes of a file from `offset`; raises ImageError when it cannot be read."""
     try:
-        with open_file(file) as opened:
+        with _open(file) as opened:
             opened.seek(offset)
             return opened.read(size)
     except OSError as error:

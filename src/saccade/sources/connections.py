@@ -49,6 +49,20 @@ def get(address: str, seconds: int) -> Any:
     return connection(root, seconds).get(key)
 
 
+def get_range(address: str, start: int, length: int) -> bytes:
+    """Bytes of an object; raises ImageError where it fails alone, SourceError where its service does."""
+    root, key = parted(address)
+    try:
+        if root.startswith("http") and secret_of(address).query:
+            return bytes(connection(address).get_range("", start=start, length=length))
+        key = unquote(key) if root.startswith("http") else key
+        return bytes(connection(root).get_range(key, start=start, length=length))
+    except (SourceError, MissingExtraError, ForkedError):
+        raise
+    except Exception as error:
+        raise not_read(error, address) from None
+
+
 _connected_by = 0  # the process that connected first
 
 

@@ -182,8 +182,8 @@ def _archive(word: str, at: str) -> Given:
     from saccade.sources.archives import images_in_archive
 
     try:
-        state = _state_of(at)
         listing, storage = images_in_archive(Path(at))
+        state = _state_of(at) if os.path.exists(at) else ""  # a copy that found no room has another
     except OSError as error:
         raise SourceError(f"cannot be opened ({error.strerror})", hint="check its permissions") from None
     if not listing.files:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.caches.bound import hold
 from saccade.caches.store import cache_folder
 from saccade.errors import ImageError, SourceError
 from saccade.files import open_file
@@ -133,6 +134,8 @@ def _files_of(part: str, name: str, published: _IdxSet, folder: Path) -> tuple[s
     found = []
     for base, md5 in zip(_FILES[part], sums, strict=True):
         at_hand = [folder / base, folder / f"{base}.gz"]
+        for path in at_hand:
+            hold(path)
         existing = next((path for path in at_hand if path.is_file()), None)
         found.append(str(existing or _fetch(f"{published.address}{base}.gz", at_hand[1], md5, name)))
     return found[0], found[1]

@@ -327,7 +327,8 @@ def _load_copies(copies: Copies, asked: Asked, *, several: bool = False) -> Data
         asked = replace(asked, columns=replace(asked.columns, root=asked.columns.root or copies.root))
     try:
         if not (several or len(copies.files) > 1):
-            dataset = _source_of(str(first)).load(str(first), asked)
+            load = _load_archive if first.suffix in (".tar", ".zip") else _source_of(str(first)).load
+            dataset = load(str(first), asked)
         elif first.suffix == ".tar":
             dataset = _load_shards(folder, copies.paths, asked)
         else:

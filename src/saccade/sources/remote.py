@@ -8,6 +8,7 @@ ends the command: other objects would fail alike, and the same command goes on l
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -18,9 +19,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from saccade.caches.bound import VARIABLE, hold, room_for
 from saccade.caches.scans import Stamp
 from saccade.caches.store import cache_folder
-from saccade.errors import ImageError, MissingExtraError, SourceError
+from saccade.errors import ImageError, MissingExtraError, SaccadeError, SourceError
 from saccade.images.decoder import DEFAULT_MAX_BYTES
 from saccade.records import Storage
 from saccade.sources.addresses import is_remote, parted
@@ -30,11 +32,12 @@ from saccade.sources.connections import (
     ForkedError,
     connection,
     get,
+    get_range,
     not_listed,
     not_read,
 )
 from saccade.sources.storage import refuse_size
-from saccade.terminal import printable
+from saccade.terminal import printable, warn_caller
 
 READ_AHEAD = 8  # objects of one process under way at once while it scans
 _LISTED_AT_ONCE = 1000
@@ -142,21 +145,27 @@ def copies_of(address: str) -> Path:
     return cache_folder() / "remote" / hashlib.sha256(address.encode()).hexdigest()[:16]
 
 
+def note_of(copy: str | Path) -> Path:
+    """The file beside a copy that says what it is a copy of: size, ETag (or time), address."""
+    return Path(f"{copy}.state")
+
+
 def copied(address: str, *, below: str) -> Copy:
     """The object as a file in the cache's folder, under its path `below` an address; copied once a state.
 
-    For archives, lists and tables, of which most is read anyway. Raises SourceError.
+    For archives, lists and tables, of which most is read anyway. An archive that finds no room there is
+    read where it lies (`object_of`). Raises SourceError.
     """
     folder = copies_of(below)
     target = folder / address[len(below) :].lstrip("/")
-    note = target.with_name(f"{target.name}.state")
+    hold(target)
     try:
         found = get(address, COPY_SECONDS)
         meta = found.meta
-        state = json.dumps([meta["size"], meta["e_tag"] or _written(meta)])
-        if not (target.is_file() and note.is_file() and note.read_text("utf-8") == state):
-            _copy(found, target, note, state)
-    except (SourceError, MissingExtraError):
+        state = json.dumps([meta["size"], meta["e_tag"] or _written(meta), address])
+        if not (target.is_file() and _noted(target) == state):
+            _copy(found, target, state)
+    except SaccadeError:
         raise
     except FileNotFoundError:
         raise SourceError(
@@ -172,11 +181,72 @@ def copied(address: str, *, below: str) -> Copy:
     return Copy(target, state)
 
 
-def _copy(found: Any, target: Path, note: Path, state: str) -> None:
-    """A copy without a note of its state is made again."""
+def _noted(copy: Path) -> str:
+    try:
+        return note_of(copy).read_text("utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def _copy(found: Any, target: Path, state: str) -> None:
+    """A copy without a note of its state is made again; a note without a copy stands for the object."""
+    note, size = note_of(target), found.meta["size"]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not room_for(size) or shutil.disk_usage(target.parent).free < size:
+        _say_no_room(cache_folder())
+        if target.suffix in (".tar", ".zip"):
+            target.unlink(missing_ok=True)
+            note.write_text(state, "utf-8")
+            return
     note.unlink(missing_ok=True)
     _write(found, target)
     note.write_text(state, "utf-8")
+
+
+@lru_cache(maxsize=1)
+def _say_no_room(folder: Path) -> None:
+    """Once a process."""
+    warn_caller(
+        f"the cache {folder} has no room for more (its bound is {VARIABLE}, or the disk is full): archives "
+        "are read at their addresses, which takes longer; lists and tables are copied nevertheless"
+    )
+
+
+class ObjectFile(io.RawIOBase):
+    """An object as a file that is read where it lies: each read is one request."""
+
+    def __init__(self, address: str, size: int) -> None:
+        self._address, self._size, self._at = address, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = (0, self._at, self._size)[whence] + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """As many bytes as there are; raises ImageError, SourceError."""
+        wanted = min(len(buffer), max(0, self._size - self._at))
+        data = get_range(self._address, self._at, wanted) if wanted else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def object_of(copy: str) -> ObjectFile | None:
+    """The object that a file which is not there would be a copy of; None where it is no copy."""
+    try:
+        size, _, address = json.loads(note_of(copy).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return ObjectFile(address, size)
 
 
 def _write(found: Any, target: Path) -> None:
