@@ -33,6 +33,23 @@ def calm_openmp() -> None:
     os.environ["GOMP_SPINCOUNT"] = SPINS_WHEN_BUSY if machine_is_busy() else SPINS_WHEN_QUIET
 
 
+def usable_memory() -> int:
+    """Bytes of memory that this process may still take, 0 where nothing says so (not on Linux).
+
+    >>> usable_memory() >= 0
+    True
+    """
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        free = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+        with contextlib.suppress(OSError, ValueError):  # without a limit it says "max"
+            group = Path("/sys/fs/cgroup")
+            limit = int((group / "memory.max").read_text("ascii"))
+            free = min(free, limit - int((group / "memory.current").read_text("ascii")))
+        return max(free, 0)
+    return 0
+
+
 def keep_freed_memory() -> None:
     """Let glibc reuse large blocks instead of asking the system for empty pages at every layer.
 

@@ -77,7 +77,10 @@ def split(
     data: Data,
     /,
     *,
-    out: Annotated[str, Parameter(help="List to write, itself a data set.", metavar="FILE.csv")],
+    out: Annotated[
+        str,
+        Parameter(help="List to write, itself a data set (large: .parquet).", metavar="FILE.csv"),
+    ],
     folds: Annotated[int, Parameter(help="Write k folds instead of three parts.")] = 0,
     recipe: RecipeFile = "",
     **flags: Any,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import groupby
 
 from saccade.recipe import Recipe
-from saccade.records import Audit, Dataset, Finding, Split
+from saccade.records import PARTS, Audit, Dataset, Finding, Split
 from saccade.split.splitting import Folds
 from saccade.terminal import Terminal, counted
 
@@ -19,19 +20,25 @@ SHOWN_OF_A_KIND = 3
 
 def say_data(dataset: Dataset, terminal: Terminal) -> None:
     """How many images of which class are in use, and how many were left out."""
-    counts = dataset.counts()
-    listed = ", ".join(f"{label} {count:,}" for label, count in list(counts.items())[:12])
-    more = f" and {len(counts) - 12} more" if len(counts) > 12 else ""
-    left_out = len(dataset.records) - len(dataset.used())
-    images, classes = counted(len(dataset.used()), "image"), counted(len(counts), "class", "classes")
-    terminal.say(
-        f"Data      {images} in {classes} ({listed}{more})"
-        + (f"; {left_out:,} set aside" if left_out else "")
-    )
+    images = len(dataset.used())
+    say_counts(dataset.counts(), len(dataset.records) - images, terminal, images=images)
     ignored = sum(dataset.ignored.values())
     if ignored:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dataset.ignored.items()))
         terminal.say(f"          skipped: {reasons}")
+
+
+def say_counts(counts: Mapping[str, int], left_out: int, terminal: Terminal, *, images: int = 0) -> None:
+    """How many images of which class are in use, and how many were left out.
+
+    images: how many there are, where one counts in several classes.
+    """
+    listed = ", ".join(f"{label} {count:,}" for label, count in list(counts.items())[:12])
+    more = f" and {len(counts) - 12} more" if len(counts) > 12 else ""
+    said, classes = counted(images or sum(counts.values()), "image"), counted(len(counts), "class", "classes")
+    terminal.say(
+        f"Data      {said} in {classes} ({listed}{more})" + (f"; {left_out:,} set aside" if left_out else "")
+    )
 
 
 def say_findings(audited: Audit, terminal: Terminal, *, most: int = SHOWN_FINDINGS) -> None:
@@ -47,7 +54,7 @@ def say_findings(audited: Audit, terminal: Terminal, *, most: int = SHOWN_FINDIN
     for same in by_kind:
         room = min(most - shown, SHOWN_OF_A_KIND)
         for found in same[:room]:
-            terminal.say(f"  {found.severity:<8}{_line(found)}")
+            terminal.say(f"  {found.severity:<8}{finding_line(found)}")
         if 0 < room < len(same):
             terminal.say(f"          and {len(same) - room:,} more of this kind")
         shown += min(room, len(same))
@@ -62,7 +69,7 @@ def _say_infos(infos: list[Finding], alone: bool, terminal: Terminal) -> None:
     shown = others[:SHOWN_OF_A_KIND] if alone else []
     for found in infos:
         if found.kind in ALWAYS_SHOWN or found in shown:
-            terminal.say(f"  {found.severity:<8}{_line(found)}")
+            terminal.say(f"  {found.severity:<8}{finding_line(found)}")
     if alone and len(others) > len(shown):
         terminal.say(f"          and {counted(len(others) - len(shown), 'more info')}")
 
@@ -80,10 +87,11 @@ def say_orientation(audited: Audit, terminal: Terminal) -> None:
 def _say_kinds(audited: Audit, kinds: tuple[str, ...], terminal: Terminal) -> None:
     for found in audited.findings:
         if found.kind in kinds:
-            terminal.say(f"  {found.severity:<8}{_line(found)}")
+            terminal.say(f"  {found.severity:<8}{finding_line(found)}")
 
 
-def _line(finding: Finding) -> str:
+def finding_line(finding: Finding) -> str:
+    """What was found, and what to do."""
     return f"{finding.message}. {finding.remedy}"
 
 
@@ -111,7 +119,11 @@ def say_split(made: Split, recipe: Recipe, terminal: Terminal) -> None:
 
 def say_sizes(made: Split, terminal: Terminal, remark: str) -> None:
     """How many images each part has, and a remark about it."""
-    parts = {part: len(made.dataset.used(part)) for part in ("train", "validation", "test")}
+    say_parts({part: len(made.dataset.used(part)) for part in PARTS}, remark, terminal)
+
+
+def say_parts(parts: Mapping[str, int], remark: str, terminal: Terminal) -> None:
+    """How many images each part has, and a remark about it."""
     sizes = ", ".join(f"{part} {count:,}" for part, count in parts.items() if count)
     terminal.say(f"Split     {sizes}; {remark}")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from saccade.errors import SourceError
 from saccade.records import ImageRecord
 from saccade.sources.naming import some
+
+SHOWN_PATHS = 5
 
 
 def with_groups(records: Iterable[ImageRecord], pattern: str) -> tuple[ImageRecord, ...]:
@@ -20,29 +22,39 @@ def with_groups(records: Iterable[ImageRecord], pattern: str) -> tuple[ImageReco
     >>> with_groups([ImageRecord("cat/12_a.jpg", "cat")], r"(\d+)_")[0].group
     '12'
     """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise SourceError(
-            f"--group-pattern is no regular expression: {pattern!r} ({error})", hint="correct it"
-        ) from None
+    compiled = compiled_pattern(pattern)
     done, failed = [], []
     for record in records:
-        group = _group_in(record.path, compiled)
+        group = group_in(record.path, compiled)
         if group is None:
             failed.append(record.path)
         else:
             done.append(replace(record, group=group))
     if failed:
-        raise SourceError(
-            f"--group-pattern {pattern!r} finds no group in {len(failed):,} of "
-            f"{len(failed) + len(done):,} paths: {some(failed, most=5)}",
-            hint="widen it, or end it with | to leave such images without a group",
-        )
+        raise no_group(pattern, failed[:SHOWN_PATHS], len(failed), len(failed) + len(done))
     return tuple(done)
 
 
-def _group_in(path: str, pattern: re.Pattern[str]) -> str | None:
+def compiled_pattern(pattern: str) -> re.Pattern[str]:
+    """The regular expression; raises SourceError for what is none."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise SourceError(
+            f"--group-pattern is no regular expression: {pattern!r} ({error})", hint="correct it"
+        ) from None
+
+
+def no_group(pattern: str, first: Sequence[str], failed: int, total: int) -> SourceError:
+    """The refusal of paths without a group, of which the first are named."""
+    more = f" and {failed - len(first):,} more" if failed > len(first) else ""
+    return SourceError(
+        f"--group-pattern {pattern!r} finds no group in {failed:,} of {total:,} paths: {some(first)}{more}",
+        hint="widen it, or end it with | to leave such images without a group",
+    )
+
+
+def group_in(path: str, pattern: re.Pattern[str]) -> str | None:
     """The first match that is not empty; "" when all are, None when there is none."""
     group = None
     for match in pattern.finditer(path):

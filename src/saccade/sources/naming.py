@@ -203,9 +203,15 @@ def damaged_names(classes: Collection[str]) -> tuple[Finding, ...]:
     return (doubt(message, "Write the list again from its source, as UTF-8"),)
 
 
-def unusable_rows(problems: Sequence[str], where: str, *, hint: str = "correct these rows") -> SourceError:
-    """The refusal of a list or table with a line for each of the first bad rows."""
-    more = len(problems) - SHOWN_PROBLEMS
+def unusable_rows(
+    problems: Sequence[str], where: str, *, hint: str = "correct these rows", count: int = 0
+) -> SourceError:
+    """The refusal of a list or table with a line for each of the first bad rows.
+
+    count: how many there are, where `problems` has only the first.
+    """
+    count = count or len(problems)
+    more = count - min(len(problems), SHOWN_PROBLEMS)
     rest = [f"and {more:,} more"] if more > 0 else []
-    rows = counted(len(problems), "row")
+    rows = counted(count, "row")
     return SourceError(f"{where}: {rows} cannot be used", *problems[:SHOWN_PROBLEMS], *rest, hint=hint)

@@ -34,6 +34,7 @@ from saccade.sources.lists import load_list
 from saccade.sources.named import PREFIX, load_named
 from saccade.sources.naming import how_it_is_read, some
 from saccade.sources.remote import RemoteStorage
+from saccade.sources.rows import mind_memory
 from saccade.sources.storage import FolderStorage
 from saccade.sources.tables import (
     TEXT_SUFFIXES,
@@ -277,6 +278,7 @@ def _load_list(location: str, asked: Asked) -> Dataset:
 
 def _load_parquet(location: str, asked: Asked) -> Dataset:
     path = _path(location)
+    mind_memory(location, asked.columns)
     if not asked.columns.path and (root := stored_root(path)):
         columns = replace(asked.columns, root=asked.columns.root or root)
         table = read_parquet_table(path, manifest=True)

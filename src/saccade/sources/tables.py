@@ -233,7 +233,7 @@ def _csv_rows(lines: Iterable[str], delimiter: str, where: str) -> Iterator[_Tex
             if not any(value.strip() for value in values):
                 continue
             if not columns:
-                columns = _column_names(values, where)
+                columns = column_names(values, where)
                 yield start, columns
             elif len(values) > len(columns):
                 yield (
@@ -257,12 +257,12 @@ def _json_rows(lines: Iterable[str], where: str) -> Iterator[_TextRow]:
         except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
-            yield number, dict(zip(_column_names(value, where), value.values(), strict=True))
+            yield number, dict(zip(column_names(value, where), value.values(), strict=True))
         else:
             yield number, 'no JSON object; write {"path": "...", "label": "..."}'
 
 
-def _column_names(values: Iterable[str], where: str) -> tuple[str, ...]:
+def column_names(values: Iterable[str], where: str) -> tuple[str, ...]:
     """Names as the user wrote them, but the four known ones in lower case."""
     known = ("path", "label", "part", "group")
     names = [value.strip() for value in values]
@@ -290,7 +290,7 @@ def stream_parquet_column(path: Path, column: str) -> Iterator[Any]:
             for batch in file.iter_batches(batch_size=1000, columns=[column]):
                 yield from batch.column(0).to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
-        raise _not_parquet(where, error) from None
+        raise not_parquet(where, error) from None
 
 
 def parquet_columns(path: Path) -> tuple[list[str], int]:
@@ -300,10 +300,10 @@ def parquet_columns(path: Path) -> tuple[list[str], int]:
         with parquet_module(where).ParquetFile(path) as file:
             return file.schema_arrow.names, file.metadata.num_rows
     except (OSError, ValueError) as error:
-        raise _not_parquet(where, error) from None
+        raise not_parquet(where, error) from None
 
 
-def _not_parquet(where: str, error: Exception) -> SourceError:
+def not_parquet(where: str, error: Exception) -> SourceError:
     return SourceError(f"{where}: cannot be read as Parquet ({error})", hint="write it again")
 
 
@@ -315,8 +315,8 @@ def read_parquet_table(path: Path, *, manifest: bool = False) -> Table:
         wanted = [name for name in parquet.read_schema(path).names if name not in MEASURED]
         table = parquet.read_table(path, columns=wanted if manifest else None)
     except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two
-        raise _not_parquet(where, error) from None
-    columns = _column_names(table.column_names, where)
+        raise not_parquet(where, error) from None
+    columns = column_names(table.column_names, where)
     values = [column.to_pylist() for column in table.columns]
     rows = tuple(enumerate((dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)), 1))
     labelled = tuple(numbered for numbered in rows if numbered[1].get("label")) if manifest else ()

@@ -50,15 +50,19 @@ def keep_given(
         moved = {i: part_of[i] for i, part in fixed.part_of.items() if part_of[i] != part}
         part_of, reasons = dict(fixed.part_of), [*reasons, *fixed.reasons]
     elif not allow_leaks:
-        _refuse_leaks(groups_across(records, part_of))
+        refuse_leaks(groups_across(records, part_of))
     if validation > 0 and "validation" not in part_of.values():
         carved = _with_validation(records, atoms, part_of, validation)
         part_of = {**part_of, **carved.part_of}
         count = sum(part == "validation" for part in carved.part_of.values())
-        said = f"no validation part was given: {count:,} of the training images are it"
-        reasons = [*reasons, said, *carved.reasons]
+        reasons = [*reasons, carved_sentence(count), *carved.reasons]
     reasons += _check_classes(records, part_of)
     return Kept(part_of, tuple(reasons), moved)
+
+
+def carved_sentence(count: int) -> str:
+    """Where the validation images of a split came from that had none."""
+    return f"no validation part was given: {count:,} of the training images are it"
 
 
 def groups_across(records: Sequence[ImageRecord], part_of: Mapping[int, str]) -> dict[str, set[str]]:
@@ -85,15 +89,21 @@ def _with_blanks_placed(
         part_of.update((i, home) for i in atom.members if not part_of[i])
     if not blank:
         return part_of, []
-    return part_of, [
-        f"{blank} images without a part: they train, unless a group or copy of theirs stands in another part"
-    ]
+    return part_of, [blank_sentence(blank)]
 
 
-def _refuse_leaks(groups: Mapping[str, set[str]]) -> None:
+def blank_sentence(count: int) -> str:
+    """What becomes of images without a part in a split that was given."""
+    unless = "unless a group or copy of theirs stands in another part"
+    return f"{count} images without a part: they train, {unless}"
+
+
+def refuse_leaks(groups: Mapping[str, set[str]], count: int = 0) -> None:
+    """Raises SplitError where there are any; `count` is their number, where `groups` has only some."""
     if groups:
+        named = group_names(groups, count=count or len(groups))
         raise SplitError(
-            f"{len(groups)} groups are in more than one part of the given split: {group_names(groups)}",
+            f"{count or len(groups)} groups are in more than one part of the given split: {named}",
             hint=(
                 "add --repair-split to move them into one part each, or --allow-leaks to go on with "
                 "figures that are too good"
@@ -118,6 +128,11 @@ def _check_classes(records: Sequence[ImageRecord], part_of: Mapping[int, str]) -
     seen: dict[str, set[str]] = {part: set() for part in PARTS}
     for i, record in enumerate(records):
         seen[part_of[i]].update(record.labels)
+    return check_classes(seen)
+
+
+def check_classes(seen: Mapping[str, set[str]]) -> list[str]:
+    """`seen` are the classes of each part; raises SplitError for those that are not trained on."""
     every = set().union(*seen.values())
     untrained = sorted(every - seen["train"])
     if untrained:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,7 +135,14 @@ def place(
     part_of = dict(standing) | {n: parts[p] for n, p in zip(free, allocation.part_of, strict=True)}
     outcome = Outcome(table.labels, tuple(parts), allocation.images, wanted, base)
     by_record = {i: part for number, part in part_of.items() for i in atoms[number].members}
-    return Assignment(by_record, name_reasons(outcome, records, atoms, table.counts))
+    return Assignment(
+        by_record,
+        name_reasons(
+            outcome,
+            lambda classes: _held(table.counts, classes),
+            lambda number: _name(records, atoms[number]),
+        ),
+    )
 
 
 # -- reasons ---------------------------------------------------------------------------------------------
@@ -185,6 +192,28 @@ def refuse_small_classes(
                 free[c] += 1
                 images[c] += n
                 look_alikes[c] += n if number in alike else 0
+    refuse_short(labels, Sizes(free, images, look_alikes), base, parts, must, least)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """(classes,) atoms that stand nowhere yet, all images, and images in atoms that near-duplicates join."""
+
+    free: Ints
+    images: Ints
+    look_alikes: Ints
+
+
+def refuse_short(
+    labels: Sequence[str],
+    sizes: Sizes,
+    base: Ints,
+    parts: Sequence[str],
+    must: Floats,
+    least: int | None = None,
+) -> None:
+    """Raises what `refuse_small_classes` does."""
+    free, images = sizes.free, sizes.images
     missing = (base == 0) & (must > 0) & np.array([[label not in BESIDE] for label in labels])
     needed = missing.sum(axis=1) if least is None else np.minimum(missing.sum(axis=1), least)
     short = np.flatnonzero(free < needed)
@@ -196,7 +225,7 @@ def refuse_small_classes(
     aim = "both train and be held out" if least else f"have an image in each of {', '.join(parts)}"
     raise SplitError(
         f"{len(listed)} of {len(labels)} classes cannot {aim}: {'; '.join(listed)}",
-        hint=_advice(bool((2 * look_alikes[short] >= images[short]).any()), helped, len(short)),
+        hint=_advice(bool((2 * sizes.look_alikes[short] >= images[short]).any()), helped, len(short)),
     )
 
 
@@ -238,22 +267,25 @@ def _size(label: str, images: int, free: int) -> str:
 
 
 def name_reasons(
-    outcome: Outcome, records: Sequence[ImageRecord], atoms: Sequence[Atom], counts: Sequence[AtomCounts]
+    outcome: Outcome, held_by: Callable[[set[int]], Mapping[int, Held]], name: Callable[[int], str]
 ) -> tuple[str, ...]:
-    """One sentence for each class beyond the tolerance somewhere: where, and what holds it there."""
+    """One sentence for each class beyond the tolerance somewhere: where, and what holds it there.
+
+    held_by: what atoms hold of these classes. name: what an atom is called, by its number.
+    """
     totals = outcome.images.sum(axis=1)
     off = np.abs(outcome.images - outcome.wanted)
     late = np.flatnonzero((off > tolerance(totals)[:, None] + 1e-9).any(axis=1))
     if not len(late):
         return ()
-    held = _held(counts, set(late.tolist()))
+    held = held_by(set(late.tolist()))
     sentences = []
     for c in late.tolist():
         part, total = int(off[c].argmax()), int(totals[c])
         got, wish = outcome.images[c, part] / total, outcome.wanted[c, part] / total
-        cause = _cause(outcome, c, part, held[c], records, atoms)
-        name = BESIDE.get(outcome.labels[c], f"class {outcome.labels[c]!r}")
-        sentences.append(f"{name}: {got:.0%} in {outcome.parts[part]} instead of {wish:.0%}: {cause}")
+        cause = _cause(outcome, c, part, held[c], name)
+        what = BESIDE.get(outcome.labels[c], f"class {outcome.labels[c]!r}")
+        sentences.append(f"{what}: {got:.0%} in {outcome.parts[part]} instead of {wish:.0%}: {cause}")
     return tuple(sorted(sentences))
 
 
@@ -278,16 +310,14 @@ def _held(counts: Sequence[AtomCounts], classes: Container[int]) -> dict[int, He
     return found
 
 
-def _cause(
-    outcome: Outcome, c: int, part: int, held: Held, records: Sequence[ImageRecord], atoms: Sequence[Atom]
-) -> str:
+def _cause(outcome: Outcome, c: int, part: int, held: Held, name: Callable[[int], str]) -> str:
     """What keeps the class from its share: what stood before, a large atom, other classes, or its size."""
     total = int(outcome.images[c].sum())
     window = 2 * tolerance(outcome.images[c].sum(keepdims=True))[0]
     if outcome.base[c, part] > outcome.wanted[c, part] + 1:
         return f"{outcome.base[c, part]} of its {total} images stood there before"
     if held.most > window or (held.most > 1 and not held.mixed):  # smaller atoms alone never miss
-        return f"{_name(records, atoms[held.atom])} holds {held.most} of its {total} images"
+        return f"{name(held.atom)} holds {held.most} of its {total} images"
     if held.mixed and not _too_few(outcome, c):
         some = "all" if held.mixed == total else f"{held.mixed} of"
         return f"{some} its {total} images must stay with images of other classes"
@@ -314,16 +344,20 @@ def _name(records: Sequence[ImageRecord], atom: Atom) -> str:
     return f"a set of copies around {min(records[i].path for i in atom.members)!r}"
 
 
-def moved_sentence(moved: Sequence[tuple[str, str, str]], *, most: int = 5) -> str:
-    """How many images had to leave their part, and the first of them: (path, earlier part, part)."""
+def moved_sentence(moved: Sequence[tuple[str, str, str]], *, most: int = 5, count: int = 0) -> str:
+    """How many images had to leave their part, and the first of them: (path, earlier part, part).
+
+    count: how many, where `moved` has only the first.
+    """
+    count = count or len(moved)
     listed = [f"{path!r} ({old} to {new})" for path, old, new in moved[:most]]
-    more = f" and {len(moved) - most} more" if len(moved) > most else ""
-    noun = "image" if len(moved) == 1 else "images"
-    return f"moved {len(moved)} {noun} to keep groups and copies together: {', '.join(listed)}{more}"
+    more = f" and {count - most} more" if count > most else ""
+    noun = "image" if count == 1 else "images"
+    return f"moved {count} {noun} to keep groups and copies together: {', '.join(listed)}{more}"
 
 
-def group_names(groups: Mapping[str, set[str]], *, most: int = 10) -> str:
-    """The first groups with their parts, and how many more there are."""
+def group_names(groups: Mapping[str, set[str]], *, count: int, most: int = 10) -> str:
+    """The first groups with their parts, and how many more of `count` there are."""
     listed = [f"{name!r} ({', '.join(sorted(parts))})" for name, parts in sorted(groups.items())]
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    more = f" and {count - most} more" if count > most else ""
     return ", ".join(listed[:most]) + more
