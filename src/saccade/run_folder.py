@@ -205,6 +205,11 @@ class RunFolder:
         """The folder of `evaluate RUN DATA`, laid out like a run (predictions, metrics, report)."""
         return RunFolder(self.root / "evaluations" / name)
 
+    @property
+    def own_run(self) -> RunFolder:
+        """The run whose model was measured: of an evaluation the one that it lies in, else this one."""
+        return RunFolder(self.root.resolve().parent.parent) if self.has(self.about) else self
+
     def certificate(self, model: Path | None = None) -> Path:
         """Where the certificate of a model file stands; the run's own export has the short name."""
         if model is None or model.resolve() == self.onnx.resolve():
@@ -264,8 +269,8 @@ class RunFolder:
 
     def _multi_label(self) -> bool:
         """Whether an image of the run may have several labels; of an evaluation, that of its run."""
-        of = next((run for run in (self, RunFolder(self.root.parent.parent)) if run.recipe.exists()), None)
-        return of is not None and of.read_recipe().multi_label
+        run = self.own_run
+        return run.recipe.exists() and run.read_recipe().multi_label
 
     def read_predictions(self, part: str) -> Predictions:
         path = self.predictions(part)

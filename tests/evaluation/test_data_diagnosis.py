@@ -53,8 +53,9 @@ def test_a_small_validation_part_is_named_although_the_test_part_is_large() -> N
     assert "left to chance" in few.message
     assert "--folds 5" in few.remedy
     assert "too_few_to_tell" not in found(validation=even(0.75, images=200), test=even(0.9))
-    folds = found(validation=even(0.75, images=40), recipe=Recipe.from_mapping({"split.folds": 5}))
-    assert "--folds" not in folds["too_few_to_tell"].remedy
+    for refused in ({"split.folds": 5}, {"evaluate.size": "auto"}):
+        other = found(validation=even(0.75, images=40), recipe=Recipe.from_mapping(refused))
+        assert "--folds" not in other["too_few_to_tell"].remedy
 
 
 # -- parts that differ -----------------------------------------------------------------------------------

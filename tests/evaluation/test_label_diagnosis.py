@@ -69,3 +69,18 @@ def test_images_far_smaller_than_the_backbone_was_made_for_are_named() -> None:
         in findings(tiny, validation=POOR, side=7, usual_side=224)["images_too_small"].remedy
     )
     assert "images_too_small" not in findings(tiny, validation=GOOD, side=7, usual_side=224)
+
+
+def test_a_fine_head_has_no_curves_and_is_told_only_what_it_may_still_do() -> None:
+    head = (EpochRow("head", 1, 0.0, 0.1, 1.0, 0.2, 0.9, 1.0),)
+    repaired = findings({"split.repair": True}, history=head, test=GOOD, leaks=3)["fine"]
+    assert "curves" not in repaired.message
+    assert "--repair-split" not in repaired.remedy
+    trained = findings(history=history(1e-3, [0.101, 0.1]), test=GOOD, leaks=3)["fine"]
+    assert "the curves show no trouble" in trained.message
+    assert "move them (--repair-split)" in trained.remedy
+
+
+def test_groups_that_a_split_has_are_not_advised_again() -> None:
+    told = findings({"split.group": "site"}, test=POOR, validation=GOOD)["optimistic_validation"]
+    assert "one column for both" in told.remedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import measure
-from saccade.evaluation.remedies import Evidence
+from saccade.evaluation.remedies import Evidence, against_overfitting
 from saccade.recipe import Recipe
 from saccade.records import EpochRow, Finding, Metrics, Predictions
 
@@ -174,3 +175,20 @@ def test_what_a_split_must_respect_is_told_beside_what_it_respects() -> None:
     for recipe, words in (({}, "name it with --group, so"), ({"split.group": "site"}, "one column for both")):
         assert words in remedies(recipe, validation=better)
     assert "(with --repair-split)" in remedies({}, validation=better, given_split=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [
+        ({"backbone": "small_cnn"}, "(--backbone tf_efficientnet_lite0)"),
+        ({"backbone": "resnet18", "pretrained": False}, "(--pretrained)"),
+        ({"backbone": "small_cnn", "pretrained": False}, "(--backbone tf_efficientnet_lite0 --pretrained)"),
+    ],
+)
+def test_pretrained_weights_are_advised_with_the_flags_that_give_them(
+    model: dict[str, object], flags: str
+) -> None:
+    evidence = Evidence((EpochRow("main", 1, 1e-3, 0.1, 1.0, 1.0, 0.6, 1.0),))
+    recipe = Recipe.from_mapping({f"model.{key}": value for key, value in model.items()})
+    advice = against_overfitting(replace(evidence, recipe=recipe), more_data_first=False)
+    assert f"start from pretrained weights {flags}" in advice

@@ -15,6 +15,7 @@ from saccade.errors import RecipeError, RunError
 from saccade.evaluation.calibration import softmax
 from saccade.pipeline.compare import compare
 from saccade.records import ImageRecord, Predictions
+from saccade.report.facts import read_facts
 from saccade.run_folder import RunFolder
 from saccade.run_record import RunRecord
 from saccade.terminal import Terminal
@@ -118,7 +119,9 @@ def test_groups_of_the_run_count_as_one(tmp_path: Path) -> None:
     assert "exact McNemar by 5 groups" in text
 
 
-def test_an_evaluation_is_compared_with_what_its_run_cost(tmp_path: Path) -> None:
+def test_an_evaluation_is_compared_with_what_its_run_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other = made(tmp_path / "one", wrong=0), made(tmp_path / "other", wrong=2)
     place = one.evaluation("new")
     place.begin_again(())
@@ -126,6 +129,14 @@ def test_an_evaluation_is_compared_with_what_its_run_cost(tmp_path: Path) -> Non
     place.write_dataset(other.read_dataset())
     place.write_about({"data": str(tmp_path)})
     assert "75 s    1.5" in said(place, other)
+    for inside, name in ((place.root.parent, "new"), (place.root, ".")):
+        monkeypatch.chdir(inside)
+        here = RunFolder(Path(name))
+        assert "75 s    1.5" in said(here, other), "also by a short path"
+        assert here.own_run.root == one.root.resolve()
+    one.write(one.recipe, b"[data]\nmulti_label = true\n")
+    assert all(record.several for record in here.read_dataset())
+    assert read_facts(here).recipe == one.read_recipe()
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

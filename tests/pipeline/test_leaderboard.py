@@ -86,6 +86,7 @@ def test_what_is_not_ranked_is_named(runs: Path) -> None:
 def test_a_pattern_or_names_choose_among_the_runs(runs: Path) -> None:
     assert "2 runs by accuracy" in said(f"{runs}/[gc]*")
     assert "2 runs by accuracy" in said(runs / "good", runs / "deep", runs / "good")
+    assert "Not ranked:\n  nowhere: no run folder there" in said(runs / "good", "nowhere")
 
 
 def test_another_figure_ranks_in_its_own_direction(tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ from run_example import HOSTILE, ExampleRun
 
 from saccade.pipeline.judge import write_pages
 from saccade.recipe import Recipe
-from saccade.records import Dataset
+from saccade.records import Dataset, EpochRow
 from saccade.report.annex_iv import HEADINGS
 from saccade.report.bom import bill_of_materials
+from saccade.report.cover import cover
 from saccade.report.documents import write_documents
 from saccade.report.facts import Facts, read_facts
+from saccade.report.gallery import Gallery
 from saccade.report.markdown import plain
 from saccade.report.model_card import model_card
 from saccade.run_folder import json_bytes
@@ -179,6 +181,50 @@ def test_an_empty_run_has_a_card_too() -> None:
     check_bom(bill_of_materials(facts))
 
 
+@pytest.mark.parametrize(
+    ("entry", "measured_by", "words"),
+    [
+        ({"state": "kept"}, ["ab"], "60 test images, used once, after every choice was made;"),
+        ({"state": "kept"}, ["ab"] * 3, "60 test images, used after every choice was made;"),
+        ({"state": "broken"}, ["ab"], "60 test images;"),
+        ({"state": "not checked"}, [], "60 test images;"),
+    ],
+)
+def test_test_images_were_used_once_only_where_that_was_measured(
+    facts: Facts, entry: dict[str, str], measured_by: list[str], words: str
+) -> None:
+    block = {**facts.record.promises, "7": {**entry, "evidence": ""}}
+    record = replace(facts.record, promises=block, evidence={"7": {"measured_by": measured_by}})
+    other = replace(facts, record=record)
+    assert f"On {words}" in model_card(other)
+    used = words.rstrip(";").partition(", ")[2]
+    with Gallery(None) as picture:
+        told = cover(other, picture)
+    assert told is not None
+    assert told["origin"] == (f"These images were {used}." if used else "")
+
+
+def test_fine_is_no_limit_but_leaks_are(facts: Facts) -> None:
+    fine = {"kind": "fine", "severity": "info", "message": "Fine: all is well.", "remedy": "But. More."}
+    found = replace(facts, record=replace(facts.record, diagnosis=[fine]))
+    limits = model_card(found).partition("## Limits found")[2].partition("\n## ")[0]
+    said = bill_of_materials(found)["components"][0]["modelCard"]["considerations"]["technicalLimitations"]
+    leak = "1 near-duplicates or groups stand in two parts and flatter the figures"
+    assert f"- {leak}" in limits
+    assert said[0].startswith(leak)
+    assert "Fine" not in limits + "".join(said)
+
+
+def test_a_head_fitted_at_once_that_was_not_exported_has_no_epochs_and_no_file(facts: Facts) -> None:
+    rows = (EpochRow("head", 1, 0.0, 0.1, 1.0, 0.3, 0.9, 1.0),)
+    model = {**facts.model, "training": {"stopped": "all epochs done"}}
+    card = model_card(replace(facts, history=rows, model=model, certificate={}), with_annex_iv=True)
+    for words in ("all epochs done", "The checkpoint was chosen", "One file"):
+        assert words not in card
+    assert "no file was exported yet" in card
+    assert "reported 1 kind of findings" in card
+
+
 # -- the bill of materials -------------------------------------------------------------------------------
 
 
@@ -218,6 +264,25 @@ def test_the_bill_names_model_weights_data_libraries_and_figures(facts: Facts) -
         "upperBound": str(accuracy.high),
     }
     assert sum("class rose" in figure["slice"] for figure in figures) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "name", "version"),
+    [
+        ("lite0-weights 1.2", "", "lite0-weights", "1.2"),
+        ("/home/u/best model.safetensors", "", "best model.safetensors", None),
+        ("best model.safetensors", "best model.safetensors", "best model.safetensors", None),
+        ("the function acme:build", "", "the function acme:build", None),
+    ],
+)
+def test_only_a_package_of_weights_has_a_version(
+    facts: Facts, source: str, given: str, name: str, version: str | None
+) -> None:
+    record = replace(facts.record, resolved={**facts.record.resolved, "model.weights": given})
+    model = {**facts.model, "training": {"weights": {"source": source}}}
+    bom = bill_of_materials(replace(facts, record=record, model=model))
+    (weights,) = (part for part in bom["components"] if part["bom-ref"] == "pretrained-weights")
+    assert (weights["name"], weights.get("version")) == (name, version)
 
 
 @pytest.mark.parametrize("which", ["facts", "hostile"])

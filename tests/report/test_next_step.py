@@ -40,6 +40,11 @@ def test_a_flag_takes_the_place_of_the_one_that_was_given() -> None:
     assert next_command(command, "Try --lr 0.1.") == "saccade train photos --out runs/a-3 --epochs 5 --lr 0.1"
     repaired = ["saccade", "train", "--repair-split", "photos"]
     assert next_command(repaired, "(--repair-split)") == "saccade train photos --repair-split"
+    refused = ["saccade", "train", "--no-repair-split", "photos"]
+    assert next_command(refused, "(--repair-split)") == "saccade train photos --repair-split"
+    scratch = ["saccade", "train", "--no-pretrained", "photos", "--backbone", "small_cnn"]
+    both = "--backbone resnet18 --pretrained"
+    assert next_command(scratch, f"start from pretrained weights ({both})") == f"saccade train photos {both}"
 
 
 def test_nothing_is_advised_without_flags_or_a_command() -> None:

@@ -63,7 +63,9 @@ def _half_width(figures: Metrics) -> float:
 
 
 def _too_few(evidence: Evidence, part: str, figures: Metrics, wanted: float, more: str) -> Finding:
-    folds = "" if evidence.recipe.split.folds else ", or judge each image once (--folds 5)"
+    recipe = evidence.recipe
+    no_folds = recipe.split.folds or recipe.evaluate.size == "auto"  # each fold would choose a size
+    folds = "" if no_folds else ", or judge each image once (--folds 5)"
     needed = images_needed(min(max(figures.accuracy.value, 0.5), 0.95), wanted)
     return Finding(
         "too_few_to_tell",
@@ -176,8 +178,8 @@ def not_separable(evidence: Evidence) -> Finding | None:
         "not_separable",
         "warning",
         f"The model cannot part {named}{more}: a coin would have 50 %. Other classes are found.",
-        f"Look at both in the mistakes below: where a person cannot tell them apart either, merge {first!r} "
-        f"and {second!r}, or take images that show what differs{_finer(evidence)}.",
+        f"Look at both in the report's mistakes: where a person cannot tell them apart either, merge "
+        f"{first!r} and {second!r}, or take images that show what differs{_finer(evidence)}.",
         figure={"pairs": [[a, b] for a, b, *_ in pairs], "right": value, "images": images},
     )
 

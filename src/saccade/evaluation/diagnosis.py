@@ -33,11 +33,12 @@ from saccade.evaluation.remedies import (
     Evidence,
     against_baseline,
     baseline,
-    fitted,
     for_rare_classes,
+    has_curves,
+    keep_apart,
     one_of,
     percent,
-    wider_or_larger,
+    what_next,
 )
 from saccade.records import Finding, Metrics
 from saccade.terminal import counted
@@ -184,17 +185,9 @@ def optimistic_validation(evidence: Evidence) -> Finding | None:
         f"The test part ({percent(test.accuracy.value)}) is clearly worse than the validation part "
         f"({percent(validation.accuracy.value)}).",
         f"Believe the test part. Look for what differs between the two (another camera, day or site), and "
-        f"{_keep_apart(evidence)}.",
+        f"{keep_apart(evidence)}.",
         figure={"test": test.accuracy.value, "validation": validation.accuracy.value},
     )
-
-
-def _keep_apart(evidence: Evidence) -> str:
-    """How a split respects what differs, beside the groups that it has."""
-    split = evidence.recipe.split
-    besides = " as well: one column for both" if split.group or split.group_pattern else ""
-    repair = " (with --repair-split)" if evidence.given_split and not split.repair else ""
-    return f"name it with --group{besides}, so that the split respects it{repair}"
 
 
 def weak_classes(evidence: Evidence) -> Finding | None:
@@ -222,7 +215,7 @@ def weak_classes(evidence: Evidence) -> Finding | None:
         "info",
         f"Found clearly less often than the others: {words}.",
         "More images of these, taken as differently as those of the others, help more than anything else; "
-        "look at their mistakes below for wrong labels first.",
+        "look at their mistakes in the report for wrong labels first.",
         figure={"classes": [row.label for row, _ in weak]},
     )
 
@@ -276,7 +269,7 @@ RULES: tuple[Callable[[Evidence], Finding | None], ...] = (
 def _fine(evidence: Evidence) -> Finding:
     figures = evidence.judged
     curves = "the curves show no harmful overfitting, no underfitting and no trouble with the learning rate"
-    trained = bool(evidence.history) and not fitted(evidence.history)  # a fitted head has no curves
+    trained = has_curves(evidence)
     if figures is None:
         return Finding(
             "fine", "info", f"Fine: {curves}." if trained else "Fine.", "Nothing needs to be done."
@@ -287,23 +280,9 @@ def _fine(evidence: Evidence) -> Finding:
         "fine",
         "info",
         f"{right}, and {curves}." if trained else f"{right}.",
-        _what_next(evidence, figures),
+        what_next(evidence, figures),
         figure={"accuracy": figures.accuracy.value},
     )
-
-
-def _what_next(evidence: Evidence, figures: Metrics) -> str:
-    """What a run that is fine may still do: leaks first, and nothing where every image is right."""
-    if evidence.leaks and not evidence.recipe.split.repair:
-        leaks = (
-            f"But {evidence.leaks} near-duplicates or groups stand in two parts and flatter this figure: "
-            "move them (--repair-split)."
-        )
-    else:
-        leaks = "Nothing needs to be done."
-    if figures.accuracy.value == 1:
-        return leaks
-    return f"{leaks} What may still add to it: collect more images, or {wider_or_larger(evidence)}."
 
 
 def _taken_for(figures: Metrics, row: int) -> str:

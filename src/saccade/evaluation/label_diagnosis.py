@@ -32,8 +32,10 @@ from saccade.evaluation.remedies import (
     against_overfitting,
     against_underfitting,
     for_rare_classes,
+    has_curves,
+    keep_apart,
     one_of,
-    wider_or_larger,
+    what_next,
 )
 from saccade.records import Finding, Metrics
 from saccade.terminal import counted
@@ -190,7 +192,7 @@ def optimistic_validation(evidence: Evidence) -> Finding | None:
         f"The test part (mean average precision {test.mean_average_precision:.3f}) is clearly worse than the "
         f"validation part ({validation.mean_average_precision:.3f}).",
         "Believe the test part. Look for what differs between the two (another camera, day or site), and "
-        "name it with --group, so that the split respects it.",
+        f"{keep_apart(evidence)}.",
         figure={"test": test.mean_average_precision, "validation": validation.mean_average_precision},
     )
 
@@ -214,8 +216,8 @@ def weak_labels(evidence: Evidence) -> Finding | None:
         "weak_classes",
         "info",
         f"Recognised clearly less well than the others: {words}.",
-        "More images with these labels help more than anything else; look at their mistakes below for wrong "
-        "or missing labels first.",
+        "More images with these labels help more than anything else; look at their mistakes in the report "
+        "for wrong or missing labels first.",
         figure={"classes": [row.label for row in weak]},
     )
 
@@ -245,17 +247,12 @@ def fine(evidence: Evidence) -> Finding:
     """What is said where no rule has anything to say."""
     figures = _judged(evidence)
     part, (low, high) = "test" if evidence.test else "validation", bounds(figures)
-    leaks = (
-        f"But {evidence.leaks} near-duplicates or groups stand in two parts and flatter this figure: move "
-        "them (--repair-split)."
-    )
+    curves = ", and the curves show no trouble" if has_curves(evidence) else ""
     return Finding(
         "fine",
         "info",
         f"Fine: mean average precision is {figures.mean_average_precision:.3f} ({low:.3f} to {high:.3f}) on "
-        f"{figures.images:,} {part} images, and the curves show no trouble.",
-        leaks
-        if evidence.leaks
-        else f"What may still add to it: more images, or {wider_or_larger(evidence)}.",
+        f"{figures.images:,} {part} images{curves}.",
+        what_next(evidence, figures),
         figure={"mean_average_precision": figures.mean_average_precision},
     )

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from saccade.evaluation.shortcut_use import ShortcutUse
-from saccade.recipe import AUTO_BACKBONE, DEFAULT_BACKBONE, HARD_FINETUNE_RATIO, Recipe
+from saccade.recipe import ALWAYS_FROM_SCRATCH, AUTO_BACKBONE, DEFAULT_BACKBONE, HARD_FINETUNE_RATIO, Recipe
 from saccade.records import EpochRow, Metrics
 
 # Below 20 images a class, one more image changes the model visibly; below 100, overfitting is first a
@@ -90,6 +90,11 @@ def kept_index(history: Sequence[EpochRow]) -> int:
 def fitted(rows: Sequence[EpochRow]) -> bool:
     """Whether these rows are fits of a head on frozen features, not epochs: nothing in them goes on."""
     return all(row.lr == 0 for row in rows)
+
+
+def has_curves(evidence: Evidence) -> bool:
+    """Whether there were epochs: a head that was fitted at once has no curves."""
+    return bool(evidence.history) and not fitted(evidence.history)
 
 
 def epoch_name(history: Sequence[EpochRow], index: int) -> str:
@@ -227,13 +232,22 @@ def against_overfitting(evidence: Evidence, *, more_data_first: bool) -> str:
     if _classic(evidence) and recipe.train.unfreeze != "1":
         steps.append("unfreeze less (--unfreeze 1)")
     if not recipe.starts_pretrained and recipe.model.backbone != FOR_SMALL_IMAGES:
-        steps.append(f"start from pretrained weights (--backbone {DEFAULT_BACKBONE})")
+        steps.append(f"start from pretrained weights ({_pretrained(recipe)})")
     if recipe.train.weight_decay < 0.05 and recipe.train.optimizer != "muon":  # which decays no filter
         more = max(0.05, 5 * recipe.train.weight_decay)
         steps.append(f"decay the weights more (--train.weight-decay {more:.2g})")
     if not more_data_first:
         steps.append(steps.pop(0))
     return _in_order(steps) + "."
+
+
+def _pretrained(recipe: Recipe) -> str:
+    """The flags with which training starts from published weights."""
+    backbone, model = f"--backbone {DEFAULT_BACKBONE}", recipe.model
+    if model.pretrained:
+        return backbone
+    has_weights = model.backbone not in ALWAYS_FROM_SCRATCH and ":" not in model.backbone
+    return "--pretrained" if has_weights else f"{backbone} --pretrained"
 
 
 def policy_of(recipe: Recipe) -> str:
@@ -285,6 +299,33 @@ def wider_or_larger(evidence: Evidence) -> str:
         wider = 2 * recipe.model.options.get("width", USUAL_WIDTH)
         return f"take a wider network (--model.options width={wider})"
     return "take a larger backbone" + ("" if usual_size(evidence) else " or a larger --image-size")
+
+
+def keep_apart(evidence: Evidence) -> str:
+    """How a split respects what differs, beside the groups that it has."""
+    split = evidence.recipe.split
+    besides = " as well: one column for both" if split.group or split.group_pattern else ""
+    repair = " (with --repair-split)" if evidence.given_split and not split.repair else ""
+    return f"name it with --group{besides}, so that the split respects it{repair}"
+
+
+def leaks_in_words(leaks: int, recipe: Recipe) -> str:
+    """What the pairs and groups that stand in two parts do; "" where there are none or they were moved."""
+    if not leaks or recipe.split.repair:
+        return ""
+    return (
+        f"{leaks} near-duplicates or groups stand in two parts and flatter the figures: move them "
+        "(--repair-split)."
+    )
+
+
+def what_next(evidence: Evidence, figures: Metrics) -> str:
+    """What a run that is fine may still do: leaks first, and nothing where every image is right."""
+    leaks = leaks_in_words(evidence.leaks, evidence.recipe)
+    first = f"But {leaks}" if leaks else "Nothing needs to be done."
+    if figures.accuracy.value == 1:
+        return first
+    return f"{first} What may still add to it: collect more images, or {wider_or_larger(evidence)}."
 
 
 def epochs(count: int) -> str:

@@ -109,13 +109,15 @@ def leaderboard(
     """
     check_out(out)
     _check_by(by)
-    runs = list(dict.fromkeys(run for place in places for run in runs_in(place)))
+    by_place = {place: list(runs_in(place)) for place in places}
+    runs = list(dict.fromkeys(run for found in by_place.values() for run in found))
     if not runs:
         raise RunError(
             f"there is no run folder in {', '.join(places)}",
             hint="give the folder that holds them, such as runs/",
         )
     entries, others = _read(runs, by)
+    others += [(place, "no run folder there") for place, there in by_place.items() if not there]
     with terminal.progress("testing against the best", "rankings") as progress:
         found = []
         for alike in _alike(entries):

@@ -69,11 +69,6 @@ class Side:
         return {one.path: one.new_label for one in decided_in(audit) if one.new_label}
 
 
-def run_of(place: RunFolder) -> RunFolder:
-    """The run itself, of one of its evaluations."""
-    return RunFolder(place.root.parent.parent) if place.has(place.about) else place
-
-
 def measured(path: str, part: str) -> RunFolder:
     """The run (or evaluation) at `path`; raises RunError when it has no predictions to compare."""
     run = RunFolder(Path(path))
@@ -112,7 +107,7 @@ def sides(paths: Sequence[str], part: str = "") -> tuple[str, tuple[Side, ...]]:
 
 def costs(place: RunFolder) -> Costs:
     """What the run cost, and what its exported file does, as far as files of the run tell."""
-    run = run_of(place)
+    run = place.own_run
     seconds = run.read_record().seconds if run.has(run.environment) else None
     file = next((path for path in (run.onnx, run.weights) if path.is_file()), None)
     return Costs(seconds, file.stat().st_size if file else None, _milliseconds(run))
@@ -129,7 +124,7 @@ def _milliseconds(run: RunFolder) -> float | None:
 
 def pictures(side: Side) -> tuple[ReadImage | None, Limits]:
     """What reads the images that a run was measured on, None where they no longer are; with its limits."""
-    run = run_of(side.run)
+    run = side.run.own_run
     try:
         recipe, location = run.read_recipe(), run.read_record().data
         if side.run.has(side.run.about):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from saccade.evaluation.remedies import fitted
 from saccade.records import monitor_in_words
 from saccade.report.cover import header
 from saccade.report.facts import Facts
 from saccade.report.markdown import left_open, plain
 from saccade.report.origins import data_name, images_by_part, weights_of
 from saccade.report.promises import promises
+from saccade.terminal import counted
 
 TITLE = "## Technical documentation: headings of Annex IV, points 2 to 4, of Regulation (EU) 2024/1689"
 ABOUT = (
@@ -52,7 +54,8 @@ def _development(facts: Facts) -> str:
 
 def _design(facts: Facts) -> str:
     model = dict(header(facts)).get("Model", facts.backbone)
-    monitor = monitor_in_words(facts.recipe.train.monitor) if facts.recipe else ""
+    epochs = bool(facts.history) and not fitted(facts.history)  # a head fitted at once has no checkpoints
+    monitor = monitor_in_words(facts.recipe.train.monitor) if facts.recipe and epochs else ""
     chosen = f" The checkpoint was chosen by the {plain(monitor)} of validation images." if monitor else ""
     answer = (
         "the probability of each label" if _several(facts) else "the probability of each class; they sum to 1"
@@ -68,9 +71,12 @@ def _architecture(facts: Facts) -> str:
     record = facts.record
     device = plain(record.device_name or record.device)
     spent = f" Training took {record.seconds:.0f} seconds on {device}." if record.seconds and device else ""
-    return (
-        f"One file, `model.onnx`: preprocessing, network, probabilities.{spent} Versions: see *Environment*."
+    parts = (
+        "One file, `model.onnx`: preprocessing, network, probabilities."
+        if facts.certificate
+        else "Preprocessing, network, probabilities; no file was exported yet."
     )
+    return f"{parts}{spent} Versions: see *Environment*."
 
 
 def _data(facts: Facts) -> str:
@@ -79,7 +85,7 @@ def _data(facts: Facts) -> str:
         return ""
     parts = ", ".join(f"{images:,} {part}" for part, images in counts.items())
     kinds = {finding["kind"] for finding in facts.audit.get("findings", ())}
-    found = f" The audit reported {len(kinds)} kinds of findings." if facts.audit else ""
+    found = f" The audit reported {counted(len(kinds), 'kind')} of findings." if facts.audit else ""
     return f"Images of {plain(data_name(facts))}: {parts}; classes and findings under *Data*.{found}"
 
 

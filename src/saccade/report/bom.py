@@ -107,8 +107,7 @@ def _dataset(facts: Facts) -> dict[str, Any]:
 
 
 def _weights(weights: Weights) -> dict[str, Any]:
-    """A package's version stands behind its name."""
-    name, _, version = weights.source.partition(" ")
+    name, version = weights.name_and_version
     licence = {"id": weights.spdx} if weights.spdx else {"name": one_line(weights.licence)}
     return {
         "type": "machine-learning-model",
@@ -191,8 +190,8 @@ def _figure(row: Shown, part: str) -> dict[str, Any]:
 
 
 def _limits(facts: Facts) -> list[str]:
-    """What the diagnosis says, and broken promises."""
-    said = [finding.message for finding in facts.findings]
+    """What the diagnosis found, and broken promises."""
+    said = [limit.message for limit in facts.limits]
     block = promises(facts.record.promises)
     said += [f"{promise.title}: broken. {promise.evidence}" for promise in block if promise.state == "broken"]
     return [one_line(without_folders(text, facts)) for text in said]

@@ -14,7 +14,7 @@ from saccade.records import ClassMetrics, Interval, Metrics
 from saccade.report.facts import Facts
 from saccade.report.gallery import Gallery
 from saccade.report.next_step import next_command
-from saccade.report.promises import Promise, promises
+from saccade.report.promises import Promise, promises, use_of_test_images
 from saccade.report.render import bounds, count, percent
 from saccade.terminal import counted, duration
 
@@ -225,8 +225,9 @@ def _origin(facts: Facts) -> str:
     """What is to be known of the images before one believes a figure."""
     if facts.about:
         return _origin_of_new(facts)
+    used = use_of_test_images(facts.record)
     return {
-        "test": "These images were used once, after every choice was made.",
+        "test": f"These images were {used}." if used else "",
         "folds": "There is no test part. These are held-out predictions of the folds' models, not of the "
         "model that is made of them all.",
         "validation": "There is no test part. Validation figures chose the model, so they are optimistic: "

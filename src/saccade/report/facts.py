@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from saccade.evaluation.diagnosis import diagnose
 from saccade.evaluation.metrics import metrics_from_json
-from saccade.evaluation.remedies import Evidence
+from saccade.evaluation.remedies import Evidence, leaks_in_words
 from saccade.evaluation.shortcut_use import ShortcutUse, shortcut_use
 from saccade.recipe import AUTO_BACKBONE, Recipe
 from saccade.records import EpochRow, Finding, ImageRecord, Metrics, Predictions
@@ -79,9 +79,23 @@ class Facts:
             return tuple(_finding(values) for values in stored)
         return diagnose(self.evidence()) if self.history or self.metrics else ()
 
+    @property
+    def limits(self) -> tuple[Finding, ...]:
+        """The findings that limit the use of the model: without "fine", but with the leaks that it names."""
+        found = self.findings
+        fine = any(finding.kind == "fine" for finding in found)
+        leaks = leaks_in_words(self.leaks, self.recipe or Recipe()) if fine else ""
+        flattered = [Finding("leaks", "warning", leaks, "")] if leaks else []
+        return (*flattered, *(finding for finding in found if finding.kind != "fine"))
+
+    @property
+    def leaks(self) -> int:
+        """Pairs and groups that stand in two parts."""
+        split = self.record.split
+        return len(split.get("crossing", ())) + len(split.get("crossing_groups", ()))
+
     def evidence(self) -> Evidence:
         """What the diagnosis may look at."""
-        split = self.record.split
         learnt = (r for r in self.dataset if r.used and r.part == "train")
         train = Counter(label for record in learnt for label in record.labels)
         return Evidence(
@@ -91,10 +105,10 @@ class Facts:
             train=self.metrics.get("train"),
             recipe=self.recipe or Recipe(),
             train_counts=train,
-            leaks=len(split.get("crossing", ())) + len(split.get("crossing_groups", ())),
+            leaks=self.leaks,
             side=self.record.resolved.get("data.preprocess", {}).get("size", 0),
             usual_side=self.record.resolved.get(USUAL_SIDE, 0),
-            given_split=split.get("made_by_user", False),
+            given_split=self.record.split.get("made_by_user", False),
             series=self.record.series,
             short_side=_short_side(self.dataset),
             held_out=self.record.held_out,
@@ -145,7 +159,7 @@ def read_facts(run: RunFolder) -> Facts:
     parts = sorted(path.stem for path in run.metrics("any").parent.glob("*.json"))
     judged = judged_part(parts)
     about = _if_there(run.has(run.about), run.read_about) or {}
-    of = RunFolder(run.root.parent.parent) if about else run
+    of = run.own_run
     return Facts(
         name=run.root.resolve().name,
         recipe=_if_there(of.has(of.recipe), of.read_recipe),

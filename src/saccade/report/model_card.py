@@ -19,13 +19,12 @@ from saccade.report.facts import Facts
 from saccade.report.front_matter import front_matter
 from saccade.report.markdown import left_open, plain, table
 from saccade.report.origins import data_name, images_by_part, weights_of, without_folders
-from saccade.report.promises import promises
+from saccade.report.promises import promises, use_of_test_images
 from saccade.terminal import counted, duration
 
 CLASSES_NAMED = 20  # in the first paragraph; the tables have all
 TIMM_CODE = 'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()'
 PARTS_WORDS = {
-    "test": "test images, used once, after every choice was made",
     "folds": "held-out images of the folds' models",
     "validation": "validation images, which chose the model: expect somewhat less on new ones",
 }
@@ -138,13 +137,14 @@ def _audit(facts: Facts) -> Iterator[str]:
 def _training(facts: Facts) -> Iterator[str]:
     weights, resolved = weights_of(facts), facts.record.resolved
     preprocess = facts.model.get("preprocess") or resolved.get("data.preprocess", {})
+    at_once = bool(facts.history) and fitted(facts.history)
     rows = [
         ("Model", dict(header(facts)).get("Model", facts.backbone)),
         ("Pretrained weights", weights.source if weights else ""),
         ("Their licence", (weights.licence or "not stated") if weights else ""),
         ("Input", _input(preprocess)),
-        ("Epochs", str(len(facts.history)) if facts.history and not fitted(facts.history) else ""),
-        ("Stopped", str(facts.model.get("training", {}).get("stopped", ""))),
+        ("Epochs", str(len(facts.history)) if facts.history and not at_once else ""),
+        ("Stopped", "" if at_once else str(facts.model.get("training", {}).get("stopped", ""))),
     ]
     yield table(("", ""), _known(rows))
     notes = facts.model.get("training", {}).get("notes", ())
@@ -168,10 +168,16 @@ def _figures(facts: Facts) -> Iterator[str]:
         return
     groups = figures.extra.get("groups", figures.images)
     by_group = f", by {groups:,} groups of images that belong together" if groups < figures.images else ""
-    yield f"On {figures.images:,} {PARTS_WORDS.get(facts.part, 'images')}; 95 % intervals{by_group}."
+    yield f"On {figures.images:,} {_judged_images(facts)}; 95 % intervals{by_group}."
     rows = [(row.name, f"{row.value:.3f}", _range(row.interval)) for row in every_figure(figures)]
     yield table(("Figure", "Value", "95 % interval"), rows)
     yield _of_classes(figures)
+
+
+def _judged_images(facts: Facts) -> str:
+    if facts.part == "test":
+        return ", ".join(filter(None, ("test images", use_of_test_images(facts.record))))
+    return PARTS_WORDS.get(facts.part, "images")
 
 
 def _of_classes(figures: Metrics) -> str:
@@ -223,8 +229,8 @@ def _calibration(facts: Facts) -> Iterator[str]:
 
 
 def _limits(facts: Facts) -> Iterator[str]:
-    """What the diagnosis says, and promises that were broken or not checked."""
-    said = [f"{finding.message} {finding.remedy}".strip() for finding in facts.findings]
+    """What the diagnosis found, and promises that were broken or not checked."""
+    said = [f"{limit.message} {limit.remedy}".strip() for limit in facts.limits]
     block = promises(facts.record.promises)
     said += [f"Broken: {p.title}. {p.evidence}" for p in block if p.state == "broken"]
     said += [f"Not checked: {p.title}. {p.evidence}" for p in block if p.state == "not checked"]

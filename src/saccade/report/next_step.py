@@ -6,13 +6,13 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from saccade.recipe import SHORT_FLAGS, WITHOUT_VALUE
+from saccade.recipe import SHORT_FLAGS, WITHOUT_VALUE, field_table
 
 _FLAG = r"--[a-z][\w.-]*\w"
 _VALUE = r"'[^']*'|(?!(?:or|and|for|in|so|to|is|alone|folder)\b)[\w.:=-]*\w"
 _RUN = re.compile(rf"(?<![\w-]){_FLAG}(?: (?:{_VALUE}))?(?: {_FLAG}(?: (?:{_VALUE}))?)*")
 _PAIR = re.compile(rf"({_FLAG})(?: ({_VALUE}))?")
-_ALONE = ("repair-split",)  # flags that need no value
+_SWITCHES = frozenset(key for key, kind, *_ in field_table() if kind == "bool")  # they take no value
 _FOLDER = "--out"
 
 
@@ -32,8 +32,8 @@ def advised_flags(remedy: str) -> tuple[tuple[str, str], ...]:
 
 
 def _complete(flag: str, value: str) -> bool:
-    name = flag.removeprefix("--")
-    return flag != _FOLDER and value != "FOLDER" and bool(value or name in _ALONE or name in WITHOUT_VALUE)
+    alone = _field(flag) in _SWITCHES or flag.removeprefix("--") in WITHOUT_VALUE
+    return flag != _FOLDER and value != "FOLDER" and bool(value or alone)
 
 
 def next_command(command: Sequence[str], remedy: str) -> str:
@@ -65,7 +65,8 @@ def _without(command: Sequence[str], fields: set[str]) -> list[str]:
         if word.startswith("--"):
             leaving = _field(word) in fields
             if leaving:
-                leaving = "=" not in word and word.removeprefix("--") not in _ALONE
+                alone = "=" in word or word.startswith("--no-") or _field(word) in _SWITCHES
+                leaving = not alone
                 continue
         elif leaving:
             leaving = False

@@ -25,12 +25,19 @@ UNKNOWN = "unknown"
 class Weights:
     """The pretrained weights: a published name, a package with its version, or the name of a file.
 
-    `licence` "" where none is stated, `sha256` "" where the file's is not known.
+    `licence` "" where none is stated, `sha256` "" where the file's is not known. `is_file`: a file was given.
     """
 
     source: str
     licence: str
     sha256: str
+    is_file: bool = False
+
+    @property
+    def name_and_version(self) -> tuple[str, str]:
+        """A package's version stands behind its name; other weights have none."""
+        package = None if self.is_file else re.fullmatch(r"(\S+) (\S+)", self.source)
+        return (package[1], package[2]) if package else (self.source, "")
 
     @property
     def spdx(self) -> str:
@@ -52,7 +59,9 @@ def weights_of(facts: Facts) -> Weights | None:
         return None
     licence = stored.get("licence") or resolved.get("model.weights_licence", "")
     sha256 = stored.get("sha256") or resolved.get("model.weights_sha256", "")
-    return Weights(_without_folders(source), str(licence), str(sha256))
+    name = _without_folders(source)
+    is_file = name != source or bool(resolved.get("model.weights"))
+    return Weights(name, str(licence), str(sha256), is_file)
 
 
 def _without_folders(source: str) -> str:

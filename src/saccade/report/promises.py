@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from saccade.run_record import RunRecord
+
 TITLES = (
     ("No leak", "No two near-duplicate images, and no group, stand in two parts of the split."),
     (
@@ -50,6 +52,14 @@ def promises(block: Mapping[str, Mapping[str, Any]]) -> list[Promise]:
     """All ten, from the block `promises` of `environment.json`; one without an entry is "not shown"."""
     entries = [block.get(str(n)) for n in range(1, len(TITLES) + 1)]
     return [_promise(n, *TITLES[n - 1], entry) for n, entry in enumerate(entries, start=1)]
+
+
+def use_of_test_images(record: RunRecord) -> str:
+    """How the test images were used, where promise 7 is kept; else "", since nothing shows it."""
+    if promises(record.promises)[6].state != "kept":
+        return ""
+    once = "once, " if len(record.measured(7).get("measured_by", ())) <= 1 else ""
+    return f"used {once}after every choice was made"
 
 
 def _promise(number: int, title: str, meaning: str, entry: Mapping[str, Any] | None) -> Promise:
