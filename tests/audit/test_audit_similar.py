@@ -16,7 +16,7 @@ from saccade.audit import SecondSearch, audit, audit_as_json
 from saccade.audit.decisions import NO_DECISIONS, Decisions, parse_decisions
 from saccade.audit.scan import Scan, scan
 from saccade.audit.similar import SearchMemory, Similar, find_similar, similar_findings
-from saccade.near_duplicates import PairIndices, PairSearch
+from saccade.near_duplicates import PairIndices, PairSearch, Planted
 from saccade.records import Audit, Dataset, Finding, ImageRecord, Pair
 from saccade.sources.storage import FolderStorage
 from saccade.split import split
@@ -200,12 +200,32 @@ def test_a_second_audit_searches_nothing_and_a_grown_one_the_new_images(
 def test_memory_of_other_images_is_no_use(tmp_path: Path) -> None:
     memory = SearchMemory(tmp_path)
     names = [bytes([i]) * 32 for i in range(10)]
-    memory.keep(names, [PairIndices(2, 7, "likely", 9.5, "mirrored")])
+    found = PairSearch([PairIndices(2, 7, "likely", 9.5, "mirrored")], planted=Planted(20, 19))
+    memory.keep(names, found)
     assert memory.recall([bytes([i]) * 32 for i in range(100, 110)]) is None
     recalled = memory.recall([names[7], names[2], b"n" * 32, *names[4:7]])
     assert recalled is not None
     assert recalled.pairs == [PairIndices(0, 1, "likely", 9.5, "mirrored")]
     assert recalled.new.tolist() == [False, False, True, False, False, False]
+    assert recalled.planted == found.planted
+
+
+def test_what_a_search_on_disk_may_miss_is_said(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited(photos / "a/00.png", photos / "a/mirror.jpg", ImageOps.mirror)
+    in_memory = audit(*scanned(photos))
+    assert not of_kind(in_memory, "missed_duplicates")
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("saccade.near_duplicates.stored.IN_MEMORY_IMAGES", 10)
+    found = scanned(photos)
+    assert isinstance(found.measurements.descriptions.thumbnails, np.memmap)
+    on_disk = audit(*found, cache=tmp_path / "cache")
+    assert [(pair.first, pair.second) for pair in on_disk.pairs] == [("a/00.png", "a/mirror.jpg")]
+    (missed,) = of_kind(on_disk, "missed_duplicates")
+    assert missed.message.startswith("about 0.0% of the near-duplicates may be missed: of 3 edited copies")
+    assert missed.figure == {"missed_share": 0, "copies": 3, "found": 3}
+    assert audit(*scanned(photos), cache=tmp_path / "cache") == on_disk
 
 
 # -- a fixed camera ------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def test_pairs_belong_to_their_version() -> None:
     images = [picture(seed, 96, 96) for seed in range(12)]
     images += [images[3][:, ::-1], images[5][8:88, 8:88], 255 - images[7]]
     found = [pair for pair in search_pairs(describe_many(images)).pairs if pair.band != "look"]
-    assert SEARCHING_VERSION == 1
+    assert SEARCHING_VERSION == 2
     assert [(pair.first, pair.second, pair.band, pair.how) for pair in found] == [row[:4] for row in FOUND]
     assert [pair.score for pair in found] == pytest.approx([row[4] for row in FOUND], abs=0.2)
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from saccade.near_duplicates import (
     Descriptions,
     PairIndices,
+    PairSearch,
     cluster,
     cross_check,
     describe_many,
@@ -233,7 +234,7 @@ def test_the_second_search_knows_the_scene(
 
 
 def test_photos_share_no_scene(photos: list[Pixels]) -> None:
-    assert search_pairs(describe_many(photos), workers=1) == ([], 0)
+    assert search_pairs(describe_many(photos), workers=1) == PairSearch([])
 
 
 TONES = ("smaller", "jpeg", "gray", "darker", "mirrored", "inverted", "corner", "rotated", "bordered")

@@ -134,6 +134,7 @@ KINDS: dict[str, Kind] = {
         "One scene in many images",
         "Name what belongs together (part number, day, place) with --group or --group-pattern",
     ),
+    "missed_duplicates": Kind("info", "Near-duplicates that may be missed", "Nothing to do"),
     "broken_chain": Kind(
         "info",
         "Chains of near-duplicates, cut",

@@ -41,6 +41,7 @@ from saccade.near_duplicates.descriptors import (
     empty_descriptions,
     stack,
 )
+from saccade.near_duplicates.stored import let_go
 from saccade.records import Dataset, ImageRecord, Storage
 from saccade.sources.remote import RemoteStorage
 from saccade.sources.storage import FolderStorage
@@ -145,6 +146,7 @@ def scan(
         rows = slice(len(examined), len(examined) + len(chunk.examined))
         values[rows] = chunk.values
         descriptions.put(rows, chunk.descriptions)
+        let_go(descriptions.thumbnails)
         examined += chunk.examined
         progress(len(examined), len(paths))
     records = [_filled(record, found) for record, found in zip(dataset.records, examined, strict=True)]

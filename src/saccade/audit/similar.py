@@ -21,6 +21,7 @@ from saccade.near_duplicates import (
     Descriptions,
     PairIndices,
     PairSearch,
+    Planted,
     cluster,
     search_pairs,
 )
@@ -41,12 +42,14 @@ class Similar(NamedTuple):
     """Pairs, clusters of copies and near-duplicates, both by path; what the guard against chains did.
 
     `same_scene` is how many images show a scene that many share, and are judged by what they show beyond it.
+    `planted` is measured where there are too many images to compare all: copies planted, and found.
     """
 
     pairs: tuple[Pair, ...] = ()
     clusters: Mapping[str, int] = {}
     notes: tuple[str, ...] = ()
     same_scene: int = 0
+    planted: Planted | None = None
 
 
 def find_similar(
@@ -67,14 +70,14 @@ def find_similar(
     found = PairSearch([])
     if search and len(rows) > 1:
         names = [bytes.fromhex(dataset.records[row].pixel_sha256) for row in rows]
-        found = _search(_descriptions_of(measurements, rows), names, memory, progress)
+        found = _search(measurements.descriptions.some(rows), names, memory, progress)
     kept = [pair for pair in found.pairs if not decisions.parted(paths[pair.first], paths[pair.second])]
     groups = cluster(len(rows), kept)
     pairs = tuple(_by_path(pair, paths) for pair in kept)
     numbers = {path: int(groups.labels[picture]) for path, picture in picture_of.items()}
     sizes = np.bincount(groups.labels[list(picture_of.values())], minlength=1)
     clusters = {path: number for path, number in numbers.items() if sizes[number] > 1}
-    return Similar(pairs, clusters, groups.notes, found.same_scene)
+    return Similar(pairs, clusters, groups.notes, found.same_scene, found.planted)
 
 
 def _distinct(dataset: Dataset) -> tuple[NDArray[np.int64], dict[str, int]]:
@@ -92,29 +95,22 @@ def _distinct(dataset: Dataset) -> tuple[NDArray[np.int64], dict[str, int]]:
     return np.array(rows, np.int64), picture_of
 
 
-def _descriptions_of(measurements: Measurements, rows: NDArray[np.int64]) -> Descriptions:
-    """These rows; the whole, not a copy, where all are asked for."""
-    descriptions = measurements.descriptions
-    return descriptions if len(rows) == len(descriptions) else descriptions[rows]
-
-
 def _search(
     descriptions: Descriptions, names: Sequence[bytes], memory: SearchMemory | None, progress: Progress
 ) -> PairSearch:
     """All pairs; those among images that an earlier search has seen come from memory."""
     known = memory.recall(names) if memory else None
     if known is not None and not known.new.any():
-        return PairSearch(known.pairs, known.same_scene)
+        return PairSearch(known.pairs, known.same_scene, known.planted)
     if known is None or known.same_scene:  # what a scene is, and what goes beyond it, changes with the images
         found = search_pairs(descriptions, progress=progress)
     else:
         found = search_pairs(descriptions, new=known.new, progress=progress)
         if not found.same_scene:
-            found = PairSearch(
-                sorted([*known.pairs, *found.pairs], key=lambda pair: (pair.first, pair.second))
-            )
+            pairs = sorted([*known.pairs, *found.pairs], key=lambda pair: (pair.first, pair.second))
+            found = found._replace(pairs=pairs)
     if memory:
-        memory.keep(names, found.pairs, same_scene=found.same_scene)
+        memory.keep(names, found)
     return found
 
 
@@ -146,7 +142,13 @@ def similar_findings(dataset: Dataset, similar: Similar, decisions: Decisions) -
         for found in _about_cluster(group, links[number], decisions, sizes)
     ]
     chains = [finding("broken_chain", note) for note in similar.notes]
-    return [*findings, *_to_look_at(loose), *chains, *_about_scene(similar.same_scene, len(records))]
+    return [
+        *findings,
+        *_to_look_at(loose),
+        *chains,
+        *_about_scene(similar.same_scene, len(records)),
+        *_about_planted(similar.planted),
+    ]
 
 
 def _about_scene(shown: int, images: int) -> list[Finding]:
@@ -157,6 +159,18 @@ def _about_scene(shown: int, images: int) -> list[Finding]:
         "them count as near-duplicates only by what they share beyond it"
     )
     return [finding("same_scene", message, figure={"images": shown})]
+
+
+def _about_planted(planted: Planted | None) -> list[Finding]:
+    if planted is None or not planted.copies:
+        return []
+    missed = 1 - planted.found / planted.copies
+    message = (
+        f"about {missed:.1%} of the near-duplicates may be missed: of {planted.copies:,} edited copies that "
+        f"were planted among the images, {planted.found:,} were found"
+    )
+    figure = {"missed_share": missed, **planted._asdict()}
+    return [finding("missed_duplicates", message, figure=figure)]
 
 
 def _about_cluster(
@@ -267,7 +281,7 @@ class SecondSearch:
         self._copies: defaultdict[int, list[str]] = defaultdict(list)
         for path, picture in picture_of.items():
             self._copies[picture].append(path)
-        self._check = CrossChecker(_descriptions_of(measurements, self._rows))
+        self._check = CrossChecker(measurements.descriptions.some(self._rows))
         self._ignored = _settled(audit, decisions, picture_of)
         self._progress = progress
 
@@ -380,6 +394,7 @@ class Recalled(NamedTuple):
     pairs: list[PairIndices]
     new: NDArray[np.bool_]
     same_scene: int = 0
+    planted: Planted | None = None
 
 
 class SearchMemory:
@@ -403,16 +418,17 @@ class SearchMemory:
                 best, most = (known, pairs), shared + 1
         return None if best is None else _translated(wanted, *best)
 
-    def keep(self, names: Sequence[bytes], pairs: Sequence[PairIndices], *, same_scene: int = 0) -> None:
+    def keep(self, names: Sequence[bytes], found: PairSearch) -> None:
         """Remember a whole search over these pictures."""
-        rows = [(pair.first, pair.second, pair.band, pair.score, pair.how) for pair in pairs]
+        rows = [(pair.first, pair.second, pair.band, pair.score, pair.how) for pair in found.pairs]
+        kept = json.dumps([found.same_scene, rows, found.planted])
         members = b"".join(name[:_NAME_BYTES] for name in names)
         with ScanCache(self._folder) as cache:
-            cache.add_search(self._version, members, json.dumps([same_scene, rows]).encode("ascii"))
+            cache.add_search(self._version, members, kept.encode("ascii"))
 
 
 def _translated(wanted: Sequence[bytes], known: Sequence[bytes], kept: bytes) -> Recalled:
-    same_scene, pairs = json.loads(kept)
+    same_scene, pairs, *planted = json.loads(kept)  # earlier versions kept two values
     place = {name: i for i, name in enumerate(wanted)}
     at = [place.get(name, -1) for name in known]
     translated = [
@@ -422,4 +438,5 @@ def _translated(wanted: Sequence[bytes], known: Sequence[bytes], kept: bytes) ->
     ]
     seen = set(known)
     new = np.array([name not in seen for name in wanted], bool)
-    return Recalled(sorted(translated, key=lambda pair: (pair.first, pair.second)), new, same_scene)
+    pairs = sorted(translated, key=lambda pair: (pair.first, pair.second))
+    return Recalled(pairs, new, same_scene, Planted(*planted[0]) if planted and planted[0] else None)

@@ -16,7 +16,15 @@ from saccade.near_duplicates.descriptors import (
     empty_descriptions,
     stack,
 )
-from saccade.near_duplicates.pairs import Clusters, PairIndices, PairSearch, cluster, find_pairs, search_pairs
+from saccade.near_duplicates.pairs import (
+    Clusters,
+    PairIndices,
+    PairSearch,
+    Planted,
+    cluster,
+    find_pairs,
+    search_pairs,
+)
 from saccade.near_duplicates.verify import CERTAIN_SCORE, LIKELY_SCORE, LOOK_SCORE
 
 __all__ = [
@@ -30,6 +38,7 @@ __all__ = [
     "Descriptions",
     "PairIndices",
     "PairSearch",
+    "Planted",
     "cluster",
     "cross_check",
     "describe",

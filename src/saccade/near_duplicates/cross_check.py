@@ -14,9 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.near_duplicates.buckets import (
+    Buckets,
+    InBatches,
+    in_buckets,
+    nearest_in_buckets,
+    stored_verifier,
+)
 from saccade.near_duplicates.candidates import (
     CODED_SAMPLE,
     COMPRESSED_FROM,
+    Budget,
     Candidates,
     View,
     no_candidates,
@@ -33,7 +41,6 @@ from saccade.near_duplicates.descriptors import (
     unit,
 )
 from saccade.near_duplicates.pairs import (
-    BLANK_LEVELS,
     PairIndices,
     Verified,
     best_of_each,
@@ -46,6 +53,8 @@ from saccade.near_duplicates.pairs import (
 )
 from saccade.near_duplicates.registration import Run, starting_fits
 from saccade.near_duplicates.scene import find_scenes
+from saccade.near_duplicates.stored import fit_in_memory, let_go, stored_array
+from saccade.near_duplicates.stored_pictures import BLANK_LEVELS, READ_AT_ONCE, stored_pictures
 from saccade.near_duplicates.verify import Verifier, calibrated_verifier
 from saccade.terminal import Progress, silent
 
@@ -99,14 +108,19 @@ class CrossChecker:
     ) -> None:
         need_faiss()
         self._workers = workers
+        self._views = [View("whole", symmetry) for symmetry in symmetry_list(symmetries)]
+        self._vectors: list[NDArray[Any]] = []
+        self._verifier: Verifier | InBatches | None = None
+        self._registered = np.zeros(0, np.int64)
+        self._found = Verified(starting_fits(no_candidates(), self._views), np.zeros(0, np.float32))
+        self._stored = not fit_in_memory(len(descriptions))
+        self._buckets: Buckets | None = None
+        if self._stored:
+            self._among = stored_pictures(descriptions, planting=False).among
+            return
         among, _ = pictures_to_compare(descriptions, equal_once=False)
         with running(workers) as run:
             self._among = find_scenes(among, run, symmetries=symmetries).rest
-        self._views = [View("whole", symmetry) for symmetry in symmetry_list(symmetries)]
-        self._vectors: list[Floats] = []
-        self._verifier: Verifier | None = None
-        self._registered = np.zeros(0, np.int64)
-        self._found = Verified(starting_fits(no_candidates(), self._views), np.zeros(0, np.float32))
 
     def __call__(
         self,
@@ -121,10 +135,7 @@ class CrossChecker:
             return CrossCheck((), (), 0)
         part = np.asarray(parts, dtype=str)[among.image]
         with running(self._workers) as run:
-            self._vectors = self._vectors or [
-                _cosine_vectors(among.thumbnails, view.symmetry, run) for view in self._views
-            ]
-            candidates = _across(self._vectors, part)
+            candidates = self._across(part, run)
             progress(1, 2, f"verifying {len(candidates)} pairs")
             found = self._verified(candidates, part, run)
         known = set(ignored)
@@ -137,18 +148,31 @@ class CrossChecker:
             len(candidates),
         )
 
+    def _across(self, part: NDArray[np.str_], run: Run) -> Candidates:
+        """What stands in two parts and is alike; the vectors that show it are made in the first call."""
+        of = _stored_vectors if self._stored else _cosine_vectors
+        self._vectors = self._vectors or [
+            of(self._among.thumbnails, view.symmetry, run) for view in self._views
+        ]
+        if not self._stored:
+            return _across(self._vectors, part)
+        self._buckets = self._buckets or in_buckets(self._vectors[0], run)
+        return _across_stored(self._buckets, self._vectors, part, run)
+
     def _verified(self, candidates: Candidates, part: NDArray[np.str_], run: Run) -> Verified:
         """What registration makes of the candidates, and of those of earlier calls that stand apart now."""
         if self._verifier is None:
-            self._verifier = calibrated_verifier(self._among, run)
+            made = stored_verifier if self._stored else calibrated_verifier
+            self._verifier = made(self._among, run)
         verifier = self._verifier
-        verifier.run = run  # the threads of an earlier call are gone
+        whole = verifier.whole if isinstance(verifier, InBatches) else verifier
+        whole.run = run  # the threads of an earlier call are gone
         keys = (candidates.like.astype(np.int64) * len(part) + candidates.viewed) * len(self._views)
         keys += candidates.view
         new = ~np.isin(keys, self._registered)
         fits = starting_fits(candidates[new], self._views)
         found = joined(Verified(*verifier.verify(fits)), Verified(*verifier.verify_unmoved(fits)))
-        if not verifier.large:
+        if not whole.large:
             return found
         self._registered = np.concatenate([self._registered, keys[new]])
         self._found = found = joined(self._found, found)
@@ -198,6 +222,37 @@ def _across(asked: Sequence[Floats], part: NDArray[np.str_]) -> Candidates:
                         cosine[query, column],
                     )
                 )
+    return Candidates.concatenate(found)
+
+
+def _stored_vectors(thumbnails: NDArray[np.uint8], symmetry: Symmetry, run: Run) -> NDArray[np.float16]:
+    """`_cosine_vectors` on disk, the lowest frequencies first: these choose the buckets."""
+    rate = np.arange(FREQUENCIES)
+    order = np.argsort((rate[:, None] ** 2 + rate**2).ravel()[1:], kind="stable")
+    vectors = stored_array((len(thumbnails), len(order)), np.float16)
+    for rows in in_batches(len(thumbnails), READ_AT_ONCE):
+        vectors[rows] = _cosine_vectors(thumbnails[rows], symmetry, run)[:, order]
+        let_go(vectors)
+    return vectors
+
+
+def _across_stored(
+    buckets: Buckets, asked: Sequence[NDArray[np.float16]], part: NDArray[np.str_], run: Run
+) -> Candidates:
+    """Like `_across`, in the nearest buckets; an image asks about those of all larger parts."""
+    names, number, sizes = np.unique(part, return_inverse=True, return_counts=True)
+    place = np.where(names == "", -1, np.argsort(np.argsort(sizes)))[number]
+    asking = np.flatnonzero((place >= 0) & (place < place.max())).astype(np.int32)
+    most = NEIGHBOURS * (len(names) - 1)
+    budget = Budget(most, most, SMALLEST_COSINE, 0)
+
+    def wanted(like: NDArray[np.int32], viewed: NDArray[np.int32]) -> NDArray[np.bool_]:
+        across: NDArray[np.bool_] = place[like] > place[viewed]
+        return across
+
+    found = [no_candidates()]
+    for view, vectors in enumerate(asked):
+        found += nearest_in_buckets(buckets, vectors, asking, view, budget, run, wanted)
     return Candidates.concatenate(found)
 
 

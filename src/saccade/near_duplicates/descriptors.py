@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from saccade.near_duplicates.stored import chosen_rows, fit_in_memory, stored_array
+
 DESCRIBING_VERSION = 1  # rises with every change of what `describe` makes of pixels
 THUMBNAIL_SIDE = 64
 GRID_SIDE = 32  # gradients are taken at this size
@@ -67,6 +69,14 @@ class Descriptions:
         """The rows named by a slice, an integer array or a boolean array."""
         return Descriptions(self.thumbnails[rows], self.borders[rows], self.sizes[rows])
 
+    def some(self, rows: NDArray[np.int64]) -> Descriptions:
+        """These rows; thumbnails of more than fit in memory stay on disk."""
+        if len(rows) == len(self):
+            return self
+        if fit_in_memory(len(rows)):
+            return self[rows]
+        return Descriptions(chosen_rows([self.thumbnails], rows), self.borders[rows], self.sizes[rows])
+
     def put(self, rows: Any, some: Descriptions) -> None:
         """Write other descriptions into these rows."""
         for name, array in self.arrays().items():
@@ -78,9 +88,10 @@ class Descriptions:
 
 
 def empty_descriptions(count: int = 0) -> Descriptions:
-    side = THUMBNAIL_SIDE
+    """All zero; thumbnails of more than fit in memory lie on disk."""
+    zeros = np.zeros if fit_in_memory(count) else stored_array
     return Descriptions(
-        np.zeros((count, side, side), np.uint8),
+        zeros((count, THUMBNAIL_SIDE, THUMBNAIL_SIDE), np.uint8),
         np.zeros((count, 4), np.uint8),
         np.zeros((count, 2), np.int32),
     )

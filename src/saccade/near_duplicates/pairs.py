@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,24 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.errors import MissingExtraError
+from saccade.near_duplicates.buckets import InBatches, StoredSearch, planted_fits, stored_verifier
 from saccade.near_duplicates.candidates import (
     EXACT_IMAGES,
     CandidateSearch,
+    View,
     inverted_lists,
     missed_share,
     no_candidates,
 )
 from saccade.near_duplicates.descriptors import (
-    THUMBNAIL_SIDE,
     Descriptions,
     Floats,
     Variants,
-    in_batches,
     symmetry_list,
     variants,
 )
 from saccade.near_duplicates.registration import (
-    WINDOWS,
     Fits,
     Run,
     best_order,
@@ -37,15 +37,24 @@ from saccade.near_duplicates.registration import (
     pair_keys,
     starting_fits,
 )
+from saccade.near_duplicates.relation import relation_words
 from saccade.near_duplicates.scene import find_scenes, pairs_beyond
-from saccade.near_duplicates.verify import CERTAIN_SCORE, LIKELY_SCORE, LOOK_SCORE, calibrated_verifier
+from saccade.near_duplicates.stored import fit_in_memory
+from saccade.near_duplicates.stored_pictures import stored_pictures, textured
+from saccade.near_duplicates.verify import (
+    CERTAIN_SCORE,
+    LIKELY_SCORE,
+    LOOK_SCORE,
+    Verifier,
+    calibrated_verifier,
+)
 from saccade.near_duplicates.views import PATCH_IMAGES, all_views, fit_whitening, patch_fits, view_vectors
 from saccade.records import Confidence
 from saccade.terminal import Progress, silent
 from saccade.threads import available_cores
 
-SEARCHING_VERSION = 1  # rises with every change of which pairs `search_pairs` finds, or how they are told
-BLANK_LEVELS = 1.5  # standard deviation of gray levels below which a picture has nothing to compare
+SEARCHING_VERSION = 2  # rises with every change of which pairs `search_pairs` finds, or how they are told
+STAGES = ("whole", "quadrant", "band")
 SAME_SCORE = 100.0  # of pictures whose thumbnails are equal to the last bit
 
 
@@ -60,11 +69,22 @@ class Verified:
         return Verified(self.fits[rows], self.correlation[rows])
 
 
+class Planted(NamedTuple):
+    """Copies that were planted and can be verified, and how many of them the search found."""
+
+    copies: int
+    found: int
+
+
 class PairSearch(NamedTuple):
-    """The pairs, and `same_scene`: how many images show a scene that many share (a fixed camera, a form)."""
+    """The pairs, and `same_scene`: how many images show a scene that many share (a fixed camera, a form).
+
+    `planted`: where the search was not exhaustive, of how many planted copies how many were found.
+    """
 
     pairs: list[PairIndices]
     same_scene: int = 0
+    planted: Planted | None = None
 
 
 def find_pairs(
@@ -98,9 +118,13 @@ def search_pairs(
     """`find_pairs`, and how many images show the same scene.
 
     Two of these are a pair by what they show beyond the scene. As that depends on all of them, `new` has no
-    effect where there is a scene: all pairs are searched for.
+    effect where there is a scene: all pairs are searched for. Pictures of more images than fit in memory lie
+    on disk; no scenes are looked for, and `planted` is measured. Raises DataError where the disk is full.
     """
     need_faiss()
+    if not fit_in_memory(len(descriptions)):
+        with running(workers) as run:
+            return _search_stored(descriptions, symmetries, new, run, progress or silent)
     among, copies = pictures_to_compare(descriptions, equal_once=True)
     if len(among) < 2:
         return PairSearch(unique_pairs(copies))
@@ -177,7 +201,7 @@ def pictures_to_compare(
     copies: list[PairIndices] = []
     chosen = []
     for pictures in variants(descriptions):
-        rows = _textured(pictures)
+        rows = textured(pictures.thumbnails)
         for row in np.flatnonzero(rows).tolist() if equal_once else ():
             image = int(pictures.image[row])
             original = first.setdefault(pictures.thumbnails[row].tobytes(), image)
@@ -189,17 +213,6 @@ def pictures_to_compare(
     return Variants.chosen(chosen), copies
 
 
-def _textured(pictures: Variants) -> NDArray[np.bool_]:
-    """(m,) which are not blank."""
-    rows = np.zeros(len(pictures), bool)
-    for some in in_batches(len(pictures), 256):
-        levels = pictures.thumbnails[some].reshape(-1, THUMBNAIL_SIDE**2).astype(np.float32)
-        levels -= levels.mean(axis=1, keepdims=True)
-        energy = np.einsum("np,np->n", levels, levels)  # in half the time of std
-        rows[some] = energy >= BLANK_LEVELS**2 * THUMBNAIL_SIDE**2
-    return rows
-
-
 def _verified(
     among: Variants,
     symmetries: int,
@@ -209,8 +222,7 @@ def _verified(
 ) -> Verified:
     """The best registration of every pair that reaches the band "look"."""
     views = all_views(symmetry_list(symmetries))
-    stages, total = ("whole", "quadrant", "band"), 8
-    found = Verified(starting_fits(no_candidates(), views), np.zeros(0, np.float32))
+    total, found = 8, _nothing(views)
     if len(among) < 2:
         progress(total, total, "done")
         return found
@@ -221,16 +233,12 @@ def _verified(
         missed = missed_share(inverted_lists(vectors[0]), vectors[0])
         progress(0, total, f"the index misses about {missed:.1%} of near neighbours (1,000 exact searches)")
     candidate_search = CandidateSearch(vectors, views, new=new)
-    for number, kind in enumerate(stages):
+    for number, kind in enumerate(STAGES):
         progress(1 + 2 * number, total, f"searching ({kind})")
         candidates = candidate_search.find(kind)
         fits = _not_yet(starting_fits(candidates, views), found.fits, among.image)
         progress(2 + 2 * number, total, f"verifying {len(fits)} pairs ({kind})")
-        fitted = verifier.verify_both_ways(fits) if kind == "whole" else verifier.verify(fits)
-        found = best_of_each(joined(found, Verified(*fitted)), among.image)
-        if kind != "quadrant":
-            unmoved = verifier.verify_unmoved(_not_yet(fits, found.fits, among.image))
-            found = best_of_each(joined(found, Verified(*unmoved)), among.image)
+        found = _with_verified(verifier, kind, fits, found, among.image)
     if len(among) <= PATCH_IMAGES:
         progress(7, total, "searching and verifying (patches)")
         fits = patch_fits(among.thumbnails, symmetry_list(symmetries), new=new, run=run)
@@ -238,6 +246,62 @@ def _verified(
         found = best_of_each(joined(found, Verified(*patched)), among.image)
     progress(total, total, "done")
     return found
+
+
+def _nothing(views: Sequence[View]) -> Verified:
+    return Verified(starting_fits(no_candidates(), views), np.zeros(0, np.float32))
+
+
+def _with_verified(
+    verifier: Verifier | InBatches, kind: str, fits: Fits, found: Verified, image: NDArray[np.int64]
+) -> Verified:
+    """What was found so far, with what is verified of these fits of one kind."""
+    fitted = verifier.verify_both_ways(fits) if kind == "whole" else verifier.verify(fits)
+    found = best_of_each(joined(found, Verified(*fitted)), image)
+    if kind != "quadrant":
+        unmoved = verifier.verify_unmoved(_not_yet(fits, found.fits, image))
+        found = best_of_each(joined(found, Verified(*unmoved)), image)
+    return found
+
+
+def _search_stored(
+    descriptions: Descriptions,
+    symmetries: int,
+    new: NDArray[np.bool_] | None,
+    run: Run,
+    progress: Progress,
+) -> PairSearch:
+    """`search_pairs` with everything on disk but some dozen bytes an image, and the pairs themselves."""
+    total = 9
+    progress(0, total, "reading")
+    pictures, originals, equal = stored_pictures(descriptions)
+    copies = [PairIndices(a, b, "certain", SAME_SCORE, "the same picture") for a, b in equal.tolist()]
+    images = len(descriptions)
+    if len(pictures) < 2:
+        return PairSearch(unique_pairs(copies))
+    asking = None if new is None else np.append(new, np.ones(len(originals), bool))
+    progress(1, total, "describing")
+    search = StoredSearch(pictures, symmetries, run, new=asking)
+    among, verifier = search.among, stored_verifier(search.among, run)
+    found: defaultdict[int, Verified] = defaultdict(lambda: _nothing(search.views))
+    for number, kind in enumerate(STAGES):
+        progress(2 + 2 * number, total, f"searching ({kind})")
+        selected = search.find(kind)
+        progress(3 + 2 * number, total, f"verifying about {selected.pairs} pairs ({kind})")
+        for part, candidates in enumerate(selected):
+            fits = _not_yet(starting_fits(candidates, search.views), found[part].fits, among.image)
+            found[part] = _with_verified(verifier, kind, fits, found[part], among.image)
+    pairs = unique_pairs([*copies, *(pair for part in found.values() for pair in in_words(among, part))])
+    progress(8, total, "looking for what was planted")
+    true = planted_fits(search, images, originals)
+    shown = _with_verified(verifier, "whole", true, _nothing(search.views), among.image)
+    wanted = {(pair.first, pair.second) for pair in in_words(among, shown) if pair.band != "look"}
+    known = {(pair.first, pair.second) for pair in pairs if pair.band != "look"}
+    progress(total, total, "done")
+    pairs = [pair for pair in pairs if pair.second < images]
+    if new is not None:
+        pairs = [pair for pair in pairs if new[pair.first] or new[pair.second]]
+    return PairSearch(pairs, planted=Planted(len(wanted), len(wanted & known)))
 
 
 def _not_yet(fits: Fits, found: Fits, image: NDArray[np.int64]) -> Fits:
@@ -394,52 +458,3 @@ class Forest:
         for number, members in enumerate(self.sets()):
             labels[members] = number
         return labels
-
-
-# -- relation --------------------------------------------------------------------------------------------
-# In what two verified pictures differ, in words, read from how one had to be laid onto the other.
-
-
-NOTICED_CROP = 0.94  # share of the side; less is called a crop
-NOTICED_SHIFT = 0.06  # of the half side
-NOTICED_TURN = 2.5  # degrees
-NOTICED_RESIZE = 1.5
-
-
-def relation_words(among: Variants, fits: Fits, correlation: Floats) -> list[str]:
-    """One text a pair: "mirrored, cropped to 80 %", "the same framing" when nothing differs."""
-    determinant = fits.maps[:, 0, 0] * fits.maps[:, 1, 1] - fits.maps[:, 0, 1] * fits.maps[:, 1, 0]
-    mirrored = determinant < 0
-    turned, angle = _angles(fits.maps, mirrored)
-    scale = np.sqrt(np.abs(determinant))
-    scale = np.minimum(scale, 1 / scale)
-    shift = np.abs(fits.maps[:, :, 2]).max(axis=1)
-    bordered = among.trimmed[fits.template] != among.trimmed[fits.other]
-    sides = among.sizes.min(axis=1).astype(float)
-    resized = sides[fits.template] / np.maximum(sides[fits.other], 1)
-    covered = [name for name in WINDOWS if name != "whole"]
-    texts = []
-    for i in range(len(fits)):
-        cropped = scale[i] < NOTICED_CROP
-        said = {
-            "mirrored": mirrored[i],
-            f"turned by {turned[i]} degrees": turned[i] != 0,
-            f"cropped to about {round(scale[i] * 100)} %": cropped,
-            "shifted": shift[i] > NOTICED_SHIFT and not cropped,
-            f"rotated by about {round(abs(angle[i]))} degrees": abs(angle[i]) > NOTICED_TURN,
-            "inverted": correlation[i] < 0,
-            "border removed": bordered[i],
-            "different size": not 1 / NOTICED_RESIZE < resized[i] < NOTICED_RESIZE,
-        }
-        if fits.window[i]:
-            said[f"the same in the {covered[fits.window[i] - 1]} three quarters only"] = True
-        texts.append(", ".join(word for word, holds in said.items() if holds) or "the same framing")
-    return texts
-
-
-def _angles(maps: Floats, mirrored: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Quarter turns in degrees (0, 90, 180, 270), and the rest of the rotation in degrees."""
-    a, b, c, d = (maps[:, i, j] for i in (0, 1) for j in (0, 1))
-    angle = np.degrees(np.where(mirrored, np.arctan2(-(b + c), d - a), np.arctan2(c - b, a + d)))
-    quarter = np.rint(angle / 90)
-    return (quarter.astype(np.int64) * 90) % 360, angle - quarter * 90

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +46,7 @@ from saccade.near_duplicates.registration import (
     the_other_way,
     window_weights,
 )
+from saccade.near_duplicates.stored import chosen_rows, let_go
 
 # What the bands mean, measured on photos of 32 and 128 pixels: docs/near-duplicates.md
 CERTAIN_SCORE = 13.5
@@ -89,7 +92,7 @@ Work = Callable[[Fits, Templates, Indices], tuple[Floats, Floats]]
 class Verifier:
     """Holds the pictures that pairs are registered on; `run` may spread batches over threads."""
 
-    def __init__(self, pictures: Variants, run: Run) -> None:
+    def __init__(self, pictures: Variants, run: Run, *, blurred: NDArray[np.uint8] | None = None) -> None:
         self.thumbnails = thumbnails = pictures.thumbnails
         self.run = run
         self.allowed = 0.0  # taken off every score, see calibration
@@ -101,12 +104,25 @@ class Verifier:
         self.boxes = np.where(np.abs(pictures.boxes) < 1, pictures.boxes + reach, pictures.boxes)
         pixels = pictures.sizes.astype(np.float32).prod(axis=1)
         self.native_share = np.minimum(1, pixels / NATIVE_POINTS).astype(np.float32)
-        self.blurred = Pictures(np.empty((len(thumbnails), COARSE_SIDE, COARSE_SIDE), np.uint8))
+        if blurred is None:
+            blurred = np.empty((len(thumbnails), COARSE_SIDE, COARSE_SIDE), np.uint8)
+        self.blurred = Pictures(blurred)  # like the thumbnails they may lie on disk
 
         def blur(rows: slice) -> None:
             self.blurred.pixels[rows] = coarse_pictures(self.thumbnails[rows])
 
-        run(blur, list(in_batches(len(thumbnails), 1024)))
+        slices = list(in_batches(len(thumbnails), 1024))
+        for some in in_batches(len(slices), 16):
+            run(blur, slices[some])
+            let_go(blurred)
+
+    def few(self, rows: NDArray[np.integer[Any]]) -> Verifier:
+        """This verifier for some of its pictures, of which it holds the blurred ones in memory."""
+        part = copy.copy(self)
+        part.thumbnails = chosen_rows([self.thumbnails], rows)
+        part.blurred = Pictures(chosen_rows([self.blurred.pixels], rows)[:])
+        part.boxes, part.native_share = self.boxes[rows], self.native_share[rows]
+        return part
 
     def verify(self, fits: Fits) -> tuple[Fits, Floats]:
         """What survives all three rounds, its quality being the score; and the correlations, signed."""
@@ -324,9 +340,14 @@ class Drawn:
 _found: dict[bytes, Drawn] = {}  # the audit and the search across parts ask about the same pictures
 
 
-def calibrated_verifier(pictures: Variants, run: Run) -> Verifier:
-    """A verifier whose scores are already reduced by the allowance of these pictures."""
-    verifier = Verifier(pictures, run)
+def calibrated_verifier(
+    pictures: Variants, run: Run, *, blurred: NDArray[np.uint8] | None = None
+) -> Verifier:
+    """A verifier whose scores are already reduced by the allowance of these pictures.
+
+    `blurred` (n, 32, 32) is where it keeps blurred pictures, if not in memory.
+    """
+    verifier = Verifier(pictures, run, blurred=blurred)
     verifier.allowed = allowance(drawn_pairs(pictures, run))
     return verifier
 

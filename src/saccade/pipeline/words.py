@@ -14,7 +14,7 @@ from saccade.terminal import Terminal, counted
 SHOWN_FINDINGS = 8
 # Infos that are always shown: how the data were understood, what may have been meant otherwise, and what the
 # decisions of a person did.
-ALWAYS_SHOWN = ("reading", "listed", "same_scene", "relabelled", "dropped")
+ALWAYS_SHOWN = ("reading", "listed", "same_scene", "missed_duplicates", "relabelled", "dropped")
 SHOWN_OF_A_KIND = 3
 
 
