@@ -11,6 +11,7 @@ import pytest
 
 from saccade.cli import outputs
 from saccade.errors import SourceError
+from saccade.sources import load_source, rows
 
 pytestmark = pytest.mark.usefixtures("let_in")
 Saccade = Callable[..., Any]
@@ -121,3 +122,20 @@ def test_what_cannot_be_uploaded_is_refused(
     assert answer.code == 2
     assert said in answer.err
     assert not Path("s3:").exists()
+
+
+def test_a_large_manifest_in_a_bucket_is_divided_there(
+    saccade: Saccade, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "LARGE_ROWS", 30)
+    words = ("--out", "s3://images/out/divided.parquet", "--group-pattern", r"_0(\d\d)")
+    assert saccade("index", "s3://images/answered", "--out", "s3://images/out/listed.parquet").code == 0
+    answer = saccade("split", "s3://images/out/listed.parquet", *words)
+    assert (answer.code, "no group or ETag with size is in two parts" in answer.out) == (0, True), answer.err
+    there = load_source("s3://images/out/divided.parquet")
+    assert (str(there.root), there.given_parts) == ("s3:/images/answered", ("train", "validation", "test"))
+    again = saccade("split", "s3://images/out/listed.parquet", *words)
+    assert "36 images kept the part they had" in again.out
+    assert saccade("index", photos, "--out", "m.parquet").code == 0
+    here = saccade("split", "m.parquet", *words)
+    assert (here.code, "names images on this disk" in here.err) == (2, True)

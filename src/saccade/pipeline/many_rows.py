@@ -9,6 +9,8 @@ from saccade.errors import SplitError
 from saccade.pipeline.words import finding_line, say_counts, say_parts
 from saccade.recipe import Recipe
 from saccade.sources import natural_key
+from saccade.sources.addresses import is_remote
+from saccade.sources.outputs import is_place
 from saccade.sources.rows import CLUSTER, Rows, open_rows
 from saccade.sources.tables import Columns
 from saccade.split.streamed import RowSplit, split_rows
@@ -55,6 +57,11 @@ def _refuse(rows: Rows, target: Path, recipe: Recipe, folds: int) -> None:
         )
     if target.absolute() == rows.path:
         raise SplitError(f"--out {target} is the list that is to be divided", hint="give another name")
+    if is_place(target) and not is_remote(rows.root):
+        raise SplitError(
+            f"{rows.where} names images on this disk, which a list at an address cannot name",
+            hint="give --out a name on this disk, or name the address of the images with --root",
+        )
     if folds or recipe.split.folds:
         raise SplitError(f"{many}, into parts only: no folds", hint="leave --folds out, or give fewer rows")
     if recipe.multi_label:

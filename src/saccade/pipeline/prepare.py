@@ -35,7 +35,7 @@ from saccade.sources.addresses import address_of, is_remote
 from saccade.sources.naming import how_it_is_read
 from saccade.sources.outputs import is_place
 from saccade.sources.remote import LinkedStorage, RemoteStorage
-from saccade.sources.rows import large_rows
+from saccade.sources.rows import large_rows, on_this_disk
 from saccade.sources.storage import FolderStorage
 from saccade.split import (
     k_folds,
@@ -339,9 +339,9 @@ def audit_data(
 def split_data(location: str, recipe: Recipe, terminal: Terminal, *, out: str, folds: int = 0) -> None:
     """`saccade split`: write a list that is itself a data set; an earlier list there is kept and added to."""
     target = Path(out)
-    columns = replace(named_columns(recipe), group=recipe.split.group)
-    if large_rows(location, columns):
-        split_many(location, columns, recipe, terminal, out=out, folds=folds)
+    there, columns = on_this_disk(location, replace(named_columns(recipe), group=recipe.split.group))
+    if large_rows(there, columns):
+        split_many(there, columns, recipe, terminal, out=out, folds=folds)
         return
     listed = list_data(location, recipe)
     _check_list_can_be_written(target, location, listed)

@@ -20,10 +20,11 @@ from saccade.errors import SourceError
 from saccade.records import PARTS, Finding
 from saccade.run_folder import replacing
 from saccade.sources.addresses import HAS_SECRETS, has_secrets, is_remote, without_secrets
-from saccade.sources.columns import ROOT_KEY, stored_root
+from saccade.sources.columns import ROOT_KEY, parquet_is_list, stored_root
+from saccade.sources.elsewhere import copies_at
 from saccade.sources.grouping import SHOWN_PATHS, compiled_pattern, group_in, no_group
 from saccade.sources.lists import check_columns, columns_not_used, folder_of_paths
-from saccade.sources.naming import SHOWN_PROBLEMS, as_text, check_classes, unfit, unusable_rows
+from saccade.sources.naming import SHOWN_PROBLEMS, as_text, check_classes, suffix, unfit, unusable_rows
 from saccade.sources.parts import PART_COLUMNS, PartColumn, find_part_column
 from saccade.sources.tables import (
     MEASURED,
@@ -293,6 +294,18 @@ def _text_column(found: tuple[int, list[str], NDArray[np.int64]], text: Any) -> 
 
 
 # -- what the file is ------------------------------------------------------------------------------------
+
+
+def on_this_disk(location: str, columns: Columns) -> tuple[str, Columns]:
+    """A list in Parquet at an address by its copy, whose paths begin beside it; all else as it is."""
+    place = without_secrets(location)
+    if not is_remote(place) or suffix(place) != "parquet":
+        return location, columns
+    copies = copies_at(place)
+    copy = copies.paths[0]
+    if len(copies.paths) > 1 or not parquet_is_list(copy):
+        return location, columns
+    return str(copy), replace(columns, root=columns.root or ("" if stored_root(copy) else copies.root))
 
 
 def large_rows(location: str, columns: Columns) -> int:

@@ -53,7 +53,7 @@ class RowSplit:
     parts: (rows,) places in PARTS, -1 for rows that were left out: `unlabelled` ones, and those of files with
     `two_labels`. labels: (rows,) places in `names`. joined: for each mark how many rows it joined with an
     earlier one. several: sets of more than one image. crossing: sets in more than one part. untold: images
-    of which no hash says whether they are copies. kept: images that had a part in the earlier list.
+    of which no hash says whether they are copies. kept: images that have the part of the earlier list.
     """
 
     parts: Codes
@@ -123,7 +123,7 @@ def split_rows(
         two,
         untold,
         _crossing(sets, made.part),
-        int(((before >= 0) & (made.part >= 0)).sum()),
+        int(((before >= 0) & (before == made.part)).sum()),
     )
 
 
