@@ -35,14 +35,20 @@ _HOMES = {
 def load(model: str | Path, *, priors: str | Mapping[str, float] | None = None) -> Predictor:
     """A predictor from a `.onnx` file or a run folder; needs no torch. Raises ModelError.
 
-    model: path of the file or folder. priors: how common the classes are where it is used, as for Predictor.
+    model: path of the file or folder. priors: how common the classes are where it is used, as for Predictor;
+    with others than the file's, its thresholds are not used, and a warning says so.
 
     >>> load("model.onnx").predict("photos/red/0.png")
     ['red']
     """
     from saccade.predict import Predictor
 
-    return Predictor(model, priors=priors)
+    predictor = Predictor(model, priors=priors)
+    if lacks := predictor.artefact.limits_left_out:
+        from saccade.terminal import warn_caller
+
+        warn_caller(lacks)
+    return predictor
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from saccade import run_limit
 from saccade._version import __version__
 from saccade.answer import Answer
-from saccade.deciding import Deciding
+from saccade.deciding import NEVER, NO_LIMITS, Deciding
 from saccade.errors import ModelError, RecipeError, TooLargeError
 from saccade.files import open_file, parse_json, read_file
 from saccade.images.decoder import Limits
@@ -48,7 +48,6 @@ ANSWER_KEY = "saccade.answer"  # where it is more than a softmax behind one temp
 PRIORS_KEY = "saccade.priors"  # class shares in training, and those that the probabilities assume
 THRESHOLDS_KEY = "saccade.thresholds"  # from which probability on a class is named
 USUAL_THRESHOLD = 0.5
-HIGHEST_THRESHOLD = 2.0  # above every probability: a label that is never named (evaluation/label_answers.py)
 WEIGHTS_KEY = "saccade.weights"  # where the pretrained weights came from
 LICENCE_KEY = "saccade.licence"  # theirs
 UNFAMILIAR_KEY = "saccade.unfamiliar"  # from which images the second output was made
@@ -146,8 +145,26 @@ class Artefact:
 
     @property
     def deciding(self) -> Deciding:
-        """From which confidence on it answers, and what it takes into sets of labels."""
-        return Deciding.of(self.metadata, self.classes)
+        """From which confidence on it answers, and what it takes into sets of labels.
+
+        Nothing of that for other class shares than the file's, for which its limits were chosen.
+        """
+        return NO_LIMITS if self.of_other_shares else Deciding.of(self.metadata, self.classes)
+
+    @property
+    def of_other_shares(self) -> bool:
+        """Whether it answers for other class shares than the file does by itself."""
+        return bool(self.ratio) and not np.allclose(self.ratio, 1)
+
+    @property
+    def limits_left_out(self) -> str:
+        """What to tell a user where limits of the file are not used, else ""."""
+        if self.deciding == Deciding.of(self.metadata, self.classes):
+            return ""
+        return (
+            f"the thresholds of {self.name} are for other class shares, so no answer is abstained and there "
+            "are no label sets; `saccade export RUN --priors SHARES` chooses new ones"
+        )
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -525,13 +542,10 @@ def _check_gray_maximum(value: Any, *, name: str) -> None:
 
 def _check_thresholds(values: Any, *, name: str) -> None:
     numbers = list(values.values()) if isinstance(values, dict) else [None]
-    good = (
-        isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= HIGHEST_THRESHOLD
-        for v in numbers
-    )
+    good = (isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v <= NEVER for v in numbers)
     if not all(good):
         raise ModelError(
-            f"{name}: its {THRESHOLDS_KEY} are no numbers from 0 to {HIGHEST_THRESHOLD:g} by class, "
+            f"{name}: its {THRESHOLDS_KEY} are no numbers from 0 to {NEVER:g} by class, "
             f"got {str(values)[:80]}",
             hint="export the model again",
         )

@@ -17,7 +17,7 @@ from saccade.errors import ModelError
 
 ASKING_KEY = "saccade.asking"
 LABEL_SETS_KEY = "saccade.label_sets"
-NEVER = 2.0  # above every confidence: answers of that class are always left to a person
+NEVER = 2.0  # a threshold above every confidence (a float32 sigmoid reaches 1): nothing passes it
 FAMILIAR = 1.0  # the unfamiliarity up to which an image is like those of training: the graph is scaled so
 
 

@@ -69,10 +69,13 @@ def test_images_that_belong_together_are_less_proof():
 
 
 def test_where_sure_answers_are_wrong_there_is_no_threshold():
-    data = answers(made((0.99, False), (0.9, True), (0.8, False)))
+    data = answers(made((0.99, False), *[(0.9, True), (0.8, False)] * 6))
     found = recommend(data, 0.9, part="validation")
     assert (found.threshold, found.sure) == (None, False)
-    assert found.note == "no threshold reaches 90 % on the 3 validation images: ask about all of them"
+    assert found.note == (
+        "no threshold reaches 90 % on the 13 validation images, so it leaves all images to a person"
+    )
+    assert found.as_json()["threshold"] == NEVER
     told = answer_or_ask(data, found)["recommended"]
     assert (told["reached"], told["threshold"], told["answered"], told["share_right"]) == (
         False,
@@ -80,6 +83,15 @@ def test_where_sure_answers_are_wrong_there_is_no_threshold():
         0,
         None,
     )
+
+
+def test_too_few_images_to_choose_by_leave_nothing_to_a_person():
+    data = answers(made((0.99, False), (0.9, True), (0.8, False)))
+    found = recommend(data, 0.9, part="validation")
+    assert found.note.endswith("on the 3 validation images, which are too few to choose one")
+    assert found.as_json()["threshold"] is None
+    told = answer_or_ask(data, found)["recommended"]
+    assert (told["reached"], told["answered"]) == (False, 3)
 
 
 def test_rows_say_how_many_are_answered_and_which_share_of_them_is_right():

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import f1_score
 
 from saccade.answer import sigmoid
+from saccade.deciding import NEVER
 from saccade.evaluation.label_answers import (
-    NEVER,
     USUAL_THRESHOLD,
     best_f1_threshold,
     choose_temperatures,

@@ -102,7 +102,7 @@ def test_timm_loads_the_calibrated_network(
     timm_bundle: Callable[..., Bundle], backbone: str, tmp_path: Path
 ) -> None:
     bundle = timm_bundle(backbone)
-    write_hf(bundle, tmp_path / "hf")
+    write_hf(bundle, tmp_path / "hf", decoding={})
     network = timm.create_model(f"local-dir:{tmp_path / 'hf'}", pretrained=True).eval()
     config = timm.data.resolve_data_config({}, model=network)
     assert (list(config["input_size"]), list(config["mean"])) == ([3, 64, 64], [0.4, 0.5, 0.6])
@@ -117,7 +117,7 @@ def test_timm_loads_the_calibrated_network(
 def test_timm_with_its_own_transforms_is_measured_beside_it(
     timm_bundle: Callable[..., Bundle], tmp_path: Path
 ) -> None:
-    write_hf(timm_bundle("test_resnet"), tmp_path / "hf")
+    write_hf(timm_bundle("test_resnet"), tmp_path / "hf", decoding={})
     (ours, theirs), not_run = engines(tmp_path / "hf")
     assert (ours.binding, theirs.binding, not_run) == (True, False, {})
     difference = np.abs(ours.answer(_photos()) - theirs.answer(_photos())).max()
@@ -139,7 +139,7 @@ def test_networks_that_timm_does_not_know_are_refused(
 ) -> None:
     bundle = replace(tiny_bundle(Preprocess(24)), architecture=architecture)
     with pytest.raises(ModelError, match=words):
-        write_hf(bundle, tmp_path / "hf")
+        write_hf(bundle, tmp_path / "hf", decoding={})
     assert not (tmp_path / "hf").exists()
 
 
@@ -149,4 +149,4 @@ def test_weights_that_answer_otherwise_are_refused(
     bundle = timm_bundle("test_resnet")
     bundle.module.head.dense.register_forward_hook(lambda module, inputs, output: output * 3)  # type: ignore[union-attr,operator]
     with pytest.raises(ModelError, match="answers otherwise"):
-        write_hf(bundle, tmp_path / "hf")
+        write_hf(bundle, tmp_path / "hf", decoding={})

@@ -83,9 +83,13 @@ def test_training_priors_undo_it(
     expected = answers(saccade, plain.root, photos, tmp_path / "plain.csv")
     undone = answers(saccade, adjusted.root, photos, tmp_path / "undone.csv", "--priors", "training")
     np.testing.assert_allclose(undone, expected, atol=1e-5)
+    said = saccade("predict", adjusted.root, photos / "bar", "--priors", "training")
+    assert "thresholds of" in said.out + said.err
+    assert "thresholds of" not in (said := saccade("predict", adjusted.root, photos / "bar")).out + said.err
     kept = answers(saccade, adjusted.root, photos, tmp_path / "kept.csv")
     assert np.abs(kept - expected).max() > 0.02
-    predictor = load(adjusted.root, priors="training")
+    with pytest.warns(UserWarning, match="thresholds of .* are for other class shares"):
+        predictor = load(adjusted.root, priors="training")
     for same in (predictor, pickle.loads(pickle.dumps(predictor))):
         np.testing.assert_allclose(same.predict_proba(photos), expected, atol=1e-5)
 
@@ -172,6 +176,8 @@ def test_a_server_answers_for_the_shares_it_is_given(adjusted: RunFolder) -> Non
     own = model.artefact.probabilities([golden_pixels(model.artefact.preprocess.pixels)])
     np.testing.assert_allclose(undone.golden, reweighed(own, undone.artefact.ratio)[0])
     assert np.abs(undone.golden - own[0]).max() > 1e-3
+    assert model.deciding.least
+    assert not undone.deciding.least  # those are for the file's own shares
 
 
 @pytest.mark.parametrize(

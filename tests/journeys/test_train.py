@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 import saccade as package
+from saccade.artefact import Artefact
 from saccade.cli import main
 from saccade.recipe import Recipe
 from saccade.run_folder import RunFolder
@@ -77,8 +79,6 @@ def test_figures_have_all_that_the_design_names(run: RunFolder) -> None:
 
 def test_class_names_and_preprocessing_stand_beside_the_model(run: RunFolder) -> None:
     """As the model's own metadata have them: some runtimes cannot read these."""
-    from saccade.artefact import Artefact
-
     values = json.loads((run.root / "export/classes.json").read_text("utf-8"))
     model = Artefact.open(run.onnx)
     assert values["model"] == run.onnx.name
@@ -89,8 +89,6 @@ def test_class_names_and_preprocessing_stand_beside_the_model(run: RunFolder) ->
 
 def test_what_validation_chose_travels_with_the_model(run: RunFolder) -> None:
     """From the figures into model.json, model.onnx and classes.json: when to abstain, and which sets."""
-    from saccade.artefact import Artefact
-
     extra = run.read_metrics("test")["extra"]
     recommended, sets = extra["answer_or_ask"]["recommended"], extra["label_sets"]["all"]
     model, beside = Artefact.open(run.onnx), json.loads(run.class_list.read_text("utf-8"))
@@ -100,6 +98,34 @@ def test_what_validation_chose_travels_with_the_model(run: RunFolder) -> None:
     assert model.metadata["saccade.asking"]["threshold"] == recommended["threshold"]
     assert model.metadata["saccade.asking"]["precision"] == 0.95
     assert model.deciding.included == tuple(sets["limits"])
+
+
+def test_every_export_abstains_as_the_run_was_last_evaluated(
+    run: RunFolder, saccade: Saccade, tmp_path: Path
+) -> None:
+    copy = RunFolder(shutil.copytree(run.root, tmp_path / "copy"))
+
+    def precision(metadata: Mapping[str, Any]) -> float:
+        return float(metadata["asking"]["precision"])
+
+    assert saccade("evaluate", copy.root, "--target-precision", "0.5").code == 0
+    said = saccade("export", copy.root, "--format", "split", "--out", tmp_path / "split")
+    assert said.code == 0, said.err
+    beside = json.loads((tmp_path / "split/classes.json").read_text("utf-8"))
+    own = Artefact.open(copy.onnx)  # which its certificate must still be of
+    assert precision(beside) == own.metadata["saccade.asking"]["precision"] == 0.5
+    assert beside == json.loads(copy.class_list.read_text("utf-8")) | {"model": beside["model"]}
+    assert saccade("certify", copy.onnx, "--against", copy.root).code == 0
+
+    wanted = ("--target-precision", "0.6", "--priors", "uniform")
+    said = saccade("export", copy.root, "--format", "split", *wanted, "--out", tmp_path / "other")
+    assert said.code == 0, said.err
+    assert precision(json.loads((tmp_path / "other/classes.json").read_text("utf-8"))) == 0.6
+    assert Artefact.open(copy.onnx).sha256 == own.sha256
+    said = saccade("export", copy.root, "--target-precision", "0.6")
+    assert said.code == 2
+    assert "is the run's own model" in said.err
+    assert f"saccade evaluate {copy.root} --target-precision 0.6" in said.err
 
 
 def test_the_model_says_how_unlike_the_training_images_an_image_is(

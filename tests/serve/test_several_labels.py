@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from saccade.artefact import Artefact
+from saccade.deciding import NEVER
 from saccade.errors import ModelError
-from saccade.evaluation.label_answers import NEVER
 from saccade.predict import Predictor
 
 LIMITS = {"blue": 0.4, "green": 0.9, "red": 0.99}

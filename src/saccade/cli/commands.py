@@ -30,6 +30,10 @@ Shares = Annotated[
         metavar="PRIORS",
     ),
 ]
+RightShare = Annotated[
+    float,
+    Parameter(help="Share of its answers that must be right; the rest it asks about.", metavar="SHARE"),
+]
 Moved = Annotated[str, Parameter(help=_MOVED, metavar="DIR")]
 
 
@@ -311,10 +315,7 @@ def evaluate(
         str, Parameter(help="Folder that the paths of a list DATA begin in.", metavar="DIR")
     ] = "",
     priors: Shares = "",
-    target_precision: Annotated[
-        float,
-        Parameter(help="Share of its answers that must be right; the rest it asks about.", metavar="SHARE"),
-    ] = 0.0,
+    target_precision: RightShare = 0.0,
 ) -> int:
     """Compute metrics and report again, or evaluate on new data."""
     from saccade.sources import Columns
@@ -453,14 +454,14 @@ def export(
         str, Parameter(help="web: folder with onnxruntime-web's files. [fetched by npm]", metavar="DIR")
     ] = "",
     priors: Shares = "",
+    target_precision: RightShare = 0.0,
 ) -> int:
     """Write the trained model as one certified file or folder."""
     if runtime:
         os.environ["SACCADE_WEB_RUNTIME"] = runtime
     chosen = [name for name, asked in (("int8", int8), ("fp16", fp16), ("split", split)) if asked]
-    certificate = _pipeline().export(
-        run, Terminal(), format=format, short=chosen, out=out, data=data, priors=priors
-    )
+    options: dict[str, Any] = {"data": data, "priors": priors, "target": target_precision}
+    certificate = _pipeline().export(run, Terminal(), format=format, short=chosen, out=out, **options)
     return 0 if certificate.passed else 1
 
 

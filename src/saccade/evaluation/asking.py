@@ -18,7 +18,7 @@ from saccade.terminal import counted
 
 THRESHOLDS = (0.5, 0.7, 0.9, 0.95)
 LEAST_OF_A_CLASS = 20  # of fewer answers with a class, it has no threshold of its own
-LEAST_ANSWERED = 10  # as many must lie above a threshold of its own
+LEAST_ANSWERED = 10  # as many must lie above a threshold of its own; fewer images tell nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,21 @@ class Recommended:
     note: str
     by_class: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def least_confidence(self) -> float | None:
+        """As `threshold`; NEVER where images enough to tell have shown that none reaches the precision."""
+        unreached = self.threshold is None and self.images >= LEAST_ANSWERED
+        return NEVER if unreached else self.threshold
+
     def least(self, data: Answers) -> Any:
         """(images,) the confidence from which on each image is answered."""
-        common = NEVER if self.threshold is None else self.threshold
+        common = self.least_confidence or 0.0
         return np.array([self.by_class.get(label, common) for label in data.classes])[data.predicted]
 
     def as_json(self) -> dict[str, Any]:
-        """What travels with a model."""
+        """What travels with a model: there the threshold NEVER asks about all images, None about none."""
         return {
-            "threshold": self.threshold,
+            "threshold": self.least_confidence,
             "by_class": dict(self.by_class),
             "precision": self.precision,
             "chosen_on": self.part,
@@ -79,7 +85,9 @@ def recommend(data: Answers, precision: float, *, part: str) -> Recommended:
             found = Recommended(precision, _between(ranked, ends[last]), part, len(ranked), sure, note)
             return _with_classes(data, found)
     images_in_words = counted(len(ranked), f"{part} image")
-    note = f"no threshold reaches {_percent(precision)} on the {images_in_words}: ask about all of them"
+    few = len(ranked) < LEAST_ANSWERED
+    then = "which are too few to choose one" if few else "so it leaves all images to a person"
+    note = f"no threshold reaches {_percent(precision)} on the {images_in_words}, {then}"
     return Recommended(precision, None, part, len(ranked), False, note)
 
 

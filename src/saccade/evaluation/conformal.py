@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.deciding import Deciding
 from saccade.evaluation.answers import Answers
 from saccade.evaluation.metric_intervals import share_interval
 
@@ -38,7 +39,7 @@ class LabelSets:
         >>> LabelSets(0.9, (0.3,), "validation", 100).of(np.array([[0.6, 0.35, 0.05]])).tolist()
         [[True, True, False]]
         """
-        return np.asarray(probabilities >= np.asarray(self.limits))
+        return Deciding(included=self.limits).in_set(probabilities)
 
     def as_json(self) -> dict[str, Any]:
         """What travels with a model."""

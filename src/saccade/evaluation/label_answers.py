@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.deciding import NEVER
 from saccade.evaluation.calibration import (
     LEAST_IMAGES,
     SHARPENING_IMAGES,
@@ -24,7 +25,6 @@ from saccade.evaluation.calibration import (
 LEAST_WITH, LEAST_WITHOUT = 5, 5
 MOST_OWN = 200  # labels that have temperatures of their own
 USUAL_THRESHOLD = 0.5  # the same as of a file without thresholds (artefact.py)
-NEVER = 2.0  # a threshold above every probability: a float32 sigmoid reaches 1. artefact.py accepts it
 NAMED = 3
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

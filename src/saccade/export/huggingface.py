@@ -9,7 +9,7 @@ with theirs, which says how far that is off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ CHECKED = 1e-4  # of a probability, between timm's network and ours on the same 
 BATCH = 32
 
 
-def write_hf(bundle: Bundle, path: Path) -> None:
+def write_hf(bundle: Bundle, path: Path, *, decoding: Mapping[str, Any]) -> None:
     """Write the folder; raises ModelError for a network that timm does not know as it is."""
     from saccade.bundle import tensors_to_bytes
 
@@ -50,7 +50,7 @@ def write_hf(bundle: Bundle, path: Path) -> None:
     path.mkdir()
     write_bytes(path / CONFIG, json_bytes(_config(bundle, network)))
     write_bytes(path / WEIGHTS, tensors_to_bytes(network.state_dict()))
-    write_beside(bundle, path, model=WEIGHTS)
+    write_beside(bundle, path, decoding, model=WEIGHTS)
     _check(bundle, path)
 
 

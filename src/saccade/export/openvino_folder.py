@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from saccade.artefact import read_model_bytes
 from saccade.errors import MissingExtraError
-from saccade.export.beside import read_beside, write_beside
+from saccade.export.beside import metadata_in, read_beside, write_beside
 from saccade.export.runtimes import OPENVINO_CONFIG, Answer, Runtime, Runtimes, openvino_runtime
 from saccade.imports import import_openvino
 
@@ -30,7 +30,7 @@ def write_openvino(bundle: Bundle, path: Path, *, float_onnx: Path) -> None:
     model = openvino.Core().read_model(read_model_bytes(float_onnx))
     openvino.save_model(model, str(path / XML), compress_to_fp16=False)
     config = {"device": "CPU", "config": OPENVINO_CONFIG}
-    write_beside(bundle, path, model=XML, openvino=config)
+    write_beside(bundle, path, metadata_in(float_onnx), model=XML, openvino=config)
 
 
 def load_openvino(path: Path) -> Answer:

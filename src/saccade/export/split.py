@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.artefact import INPUT_NAME, MAX_BATCH_IMAGES, Image
-from saccade.export.beside import write_beside
+from saccade.export.beside import metadata_in, write_beside
 from saccade.export.onnx import PIXELS, write_model
 from saccade.export.parts import network_and_answer, preprocessing, read_float_model
 from saccade.export.runtimes import Answer, Probabilities, Runtime, Runtimes
@@ -35,7 +35,7 @@ def write_split(bundle: Bundle, path: Path, *, float_onnx: Path) -> None:
     for name, part in ((PREPROCESS, preprocessing(model)), (NETWORK, network_and_answer(model))):
         part.metadata_props.extend(model.metadata_props)
         write_model(part, path / name)
-    write_beside(bundle, path, model=[PREPROCESS, NETWORK])
+    write_beside(bundle, path, metadata_in(float_onnx), model=[PREPROCESS, NETWORK])
 
 
 def load_split(path: Path) -> Answer:

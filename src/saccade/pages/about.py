@@ -32,8 +32,9 @@ def describe(name: str, file: Path, artefact: Artefact, certificate: dict[str, A
     """What the model is and how good, as JSON; no path of this machine in it."""
     named_from = artefact.thresholds
     several = {"thresholds": dict(zip(artefact.classes, named_from, strict=True))} if named_from else {}
+    left_out = {ASKING_KEY, LABEL_SETS_KEY} if artefact.of_other_shares else set()
     deciding = {
-        key.removeprefix("saccade."): artefact.metadata.get(key)
+        key.removeprefix("saccade."): None if key in left_out else artefact.metadata.get(key)
         for key in (ASKING_KEY, LABEL_SETS_KEY, UNFAMILIAR_KEY)
     }
     return {

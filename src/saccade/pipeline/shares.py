@@ -34,13 +34,20 @@ def priors_of_run(run: RunFolder) -> Priors:
 class Asked:
     """Class shares that a model of a run is to answer for; `given` "" is as it answers anyway.
 
-    `priors` are those of what is made of it; `ratio` (classes,) multiplies its probabilities.
+    `priors` are those of what is made of it; `ratio` (classes,) multiplies its probabilities. `precision` is
+    the share of its answers that must be right, 0 as the run's figures say.
     """
 
     given: Given
     classes: tuple[str, ...]
     priors: Priors
     ratio: tuple[float, ...] = ()
+    precision: float = 0.0
+
+    @property
+    def otherwise(self) -> bool:
+        """Whether a file for it differs from the run's own."""
+        return bool(self.given or self.precision)
 
     @property
     def as_flags(self) -> tuple[str, ...]:

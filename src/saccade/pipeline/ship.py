@@ -23,8 +23,10 @@ from saccade.images.decoder import CheckedReader, Limits, read_pixels
 from saccade.images.plugins import decoder_versions
 from saccade.onnx_file import inspect_model
 from saccade.pipeline.evidence import check_export
+from saccade.pipeline.export_place import beside, place_of, refuse_foreign
 from saccade.pipeline.familiar import read_unfamiliar
-from saccade.pipeline.file_facts import metadata_of, write_class_list
+from saccade.pipeline.file_facts import decides_alike, metadata_of, write_class_list
+from saccade.pipeline.measuring import check_target
 from saccade.pipeline.reevaluate import data_of
 from saccade.pipeline.result import certificate_line
 from saccade.pipeline.shares import PRIORS, Asked, asked_priors, shares_in
@@ -36,7 +38,6 @@ from saccade.report.facts import read_facts
 from saccade.report.model_card import model_card
 from saccade.run_folder import (
     FOLDER_CERTIFICATE,
-    PART,
     RunFolder,
     certificate_beside,
     existing_run,
@@ -70,50 +71,45 @@ def export(
     out: str = "",
     data: str = "",
     priors: str = "",
+    target: float = 0.0,
 ) -> Certificate:
     """`saccade export`: a certified file or folder in the format of that name; --int8 is `short` for one.
 
-    `data` says where moved images lie now, `priors` for which class shares the file is to answer. Raises
-    SaccadeError.
+    `data` says where moved images lie now, `priors` for which class shares the file is to answer, and
+    `target` which share of its answers must be right. Raises SaccadeError.
     """
     name = short[0] if short and format == "onnx" else format
     chosen = find_format(name)
     if any(other != name for other in short):
         flags = [f"--{other}" for other in short] + [f"--format {format}"] * (format != "onnx")
         raise RecipeError(f"{' and '.join(flags)} exclude each other", hint="give one of them")
-    if out and not chosen.folder and (Path(out).suffix != chosen.suffix or Path(out).is_dir()):
-        raise RecipeError(
-            f"--out is no name of a {chosen.suffix} file: {out}", hint=f"end it in {chosen.suffix}"
-        )
     run = finished_run(run_path)
-    recipe, dataset = run.read_recipe(), data_of(run, data)
-    asked = asked_priors(run, priors)
-    target = Path(out) if out else run.onnx.parent / _file_name(chosen, asked)
-    if asked.given and target.resolve() == run.onnx.resolve():
-        raise RecipeError(
-            f"{target} is the run's own model, which answers as it was evaluated",
-            hint="give --out another name, such as model.priors.onnx",
-        )
+    recipe = run.read_recipe()
+    check_target(target, recipe)
+    asked = dataclasses.replace(asked_priors(run, priors), precision=target)
+    place = place_of(run, chosen, out, asked)
+    dataset = data_of(run, data)
     if lack := _lack(run, chosen):
         terminal.warn(lack, hint="train with more validation images, or ship the float model.onnx")
-    terminal.say(f"Writing   {target}")
+    terminal.say(f"Writing   {place}")
     with run.locked():
         if chosen.folder:
-            certificate = _write_folder(run, name, target, dataset, recipe, terminal, asked)
+            certificate = _write_folder(run, name, place, dataset, recipe, terminal, asked)
+        elif name == "onnx" and place.resolve() == run.onnx.resolve():
+            certificate = _write_own(run, dataset, recipe, terminal)
         else:
-            known = _write(run, name, target, dataset, terminal, asked)
-            if name == "onnx" and target.resolve() == run.onnx.resolve():
-                write_class_list(run)
-                check_export(run, dataset, recipe)
-            certificate = _certify(run, name, target, dataset, recipe, terminal, known, asked)
-    terminal.say(certificate_line(certificate_as_json(certificate), target))
+            known = _write(run, name, place, dataset, terminal, asked)
+            certificate = _certify(run, name, place, dataset, recipe, terminal, known, asked)
+    terminal.say(certificate_line(certificate_as_json(certificate), place))
     return certificate
 
 
-def _file_name(format: Format, asked: Asked) -> str:
-    """Beside the run's own files, not in their place, where the file answers for other class shares."""
-    name = Path(format.file_name)
-    return f"{name.stem}.{PRIORS}{name.suffix}" if asked.given else name.name
+def _write_own(run: RunFolder, dataset: Dataset, recipe: Recipe, terminal: Terminal) -> Certificate:
+    """The run's own export/model.onnx again, with its class list and its certificate."""
+    _write(run, "onnx", run.onnx, dataset, terminal)
+    write_class_list(run)
+    check_export(run, dataset, recipe)
+    return _certify(run, "onnx", run.onnx, dataset, recipe, terminal)
 
 
 def certify(
@@ -191,8 +187,8 @@ def _write_folder(
     asked: Asked,
 ) -> Certificate:
     """Let the format write a folder beside `target`, certify it there, and put it in place whole."""
-    _refuse_foreign(target, name)
-    with _beside(target) as folder:
+    refuse_foreign(target, name)
+    with beside(target) as folder:
         made = folder / target.name
         _make(run, name, made, dataset, terminal, asked)
         if name == HUGGING_FACE and not asked.given:
@@ -201,39 +197,6 @@ def _write_folder(
         write_bytes(certificate_beside(made), json_bytes(certificate_as_json(certificate)))
         run.put_folder(made, target)
     return certificate
-
-
-def _refuse_foreign(target: Path, name: str) -> None:
-    """A folder is replaced only where all in it was written by an export in the same format."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    values: dict[str, Any] = {}
-    with contextlib.suppress(RunError, OSError):
-        values = read_json(certificate_beside(target)) if target.is_dir() else {}
-    known = values.get("files") if values.get("format") == name else None
-    foreign = sorted(certifying.file_hashes(target).keys() - known) if isinstance(known, dict) else [""]
-    if foreign:
-        holds = f" (it holds {foreign[0]})" if foreign[0] else ""
-        raise RecipeError(
-            f"{target} exists and was not written by `saccade export --format {name}`{holds}",
-            hint="give --out a new folder, or remove that one",
-        )
-
-
-@contextlib.contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A folder for what is being made, on the disk of `target`; removed at the end."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(
-            dir=target.parent, prefix=f".{target.name[:80]}.", suffix=PART, ignore_cleanup_errors=True
-        )
-    except OSError as error:
-        raise RunError(
-            f"{target} cannot be written ({error.strerror})", hint="give --out another folder"
-        ) from None
-    with folder as name:
-        yield Path(name)
 
 
 def _make(run: RunFolder, name: str, made: Path, dataset: Dataset, terminal: Terminal, asked: Asked) -> Known:
@@ -280,8 +243,11 @@ def _accuracy_problems(certificate: Certificate, terminal: Terminal) -> list[str
 
 
 def _float_onnx(run: RunFolder, dataset: Dataset, terminal: Terminal, folder: Path, asked: Asked) -> Path:
-    """The run's own model.onnx, written where it is missing; one in `folder` for other class shares."""
-    if asked.given:
+    """The run's own model.onnx, written where it is missing or abstains by earlier figures.
+
+    One in `folder` for other class shares or another precision.
+    """
+    if asked.otherwise:
         file = RunFolder(folder / FLOAT_FOLDER / run.root.resolve().name).onnx  # formats name it by its run
         file.parent.mkdir(parents=True, exist_ok=True)
         _make(run, "onnx", file, dataset, terminal, asked)
@@ -289,6 +255,9 @@ def _float_onnx(run: RunFolder, dataset: Dataset, terminal: Terminal, folder: Pa
     if not run.has(run.onnx):
         _write(run, "onnx", run.onnx, dataset, terminal)
     run.check(run.onnx)
+    if not decides_alike(run):
+        terminal.say(f"Again     {run.onnx}: its figures were made for another precision since")
+        _write_own(run, dataset, run.read_recipe(), terminal)
     return run.onnx
 
 

@@ -53,6 +53,8 @@ def predict_command(
     total = _total(given)
     # One photo is answered soonest by all cores together, many by one core for each.
     predictor = Predictor(model, engine_threads=0 if total == 1 else 1, priors=priors)
+    if lacks := predictor.artefact.limits_left_out:
+        terminal.warn(lacks)
     if predictor.artefact.multi_label:
         _check_for_several(model, out=out, top_k=top_k, sort_into=sort_into)
     if not predictor.limits.pixels.is_colour:  # for which arrays in files are images
@@ -219,7 +221,7 @@ def _identity(predictor: Predictor, given: Sequence[Given], columns: Columns) ->
     """What the answers depend on, by the words for what is not the same; see `open_journal`."""
     words = json.dumps([[one.word, one.state] for one in given])
     return {
-        "another layout of journals": 2,
+        "another layout of journals": 3,
         "another model": predictor.artefact.sha256,
         "another decoder": DECODING_VERSION,
         "other inputs": hashlib.sha256(words.encode("ascii")).hexdigest(),

@@ -1,7 +1,7 @@
 """Answers of a prediction that is not finished, kept in a file beside its output until the output is whole.
 
 The file is a sequence of blocks. A block is a mark, the length and CRC-32 of its content, and the content: a
-JSON object, then float32 probabilities and unfamiliarity of each image. The first block says what is being
+JSON object, then float64 probabilities and unfamiliarity of each image. The first block says what is being
 predicted. Blocks are appended and synced; a block counts only when it is there whole. So a process may be
 killed, and the machine may lose its power, at any moment: what is behind the last whole block is cut off, and
 prediction goes on from there.
@@ -58,7 +58,7 @@ class Journal:
         """Take answers that belong together; they are kept together or not at all."""
         self._waiting += answers
         self.rows += len(answers)
-        full = 4 * len(self.classes) * len(self._waiting) >= FLUSH_BYTES
+        full = 8 * len(self.classes) * len(self._waiting) >= FLUSH_BYTES
         if full or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
@@ -178,12 +178,12 @@ def _append(file: BinaryIO, values: Mapping[str, Any], data: bytes = b"") -> Non
 def _content(answers: Sequence[Answer]) -> tuple[dict[str, Any], bytes]:
     good = [np.append(answer.probabilities, answer.unfamiliarity) for answer in answers if not answer.error]
     errors = {str(i): answer.error for i, answer in enumerate(answers) if answer.error}
-    data = np.array(good, dtype="<f4").tobytes()  # the model gives float32: nothing is lost
+    data = np.array(good, dtype="<f8").tobytes()  # those for other priors are no float32
     return {"paths": [answer.path for answer in answers], "errors": errors}, data
 
 
 def _answers(values: Mapping[str, Any], data: bytes, classes: tuple[str, ...]) -> Iterator[Answer]:
-    rows = iter(np.frombuffer(data, dtype="<f4").reshape(-1, len(classes) + 1).astype(np.float64))
+    rows = iter(np.frombuffer(data, dtype="<f8").reshape(-1, len(classes) + 1))
     nothing = np.zeros(len(classes))
     for i, path in enumerate(values["paths"]):
         if error := values["errors"].get(str(i), ""):

@@ -30,9 +30,9 @@ def write_answers(path: Path, answers: Iterable[Answer], *, top_k: int = 1) -> N
     Of a model that names several labels there is no confidence, and predicted is as `cat,dog`, which is a
     list in .jsonl. What the model does not tell is empty: unfamiliar, unfamiliarity, label_set.
 
-    The name decides: .csv, .jsonl or .parquet. `label` is empty, so that the columns are those of
-    `predictions/*.csv`. Probabilities have 9 significant digits in text. `answers` is gone through more than
-    once and never held.
+    The name decides: .csv, .jsonl or .parquet. `label` is empty; `predictions/*.csv` has the same columns but
+    the four from abstained to label_set. Probabilities have 9 significant digits in text. `answers` is gone
+    through more than once and never held.
     """
     _WRITERS[path.suffix](path, _Good(answers), top_k)
 

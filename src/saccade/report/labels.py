@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from saccade.evaluation.label_answers import NEVER
+from saccade.deciding import NEVER
 from saccade.records import Predictions
 from saccade.report.facts import Facts
 from saccade.report.gallery import Gallery

@@ -53,6 +53,8 @@ async def run(server: Server, terminal: Terminal, *, host: str, port: int) -> in
     life.answer_signals()
     try:
         await server.warm_up()  # who connects meanwhile waits in the listener's queue, and is not refused
+        if lacks := server.model.artefact.limits_left_out:
+            terminal.warn(lacks)
         terminal.say(f"Serving   {server.model.name} at {_address(listener)}  (Ctrl-C ends it)")
         looking = asyncio.create_task(server.look())
         await uvicorn.serve([listener])

@@ -9,8 +9,9 @@
 // All parts lie in the page itself, or beside this file. Nothing is sent anywhere.
 import { decode } from "./decode.js";
 
-/** The answer for one image (a Blob or File); `top_k` 0 means every class. Throws where it cannot be read. */
-export async function classify(blob, { top_k = 5 } = {}) {
+/** The answer for one image (a Blob or File); `top_k` 0 means every class. Without it there are 5, and at least all
+ *  that are named or in the set. Throws where the image cannot be read. */
+export async function classify(blob, { top_k } = {}) {
   const { about, session } = await ready();
   const image = await decode(blob, about.decoding);
   const { probabilities, unfamiliar } = await inTurn(() => run(session, image));
@@ -28,7 +29,9 @@ export async function classify(blob, { top_k = 5 } = {}) {
     unfamiliar: unfamiliarity === null ? null : unfamiliarity > 1,
     unfamiliarity,
   };
-  return (top_k ? ranked.slice(0, top_k) : ranked).map((answer) => ({ ...answer, ...ofImage }));
+  const chosen = ["in_set", "named"].map((word) => ranked.filter((answer) => answer[word]).length);
+  const count = top_k ?? Math.max(5, ...chosen);
+  return (count ? ranked.slice(0, count) : ranked).map((answer) => ({ ...answer, ...ofImage }));
 }
 
 // The score that an answer with this label needs; 0 where the model never abstains.
