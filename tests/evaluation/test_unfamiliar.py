@@ -64,3 +64,7 @@ def test_where_it_cannot_be_said_there_is_none():
     assert fit_unfamiliar(np.zeros((50, 20)), np.zeros((50, 20))) is None
     assert fit_unfamiliar(enough * np.nan, enough) is None
     assert fit_unfamiliar(enough[:, :1], enough[:, :1]) is None
+    random = np.random.default_rng(0)
+    along = 1 + 0.01 * random.normal(size=(80, 1)) @ random.normal(size=(1, 20))
+    hardly_beside = along + 1e-4 * random.normal(size=(80, 20))
+    assert fit_unfamiliar(hardly_beside[:40], hardly_beside[40:]) is None

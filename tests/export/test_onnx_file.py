@@ -10,17 +10,29 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import helper
 from torch import nn
 
 from saccade.answer import Answer
 from saccade.artefact import Artefact
 from saccade.errors import ModelError
 from saccade.evaluation.unfamiliar import Unfamiliar, fit_unfamiliar
+from saccade.export.graph import Part
 from saccade.export.half import write_half
-from saccade.export.onnx import PIXELS, export_network, joined, write_onnx
+from saccade.export.onnx import (
+    FEATURES,
+    IR_VERSION,
+    OPSET,
+    PIXELS,
+    _add_unfamiliar,
+    export_network,
+    joined,
+    write_onnx,
+)
 from saccade.export.parts import network_and_answer, read_float_model
 from saccade.models.network import WithFeatures
 from saccade.preprocess import Preprocess
@@ -369,7 +381,8 @@ def familiar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Unfamil
 
 def features_of(trained: Trained, images: int, seed: int) -> NDArray[np.float32]:
     with torch.inference_mode():
-        inputs = [to_input(noise((SIDE, SIDE), 1000 * seed + i), trained.preprocess) for i in range(images)]
+        shown = (noise((SIDE, SIDE), 1000 * seed + i) // (1 + i % 4) for i in range(images))
+        inputs = [to_input(image, trained.preprocess) for image in shown]
         found: NDArray[np.float32] = trained.module.backbone(torch.stack(inputs)).numpy()  # type: ignore[union-attr, operator]
     return found
 
@@ -390,6 +403,28 @@ def test_the_file_scores_unfamiliar_images_as_numpy_does(
     assert [value.name for value in model.graph.output] == ["probabilities", "unfamiliar"]
     about = json.loads({entry.key: entry.value for entry in model.metadata_props}["saccade.unfamiliar"])
     assert (about["images"], about["held_out"], about["features"]) == (40, 40, 6)
+
+
+def test_the_score_keeps_its_digits_where_images_lie_close_to_those_of_training() -> None:
+    random = np.random.default_rng(0)
+    directions = random.normal(size=(4, 1280))
+
+    def drawn(images: int) -> NDArray[np.float32]:
+        near = random.normal(size=(images, 4)) @ directions
+        return (near + 0.008 * random.normal(size=(images, 1280))).astype(np.float32)
+
+    unfamiliar = fit_unfamiliar(drawn(200), drawn(100))
+    assert unfamiliar is not None
+    assert 0.01 < unfamiliar.usual < 0.03
+    part, images = Part("unfamiliar/"), drawn(50)
+    _add_unfamiliar(part, unfamiliar)
+    given = helper.make_tensor_value_info(FEATURES, onnx.TensorProto.FLOAT, ["batch", 1280])
+    told = helper.make_tensor_value_info("unfamiliar", onnx.TensorProto.FLOAT, ["batch", 1])
+    graph = helper.make_graph(part.nodes, "score", [given], [told], part.constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {FEATURES: images})
+    np.testing.assert_allclose(found[:, 0], unfamiliar.scores(images), rtol=5e-5)
 
 
 def test_a_mirror_average_has_the_features_of_the_image_itself() -> None:

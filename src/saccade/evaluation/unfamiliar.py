@@ -23,6 +23,7 @@ LEAST_IMAGES = 20  # of fewer held-out images, no quantile says what is usual
 QUANTILE = 0.99  # of held-out images lie below the score 1
 _ROUNDING = 1e-12  # of the largest square: what is smaller is no direction
 SMALLEST = 1e-6  # of a length: below it is rounding
+SMALLEST_USUAL = 1e-2  # of a residual: of a smaller one, engines' rounding of features is a visible share
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +57,7 @@ def residual_norms(values: Floats, basis: Floats) -> Floats:
     >>> residual_norms(np.array([[3.0, 4.0]]), np.array([[1.0], [0.0]])).tolist()
     [4.0]
     """
-    inside = values @ basis
-    square = (values**2).sum(axis=1) - (inside**2).sum(axis=1)
-    return np.asarray(np.sqrt(np.maximum(square, 0)))
+    return np.asarray(np.linalg.norm(values - (values @ basis) @ basis.T, axis=1))
 
 
 def principal_basis(values: Floats, *, explained: float = 1.0, most: int = MOST_DIMENSIONS) -> Floats:
@@ -82,7 +81,7 @@ def fit_unfamiliar(features: NDArray[np.floating], held_out: NDArray[np.floating
     """The score for images like those of `features` (images, F); None where that cannot be said.
 
     `held_out` (images, F) are of other images of the same kind, which say what is usual. There is none for
-    too few images, nor where the training images already fill all that features can be.
+    too few images, nor where the training images already fill all, or nearly all, that features can be.
     """
     if len(features) < LEAST_IMAGES or len(held_out) < LEAST_IMAGES:
         return None
@@ -94,6 +93,6 @@ def fit_unfamiliar(features: NDArray[np.floating], held_out: NDArray[np.floating
     basis = principal_basis(values - centre, explained=EXPLAINED, most=most)
     residuals = residual_norms(unit_length(held_out) - centre, basis)
     usual = float(np.quantile(residuals, QUANTILE, method="higher"))
-    if not (basis.shape[1] and usual > SMALLEST):
+    if not (basis.shape[1] and usual > SMALLEST_USUAL):
         return None
     return Unfamiliar(centre, basis, usual, len(features), len(held_out))

@@ -261,13 +261,14 @@ def _ask(
     kept: list[list[int]] = [[] for _ in runtimes]
     answers: list[list[Probabilities]] = [[np.empty((0, len(columns)))] for _ in runtimes]
     differences: list[float] = []
-    apart: list[float | None] = []
+    apart: list[float | None] = [None] * len(runtimes)
     unreadable: list[str] = []
     for chunk in chunks:
         good = {row: found for row, found in chunk.items() if isinstance(found, _Read)}
         unreadable += [f"{predictions.paths[row]}: {chunk[row]}" for row in chunk if row not in good]
-        differences = differences or [_batch_difference(runtime, [*good.values()]) for runtime in runtimes]
-        apart = apart or _unfamiliarity_differences(runtimes, [*good.values()])
+        if good and not differences:  # the first that can be read tell
+            differences = [_batch_difference(runtime, [*good.values()]) for runtime in runtimes]
+            apart = _unfamiliarity_differences(runtimes, [*good.values()])
         for runtime, rows, found in zip(runtimes, kept, answers, strict=True):
             answered, probabilities = _answers(runtime, good, total)
             rows += answered
@@ -282,7 +283,9 @@ def _ask(
             difference,
             unfamiliarity_difference=of_score,
         )
-        for rows, found, difference, of_score in zip(kept, answers, differences, apart, strict=True)
+        for rows, found, difference, of_score in zip(
+            kept, answers, differences or [0.0] * len(runtimes), apart, strict=True
+        )
     ]
 
 
@@ -347,16 +350,16 @@ def _batch_difference(runtime: Runtime, images: Sequence[_Read]) -> float:
 
 
 def _unfamiliarity_differences(runtimes: Sequence[Runtime], images: Sequence[_Read]) -> list[float | None]:
-    """Of each runtime the largest difference of a score from the first's, as a share; None: it gives none.
+    """Of each runtime the largest difference of a score from the first's, as a share.
 
-    A few images tell: what an engine rounds otherwise, it does so in each.
+    None of the first, and where either gives no score. A few images tell: what an engine rounds otherwise, it
+    does so in each.
     """
     asked = [image.pixels for image in images[:SCORE_PROBES]]
-    found = [runtime.unfamiliarity and runtime.unfamiliarity(asked) for runtime in runtimes]
-    first = found[0]
+    first, *others = (runtime.unfamiliarity and runtime.unfamiliarity(asked) for runtime in runtimes)
     return [
-        None if first is None or scores is None else _share_apart(first, scores) if asked else 0.0
-        for scores in found
+        None,
+        *(None if first is None or scores is None else _share_apart(first, scores) for scores in others),
     ]
 
 

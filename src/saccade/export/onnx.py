@@ -459,10 +459,9 @@ def _add_unfamiliar(part: Part, unfamiliar: Unfamiliar) -> None:
     features = Value(part, FEATURES)
     length = part.node("ReduceL2", [features, along], keepdims=1).apply("Max", SMALLEST)
     values = features / length - centre
-    whole, inside = (
-        part.node("ReduceSumSquare", [value, along], keepdims=1)
-        for value in (values, values.apply("MatMul", basis))
-    )
-    rest = (whole - inside).apply("Max", 0.0).apply("Sqrt")
+    inside = values.apply("MatMul", basis)
+    # values - inside @ basis.T: a difference of two sums of squares would lose digits
+    outside = part.node("Gemm", [inside, basis, values], alpha=-1.0, transB=1)
+    rest = part.node("ReduceL2", [outside, along], keepdims=1)
     usual = part.constant("usual", unfamiliar.usual, np.float32)
     part.node("Div", [rest, usual], UNFAMILIAR_NAME, output=UNFAMILIAR_NAME)

@@ -36,7 +36,8 @@ class Compared:
     """One part: what the trained model said and what the file says, (images, classes) each.
 
     `limits` (classes,) are the thresholds from which on labels are named, where an image may have several.
-    `unfamiliarity_difference` is the largest of a score from the first runtime's, as a share of it.
+    `unfamiliarity_difference` is the largest of a score from the first runtime's, as a share of it; None for
+    that one.
     """
 
     part: str
