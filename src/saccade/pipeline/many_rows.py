@@ -116,7 +116,8 @@ def _not_done(made: RowSplit, rows: Rows, recipe: Recipe) -> list[str]:
     if CLUSTER not in made.joined:
         lines.append(
             "images were not read, so near-duplicates and unreadable ones are unknown: `saccade audit` finds "
-            "them in data that fit in memory; rows of one value in a column `cluster` stay together"
+            "them, and `saccade split` of the folder or address itself keeps near-duplicates together, where "
+            "records of all images fit in memory"
         )
     if made.untold:
         lines.append(

@@ -207,6 +207,8 @@ def _cut(weights: Numbers, need: Floats, empty: Marks) -> Codes:
 
     >>> _cut(np.ones(4, dtype=np.int32), np.array([2.8, 0.6, 0.6]), np.array([True, True, True])).tolist()
     [0, 0, 1, 2]
+    >>> _cut(np.ones(4, dtype=np.int32), np.array([0.1, 3.0, 0.9]), np.array([True, True, True])).tolist()
+    [0, 1, 1, 2]
     """
     goal = np.cumsum(need) * (weights.sum() / need.sum())
     ends = np.searchsorted(np.cumsum(weights) - weights / 2, goal)
