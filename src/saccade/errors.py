@@ -14,6 +14,7 @@ SaccadeError                 caught by the command line: printed without a trace
 │   └── NotFittedError       asked of a classifier that has no run (yet); also an AttributeError
 ├── TrainingError            training cannot go on (out of memory)
 │   └── NotFiniteError       a loss or a gradient is NaN or infinite
+├── EngineError              the cluster that --engine names cannot be reached, or its work failed
 ├── PromiseError             one of the ten promises would be broken
 └── MissingExtraError        an optional dependency is absent; names the `pip install` line
 
@@ -142,6 +143,10 @@ class TrainingError(SaccadeError):
 
 class NotFiniteError(TrainingError):
     """A loss or a gradient is NaN or infinite: nothing is learnt from it."""
+
+
+class EngineError(SaccadeError):
+    """The cluster that `--engine` names cannot be reached, or its work failed."""
 
 
 class PromiseError(SaccadeError):

@@ -53,7 +53,7 @@ def map_chunks(
     while waiting:
         in_flight = yield from _until_crash(function, waiting, workers)
         for chunk in in_flight:
-            yield from _carefully(function, chunk, on_crash)
+            yield from carefully(function, chunk, on_crash)
 
 
 def _until_crash(
@@ -74,10 +74,10 @@ def _until_crash(
     return []
 
 
-def _carefully(
+def carefully(
     function: Callable[[Sequence[T]], R], chunk: Sequence[T], on_crash: Callable[[T], R]
 ) -> Iterator[tuple[Sequence[T], R]]:
-    """One chunk in a process of its own; halved until the item that kills is alone."""
+    """One chunk in a process of its own; halved until the item that kills it is alone."""
     with _pool(1) as pool:
         try:
             result = _submit(pool, function, chunk).result()
@@ -90,8 +90,8 @@ def _carefully(
         yield chunk, on_crash(chunk[0])
         return
     middle = len(chunk) // 2
-    yield from _carefully(function, chunk[:middle], on_crash)
-    yield from _carefully(function, chunk[middle:], on_crash)
+    yield from carefully(function, chunk[:middle], on_crash)
+    yield from carefully(function, chunk[middle:], on_crash)
 
 
 @contextlib.contextmanager

@@ -181,7 +181,7 @@ def test_verify_finds_a_changed_pixel_behind_an_unchanged_stamp(
     changed = root / "bar" / "bar_000.bmp"
     # A clock set back or a copied disk image can restore every time; here the change time is left out.
     monkeypatch.setattr(
-        "saccade.audit.scan._stamp", lambda storage, path: (os.stat(storage.root / path).st_size, 1, 1)
+        "saccade.audit.scan.stamp_of", lambda storage, path: (os.stat(storage.root / path).st_size, 1, 1)
     )
     before = scan(folder_dataset(root), cache=tmp_path / "cache").dataset.records[0]
     image = Image.open(changed)

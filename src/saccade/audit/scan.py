@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -119,6 +119,10 @@ class ScanTask:
     warm: bool = True  # whether the cache held anything as the scan began; nothing is looked up if not
 
 
+# Chunks of paths with their results, in order, computed in another way than by processes of this machine.
+Share = Callable[[ScanTask, Sequence[str]], Iterator[tuple[Sequence[str], Chunk]]]
+
+
 def scan(
     dataset: Dataset,
     *,
@@ -127,6 +131,7 @@ def scan(
     cache: Path | None = None,
     verify: bool = False,
     beside: bool = False,
+    share: Share | None = None,
     progress: Progress = silent,
 ) -> Scan:
     """Every image decoded once: records get hashes, size, mode, notes; what cannot be used is set aside.
@@ -134,15 +139,16 @@ def scan(
     `workers` processes share the work; None: as many as there are cores, once it is worth it. `cache` is
     a folder that keeps results by content hash. A file whose size and times are unchanged since the last
     scan is not read again, unless `verify` asks for it. `beside` says that this process is busy with other
-    things: processes then share the work from the beginning.
+    things: processes then share the work from the beginning. `share`: who does it instead.
     """
     if beside and workers is None and len(dataset.records) >= WORTH_IMAGES:
         workers = available_cores()
-    task = ScanTask(dataset.storage, limits, cache, not verify, _version(limits) if cache else "")
+    task = ScanTask(dataset.storage, limits, cache, not verify, scan_version(limits) if cache else "")
     paths = [Stamped.of(record.path, dataset.stamps) for record in dataset.records]
     examined: list[ScannedFile] = []
     values, descriptions = blank_values(len(paths)), empty_descriptions(len(paths))
-    for chunk in _examined_chunks(task, paths, workers, beside):
+    share = share or partial(_computed_chunks, workers=workers, beside=beside)
+    for chunk in _examined_chunks(task, paths, share):
         rows = slice(len(examined), len(examined) + len(chunk.examined))
         values[rows] = chunk.values
         descriptions.put(rows, chunk.descriptions)
@@ -160,21 +166,20 @@ def scan(
     return Scan(dataset.with_records(records), measurements)
 
 
-def _version(limits: Limits) -> str:
+def scan_version(limits: Limits) -> str:
+    """What results depend on besides the files."""
     versions = {"examining": EXAMINING_VERSION, "measuring": MEASURING_VERSION}
     return made_by(**versions, describing=DESCRIBING_VERSION, decoded=decoded_by(limits))
 
 
-def _examined_chunks(
-    task: ScanTask, paths: Sequence[str], workers: int | None, beside: bool
-) -> Iterator[Chunk]:
+def _examined_chunks(task: ScanTask, paths: Sequence[str], share: Share) -> Iterator[Chunk]:
     """Chunks of results in order; new ones are kept in the cache as they come."""
     if task.cache_folder is None:
-        yield from (chunk for _, chunk in _computed_chunks(task, paths, workers, beside))
+        yield from (chunk for _, chunk in share(task, paths))
         return
     with ScanCache(task.cache_folder) as cache:
         task = replace(task, warm=cache.holds_results())
-        for some, chunk in _computed_chunks(task, paths, workers, beside):
+        for some, chunk in share(task, paths):
             _keep(cache, task, some, chunk)
             yield chunk
 
@@ -187,7 +192,7 @@ def _computed_chunks(
     work = partial(examine_chunk, task)
     if beside and workers:
         size = min(LARGEST_CHUNK, max(CHUNK_IMAGES, len(paths) // CHUNKS_AT_LEAST))
-        yield from map_chunks(work, _chunks(paths, size), workers=workers, on_crash=_crashed)
+        yield from map_chunks(work, _chunks(paths, size), workers=workers, on_crash=crashed)
         return
     done = 0
     while done < len(paths):
@@ -198,7 +203,7 @@ def _computed_chunks(
         count = _worthwhile_workers(seconds, done, len(paths), workers)
         if count > 1:
             size = min(LARGEST_CHUNK, max(1, int(CHUNK_SECONDS * done / seconds)))
-            yield from map_chunks(work, _chunks(paths[done:], size), workers=count, on_crash=_crashed)
+            yield from map_chunks(work, _chunks(paths[done:], size), workers=count, on_crash=crashed)
             return
 
 
@@ -210,14 +215,14 @@ def _worthwhile_workers(seconds: float, done: int, total: int, workers: int | No
     return available_cores() if seconds >= ALONE_SECONDS and left_seconds >= WORTH_SECONDS else 1
 
 
-def _crashed(path: str) -> Chunk:
+def crashed(path: str) -> Chunk:
     refusal = ImageError("the decoder crashed on it", "Re-export it to use it")
-    chunk = _empty_chunk(1)
+    chunk = empty_chunk(1)
     chunk.examined[0] = ScannedFile(refusal=str(refusal))
     return chunk
 
 
-def _empty_chunk(size: int) -> Chunk:
+def empty_chunk(size: int) -> Chunk:
     nothing = ScannedFile()
     return Chunk(
         [nothing] * size, blank_values(size), empty_descriptions(size), [None] * size, [False] * size
@@ -226,12 +231,12 @@ def _empty_chunk(size: int) -> Chunk:
 
 def examine_chunk(task: ScanTask, paths: Sequence[str]) -> Chunk:
     """Read, decode and measure a few files, or find their results in the cache."""
-    chunk = _empty_chunk(len(paths))
+    chunk = empty_chunk(len(paths))
     if task.cache_folder is None or not task.warm:
         _examine(task, paths, chunk, None)
     else:
         with ScanCache(task.cache_folder) as cache:
-            _recall_by_stamp(cache, task, paths, chunk)
+            recall_by_stamp(cache, task, paths, chunk)
             _examine(task, paths, chunk, cache)
     return chunk
 
@@ -287,9 +292,9 @@ def _decode_into(chunk: Chunk, row: int, data: bytes, path: str, limits: Limits)
 
 def _read(storage: Storage, path: str) -> tuple[bytes, Stamp | None]:
     """The file's bytes, and its stamp; raises ImageError when it changed while it was read."""
-    before = _stamp(storage, path)
+    before = stamp_of(storage, path)
     data = storage.read(path)
-    if _stamp(storage, path) != before:
+    if stamp_of(storage, path) != before:
         raise ImageError("the file changed while it was read", "Run again when nothing writes to it")
     return data, before
 
@@ -317,18 +322,18 @@ def _chunks(paths: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 # -- the cache ---------------------------------------------------------------------------------
 
 
-def _recall_by_stamp(cache: ScanCache, task: ScanTask, paths: Sequence[str], chunk: Chunk) -> None:
+def recall_by_stamp(cache: ScanCache, task: ScanTask, paths: Sequence[str], chunk: Chunk) -> None:
     """Fill in the files that look as they did at the last scan, without reading them."""
     if not task.trust_stamps:
         return
     stamps = {}
     for row, path in enumerate(paths):
-        if stamp := _stamp(task.storage, path):
+        if stamp := stamp_of(task.storage, path):
             chunk.stamps[row] = stamp
-            stamps[_place(task.storage, path)] = stamp
+            stamps[place_of(task.storage, path)] = stamp
     hashes = cache.known_hashes(stamps)
     for row, path in enumerate(paths):
-        sha256 = hashes.get(_place(task.storage, path))
+        sha256 = hashes.get(place_of(task.storage, path))
         if sha256 and _recall(cache, _key(task, path, sha256), chunk, row):
             chunk.stamps[row] = None  # kept already
 
@@ -363,7 +368,7 @@ def _keep(cache: ScanCache, task: ScanTask, paths: Sequence[str], chunk: Chunk) 
             payloads[_key(task, path, sha256)] = b"".join([*rows, text])
         stamp = chunk.stamps[row]
         if stamp and time.time_ns() - max(stamp[1:]) > FRESH_NS:
-            stamps[_place(task.storage, path)] = (stamp, sha256)
+            stamps[place_of(task.storage, path)] = (stamp, sha256)
     cache.add(payloads, stamps)
 
 
@@ -373,7 +378,7 @@ def _key(task: ScanTask, path: str, sha256: bytes) -> bytes:
     return entry_key(f"{sha256.hex()};{os.fsencode(suffix).hex()}", task.version)
 
 
-def _stamp(storage: Storage, path: str) -> Stamp | None:
+def stamp_of(storage: Storage, path: str) -> Stamp | None:
     """Size and times of a file in a folder, or what was listed; None for what is not there or has none."""
     if isinstance(path, Stamped):
         return path.stamp
@@ -386,7 +391,7 @@ def _stamp(storage: Storage, path: str) -> Stamp | None:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _place(storage: Storage, path: str) -> bytes:
+def place_of(storage: Storage, path: str) -> bytes:
     if isinstance(storage, RemoteStorage):
         return os.fsencode(f"{storage.root}/{path}")
     root = storage.root if isinstance(storage, FolderStorage) else ""

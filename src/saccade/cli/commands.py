@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from saccade import extensions, processes
 from saccade.cli import STARTED
+from saccade.cluster import LOCAL, cluster_of
 from saccade.errors import RecipeError
 from saccade.terminal import Terminal
 
@@ -35,6 +36,7 @@ RightShare = Annotated[
     Parameter(help="Share of its answers that must be right; the rest it asks about.", metavar="SHARE"),
 ]
 Moved = Annotated[str, Parameter(help=_MOVED, metavar="DIR")]
+Engine = Annotated[str, Parameter(help="Who reads images: local, ray or ray://ADDRESS.", metavar="ENGINE")]
 
 
 def _pipeline() -> Any:
@@ -67,13 +69,16 @@ def audit(
     no_cache: Annotated[
         bool, Parameter(negative="", help="Neither read nor write cached measurements.")
     ] = False,
+    engine: Engine = LOCAL,
     recipe: RecipeFile = "",
     **flags: Any,
 ) -> int:
     """Report what is wrong with the images. Exit code 1: a finding is a warning or worse."""
     terminal = Terminal(lasting=bool(out))
     chosen = _recipe("audit", flags, recipe, terminal)
-    audited = _pipeline().audit_data(data, chosen, terminal, out=out, verify=verify, cache=not no_cache)
+    with cluster_of(engine) as cluster:
+        options = {"out": out, "verify": verify, "cache": not no_cache, "cluster": cluster}
+        audited = _pipeline().audit_data(data, chosen, terminal, **options)
     return 0 if audited.worst == "info" else 1
 
 
@@ -411,23 +416,26 @@ def predict(
         str, Parameter(help="Write a page (.html) of thumbnails, least certain first.", metavar="FILE")
     ] = "",
     priors: Shares = "",
+    engine: Engine = LOCAL,
 ) -> int:
     """Predict the class of each image. Exit code 1: some inputs failed; 2: all of them."""
     from saccade.predict.command import predict_command
     from saccade.sources.tables import Columns
 
-    return predict_command(
-        model,
-        inputs,
-        Terminal(lasting=bool(out or sort_into or contact_sheet)),
-        out=out,
-        top_k=top_k,
-        sort_into=sort_into,
-        link=link,
-        contact_sheet=contact_sheet,
-        columns=Columns(path=path_column, root=root),
-        priors=priors,
-    )
+    with cluster_of(engine) as cluster:
+        return predict_command(
+            model,
+            inputs,
+            Terminal(lasting=bool(out or sort_into or contact_sheet)),
+            out=out,
+            top_k=top_k,
+            sort_into=sort_into,
+            link=link,
+            contact_sheet=contact_sheet,
+            columns=Columns(path=path_column, root=root),
+            priors=priors,
+            cluster=cluster,
+        )
 
 
 def export(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from saccade.audit import SecondSearch, audit, audit_as_json
@@ -18,10 +19,12 @@ from saccade.audit.decisions import (
 )
 from saccade.audit.quality import Measurements
 from saccade.audit.scan import scan
+from saccade.audit.shared import scanned_by
 from saccade.audit.to_decide import write_template
 from saccade.caches.store import cache_folder
 from saccade.errors import DataError, RecipeError, RunError, SplitError
 from saccade.images.decoder import Limits
+from saccade.part_files import Cluster
 from saccade.pipeline.many_rows import split_many
 from saccade.pipeline.words import say_data, say_findings, say_folds, say_split
 from saccade.preprocess import GRAY, RGB
@@ -142,10 +145,16 @@ class Examined:
 
 
 def examine(
-    dataset: Dataset, recipe: Recipe, terminal: Terminal, *, verify: bool = False, cache: bool = True
+    dataset: Dataset,
+    recipe: Recipe,
+    terminal: Terminal,
+    *,
+    verify: bool = False,
+    cache: bool = True,
+    cluster: Cluster | None = None,
 ) -> Examined:
     """Decode every image once and search for what is wrong."""
-    read = read_images(dataset, recipe, terminal, verify=verify, cache=cache)
+    read = read_images(dataset, recipe, terminal, verify=verify, cache=cache, cluster=cluster)
     return audited(read, recipe, terminal, cache=cache)
 
 
@@ -157,8 +166,9 @@ def read_images(
     verify: bool = False,
     cache: bool = True,
     watch: Callable[[], None] | None = None,
+    cluster: Cluster | None = None,
 ) -> ReadImages:
-    """Decode every image once.
+    """Decode every image once, on this machine or by a `cluster`.
 
     `watch` looks after work that is done beside this: called again and again while images are read, it may
     raise to end it.
@@ -171,6 +181,7 @@ def read_images(
             cache=cache_folder() if cache else None,
             verify=verify,
             beside=watch is not None,
+            share=partial(scanned_by, cluster) if cluster else None,
             progress=watched(progress, watch),
         )
     read = scanned.dataset
@@ -313,6 +324,7 @@ def audit_data(
     out: str = "",
     verify: bool = False,
     cache: bool = True,
+    cluster: Cluster | None = None,
 ) -> Audit:
     """`saccade audit`: print what one can act on; `out` names a folder for audit.json and audit.html."""
     folder = Path(out)
@@ -321,7 +333,8 @@ def audit_data(
             f"{out} holds a run, and audit.json there is the run's own",
             hint="give --out another folder",
         )
-    audited = examine(list_data(location, recipe), recipe, terminal, verify=verify, cache=cache).audit
+    listed = list_data(location, recipe)
+    audited = examine(listed, recipe, terminal, verify=verify, cache=cache, cluster=cluster).audit
     say_data(audited.dataset, terminal)
     say_findings(audited, terminal, most=SHOWN_BY_AUDIT)
     if out:

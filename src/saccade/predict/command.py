@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.errors import DataError, ImageError, RecipeError
 from saccade.images.decoder import DECODING_VERSION
+from saccade.part_files import Cluster
 from saccade.predict.contact_sheet import ContactSheet, check_page
 from saccade.predict.inputs import Input, pixels_of
 from saccade.predict.predictor import Answer, Predictor
@@ -46,8 +47,14 @@ def predict_command(
     contact_sheet: str = "",
     columns: Columns = USUAL_COLUMNS,
     priors: str = "",
+    cluster: Cluster | None = None,
 ) -> int:
     """`saccade predict`: 0 if every input was predicted, 1 if some failed, 2 if all did."""
+    if cluster and contact_sheet:
+        raise RecipeError(
+            "--contact-sheet shows images, which stay with the workers of --engine ray",
+            hint="leave one of the two out",
+        )
     _check(inputs, out=out, top_k=top_k, sort_into=sort_into, link=link, contact_sheet=contact_sheet)
     given = given_by(inputs, columns)
     total = _total(given)
@@ -60,7 +67,7 @@ def predict_command(
     if not predictor.limits.pixels.is_colour:  # for which arrays in files are images
         given = given_by(inputs, columns, read_npy=True)
         total = _total(given)
-    work = _Work(predictor, given, total, terminal)
+    work = _Work(predictor, given, total, terminal, cluster)
     top_k = min(top_k, len(predictor.classes))
     if sort_into:
         _check_sorting(Path(sort_into), given, link=link)
@@ -136,8 +143,16 @@ def _check_sorting(folder: Path, given: Sequence[Given], *, link: bool) -> None:
 class _Work:
     """One command's way through its inputs: what was done, what failed, and who is told of each answer."""
 
-    def __init__(self, predictor: Predictor, given: Sequence[Given], total: int, terminal: Terminal) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        given: Sequence[Given],
+        total: int,
+        terminal: Terminal,
+        cluster: Cluster | None = None,
+    ) -> None:
         self.predictor, self.given, self.total, self.terminal = predictor, given, total, terminal
+        self.cluster = cluster
         self.takers: list[Callable[[Answer], None]] = []
         self.sheet: ContactSheet | None = None
         self.printed = False
@@ -159,15 +174,22 @@ class _Work:
         inputs = itertools.chain.from_iterable(one.inputs() for one in self.given)
         if journal and journal.rows:
             self._repeat(journal, inputs)
-        see = self.sheet.see if self.sheet else None
         before = self.done
         with self._progress() as progress:
-            for piece in self.predictor.answered_pieces(inputs, first=self.done, see=see):
+            for piece in self._answered(inputs):
                 if journal:
                     journal.add(piece)
                 for answer in piece:
                     self._take(answer)
                 progress(self.done - before, max(0, self.total - before))
+
+    def _answered(self, inputs: Iterator[Input]) -> Iterator[list[Answer]]:
+        if self.cluster:
+            from saccade.predict.shared import answered_by
+
+            return answered_by(self.cluster, self.predictor, inputs, first=self.done)
+        see = self.sheet.see if self.sheet else None
+        return self.predictor.answered_pieces(inputs, first=self.done, see=see)
 
     def _repeat(self, journal: Journal, inputs: Iterator[Input]) -> None:
         """Take the answers of the journal, each of which must be that of the next input."""

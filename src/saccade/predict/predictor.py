@@ -200,10 +200,10 @@ class Predictor:
     def __reduce__(self) -> tuple[Any, ...]:
         if self._data is not None:
             return _of_bytes, (self._data, self.artefact.name, self.asked_threads, self.limits)
-        shares = self._shares_by_name()
-        return _reopened, (self.file, self.artefact.sha256, self.asked_threads, self.limits, shares)
+        shares = self.shares_by_name()
+        return reopened, (self.file, self.artefact.sha256, self.asked_threads, self.limits, shares)
 
-    def _shares_by_name(self) -> dict[str, float] | None:
+    def shares_by_name(self) -> dict[str, float] | None:
         """The priors that were given, with numbers in place of words and files."""
         if not self.priors:
             return None
@@ -271,7 +271,7 @@ class Predictor:
             try:
                 safe = ((name, taken(content, self.limits)) for name, content in inputs)
                 for position, piece in pieces(safe, first):
-                    ahead.append(pool.submit(self._answered, piece, position, see))
+                    ahead.append(pool.submit(self.answered, piece, position, see))
                     if len(ahead) > PIECES_AHEAD * self.threads:
                         yield ahead.popleft().result()
                 while ahead:
@@ -290,8 +290,12 @@ class Predictor:
             )
         return answers
 
-    def _answered(self, inputs: Sequence[Input], first: int, see: See | None) -> list[Answer]:
-        """The answers to one piece; images are decoded one by one and predicted as soon as they are many."""
+    def answered(self, inputs: Sequence[Input], first: int, see: See | None = None) -> list[Answer]:
+        """The answers to one piece; images are decoded one by one and predicted as soon as they are many.
+
+        inputs: name and content of each. first: the position of the first. `see` is told of each answer and
+        its pixels.
+        """
         nothing = np.zeros(len(self.classes))
         empty = Answer("", self.classes, nothing, "", self.artefact.thresholds, deciding=self.deciding)
         answers = [replace(empty, path=name) for name, _ in inputs]
@@ -408,9 +412,7 @@ def _of_bytes(data: bytes, name: str, threads: int, limits: Limits) -> Predictor
     return Predictor.of_bytes(data, name=name, threads=threads, limits=limits)
 
 
-def _reopened(
-    file: Path, sha256: str, threads: int, limits: Limits, priors: Given | None = None
-) -> Predictor:
+def reopened(file: Path, sha256: str, threads: int, limits: Limits, priors: Given | None = None) -> Predictor:
     """What unpickling a Predictor does: the same file, opened by this process with the cores it may use."""
     predictor = Predictor(file, threads=threads, limits=limits, priors=priors)
     if predictor.artefact.sha256 != sha256:
