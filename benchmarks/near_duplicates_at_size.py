@@ -84,7 +84,10 @@ def confirmed(descriptions: Descriptions, originals: NDArray[np.int64]) -> NDArr
     """(twins,) which pairs the verifier calls likely or certain when it is shown them."""
     count = len(originals)
     rows = np.concatenate([originals, len(descriptions) - count + np.arange(count)])
-    pictures, _ = variants(descriptions[rows])
+    few = Descriptions(
+        stored.rows_of(descriptions.thumbnails, rows), descriptions.borders[rows], descriptions.sizes[rows]
+    )
+    pictures, _ = variants(few)
     views = all_views(symmetry_list(2))
     first, second = np.arange(count, dtype=np.int32), count + np.arange(count, dtype=np.int32)
     like, viewed = np.concatenate([first, second]), np.concatenate([second, first])
@@ -127,11 +130,11 @@ def measure(images: int, twins: int) -> None:
         before, used, stage = now, busy, detail
 
     found = search_pairs(descriptions, progress=follow)
-    seconds = time.perf_counter() - began
+    seconds, used, most = time.perf_counter() - began, time.process_time() - processor, most_memory()
     joined = {(pair.first, pair.second) for pair in found.pairs if pair.band != "look"}
     shown = confirmed(descriptions, originals)
     hit = np.array([(int(o), images - twins + i) in joined for i, o in enumerate(originals)])
-    print(f"  search: {seconds:.0f} s, {time.process_time() - processor:.0f} s of processor; {most_memory()}")
+    print(f"  search: {seconds:.0f} s, {used:.0f} s of processor; {most}")
     print(f"  twins that the verifier confirms: {shown.sum():,}; of these found: {hit[shown].mean():.2%}")
     for number, edit in enumerate(EDITS):
         of = shown & (np.arange(twins) % len(EDITS) == number)

@@ -39,13 +39,14 @@ def stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Pai
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path))
     monkeypatch.setattr("saccade.near_duplicates.stored.IN_MEMORY_IMAGES", 100)
     for name, value in {
-        "FEWEST_IN_BUCKET": 8,
+        "IN_BUCKET": 10,
+        "SAMPLE_PER_BUCKET": 5,
         "PROBES": 12,
         "BLOCK": 100,
-        "PARTITION_IMAGES": 150,
         "PAIRS_AT_ONCE": 500,
     }.items():
         monkeypatch.setattr(f"saccade.near_duplicates.buckets.{name}", value)
+    monkeypatch.setattr("saccade.near_duplicates.spill.PARTITION_IMAGES", 150)
     return lambda descriptions, **options: search_pairs(on_disk(descriptions), **options)
 
 

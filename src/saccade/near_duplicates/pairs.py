@@ -282,6 +282,7 @@ def _search_stored(
     asking = None if new is None else np.append(new, np.ones(len(originals), bool))
     progress(1, total, "describing")
     search = StoredSearch(pictures, symmetries, run, new=asking)
+    del pictures  # the search has them in another order
     among, verifier = search.among, stored_verifier(search.among, run)
     found: defaultdict[int, Verified] = defaultdict(lambda: _nothing(search.views))
     for number, kind in enumerate(STAGES):
