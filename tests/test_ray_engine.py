@@ -17,11 +17,20 @@ import pytest
 
 from saccade.cli import main
 from saccade.errors import RecipeError
+from saccade.features.by_cluster import features_by
+from saccade.features.compute import Images, compute_features
+from saccade.features.engines import feature_engines
+from saccade.images.decoder import Limits
+from saccade.models import build_model
 from saccade.part_files import Job, map_chunks
 from saccade.pipeline import audit_data
+from saccade.pipeline.evidence import WatchedStorage
 from saccade.predict.command import predict_command
+from saccade.preprocess import Preprocess
 from saccade.ray_engine import RayCluster
 from saccade.recipe import Recipe
+from saccade.runtime import Runtime
+from saccade.sources import load_source
 from saccade.terminal import Terminal
 
 MOST_BYTES_AN_IMAGE = 2000
@@ -124,6 +133,21 @@ def test_answers_are_those_of_one_machine(
     assert 0 < bytes_an_image(cluster, before, 120) <= MOST_BYTES_AN_IMAGE
     with pytest.raises(RecipeError, match="--contact-sheet shows images"):
         predicted(model, photos, contact_sheet="page.html", cluster=cluster)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_features_are_those_of_one_machine(cluster: RayCluster, photos: Path, mirror: bool) -> None:
+    backbone = build_model("test_efficientnet", 3, pretrained=False, image_size=32).module.backbone.eval()
+    engines = feature_engines(backbone, Runtime.create("cpu"), 32)
+    dataset = load_source(str(photos))
+    good = tuple(record for record in dataset.records if "bar_007" not in record.path)
+    watched = WatchedStorage.of(dataset.storage, [good[0].path, "another.png"])
+    images = Images(watched, good, Preprocess(32), Limits(), exact=True)
+    here = compute_features(images, engines.exact, mirror=mirror)
+    watched.looked[0] = 0
+    there = features_by(cluster, images, engines.network, quick=False, mirror=mirror)
+    assert here.numpy().tobytes() == there.numpy().tobytes()
+    assert watched.looked_at == (good[0].path,)  # a worker's reading is noted here
 
 
 def test_a_crash_costs_one_item_and_a_kill_only_time(cluster: RayCluster, tmp_path: Path) -> None:

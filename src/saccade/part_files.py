@@ -6,6 +6,8 @@ before a command was stopped is not computed again, and results never pass throu
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import json
 import struct
@@ -27,7 +29,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Packed = tuple[Any, bytes]  # plain values for JSON, and the bytes of arrays
 
-ENDING, BEGUN = ".part", ".begun"
+ENDING, BEGUN, SHARED = ".part", ".begun", ".shared"
 KEPT_SECONDS = 7 * 24 * 3600.0  # a part that nobody came back for
 LATE_SECONDS = 60.0  # until a network file system shows every file
 WAIT_SECONDS = 0.02
@@ -94,7 +96,7 @@ def map_chunks(
     Parts are removed once all results of many chunks have been taken. check: called while results are waited
     for; may raise. Raises EngineError, and whatever SaccadeError a worker met.
     """
-    folder = (cache_folder() / "ray").absolute()
+    folder = _folder()
     rows = (Row(job.name(chunk), chunk) for chunk in chunks)
     while window := list(itertools.islice(rows, WINDOW_CHUNKS)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +110,21 @@ def map_chunks(
             running.finish()
         for part in parts:
             part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def shared_file(content: bytes) -> Iterator[Path]:
+    """A file beside the parts, for all workers; removed in the end."""
+    file = _folder() / f"{hashlib.sha256(content).hexdigest()}{SHARED}"
+    write_bytes(file, content)
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _folder() -> Path:
+    return (cache_folder() / "ray").absolute()
 
 
 def _awaited(part: Path, running: Running | None, check: Callable[[], object]) -> list[Piece]:
@@ -220,7 +237,7 @@ def _error(kind: str, arguments: Sequence[str], state: dict[str, Any]) -> Saccad
 
 def _remove_old(folder: Path) -> None:
     """Drop what commands left that nobody continued."""
-    for pattern in (f"*{ENDING}", f"*{BEGUN}"):
+    for pattern in (f"*{ENDING}", f"*{BEGUN}", f"*{SHARED}"):
         for used, _, path in stored_files(folder, pattern):
             if time.time() - used > KEPT_SECONDS:
                 path.unlink(missing_ok=True)

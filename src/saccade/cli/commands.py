@@ -188,6 +188,14 @@ def train(
     slurm_script: Annotated[
         str, Parameter(help="Write a batch file for SLURM, and do not train.", metavar="FILE", show=False)
     ] = "",
+    engine: Annotated[
+        str,
+        Parameter(
+            help="Who reads images and computes frozen features: local, ray or ray://ADDRESS.",
+            metavar="ENGINE",
+            show=False,
+        ),
+    ] = LOCAL,
     recipe: RecipeFile = "",
     **flags: Any,
 ) -> int:
@@ -203,11 +211,14 @@ def train(
         means = _means([data, out, recipe], flags)
         if slurm_script:
             return _slurm_script(slurm_script, _recipe_of(resume), terminal, place, resume)
-        return int(_pipeline().resume(resume, terminal, means=means, **options).exit_code)
+        with cluster_of(engine) as cluster:
+            resumed = _pipeline().resume(resume, terminal, means=means, cluster=cluster, **options)
+        return int(resumed.exit_code)
     chosen = _recipe("train", flags, recipe, terminal)
     if slurm_script:
         return _slurm_script(slurm_script, chosen, terminal, place, out)
-    return int(_pipeline().train(data, chosen, terminal, out=out, **options).exit_code)
+    with cluster_of(engine) as cluster:
+        return int(_pipeline().train(data, chosen, terminal, out=out, cluster=cluster, **options).exit_code)
 
 
 def _means(words: Sequence[str], flags: dict[str, Any]) -> dict[str, Any]:

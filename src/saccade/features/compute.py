@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,13 +36,15 @@ Engine = Callable[[Tensor], Tensor]
 class Engines:
     """What computes features: `exact` gives those of the float32 network; `quick`, if there is one, nearly.
 
-    Figures always rest on exact features; a head may be fitted on quick ones.
+    Figures always rest on exact features; a head may be fitted on quick ones. `network`: the exported
+    backbone that both run, empty where torch computes.
     """
 
     exact: Engine
     exact_name: str
     quick: Engine | None = None
     quick_name: str = ""
+    network: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ which cost about half and differ by 16 %, without loss of held-out accuracy.
 
 from __future__ import annotations
 
+import platform
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.caches.store import cache_folder
-from saccade.errors import ModelError
+from saccade.errors import EngineError, ModelError
 from saccade.features.compute import Engine, Engines
 from saccade.features.exported import exported
 from saccade.imports import import_openvino
@@ -51,22 +52,46 @@ def feature_engines(
         exact = onnx_engine(model, backbone, size, channels=channels)
     except ModelError:
         return Engines(torch_engine(backbone, runtime), "torch on cpu, float32")  # whatever it can train
-    quick = openvino_engine(model)
+    quick, network = openvino_engine(model), model.SerializeToString()
     if quick is None or not _difference(quick, exact, size, channels) <= QUICK_TOLERANCE:
-        return Engines(exact, EXACT_NAME)
-    return Engines(exact, EXACT_NAME, quick, QUICK_NAME)
+        return Engines(exact, EXACT_NAME, network=network)
+    return Engines(exact, EXACT_NAME, quick, QUICK_NAME, network)
+
+
+def engine_of(network: bytes, *, quick: bool) -> Engine:
+    """An engine of `Engines` once more, in another process; raises EngineError where it cannot be had."""
+    if not quick:
+        return _run_by_onnxruntime(network)
+    import onnx
+
+    engine = openvino_engine(onnx.load_model_from_string(network))
+    if engine is None:
+        raise EngineError(
+            f"{platform.node()} cannot compute features in bfloat16, as the machine that asks for them does",
+            hint="take machines of one kind, or leave --engine out",
+        )
+    return engine
 
 
 def onnx_engine(model: onnx.ModelProto, backbone: nn.Module, size: int, *, channels: int = 3) -> Engine:
     """The exported backbone in ONNX Runtime, one core a call; raises ModelError where features differ."""
+    engine = _run_by_onnxruntime(model.SerializeToString())
+    difference = _difference(engine, _own(backbone), size, channels)
+    if not difference <= TOLERANCE:
+        raise ModelError(
+            f"features differ by {difference:.1e}",
+            hint="use another backbone",
+        )
+    return engine
+
+
+def _run_by_onnxruntime(network: bytes) -> Engine:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the callers are the threads
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
     def run(images: Tensor) -> Tensor:
@@ -75,12 +100,6 @@ def onnx_engine(model: onnx.ModelProto, backbone: nn.Module, size: int, *, chann
     def engine(images: Tensor) -> Tensor:
         return torch.cat([run(part) for part in torch.split(images, ONNX_BATCH)])
 
-    difference = _difference(engine, _own(backbone), size, channels)
-    if not difference <= TOLERANCE:
-        raise ModelError(
-            f"features differ by {difference:.1e}",
-            hint="use another backbone",
-        )
     return engine
 
 

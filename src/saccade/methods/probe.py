@@ -19,12 +19,14 @@ from torch import Tensor
 
 from saccade.errors import TrainingError
 from saccade.features import heads
+from saccade.features.by_cluster import features_by
 from saccade.features.compute import Engine, Engines, Images, compute_features
 from saccade.features.heads import ONE_CORE_NUMBERS, Choice, LabelledFeatures, choose_strength, head_logits
 from saccade.features.series import find_series
 from saccade.features.shared import SharedFeatures
 from saccade.models.finetune import frozen_hash
 from saccade.models.network import Classifier
+from saccade.part_files import Cluster
 from saccade.plan import Phase
 from saccade.records import EpochRow
 from saccade.runtime import one_thread_each
@@ -122,7 +124,8 @@ class Probe:
     """Frozen features of a run, computed when they are first asked for.
 
     `batches(indices)` gives augmented batches of some training images, `evaluation(indices)` plain ones.
-    `shared`: features of the images of several trainings, where these share a backbone.
+    `shared`: features of the images of several trainings, where these share a backbone. `cluster` computes
+    features in place of this machine, where an exported backbone does.
     """
 
     train: Images
@@ -135,6 +138,7 @@ class Probe:
     progress: Callable[..., AbstractContextManager[Progress]]  # what is done, and its unit
     threads: int = 1
     shared: SharedFeatures | None = None
+    cluster: Cluster | None = None
     _made: Engines | None = None
     _views: list[Tensor] = field(default_factory=list)  # float32 (images, F) each
     _validation: Tensor | None = None
@@ -266,6 +270,16 @@ class Probe:
     ) -> Tensor:
         def compute(images: Images) -> Tensor:
             with self.progress(what) as progress:
+                if self.cluster and self._engines().network:
+                    return features_by(
+                        self.cluster,
+                        images,
+                        self._engines().network,
+                        quick=engine is self._engines().quick,
+                        mirror=mirror,
+                        stop=stop,
+                        progress=progress,
+                    )
                 return compute_features(
                     images, engine, mirror=mirror, threads=self.threads, stop=stop, progress=progress
                 )

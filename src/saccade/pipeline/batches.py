@@ -14,6 +14,7 @@ from saccade.caches.store import cache_folder
 from saccade.features.compute import Engines, Images
 from saccade.features.shared import SharedFeatures
 from saccade.methods.probe import Probe
+from saccade.part_files import Cluster
 from saccade.plan import Plan
 from saccade.records import Dataset, ImageRecord
 from saccade.terminal import Terminal
@@ -148,10 +149,12 @@ def make_probe(
     engines: Callable[[], Engines],
     pixels: PixelCache | None = None,
     shared: SharedFeatures | None = None,
+    cluster: Cluster | None = None,
 ) -> Probe:
     """Frozen features of both parts, and batches of some training images for a trial of fine-tuning.
 
-    `engines` is asked once, while the backbone is untouched; `shared` has features of several trainings.
+    `engines` is asked once, while the backbone is untouched; `shared` has features of several trainings;
+    `cluster` computes them, where there is one.
     """
     inputs, train = plan.inputs, dataset.used("train")
 
@@ -181,6 +184,7 @@ def make_probe(
         progress=terminal.progress,
         threads=usable_cores(),
         shared=shared,
+        cluster=cluster,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade._version import __version__
 from saccade.images.plugins import decoder_versions
+from saccade.part_files import Cluster
 from saccade.pipeline import mending, prepare
 from saccade.pipeline.ahead import Ahead, may_be_refused
 from saccade.pipeline.continuing import say_unfinished
@@ -59,6 +60,7 @@ def begin(
     data: str,
     began: float,
     callbacks: tuple[Callback, ...] = (),
+    cluster: Cluster | None = None,
 ) -> Work:
     """Audit and split; all is written last, the recipe after the rest, so that a refusal leaves nothing."""
     if importlib.util.find_spec("torch") is None:  # known before anything is said
@@ -75,7 +77,7 @@ def begin(
             ahead.approved()
             warn_of_small_input(recipe, terminal)
         _say_what_begins(run, data, recipe, terminal)
-        read = prepare.read_images(listed, recipe, terminal, watch=ahead.check)
+        read = prepare.read_images(listed, recipe, terminal, watch=ahead.check, cluster=cluster)
         waits = search_can_wait(read, recipe)
         audited, made = (divide_before_search if waits else divide_searched)(read, recipe, terminal)
         prepare.require_validation(made.dataset, recipe)

@@ -226,6 +226,13 @@ class WatchedStorage:
             self.looked[place] = 1
         return self.storage.read(path)
 
+    def elsewhere(self, paths: Sequence[str]) -> Storage:
+        """The storage behind it, for another machine that will read these; they are noted now."""
+        for path in paths:
+            if path in self.place:
+                self.looked[self.place[path]] = 1
+        return self.storage
+
     @property
     def looked_at(self) -> tuple[str, ...]:
         return tuple(path for path, place in self.place.items() if self.looked[place])

@@ -115,7 +115,7 @@ def _probe_of(
     ready = work.ready
     made = ready.engines if ready and ready.network is network else None
     engines = _engines(work, lambda: made or engines_of(network, runtime))
-    return make_probe(work.dataset, plan, work.terminal, engines, pixels, work.features)
+    return make_probe(work.dataset, plan, work.terminal, engines, pixels, work.features, work.cluster)
 
 
 def record_findings(job: TrainingJob, result: FitResult) -> None:

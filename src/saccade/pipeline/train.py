@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.caches.endings import keep_rest_seconds, kind_of_run
 from saccade.errors import RunError
+from saccade.part_files import Cluster
 from saccade.pipeline import judge, mending, ship
 from saccade.pipeline.begin import begin, settled
 from saccade.pipeline.continuing import as_it_began
@@ -118,12 +119,13 @@ def train(
     finish: bool = False,
     callbacks: Sequence[Callback] = (),
     place: Place = ALONE,
+    cluster: Cluster | None = None,
 ) -> TrainResult:
     """Train in the folder `out`, or continue there; a finished run only prints its result.
 
     `callbacks` look on. `finish`: no further epoch is begun, and the best so far becomes the model.
     `started` is `time.monotonic()` when the command began. `place`: of process 0 among those that train
-    together. Raises SaccadeError when it cannot go on.
+    together. `cluster` reads images and computes frozen features. Raises SaccadeError when it cannot go on.
     """
     began = time.monotonic() if started is None else started
     if is_remote(out):
@@ -140,7 +142,8 @@ def train(
         if not (known and mending.beginning_is_whole(run)):
             if finish:
                 raise RunError(f"no run to finish in {out}", hint="leave --finish out, or give --resume RUN")
-            work = begin(run, location, recipe, terminal, command, identity(location)["data"], began, given)
+            data = identity(location)["data"]
+            work = begin(run, location, recipe, terminal, command, data, began, given, cluster)
             if crew:
                 run.update_record(ranks=place.count)
         elif run.read_record().finished and not mended:
@@ -156,7 +159,7 @@ def train(
             terminal.say(f"{run.root} continues where it was stopped")
             work.finish = finish
             while_continuing.enter_context(as_it_began(run, recipe, terminal, place.count))
-        work.callbacks, work.crew = given, crew
+        work.callbacks, work.crew, work.cluster = given, crew, cluster
         can_resume(out, crew.flags if crew else ())
         for stage in stages(recipe):
             stage_began = time.monotonic()
@@ -185,6 +188,7 @@ def resume(
     callbacks: Sequence[Callback] = (),
     means: Mapping[str, Any] | None = None,
     place: Place = ALONE,
+    cluster: Cluster | None = None,
 ) -> TrainResult:
     """Continue the run in the folder `path` as it began; with `finish`, end it with the best epoch so far.
 
@@ -207,6 +211,7 @@ def resume(
         finish=finish,
         callbacks=callbacks,
         place=place,
+        cluster=cluster,
     )
 
 

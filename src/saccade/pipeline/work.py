@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from saccade.part_files import Cluster
 from saccade.pipeline.prepare import ReadImages
 from saccade.recipe import Recipe
 from saccade.records import Dataset
@@ -43,6 +44,7 @@ class Work:
     at hand from the beginning of the run, None in one that continues. `finish`: no further epoch is begun.
     `callbacks` are those that the caller brought, `watching` these and those from outside. `features` are
     shared with other trainings on these images. `crew`: the processes that train together, None for one.
+    `cluster` reads images and computes features, None for this machine.
     """
 
     run: RunFolder
@@ -58,4 +60,5 @@ class Work:
     watching: tuple[Callback, ...] = ()
     features: SharedFeatures | None = None
     crew: Crew | None = None
+    cluster: Cluster | None = None
     seconds: dict[str, float] = field(default_factory=dict)  # that each stage took
