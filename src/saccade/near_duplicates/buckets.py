@@ -43,7 +43,6 @@ COARSE_LENGTH = 16  # numbers of a vector that choose its bucket: the others dif
 IN_BUCKET = 500  # pictures
 SAMPLE_PER_BUCKET = 48  # pictures that a bucket is placed by
 PROBES = 16  # buckets that a view is compared with
-MOST_OF_BUCKET = 24  # proposed of one bucket for each view, as of all where the search is exhaustive
 BLOCK, COMPARED = 8192, 2048  # views compared at once, with so many pictures
 BLOCKS = 8  # by all threads, before what they propose goes to disk
 PAIRS_AT_ONCE = 65_536  # registered
@@ -91,7 +90,7 @@ class Buckets:
                 cosines = queries[asking] @ rows_of(self.vectors, held).astype(np.float32).T
                 if wanted is not None:
                     cosines[~wanted(self.rows[held], viewed[asking, None])] = -1
-                query, place = _highest(cosines, budget.floor)
+                query, place = _highest(cosines, budget)
                 found.append((asking[query], self.rows[held][place], cosines[query, place]))
         query, like, cosine = (np.concatenate(column) for column in zip(*found, strict=True))
         other = like != viewed[query]
@@ -101,12 +100,13 @@ class Buckets:
         return Candidates(like, viewed, np.full(len(like), view, np.int16), cosine[rows])
 
 
-def _highest(cosines: Floats, floor: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the cosines above the floor; where these are many, of the highest of each row."""
-    places = np.flatnonzero(cosines >= floor)  # an eighth of the time of nonzero
-    if len(places) > MOST_OF_BUCKET * len(cosines):
-        least = np.partition(cosines, -MOST_OF_BUCKET - 1, axis=1)[:, -MOST_OF_BUCKET - 1, None]
-        places = np.flatnonzero(cosines >= np.maximum(least, floor))
+def _highest(cosines: Floats, budget: Budget) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the cosines above the floor; of many no more of each row than any rank allows."""
+    places = np.flatnonzero(cosines >= budget.floor)  # an eighth of the time of nonzero
+    for most, enough in ((budget.rank, SURE_COSINE), (budget.sure_rank, 1.0)):
+        if len(places) > (most + 1) * len(cosines):  # one more: the picture itself
+            least = np.partition(cosines, -most - 1, axis=1)[:, -most - 1, None]
+            places = np.flatnonzero(cosines >= np.clip(least, budget.floor, enough))
     return np.divmod(places, cosines.shape[1])
 
 
