@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -161,30 +161,73 @@ def commands(photos: Path, work: Path) -> None:
 
 
 def killed(server: Server, photos: Path, work: Path) -> None:
-    """predict, whose client or whose server is killed in its midst: the same command goes on."""
-    model = work / "folder"
+    """Commands whose client or whose server is killed in their midst: the same command goes on."""
+    model, head = work / "folder", ("--method", "head", "--image-size", "128")
+    run("audit", photos, "--out", work / "here", cache=work / "cache-here")
     run("predict", model, photos, "--out", work / "here.csv")
     wanted = (work / "here.csv").read_text("utf-8").replace(str(photos), ADDRESS)
     for victim in ("client", "server"):
+        out, cache = work / f"{victim}-audit", work / f"cache-{victim}"
+        scanned = cache / "scan.sqlite-wal"
+        said = _killed(server, victim, cache, _larger(scanned, 300_000), "audit", ADDRESS, "--out", out)
+        same = _findings(out, ADDRESS) == _findings(work / "here", str(photos))
+        print(f"audit, {victim} killed while images are read: {said}; equal: {same}", flush=True)
+        out = work / f"{victim}-run"
+        reading = _later(_larger(out / "recipe.toml", 0), 2.0)
+        said = _killed(server, victim, cache, reading, "train", ADDRESS, "--out", out, *head)
+        same = all((out / file).read_bytes() == (work / "folder" / file).read_bytes() for file in EQUAL)
+        print(f"train, {victim} killed in training: {said}; equal: {same}", flush=True)
         out = work / f"{victim}.csv"
-        words = [sys.executable, "-m", "saccade", "predict", str(model), ADDRESS, "--out", str(out)]
-        client = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        journal = out.with_name(f"{out.name}.unfinished")
-        while client.poll() is None and not (journal.exists() and journal.stat().st_size > 20_000):
-            time.sleep(0.01)
-        if victim == "client":
-            os.kill(client.pid, signal.SIGKILL)
-        else:
-            server.kill()
-        said = client.communicate()[0]
-        code = client.returncode
-        if victim == "server":
-            assert "does not answer" in said, said
-            server.start()
-        _, said = run("predict", model, ADDRESS, "--out", out, code=(0,))
-        went_on = next(line for line in said.splitlines() if "going on" in line)
+        begun = _larger(out.with_name(f"{out.name}.unfinished"), 20_000)
+        said = _killed(server, victim, cache, begun, "predict", model, ADDRESS, "--out", out)
         same = out.read_text("utf-8") == wanted
-        print(f"predict, {victim} killed: exit {code}; then: {went_on.partition(':')[0]}; equal: {same}")
+        print(f"predict, {victim} killed: {said}; equal: {same}", flush=True)
+
+
+def _killed(
+    server: Server, victim: str, cache: Path, in_its_midst: Callable[[], bool], *words: object
+) -> str:
+    """Run, kill, run again until the end; what happened."""
+    environment = {**os.environ, "SACCADE_CACHE": str(cache)}
+    command = [sys.executable, "-m", "saccade", *map(str, words)]
+    client = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    while client.poll() is None and not in_its_midst():
+        time.sleep(0.01)
+    assert client.poll() is None, f"{' '.join(command)} ended too early"
+    if victim == "client":
+        os.kill(client.pid, signal.SIGKILL)
+    else:
+        server.kill()
+    said = client.communicate()[0]
+    if victim == "server":
+        assert "does not answer" in said, said
+        server.start()
+    seconds, again = run(*words, cache=cache)
+    lines = (line.partition(":")[0] for line in again.splitlines())
+    went_on = next((line for line in lines if "going on" in line or "continues" in line), "")
+    return f"exit {client.returncode}; then {seconds:.0f} s{', ' * bool(went_on)}{went_on}"
+
+
+def _larger(file: Path, size: int) -> Callable[[], bool]:
+    return lambda: file.exists() and file.stat().st_size > size
+
+
+def _later(condition: Callable[[], bool], seconds: float) -> Callable[[], bool]:
+    """Once it has been so for that long."""
+    since: list[float] = []
+
+    def later() -> bool:
+        if not since and condition():
+            since.append(time.monotonic())
+        return bool(since) and time.monotonic() - since[0] > seconds
+
+    return later
+
+
+def _findings(folder: Path, root: str) -> str:
+    return json.dumps(json.loads((folder / "audit.json").read_text())["findings"]).replace(root, "")
 
 
 def secrets(work: Path) -> None:

@@ -6,7 +6,6 @@ import csv
 import json
 import tarfile
 import threading
-import urllib.request
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from saccade.audit import scan
-from saccade.sources import connections, load_source, remote
+from saccade.sources import load_source, remote
 
 pytestmark = pytest.mark.usefixtures("let_in")
 
@@ -166,71 +165,6 @@ def test_wrong_credentials_are_said_without_what_they_are(
 def test_what_is_not_there_is_named(saccade: Saccade, photos: Path) -> None:
     assert "no bucket" in saccade("audit", "s3://nowhere/photos").err
     assert "no objects below" in saccade("audit", "s3://images/nothing").err
-
-
-class Relay(BaseHTTPRequestHandler):
-    """Hands requests on to moto; kills it once `left` images have been read."""
-
-    server_of: Any
-    left = 20
-    lock = threading.Lock()
-
-    def do_GET(self) -> None:
-        with self.lock:
-            if self.path.endswith(".png"):
-                type(self).left -= 1
-            if self.left == 0:
-                self.server_of.kill()
-        try:
-            request = urllib.request.Request(self.server_of.url + self.path, headers=dict(self.headers))
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                body, headers = answer.read(), answer.headers
-        except OSError:
-            self.close_connection = True
-            return
-        self.send_response(200)
-        for name in ("ETag", "Last-Modified", "Content-Type"):
-            if name in headers:
-                self.send_header(name, headers[name])
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *words: object) -> None:
-        """Nothing is said."""
-
-
-def test_a_server_that_is_killed_in_the_midst_of_a_prediction(
-    saccade: Saccade,
-    server: Any,
-    photos: Path,
-    tmp_path: Path,
-    make_model: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(connections, "RETRIES", 1)
-    make_model(tmp_path / "model.onnx")
-    Relay.server_of = server
-    relay = ThreadingHTTPServer(("127.0.0.1", 0), Relay)
-    threading.Thread(target=relay.serve_forever, daemon=True).start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{relay.server_port}")
-    words = ("predict", "model.onnx", "s3://images/photos", "--out", "there.csv")
-    stopped = saccade(*words)
-    assert stopped.code == 2
-    assert "s3://images: does not answer" in stopped.err
-    assert "the same command goes on" in stopped.err
-    assert not Path("there.csv").exists()
-    server.start()
-    server.put(photos, "photos")
-    went_on = saccade(*words)
-    relay.shutdown()
-    relay.server_close()
-    assert went_on.code == 1  # notes.doc is left out
-    assert "going on after" in went_on.out
-    assert saccade("predict", "model.onnx", photos, "--out", "here.csv").code == 1
-    here = Path("here.csv").read_text("utf-8").replace(str(photos), "s3://images/photos")
-    assert Path("there.csv").read_text("utf-8") == here
 
 
 class Locked(BaseHTTPRequestHandler):
