@@ -98,7 +98,7 @@ def one_round(photos: Path, work: Path, images: int, backbone: str) -> None:
             ("audit", photos, "--out", work / f"audit-{engine}"), engine, work / "cache"
         )
     for engine in ENGINES:
-        words = ("train", photos, "--method", "head", "--backbone", backbone, "--no-near-duplicates")
+        words = ("train", photos, "--method", "head", "--backbone", backbone, "--no-split.near_duplicates")
         took["train", engine] = seconds((*words, "--out", work / f"run-{engine}"), engine, work / "cache")
     model = work / "run-local/export/model.onnx"
     for engine in ENGINES:
