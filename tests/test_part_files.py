@@ -97,6 +97,13 @@ def test_a_damaged_part_is_made_again(job: Job[int, int], tmp_path: Path) -> Non
     assert len(computed(tmp_path)) == 4
 
 
+def test_a_part_that_another_command_removed_is_computed_again(job: Job[int, int], tmp_path: Path) -> None:
+    slow = map_chunks(Here(), job, CHUNKS)
+    assert next(slow) == ([1, 2], 3)
+    assert len(list(map_chunks(Here(), job, CHUNKS))) == 3  # takes all parts, and removes them
+    assert [found for _, found in slow] == [7, 5]
+
+
 def test_a_chunk_during_which_a_process_died_gets_one_of_its_own(
     job: Job[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,5 +139,5 @@ def test_an_error_of_a_worker_reaches_who_waits(
 
 def test_a_folder_that_is_not_shared_is_named(job: Job[int, int], tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"its results are not in .*cache") as error:
-        list(map_chunks(Here(most=2), job, CHUNKS))
+        list(map_chunks(Here(most=0), job, CHUNKS))
     assert "SACCADE_CACHE must name a folder that all machines of the cluster share" in error.value.hint

@@ -7,9 +7,9 @@ before a command was stopped is not computed again, and results never pass throu
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
+import os
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ Packed = tuple[Any, bytes]  # plain values for JSON, and the bytes of arrays
 
 ENDING, BEGUN, SHARED = ".part", ".begun", ".shared"
 KEPT_SECONDS = 7 * 24 * 3600.0  # a part that nobody came back for
-LATE_SECONDS = 60.0  # until a network file system shows every file
+LATE_SECONDS = 20.0  # until a network file system shows every file
 WAIT_SECONDS = 0.02
 WINDOW_CHUNKS = 4096  # handed to an engine at once
 _HEAD = struct.Struct("<QQQ")  # items, length of the JSON, length of the bytes behind it
@@ -93,8 +93,9 @@ def map_chunks(
 ) -> Iterator[tuple[Sequence[T], R]]:
     """Each chunk with its result, in order, as `workers.map_chunks` gives them, computed by a cluster.
 
-    Parts are removed once all results of many chunks have been taken. check: called while results are waited
-    for; may raise. Raises EngineError, and whatever SaccadeError a worker met.
+    Parts are removed once all results of many chunks have been taken; one that another command on the same
+    images removed is computed again. check: called while results are waited for; may raise. Raises
+    EngineError, and whatever SaccadeError a worker met.
     """
     folder = _folder()
     rows = (Row(job.name(chunk), chunk) for chunk in chunks)
@@ -105,7 +106,8 @@ def map_chunks(
         todo = [row for row, part in zip(window, parts, strict=True) if read_part(part) is None]
         running = cluster.start(job, todo, folder) if todo else None
         for row, part in zip(window, parts, strict=True):
-            yield from _results(job, row.chunk, part, _awaited(part, running, check))
+            again = partial(cluster.start, job, [row], folder)
+            yield from _results(job, row.chunk, part, _awaited(part, running, again, check))
         if running:
             running.finish()
         for part in parts:
@@ -114,8 +116,8 @@ def map_chunks(
 
 @contextlib.contextmanager
 def shared_file(content: bytes) -> Iterator[Path]:
-    """A file beside the parts, for all workers; removed in the end."""
-    file = _folder() / f"{hashlib.sha256(content).hexdigest()}{SHARED}"
+    """A file beside the parts, for all workers of this command; removed in the end."""
+    file = _folder() / f"{os.getpid()}-{time.time_ns():x}{SHARED}"
     write_bytes(file, content)
     try:
         yield file
@@ -127,9 +129,11 @@ def _folder() -> Path:
     return (cache_folder() / "ray").absolute()
 
 
-def _awaited(part: Path, running: Running | None, check: Callable[[], object]) -> list[Piece]:
+def _awaited(
+    part: Path, running: Running | None, again: Callable[[], Running], check: Callable[[], object]
+) -> list[Piece]:
     """The content of a part as soon as it is there; raises EngineError where it will not come."""
-    late = 0.0
+    late, asked_again = 0.0, False
     while True:
         check()
         if (pieces := read_part(part)) is not None:
@@ -138,7 +142,9 @@ def _awaited(part: Path, running: Running | None, check: Callable[[], object]) -
             if running:
                 running.finish()
             late = late or time.monotonic() + LATE_SECONDS
-            if time.monotonic() > late:
+            if time.monotonic() > late and not asked_again:
+                running, late, asked_again = again(), 0.0, True
+            elif time.monotonic() > late:
                 raise EngineError(
                     f"all work is done, and its results are not in {part.parent}",
                     hint="SACCADE_CACHE must name a folder that all machines of the cluster share",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import shutil
 import signal
 import tempfile
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from saccade._version import __version__
 from saccade.errors import EngineError, MissingExtraError
 from saccade.part_files import Job, PartWriter, Row
 from saccade.threads import available_cores
@@ -82,7 +84,8 @@ class RayRunning:
         self, cluster: RayCluster, job: Job[Any, Any], rows: Sequence[Row], folder: Path, workers: int
     ) -> None:
         self._cluster, self._ray = cluster, _ray()
-        self._task: Any = self._ray.remote(num_cpus=0)(_drive).remote(job, rows, folder, workers)
+        drive = self._ray.remote(num_cpus=0)(_drive)
+        self._task: Any = drive.remote(job, rows, folder, workers, __version__)
         self._finished = False
 
     def wait(self, seconds: float) -> bool:
@@ -103,7 +106,7 @@ class RayRunning:
         self._finished = True
 
 
-def _drive(job: Job[Any, Any], rows: Sequence[Row], folder: Path, workers: int) -> int:
+def _drive(job: Job[Any, Any], rows: Sequence[Row], folder: Path, workers: int, version: str) -> int:
     """In the cluster: the rows through Ray Data; bytes of rows in (twice: to this task and on) and out."""
     import ray.data
 
@@ -111,7 +114,7 @@ def _drive(job: Job[Any, Any], rows: Sequence[Row], folder: Path, workers: int) 
     taken = ray.data.from_items([{"row": _Held(row)} for row in rows], override_num_blocks=len(rows))
     written = taken.map_batches(
         _Worker,
-        fn_constructor_args=(job, folder),
+        fn_constructor_args=(job, folder, version),
         batch_size=None,
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -130,7 +133,9 @@ class _Held:
 class _Worker:
     """An actor: holds what is costly, writes parts, returns their names."""
 
-    def __init__(self, job: Job[Any, Any], folder: Path) -> None:
+    def __init__(self, job: Job[Any, Any], folder: Path, version: str) -> None:
+        if version != __version__:
+            raise EngineError(f"{platform.node()} has saccade {__version__}, and the command {version}")
         self._writer = PartWriter(job, folder)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:

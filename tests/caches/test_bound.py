@@ -88,6 +88,15 @@ def test_what_a_living_process_holds_stays(cache: Path) -> None:
     assert not list((cache / "in_use").iterdir())
 
 
+def test_the_note_of_an_archive_without_a_copy_is_held_with_it(cache: Path) -> None:
+    note = put(cache / "remote/1/large.tar.state", 100, hours_ago=9)
+    other = put(cache / "pixels/a.pixels", 600, hours_ago=5)
+    bound.hold(cache / "remote/1/large.tar")
+    os.utime(note, (1, 1))  # the copy is held, whatever its note's age
+    assert bound.room_for(800)
+    assert [note.exists(), other.exists()] == [True, False]
+
+
 def test_processes_fill_a_cache_together(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SACCADE_CACHE_GB", "20e-6")
     started = [subprocess.Popen([sys.executable, "-c", FILL, str(number)]) for number in range(3)]

@@ -94,12 +94,13 @@ def test_a_finished_run_is_uploaded_with_its_manifest_last(
     assert order[-1] == "s3://images/runs/one/manifest.json"
     named = json.loads(server.ask("GET", "images/runs/one/manifest.json"))["files"]
     assert "bundle/weights.safetensors" in named
+    (folder,) = Path("runs").glob("s3-images-runs-one-??????")
     for name in named:
-        here = Path("runs/s3-images-runs-one", name).read_bytes()
+        here = (folder / name).read_bytes()
         assert server.ask("GET", f"images/runs/one/{name}") == here, name
     assert not [address for address in order if "checkpoints" in address or "/.lock" in address]
     order.clear()
-    resumed = saccade("train", "--resume", "runs/s3-images-runs-one")
+    resumed = saccade("train", "--resume", folder)
     assert resumed.code == 0, resumed.err
     assert order[-1] == "s3://images/runs/one/manifest.json"
 

@@ -11,6 +11,7 @@ import pytest
 
 from saccade.errors import SourceError
 from saccade.sources import indexing, load_source
+from saccade.sources.columns import stored_stamps
 from saccade.sources.indexing import write_index
 from saccade.sources.inputs import given_by
 from saccade.sources.remote import Listed
@@ -103,3 +104,12 @@ def test_rows_pass_by_in_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr(indexing, "entries", lambda root: iter(rows[::-1]))  # as some services list
     again = write_index("s3://bucket/photos", tmp_path / "m.parquet")
     assert (again.unchanged, again.new, again.gone) == (1000, 0, 0)
+
+
+def test_an_object_of_which_a_manifest_does_not_know_all_has_no_stamp(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = {"path": ["a.jpg", "b.jpg", "c.jpg"], "size": [10, None, 12], "etag": ["x", "y", None]}
+    table = pyarrow.table({**rows, "modified": [1, 2, 3]})
+    parquet.write_table(table, tmp_path / "manifest.parquet")
+    assert set(stored_stamps(tmp_path / "manifest.parquet")) == {"a.jpg"}

@@ -28,7 +28,7 @@ SHARE_OF_DISK = 0.5  # of what is free there and what the cache has already
 IN_USE_SECONDS = 600.0
 LOCK_SECONDS = 10.0
 _HELD = "in_use"  # a file a process: what it holds
-_NEVER_DROPPED = (_HELD, "outputs", "scan.sqlite", "endings.json", "backbone-times.json", ".lock")
+_NEVER_DROPPED = (_HELD, "outputs", "ray", "scan.sqlite", "endings.json", "backbone-times.json", ".lock")
 
 
 class Entry(NamedTuple):
@@ -130,7 +130,11 @@ def _make_room(folder: Path, size: int) -> bool:
     found, held = usage(folder), _held(folder)
     excess = found.total + size - bound_bytes(folder, found.total)
     long_ago = time.time() - IN_USE_SECONDS
-    idle = [entry for entry in found.entries if entry.used < long_ago and not held.intersection(entry.files)]
+    idle = [
+        entry
+        for entry in found.entries
+        if entry.used < long_ago and not held.intersection((*entry.files, *map(_main_file, entry.files)))
+    ]
     return sum(entry.size for entry in idle) >= excess and make_room(idle, excess, _drop)
 
 

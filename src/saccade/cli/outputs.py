@@ -7,6 +7,7 @@ command has finished.
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import itertools
 import os
@@ -135,7 +136,9 @@ def _with_addresses(place: Path, address: str) -> list[tuple[Path, str]]:
 
 def _run(command: Command, address: str, resumed: str, *arguments: Any, **flags: Any) -> int:
     """A run that is trained in a folder on this disk, and uploaded when it is finished."""
-    folder = Path(resumed or Path("runs", re.sub(r"[^\w.-]+", "-", address)))
+    digest = hashlib.sha256(address.encode()).hexdigest()[:6]  # two addresses may read alike
+    name = re.sub(r"[^\w.-]+", "-", address)
+    folder = Path(resumed or Path("runs", f"{name}-{digest}"))
     out = {} if resumed else {"out": str(folder)}
     if not of_launcher().leads:
         return command(*arguments, **{**flags, **out}) or 0

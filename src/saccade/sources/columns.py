@@ -72,13 +72,13 @@ def stored_root(path: Path) -> str:
 
 
 def stored_stamps(path: Path) -> dict[str, Stamp]:
-    """What a manifest says of the state of each object, by its path; nothing where it does not say it."""
+    """What a manifest says of the state of each object, by its path; not of those where a cell is empty."""
     columns = ["path", "size", "etag", "modified"]
     if not set(columns) <= set(_schema(path).names):
         return {}
     table = parquet_module(str(path)).read_table(path, columns=columns)
     rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    return {row[0]: stamp_of(Listed(*row)) for row in rows}
+    return {row[0]: stamp_of(Listed(*row)) for row in rows if None not in row}
 
 
 def image_column(path: Path) -> tuple[str, int]:

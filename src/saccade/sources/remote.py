@@ -198,7 +198,8 @@ def _copy(found: Any, target: Path, state: str) -> None:
             target.unlink(missing_ok=True)
             note.write_text(state, "utf-8")
             return
-    note.unlink(missing_ok=True)
+    if target.exists():  # of another state: never beside a note that says what is not so
+        note.unlink(missing_ok=True)
     _write(found, target)
     note.write_text(state, "utf-8")
 
