@@ -20,6 +20,7 @@ from saccade.images.decoder import Limits, read_pixels
 from saccade.preprocess import Preprocess
 from saccade.records import ImageRecord, Storage
 from saccade.runtime import one_thread_each
+from saccade.sources.storage import read_ahead
 from saccade.terminal import Progress, silent
 from saccade.training.stop import StopRequest
 from saccade.transforms.apply import channels_first, normalise_into, to_input
@@ -72,25 +73,24 @@ class Images:
         stored = None
         if self.pixels and not self.exact:
             stored = StoredPixels.of(self.pixels, self.limits, self.preprocess, "evaluated")
-        for index, out in zip(indices, ready, strict=True):
+        records = [self.records[index] for index in indices]
+        kept = [stored.get(record) if stored else None for record in records]
+        missing = [record.path for record, found in zip(records, kept, strict=True) if found is None]
+        storage = read_ahead(self.storage, missing)
+        for record, found, out in zip(records, kept, ready, strict=True):
             if self.exact:
-                out.copy_(to_input(self._decoded(index), self.preprocess))
-            else:
-                normalise_into(out, self._evaluated(index, stored), self.preprocess)
+                out.copy_(to_input(self._decoded(storage, record), self.preprocess))
+                continue
+            if found is None:
+                found = as_evaluated(channels_first(self._decoded(storage, record)), self.preprocess)
+                if stored:
+                    stored.put(record, found)
+            normalise_into(out, found, self.preprocess)
         return ready
 
-    def _decoded(self, index: int) -> NDArray[Any]:
-        pixels: NDArray[Any] = read_pixels(self.storage, self.records[index], self.limits)
+    def _decoded(self, storage: Storage, record: ImageRecord) -> NDArray[Any]:
+        pixels: NDArray[Any] = read_pixels(storage, record, self.limits)
         return pixels
-
-    def _evaluated(self, index: int, stored: StoredPixels | None) -> Tensor:
-        """uint8 or uint16 (C, S, S) in evaluation's geometry."""
-        found = stored.get(self.records[index]) if stored else None
-        if found is None:
-            found = as_evaluated(channels_first(self._decoded(index)), self.preprocess)
-            if stored:
-                stored.put(self.records[index], found)
-        return found
 
 
 def compute_features(

@@ -233,6 +233,11 @@ class WatchedStorage:
                 self.looked[self.place[path]] = 1
         return self.storage
 
+    def ahead(self, paths: Sequence[str], *, threads: int = 1) -> Storage:
+        """The storage behind it, which will read these; they are noted now."""
+        begin = getattr(self.elsewhere(paths), "ahead", None)
+        return begin(paths, threads=threads) if begin else self
+
     @property
     def looked_at(self) -> tuple[str, ...]:
         return tuple(path for path, place in self.place.items() if self.looked[place])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-READ_AHEAD = 8  # objects that a process reads at once while it scans
+READ_AHEAD = 8  # objects that are read at once for each core
 LISTED_A_REQUEST, LIST_SECONDS = 1000, 0.1
 # Core seconds, from runs of 400 to 2,200 photos (`benchmarks/planned.py`): what a command does once, and
 # near-duplicates a n log2 n, on one core. What a training does once keeps more than one core busy.
@@ -19,7 +19,7 @@ GPUS = {"t4": 1500.0, "l4": 3000.0, "a10": 3500.0, "a100": 8000.0, "h100": 15000
 ASSUMED = (
     "cores there are as quick as here; caches are empty; one machine trains",
     "index, audit, predict: a part of the manifest for each machine; near-duplicates are searched within it",
-    f"a scan has {READ_AHEAD} requests a core under way, and a bucket answers many as quickly as one",
+    f"{READ_AHEAD} requests a core are under way, and a bucket answers many as quickly as one",
     f"core seconds: {SEARCH_SECONDS:.1e} n log2 n for near-duplicates, on one core; once {AUDIT_ONCE:g} for "
     f"an audit, {PREDICT_ONCE:g} for a prediction, {TRAIN_ONCE:g} for a training",
     f"a training takes {QUICK_PASSES:g} passes of quick features and {FLOAT32_PASSES:g} in float32",
@@ -122,9 +122,10 @@ def _predict(images: int, data_bytes: int, rates: Rates, machines: Machines) -> 
 
 
 def _pass(images: int, rates: Rates, machines: Machines, network: float) -> float:
-    """Every image read, decoded and through the network once; a core waits for what it reads."""
+    """Every image read, decoded and through the network once, while further ones are read."""
     cores = machines.count * machines.cores
-    before = images * (rates.read + rates.network_input) / cores
+    waiting = images * rates.read / READ_AHEAD / cores
     if machines.gpu_images:
-        return max(before, images / (machines.count * machines.gpu_images))
-    return before + images * network / cores
+        decoding = images * rates.network_input / cores
+        return max(waiting, decoding, images / (machines.count * machines.gpu_images))
+    return max(waiting, images * (rates.network_input + network) / cores)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from saccade.errors import ImageError, SourceError
 from saccade.images import given
 from saccade.images.decoder import Limits, decode
 from saccade.preprocess import RGB, PixelFormat
+from saccade.records import Storage
 from saccade.sources.addresses import is_remote
-from saccade.sources.storage import FolderStorage, Stored
+from saccade.sources.remote import RemoteStorage
+from saccade.sources.storage import FolderStorage, Stored, read_ahead
 
 if TYPE_CHECKING:
     from saccade.sources.listing import Listing
@@ -102,6 +104,23 @@ def pixels_of(name: str, content: Content, limits: Limits) -> Image | ImageError
         return given.pixels(given.take(content, limits), limits)
     except ImageError as error:
         return error
+
+
+def begun(inputs: Sequence[Input]) -> list[Input]:
+    """The same inputs, of which those are being read now that lie where reading means waiting."""
+    waits = [content if _is_object(content) else None for _, content in inputs]
+    paths: dict[Storage, list[str]] = {}
+    for stored in filter(None, waits):
+        paths.setdefault(stored.storage, []).append(stored.path)
+    ahead = {storage: read_ahead(storage, some) for storage, some in paths.items()}
+    return [
+        (name, Stored(ahead[stored.storage], stored.path) if stored else content)
+        for (name, content), stored in zip(inputs, waits, strict=True)
+    ]
+
+
+def _is_object(content: Content) -> TypeGuard[Stored]:
+    return isinstance(content, Stored) and isinstance(content.storage, RemoteStorage)
 
 
 def taken(content: Content, limits: Limits) -> Content:

@@ -24,7 +24,7 @@ from saccade.deciding import NO_LIMITS, Deciding, is_unfamiliar
 from saccade.errors import LEFT_OUT, DataError, ImageError, ModelError, TooLargeError
 from saccade.images.decoder import DEFAULT_LIMITS, Limits
 from saccade.label_sets import join_labels
-from saccade.predict.inputs import Input, held_bytes, inputs_of, pixels_of, taken
+from saccade.predict.inputs import Input, begun, held_bytes, inputs_of, pixels_of, taken
 from saccade.priors import Given
 from saccade.threads import usable_cores
 
@@ -301,7 +301,7 @@ class Predictor:
         answers = [replace(empty, path=name) for name, _ in inputs]
         waiting: dict[int, Image] = {}
         pixels = 0
-        for i, (name, content) in enumerate(inputs):
+        for i, (name, content) in enumerate(begun(inputs)):
             found = pixels_of(name, content, self.limits)
             if isinstance(found, ImageError):
                 answers[i] = replace(answers[i], error=str(found))

@@ -39,7 +39,7 @@ from saccade.sources.connections import (
 from saccade.sources.storage import refuse_size
 from saccade.terminal import printable, warn_caller
 
-READ_AHEAD = 8  # objects of one process under way at once while it scans
+READ_AHEAD = 8  # objects under way at once for each core
 _LISTED_AT_ONCE = 1000
 _COPIED_AT_ONCE = 1 << 20
 
@@ -98,9 +98,10 @@ class RemoteStorage:
         except Exception as error:
             raise not_read(error, address) from None
 
-    def ahead(self, paths: Iterable[str]) -> Storage:
-        """A storage that begins to read these paths now, each once, a few at a time."""
-        return _Ahead({path: _readers(os.getpid()).submit(self.read, path) for path in paths})
+    def ahead(self, paths: Iterable[str], *, threads: int = 1) -> Storage:
+        """A storage that begins to read these paths now, each once, a few at a time for each of `threads`."""
+        readers = _readers(os.getpid(), threads)
+        return _Ahead(self, {path: readers.submit(self.read, path) for path in dict.fromkeys(paths)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +114,28 @@ class LinkedStorage:
         """The bytes of a file or object; raises ImageError when it cannot be read."""
         return (RemoteStorage() if is_remote(path) else self.storage).read(path)
 
+    def ahead(self, paths: Iterable[str], *, threads: int = 1) -> Storage:
+        """A storage that begins to read those of these paths now that are addresses."""
+        readers = _readers(os.getpid(), threads)
+        return _Ahead(self, {path: readers.submit(self.read, path) for path in paths if is_remote(path)})
+
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
     """What is being read for somebody who will ask soon."""
 
+    storage: Storage
     reading: dict[str, Future[bytes]]
 
     def read(self, path: str) -> bytes:
-        """As the storage behind it; each path once."""
-        return self.reading.pop(path).result()
+        """As the storage behind it, which is asked for what was not to be read ahead, or is wanted again."""
+        begun = self.reading.pop(path, None)
+        return begun.result() if begun else self.storage.read(path)
 
 
-@lru_cache(maxsize=1)
-def _readers(process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(READ_AHEAD, "objects")
+@lru_cache(maxsize=2)
+def _readers(process: int, threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(READ_AHEAD * threads, "objects")
 
 
 # -- copies of single objects ------------------------------------------------------------------------------

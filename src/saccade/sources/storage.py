@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import IO, TYPE_CHECKING
 from saccade.errors import ImageError
 from saccade.files import open_file
 from saccade.images.decoder import DEFAULT_MAX_BYTES
+from saccade.threads import usable_cores
 
 if TYPE_CHECKING:
     from saccade.records import Storage
@@ -28,6 +30,15 @@ class Stored:
 
     storage: Storage
     path: str
+
+
+def read_ahead(storage: Storage, paths: Sequence[str]) -> Storage:
+    """A storage for these paths that begins with them now where reading means waiting.
+
+    For one of as many threads as there are cores.
+    """
+    begin = getattr(storage, "ahead", None)
+    return begin(paths, threads=usable_cores()) if begin else storage
 
 
 @dataclass(frozen=True, slots=True)
