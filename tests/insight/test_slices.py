@@ -61,6 +61,7 @@ def test_the_dark_images_of_one_site_are_found_once(tmp_path: Path) -> None:
     assert only["accuracy"][2] < only["rest"][1]
     assert [shown["right"] for shown in only["examples"]] == sorted(s["right"] for s in only["examples"])
     assert not only["examples"][0]["right"]
+    assert only["ece"] == pytest.approx(only["confidence"] - only["accuracy"][0])  # all equally sure
     assert slices(material(tmp_path / "fine", dark_wrong=False))["slices"] == []  # type: ignore[index]
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from saccade.audit.scan import scan
 from saccade.caches.store import cache_folder
+from saccade.evaluation.calibration import calibration_error
 from saccade.evaluation.groups import Groups
 from saccade.evaluation.slices import (
     FALSE_RATE,
@@ -102,6 +103,8 @@ def _as_json(one: WorseSlice, answers: Judged, wrong: NDArray[np.bool_]) -> dict
         "wrong": int(wrong[rows].sum()),
         "accuracy": [one.accuracy.value, one.accuracy.low, one.accuracy.high],
         "rest": [one.rest.value, one.rest.low, one.rest.high],
+        "confidence": float(np.mean([sure[row] for row in rows])),
+        "ece": calibration_error(np.array([sure[row] for row in rows]), ~wrong[rows]),
         "p": one.p,
         "adjusted_p": one.adjusted,
         "mostly": {"label": label, "share": most / len(rows)},
