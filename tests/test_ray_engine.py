@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from saccade import ray_engine
 from saccade.cli import main
-from saccade.errors import RecipeError
+from saccade.errors import EngineError, RecipeError
 from saccade.features.by_cluster import features_by
 from saccade.features.compute import Images, compute_features
 from saccade.features.engines import feature_engines
@@ -182,6 +183,29 @@ def test_what_cannot_be_is_said(
     assert all(word in said for word in words), said
     assert "Traceback" not in said
     assert time.monotonic() - began < 20
+
+
+def test_a_cluster_is_not_given_a_login(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SACCADE_ADDRESS_SECRETS", "{}")
+    words = ["audit", "https://me:geheim@127.0.0.1:9/photos.tar", "--engine", "ray://127.0.0.1:1"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "cannot read https://127.0.0.1:9/photos.tar: its login or query is passed on to nobody" in said
+    assert "geheim" not in said
+
+
+def test_a_worker_of_another_version_is_refused(cluster: RayCluster, tmp_path: Path) -> None:
+    import deadly  # type: ignore[import-not-found]
+
+    job: Job[int, int] = Job(
+        partial(deadly.work, str(tmp_path)), deadly.pack, deadly.unpack, deadly.crashed, deadly.key
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_engine, "__version__", "0.0.1")
+        with pytest.raises(EngineError, match=r"has saccade .*, and the command 0\.0\.1"):
+            list(map_chunks(cluster, job, [[7, 8]]))
 
 
 def test_without_ray_the_extra_is_named(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from saccade.errors import SourceError
 from saccade.sources import load_source, remote
 
 pytestmark = pytest.mark.usefixtures("let_in")
@@ -58,6 +59,23 @@ def test_archives_are_read_where_they_lie_when_the_cache_has_no_room(
         read_all()
     assert len(said) == 1
     assert not [path for path in cache.rglob("*") if path.suffix in (".tar", ".zip")]
+
+
+def test_an_archive_that_changes_while_it_is_read_is_named(
+    packed: Path, server: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SACCADE_CACHE_GB", "0")
+    (tmp_path / "changing").mkdir()
+    archive = tmp_path / "changing" / "d.tar"
+    archive.write_bytes((packed / "a.tar").read_bytes())
+    server.put(tmp_path / "changing", "packed3")
+    with pytest.warns(UserWarning, match="has no room"):
+        there = load_source("s3://images/packed3/d.tar")
+    assert there.storage.read(there.records[0].path)
+    archive.write_bytes(archive.read_bytes()[::-1])
+    server.put(tmp_path / "changing", "packed3")
+    with pytest.raises(SourceError, match=r"d\.tar: has changed while it was read"):
+        there.storage.read(there.records[-1].path)
 
 
 def test_the_copy_used_longest_ago_goes_first(

@@ -11,7 +11,9 @@ import pytest
 
 from saccade.cli import outputs
 from saccade.errors import SourceError
+from saccade.files import lock_file
 from saccade.sources import load_source, rows
+from saccade.sources.outputs import place_of
 
 pytestmark = pytest.mark.usefixtures("let_in")
 Saccade = Callable[..., Any]
@@ -60,6 +62,24 @@ def test_a_table_of_answers_is_uploaded_and_an_upload_that_failed_is_made_again(
     assert server.ask("GET", "images/out/there.csv") == Path("here.csv").read_bytes()
     assert not list(tmp_path.glob("cache/outputs/*"))
     assert not Path("s3:").exists()
+
+
+def test_two_commands_do_not_share_a_place(saccade: Saccade, photos: Path, tmp_path: Path) -> None:
+    address = "s3://images/out/shared.csv"
+    place = place_of(address).parent
+    place.mkdir(parents=True)
+    with open(place / ".lock", "a+b") as file:
+        assert lock_file(file.fileno())
+        refused = saccade("split", "s3://images/answered", "--out", address)
+    assert (refused.code, "another saccade is writing for s3://images/out/shared.csv" in refused.err) == (
+        2,
+        True,
+    )
+    (place / "shared.csv.failed.csv").write_text("of another command")
+    (place / ".finished.json").write_text('{"command": ["elsewhere"], "code": 0}')
+    done = saccade("split", "s3://images/answered", "--out", address)
+    assert done.code == 0, done.err
+    assert "(1 file" in " ".join(done.out.split())
 
 
 def test_an_audit_a_split_and_a_manifest_in_a_bucket(saccade: Saccade, server: Any, photos: Path) -> None:

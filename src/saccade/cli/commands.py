@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ from cyclopts import Parameter
 from saccade import extensions, processes
 from saccade.cli import STARTED
 from saccade.cluster import LOCAL, cluster_of
-from saccade.errors import RecipeError
+from saccade.errors import EngineError, RecipeError
+from saccade.sources.addresses import is_remote, secret_of
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -37,6 +39,17 @@ RightShare = Annotated[
 ]
 Moved = Annotated[str, Parameter(help=_MOVED, metavar="DIR")]
 Engine = Annotated[str, Parameter(help="Who reads images: local, ray or ray://ADDRESS.", metavar="ENGINE")]
+
+
+def _cluster(engine: str, *locations: str) -> AbstractContextManager[Any]:
+    """What `--engine` names; raises EngineError for a cluster that would not know an address's login."""
+    secret = [location for location in locations if is_remote(location) and any(secret_of(location))]
+    if engine.startswith("ray://") and secret:
+        raise EngineError(
+            f"{engine} cannot read {secret[0]}: its login or query is passed on to nobody",
+            hint="use --engine ray or local, or put the data into a bucket that the cluster may read",
+        )
+    return cluster_of(engine)
 
 
 def _pipeline() -> Any:
@@ -76,7 +89,7 @@ def audit(
     """Report what is wrong with the images. Exit code 1: a finding is a warning or worse."""
     terminal = Terminal(lasting=bool(out))
     chosen = _recipe("audit", flags, recipe, terminal)
-    with cluster_of(engine) as cluster:
+    with _cluster(engine, data) as cluster:
         options = {"out": out, "verify": verify, "cache": not no_cache, "cluster": cluster}
         audited = _pipeline().audit_data(data, chosen, terminal, **options)
     return 0 if audited.worst == "info" else 1
@@ -211,13 +224,13 @@ def train(
         means = _means([data, out, recipe], flags)
         if slurm_script:
             return _slurm_script(slurm_script, _recipe_of(resume), terminal, place, resume)
-        with cluster_of(engine) as cluster:
+        with _cluster(engine) as cluster:
             resumed = _pipeline().resume(resume, terminal, means=means, cluster=cluster, **options)
         return int(resumed.exit_code)
     chosen = _recipe("train", flags, recipe, terminal)
     if slurm_script:
         return _slurm_script(slurm_script, chosen, terminal, place, out)
-    with cluster_of(engine) as cluster:
+    with _cluster(engine, data) as cluster:
         return int(_pipeline().train(data, chosen, terminal, out=out, cluster=cluster, **options).exit_code)
 
 
@@ -433,7 +446,7 @@ def predict(
     from saccade.predict.command import predict_command
     from saccade.sources.tables import Columns
 
-    with cluster_of(engine) as cluster:
+    with _cluster(engine, *inputs) as cluster:
         return predict_command(
             model,
             inputs,

@@ -6,6 +6,7 @@ command has finished.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -14,13 +15,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from saccade.cli.commands import demo, index, search, split, train, typed_words
-from saccade.errors import RecipeError, SaccadeError
-from saccade.files import file_size, files_below, parse_json, read_text
+from saccade.errors import RecipeError, RunError, SaccadeError
+from saccade.files import file_size, files_below, lock_file, parse_json, read_text
 from saccade.processes import of_launcher
 from saccade.sources.addresses import above, is_remote
 from saccade.sources.outputs import check_output, place_of, upload
@@ -72,17 +73,30 @@ def _files(command: Command, address: str, *arguments: Any, **flags: Any) -> int
     terminal = Terminal()
     check_output(address)
     place = place_of(address)
-    code = _finished_before(place, terminal)
-    if code is None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        terminal.say(f"Output    in {place.parent} until it is uploaded to {address}")
-        if command in _GO_ON_FROM_THE_OUTPUT:
-            _take_earlier(address, place)
-        code = command(*arguments, **{**flags, "out": str(place)}) or 0
-        _note_finished(place, code)
-    _upload(_with_addresses(place, address), address, terminal)
-    shutil.rmtree(place.parent)
+    with _locked(place.parent, address):
+        code = _finished_before(place, terminal)
+        if code is None:
+            terminal.say(f"Output    in {place.parent} until it is uploaded to {address}")
+            if command in _GO_ON_FROM_THE_OUTPUT:
+                _take_earlier(address, place)
+            code = command(*arguments, **{**flags, "out": str(place)}) or 0
+            _note_finished(place, code)
+        _upload(_with_addresses(place, address), address, terminal)
+        shutil.rmtree(place.parent)
     return code
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, address: str) -> Iterator[None]:
+    """Within it no other command writes for the same address; raises RunError while one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+b") as file:
+        if not lock_file(file.fileno()):
+            raise RunError(
+                f"another saccade is writing for {address}, in {folder}",
+                hint="wait until it has ended, or give --out another address",
+            )
+        yield
 
 
 def _take_earlier(address: str, place: Path) -> None:
@@ -102,13 +116,21 @@ def _finished_before(place: Path, terminal: Terminal) -> int | None:
     except (OSError, ValueError):
         return None
     if found.get("command") != _this_command():
-        note.unlink()
+        _empty(place.parent)  # of files that this command may not write anew
         return None
     terminal.say(
         f"Output    finished by the same command, {ended}; only its upload is left (to begin anew, remove "
         f"{place.parent})"
     )
     return int(found["code"])
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
 
 
 def _note_finished(place: Path, code: int) -> None:

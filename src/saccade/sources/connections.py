@@ -39,27 +39,36 @@ class ForkedError(RuntimeError):
     """obstore's threads do not outlive a fork. Who loads images by forked processes goes on without them."""
 
 
-def get(address: str, seconds: int) -> Any:
-    """The answer to one request, whose body is still to be read; raises what obstore raises."""
+def get(address: str, seconds: int, options: Any = None) -> Any:
+    """The answer to one request, whose body is still to be read; raises what obstore raises.
+
+    options: obstore's, such as the range that is wanted.
+    """
     root, key = parted(address)
     if root.startswith("http"):
         if secret_of(address).query:  # an address of its own
-            return connection(address, seconds).get("")
+            return connection(address, seconds).get("", options=options)
         key = unquote(key)
-    return connection(root, seconds).get(key)
+    return connection(root, seconds).get(key, options=options)
 
 
-def get_range(address: str, start: int, length: int) -> bytes:
-    """Bytes of an object; raises ImageError where it fails alone, SourceError where its service does."""
-    root, key = parted(address)
+def get_range(address: str, start: int, length: int, *, etag: str = "") -> bytes:
+    """Bytes of an object; raises ImageError where it fails alone, SourceError where its service does.
+
+    `etag`: of the state that is wanted; SourceError where the object has another one by now.
+    """
+    options: dict[str, Any] = {"range": (start, start + length)}
+    if etag and not etag.startswith("W/"):  # a weak one never matches (RFC 9110, 13.1.1)
+        options["if_match"] = etag
     try:
-        if root.startswith("http") and secret_of(address).query:
-            return bytes(connection(address).get_range("", start=start, length=length))
-        key = unquote(key) if root.startswith("http") else key
-        return bytes(connection(root).get_range(key, start=start, length=length))
+        return bytes(get(address, REQUEST_SECONDS, options).bytes())
     except (SourceError, MissingExtraError, ForkedError):
         raise
     except Exception as error:
+        if type(error).__name__ == "PreconditionError":
+            raise SourceError(
+                f"{printable(address)}: has changed while it was read", hint="give the same command again"
+            ) from None
         raise not_read(error, address) from None
 
 

@@ -222,10 +222,10 @@ def _say_no_room(folder: Path) -> None:
 
 
 class ObjectFile(io.RawIOBase):
-    """An object as a file that is read where it lies: each read is one request."""
+    """An object as a file that is read where it lies, in the state of `etag`: each read is one request."""
 
-    def __init__(self, address: str, size: int) -> None:
-        self._address, self._size, self._at = address, size, 0
+    def __init__(self, address: str, size: int, etag: str = "") -> None:
+        self._address, self._size, self._etag, self._at = address, size, etag, 0
 
     def readable(self) -> bool:
         return True
@@ -243,7 +243,7 @@ class ObjectFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """As many bytes as there are; raises ImageError, SourceError."""
         wanted = min(len(buffer), max(0, self._size - self._at))
-        data = get_range(self._address, self._at, wanted) if wanted else b""
+        data = get_range(self._address, self._at, wanted, etag=self._etag) if wanted else b""
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -252,10 +252,10 @@ class ObjectFile(io.RawIOBase):
 def object_of(copy: str) -> ObjectFile | None:
     """The object that a file which is not there would be a copy of; None where it is no copy."""
     try:
-        size, _, address = json.loads(note_of(copy).read_text("utf-8"))
+        size, tag, address = json.loads(note_of(copy).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return ObjectFile(address, size)
+    return ObjectFile(address, size, tag if isinstance(tag, str) else "")  # or a time, without an ETag
 
 
 def _write(found: Any, target: Path) -> None:
