@@ -14,7 +14,6 @@ from saccade import extensions, processes
 from saccade.cli import STARTED
 from saccade.cluster import LOCAL, cluster_of
 from saccade.errors import EngineError, RecipeError
-from saccade.sources.addresses import is_remote, secret_of
 from saccade.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -43,12 +42,15 @@ Engine = Annotated[str, Parameter(help="Who reads images: local, ray or ray://AD
 
 def _cluster(engine: str, *locations: str) -> AbstractContextManager[Any]:
     """What `--engine` names; raises EngineError for a cluster that would not know an address's login."""
-    secret = [location for location in locations if is_remote(location) and any(secret_of(location))]
-    if engine.startswith("ray://") and secret:
-        raise EngineError(
-            f"{engine} cannot read {secret[0]}: its login or query is passed on to nobody",
-            hint="use --engine ray or local, or put the data into a bucket that the cluster may read",
-        )
+    if engine.startswith("ray://"):
+        from saccade.sources.addresses import is_remote, secret_of
+
+        for location in filter(is_remote, locations):
+            if any(secret_of(location)):
+                raise EngineError(
+                    f"{engine} cannot read {location}: its login or query is passed on to nobody",
+                    hint="use --engine ray or local, or put the data into a bucket that the cluster may read",
+                )
     return cluster_of(engine)
 
 

@@ -38,7 +38,7 @@ from saccade.sources.addresses import address_of, is_remote
 from saccade.sources.naming import how_it_is_read
 from saccade.sources.outputs import is_place
 from saccade.sources.remote import LinkedStorage, RemoteStorage
-from saccade.sources.rows import large_rows, on_this_disk
+from saccade.sources.rows import LARGE_ROWS, large_rows, on_this_disk
 from saccade.sources.storage import FolderStorage
 from saccade.split import (
     k_folds,
@@ -380,7 +380,8 @@ def _check_list_can_be_written(target: Path, location: str, dataset: Dataset) ->
     """Raise SplitError, before any image is read, where a list could not be read back as a data set."""
     if target.suffix.lower() != ".csv" or target.is_dir():
         raise SplitError(
-            f"--out {target} is not the name of a .csv file", hint="give a name that ends in .csv"
+            f"--out {target} is not the name of a .csv file",
+            hint=f"give a name that ends in .csv (.parquet is for lists of more than {LARGE_ROWS:,} rows)",
         )
     if not isinstance(dataset.storage, FolderStorage | RemoteStorage | LinkedStorage):
         raise SplitError(
